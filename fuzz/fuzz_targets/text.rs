@@ -1,0 +1,32 @@
+//! Texts that people and peers write: what is read is written as it was read, and errors show nothing unescaped.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use narthex::{
+    identity::{HostPort, PeerAddr, PublicKey},
+    wire::{Alias, Labels, Target},
+};
+
+fuzz_target!(|text: &str| {
+    match text.parse::<Alias>() {
+        Ok(alias) => assert_eq!(alias.as_str(), text),
+        Err(error) => assert!(!error.to_string().contains(char::is_control)),
+    }
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    if let Err(error) = Labels::default().insert(name, value) {
+        assert!(!error.to_string().contains(char::is_control));
+    }
+    if let Err(error) = Target::check_name("service", text) {
+        assert!(!error.to_string().contains(char::is_control));
+    }
+    if let Ok(peer) = text.parse::<PeerAddr>() {
+        assert_eq!(peer.to_string().parse(), Ok(peer));
+    }
+    if let Ok(place) = text.parse::<HostPort>() {
+        assert_eq!(place.to_string().parse(), Ok(place));
+    }
+    if let Ok(key) = text.parse::<PublicKey>() {
+        assert!(key.to_string() == text || key.to_hex() == text.to_ascii_lowercase());
+    }
+});

@@ -1,0 +1,110 @@
+//! What an exporter is shown so that it answers: a password or a token, from a file.
+
+use std::{io, path::PathBuf};
+
+use data_encoding::BASE64;
+use http::HeaderValue;
+use tokio::task;
+use zeroize::Zeroizing;
+
+use super::secret_file::{self, SecretFileError};
+
+/// How the agent proves itself to an exporter. The files are read for every pull: what is rotated holds at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Basic`.
+    Basic {
+        /// The user's name, without a colon.
+        username: String,
+        /// Where the password is.
+        password_file: PathBuf,
+    },
+    /// `Authorization: Bearer`.
+    Bearer {
+        /// Where the token is.
+        token_file: PathBuf,
+    },
+}
+
+impl Auth {
+    /// The value of `Authorization`, as of now.
+    pub(super) async fn header(&self) -> Result<HeaderValue, SecretFileError> {
+        let auth = self.clone();
+        let read = task::spawn_blocking(move || auth.header_blocking()).await;
+        read.unwrap_or_else(|panic| {
+            Err(SecretFileError::Io { path: self.file().clone(), source: io::Error::other(panic) })
+        })
+    }
+
+    fn file(&self) -> &PathBuf {
+        match self {
+            Self::Basic { password_file, .. } => password_file,
+            Self::Bearer { token_file } => token_file,
+        }
+    }
+
+    fn header_blocking(&self) -> Result<HeaderValue, SecretFileError> {
+        let unfit = || SecretFileError::Content { path: self.file().clone() };
+        let secret = secret_file::read(self.file())?;
+        let secret = secret.trim_ascii_end();
+        if secret.is_empty() {
+            return Err(unfit());
+        }
+        let mut text = Zeroizing::new(Vec::new());
+        match self {
+            Self::Basic { username, .. } => {
+                let pair = Zeroizing::new([username.as_bytes(), b":", secret].concat());
+                text.extend_from_slice(b"Basic ");
+                text.extend_from_slice(Zeroizing::new(BASE64.encode(&pair)).as_bytes());
+            }
+            Self::Bearer { .. } => {
+                text.extend_from_slice(b"Bearer ");
+                text.extend_from_slice(secret);
+            }
+        }
+        let mut value = HeaderValue::from_bytes(&text).map_err(|_| unfit())?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_password_is_read_afresh_and_only_from_a_file_that_is_kept_from_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("password");
+        let write = |text: &str, mode| {
+            fs::write(&file, text).expect("writes");
+            fs::set_permissions(&file, Permissions::from_mode(mode)).expect("chmod");
+        };
+        let basic = Auth::Basic { username: "Aladdin".into(), password_file: file.clone() };
+        write("open sesame\n", 0o640);
+        // RFC 7617, section 2.
+        assert_eq!(basic.header_blocking().expect("fine"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        let bearer = Auth::Bearer { token_file: file.clone() };
+        write("token-1\r\n", 0o600);
+        assert_eq!(bearer.header_blocking().expect("fine"), "Bearer token-1");
+        write("token-2", 0o600);
+        let header = bearer.header_blocking().expect("fine");
+        assert_eq!(header, "Bearer token-2");
+        assert!(!format!("{header:?}").contains("token"), "kept out of debug output");
+
+        write("hunter2", 0o644);
+        let error = bearer.header_blocking().expect_err("open to everybody").to_string();
+        assert!(error.contains("mode 0644") && error.contains("chmod o-rwx") && !error.contains("hunter2"), "{error}");
+        for unfit in ["", "\n", "a\nb"] {
+            write(unfit, 0o600);
+            assert!(matches!(bearer.header_blocking(), Err(SecretFileError::Content { .. })), "{unfit:?}");
+        }
+        write(&"a".repeat(70_000), 0o600);
+        assert!(matches!(bearer.header_blocking(), Err(SecretFileError::TooLong { .. })));
+    }
+}

@@ -1,0 +1,382 @@
+//! One exporter, asked over HTTP/1.1 for every pull.
+//!
+//! The exporter's answer is streamed through byte for byte: no parsing, no re-encoding, no buffering of whole bodies.
+//! Dropping the pull, or its body, closes the exporter's connection if its answer is not complete.
+//!
+//! Where it is asked is the agent's own affair: of a pull there remain headers, less those that could lead the exporter
+//! elsewhere or show it somebody's credentials, and the query parameters that [`Params`](super::Params) lets through.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{self, Instant, Sleep};
+
+use super::{
+    auth::Auth,
+    connection::{self, Pool, Sender},
+    secret_file::SecretFileError,
+    tls::{Tls, TlsError, TlsSettings},
+    url::{ExporterUrl, Params, UrlError},
+};
+use crate::{
+    client::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError},
+    wire::{SCRAPE_TIMEOUT_HEADER, scrape_timeout},
+};
+
+/// Why an exporter gave no exposition.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExporterError {
+    /// It does not accept connections.
+    #[error("cannot connect to exporter {url}")]
+    Connect {
+        /// Which exporter.
+        url: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// It is not who it should be, or does not take us for who we should be.
+    #[error("no TLS with exporter {url}")]
+    Tls {
+        /// Which exporter.
+        url: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// The password or token for it could not be had.
+    #[error("no credentials for exporter {url}")]
+    Credentials {
+        /// Which exporter.
+        url: String,
+        /// Why.
+        source: SecretFileError,
+    },
+    /// It broke off, or does not speak HTTP.
+    #[error("exporter {url} broke off")]
+    Http {
+        /// Which exporter.
+        url: String,
+        /// How.
+        source: hyper::Error,
+    },
+    /// It answered something else than an exposition.
+    #[error("exporter {url} answered {status}")]
+    Status {
+        /// Which exporter.
+        url: String,
+        /// What it answered.
+        status: StatusCode,
+    },
+    /// It sent us elsewhere: to another host or port, or nowhere.
+    #[error("exporter {url} answered {status} to {location:?}: only its own host and port are followed")]
+    Redirect {
+        /// Which exporter.
+        url: String,
+        /// What it answered.
+        status: StatusCode,
+        /// The header, cut.
+        location: String,
+    },
+    /// It sent us round and round.
+    #[error("exporter {url} redirects more than {MAX_REDIRECTS} times")]
+    Redirects {
+        /// Which exporter.
+        url: String,
+    },
+}
+
+/// How an exporter is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExporterSettings {
+    /// Where.
+    pub url: ExporterUrl,
+    /// Most time for an answer, whatever the scrape allows. Default: what the scrape allows.
+    pub timeout: Option<Duration>,
+    /// Which query parameters of a scrape it gets. Default: none.
+    pub params: Params,
+    /// The `Content-Type` of its answers where they have none: Prometheus 3 takes no answer without. Default: what it
+    /// sends is passed on.
+    pub fallback_content_type: Option<HeaderValue>,
+    /// For `https://`.
+    pub tls: TlsSettings,
+    /// How the agent proves itself to it. Default: not at all.
+    pub auth: Option<Auth>,
+}
+
+impl ExporterSettings {
+    /// Everything by default.
+    pub fn new(url: ExporterUrl) -> Self {
+        let (params, tls) = (Params::default(), TlsSettings::default());
+        Self { url, timeout: None, params, fallback_content_type: None, tls, auth: None }
+    }
+}
+
+/// An exporter as a source of metrics.
+pub struct Exporter {
+    settings: ExporterSettings,
+    host: HeaderValue,
+    tls: Tls,
+    pool: Pool,
+}
+
+impl Exporter {
+    /// An exporter that is asked at `url` for every pull.
+    ///
+    /// # Errors
+    /// [`UrlError`] for anything but an `http://` or `https://` URL with a host.
+    pub fn new(url: Uri) -> Result<Self, UrlError> {
+        Ok(Self::with(ExporterSettings::new(url.try_into()?)))
+    }
+
+    /// An exporter that is asked as these settings say. The files that they name are read when they are needed.
+    pub fn with(settings: ExporterSettings) -> Self {
+        let host = HeaderValue::from_str(settings.url.host_header()).unwrap_or(HeaderValue::from_static("localhost"));
+        let tls = Tls::new(settings.tls.clone());
+        Self { settings, host, tls, pool: Pool::default() }
+    }
+
+    fn url(&self) -> String {
+        self.settings.url.to_string()
+    }
+
+    /// Follows redirects to the end.
+    async fn answer(&self, request: PullRequest) -> Result<(Response<Incoming>, Sender), ExporterError> {
+        let headers = self.headers(request.headers).await?;
+        let mut path = self.settings.params.applied(self.settings.url.path(), request.query.as_deref());
+        for _ in 0..=MAX_REDIRECTS {
+            let (response, sender) = self.ask(&path, &headers).await?;
+            match self.redirect(&path, &response)? {
+                Some(elsewhere) => path = elsewhere,
+                None => return Ok((response, sender)),
+            }
+            // Short as such a body is, reading it saves a connection.
+            if Limited::new(response.into_body(), SHORT_BODY).collect().await.is_ok() {
+                self.pool.put_back(sender);
+            }
+        }
+        Err(ExporterError::Redirects { url: self.url() })
+    }
+
+    fn redirect(
+        &self,
+        asked: &PathAndQuery,
+        response: &Response<Incoming>,
+    ) -> Result<Option<PathAndQuery>, ExporterError> {
+        let status = response.status();
+        let location = match (status.as_u16(), response.headers().get(header::LOCATION)) {
+            (301 | 302 | 303 | 307 | 308, Some(location)) => String::from_utf8_lossy(location.as_bytes()),
+            _ => return Ok(None),
+        };
+        match self.settings.url.redirected(asked, &location) {
+            Some(elsewhere) => Ok(Some(elsewhere)),
+            None => {
+                let location = location.chars().take(SHOWN).collect();
+                Err(ExporterError::Redirect { url: self.url(), status, location })
+            }
+        }
+    }
+
+    /// Over a kept connection, or over a new one: an exporter may have closed a kept one meanwhile, which shows only
+    /// when it is used. A request that it lost before an answer began is sent once more.
+    async fn ask(
+        &self,
+        path: &PathAndQuery,
+        headers: &HeaderMap,
+    ) -> Result<(Response<Incoming>, Sender), ExporterError> {
+        let broke_off = |source| ExporterError::Http { url: self.url(), source };
+        if let Some(mut kept) = self.pool.take()
+            && kept.ready().await.is_ok()
+        {
+            match kept.send_request(request(path, headers)).await {
+                Ok(response) => return Ok((response, kept)),
+                Err(error) if error.is_parse() => return Err(broke_off(error)),
+                Err(error) => tracing::trace!(%error, "a kept connection to an exporter had died"),
+            }
+        }
+        let mut fresh = connection::open(&self.settings.url, &self.tls).await?;
+        let response = fresh.send_request(request(path, headers)).await.map_err(broke_off)?;
+        Ok((response, fresh))
+    }
+
+    /// What of a pull's headers the exporter gets, and the agent's own.
+    async fn headers(&self, mut headers: HeaderMap) -> Result<HeaderMap, ExporterError> {
+        remove_hop_by_hop(&mut headers);
+        for name in NOT_FOR_EXPORTERS {
+            headers.remove(name);
+        }
+        if let Some(cap) = self.settings.timeout
+            && scrape_timeout(&headers).is_ok_and(|timeout| timeout.is_some_and(|timeout| timeout > cap))
+        {
+            headers.insert(
+                SCRAPE_TIMEOUT_HEADER,
+                HeaderValue::from_str(&cap.as_secs_f64().to_string()).expect("digits and a dot"),
+            );
+        }
+        if let Some(auth) = &self.settings.auth {
+            let value = auth.header().await;
+            let value = value.map_err(|source| ExporterError::Credentials { url: self.url(), source })?;
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        headers.insert(header::HOST, self.host.clone());
+        Ok(headers)
+    }
+
+    async fn exposition(&self, request: PullRequest) -> Result<Exposition, ExporterError> {
+        let began = Instant::now();
+        let (response, sender) = self.answer(request).await?;
+        let (parts, body) = response.into_parts();
+        if parts.status != StatusCode::OK {
+            return Err(ExporterError::Status { url: self.url(), status: parts.status });
+        }
+        let mut headers = parts.headers;
+        remove_hop_by_hop(&mut headers);
+        if let Some(fallback) = &self.settings.fallback_content_type
+            && headers.get(header::CONTENT_TYPE).is_none_or(HeaderValue::is_empty)
+        {
+            headers.insert(header::CONTENT_TYPE, fallback.clone());
+        }
+        let cap = self.settings.timeout.and_then(|cap| began.checked_add(cap));
+        let cap = cap.map(|cap| Box::pin(time::sleep_until(cap)));
+        let body = ExporterBody { body, cap, sender: Some(sender), pool: self.pool.clone() };
+        Ok(Exposition { headers, body: ExpositionBody::new(body) })
+    }
+}
+
+fn request(path: &PathAndQuery, headers: &HeaderMap) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = path.clone().into();
+    *request.headers_mut() = headers.clone();
+    request
+}
+
+impl Source for Exporter {
+    fn pull(&self, request: PullRequest) -> BoxFuture<'_, Result<Exposition, SourceError>> {
+        async move {
+            let cap = self.settings.timeout.unwrap_or(Duration::MAX);
+            match time::timeout(cap, self.exposition(request)).await {
+                Ok(asked) => asked.map_err(|error| SourceError::Failed(error.into())),
+                Err(_) => Err(SourceError::Deadline),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl IntoSource for Exporter {
+    fn into_source(self) -> Arc<dyn Source> {
+        Arc::new(self)
+    }
+}
+
+/// Headers that concern one connection (RFC 9110, section 7.6.1), the ones that `Connection` names among them.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<String> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    for name in named.iter().map(String::as_str).chain(HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// The exporter's body; read to its end it gives the connection back.
+struct ExporterBody {
+    body: Incoming,
+    /// When the target's own limit is reached.
+    cap: Option<Pin<Box<Sleep>>>,
+    sender: Option<Sender>,
+    pool: Pool,
+}
+
+impl ExporterBody {
+    fn ended(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.pool.put_back(sender);
+        }
+    }
+}
+
+impl Body for ExporterBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            let over = self.cap.as_mut().is_some_and(|cap| cap.as_mut().poll(cx).is_ready());
+            return if over { Poll::Ready(Some(Err(SourceError::Deadline.into()))) } else { Poll::Pending };
+        };
+        if frame.is_none() || self.body.is_end_stream() {
+            self.ended();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for ExporterBody {
+    fn drop(&mut self) {
+        if self.body.is_end_stream() {
+            self.ended();
+        }
+    }
+}
+
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers that a scraper could send an exporter to lead it elsewhere, to make it wait for a body, or to be taken for
+/// somebody else.
+const NOT_FOR_EXPORTERS: [&str; 17] = [
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "content-length",
+    "content-type",
+    "expect",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+];
+const MAX_REDIRECTS: usize = 3;
+const SHORT_BODY: usize = 16 * 1024;
+/// Characters of an exporter's header that go into an error.
+const SHOWN: usize = 200;

@@ -1,0 +1,112 @@
+//! Prometheus's own file_sd lists, as targets of an agent.
+//!
+//! What Prometheus reads off a group holds here too: `__scheme__`, `__metrics_path__` and `__param_<name>` make the
+//! URL, other names that begin with `__` are for relabelling and stay behind. The alias is the label `__alias__` or
+//! `alias`, else `instance`, else the target itself, with what an alias cannot hold replaced by `-`
+//! (`127.0.0.1:9100` becomes `127.0.0.1-9100`). `service` is the service, else `job` is.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{ExporterUrl, SpecError, TargetSpec};
+use crate::wire::{Alias, Target, TargetError};
+
+/// A target group, by Prometheus's documentation of `<file_sd_config>`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    targets: Vec<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+impl Group {
+    /// Its targets; an error names the one that is not fit.
+    pub(super) fn specs(&self) -> impl Iterator<Item = Result<TargetSpec, (String, SpecError)>> {
+        self.targets.iter().map(|place| self.spec(place).map_err(|error| (place.clone(), error)))
+    }
+
+    fn label(&self, name: &str) -> Option<&str> {
+        self.labels.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn spec(&self, place: &str) -> Result<TargetSpec, SpecError> {
+        let url: ExporterUrl = format!("{}://{place}", self.label("__scheme__").unwrap_or("http")).parse()?;
+        let mut path = self.label("__metrics_path__").unwrap_or("/metrics").to_owned();
+        for (name, value) in &self.labels {
+            if let Some(param) = name.strip_prefix("__param_") {
+                let mark = if path.contains('?') { '&' } else { '?' };
+                path.push_str(&format!("{mark}{}={}", encoded(param), encoded(value)));
+            }
+        }
+        let mut spec = TargetSpec::new(self.alias(place)?, url.with_path(&path)?);
+        spec.target.service = self.label("service").or(self.label("job")).unwrap_or_default().to_owned();
+        Target::check_name("service", &spec.target.service)?;
+        for (name, value) in &self.labels {
+            if !name.starts_with("__") && !TAKEN.contains(&name.as_str()) && !value.is_empty() {
+                spec.target.labels.insert(name, value)?;
+            }
+        }
+        Ok(spec)
+    }
+
+    fn alias(&self, place: &str) -> Result<Alias, TargetError> {
+        match self.label("__alias__").or(self.label("alias")) {
+            Some(alias) => alias.parse(),
+            None => made_fit(self.label("instance").unwrap_or(place)).parse(),
+        }
+    }
+}
+
+/// An alias like the text.
+fn made_fit(text: &str) -> String {
+    let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+    text.chars().map(fit).collect::<String>().trim_matches('-').to_owned()
+}
+
+/// A parameter's name or value, for a query.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// Labels that say something else here, or that narthex sets.
+const TAKEN: [&str; 4] = ["alias", "instance", "job", "service"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn specs(group: &str) -> Vec<Result<TargetSpec, (String, SpecError)>> {
+        serde_json::from_str::<Group>(group).expect("a group").specs().collect()
+    }
+
+    #[test]
+    fn a_group_becomes_targets_with_prometheus_s_meaning() {
+        let group = r#"{"targets": ["10.0.0.1:9100", "[::1]:9100", "db"], "labels": {
+            "__scheme__": "https", "__metrics_path__": "/probe", "__param_collect[]": "a b", "__meta_x": "y",
+            "job": "node", "region": "eu", "empty": ""}}"#;
+        let specs: Vec<_> = specs(group).into_iter().map(|spec| spec.expect("fit")).collect();
+        let aliases: Vec<_> = specs.iter().map(|spec| spec.target.alias.as_str()).collect();
+        assert_eq!(aliases, ["10.0.0.1-9100", "1--9100", "db"]);
+        let spec = &specs[0];
+        assert_eq!(spec.exporter.url.path().as_str(), "/probe?collect%5B%5D=a%20b");
+        assert_eq!(spec.exporter.url.to_string(), "https://10.0.0.1:9100/probe?..");
+        assert_eq!(spec.target.service, "node");
+        assert_eq!(spec.target.labels.iter().collect::<Vec<_>>(), [("region", "eu")]);
+    }
+
+    #[test]
+    fn an_alias_is_said_or_made_of_the_instance() {
+        let alias = |labels: &str| {
+            let group = format!(r#"{{"targets": ["h:1"], "labels": {{{labels}}}}}"#);
+            specs(&group).remove(0).map(|spec| spec.target.alias.to_string()).map_err(|(place, _)| place)
+        };
+        assert_eq!(alias(r#""__alias__": "web-1", "alias": "x", "instance": "y""#), Ok("web-1".into()));
+        assert_eq!(alias(r#""alias": "web-1", "instance": "y""#), Ok("web-1".into()));
+        assert_eq!(alias(r#""instance": "web 1/eu""#), Ok("web-1-eu".into()));
+        assert_eq!(alias(r#""alias": "web 1""#), Err("h:1".into()), "what is said is not changed");
+        assert_eq!(alias(r#""bad-name": "x""#), Err("h:1".into()));
+    }
+}

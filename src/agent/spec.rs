@@ -1,0 +1,250 @@
+//! One target as it is written in a file: the table `[[target]]`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::{HeaderValue, header::InvalidHeaderValue};
+use serde::Deserialize;
+
+use super::{Auth, ClientCertificate, ExporterSettings, ExporterUrl, Params, TlsSettings, UrlError};
+use crate::{
+    client::{Filter, FilterError},
+    wire::{Alias, Labels, Target, TargetError},
+};
+
+/// A target of an agent: what is listed, and how the exporter behind it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSpec {
+    /// What the scraper is told.
+    pub target: Target,
+    /// What only the agent knows.
+    pub exporter: ExporterSettings,
+    /// Which metric families pass.
+    pub filter: Filter,
+}
+
+impl TargetSpec {
+    /// A target of that alias with everything else by default.
+    pub fn new(alias: Alias, url: ExporterUrl) -> Self {
+        let target = Target { alias, service: String::new(), labels: Labels::default() };
+        Self { target, exporter: ExporterSettings::new(url), filter: Filter::default() }
+    }
+}
+
+/// Why a target that is well written cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// It cannot be listed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Its URL or path.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// `keep` or `drop`.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// A pull of no time.
+    #[error("timeout must be longer than 0")]
+    Timeout,
+    /// Not a header's value.
+    #[error("fallback_content_type is not fit for a header")]
+    ContentType(#[source] InvalidHeaderValue),
+    /// One of two keys that go together.
+    #[error("{given} needs {missing}")]
+    Needs {
+        /// The key that is there.
+        given: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
+    /// Two ways to be somebody.
+    #[error("username and bearer_token_file exclude each other")]
+    TwoAuths,
+    /// RFC 7617, section 2: the first colon ends the name.
+    #[error("a username has no colon and no control characters")]
+    Username,
+    /// TLS settings where there is no TLS.
+    #[error("{key} needs an https:// URL")]
+    NoTls {
+        /// The key.
+        key: &'static str,
+    },
+}
+
+/// The table's keys.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Table {
+    alias: Alias,
+    url: ExporterUrl,
+    path: Option<String>,
+    #[serde(default)]
+    service: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default, with = "humantime_serde")]
+    timeout: Option<Duration>,
+    #[serde(default)]
+    params: Params,
+    fallback_content_type: Option<String>,
+    keep: Option<String>,
+    drop: Option<String>,
+    ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    server_name: Option<String>,
+    #[serde(default)]
+    insecure_skip_verify: bool,
+    username: Option<String>,
+    password_file: Option<PathBuf>,
+    bearer_token_file: Option<PathBuf>,
+}
+
+impl Table {
+    pub(super) fn alias(&self) -> &Alias {
+        &self.alias
+    }
+
+    /// Checks what no single key can tell. Paths are taken from `directory`.
+    pub(super) fn spec(self, directory: &Path) -> Result<TargetSpec, SpecError> {
+        let tls_key = [
+            ("ca_file", self.ca_file.is_some()),
+            ("cert_file", self.cert_file.is_some()),
+            ("server_name", self.server_name.is_some()),
+            ("insecure_skip_verify", self.insecure_skip_verify),
+        ];
+        if let Some((key, _)) = tls_key.iter().find(|(_, given)| *given)
+            && !self.url.is_tls()
+        {
+            return Err(SpecError::NoTls { key });
+        }
+        if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(SpecError::Timeout);
+        }
+        let path = |path: PathBuf| directory.join(path);
+        let auth = match (self.username, self.password_file, self.bearer_token_file) {
+            (None, None, None) => None,
+            (None, None, Some(token_file)) => Some(Auth::Bearer { token_file: path(token_file) }),
+            (Some(username), Some(password_file), None) => {
+                if username.contains(|c: char| c == ':' || c.is_control()) {
+                    return Err(SpecError::Username);
+                }
+                Some(Auth::Basic { username, password_file: path(password_file) })
+            }
+            (Some(_), None, None) => return Err(SpecError::Needs { given: "username", missing: "password_file" }),
+            (None, Some(_), _) => return Err(SpecError::Needs { given: "password_file", missing: "username" }),
+            (Some(_), _, Some(_)) => return Err(SpecError::TwoAuths),
+        };
+        let client = match (self.cert_file, self.key_file) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some(ClientCertificate { cert_file: path(cert), key_file: path(key) }),
+            (Some(_), None) => return Err(SpecError::Needs { given: "cert_file", missing: "key_file" }),
+            (None, Some(_)) => return Err(SpecError::Needs { given: "key_file", missing: "cert_file" }),
+        };
+        let filter = Filter::new(self.keep.as_deref(), self.drop.as_deref())?;
+        let fallback = self.fallback_content_type.map(HeaderValue::try_from).transpose();
+        Target::check_name("service", &self.service)?;
+        let mut labels = Labels::default();
+        for (name, value) in self.labels {
+            labels.insert(name, value)?;
+        }
+        Ok(TargetSpec {
+            target: Target { alias: self.alias, service: self.service, labels },
+            exporter: ExporterSettings {
+                url: match &self.path {
+                    Some(path) => self.url.with_path(path)?,
+                    None => self.url,
+                },
+                timeout: self.timeout,
+                params: self.params,
+                fallback_content_type: fallback.map_err(SpecError::ContentType)?,
+                tls: TlsSettings {
+                    ca_file: self.ca_file.map(path),
+                    client,
+                    server_name: self.server_name,
+                    insecure_skip_verify: self.insecure_skip_verify,
+                },
+                auth,
+            },
+            filter,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(keys: &str) -> Result<TargetSpec, String> {
+        let table: Table = toml::from_str(keys).map_err(|error| error.message().to_owned())?;
+        table.spec(Path::new("/etc/narthex")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_key_is_taken_and_files_are_found_beside_the_file() {
+        let spec = read(
+            r#"
+            alias = "db-1"
+            url = "https://10.0.0.5:9187"
+            path = "/probe?module=pg"
+            service = "postgres"
+            labels = { region = "eu" }
+            timeout = "5s"
+            params = ["collect[]"]
+            fallback_content_type = "text/plain; version=0.0.4"
+            keep = "pg_.*"
+            drop = "pg_settings_.*"
+            ca_file = "ca.pem"
+            cert_file = "/run/secrets/agent.pem"
+            key_file = "agent.key"
+            server_name = "db-1.internal"
+            username = "prometheus"
+            password_file = "db.password"
+            "#,
+        )
+        .expect("fine");
+        assert_eq!(spec.target.labels.value("region"), Some("eu"));
+        assert_eq!(spec.filter, Filter::new(Some("pg_.*"), Some("pg_settings_.*")).expect("patterns"));
+        let exporter = &spec.exporter;
+        assert_eq!(exporter.url.to_string(), "https://10.0.0.5:9187/probe?..");
+        assert_eq!(exporter.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(exporter.params, Params::Named(vec!["collect[]".into()]));
+        assert_eq!(exporter.tls.ca_file.as_deref(), Some(Path::new("/etc/narthex/ca.pem")));
+        let client = exporter.tls.client.as_ref().expect("a certificate");
+        assert_eq!(client.cert_file, Path::new("/run/secrets/agent.pem"));
+        assert_eq!(client.key_file, Path::new("/etc/narthex/agent.key"));
+        let password_file = "/etc/narthex/db.password".into();
+        assert_eq!(exporter.auth, Some(Auth::Basic { username: "prometheus".into(), password_file }));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_the_key() {
+        for (keys, reason) in [
+            ("", "missing field `url`"),
+            ("timout = \"1s\"\nurl = \"http://h\"", "unknown field `timout`"),
+            ("url = \"h:9100\"", "expected a URL such as"),
+            ("url = \"http://h/x\"\npath = \"/y\"", "the path stands in the URL already"),
+            ("url = \"http://h\"\ntimeout = \"0s\"", "timeout must be longer than 0"),
+            ("url = \"http://h\"\nparams = 1", "expected true, false or a list of names"),
+            ("url = \"http://h\"\nfallback_content_type = \"a\\nb\"", "fallback_content_type"),
+            ("url = \"http://h\"\nkeep = \"a(\"", "a( is not a regular expression"),
+            ("url = \"http://h\"\nca_file = \"ca.pem\"", "ca_file needs an https:// URL"),
+            ("url = \"http://h\"\ninsecure_skip_verify = true", "insecure_skip_verify needs an https:// URL"),
+            ("url = \"https://h\"\ncert_file = \"c.pem\"", "cert_file needs key_file"),
+            ("url = \"https://h\"\nkey_file = \"c.key\"", "key_file needs cert_file"),
+            ("url = \"http://h\"\nusername = \"u\"", "username needs password_file"),
+            ("url = \"http://h\"\npassword_file = \"p\"", "password_file needs username"),
+            ("url = \"http://h\"\nusername = \"u:v\"\npassword_file = \"p\"", "no colon"),
+            ("url = \"http://h\"\nusername = \"u\"\npassword_file = \"p\"\nbearer_token_file = \"t\"", "exclude"),
+            ("url = \"http://h\"\nlabels = { job = \"x\" }", "label job is reserved"),
+        ] {
+            let error = read(&format!("alias = \"a\"\n{keys}")).expect_err(keys);
+            assert!(error.contains(reason), "{keys}: {error}");
+        }
+        assert!(read("alias = \"a b\"\nurl = \"http://h\"").expect_err("no alias").contains("a b"));
+    }
+}

@@ -1,0 +1,257 @@
+//! TLS to an exporter: whom it must be certified by, and what it is shown.
+//!
+//! Certificates and keys are read for every new connection and compared with the ones in use, so that what is rotated
+//! on disk holds from the next connection on, and sessions are resumed as long as nothing changes.
+
+use std::{
+    error::Error,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio::{net::TcpStream, task};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use zeroize::Zeroizing;
+
+use super::secret_file::{self, SecretFileError};
+
+/// How an `https://` exporter is recognised, and what it is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// PEM file of the certificates that the exporter's must come from. Default: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of a certificate (with its chain) and its key, for an exporter that asks for one.
+    pub client: Option<ClientCertificate>,
+    /// The name that the exporter's certificate must be for. Default: the URL's host.
+    pub server_name: Option<String>,
+    /// Takes any certificate: whoever is in the way reads along, and gets the password too.
+    pub insecure_skip_verify: bool,
+}
+
+/// A certificate to show, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM, the certificate first, then the ones that lead to its CA.
+    pub cert_file: PathBuf,
+    /// PEM: PKCS #8, PKCS #1 or SEC 1.
+    pub key_file: PathBuf,
+}
+
+/// Why there is no TLS with an exporter.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file of certificates could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file holds no certificate, or a broken one.
+    #[error("{} holds no certificate in PEM", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The private key's file.
+    #[error(transparent)]
+    KeyFile(#[from] SecretFileError),
+    /// The private key's file holds something else, or the key of another certificate.
+    #[error("{} does not hold the key of {}", key.display(), cert.display())]
+    Key {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        cert: PathBuf,
+    },
+    /// The system has no certificates to trust.
+    #[error("this system has no CA certificates: install them, or give ca_file")]
+    NoRoots,
+    /// Neither a DNS name nor an address.
+    #[error("{name:?} is no name that a certificate could be for")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        source: InvalidDnsNameError,
+    },
+    /// The exporter's certificate comes from somebody who is not trusted.
+    #[error("its certificate does not come from {trusted}; give the right CA with ca_file")]
+    Untrusted {
+        /// Whom it should come from.
+        trusted: String,
+    },
+    /// The handshake failed in another way; a certificate for another name, or none shown where one is asked for.
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    /// Files could not be read at all.
+    #[error("files could not be read")]
+    Aborted(#[source] task::JoinError),
+}
+
+/// Makes TLS connections by the settings.
+pub(super) struct Tls {
+    settings: TlsSettings,
+    built: Built,
+}
+
+/// The configuration in use, and the files' content that it was made of.
+type Built = Arc<Mutex<Option<(Material, Arc<ClientConfig>)>>>;
+
+impl Tls {
+    pub(super) fn new(settings: TlsSettings) -> Self {
+        Self { settings, built: Arc::default() }
+    }
+
+    /// Speaks TLS on the stream, with whoever is certified as `host`.
+    pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
+        let name = self.settings.server_name.as_deref().unwrap_or(host);
+        let server_name =
+            ServerName::try_from(name.to_owned()).map_err(|source| TlsError::Name { name: name.to_owned(), source })?;
+        let (settings, built) = (self.settings.clone(), Arc::clone(&self.built));
+        let config =
+            task::spawn_blocking(move || current_config(&settings, &built)).await.map_err(TlsError::Aborted)??;
+        TlsConnector::from(config).connect(server_name, stream).await.map_err(|error| self.told(error))
+    }
+
+    fn told(&self, error: io::Error) -> TlsError {
+        use rustls::Error::InvalidCertificate;
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        match cause {
+            // A bad signature: from a CA of the same name, with another key.
+            Some(InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+                TlsError::Untrusted {
+                    trusted: self.settings.ca_file.as_ref().map_or_else(
+                        || "a CA that this system trusts".to_owned(),
+                        |path| format!("the CA in {}", path.display()),
+                    ),
+                }
+            }
+            _ => TlsError::Handshake(error),
+        }
+    }
+}
+
+/// What the files held.
+#[derive(PartialEq, Eq)]
+struct Material {
+    ca: Option<Vec<u8>>,
+    client: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
+}
+
+/// The configuration for what the files hold now. Blocks.
+fn current_config(settings: &TlsSettings, built: &Built) -> Result<Arc<ClientConfig>, TlsError> {
+    let read = |path: &PathBuf| fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source });
+    let ca = settings.ca_file.as_ref().map(read).transpose()?;
+    let client = match &settings.client {
+        Some(client) => Some((read(&client.cert_file)?, secret_file::read(&client.key_file)?)),
+        None => None,
+    };
+    let material = Material { ca, client };
+    let mut built = built.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*built {
+        Some((known, config)) if *known == material => Ok(Arc::clone(config)),
+        _ => {
+            let config = Arc::new(material.config(settings)?);
+            *built = Some((material, Arc::clone(&config)));
+            Ok(config)
+        }
+    }
+}
+
+impl Material {
+    fn config(&self, settings: &TlsSettings) -> Result<ClientConfig, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3");
+        let builder = if settings.insecure_skip_verify {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        } else {
+            builder.with_root_certificates(self.roots(settings)?)
+        };
+        let (Some((certs, key)), Some(client)) = (&self.client, &settings.client) else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let unfit = || TlsError::Key { key: client.key_file.clone(), cert: client.cert_file.clone() };
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| unfit())?;
+        builder.with_client_auth_cert(certificates(&client.cert_file, certs)?, key).map_err(|_| unfit())
+    }
+
+    fn roots(&self, settings: &TlsSettings) -> Result<Arc<RootCertStore>, TlsError> {
+        let (Some(pem), Some(path)) = (&self.ca, &settings.ca_file) else {
+            let roots = Arc::clone(&SYSTEM_ROOTS);
+            return if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) };
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(path, pem)? {
+            roots.add(certificate).map_err(|_| TlsError::Certificates { path: path.clone() })?;
+        }
+        Ok(Arc::new(roots))
+    }
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let none = || TlsError::Certificates { path: path.to_owned() };
+    read.ok().filter(|certificates| !certificates.is_empty()).ok_or_else(none)
+}
+
+/// Read once: hundreds of certificates, the same for every target.
+static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(error = error as &dyn Error, "a system certificate could not be read");
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    Arc::new(roots)
+});
+
+/// `insecure_skip_verify`: the signature of the handshake is checked all the same, the certificate is not.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,293 @@
+//! `narthex agent`: register exporters that are left as they are, and answer a scraper's pulls for them.
+
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    fs, future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::broadcast,
+    task,
+    time::{self, MissedTickBehavior},
+};
+
+use super::{
+    ConfigFile,
+    data_dir::DataDir,
+    keys, link, signals,
+    value::{self, Label, TargetUrl},
+};
+use crate::{
+    Client,
+    agent::{Inventory, TargetSpec},
+    client::{self, Event, EventKind},
+    identity::{PeerAddr, PublicKey, load_or_create_key},
+    telemetry::Chain,
+    wire::{Labels, TargetError},
+};
+
+/// Run an agent: register exporters under aliases and answer the scraper's pulls
+///
+/// Only the URLs given here are ever asked, and only scrapers given here may pull. SIGTERM and Ctrl-C release the
+/// aliases, so that Prometheus drops the targets at once and without an alert. SIGHUP re-reads the [[target]] tables of
+/// the --config file and the directories of --targets-dir.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Public key of a scraper, and the place to try first; repeatable, all of them get every target
+    #[arg(long, env = "NARTHEX_SCRAPER", value_name = "PEER", required = true, value_parser = value::peer)]
+    scraper: Vec<PeerAddr>,
+    /// The secret shared with the scrapers, as narthex secret writes it
+    #[arg(long, env = "NARTHEX_SECRET_FILE", value_name = "FILE")]
+    secret_file: PathBuf,
+    /// What to register under which alias; without a path, /metrics is asked; repeatable
+    ///
+    /// The URL is http://, https:// or unix:/run/x.sock:/metrics. More can be said of a target in a table [[target]] of
+    /// the --config file, and in the files of --targets-dir.
+    #[arg(long, env = "NARTHEX_TARGET", value_name = "ALIAS=URL")]
+    target: Vec<TargetUrl>,
+    /// A directory of target files (*.toml, *.json, Prometheus's file_sd too) that is kept up with; repeatable
+    #[arg(long, env = "NARTHEX_TARGETS_DIR", value_name = "DIR")]
+    targets_dir: Vec<PathBuf>,
+    /// How often the directories of --targets-dir are read
+    #[arg(
+        long, env = "NARTHEX_TARGETS_REFRESH", value_name = "DURATION", default_value = "5s",
+        value_parser = value::duration
+    )]
+    targets_refresh: Duration,
+    /// Label service of every target that has none of its own
+    #[arg(
+        long, env = "NARTHEX_SERVICE", value_name = "NAME", default_value = "", value_parser = value::service,
+        hide_default_value = true
+    )]
+    service: String,
+    /// A further label of every target, unless it has its own of that name; repeatable
+    #[arg(long, env = "NARTHEX_LABEL", value_name = "NAME=VALUE")]
+    label: Vec<Label>,
+    /// Label hostname of every target [default: this host's name]
+    #[arg(long, env = "NARTHEX_HOSTNAME", value_name = "NAME", value_parser = value::hostname)]
+    hostname: Option<String>,
+    /// The agent's own key [default: agent.key in the data directory, made at the first start]
+    #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Where the key and known addresses are kept [default: $STATE_DIRECTORY, else ~/.local/state/narthex/agent]
+    #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A node through which the scrapers are found by their keys; repeatable
+    #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
+    bootstrap: Vec<PeerAddr>,
+    #[command(flatten)]
+    link: link::Flags,
+}
+
+impl Args {
+    /// What no single value can tell.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if let Some(alias) = value::duplicate(self.target.iter().map(|target| &target.alias)) {
+            return Err(format!("alias {alias} is given to two targets"));
+        }
+        if let Some(own) = &self.link.self_alias
+            && self.target.iter().any(|target| target.alias == *own)
+        {
+            return Err(format!("alias {own} is given to a target and to --self-alias"));
+        }
+        if self.target.len() > MAX_TARGETS {
+            return Err(format!("{} targets are too many for one agent: limit is {MAX_TARGETS}", self.target.len()));
+        }
+        if let Some(name) = value::duplicate(self.label.iter().map(|label| &label.name)) {
+            return Err(format!("label {name} is given twice"));
+        }
+        if let Some(key) = value::duplicate(self.scraper.iter().map(|scraper| scraper.key)) {
+            return Err(format!("scraper {} is given twice", shortened(key)));
+        }
+        match self.scraper.iter().find(|scraper| scraper.hint.is_none()) {
+            Some(scraper) if self.bootstrap.is_empty() => Err(format!(
+                "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap",
+                shortened(scraper.key)
+            )),
+            _ => self.inventory().map(drop).map_err(|error| format!("{error:#}")),
+        }
+    }
+}
+
+impl Args {
+    /// Reads the files that the flags name. The data directory is the agent's until it is dropped.
+    fn client(self) -> anyhow::Result<(client::Builder, DataDir)> {
+        let secret = keys::load_secret(&self.secret_file)?;
+        let data_dir = DataDir::take(self.data_dir.as_deref(), "agent")?;
+        let key = match &self.key {
+            Some(path) => keys::load_key(path)?,
+            None => load_or_create_key(&data_dir.path().join("agent.key"))?,
+        };
+        let mut scrapers = self.scraper.into_iter();
+        let first = scrapers.next().context("no scraper is given")?;
+        let mut builder = Client::builder(first, secret).key(key).bootstrap(self.bootstrap).data_dir(data_dir.path());
+        for scraper in scrapers {
+            builder = builder.scraper(scraper);
+        }
+        builder = self.link.apply(builder, &self.label);
+        if let Some(hostname) = self.hostname {
+            builder = builder.hostname(hostname);
+        }
+        Ok((builder, data_dir))
+    }
+
+    /// What to serve, as far as it is known. `--target` beats the file, as every flag does.
+    fn inventory(&self) -> anyhow::Result<Inventory> {
+        let spec = |target: &TargetUrl| TargetSpec::new(target.alias.clone(), target.url.clone());
+        let mut inventory = Inventory::new()
+            .fixed(self.target.iter().map(spec).collect())
+            .service(self.service.clone())
+            .taken(self.link.self_alias.clone())
+            .labels(labels(&self.label)?);
+        if self.target.is_empty()
+            && let Some(path) = &self.config.config
+        {
+            inventory = inventory.config(path.clone())?;
+        }
+        inventory = self.targets_dir.iter().cloned().fold(inventory, Inventory::directory);
+        anyhow::ensure!(
+            !inventory.is_empty(),
+            "there is nothing to register: give --target ALIAS=URL, --targets-dir DIR, or [[target]] tables in the \
+             --config file"
+        );
+        Ok(inventory)
+    }
+
+    /// The file whose `[[target]]` tables `--target` beats.
+    fn unused_tables(&self) -> Option<&Path> {
+        let path = self.config.config.as_deref().filter(|_| !self.target.is_empty())?;
+        Inventory::new().config(path.to_owned()).is_ok_and(|inventory| !inventory.is_empty()).then_some(path)
+    }
+}
+
+/// Runs until a signal asks for the end, or until it is plain that nobody will ever take its targets.
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let (stop, hang_ups) = (signals::stop()?, signal(SignalKind::hangup())?);
+    for dir in &args.targets_dir {
+        fs::read_dir(dir).with_context(|| format!("cannot read the directory {} of --targets-dir", dir.display()))?;
+    }
+    if let Some(path) = args.unused_tables() {
+        tracing::warn!(file = %path.display(), "its [[target]] tables are not used: --target beats them");
+    }
+    let mut inventory = args.inventory()?;
+    let (scrapers, refresh) = (args.scraper.len(), args.targets_refresh);
+    let (builder, data_dir) = args.client()?;
+    let targets = inventory.read().unwrap_or_default();
+    let count = targets.len();
+    let client = targets.into_iter().fold(builder.targets_later(), client::Builder::target).start().await?;
+    let mut events = client.events();
+    tracing::info!(key = %client.public_key(), scrapers, targets = count, %data_dir, "agent runs");
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        refusal = refused_by_all(&mut events, scrapers) => Err(refusal),
+        failure = keep_up(inventory, refresh, hang_ups, &client) => failure.map(|never| match never {}),
+    };
+    client.shutdown().await;
+    tracing::info!("agent ended");
+    outcome
+}
+
+/// Re-reads the directories now and then, and everything at SIGHUP; the client gets what has changed.
+async fn keep_up(
+    mut inventory: Inventory,
+    refresh: Duration,
+    mut hang_ups: Signal,
+    client: &Client,
+) -> anyhow::Result<Infallible> {
+    let mut polls = time::interval(refresh);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let reload = tokio::select! {
+            _ = polls.tick(), if inventory.has_directories() => false,
+            Some(()) = hang_ups.recv() => true,
+            else => future::pending().await,
+        };
+        let read = task::spawn_blocking(move || {
+            if reload {
+                inventory.reload_config();
+            }
+            let targets = inventory.read();
+            (inventory, targets)
+        });
+        let targets;
+        (inventory, targets) = read.await.context("targets could not be read")?;
+        let count = targets.as_ref().map(Vec::len);
+        match targets.map(|targets| client.set_targets(targets)) {
+            Some(Ok(())) => tracing::info!(targets = count, "targets have changed"),
+            Some(Err(error)) => tracing::error!(error = %Chain(&error), "the changed targets cannot be registered"),
+            None if reload => tracing::info!("re-read the targets: nothing has changed"),
+            None => {}
+        }
+    }
+}
+
+/// Returns when every scraper has refused us for a reason that only somebody's change of a setting can mend, and none
+/// has ever registered us. A scraper that once did is tried for ever: it may be the one that is being changed.
+async fn refused_by_all(events: &mut broadcast::Receiver<Event>, scrapers: usize) -> anyhow::Error {
+    let mut refused = BTreeSet::new();
+    loop {
+        match events.recv().await.map(|event| event.kind) {
+            Ok(EventKind::RegisterFailed { scraper, error, .. }) if error.needs_operator() => {
+                refused.insert(scraper);
+                if refused.len() == scrapers {
+                    return anyhow::anyhow!("{}", Chain(&*error)).context("the registration was refused");
+                }
+            }
+            Ok(EventKind::Registered { .. }) => break,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => break,
+        }
+    }
+    future::pending().await
+}
+
+/// Most aliases of a peer, as scrapers take by default.
+const MAX_TARGETS: usize = 256;
+
+fn labels(given: &[Label]) -> Result<Labels, TargetError> {
+    let mut labels = Labels::default();
+    for Label { name, value } in given {
+        labels.insert(name, value)?;
+    }
+    Ok(labels)
+}
+
+/// Enough of a key to tell which one is meant.
+fn shortened(key: PublicKey) -> String {
+    format!("{:.8}..", key.to_string())
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  narthex agent --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
+      --target host-1=http://127.0.0.1:9100/metrics --service node --label region=eu
+  narthex agent --scraper KEY --bootstrap NODEKEY@node.example.org:19961 \\
+      --secret-file fleet.secret --target host-1=http://127.0.0.1:9100 --target db-1=http://127.0.0.1:9187
+  narthex agent --config /etc/narthex/agent.toml --targets-dir /etc/narthex/targets
+  narthex agent --config /etc/narthex/agent.toml
+
+The last one's file:
+  scraper = [\"KEY@scraper.example.org:19961\"]
+  secret-file = \"/etc/narthex/fleet.secret\"
+  label = [\"region=eu\"]
+
+  [[target]]
+  alias = \"host-1\"
+  url = \"http://127.0.0.1:9100\"
+
+  [[target]]
+  alias = \"db-1\"
+  url = \"https://127.0.0.1:9187\"
+  service = \"postgres\"
+  ca_file = \"ca.pem\"
+
+PEER is <public key> or <public key>@<host>:<port>.
+ALIAS is 1 to 128 of A-Z a-z 0-9 . _ -, unique at the scraper.";

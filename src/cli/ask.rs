@@ -1,0 +1,102 @@
+//! Asking a running scraper over its HTTP side: what `targets`, `scrape` and `alias` share.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time};
+
+use super::value;
+
+/// Which scraper is asked, and how long it may take.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunningScraper {
+    /// HTTP address of the scraper
+    #[arg(
+        long, env = "NARTHEX_URL", value_name = "URL", default_value = "http://127.0.0.1:19960",
+        value_parser = value::http_url
+    )]
+    url: Uri,
+    /// Longest wait for the whole answer
+    #[arg(
+        long, env = "NARTHEX_TIMEOUT", value_name = "DURATION", default_value = "10s",
+        value_parser = value::duration
+    )]
+    timeout: Duration,
+    /// What says which one it is.
+    #[arg(skip = "--url")]
+    flag: &'static str,
+}
+
+impl RunningScraper {
+    /// The scraper that `flag` names.
+    pub(super) fn at(url: Uri, timeout: Duration, flag: &'static str) -> Self {
+        Self { url, timeout, flag }
+    }
+
+    /// Runs a question to its end, within the time there is.
+    pub(super) async fn within<T>(&self, question: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        time::timeout(self.timeout, question).await.unwrap_or_else(|_| {
+            Err(anyhow!("the scraper at {} did not answer within {:?}; see --timeout", self.url, self.timeout))
+        })
+    }
+
+    /// Asks and gives the answer if it is a success; else the error is the scraper's own line.
+    pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
+        let answer = self.send(method, path).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        Err(refusal(status, answer.into_body()).await)
+    }
+
+    /// Asks and gives the whole body of the answer.
+    pub(super) async fn read(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
+        let body = Limited::new(self.ask(method, path).await?.into_body(), MAX_ANSWER).collect().await;
+        Ok(body.map_err(|error| anyhow!(error)).context("the scraper's answer was cut")?.to_bytes())
+    }
+
+    async fn send(&self, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
+        let authority = self.url.authority().context("the URL has no host")?;
+        let port = authority.port_u16().unwrap_or(80);
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let unreachable = || format!("cannot reach the scraper at {}; is it running? see {}", self.url, self.flag);
+        let stream = TcpStream::connect((host, port)).await.with_context(unreachable)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(unreachable)?;
+        // Ends with the last answer; what goes wrong is told by the request and by its body.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url.path().trim_end_matches('/')))
+            .header(header::HOST, authority.as_str())
+            .header(header::USER_AGENT, concat!("narthex/", env!("CARGO_PKG_VERSION")))
+            .header(SCRAPE_TIMEOUT, HeaderValue::try_from(self.timeout.as_secs_f64().to_string())?)
+            .body(Empty::<Bytes>::new())?;
+        let answer = sender.send_request(request).await;
+        answer.with_context(|| format!("the scraper at {} broke off before answering", self.url))
+    }
+}
+
+/// What Prometheus says about its own timeout: a pull ends in time to tell why it failed.
+const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+/// A table of 100 000 aliases, each with every label it may have, is not bigger than this by much.
+const MAX_ANSWER: usize = 256 << 20;
+/// An error is one line; of another server's page, a little is enough to see what it is.
+const MAX_REFUSAL: usize = 4096;
+
+/// The first line of the body, else the status.
+async fn refusal(status: StatusCode, body: Incoming) -> anyhow::Error {
+    let text = match Limited::new(body, MAX_REFUSAL).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(_) => String::new(),
+    };
+    match text.lines().next().map(str::trim) {
+        Some(line) if !line.is_empty() => anyhow!("{line} ({})", status.as_u16()),
+        _ => anyhow!("the scraper answered {status}"),
+    }
+}

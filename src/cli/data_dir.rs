@@ -1,0 +1,104 @@
+//! Where a role keeps what must survive it: its directory, which one process at a time may use.
+
+use std::{
+    env, fmt,
+    fs::{DirBuilder, File, TryLockError},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+
+/// A directory that is ours as long as this value lives.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    path: PathBuf,
+    /// Its lock goes when it is closed, also by `kill -9`.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes the directory that was asked for, or the role's usual one, making it (mode 0700) where there is none.
+    ///
+    /// # Errors
+    /// If there is no place for it, it cannot be made, or another process has it.
+    pub(super) fn take(asked: Option<&Path>, role: &str) -> anyhow::Result<Self> {
+        let path = match asked {
+            Some(path) => path.to_owned(),
+            None => usual(role, |name| env::var_os(name).map(PathBuf::from))
+                .context("no place to keep data: HOME is not set; give --data-dir DIR")?,
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).with_context(|| {
+            format!("cannot make the data directory {}; give another with --data-dir", path.display())
+        })?;
+        let lock = path.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock)
+            .with_context(|| format!("cannot write {}; give another directory with --data-dir", lock.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: file }),
+            Err(TryLockError::WouldBlock) => bail!(
+                "the data directory {} is in use by another narthex; stop it, or give this one its own with --data-dir",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", lock.display())),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl fmt::Display for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+/// What systemd gives (`StateDirectory=`), else the XDG state directory, else its default.
+fn usual(role: &str, env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name: &str| env(name).filter(|path| path.is_absolute());
+    // Several state directories are separated by colons; the first is ours.
+    let given = absolute("STATE_DIRECTORY").map(|list| {
+        let text = list.to_string_lossy();
+        PathBuf::from(text.split(':').next().unwrap_or_default())
+    });
+    given
+        .or_else(|| Some(absolute("XDG_STATE_HOME")?.join("narthex").join(role)))
+        .or_else(|| Some(absolute("HOME")?.join(".local/state/narthex").join(role)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn the_usual_directory_is_systemds_then_xdgs_then_homes() {
+        let all = [("STATE_DIRECTORY", "/var/lib/a:/var/lib/b"), ("XDG_STATE_HOME", "/xdg"), ("HOME", "/home/u")];
+        let usual_of = |from: usize| {
+            usual("agent", |name| all[from..].iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+        };
+        assert_eq!(usual_of(0), Some("/var/lib/a".into()));
+        assert_eq!(usual_of(1), Some("/xdg/narthex/agent".into()));
+        assert_eq!(usual_of(2), Some("/home/u/.local/state/narthex/agent".into()));
+        assert_eq!(usual_of(3), None);
+    }
+
+    #[test]
+    fn a_data_directory_is_private_and_has_one_user_at_a_time() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("made/agent");
+        let first = DataDir::take(Some(&path), "agent").expect("free");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
+        let error = DataDir::take(Some(&path), "agent").expect_err("taken").to_string();
+        assert!(error.contains("--data-dir") && error.contains("made/agent"), "{error}");
+        drop(first);
+        DataDir::take(Some(&path), "agent").expect("free again");
+    }
+}

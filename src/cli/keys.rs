@@ -1,0 +1,115 @@
+//! `narthex keygen`, `secret` and `key`: key and secret files; and their reading for the roles.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+
+use super::output;
+use crate::identity::{self, KeyFileError, KeyPair, PublicKey, SharedSecret};
+
+/// Write a new key to a file and print its public key
+///
+/// The file holds the private key (one line, mode 0600); what is printed is public, and is all that clients need to
+/// know of a scraper. An existing file is never overwritten.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  narthex keygen --out /etc/narthex/scraper.key")]
+pub(super) struct Keygen {
+    /// The file to write
+    #[arg(long, env = "NARTHEX_OUT", value_name = "FILE", default_value = "keys/scraper.key")]
+    out: PathBuf,
+}
+
+impl Keygen {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let key = KeyPair::generate();
+        identity::create_key(&self.out, &key)?;
+        output::print(format!("{}\n", key.public()).as_bytes())
+    }
+}
+
+/// Write a new shared secret to a file
+///
+/// 32 random bytes (one line of text, mode 0600) that a scraper and its clients share. Copy the file to both; it is
+/// never printed. An existing file is never overwritten.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  narthex secret --out /etc/narthex/fleet.secret")]
+pub(super) struct Secret {
+    /// The file to write
+    #[arg(long, env = "NARTHEX_OUT", value_name = "FILE", default_value = "keys/fleet.secret")]
+    out: PathBuf,
+}
+
+impl Secret {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        identity::create_secret(&self.out, &SharedSecret::generate())?;
+        writeln!(io::stderr(), "wrote a shared secret to {}", self.out.display()).context("stderr")
+    }
+}
+
+/// Print the public key of a key file
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  narthex key keys/scraper.key")]
+pub(super) struct Key {
+    /// A file that narthex keygen wrote
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print 64 hex digits rather than 52 characters of z-base-32
+    #[arg(long)]
+    hex: bool,
+}
+
+impl Key {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let key: PublicKey = load_key(&self.file)?.public();
+        let text = if self.hex { key.to_hex() } else { key.to_string() };
+        output::print(format!("{text}\n").as_bytes())
+    }
+}
+
+/// The key pair in a file that was named by the user, who is told how to make it.
+pub(super) fn load_key(path: &Path) -> anyhow::Result<KeyPair> {
+    refuse_bare_secret(path)?;
+    identity::load_key(path).map_err(|error| hinted(error, &format!("narthex keygen --out {}", path.display())))
+}
+
+/// The secret in a file that was named by the user.
+pub(super) fn load_secret(path: &Path) -> anyhow::Result<SharedSecret> {
+    refuse_bare_secret(path)?;
+    identity::load_secret(path)
+        .map_err(|error| hinted(error, &format!("narthex secret --out {} (or copy the scraper's)", path.display())))
+}
+
+/// The secrets in files that were named by the user.
+pub(super) fn load_secrets(paths: &[PathBuf]) -> anyhow::Result<Vec<SharedSecret>> {
+    let mut secrets = Vec::with_capacity(paths.len());
+    for path in paths {
+        let secret = load_secret(path)?;
+        if secrets.contains(&secret) {
+            bail!("{} holds a secret that another --secret-file has given already", path.display());
+        }
+        secrets.push(secret);
+    }
+    Ok(secrets)
+}
+
+/// A missing file's error with the command that makes the file.
+fn hinted(error: KeyFileError, command: &str) -> anyhow::Error {
+    match &error {
+        KeyFileError::Io { source, path, .. } if source.kind() == io::ErrorKind::NotFound => {
+            anyhow::anyhow!("there is no file {}; make it with: {command}", path.display())
+        }
+        _ => error.into(),
+    }
+}
+
+/// Refuses a key or secret itself in the place of its file, before the text gets into an error and from there into
+/// a journal.
+fn refuse_bare_secret(path: &Path) -> anyhow::Result<()> {
+    if path.to_str().is_some_and(output::may_be_secret) && !path.exists() {
+        bail!("expected a file, got what looks like a key or secret itself; write it to a file of mode 0600");
+    }
+    Ok(())
+}

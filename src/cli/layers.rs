@@ -1,0 +1,214 @@
+//! Flags over environment over file.
+//!
+//! What the `--config` file says becomes the *defaults* of the flags before they are parsed. So the precedence is
+//! clap's own, every value passes through the same value parser wherever it was written, and a key of the file is
+//! a flag's name and nothing else. For this the command line is read twice: first with every check off, only to see
+//! which subcommand and which file it names, then for good.
+//!
+//! Two things that clap does not know about the environment are settled here as well: an empty variable counts as not
+//! set, and one variable holds a whole list, separated by commas (a flag is repeated instead, so that commas stay free
+//! to stand in its value).
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::{Arg, ArgAction, Command, builder::Resettable, value_parser};
+
+use crate::agent;
+
+/// What the command line asks for, as far as it can be told before anything is checked.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// The whole command line.
+    pub(super) args: Vec<OsString>,
+    /// The subcommand: `agent`, or `alias release`.
+    pub(super) words: Vec<String>,
+    config: Option<PathBuf>,
+}
+
+impl Asked {
+    /// Reads the arguments without complaining; the second reading does that.
+    pub(super) fn guess(command: Command, args: Vec<OsString>) -> Self {
+        let matches = unchecked(command).ignore_errors(true).try_get_matches_from(&args);
+        let mut asked = Self { args, ..Self::default() };
+        let Ok(matches) = &matches else {
+            return asked; // --help or --version
+        };
+        let mut matches = matches;
+        while let Some((name, inner)) = matches.subcommand() {
+            asked.words.push(name.to_owned());
+            matches = inner;
+        }
+        let config = matches.try_get_one::<OsString>(CONFIG).ok().flatten();
+        asked.config = config.filter(|path| !path.is_empty()).map(PathBuf::from);
+        asked
+    }
+
+    fn gives(&self, flag: &str) -> bool {
+        let is_flag = |arg: &str| arg.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='));
+        self.args.iter().any(|arg| is_flag(&arg.to_string_lossy()))
+    }
+}
+
+/// A command whose defaults are what file and environment say.
+#[derive(Debug)]
+pub(super) struct Layered {
+    pub(super) command: Command,
+    pub(super) origins: Origins,
+}
+
+/// Where the value of a flag (`--lease`) comes from, unless the command line itself gives it.
+pub(super) type Origins = BTreeMap<String, String>;
+
+/// Lays file and environment under the flags.
+///
+/// # Errors
+/// What is wrong with the file, naming it.
+pub(super) fn apply(mut command: Command, asked: &Asked) -> Result<Layered, String> {
+    let mut origins = Origins::new();
+    if let (Some(path), Some(role)) = (&asked.config, asked.words.first()) {
+        for (key, values) in read(path, role)? {
+            command = set_default(command, role, &key, values).map_err(|why| format!("{}: {why}", path.display()))?;
+            origins.insert(format!("--{key}"), path.display().to_string());
+        }
+    }
+    let command = environment(command, &mut origins);
+    origins.retain(|flag, _| !asked.gives(flag));
+    Ok(Layered { command, origins })
+}
+
+/// The id of `--config`.
+const CONFIG: &str = "config";
+
+/// The same command with no argument required and any value fit.
+fn unchecked(command: Command) -> Command {
+    command.mut_args(|arg| arg.required(false).value_parser(value_parser!(OsString))).mut_subcommands(unchecked)
+}
+
+/// The keys of the file, spelt as flags are, with their values as texts.
+fn read(path: &Path, role: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let mut table: toml::Table = toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        format!("{}, line {line}: {}", path.display(), error.message())
+    })?;
+    if role == "agent" && agent::has_tables(&table) {
+        table.remove("target"); // no flag can say what they say: the agent reads them itself
+    }
+    let mut values = BTreeMap::new();
+    for (key, value) in &table {
+        let wrong = |why: String| format!("{}: key {key:?} {why}", path.display());
+        let items = texts(value).ok_or_else(|| wrong("is a table; write text, a number or an array of them".into()))?;
+        if values.insert(key.replace('_', "-"), items).is_some() {
+            return Err(wrong("is given twice, with - and with _".into()));
+        }
+    }
+    Ok(values)
+}
+
+/// A value of the file as it would stand on the command line, an array as several. Tables have no such form.
+fn texts(value: &toml::Value) -> Option<Vec<String>> {
+    match value {
+        toml::Value::String(text) => Some(vec![text.clone()]),
+        toml::Value::Integer(number) => Some(vec![number.to_string()]),
+        toml::Value::Float(number) => Some(vec![number.to_string()]),
+        toml::Value::Boolean(yes) => Some(vec![yes.to_string()]),
+        toml::Value::Datetime(time) => Some(vec![time.to_string()]),
+        toml::Value::Table(_) => None,
+        toml::Value::Array(items) => {
+            let items: Option<Vec<_>> = items.iter().map(texts).collect();
+            Some(items?.concat())
+        }
+    }
+}
+
+/// Makes `values` the default of the flag `key` of subcommand `role`, or of the whole command.
+fn set_default(command: Command, role: &str, key: &str, values: Vec<String>) -> Result<Command, String> {
+    let flags_of = |command: &Command| -> Vec<(String, bool)> {
+        let flags = command.get_arguments().filter(|arg| arg.get_id() != CONFIG);
+        flags.filter_map(|arg| Some((arg.get_long()?.to_owned(), is_list(arg)))).collect()
+    };
+    let own = command.find_subcommand(role).map(&flags_of).unwrap_or_default();
+    let shared = flags_of(&command);
+    let Some((_, list)) = own.iter().chain(&shared).find(|(flag, _)| flag == key) else {
+        let known = own.iter().chain(&shared).map(|(flag, _)| flag.as_str());
+        return Err(match nearest(key, known) {
+            Some(near) => format!("unknown key {key:?}, did you mean {near:?}?"),
+            None => format!("unknown key {key:?}; the keys are the flags of narthex {role}"),
+        });
+    };
+    if values.is_empty() && *list {
+        return Ok(command); // as if it were not there, so that a flag that must be given still must
+    }
+    if values.len() != 1 && !list {
+        return Err(format!("key {key:?} takes one value, not an array"));
+    }
+    let under = |arg: Arg| arg.required(false).default_values(values).hide_default_value(true);
+    let id = key.replace('-', "_");
+    Ok(if shared.iter().any(|(flag, _)| flag == key) {
+        command.mut_arg(id, under)
+    } else {
+        command.mut_subcommand(role, |role| role.mut_arg(id, under))
+    })
+}
+
+/// Takes empty variables as unset and splits those that hold a list.
+fn environment(command: Command, origins: &mut Origins) -> Command {
+    let command = command.mut_args(|arg| {
+        // Help names the variables; what is in them is nobody's business.
+        let arg = arg.hide_env_values(true);
+        let Some((name, value)) = arg.get_env().and_then(|name| Some((name.to_owned(), env::var_os(name)?))) else {
+            return arg;
+        };
+        let unset = |arg: Arg| arg.env(Resettable::Reset);
+        if value.is_empty() {
+            return unset(arg);
+        }
+        if let Some(flag) = arg.get_long() {
+            origins.insert(format!("--{flag}"), name.to_string_lossy().into_owned());
+        }
+        match (is_list(&arg), value.to_str()) {
+            (true, Some(items)) => match split(items) {
+                items if items.is_empty() => unset(arg),
+                items => unset(arg).required(false).default_values(items).hide_default_value(true),
+            },
+            _ => arg,
+        }
+    });
+    let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, |inner| environment(inner, origins)))
+}
+
+fn split(items: &str) -> Vec<String> {
+    items.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
+
+/// The known key that `key` was probably meant to be: at most a third of it is wrong.
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (near, far) = known.map(|known| (known, distance(key, known))).min_by_key(|(_, far)| *far)?;
+    (far * 3 <= near.len()).then_some(near)
+}
+
+/// Levenshtein distance: insertions, deletions and replacements from one text to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[row.len() - 1]
+}

@@ -1,0 +1,46 @@
+//! What an agent's flags say about its link: how much it carries, and how it is watched.
+
+use clap::ValueEnum;
+
+use super::value::Label;
+use crate::{
+    client::{Builder, Compression, TargetBuilder},
+    wire::Alias,
+};
+
+/// Flags for the link, the same for every target.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Flags {
+    /// What becomes of metrics that the exporter did not compress, if the scrape accepts gzip: for slow or metered links
+    #[arg(long, env = "NARTHEX_COMPRESSION", value_name = "HOW", default_value = "off")]
+    compression: How,
+    /// The shortest answer that is compressed, in bytes
+    #[arg(
+        long, env = "NARTHEX_COMPRESSION_MIN_SIZE", value_name = "BYTES",
+        default_value_t = Compression::DEFAULT_MIN_SIZE
+    )]
+    compression_min_size: usize,
+    /// Registers the agent's own metrics under this alias, with service narthex and the labels of --label
+    #[arg(long, env = "NARTHEX_SELF_ALIAS", value_name = "ALIAS")]
+    pub(super) self_alias: Option<Alias>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum How {
+    Off,
+    Gzip,
+}
+
+impl Flags {
+    /// Sets what the flags say.
+    pub(super) fn apply(self, builder: Builder, labels: &[Label]) -> Builder {
+        let compression = match self.compression {
+            How::Off => Compression::Off,
+            How::Gzip => Compression::gzip().min_size(self.compression_min_size),
+        };
+        let builder = builder.compression(compression);
+        let Some(alias) = self.self_alias else { return builder };
+        let own = TargetBuilder::new(alias.as_str()).service("narthex");
+        builder.self_target(labels.iter().fold(own, |own, Label { name, value }| own.label(name, value)))
+    }
+}

@@ -1,0 +1,182 @@
+//! The command line: one file per subcommand, from flags to a running role or a printed answer.
+//!
+//! Flags beat the environment (`NARTHEX_*`), which beats `--config FILE.toml`; see `layers`. Results go to stdout, one
+//! line of error to stderr, logs to stderr. Exit 0 for success, 1 for failure, 2 for bad usage; see `output`.
+
+mod agent;
+mod alias;
+mod ask;
+mod data_dir;
+mod demo;
+mod file_sd;
+mod files;
+mod keys;
+mod layers;
+mod link;
+mod node;
+mod output;
+mod own_files;
+mod scrape;
+mod scraper;
+mod signals;
+mod targets;
+mod value;
+
+use std::{ffi::OsString, future::Future, path::PathBuf};
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use output::report;
+
+use crate::telemetry::log::{LogFilter, LogFormat};
+
+/// Prometheus scrapes services that have no reachable address.
+///
+/// A service registers an alias with a scraper by the scraper's public key and a shared secret. The scraper, beside
+/// Prometheus, pulls its metrics over an encrypted peer-to-peer link and lists it by http_sd. No port is opened at the
+/// service, no list of targets is kept by hand.
+#[derive(Debug, Parser)]
+#[command(name = "narthex", version, arg_required_else_help = false, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What goes to stderr: off, error, warn, info, debug, trace, or a list such as info,narthex::registry=debug
+    #[arg(
+        long, env = "NARTHEX_LOG_LEVEL", default_value = "info", value_name = "LEVEL", global = true,
+        help_heading = LOGGING
+    )]
+    pub log_level: LogFilter,
+    /// How log lines look
+    #[arg(
+        long, env = "NARTHEX_LOG_FORMAT", default_value = "logfmt", value_name = "FORMAT", global = true,
+        help_heading = LOGGING
+    )]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[expect(private_interfaces, reason = "main passes a command on and looks into none")]
+pub enum Command {
+    /// Write a new key to a file and print its public key
+    Keygen(keys::Keygen),
+    /// Write a new shared secret to a file
+    Secret(keys::Secret),
+    /// Print the public key of a key file
+    Key(keys::Key),
+    /// Run the scraper: keep the alias table, pull metrics, answer Prometheus
+    Scraper(scraper::Args),
+    /// Run an agent: register exporters under aliases and answer the scraper's pulls
+    Agent(agent::Args),
+    /// Run a public node: the place where peers find each other by key
+    Node(node::Args),
+    /// Run a whole network in this process and print the URLs to open
+    Demo(demo::Args),
+    /// List the targets of a running scraper
+    Targets(targets::Args),
+    /// Print the metrics of one alias, pulled now through a running scraper
+    Scrape(scrape::Args),
+    /// Change the alias table of a running scraper
+    Alias(alias::Args),
+    /// Keep a scraper's targets as file_sd files, one per service, on another host
+    FileSd(file_sd::Args),
+}
+
+/// Reads flags, environment and `--config` file.
+///
+/// # Errors
+/// One that [`report`] turns into help on stdout, or a line on stderr and exit 2.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
+    let asked = layers::Asked::guess(Cli::command(), args.into_iter().collect());
+    let usage = |message: String| output::usage(&message, &asked.words);
+    let layers::Layered { command, origins } = layers::apply(Cli::command(), &asked).map_err(usage)?;
+    let cli = command
+        .try_get_matches_from(&asked.args)
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
+        .map_err(|error| output::from_clap(error, &asked.words, &origins))?;
+    match &cli.command {
+        Command::Scraper(args) => args.check(),
+        Command::Agent(args) => args.check(),
+        _ => Ok(()),
+    }
+    .map_err(usage)?;
+    Ok(cli)
+}
+
+/// Does what was asked for, to its end.
+///
+/// # Errors
+/// Whatever kept it from succeeding, with its causes.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Keygen(args) => args.run(),
+        Command::Secret(args) => args.run(),
+        Command::Key(args) => args.run(),
+        Command::Scraper(args) => block_on(scraper::run(args)),
+        Command::Agent(args) => block_on(agent::run(args)),
+        Command::Node(args) => block_on(node::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Targets(args) => block_on(args.run()),
+        Command::Scrape(args) => block_on(args.run()),
+        Command::Alias(args) => block_on(args.run()),
+        Command::FileSd(args) => block_on(file_sd::run(args)),
+    }
+}
+
+/// `--config`, the same for every role. Read by [`layers`] before the rest is parsed.
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// TOML file whose keys are these flags (data-dir = "/var/lib/narthex"); a repeated flag is an array
+    ///
+    /// Flags beat the environment, the environment beats the file. Where both give a list, the one that wins is taken
+    /// whole. An unknown key is refused. In the environment the items of a list are separated by commas.
+    #[arg(long, env = "NARTHEX_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+const LOGGING: &str = "Logging";
+
+const EXAMPLES: &str = "\
+Examples:
+  narthex demo                                      see it work, on this machine alone
+  narthex keygen && narthex secret                  beside Prometheus: a key and a secret, in keys/
+  narthex scraper --key keys/scraper.key --secret-file keys/fleet.secret
+  narthex agent --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
+      --target host-1=http://127.0.0.1:9100/metrics
+  narthex targets                                   what the scraper beside you lists
+
+A flag that takes a value is also a variable: --data-dir is NARTHEX_DATA_DIR. 'narthex help COMMAND' tells more.";
+
+#[cfg(test)]
+mod tests {
+    use clap::ArgAction;
+
+    use super::*;
+
+    #[test]
+    fn every_subcommand_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_a_variable_and_a_line_of_help() {
+        fn visit(command: &clap::Command) {
+            for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
+                let id = format!("{} --{}", command.get_name(), arg.get_id());
+                assert!(arg.get_help().is_some(), "{id} has no help");
+                assert!(
+                    arg.get_env().is_some_and(|name| name.to_string_lossy().starts_with("NARTHEX_"))
+                        || matches!(arg.get_action(), ArgAction::SetTrue),
+                    "{id} has no variable"
+                );
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Cli::command());
+    }
+}

@@ -1,0 +1,122 @@
+//! What the command prints: results on stdout, and one line of error on stderr with its exit code.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::error::{ContextKind, ContextValue};
+
+use super::layers::Origins;
+use crate::telemetry::log::escaped;
+
+/// Bad usage: what was typed, set or written cannot be meant. Exit 2, where everything else is 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// Prints what there is to say about the outcome and gives the exit code: 0, 1 for failure, 2 for bad usage.
+pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if let Some(help) = error.downcast_ref::<clap::Error>() {
+        return help.print().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    // A chain may hold texts from elsewhere; the promise is one line.
+    let line = format!("error: {}\n", escaped(&format!("{error:#}")));
+    // With stderr gone there is nobody left to tell.
+    let _ = io::stderr().write_all(line.as_bytes());
+    if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// Writes a result to stdout. A reader that has gone away (`| head`) is no failure.
+pub(super) fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(anyhow::Error::new(error).context("stdout")),
+        _ => Ok(()),
+    }
+}
+
+/// An error for exit 2, pointing to the help of the subcommand.
+pub(super) fn usage(message: &str, words: &[String]) -> anyhow::Error {
+    let command = [&["narthex".to_owned()], words].concat().join(" ");
+    UsageError(format!("{}; see '{command} --help'", masked(message))).into()
+}
+
+/// Clap's error as [`usage`], saying where the value came from. Help and version stay what they are.
+pub(super) fn from_clap(error: clap::Error, words: &[String], origins: &Origins) -> anyhow::Error {
+    if !error.use_stderr() {
+        return error.into();
+    }
+    let mut message = one_line(&error.render().to_string());
+    if let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg)
+        && let Some(origin) = arg.split(' ').next().and_then(|flag| origins.get(flag))
+    {
+        message = format!("{message} (from {origin})");
+    }
+    usage(&message, words)
+}
+
+/// Clap's paragraphs without the usage and the pointer to help: `message; tip; tip`.
+fn one_line(rendered: &str) -> String {
+    let paragraphs = rendered.trim().split("\n\n").filter_map(|paragraph| {
+        let paragraph = paragraph.trim().trim_start_matches("error: ").trim_start_matches("tip: ");
+        let dropped = paragraph.starts_with("Usage: ") || paragraph.starts_with("For more information");
+        let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
+        let (first, rest) = lines.split_first()?;
+        let text = if rest.is_empty() { (*first).to_owned() } else { format!("{first} {}", rest.join(", ")) };
+        (!dropped).then_some(text)
+    });
+    paragraphs.collect::<Vec<_>>().join("; ")
+}
+
+/// True for a run of letters and digits about as long as a key: a secret in the wrong place, or most of one.
+pub(super) fn may_be_secret(text: &str) -> bool {
+    text.len() >= 40 && text.bytes().all(|c| c.is_ascii_alphanumeric())
+}
+
+/// The message with everything cut short that may be a secret: a mistyped command line is repeated here, and it ends
+/// up in journals.
+fn masked(message: &str) -> String {
+    let mut masked = String::with_capacity(message.len());
+    for word in message.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let key = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        if may_be_secret(key) {
+            masked.extend([&key[..4], "..", &word[key.len()..]]);
+        } else {
+            masked.push_str(word);
+        }
+    }
+    // user:password@ of a URL.
+    match masked.split_once("://").map(|(before, rest)| (before, rest.split_once('@'))) {
+        Some((before, Some((user, rest)))) if !user.contains(['/', ' ']) => format!("{before}://..@{rest}"),
+        _ => masked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_of_clap_become_one_line() {
+        let rendered = "error: the following required arguments were not provided:\n  --key <FILE>\n  --out <FILE>\n\n\
+                        Usage: narthex x --key <FILE>\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            one_line(rendered),
+            "the following required arguments were not provided: --key <FILE>, --out <FILE>"
+        );
+        let rendered = "error: unexpected argument '--kez' found\n\n  tip: a similar argument exists: '--key'\n\n\
+                        Usage: narthex x\n";
+        assert_eq!(one_line(rendered), "unexpected argument '--kez' found; a similar argument exists: '--key'");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_cut() {
+        let secret = crate::identity::SharedSecret::from_bytes([7; 32]);
+        let shown = masked(&format!("unexpected argument '{}' found", *secret.expose_text()));
+        assert!(shown.contains("..' found") && !shown.contains(&secret.expose_text()[..8]), "{shown}");
+        assert_eq!(masked("bad 'a=http://u:p@host/x' here"), "bad 'a=http://..@host/x' here");
+        assert_eq!(masked("bad 'a=http://host/x@y' here"), "bad 'a=http://host/x@y' here");
+    }
+}

@@ -1,0 +1,262 @@
+//! `narthex scraper`: keep the alias table beside Prometheus, pull metrics over the peers' links, answer over HTTP.
+
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+
+use super::{ConfigFile, data_dir::DataDir, files, keys, signals, value};
+use crate::{
+    Scraper, ScraperConfig,
+    http::{HttpConfig, ScrapeConfig},
+    identity::{HostPort, PeerAddr},
+    network::NetworkLimits,
+    registry::{self, RegistryConfig},
+};
+
+/// Run the scraper: keep the alias table, pull metrics, answer Prometheus
+///
+/// Prometheus reads http://127.0.0.1:19960/sd and scrapes what is listed there, through this process. Clients find it
+/// by its public key. SIGTERM and Ctrl-C end it once the scrapes in flight have been answered.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The scraper's key, as narthex keygen writes it
+    #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
+    key: PathBuf,
+    /// A shared secret that clients may prove; several while one replaces another
+    #[arg(long, env = "NARTHEX_SECRET_FILE", value_name = "FILE", required = true)]
+    secret_file: Vec<PathBuf>,
+    /// Where the alias table is kept [default: $STATE_DIRECTORY, else
+    /// ~/.local/state/narthex/scraper]
+    #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where Prometheus asks. There is no authentication: keep it on loopback, or behind what has some
+    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value = "127.0.0.1:19960")]
+    http: HostPort,
+    /// Address of the HTTP side as it stands in /sd [default: the one that Prometheus used to ask]
+    #[arg(long, env = "NARTHEX_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<HostPort>,
+    /// A file that is kept as /sd would answer, for file_sd_configs of a Prometheus on this host
+    #[arg(long, env = "NARTHEX_FILE_SD", value_name = "FILE")]
+    file_sd: Option<PathBuf>,
+    /// Where peers connect: UDP for QUIC and the same TCP port; repeatable
+    #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values = ["0.0.0.0:19961", "[::]:19961"])]
+    listen: Vec<HostPort>,
+    /// A node through which clients find this scraper by its key; repeatable
+    #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
+    bootstrap: Vec<PeerAddr>,
+    /// An address to announce instead of the ones it listens on, as behind a forwarded port; repeatable
+    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "HOST:PORT", value_parser = value::external)]
+    external: Vec<HostPort>,
+    /// Life of a registration that is not renewed; clients renew at a third of it
+    #[arg(long, env = "NARTHEX_LEASE", value_name = "DURATION", default_value = "10m", value_parser = value::duration)]
+    lease: Duration,
+    /// How long a lapsed alias stays listed, so that up == 0 can alert
+    #[arg(
+        long, env = "NARTHEX_RETENTION", value_name = "DURATION", default_value = "3h",
+        value_parser = value::duration_or_zero
+    )]
+    retention: Duration,
+    /// When another key, with a valid secret, may take an alias that is held
+    #[arg(long, env = "NARTHEX_ALIAS_POLICY", value_name = "POLICY", default_value = "live")]
+    alias_policy: AliasPolicy,
+    /// After a start, holders count as linked for so long: nobody has reconnected yet
+    #[arg(
+        long, env = "NARTHEX_START_GRACE", value_name = "DURATION", default_value = "60s",
+        value_parser = value::duration_or_zero
+    )]
+    start_grace: Duration,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    connections: Connections,
+}
+
+/// When another key may take an alias that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AliasPolicy {
+    /// When the holder's link is down
+    Live,
+    /// Not until the alias is gone, or released with narthex alias release
+    Pinned,
+    /// At any time: the last one wins
+    Overwrite,
+}
+
+/// What a pull and the table may cost.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct Limits {
+    /// Longest pull, if the request has no X-Prometheus-Scrape-Timeout-Seconds
+    #[arg(
+        long, env = "NARTHEX_PULL_TIMEOUT", value_name = "DURATION", default_value = "10s",
+        value_parser = value::duration
+    )]
+    pull_timeout: Duration,
+    /// Largest exposition, as it travels; a longer one is cut, which fails the scrape
+    #[arg(long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", default_value = "64MiB", value_parser = value::bytes)]
+    max_body: u64,
+    /// Most aliases in the table; a further one is refused
+    #[arg(long, env = "NARTHEX_MAX_ALIASES", value_name = "N", default_value = "100000", value_parser = value::count)]
+    max_aliases: usize,
+    /// Most aliases of one peer
+    #[arg(
+        long, env = "NARTHEX_MAX_ALIASES_PER_PEER", value_name = "N", default_value = "256",
+        value_parser = value::count
+    )]
+    max_aliases_per_peer: usize,
+    /// Most registrations a second of one peer; it is told to slow down
+    #[arg(
+        long, env = "NARTHEX_MAX_REGISTRATION_RATE", value_name = "N", default_value = "10",
+        value_parser = value::rate
+    )]
+    max_registration_rate: NonZeroU32,
+    /// Longest register handshake
+    #[arg(
+        long, env = "NARTHEX_HANDSHAKE_TIMEOUT", value_name = "DURATION", default_value = "5s",
+        value_parser = value::duration
+    )]
+    handshake_timeout: Duration,
+}
+
+/// How many connections strangers may open.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct Connections {
+    /// Most peer-to-peer connections
+    #[arg(
+        long, env = "NARTHEX_MAX_CONNECTIONS", value_name = "N", default_value = "16384",
+        value_parser = value::count32
+    )]
+    pub(super) max_connections: u32,
+    /// Most connections from one IP address
+    #[arg(
+        long, env = "NARTHEX_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value = "64",
+        value_parser = value::count
+    )]
+    pub(super) max_connections_per_ip: usize,
+    /// Most connections of one peer; a hole punch needs 3 for a moment
+    #[arg(
+        long, env = "NARTHEX_MAX_CONNECTIONS_PER_PEER", value_name = "N", default_value = "4",
+        value_parser = value::count32
+    )]
+    pub(super) max_connections_per_peer: u32,
+}
+
+impl From<AliasPolicy> for registry::AliasPolicy {
+    fn from(policy: AliasPolicy) -> Self {
+        match policy {
+            AliasPolicy::Live => Self::Live,
+            AliasPolicy::Pinned => Self::Pinned,
+            AliasPolicy::Overwrite => Self::Overwrite,
+        }
+    }
+}
+
+impl Connections {
+    pub(super) fn limits(&self) -> NetworkLimits {
+        NetworkLimits {
+            connections: self.max_connections,
+            connections_per_peer: self.max_connections_per_peer,
+            connections_per_address: self.max_connections_per_ip,
+        }
+    }
+}
+
+impl Args {
+    /// What no single value can tell.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if let Some(file) = value::duplicate(&self.secret_file) {
+            return Err(format!("--secret-file {} is given twice", file.display()));
+        }
+        let every_address = self.http.ip().is_some_and(|ip| ip.is_unspecified());
+        if self.file_sd.is_some() && self.advertise.is_none() && every_address {
+            return Err(format!(
+                "--file-sd needs --advertise HOST:PORT here: --http {} is every address, which nobody can scrape",
+                self.http
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Args {
+    /// Reads the files that the flags name. The data directory is the scraper's until it is dropped.
+    fn settings(self) -> anyhow::Result<(ScraperConfig, DataDir)> {
+        let key = keys::load_key(&self.key)?;
+        let secrets = keys::load_secrets(&self.secret_file)?;
+        let data_dir = DataDir::take(self.data_dir.as_deref(), "scraper")?;
+        let config = ScraperConfig {
+            http: self.http,
+            listen: self.listen,
+            external: self.external,
+            bootstrap: self.bootstrap,
+            registry: RegistryConfig {
+                lease: self.lease,
+                retention: self.retention,
+                policy: self.alias_policy.into(),
+                max_targets: self.limits.max_aliases,
+                max_per_peer: self.limits.max_aliases_per_peer,
+                start_grace: self.start_grace,
+            },
+            http_limits: HttpConfig {
+                advertise: self.advertise,
+                file_sd: self.file_sd,
+                scrape: ScrapeConfig {
+                    timeout_default: self.limits.pull_timeout,
+                    max_body: self.limits.max_body,
+                    ..ScrapeConfig::default()
+                },
+                ..HttpConfig::default()
+            },
+            limits: self.connections.limits(),
+            registrations_per_second: self.limits.max_registration_rate,
+            handshake_timeout: self.limits.handshake_timeout,
+            ..ScraperConfig::new(key, secrets, data_dir.path())
+        };
+        Ok((config, data_dir))
+    }
+}
+
+/// Runs until a signal asks for the end.
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = signals::stop()?;
+    signals::ignore_hangup()?;
+    let (config, data_dir) = args.settings()?;
+    let open_files = files::raise_limit();
+    let secrets = config.secrets.len();
+    let mut scraper = Scraper::start(config).await?;
+    tracing::info!(
+        key = %scraper.public_key(),
+        secrets,
+        http = %scraper.http_addr(),
+        listen = ?scraper.listening(),
+        %data_dir,
+        open_files,
+        "scraper runs"
+    );
+    tokio::select! {
+        () = stop.cancelled() => {}
+        failure = scraper.failed() => return Err(failure.into()),
+    }
+    scraper.shutdown().await?;
+    tracing::info!("scraper ended");
+    Ok(())
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  narthex keygen && narthex secret
+  narthex scraper --key keys/scraper.key --secret-file keys/fleet.secret
+  narthex scraper --config /etc/narthex/scraper.toml
+
+In prometheus.yml:
+  scrape_configs:
+    - job_name: narthex
+      http_sd_configs:
+        - url: http://127.0.0.1:19960/sd
+          refresh_interval: 15s
+
+DURATION is 90s, 5m, 3h. PEER is <public key>@<host>:<port>. BYTES is 65536, 64KiB, 64MiB.";

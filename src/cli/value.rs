@@ -1,0 +1,225 @@
+//! The values of flags, checked while they are read.
+
+use std::{num::NonZeroU32, str::FromStr, time::Duration};
+
+use http::Uri;
+
+use crate::{
+    agent::ExporterUrl,
+    identity::{HostPort, PeerAddr},
+    wire::{Alias, Labels, Target},
+};
+
+/// `ALIAS=URL` of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TargetUrl {
+    pub(super) alias: Alias,
+    pub(super) url: ExporterUrl,
+}
+
+impl FromStr for TargetUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (alias, url) = text.split_once('=').ok_or("expected ALIAS=URL, as in host-1=http://127.0.0.1:9100")?;
+        let alias = alias.parse().map_err(chain)?;
+        Ok(Self { alias, url: url.parse().map_err(chain)? })
+    }
+}
+
+/// `K=V`: a label of every target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Label {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, as in region=eu")?;
+        Labels::default().insert(name, value).map_err(chain)?;
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// A peer to dial or to find by key.
+pub(super) fn peer(text: &str) -> Result<PeerAddr, String> {
+    text.parse().map_err(chain)
+}
+
+/// A peer with its place: the first one asked cannot be looked up.
+pub(super) fn bootstrap(text: &str) -> Result<PeerAddr, String> {
+    match peer(text)? {
+        PeerAddr { hint: None, .. } => Err("expected <public key>@<host>:<port>: where to begin must be known".into()),
+        peer => Ok(peer),
+    }
+}
+
+/// A service name.
+pub(super) fn service(text: &str) -> Result<String, String> {
+    Target::check_name("service", text).map(|()| text.to_owned()).map_err(chain)
+}
+
+/// A host name, as it is shown.
+pub(super) fn hostname(text: &str) -> Result<String, String> {
+    Target::check_name("hostname", text).map(|()| text.to_owned()).map_err(chain)
+}
+
+/// A URL that hyper can ask without TLS.
+pub(super) fn http_url(text: &str) -> Result<Uri, String> {
+    const EXPECTED: &str = "expected a URL such as http://127.0.0.1:9100/metrics";
+    match text.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {}
+        Some(_) => return Err("only http:// URLs can be asked so far".into()),
+        None => return Err(EXPECTED.into()),
+    }
+    let url: Uri = text.parse().map_err(|error| format!("{EXPECTED}: {error}"))?;
+    let authority = url.authority().ok_or(EXPECTED)?;
+    if authority.as_str().contains('@') {
+        return Err("a user name or password in a URL is not supported".into());
+    }
+    if authority.host().is_empty() || authority.as_str().ends_with(':') {
+        return Err(EXPECTED.into());
+    }
+    Ok(url)
+}
+
+/// A span of time that is not empty.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err("must be longer than 0".into()),
+        span => Ok(span),
+    }
+}
+
+/// A span of time.
+pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    let span = humantime::parse_duration(text).map_err(|_| "expected a duration such as 90s, 5m or 3h")?;
+    if span > MAX_DURATION {
+        return Err("must be at most 10 years".into());
+    }
+    Ok(span)
+}
+
+/// A number of bytes: `65536`, `64KiB`, `64MiB`, `1GiB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    const EXPECTED: &str = "expected a number of bytes such as 65536, 64KiB, 64MiB or 1GiB";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit: u64 = match text[digits.len()..].trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(EXPECTED.into()),
+    };
+    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
+        Some(0) | None => Err(EXPECTED.into()),
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+/// How many of something there may be.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1".into()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// As [`count`], where there cannot be more than 2^32 - 1.
+pub(super) fn count32(text: &str) -> Result<u32, String> {
+    rate(text).map(NonZeroU32::get)
+}
+
+/// How many of something a second.
+pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| "expected a whole number from 1 to 4294967295".into())
+}
+
+/// An address that others reach us at.
+pub(super) fn external(text: &str) -> Result<HostPort, String> {
+    match text.parse::<HostPort>().map_err(|error| error.to_string())? {
+        HostPort { port: 0, .. } => Err("the port that others reach must be given".into()),
+        place => Ok(place),
+    }
+}
+
+/// The first of the items that stands there twice.
+pub(super) fn duplicate<T: Ord>(items: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut items: Vec<T> = items.into_iter().collect();
+    items.sort_unstable();
+    let twice = items.windows(2).position(|pair| pair[0] == pair[1])?;
+    Some(items.swap_remove(twice))
+}
+
+/// Far beyond any use, and safely added to any clock.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
+/// An error with its causes: clap shows no more than the error's own text.
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_that_cannot_be_asked_are_refused_with_the_reason() {
+        assert_eq!("a=https://h".parse::<TargetUrl>().expect("fine").url.to_string(), "https://h/metrics");
+        for (text, reason) in [
+            ("host-1", "expected ALIAS=URL"),
+            ("a b=http://h", "alias \"a b\" is not 1 to 128"),
+            ("a=ftp://h/metrics", "only http://, https:// and unix:"),
+            ("a=127.0.0.1:9100", "expected a URL"),
+            ("a=http://u:p@h/", "user name or password"),
+        ] {
+            let error = text.parse::<TargetUrl>().expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_url_to_ask_without_tls_is_http() {
+        http_url("HTTP://h/x").expect("fine");
+        for (text, reason) in [
+            ("https://h/", "only http://"),
+            ("h:9100", "expected a URL"),
+            ("http://", "expected a URL"),
+            ("http://:80/", "expected a URL"),
+            ("http://h:/", "expected a URL"),
+            ("http://u:p@h/", "user name or password"),
+        ] {
+            let error = http_url(text).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_and_sizes_have_bounds() {
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
+        for text in ["0s", "", "10", "-1s", "1000years"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        for text in ["", "0", "64M", "-1", "99999999999GiB", "KiB"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bootstrap_peer_needs_a_place() {
+        let key = crate::identity::KeyPair::from_seed(&[5; 32]).public();
+        assert!(bootstrap(&key.to_string()).expect_err("refused").contains("@<host>:<port>"));
+        assert_eq!(bootstrap(&format!("{key}@h:1")).expect("fine").key, key);
+    }
+}

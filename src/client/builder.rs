@@ -1,0 +1,339 @@
+//! How a client is put together.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use super::{
+    Client, Compression,
+    source::{IntoSource, Source},
+    targets::{self, ServedTarget},
+};
+#[cfg(feature = "filter")]
+use super::{Filter, Filtered};
+use crate::{
+    identity::{KeyPair, PeerAddr, SharedSecret},
+    network::NetworkError,
+    telemetry::ClientMetrics,
+    wire::{Alias, Labels, Target, TargetError},
+};
+
+/// Why a client could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An alias, label, service or host name cannot be listed.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Nothing to register.
+    #[error("no target: give an alias and its metrics")]
+    NoTarget,
+    /// A target without metrics.
+    #[error("alias {0} has no metrics: give a source")]
+    NoMetrics(Alias),
+    /// Two targets with one alias.
+    #[error("alias {0} is given twice")]
+    Duplicate(Alias),
+    /// More targets than a scraper takes from one peer.
+    #[error("{count} targets: a scraper takes 256 from one peer")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// The network could not start.
+    #[error(transparent)]
+    Network(NetworkError),
+}
+
+/// Collects what a [`Client`] needs. Nothing is checked before [`Builder::start`].
+///
+/// The simple form describes one target on the builder itself; [`Builder::target`] adds more.
+pub struct Builder {
+    scrapers: Vec<PeerAddr>,
+    secret: SharedSecret,
+    key: Option<KeyPair>,
+    bootstrap: Vec<PeerAddr>,
+    hostname: Option<String>,
+    data_dir: Option<PathBuf>,
+    max_body: u64,
+    compression: Compression,
+    own: Option<TargetBuilder>,
+    about_itself: Option<TargetBuilder>,
+    targets: Vec<TargetBuilder>,
+    targets_later: bool,
+}
+
+/// One target of a client.
+#[derive(Clone)]
+pub struct TargetBuilder {
+    alias: String,
+    service: String,
+    labels: Vec<(String, String)>,
+    source: Option<Arc<dyn Source>>,
+    #[cfg(feature = "filter")]
+    filter: Filter,
+}
+
+impl TargetBuilder {
+    /// A target of that alias.
+    pub fn new(alias: impl Into<String>) -> Self {
+        Self {
+            alias: alias.into(),
+            service: String::new(),
+            labels: Vec::new(),
+            source: None,
+            #[cfg(feature = "filter")]
+            filter: Filter::default(),
+        }
+    }
+
+    /// What kind of service it is; Prometheus sees it as the label `service`.
+    pub fn service(mut self, service: impl Into<String>) -> Self {
+        self.service = service.into();
+        self
+    }
+
+    /// A label of the target's own.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((name.into(), value.into()));
+        self
+    }
+
+    /// Where its metrics come from.
+    pub fn metrics(mut self, source: impl IntoSource) -> Self {
+        self.source = Some(source.into_source());
+        self
+    }
+
+    /// Which metric families pass, of the source given with [`metrics`](Self::metrics). Default: all, untouched.
+    #[cfg(feature = "filter")]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Its source is missing where it was not given.
+    pub(super) fn check(self) -> Result<(Target, Option<Arc<dyn Source>>), BuildError> {
+        let alias: Alias = self.alias.parse()?;
+        Target::check_name("service", &self.service)?;
+        let mut labels = Labels::default();
+        for (name, value) in self.labels {
+            labels.insert(name, value)?;
+        }
+        #[cfg(feature = "filter")]
+        let source = self.source.map(|source| Filtered::new(source, self.filter).into_source());
+        #[cfg(not(feature = "filter"))]
+        let source = self.source;
+        Ok((Target { alias, service: self.service, labels }, source))
+    }
+}
+
+/// Everything, checked.
+pub(super) struct Setup {
+    pub(super) scrapers: Vec<PeerAddr>,
+    pub(super) secret: SharedSecret,
+    pub(super) key: KeyPair,
+    pub(super) bootstrap: Vec<PeerAddr>,
+    pub(super) hostname: String,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) max_body: u64,
+    pub(super) compression: Compression,
+    pub(super) targets: BTreeMap<Alias, Arc<ServedTarget>>,
+    pub(super) own_target: Option<TargetBuilder>,
+    pub(super) metrics: Arc<ClientMetrics>,
+}
+
+impl Builder {
+    pub(super) fn new(scraper: PeerAddr, secret: SharedSecret) -> Self {
+        Self {
+            scrapers: vec![scraper],
+            secret,
+            key: None,
+            bootstrap: Vec::new(),
+            hostname: None,
+            data_dir: None,
+            max_body: MAX_BODY,
+            compression: Compression::default(),
+            own: None,
+            about_itself: None,
+            targets: Vec::new(),
+            targets_later: false,
+        }
+    }
+
+    /// Registers with this scraper too, at the same time.
+    pub fn scraper(mut self, scraper: impl Into<PeerAddr>) -> Self {
+        self.scrapers.push(scraper.into());
+        self
+    }
+
+    /// The key to register with, for a client that wants the same one after a restart. Default: a fresh one.
+    pub fn key(mut self, key: KeyPair) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Nodes through which scrapers are found by key. Each needs its place.
+    pub fn bootstrap(mut self, nodes: impl IntoIterator<Item = PeerAddr>) -> Self {
+        self.bootstrap.extend(nodes);
+        self
+    }
+
+    /// The host name to show. Default: this machine's.
+    pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
+        self.hostname = Some(hostname.into());
+        self
+    }
+
+    /// A directory where the last good addresses are remembered. Default: they are forgotten at the end.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// The longest exposition handed over. Default 64 MiB.
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Whether expositions are compressed on the link. Default: they are not.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// The alias of the one target that is described on the builder itself.
+    pub fn alias(mut self, alias: impl Into<String>) -> Self {
+        self.own_target().alias = alias.into();
+        self
+    }
+
+    /// The service of that target.
+    pub fn service(mut self, service: impl Into<String>) -> Self {
+        self.own_target().service = service.into();
+        self
+    }
+
+    /// A label of that target.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.own_target().labels.push((name.into(), value.into()));
+        self
+    }
+
+    /// Where that target's metrics come from.
+    pub fn metrics(mut self, source: impl IntoSource) -> Self {
+        self.own_target().source = Some(source.into_source());
+        self
+    }
+
+    /// Adds a target.
+    pub fn target(mut self, target: TargetBuilder) -> Self {
+        self.targets.push(target);
+        self
+    }
+
+    /// Registers the client's own metrics, `narthex_client_*`, as one more target: links, registrations, pulls.
+    /// Its service is `narthex`.
+    pub fn self_alias(self, alias: impl Into<String>) -> Self {
+        self.self_target(TargetBuilder::new(alias).service("narthex"))
+    }
+
+    /// As [`self_alias`](Self::self_alias), for a target with a service and labels of its own.
+    pub fn self_target(mut self, target: TargetBuilder) -> Self {
+        self.about_itself = Some(target);
+        self
+    }
+
+    /// Allows a start without a target: [`Client::set_targets`] brings them later.
+    pub fn targets_later(mut self) -> Self {
+        self.targets_later = true;
+        self
+    }
+
+    /// Starts the client. It is usable at once; linking and registering go on in the background, for as long as it
+    /// takes, and are told as [events](Client::events).
+    ///
+    /// # Errors
+    /// [`BuildError`] for settings that can never work.
+    pub async fn start(self) -> Result<Client, BuildError> {
+        Client::start(self).await
+    }
+
+    fn own_target(&mut self) -> &mut TargetBuilder {
+        self.own.get_or_insert_with(|| TargetBuilder::new(""))
+    }
+
+    pub(super) fn check(self) -> Result<Setup, BuildError> {
+        let mut scrapers: Vec<PeerAddr> = Vec::new();
+        for scraper in self.scrapers {
+            if scrapers.iter().all(|known| known.key != scraper.key) {
+                scrapers.push(scraper);
+            }
+        }
+        let metrics = Arc::new(ClientMetrics::new(scrapers.iter().map(|scraper| scraper.key)));
+        let own_target = self.about_itself.map(|target| target.metrics(Arc::clone(&metrics) as Arc<dyn Source>));
+        let given = self.own.into_iter().chain(self.targets);
+        let targets = targets::checked(own_target.clone().into_iter().chain(given), &BTreeMap::new())?;
+        if targets.is_empty() && !self.targets_later {
+            return Err(BuildError::NoTarget);
+        }
+        let hostname = match self.hostname {
+            Some(hostname) => {
+                Target::check_name("hostname", &hostname)?;
+                hostname
+            }
+            None => own_hostname(),
+        };
+        Ok(Setup {
+            scrapers,
+            secret: self.secret,
+            key: self.key.unwrap_or_else(KeyPair::generate),
+            bootstrap: self.bootstrap,
+            hostname,
+            data_dir: self.data_dir,
+            max_body: self.max_body,
+            compression: self.compression,
+            targets,
+            own_target,
+            metrics,
+        })
+    }
+}
+
+/// This machine's name, or none if it could not be listed.
+fn own_hostname() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    if Target::check_name("hostname", &name).is_ok() { name } else { String::new() }
+}
+
+const MAX_BODY: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder() -> Builder {
+        Client::builder(KeyPair::from_seed(&[1; 32]).public(), SharedSecret::generate())
+    }
+
+    fn text() -> Result<String, std::fmt::Error> {
+        Ok(String::new())
+    }
+
+    #[test]
+    fn settings_that_can_never_work_are_refused_before_anything_starts() {
+        assert!(matches!(builder().check(), Err(BuildError::NoTarget)));
+        assert!(builder().targets_later().check().is_ok());
+        assert!(matches!(builder().alias("a").check(), Err(BuildError::NoMetrics(_))));
+        assert!(matches!(builder().alias("a b").metrics(text).check(), Err(BuildError::Target(_))));
+        assert!(matches!(builder().alias("a").label("job", "x").metrics(text).check(), Err(BuildError::Target(_))));
+        let twice = builder().alias("a").metrics(text).target(TargetBuilder::new("a").metrics(text));
+        assert!(matches!(twice.check(), Err(BuildError::Duplicate(_))));
+    }
+
+    #[test]
+    fn a_scraper_given_twice_is_one_scraper() {
+        let key = KeyPair::from_seed(&[1; 32]).public();
+        let setup = builder().scraper(PeerAddr::at(key, "127.0.0.1", 1)).alias("a").metrics(text).check();
+        assert_eq!(setup.ok().map(|setup| setup.scrapers.len()), Some(1));
+    }
+}

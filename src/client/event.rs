@@ -1,0 +1,264 @@
+//! What a client tells its program, as it happens.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::source::SourceError;
+use crate::{
+    identity::PublicKey,
+    network::{ConnectError, FirewallBlock},
+    telemetry::{Chain, ClientMetrics},
+    wire::{Alias, AliasRefusal, HandshakeRefusal},
+};
+
+/// Something that happened at a client.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Counts up from 1. The events of one pull share the id that the scraper is told.
+    pub id: u64,
+    /// What it was.
+    pub kind: EventKind,
+}
+
+/// What happened. Errors are for this side's eyes: the scraper is told codes and ids.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A link to a scraper is there.
+    LinkUp {
+        /// Which one.
+        scraper: PublicKey,
+    },
+    /// The link to a scraper was lost; it is being redialled.
+    LinkDown {
+        /// Which one.
+        scraper: PublicKey,
+    },
+    /// A scraper could not be reached; the attempt is repeated after the pause.
+    LinkFailed {
+        /// Which one.
+        scraper: PublicKey,
+        /// Why.
+        error: Arc<ConnectError>,
+        /// How long until the next attempt.
+        retry_in: Duration,
+    },
+    /// A scraper holds the alias for us, on its disk.
+    Registered {
+        /// Which scraper.
+        scraper: PublicKey,
+        /// Which alias.
+        alias: Alias,
+        /// True if it is new there or something about it changed; false for a renewal.
+        updated: bool,
+    },
+    /// A scraper did not take the registration, or one alias of it; it is repeated after the pause.
+    RegisterFailed {
+        /// Which scraper.
+        scraper: PublicKey,
+        /// Why.
+        error: Arc<RegisterError>,
+        /// How long until the next attempt.
+        retry_in: Duration,
+    },
+    /// A scraper gave our aliases free, as we asked.
+    Released {
+        /// Which scraper.
+        scraper: PublicKey,
+    },
+    /// A scraper asks for metrics.
+    PullStarted {
+        /// Which scraper.
+        scraper: PublicKey,
+        /// Which alias.
+        alias: Alias,
+    },
+    /// The exposition has been handed over whole.
+    PullSucceeded {
+        /// Which scraper.
+        scraper: PublicKey,
+        /// Which alias.
+        alias: Alias,
+        /// Bytes of the body, as it went over the link.
+        bytes: u64,
+        /// Bytes of the exposition before this client compressed it; as many as `bytes` if it did not.
+        uncompressed_bytes: u64,
+        /// From the request to the last byte.
+        took: Duration,
+    },
+    /// The exposition was not handed over, or not whole.
+    PullFailed {
+        /// Which scraper.
+        scraper: PublicKey,
+        /// Which alias.
+        alias: Alias,
+        /// Why.
+        error: Arc<PullFailure>,
+    },
+    /// Somebody who is none of our scrapers asked for metrics and was refused unread.
+    FirewallBlocked {
+        /// Who it was.
+        peer: PublicKey,
+    },
+}
+
+/// Why a registration failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The scraper refused the handshake; most often the shared secret is not one of its own.
+    #[error("the scraper refused the handshake: {0}")]
+    Handshake(HandshakeRefusal),
+    /// The scraper refused one alias.
+    #[error("alias {alias} was refused: {refusal}")]
+    Alias {
+        /// Which.
+        alias: Alias,
+        /// Why.
+        refusal: AliasRefusal,
+    },
+    /// The scraper wants fewer registrations.
+    #[error("the scraper asks to slow down")]
+    SlowDown,
+    /// The scraper cannot register anybody now.
+    #[error("the scraper cannot register anybody now: it is starting, or its disk fails")]
+    Unavailable,
+    /// The scraper calls the whole registration malformed: too many targets, or an unfit host name.
+    #[error("the scraper refused the whole registration: too many targets, or an unfit host name")]
+    Malformed,
+    /// The scraper did not answer in time.
+    #[error("the scraper did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The peer of that key is no scraper: it does not answer the register protocol.
+    #[error("the peer is no scraper: it does not answer registrations; is its key that of a node or an agent?")]
+    NotAScraper,
+    /// The exchange broke off.
+    #[error("the registration broke off")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl RegisterError {
+    /// True if trying again changes nothing until somebody changes a setting.
+    pub fn needs_operator(&self) -> bool {
+        match self {
+            Self::Handshake(refusal) => {
+                matches!(refusal, HandshakeRefusal::UnknownSecret | HandshakeRefusal::IdentityMismatch)
+            }
+            Self::Alias { refusal, .. } => matches!(refusal, AliasRefusal::Invalid | AliasRefusal::Duplicate),
+            Self::Malformed | Self::NotAScraper => true,
+            _ => false,
+        }
+    }
+}
+
+/// Why a pull failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullFailure {
+    /// The source failed.
+    #[error("the source failed")]
+    Source(#[source] SourceError),
+    /// The exposition is longer than this client hands over.
+    #[error("the exposition is longer than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The target was removed from this client before the end.
+    #[error("the target was removed")]
+    Removed,
+    /// The scraper went away before the end: its own deadline passed, or the link was lost.
+    #[error("the scraper went away before the end")]
+    Abandoned,
+}
+
+/// Sends events to whoever listens, to the log, and to the client's own metrics.
+#[derive(Clone)]
+pub(super) struct Events(Arc<Sinks>);
+
+struct Sinks {
+    next_id: AtomicU64,
+    listeners: broadcast::Sender<Event>,
+    metrics: Arc<ClientMetrics>,
+}
+
+impl Events {
+    pub(super) fn new(metrics: Arc<ClientMetrics>) -> Self {
+        Self(Arc::new(Sinks { next_id: AtomicU64::new(1), listeners: broadcast::Sender::new(EVENTS_KEPT), metrics }))
+    }
+
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.listeners.subscribe()
+    }
+
+    pub(super) fn metrics(&self) -> &ClientMetrics {
+        &self.0.metrics
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.0.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn emit(&self, kind: EventKind) {
+        self.emit_as(self.next_id(), kind);
+    }
+
+    pub(super) fn emit_as(&self, id: u64, kind: EventKind) {
+        log(id, &kind);
+        self.0.metrics.observe(&kind);
+        let _ = self.0.listeners.send(Event { id, kind });
+    }
+}
+
+fn log(id: u64, kind: &EventKind) {
+    match kind {
+        EventKind::LinkUp { scraper } => tracing::info!(%scraper, "linked"),
+        EventKind::LinkDown { scraper } => tracing::warn!(%scraper, "link lost"),
+        EventKind::LinkFailed { scraper, error, retry_in } => {
+            tracing::warn!(%scraper, error = %Chain(&**error), ?retry_in, "no link to the scraper");
+        }
+        EventKind::Registered { scraper, alias, updated: true } => tracing::info!(%scraper, %alias, "registered"),
+        EventKind::Registered { scraper, alias, updated: false } => tracing::debug!(%scraper, %alias, "renewed"),
+        EventKind::RegisterFailed { scraper, error, retry_in } => {
+            tracing::warn!(%scraper, error = %Chain(&**error), ?retry_in, "registration failed");
+        }
+        EventKind::Released { scraper } => tracing::info!(%scraper, "released"),
+        EventKind::PullStarted { scraper, alias } => tracing::trace!(id, %scraper, %alias, "pull started"),
+        EventKind::PullSucceeded { scraper, alias, bytes, took, .. } => {
+            tracing::debug!(id, %scraper, %alias, bytes, ?took, "pull succeeded");
+        }
+        EventKind::PullFailed { scraper, alias, error } => {
+            tracing::warn!(id, %scraper, %alias, error = %Chain(&**error), "pull failed");
+        }
+        EventKind::FirewallBlocked { peer } => tracing::warn!(%peer, "firewall: refused a stranger's pull"),
+    }
+}
+
+/// Turns the network's refusals into events.
+pub(super) async fn report_blocks(
+    events: Events,
+    mut blocks: broadcast::Receiver<FirewallBlock>,
+    stop: CancellationToken,
+) {
+    loop {
+        let block = tokio::select! {
+            () = stop.cancelled() => return,
+            block = blocks.recv() => block,
+        };
+        match block {
+            Ok(FirewallBlock { peer }) => events.emit(EventKind::FirewallBlocked { peer }),
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+const EVENTS_KEPT: usize = 1024;

@@ -1,0 +1,193 @@
+//! The client: registers aliases with scrapers by their public keys, and answers their pulls.
+//!
+//! A [`Client`] keeps one link to each of its scrapers, states its targets over it, renews at a third of the lease, and
+//! serves `GET /<alias>` on the streams that the scraper opens over the same link. Nobody but those scrapers is served.
+
+mod builder;
+mod compression;
+mod event;
+#[cfg(feature = "filter")]
+mod filter;
+mod registration;
+mod server;
+mod source;
+mod targets;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinSet,
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use builder::{BuildError, Builder, TargetBuilder};
+pub use compression::Compression;
+pub use event::{Event, EventKind, PullFailure, RegisterError};
+#[cfg(feature = "filter")]
+pub use filter::{Filter, FilterError, Filtered};
+pub use source::{
+    BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError, Text, from_async,
+};
+#[cfg(feature = "tower")]
+pub use source::{Tower, TowerError};
+
+use crate::{
+    identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
+    network::{
+        Acceptor, Firewall, Links, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, PULL_PROTOCOL,
+    },
+};
+
+use event::Events;
+use targets::Targets;
+
+/// A service's side of narthex. Built by [`Client::builder`]; lives in background tasks until [`Client::shutdown`].
+///
+/// Dropped without a shutdown, it breaks off: its aliases then lapse at their scrapers instead of being released.
+pub struct Client {
+    public_key: PublicKey,
+    events: Events,
+    /// For the first who asks: registration may be faster than the asking.
+    since_start: Mutex<Option<broadcast::Receiver<Event>>>,
+    links: Links,
+    targets: Arc<Targets>,
+    stop: CancellationToken,
+    stop_network: CancellationToken,
+    registrations: JoinSet<()>,
+    serving: JoinSet<()>,
+    network: JoinSet<()>,
+}
+
+/// What the tasks of a client share.
+struct Shared {
+    key: KeyPair,
+    secret: SharedSecret,
+    hostname: String,
+    targets: Arc<Targets>,
+    max_body: u64,
+    compression: Compression,
+    events: Events,
+    network: Network,
+}
+
+impl Client {
+    /// A client of one scraper, to begin with: `scraper` is a [`PublicKey`], or a [`PeerAddr`] with a hint.
+    pub fn builder(scraper: impl Into<PeerAddr>, secret: SharedSecret) -> Builder {
+        Builder::new(scraper.into(), secret)
+    }
+
+    /// The key that the client registers with.
+    pub fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
+    /// What happens: for the first caller since the start, for others from now on. A receiver that falls behind by more
+    /// than 1024 events misses the oldest, and is told so.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        let first = self.since_start.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.events.subscribe())
+    }
+
+    /// True while there is a link to the scraper.
+    pub fn is_linked(&self, scraper: &PublicKey) -> bool {
+        self.links.path(scraper).is_some()
+    }
+
+    /// Puts these targets in the place of the ones it has, and registers the change at once: what is new or different
+    /// appears at the scrapers, what is left out is released and its pulls in flight end. The client's own
+    /// target ([`Builder::self_alias`]) stays, and is not named here. A target without [`metrics`](TargetBuilder::metrics) keeps the source that its alias has; other pulls go on undisturbed.
+    ///
+    /// # Errors
+    /// [`BuildError`] if a target can never be listed, or there are too many. Then nothing has changed.
+    pub fn set_targets(&self, targets: Vec<TargetBuilder>) -> Result<(), BuildError> {
+        self.targets.replace(targets)?;
+        self.events.metrics().set_targets(self.targets.len());
+        Ok(())
+    }
+
+    /// Releases the aliases, lets pulls in flight end (for up to 5 s), and closes the links.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        ended(&mut self.registrations).await;
+        if time::timeout(DRAIN_GRACE, ended(&mut self.serving)).await.is_err() {
+            tracing::warn!("pulls in flight were cut");
+        }
+        self.stop_network.cancel();
+        ended(&mut self.network).await;
+    }
+
+    async fn start(builder: Builder) -> Result<Self, BuildError> {
+        let setup = builder.check()?;
+        let (inbox, pulls) = mpsc::channel(PULL_QUEUE);
+        let acceptor = Acceptor {
+            protocol: PULL_PROTOCOL,
+            firewall: Firewall::Only(setup.scrapers.iter().map(|scraper| scraper.key).collect()),
+            inbox,
+        };
+        let config = NetworkConfig {
+            role: NetworkRole::Client,
+            listen: Vec::new(),
+            external: Vec::new(),
+            bootstrap: setup.bootstrap,
+            addresses_file: setup.data_dir.map(|dir| dir.join("addresses")),
+            limits: NetworkLimits::default(),
+        };
+        let (network, task) = Network::start(&setup.key, config, vec![acceptor]).await?;
+        let events = Events::new(setup.metrics);
+        let since_start = Mutex::new(Some(events.subscribe()));
+        let public_key = setup.key.public();
+        let targets = Arc::new(Targets::new(setup.targets, setup.own_target));
+        events.metrics().set_targets(targets.len());
+        let shared = Arc::new(Shared {
+            key: setup.key,
+            secret: setup.secret,
+            hostname: setup.hostname,
+            targets: Arc::clone(&targets),
+            max_body: setup.max_body,
+            compression: setup.compression,
+            events: events.clone(),
+            network: network.clone(),
+        });
+        let (stop, stop_network) = (CancellationToken::new(), CancellationToken::new());
+        let (mut registrations, mut serving, mut network_task) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        // The network outlives the pulls, which outlive the registrations.
+        network_task.spawn(task.run(stop_network.clone()));
+        serving.spawn(server::serve(Arc::clone(&shared), pulls, stop.clone()));
+        serving.spawn(event::report_blocks(events.clone(), network.blocks(), stop.clone()));
+        for scraper in setup.scrapers {
+            registrations.spawn(registration::keep(Arc::clone(&shared), scraper, stop.clone()));
+        }
+        let links = network.links().clone();
+        Ok(Self {
+            public_key,
+            events,
+            since_start,
+            links,
+            targets,
+            stop,
+            stop_network,
+            registrations,
+            serving,
+            network: network_task,
+        })
+    }
+}
+
+async fn ended(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+impl From<NetworkError> for BuildError {
+    fn from(source: NetworkError) -> Self {
+        Self::Network(source)
+    }
+}
+
+/// Streams that may wait to be served; more are refused.
+const PULL_QUEUE: usize = 256;
+const DRAIN_GRACE: Duration = Duration::from_secs(5);

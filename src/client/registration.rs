@@ -1,0 +1,221 @@
+//! Keeps a client linked to one scraper and registered with it, until told to stop.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use rand::Rng;
+use tokio::{sync::watch, time};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    event::{EventKind, RegisterError},
+    targets::TargetSet,
+};
+use crate::{
+    identity::{PeerAddr, PublicKey},
+    network::{OpenError, is_unsupported, redial_backoff},
+    wire::{
+        AliasOutcome, Claim, REGISTER_PROTOCOL, Register, RegisterReply, RegisterRequest, Registered,
+        channel::{self, ChannelError},
+    },
+};
+
+/// How far registering with a scraper has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exchange {
+    /// Nothing was ever sent.
+    None,
+    UnderWay,
+    Ended,
+}
+
+/// Links, registers, renews, redials; at the end releases.
+pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: CancellationToken) {
+    shared.network.links().keep(scraper.key);
+    let mut targets = shared.targets.subscribe();
+    let exchange = watch::Sender::new(Exchange::None);
+    let mut work = pin!(async {
+        loop {
+            link(&shared, &scraper).await;
+            let lost = shared.network.links().down(&scraper.key);
+            tokio::select! {
+                biased;
+                () = lost => {}
+                () = renew(&shared, &scraper.key, &mut targets, &exchange) => {}
+            }
+            shared.events.emit(EventKind::LinkDown { scraper: scraper.key });
+            // A scraper that restarts loses all its links at once; they shall not come back at once.
+            let spread = rand::rng().random_range(0..REDIAL_SPREAD_MS);
+            time::sleep(Duration::from_millis(spread)).await;
+        }
+    });
+    tokio::select! {
+        () = &mut work => {}
+        () = stop.cancelled() => {
+            // A registration that has left may be granted: it is let end, so that the release comes after it.
+            let mut ended = exchange.subscribe();
+            let ended = ended.wait_for(|exchange| *exchange != Exchange::UnderWay);
+            let _ = time::timeout(LAST_EXCHANGE, async { tokio::select! { () = &mut work => {}, _ = ended => {} } }).await;
+        }
+    }
+    if *exchange.borrow() != Exchange::None {
+        release(&shared, &scraper.key).await;
+    }
+    shared.network.links().let_go(&scraper.key);
+}
+
+async fn link(shared: &Shared, scraper: &PeerAddr) {
+    let mut pauses = redial_backoff(MOST_REDIAL);
+    while let Err(error) = shared.network.connect(scraper).await {
+        let retry_in = pauses.next().unwrap_or(MOST_REDIAL);
+        shared.events.emit(EventKind::LinkFailed { scraper: scraper.key, error: Arc::new(error), retry_in });
+        time::sleep(retry_in).await;
+    }
+    shared.events.emit(EventKind::LinkUp { scraper: scraper.key });
+}
+
+/// Registers again and again, for as long as the link is there: before the lease ends, and when the targets change.
+async fn renew(
+    shared: &Shared,
+    scraper: &PublicKey,
+    targets: &mut watch::Receiver<TargetSet>,
+    exchange: &watch::Sender<Exchange>,
+) {
+    let mut pauses = redial_backoff(MOST_RETRY);
+    loop {
+        let set = Arc::clone(&targets.borrow_and_update());
+        exchange.send_replace(Exchange::UnderWay);
+        let answer = register(shared, scraper, &set).await;
+        exchange.send_replace(Exchange::Ended);
+        let (error, retry_in) = match answer {
+            Ok(Answer::Registered(registered)) => {
+                let renew_in = third(registered.lease_ms);
+                let pause = match report(shared, scraper, &set, registered, &mut pauses) {
+                    Some(sooner) => sooner.min(renew_in),
+                    None => {
+                        pauses = redial_backoff(MOST_RETRY);
+                        renew_in
+                    }
+                };
+                pause_or_change(pause, targets).await;
+                continue;
+            }
+            Ok(Answer::SlowDown(pause)) => (RegisterError::SlowDown, pause),
+            Err(error) => (error, pauses.next().unwrap_or(MOST_RETRY)),
+        };
+        let asked_to_wait = matches!(error, RegisterError::SlowDown);
+        shared.events.emit(EventKind::RegisterFailed { scraper: *scraper, error: Arc::new(error), retry_in });
+        if asked_to_wait {
+            time::sleep(retry_in).await;
+        } else {
+            pause_or_change(retry_in, targets).await;
+        }
+    }
+}
+
+/// A change of the targets ends the pause: it shall be seen at once, and it may be what mends a refusal.
+async fn pause_or_change(pause: Duration, targets: &mut watch::Receiver<TargetSet>) {
+    // An error means that the client itself is gone, which ends this task as well.
+    let _ = time::timeout(pause, targets.changed()).await;
+}
+
+/// Tells what became of each alias. If one was refused, gives the pause until it is tried again.
+fn report(
+    shared: &Shared,
+    scraper: &PublicKey,
+    set: &TargetSet,
+    registered: Registered,
+    pauses: &mut impl Iterator<Item = Duration>,
+) -> Option<Duration> {
+    let refused = registered.outcomes.iter().any(|outcome| matches!(outcome, AliasOutcome::Refused(_)));
+    let retry_in = refused.then(|| pauses.next().unwrap_or(MOST_RETRY));
+    for (alias, outcome) in set.keys().zip(registered.outcomes) {
+        let (scraper, alias) = (*scraper, alias.clone());
+        shared.events.emit(match outcome {
+            AliasOutcome::Granted { updated } => EventKind::Registered { scraper, alias, updated },
+            AliasOutcome::Refused(refusal) => EventKind::RegisterFailed {
+                scraper,
+                error: Arc::new(RegisterError::Alias { alias, refusal }),
+                retry_in: retry_in.unwrap_or(MOST_RETRY),
+            },
+        });
+    }
+    retry_in
+}
+
+enum Answer {
+    Registered(Registered),
+    SlowDown(Duration),
+}
+
+async fn register(shared: &Shared, scraper: &PublicKey, set: &TargetSet) -> Result<Answer, RegisterError> {
+    let claims = set.values().map(|served| Claim::from(&served.target)).collect();
+    let request = RegisterRequest::Register(Register { hostname: shared.hostname.clone(), claims });
+    match exchange(shared, scraper, &request).await? {
+        RegisterReply::Registered(registered) if registered.outcomes.len() == set.len() => {
+            Ok(Answer::Registered(registered))
+        }
+        RegisterReply::SlowDown { retry_after_ms } => {
+            Ok(Answer::SlowDown(Duration::from_millis(retry_after_ms).min(MOST_RETRY)))
+        }
+        RegisterReply::Unavailable => Err(RegisterError::Unavailable),
+        RegisterReply::Malformed => Err(RegisterError::Malformed),
+        reply => Err(RegisterError::Broken(format!("an answer to something else: {reply:?}").into())),
+    }
+}
+
+async fn release(shared: &Shared, scraper: &PublicKey) {
+    if shared.network.links().path(scraper).is_none() {
+        return;
+    }
+    // Shorter than another exchange: somebody waits for our end, and the lease lapses by itself.
+    let exchanged = time::timeout(RELEASE_TIMEOUT, exchange(shared, scraper, &RegisterRequest::Release)).await;
+    match exchanged.unwrap_or(Err(RegisterError::Timeout(RELEASE_TIMEOUT))) {
+        Ok(RegisterReply::Released) => shared.events.emit(EventKind::Released { scraper: *scraper }),
+        Ok(reply) => tracing::warn!(%scraper, ?reply, "the scraper did not release our aliases; they will lapse"),
+        Err(error @ RegisterError::Handshake(_)) => tracing::debug!(%scraper, %error, "there was nothing to release"),
+        Err(error) => tracing::warn!(%scraper, %error, "our aliases were not released; they will lapse"),
+    }
+}
+
+/// One request on a stream of its own.
+async fn exchange(
+    shared: &Shared,
+    scraper: &PublicKey,
+    request: &RegisterRequest,
+) -> Result<RegisterReply, RegisterError> {
+    let exchanged = async {
+        let stream = shared.network.open(scraper, REGISTER_PROTOCOL).await.map_err(|error| match error {
+            OpenError::Unsupported(_) => RegisterError::NotAScraper,
+            error => broken(error),
+        })?;
+        let mut channel = channel::connect(stream, &shared.key, scraper, &shared.secret, REGISTER_PROTOCOL)
+            .await
+            .map_err(|error| match error {
+                ChannelError::Refused(refusal) => RegisterError::Handshake(refusal),
+                ChannelError::Io(error) if is_unsupported(&error) => RegisterError::NotAScraper,
+                error => broken(error),
+            })?;
+        channel.send(request).await.map_err(broken)?;
+        channel.receive::<RegisterReply>().await.map_err(broken)
+    };
+    time::timeout(EXCHANGE_TIMEOUT, exchanged).await.unwrap_or(Err(RegisterError::Timeout(EXCHANGE_TIMEOUT)))
+}
+
+fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RegisterError {
+    RegisterError::Broken(error.into())
+}
+
+/// A third of the lease, less up to a tenth of it at random.
+fn third(lease_ms: u64) -> Duration {
+    let third = Duration::from_millis(lease_ms) / 3;
+    third.mul_f64(rand::rng().random_range(0.9..1.0)).max(LEAST_RENEWAL)
+}
+
+const MOST_REDIAL: Duration = Duration::from_secs(15);
+const MOST_RETRY: Duration = Duration::from_secs(30);
+const REDIAL_SPREAD_MS: u64 = 250;
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+const LAST_EXCHANGE: Duration = Duration::from_secs(2);
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+const LEAST_RENEWAL: Duration = Duration::from_millis(100);

@@ -1,0 +1,174 @@
+//! What a client serves: a set of targets that can be replaced while it runs.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{BuildError, TargetBuilder, source::Source};
+use crate::wire::{Alias, Target};
+
+/// A target and where its metrics come from.
+pub(super) struct ServedTarget {
+    pub(super) target: Target,
+    pub(super) source: Arc<dyn Source>,
+    /// Cancelled when the alias leaves the set.
+    pub(super) removed: CancellationToken,
+}
+
+impl ServedTarget {
+    pub(super) fn new(target: Target, source: Arc<dyn Source>) -> Self {
+        Self { target, source, removed: CancellationToken::new() }
+    }
+}
+
+/// Targets by alias, as they were at one moment.
+pub(super) type TargetSet = Arc<BTreeMap<Alias, Arc<ServedTarget>>>;
+
+/// The targets of a running client. Registrations wait for their change, pulls read them.
+pub(super) struct Targets {
+    set: watch::Sender<TargetSet>,
+    /// The client's own target, which is in every set.
+    own: Option<TargetBuilder>,
+}
+
+impl Targets {
+    pub(super) fn new(targets: BTreeMap<Alias, Arc<ServedTarget>>, own: Option<TargetBuilder>) -> Self {
+        Self { set: watch::Sender::new(Arc::new(targets)), own }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.set.borrow().len()
+    }
+
+    pub(super) fn find(&self, alias: &str) -> Option<Arc<ServedTarget>> {
+        self.set.borrow().get(alias).cloned()
+    }
+
+    /// Sees the present set, and each later one that is to be registered.
+    pub(super) fn subscribe(&self) -> watch::Receiver<TargetSet> {
+        self.set.subscribe()
+    }
+
+    /// Puts another set in the place of the present one, or leaves it as it is if one target of the other is not fit.
+    /// Pulls of aliases that are in both go on, and a target that brings no source keeps the one it has.
+    pub(super) fn replace(&self, targets: Vec<TargetBuilder>) -> Result<(), BuildError> {
+        let mut outcome = Ok(());
+        self.set.send_if_modified(|current| match checked(self.own.clone().into_iter().chain(targets), current) {
+            Ok(next) => {
+                let listed_as_before = next.len() == current.len()
+                    && next.values().zip(current.values()).all(|(next, current)| next.target == current.target);
+                for (alias, gone) in current.iter().filter(|(alias, _)| !next.contains_key(*alias)) {
+                    tracing::info!(%alias, "target removed");
+                    gone.removed.cancel();
+                }
+                *current = Arc::new(next);
+                !listed_as_before
+            }
+            Err(error) => {
+                outcome = Err(error);
+                false
+            }
+        });
+        outcome
+    }
+}
+
+/// Checks each target and the set as a whole.
+pub(super) fn checked(
+    targets: impl IntoIterator<Item = TargetBuilder>,
+    current: &BTreeMap<Alias, Arc<ServedTarget>>,
+) -> Result<BTreeMap<Alias, Arc<ServedTarget>>, BuildError> {
+    let mut set = BTreeMap::new();
+    let mut count = 0;
+    for builder in targets {
+        count += 1;
+        let (target, source) = builder.check()?;
+        let before = current.get(&target.alias);
+        let source = source
+            .or_else(|| Some(Arc::clone(&before?.source)))
+            .ok_or_else(|| BuildError::NoMetrics(target.alias.clone()))?;
+        let mut served = ServedTarget::new(target, source);
+        if let Some(before) = before {
+            served.removed = before.removed.clone();
+        }
+        let alias = served.target.alias.clone();
+        if let Some(twice) = set.insert(alias, Arc::new(served)) {
+            return Err(BuildError::Duplicate(twice.target.alias.clone()));
+        }
+    }
+    if count > MAX_TARGETS {
+        return Err(BuildError::TooMany { count });
+    }
+    Ok(set)
+}
+
+/// What a scraper takes by default.
+const MAX_TARGETS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(alias: &str) -> TargetBuilder {
+        TargetBuilder::new(alias)
+    }
+
+    fn with_metrics(alias: &str) -> TargetBuilder {
+        target(alias).metrics(|| Ok::<_, std::fmt::Error>(String::new()))
+    }
+
+    fn targets(builders: Vec<TargetBuilder>) -> Targets {
+        let targets = Targets::new(BTreeMap::new(), None);
+        targets.replace(builders).expect("fit");
+        targets
+    }
+
+    #[test]
+    fn a_target_that_stays_keeps_its_source_and_its_pulls() {
+        let targets = targets(vec![with_metrics("stays"), with_metrics("goes")]);
+        let (stays, goes) = (targets.find("stays").expect("there"), targets.find("goes").expect("there"));
+        targets.replace(vec![target("stays").label("region", "eu"), with_metrics("comes")]).expect("fit");
+        let stayed = targets.find("stays").expect("there");
+        assert!(Arc::ptr_eq(&stayed.source, &stays.source));
+        assert_eq!(stayed.target.labels.value("region"), Some("eu"));
+        assert!(!stays.removed.is_cancelled() && goes.removed.is_cancelled());
+        assert!(targets.find("goes").is_none() && targets.find("comes").is_some());
+        targets.replace(vec![]).expect("fit");
+        assert!(stays.removed.is_cancelled(), "the one token of an alias ends every pull of it");
+    }
+
+    #[test]
+    fn the_clients_own_target_stays_whatever_comes_and_goes() {
+        let own = with_metrics("own");
+        let targets = Targets::new(checked([own.clone()], &BTreeMap::new()).expect("fit"), Some(own));
+        targets.replace(vec![with_metrics("a")]).expect("fit");
+        targets.replace(vec![]).expect("fit");
+        assert!(!targets.find("own").expect("there").removed.is_cancelled());
+        assert!(matches!(targets.replace(vec![with_metrics("own")]), Err(BuildError::Duplicate(_))));
+    }
+
+    #[test]
+    fn only_what_a_scraper_would_see_wakes_the_registrations() {
+        let targets = targets(vec![with_metrics("a")]);
+        let mut changes = targets.subscribe();
+        targets.replace(vec![with_metrics("a")]).expect("fit");
+        assert!(!changes.has_changed().expect("open"), "another source is nothing to register");
+        targets.replace(vec![target("a").service("web")]).expect("fit");
+        assert!(changes.has_changed().expect("open"));
+        assert_eq!(changes.borrow_and_update()["a"].target.service, "web");
+    }
+
+    #[test]
+    fn a_set_with_one_unfit_target_changes_nothing() {
+        let targets = targets(vec![with_metrics("a")]);
+        let changes = targets.subscribe();
+        let many = (0..=MAX_TARGETS).map(|n| with_metrics(&format!("a{n}"))).collect();
+        assert!(matches!(targets.replace(many), Err(BuildError::TooMany { count: 257 })));
+        for unfit in [target("no-metrics"), with_metrics("b b"), with_metrics("b").label("job", "x"), target("a")] {
+            targets.replace(vec![target("a"), unfit]).expect_err("unfit");
+        }
+        assert!(!changes.has_changed().expect("open") && targets.find("b").is_none());
+        assert!(!targets.find("a").expect("there").removed.is_cancelled());
+    }
+}

@@ -1,0 +1,113 @@
+//! Which request goes where.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    middleware,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio::sync::Semaphore;
+
+use super::{HttpConfig, HttpState, ScrapeConfig, api, proxy, scrape, sd, sd_list::SdList, text};
+use crate::{
+    identity::HostPort,
+    telemetry::{ExpositionFormat, Standing},
+};
+
+/// What every handler can reach.
+pub(super) struct Shared {
+    pub(super) state: HttpState,
+    pub(super) advertise: Option<HostPort>,
+    pub(super) scrape: ScrapeConfig,
+    /// Room for scrapes.
+    pub(super) scrapes: Arc<Semaphore>,
+    pub(super) sd: SdList,
+}
+
+impl Shared {
+    pub(super) fn new(config: HttpConfig, state: HttpState) -> Self {
+        Self {
+            sd: SdList::new(state.registry.clone(), Arc::clone(&state.links)),
+            state,
+            advertise: config.advertise,
+            scrapes: Arc::new(Semaphore::new(config.scrape.max_concurrent.min(Semaphore::MAX_PERMITS))),
+            scrape: config.scrape,
+        }
+    }
+}
+
+/// Everything that is answered. Requests must carry a [`LocalAddr`](super::host::LocalAddr).
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(endpoints))
+        .route("/sd", get(sd::list))
+        .route("/scrape/{alias}/metrics", get(scrape::by_path))
+        .route("/metrics", get(metrics))
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready))
+        .route("/api/v1/aliases", get(api::aliases))
+        .route("/api/v1/aliases/{alias}", get(api::alias).delete(api::release))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), proxy::route))
+        .with_state(shared)
+}
+
+/// `GET /metrics`: OpenMetrics for those that ask for it, else the older text format that everything reads.
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let HttpState { registry, links, metrics, .. } = &shared.state;
+    let standing = Standing {
+        loaded: registry.is_loaded(),
+        aliases: registry.counts(),
+        totals: registry.totals(),
+        links: links.counts(),
+    };
+    let format = ExpositionFormat::asked_for(&headers);
+    let content_type = HeaderValue::from_static(format.content_type());
+    ([(header::CONTENT_TYPE, content_type)], metrics.encode(standing, format)).into_response()
+}
+
+async fn healthy() -> Response {
+    text::line(StatusCode::OK, "narthex scraper is healthy")
+}
+
+/// Ready once the table is loaded. A store that fails or was damaged does not make it unready: scrapes go on.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.state.registry.is_loaded() {
+        text::line(StatusCode::OK, "narthex scraper is ready")
+    } else {
+        text::line(StatusCode::SERVICE_UNAVAILABLE, "the table of aliases is not loaded yet")
+    }
+}
+
+async fn endpoints() -> Response {
+    ([(header::CONTENT_TYPE, text::TEXT)], ENDPOINTS).into_response()
+}
+
+async fn not_found() -> Response {
+    let body = format!("nothing here\n\n{ENDPOINTS}");
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, text::TEXT)], body).into_response()
+}
+
+/// axum adds the `Allow` header.
+async fn method_not_allowed(method: Method) -> Response {
+    text::line(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not served here"))
+}
+
+const ENDPOINTS: &str = "\
+narthex scraper
+
+GET    /sd                       targets for Prometheus's http_sd_configs
+                                 filters: ?service=S ?alias=A ?label=NAME:VALUE
+GET    /scrape/{alias}/metrics   metrics of a target
+GET    /metrics                  metrics of this scraper
+GET    /-/healthy                is this process alive
+GET    /-/ready                  is the table of aliases loaded
+GET    /api/v1/aliases           the table of aliases
+GET    /api/v1/aliases/{alias}   one alias
+DELETE /api/v1/aliases/{alias}   release an alias
+";

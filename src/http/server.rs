@@ -1,0 +1,169 @@
+//! The listening socket and its connections.
+//!
+//! Our own accept loop rather than `axum::serve`, for three limits that it does not have: how many connections there
+//! are, how long a request's head may take, and how long a client may take to read what it asked for.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use futures::TryFutureExt;
+use http_body_util::BodyExt;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    HttpConfig, HttpState,
+    file_sd::FileSd,
+    head_in_time::{HeadInTime, Requests},
+    host::LocalAddr,
+    router::{Shared, router},
+    taken_in_time::TakenInTime,
+};
+use crate::identity::HostPort;
+
+/// Why the HTTP side could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// The address is taken, or not ours.
+    #[error("could not listen for HTTP on {addr}")]
+    Bind {
+        /// The address asked for.
+        addr: HostPort,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Listening on every address, and none of them is said to be the one that leads here.
+    #[error("a file_sd file needs an advertised address: {local} is every address, which nobody can scrape")]
+    NoTarget {
+        /// The address listened on.
+        local: SocketAddr,
+    },
+}
+
+/// Opens the listening socket. Port 0 takes any free one: ask the listener which.
+///
+/// # Errors
+/// [`HttpError::Bind`].
+pub async fn bind(addr: &HostPort) -> Result<TcpListener, HttpError> {
+    TcpListener::bind((addr.host.as_str(), addr.port))
+        .await
+        .map_err(|source| HttpError::Bind { addr: addr.clone(), source })
+}
+
+/// Answers requests until `stop` fires, then closes the connections on which none is being answered, and returns when
+/// the others have got their answers: scrapes end by their deadlines. Dropping the future ends everything at once. A
+/// configuration that [`HttpConfig::check`] refuses keeps no file.
+pub async fn serve(listener: TcpListener, config: HttpConfig, state: HttpState, stop: CancellationToken) {
+    let file_sd = listener.local_addr().ok().and_then(|local| FileSd::new(&config, local).ok().flatten());
+    let max_connections = config.max_connections;
+    let shared = Arc::new(Shared::new(config, state));
+    let keep_file = async {
+        if let Some(file_sd) = file_sd {
+            file_sd.keep(Arc::clone(&shared), stop.clone()).await;
+        }
+    };
+    tokio::join!(accept(listener, max_connections, router(Arc::clone(&shared)), stop.clone()), keep_file);
+}
+
+async fn accept(listener: TcpListener, max_connections: usize, router: Router, stop: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept(), if connections.len() < max_connections => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, router.clone(), stop.clone()));
+            }
+            // The client was gone before we looked.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
+            // Out of file descriptors, most likely: the socket stays readable, so going on at once would spin.
+            Err(error) => {
+                tracing::warn!(%error, "could not accept an HTTP connection");
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = time::sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let Ok(local) = stream.local_addr() else { return };
+    // Without this, the last part of an answer waits for the client's delayed acknowledgement. It fails on a socket
+    // that is dead already.
+    let _ = stream.set_nodelay(true);
+    let router = TowerToHyperService::new(router);
+    let requests = Arc::new(Requests::default());
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let asked = requests.ask();
+        request.extensions_mut().insert(LocalAddr::from(local));
+        // The body takes `asked` along: hyper drops it once it has the last of it.
+        router.call(request).map_ok(|answer| {
+            answer.map(|body| {
+                body.map_frame(move |frame| {
+                    let _ = &asked;
+                    frame
+                })
+            })
+        })
+    });
+    let (reader, writer) = stream.into_split();
+    let reader = HeadInTime::new(reader, HEAD_LIMIT, Arc::clone(&requests));
+    let io = TokioIo::new(tokio::io::join(reader, TakenInTime::new(writer, READER_LIMIT)));
+    let mut serving = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE_LIMIT)
+            .max_header_size(MAX_HEAD)
+            .serve_connection(io, service)
+    );
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stop.cancelled() => {
+            // hyper closes idle connections, but would wait for the end of a head that is the connection's first.
+            if !requests.any() {
+                return;
+            }
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        // Cut bodies end here too, on purpose; what is worth telling has been told where it happened.
+        tracing::trace!(%error, "HTTP connection broke off");
+    }
+}
+
+/// How long a connection may be idle. Longer than the 5 min after which Prometheus closes one, so that we never close
+/// one just as it sends.
+const IDLE_LIMIT: Duration = Duration::from_secs(330);
+/// How long a request's head may take from its first byte on.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client may take to read what is buffered for it: at most some 50 MB, the http_sd list of a full table.
+const READER_LIMIT: Duration = Duration::from_secs(120);
+/// Most bytes of a request's line and headers.
+const MAX_HEAD: usize = 16 << 10;
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,54 @@
+//! Answers for people: one line of plain text.
+
+use std::error::Error;
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+/// A status with one line that says why. What is not fit for a line is escaped, and too long a text is cut.
+pub(super) fn line(status: StatusCode, text: impl AsRef<str>) -> Response {
+    let mut line = String::new();
+    for c in text.as_ref().chars().take(MOST) {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line.push('\n');
+    (status, [(header::CONTENT_TYPE, TEXT)], line).into_response()
+}
+
+/// 405 with the methods that there are.
+pub(super) fn only(methods: &'static str) -> Response {
+    let mut response = line(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} here"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+/// An error and its causes, in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const MOST: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_is_one_line_whatever_it_is_made_of() {
+        let response = line(StatusCode::BAD_GATEWAY, format!("a\r\nb\u{1b}[1m{}", "x".repeat(5000)));
+        let text = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = std::str::from_utf8(&text).expect("text");
+        assert!(text.starts_with("a\\r\\nb\\u{1b}[1mxxx") && text.len() < 600);
+        assert_eq!(text.find('\n'), Some(text.len() - 1));
+    }
+}

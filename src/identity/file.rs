@@ -1,0 +1,254 @@
+//! Key and secret files: a line that says which it is, a line of text, readable by the owner alone.
+//!
+//! The first line is a comment, and may be missing. Where it is there, a key is not taken for a secret: handed to a
+//! whole fleet as its secret, a scraper's key would be everybody's.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use zeroize::Zeroizing;
+
+use super::{KeyError, KeyPair, SharedSecret, text};
+
+/// Why a key or secret file could not be used. The text says what to change.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFileError {
+    /// Others could read or change it.
+    #[error(
+        "{} may be read by others (mode {mode:04o}); mend it with: chmod 600 {}", path.display(), path.display()
+    )]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is there already and is never overwritten.
+    #[error("{} exists already; give another path with --out, or remove it first", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It holds the other of the two.
+    #[error("{} holds a {found}, not a {wanted}", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// What its first line says.
+        found: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// It holds something else.
+    #[error("{} does not hold a key or secret", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the text in it.
+        source: KeyError,
+    },
+    /// It could not be read or written.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Reads a key pair that [`create_key`] wrote.
+///
+/// # Errors
+/// [`KeyFileError`] if it is missing, readable by others, or holds something else.
+pub fn load_key(path: &Path) -> Result<KeyPair, KeyFileError> {
+    let text = read_private(path)?;
+    let line = line_of(Kind::Key, path, &text)?;
+    let seed = text::parse(line).map_err(|source| KeyFileError::Content { path: path.to_owned(), source })?;
+    Ok(KeyPair::from_seed(&seed))
+}
+
+/// Writes the key pair to a new file of mode 0600, making its directory (mode 0700) where there is none.
+///
+/// # Errors
+/// [`KeyFileError::Exists`] rather than overwriting; [`KeyFileError::Io`].
+pub fn create_key(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
+    create_private(path, Kind::Key, &Zeroizing::new(text::to_z_base_32(&key.seed())))
+}
+
+/// Reads the key at `path`, or makes one there if the file is missing.
+///
+/// # Errors
+/// As [`load_key`] and [`create_key`].
+pub fn load_or_create_key(path: &Path) -> Result<KeyPair, KeyFileError> {
+    match load_key(path) {
+        Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let key = KeyPair::generate();
+            create_key(path, &key)?;
+            Ok(key)
+        }
+        other => other,
+    }
+}
+
+/// Reads a shared secret that [`create_secret`] wrote.
+///
+/// # Errors
+/// As [`load_key`].
+pub fn load_secret(path: &Path) -> Result<SharedSecret, KeyFileError> {
+    let text = read_private(path)?;
+    SharedSecret::from_str(line_of(Kind::Secret, path, &text)?)
+        .map_err(|source| KeyFileError::Content { path: path.to_owned(), source })
+}
+
+/// Writes the secret to a new file of mode 0600.
+///
+/// # Errors
+/// As [`create_key`].
+pub fn create_secret(path: &Path, secret: &SharedSecret) -> Result<(), KeyFileError> {
+    create_private(path, Kind::Secret, &secret.expose_text())
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Key,
+    Secret,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Key => "private key",
+            Self::Secret => "shared secret",
+        }
+    }
+
+    fn comment(self) -> String {
+        format!("# narthex {}", self.word())
+    }
+}
+
+/// The line that is no comment, from a file that does not say that it holds something else.
+fn line_of<'a>(wanted: Kind, path: &Path, text: &'a str) -> Result<&'a str, KeyFileError> {
+    let other = if wanted == Kind::Key { Kind::Secret } else { Kind::Key };
+    if text.lines().any(|line| line.trim() == other.comment()) {
+        let (found, wanted) = (other.word(), wanted.word());
+        return Err(KeyFileError::Kind { path: path.to_owned(), found, wanted });
+    }
+    Ok(text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default())
+}
+
+/// A key file has some 80 bytes; more than this is another file.
+const MAX_LEN: u64 = 1024;
+
+fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+    let failed = |source| KeyFileError::Io { action: "read", path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    // The mode of the file that is open, not of whatever the path names a moment later.
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 && !(mode & 0o077 == 0o040 && is_credential(path)) {
+        return Err(KeyFileError::Mode { path: path.to_owned(), mode });
+    }
+    let mut text = Zeroizing::new(String::with_capacity(MAX_LEN as usize));
+    file.take(MAX_LEN).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// True for what systemd has handed over by `LoadCredential=`: it shows mode 0440 there for an access list that lets in
+/// the service alone.
+fn is_credential(path: &Path) -> bool {
+    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| path.starts_with(dir))
+}
+
+fn create_private(path: &Path, kind: Kind, text: &str) -> Result<(), KeyFileError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
+        _ => KeyFileError::Io { action: "write", path: path.to_owned(), source },
+    };
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty() && !directory.exists())
+    {
+        fs::create_dir_all(directory).map_err(failed)?;
+        fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let content = Zeroizing::new(format!("{}\n{text}\n", kind.comment()));
+    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_private_and_reads_back() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("made/on/the/way.key");
+        let key = KeyPair::generate();
+        create_key(&path, &key).expect("writes");
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(load_key(&path).expect("reads").public(), key.public());
+    }
+
+    #[test]
+    fn a_key_file_is_never_overwritten() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("a.key");
+        create_key(&path, &KeyPair::generate()).expect("writes");
+        assert!(matches!(create_key(&path, &KeyPair::generate()), Err(KeyFileError::Exists { .. })));
+    }
+
+    #[test]
+    fn a_file_others_can_read_is_refused_with_the_chmod_that_mends_it() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("fleet.secret");
+        create_secret(&path, &SharedSecret::generate()).expect("writes");
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("chmod");
+        let error = load_secret(&path).expect_err("refused").to_string();
+        assert!(error.contains("0640") && error.contains(&format!("chmod 600 {}", path.display())), "{error}");
+    }
+
+    #[test]
+    fn a_missing_key_is_made_and_then_kept() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("agent.key");
+        let made = load_or_create_key(&path).expect("makes").public();
+        assert_eq!(load_or_create_key(&path).expect("keeps").public(), made);
+    }
+
+    #[test]
+    fn a_key_is_not_taken_for_a_secret_nor_the_other_way_round() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (key, secret) = (dir.path().join("a.key"), dir.path().join("a.secret"));
+        create_key(&key, &KeyPair::generate()).expect("writes");
+        create_secret(&secret, &SharedSecret::generate()).expect("writes");
+        assert!(matches!(load_secret(&key), Err(KeyFileError::Kind { .. })));
+        assert!(matches!(load_key(&secret), Err(KeyFileError::Kind { .. })));
+    }
+
+    #[test]
+    fn a_file_without_the_comment_is_read() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("bare.secret");
+        create_secret(&path, &SharedSecret::from_bytes([1; 32])).expect("writes");
+        fs::write(&path, format!("{}\n", "01".repeat(32))).expect("writes");
+        assert_eq!(load_secret(&path).expect("reads"), SharedSecret::from_bytes([1; 32]));
+    }
+
+    #[test]
+    fn a_broken_file_is_named_without_its_content() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("x.key");
+        create_private(&path, Kind::Key, "hunter2").expect("writes");
+        let error = load_key(&path).expect_err("refused");
+        assert!(error.to_string().contains("x.key") && !format!("{error:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,17 @@
+//! Who a peer is: Ed25519 keys, the shared secret, their text forms and their files.
+//!
+//! A peer *is* its Ed25519 key. The Noise static key (X25519) and the libp2p peer id are both derived from it, so
+//! knowing a public key is enough to dial a peer and to know that it is the one that answered. Nothing here opens
+//! a socket or reads a clock.
+
+mod file;
+mod key;
+mod peer_addr;
+mod secret;
+mod text;
+
+pub use file::{KeyFileError, create_key, create_secret, load_key, load_or_create_key, load_secret};
+pub use key::{KeyPair, PublicKey, SIGNATURE_LEN};
+pub use peer_addr::{HostPort, HostPortError, PeerAddr, PeerAddrError};
+pub use secret::{SecretId, SharedSecret};
+pub use text::KeyError;

@@ -1,0 +1,146 @@
+//! `PEER` of the command line: a public key, with or without the place to try first.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::{KeyError, PublicKey};
+
+/// A peer, written `<public key>` or `<public key>@<host>:<port>`. The hint spares the look-up by key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerAddr {
+    /// Who it is; whoever answers at the hint must prove to be this key.
+    pub key: PublicKey,
+    /// Where to try first.
+    pub hint: Option<HostPort>,
+}
+
+impl PeerAddr {
+    /// A peer at a known place.
+    pub fn at(key: PublicKey, host: impl Into<String>, port: u16) -> Self {
+        Self { key, hint: Some(HostPort { host: host.into(), port }) }
+    }
+}
+
+impl From<PublicKey> for PeerAddr {
+    fn from(key: PublicKey) -> Self {
+        Self { key, hint: None }
+    }
+}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hint {
+            Some(hint) => write!(f, "{}@{hint}", self.key),
+            None => self.key.fmt(f),
+        }
+    }
+}
+
+/// Why a text is not a [`PeerAddr`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerAddrError {
+    /// The part before `@`.
+    #[error("expected <public key> or <public key>@<host>:<port>")]
+    Key(#[source] KeyError),
+    /// The part after `@`.
+    #[error("after the @ of a peer")]
+    Hint(#[source] HostPortError),
+}
+
+impl FromStr for PeerAddr {
+    type Err = PeerAddrError;
+
+    fn from_str(text: &str) -> Result<Self, PeerAddrError> {
+        let (key, hint) = match text.split_once('@') {
+            Some((key, hint)) => (key, Some(hint.parse().map_err(PeerAddrError::Hint)?)),
+            None => (text, None),
+        };
+        Ok(Self { key: key.parse().map_err(PeerAddrError::Key)?, hint })
+    }
+}
+
+/// A host (name, IPv4, or IPv6 in brackets) and a port. For the P2P side it means that UDP port for QUIC and the same
+/// TCP port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// A name or an address, an IPv6 one without its brackets.
+    pub host: String,
+    /// 0 asks for any free port where one listens.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// The host as an address, if it is one and not a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why a text is not a [`HostPort`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected <host>:<port>, with an IPv6 address in brackets")]
+#[non_exhaustive]
+pub struct HostPortError;
+
+impl FromStr for HostPort {
+    type Err = HostPortError;
+
+    fn from_str(text: &str) -> Result<Self, HostPortError> {
+        let (host, port) = text.rsplit_once(':').ok_or(HostPortError)?;
+        let port = port.parse().map_err(|_| HostPortError)?;
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(v6) if matches!(v6.parse(), Ok(IpAddr::V6(_))) => v6,
+            Some(_) => return Err(HostPortError),
+            None => host,
+        };
+        let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if host.is_empty() || host.len() > 253 || !(host.chars().all(name) || host.parse::<IpAddr>().is_ok()) {
+            return Err(HostPortError);
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl Serialize for PeerAddr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerAddr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_read_as_they_are_written() {
+        let key = crate::identity::KeyPair::from_seed(&[5; 32]).public();
+        for text in [format!("{key}"), format!("{key}@example.org:19961"), format!("{key}@[::1]:1")] {
+            assert_eq!(text.parse::<PeerAddr>().expect("reads").to_string(), text);
+        }
+    }
+
+    #[test]
+    fn bad_hosts_and_ports_are_refused() {
+        for text in ["", ":1", "host", "host:", "host:65536", "::1:80x", "[::1:80", "[name]:80", "a b:1", "a/b:1"] {
+            assert_eq!(text.parse::<HostPort>(), Err(HostPortError), "{text}");
+        }
+    }
+}

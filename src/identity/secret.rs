@@ -1,0 +1,110 @@
+//! The shared secret: what a client must know, besides the scraper's key, to register.
+
+use std::{fmt, str::FromStr};
+
+use blake2::{Blake2s256, Digest};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::text::{self, KeyError};
+
+/// 32 random bytes that a scraper and its clients share. Proved in the register handshake, never sent.
+///
+/// Compared in constant time, wiped on drop, printed as `SharedSecret(..)`.
+#[derive(Clone)]
+pub struct SharedSecret(Zeroizing<[u8; 32]>);
+
+impl SharedSecret {
+    /// A fresh secret from the operating system's randomness.
+    ///
+    /// # Panics
+    /// If the operating system has no randomness to give.
+    pub fn generate() -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(bytes.as_mut_slice()).expect("the operating system gives randomness");
+        Self(bytes)
+    }
+
+    /// Takes 32 bytes, which should be random.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes themselves, for the Noise handshake.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The text form (z-base-32), for a secret file.
+    pub fn expose_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(text::to_z_base_32(&self.0))
+    }
+
+    /// The name under which a client says which secret it is about to prove.
+    ///
+    /// The first 8 bytes of BLAKE2s-256 over a fixed prefix and the secret. It gives nothing away: the secret has
+    /// 256 bits, and the id travels encrypted to the scraper's static key.
+    pub fn id(&self) -> SecretId {
+        let hash = Blake2s256::new().chain_update(b"narthex secret id v1").chain_update(self.0.as_slice()).finalize();
+        let mut id = [0; 8];
+        id.copy_from_slice(&hash[..8]);
+        SecretId(id)
+    }
+}
+
+impl PartialEq for SharedSecret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_slice().ct_eq(other.0.as_slice()).into()
+    }
+}
+
+impl Eq for SharedSecret {}
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSecret(..)")
+    }
+}
+
+impl FromStr for SharedSecret {
+    type Err = KeyError;
+
+    /// Reads z-base-32 or hex.
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        text::parse(text).map(Self)
+    }
+}
+
+/// Names one of a scraper's shared secrets without revealing it; see [`SharedSecret::id`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SecretId(pub [u8; 8]);
+
+impl fmt::Display for SecretId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_id_is_unchanged_since_v1() {
+        assert_eq!(SharedSecret::from_bytes([1; 32]).id().to_string(), "ce2607155ade19af");
+    }
+
+    #[test]
+    fn secrets_print_as_dots() {
+        assert_eq!(format!("{:?}", SharedSecret::from_bytes([1; 32])), "SharedSecret(..)");
+    }
+
+    #[test]
+    fn secrets_differ_by_their_last_bit() {
+        let mut other = [1; 32];
+        other[31] = 0;
+        assert_ne!(SharedSecret::from_bytes([1; 32]), SharedSecret::from_bytes(other));
+        assert_eq!(SharedSecret::from_bytes([1; 32]), SharedSecret::from_bytes([1; 32]));
+    }
+}

@@ -1,0 +1,62 @@
+//! The two text forms of 32 bytes: z-base-32 (52 characters, as the HyperDHT world writes keys) and hex (64 digits).
+
+use std::sync::LazyLock;
+
+use data_encoding::{Encoding, HEXLOWER, HEXLOWER_PERMISSIVE, Specification};
+use zeroize::{Zeroize, Zeroizing};
+
+/// Why a text or a byte string is not a key or a secret. Never carries the text: it may have been a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// Neither of the two lengths.
+    #[error("expected 52 characters of z-base-32 or 64 hex digits, got {len} characters")]
+    Length {
+        /// How many characters came.
+        len: usize,
+    },
+    /// The right length, with characters (or a last character) the alphabet does not have.
+    #[error("not {form}: wrong character at position {position}")]
+    Character {
+        /// `z-base-32` or `hex`, as the length says.
+        form: &'static str,
+        /// Where it went wrong, from 0.
+        position: usize,
+    },
+    /// 32 bytes that are no point of the curve, or one of its few weak points.
+    #[error("these 32 bytes are not an Ed25519 public key")]
+    NotAKey,
+}
+
+static Z_BASE_32: LazyLock<Encoding> = LazyLock::new(|| {
+    let mut spec = Specification::new();
+    spec.symbols.push_str("ybndrfg8ejkmcpqxot1uwisza345h769");
+    spec.encoding().expect("the z-base-32 alphabet has 32 distinct symbols")
+});
+
+const BYTES: usize = 32;
+const Z_BASE_32_LEN: usize = 52;
+const HEX_LEN: usize = 64;
+
+pub(super) fn to_z_base_32(bytes: &[u8; BYTES]) -> String {
+    Z_BASE_32.encode(bytes)
+}
+
+pub(super) fn to_hex(bytes: &[u8; BYTES]) -> String {
+    HEXLOWER.encode(bytes)
+}
+
+/// Reads either form; the length tells which. The buffer is wiped on drop, as it may hold a secret.
+pub(super) fn parse(text: &str) -> Result<Zeroizing<[u8; BYTES]>, KeyError> {
+    let (form, encoding) = match text.len() {
+        Z_BASE_32_LEN => ("z-base-32", &*Z_BASE_32),
+        HEX_LEN => ("hex", &HEXLOWER_PERMISSIVE),
+        _ => return Err(KeyError::Length { len: text.chars().count() }),
+    };
+    let mut decoded =
+        encoding.decode(text.as_bytes()).map_err(|error| KeyError::Character { form, position: error.position })?;
+    let mut bytes = Zeroizing::new([0; BYTES]);
+    bytes.copy_from_slice(&decoded);
+    decoded.zeroize();
+    Ok(bytes)
+}

@@ -1,0 +1,13 @@
+//! The `narthex` command.
+
+use std::{env, process::ExitCode};
+
+use narthex::{cli, telemetry::log};
+
+fn main() -> ExitCode {
+    let outcome = cli::parse(env::args_os()).and_then(|cli| {
+        log::start(cli.log_format, &cli.log_level);
+        cli::run(cli.command)
+    });
+    cli::report(outcome)
+}

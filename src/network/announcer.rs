@@ -1,0 +1,148 @@
+//! What keeps a peer findable: links to the bootstrap nodes, and its announcement in the DHT.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::future;
+use libp2p::Multiaddr;
+use rand::Rng;
+use tokio::{
+    sync::{broadcast, oneshot},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LinkEvent, Network,
+    dial::explain,
+    driver::{AnnounceFailure, Command},
+    peer_id, redial_backoff,
+};
+use crate::{
+    identity::{KeyPair, PeerAddr},
+    wire::Announcement,
+};
+
+/// Keeps a link to every bootstrap node, with backoff, until `stop` fires.
+pub(crate) async fn keep_nodes(network: Network, stop: CancellationToken) {
+    let nodes = network.bootstrap.iter().map(|node| keep_node(&network, node));
+    stop.run_until_cancelled(future::join_all(nodes)).await;
+    stop.cancelled().await; // also where there are none
+}
+
+async fn keep_node(network: &Network, node: &PeerAddr) {
+    network.links.keep_node(node.key);
+    loop {
+        let mut pauses = redial_backoff(MOST_REDIAL);
+        while let Err(failure) = network.link_node(node).await {
+            let pause = pauses.next().unwrap_or(MOST_REDIAL);
+            let error = explain(&node.key, failure);
+            tracing::warn!(%node, %error, retry_in = ?pause, "bootstrap node does not answer");
+            time::sleep(pause).await;
+        }
+        tracing::debug!(%node, "bootstrap node linked");
+        network.links.down(&node.key).await;
+    }
+}
+
+/// Announces where we are, again and again, until `stop` fires: when a node is linked, when our addresses change, and
+/// every few minutes.
+pub(crate) async fn announce(network: Network, key: KeyPair, stop: CancellationToken) {
+    stop.run_until_cancelled(announce_forever(network, key)).await;
+}
+
+async fn announce_forever(network: Network, key: KeyPair) {
+    let mut links = network.links.events();
+    let mut listening = network.listening.clone();
+    let (mut sequence, mut failing) = (0, false);
+    let mut pauses = redial_backoff(MOST_REDIAL);
+    loop {
+        let pause = if network.bootstrap.iter().any(|node| network.links.path(&node.key).is_some()) {
+            sequence = unix_micros().max(sequence + 1);
+            match put(&network, &key, sequence).await {
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("announced: clients find us by key again");
+                    }
+                    pauses = redial_backoff(MOST_REDIAL);
+                    REPEAT + Duration::from_secs(rand::rng().random_range(0..60))
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "clients cannot find us by key; are the bootstrap peers narthex nodes?");
+                    }
+                    pauses.next().unwrap_or(MOST_REDIAL)
+                }
+            }
+        } else {
+            REPEAT
+        };
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            _ = listening.changed() => {}
+            () = node_linked(&network, &mut links) => {}
+        }
+        // Addresses and links come in bursts; one announcement tells of them all.
+        time::sleep(SETTLE).await;
+    }
+}
+
+/// Returns when a bootstrap node gets linked: it may have forgotten us.
+async fn node_linked(network: &Network, links: &mut broadcast::Receiver<LinkEvent>) {
+    loop {
+        match links.recv().await {
+            Ok(LinkEvent::Up(peer)) if network.bootstrap.iter().any(|node| node.key == peer) => return,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Err(broadcast::error::RecvError::Closed) => future::pending().await,
+        }
+    }
+}
+
+async fn put(network: &Network, key: &KeyPair, sequence: u64) -> Result<(), AnnounceFailure> {
+    let addresses = announced(network).await;
+    let bytes: Vec<Vec<u8>> = addresses.iter().map(Multiaddr::to_vec).collect();
+    let expires_at = unix_micros() / 1_000_000 + LIFETIME.as_secs();
+    let signed = Announcement::sign(key, &bytes, sequence, expires_at).map_err(|error| {
+        tracing::warn!(%error, "our addresses cannot be announced");
+        AnnounceFailure
+    })?;
+    let (reply, answer) = oneshot::channel();
+    let command = Command::Announce { peer: key.public(), signed, reply };
+    network.command(command).await.map_err(|_| AnnounceFailure)?;
+    answer.await.map_err(|_| AnnounceFailure)??;
+    network.announced.send_modify(|times| *times += 1);
+    tracing::debug!(?addresses, "announced our addresses");
+    Ok(())
+}
+
+/// The addresses given by the operator, or else those we listen on; loopback ones only if there are no others.
+async fn announced(network: &Network) -> Vec<Multiaddr> {
+    let mut given = Vec::new();
+    for place in network.external.iter() {
+        match super::dial::resolve(place).await {
+            Ok(found) => given.extend(found),
+            Err(error) => tracing::warn!(%place, %error, "cannot resolve an external address"),
+        }
+    }
+    let mut places = if given.is_empty() { network.listening().await } else { given };
+    if places.iter().any(|at| !at.ip().is_loopback()) {
+        places.retain(|at| !at.ip().is_loopback());
+    }
+    let both = |at: &SocketAddr| [peer_id::tcp(*at), peer_id::quic(*at)];
+    let mut addresses: Vec<Multiaddr> = places.iter().flat_map(both).collect();
+    addresses.truncate(Announcement::MAX_ADDRESSES);
+    addresses
+}
+
+fn unix_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+const REPEAT: Duration = Duration::from_secs(4 * 60);
+const LIFETIME: Duration = Duration::from_secs(60 * 60);
+const SETTLE: Duration = Duration::from_millis(50);
+const MOST_REDIAL: Duration = Duration::from_secs(15);

@@ -1,0 +1,437 @@
+//! The one task that owns the swarm.
+//!
+//! It carries out commands, answers the DHT, and keeps the routing table clean. It waits for nothing but the swarm and
+//! its inbox; streams bypass it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, identify,
+    kad::{self, store::RecordStore},
+    ping,
+    swarm::{
+        ConnectionId, DialError, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    config::NetworkRole,
+    links::Links,
+    peer_id,
+    stream::LinkId,
+    swarm::{Behaviour, BehaviourEvent, KAD_PROTOCOL, PUT_QUORUM},
+};
+use crate::{
+    identity::PublicKey,
+    wire::{self, Announcement},
+};
+
+/// What the rest of the network module asks of the swarm.
+pub(super) enum Command {
+    /// Dials one peer at some addresses, all at once; answers with the one that worked.
+    Dial { peer: PublicKey, addresses: Vec<Multiaddr>, reply: oneshot::Sender<Result<Multiaddr, DialFailure>> },
+    /// Asks the DHT where a peer is. An answer newer than `newer_than` ends the query at once.
+    Lookup { peer: PublicKey, newer_than: u64, reply: oneshot::Sender<Option<Announcement>> },
+    /// Puts a signed announcement into the DHT.
+    Announce { peer: PublicKey, signed: Vec<u8>, reply: oneshot::Sender<Result<(), AnnounceFailure>> },
+    /// Puts a node into the routing table.
+    AddNode { peer: PublicKey, address: Multiaddr },
+    /// Gives up one connection to a peer.
+    Disconnect { peer: PublicKey, link: LinkId },
+}
+
+/// Why a dial failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum DialFailure {
+    #[error("the peer at {address} has another key: {found}")]
+    WrongKey { address: String, found: String },
+    #[error("{}", attempts.join("; "))]
+    Unreachable { attempts: Vec<String> },
+}
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no node took the announcement")]
+pub(crate) struct AnnounceFailure;
+
+struct Lookup {
+    peer: PublicKey,
+    newer_than: u64,
+    best: Option<Announcement>,
+    reply: oneshot::Sender<Option<Announcement>>,
+}
+
+pub(super) struct Driver {
+    swarm: Swarm<Behaviour>,
+    commands: mpsc::Receiver<Command>,
+    links: Links,
+    listening: watch::Sender<Arc<[Multiaddr]>>,
+    dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
+    lookups: HashMap<kad::QueryId, Lookup>,
+    announcements: HashMap<kad::QueryId, oneshot::Sender<Result<(), AnnounceFailure>>>,
+    role: NetworkRole,
+    /// Connections that others opened, from peers that nothing has made us keep.
+    strangers: HashMap<ConnectionId, (PublicKey, Instant)>,
+    /// At a node: the other nodes.
+    nodes: HashSet<PublicKey>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        swarm: Swarm<Behaviour>,
+        commands: mpsc::Receiver<Command>,
+        links: Links,
+        listening: watch::Sender<Arc<[Multiaddr]>>,
+        role: NetworkRole,
+    ) -> Self {
+        Self {
+            swarm,
+            commands,
+            links,
+            listening,
+            dials: HashMap::new(),
+            lookups: HashMap::new(),
+            announcements: HashMap::new(),
+            role,
+            strangers: HashMap::new(),
+            nodes: HashSet::new(),
+        }
+    }
+
+    /// Runs until `stop` fires or the last handle is gone, then closes every connection, so that peers notice at once.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut sweep = time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = sweep.tick() => self.sweep(),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.handle(command),
+                    None => break,
+                },
+                event = self.swarm.select_next_some() => self.on_event(event),
+            }
+        }
+        self.close().await;
+    }
+
+    async fn close(mut self) {
+        let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closed = async {
+            while self.swarm.network_info().num_peers() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        };
+        if time::timeout(CLOSE_GRACE, closed).await.is_err() {
+            tracing::debug!("some connections did not close in time");
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Dial { peer, addresses, reply } => self.dial(peer, addresses, reply),
+            Command::Lookup { peer, newer_than, reply } => {
+                let query = self.kad().get_record(record_key(&peer));
+                self.lookups.insert(query, Lookup { peer, newer_than, best: None, reply });
+            }
+            Command::Announce { peer, signed, reply } => self.announce(peer, signed, reply),
+            Command::AddNode { peer, address } => {
+                self.kad().add_address(&peer_id::peer_id(&peer), address);
+            }
+            Command::Disconnect { peer, link } => {
+                // At once, as a dead connection cannot be closed cleanly: that waits for the peer.
+                self.links.remove(peer, link.0);
+                self.swarm.close_connection(link.0);
+            }
+        }
+    }
+
+    fn dial(
+        &mut self,
+        peer: PublicKey,
+        addresses: Vec<Multiaddr>,
+        reply: oneshot::Sender<Result<Multiaddr, DialFailure>>,
+    ) {
+        let options =
+            DialOpts::peer_id(peer_id::peer_id(&peer)).condition(PeerCondition::Always).addresses(addresses).build();
+        let id = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => {
+                self.dials.insert(id, reply);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(dial_failure(&error)));
+            }
+        }
+    }
+
+    fn announce(&mut self, peer: PublicKey, signed: Vec<u8>, reply: oneshot::Sender<Result<(), AnnounceFailure>>) {
+        let record = kad::Record::new(record_key(&peer), signed);
+        match self.kad().put_record(record, PUT_QUORUM) {
+            Ok(query) => {
+                self.announcements.insert(query, reply);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not announce our addresses");
+                let _ = reply.send(Err(AnnounceFailure));
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { connection_id, endpoint, peer_id, .. } => {
+                if let Some(peer) = peer_id::public_key(&peer_id).filter(|_| endpoint.is_listener()) {
+                    self.strangers.insert(connection_id, (peer, Instant::now()));
+                }
+                if let Some(reply) = self.dials.remove(&connection_id) {
+                    let _ = reply.send(Ok(endpoint.get_remote_address().clone()));
+                }
+            }
+            SwarmEvent::ConnectionClosed { connection_id, .. } => {
+                self.strangers.remove(&connection_id);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                if let Some(peer) = peer_id.filter(|peer| !self.swarm.is_connected(peer)) {
+                    // Or a dead node costs every later query a timeout. Whoever keeps it will add it again.
+                    self.kad().remove_peer(&peer);
+                }
+                if let Some(reply) = self.dials.remove(&connection_id) {
+                    let _ = reply.send(Err(dial_failure(&error)));
+                }
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                tracing::debug!(from = %send_back_addr, %error, "inbound connection failed");
+            }
+            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => self.publish_listeners(),
+            SwarmEvent::ListenerClosed { reason: Err(error), addresses, .. } => {
+                tracing::error!(%error, ?addresses, "a listener closed");
+                self.publish_listeners();
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "listener error"),
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.on_kad(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+                self.learn_node(peer_id, &info);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result: Err(error), peer })) => {
+                // "Unsupported" too: every narthex peer answers pings.
+                tracing::debug!(%peer, %error, "ping failed: closing the connection");
+                if let Some(peer) = peer_id::public_key(&peer) {
+                    self.links.remove(peer, connection);
+                }
+                self.swarm.close_connection(connection);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest {
+                request: kad::InboundRequest::PutRecord { source, record: Some(record), .. },
+            } => self.store_announcement(source, record),
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => match result {
+                kad::QueryResult::GetRecord(result) => self.on_lookup(id, result.ok(), step.last),
+                kad::QueryResult::PutRecord(result) => {
+                    if let Some(reply) = self.announcements.remove(&id) {
+                        let _ = reply.send(result.map(drop).map_err(|_| AnnounceFailure));
+                    }
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// A node takes an announcement from its owner's own connection only, signed, and newer than the one it has: then
+    /// filling our store costs a connection per record, and nobody can bring back an old one.
+    fn store_announcement(&mut self, source: PeerId, mut record: kad::Record) {
+        let Some(peer) = peer_id::public_key(&source) else { return };
+        if record.key != record_key(&peer) {
+            tracing::debug!(%peer, "refused an announcement for somebody else");
+            return;
+        }
+        let announcement = match Announcement::verify(&record.value, &peer, SystemTime::now()) {
+            Ok(announcement) => announcement,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "refused an announcement");
+                return;
+            }
+        };
+        let stored = self.kad().store_mut().get(&record.key).map(|stored| stored.value.clone());
+        let stored = stored.and_then(|bytes| Announcement::verify(&bytes, &peer, SystemTime::now()).ok());
+        if stored.is_some_and(|stored| !announcement.supersedes(&stored)) {
+            tracing::debug!(%peer, "refused an announcement that is not newer");
+            return;
+        }
+        let expires_at = UNIX_EPOCH + Duration::from_secs(announcement.expires_at_unix_s);
+        let left = expires_at.duration_since(SystemTime::now()).unwrap_or_default();
+        // Whoever wants to stay known announces again: what is made up fills the store only for so long.
+        record.expires = Some(std::time::Instant::now() + left.min(MOST_KEPT));
+        record.publisher = Some(source);
+        if self.kad().store_mut().put(record.clone()).is_err() {
+            self.forget_the_first_to_expire();
+            if let Err(error) = self.kad().store_mut().put(record) {
+                tracing::warn!(%peer, %error, "no room for an announcement");
+                return;
+            }
+        }
+        // It announces again and again: over the connection that it has.
+        self.links.keep(peer);
+    }
+
+    /// Whoever is still there announces again every few minutes, so the first to expire is the likeliest to be gone.
+    fn forget_the_first_to_expire(&mut self) {
+        let store = self.kad().store_mut();
+        let first = store.records().min_by_key(|record| record.expires).map(|record| record.key.clone());
+        if let Some(key) = first {
+            store.remove(&key);
+        }
+    }
+
+    fn on_lookup(&mut self, id: kad::QueryId, found: Option<kad::GetRecordOk>, last: bool) {
+        let Some(lookup) = self.lookups.get_mut(&id) else { return };
+        if let Some(kad::GetRecordOk::FoundRecord(found)) = found {
+            match Announcement::verify(&found.record.value, &lookup.peer, SystemTime::now()) {
+                Ok(answer) if lookup.best.as_ref().is_none_or(|best| best.sequence < answer.sequence) => {
+                    lookup.best = Some(answer);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(peer = %lookup.peer, %error, "a node answered with a bad announcement"),
+            }
+        }
+        let fresh = lookup.best.as_ref().is_some_and(|best| best.sequence > lookup.newer_than);
+        if (fresh || last)
+            && let Some(lookup) = self.lookups.remove(&id)
+        {
+            let _ = lookup.reply.send(lookup.best);
+            if let Some(mut query) = self.kad().query_mut(&id) {
+                query.finish();
+            }
+        }
+    }
+
+    /// A peer that speaks our DHT is put into the routing table at the addresses it listens on, if they are at the
+    /// host that it came from: nobody can send our queries to somebody else.
+    fn learn_node(&mut self, peer: PeerId, info: &identify::Info) {
+        if !info.protocols.contains(&KAD_PROTOCOL) {
+            return;
+        }
+        let remote = peer_id::public_key(&peer).and_then(|key| self.links.remote(&key));
+        let Some(host) = remote.as_ref().and_then(peer_id::ip) else { return };
+        for address in info.listen_addrs.iter().take(MAX_NODE_ADDRESSES) {
+            if peer_id::is_dialable(address) && peer_id::ip(address) == Some(host) {
+                self.kad().add_address(&peer, address.clone());
+                if self.role == NetworkRole::Node
+                    && let Some(key) = peer_id::public_key(&peer)
+                    && self.nodes.len() < MAX_NODES
+                {
+                    self.nodes.insert(key);
+                    self.links.keep(key);
+                }
+            }
+        }
+    }
+
+    fn publish_listeners(&mut self) {
+        let addresses: Arc<[Multiaddr]> = self.swarm.listeners().cloned().collect();
+        self.listening.send_replace(addresses);
+    }
+
+    fn sweep(&mut self) {
+        let now = std::time::Instant::now();
+        self.kad().store_mut().retain(|_, record| !record.is_expired(now));
+        if self.role == NetworkRole::Node {
+            self.let_go_of_the_forgotten();
+        }
+        self.close_strangers();
+    }
+
+    /// A node keeps links to peers that announce themselves, and to other nodes.
+    fn let_go_of_the_forgotten(&mut self) {
+        let links = self.links.clone();
+        self.nodes.retain(|node| links.path(node).is_some());
+        for peer in links.kept() {
+            let announced = self.kad().store_mut().get(&record_key(&peer)).is_some();
+            if !announced && !self.nodes.contains(&peer) {
+                links.let_go(&peer);
+            }
+        }
+    }
+
+    /// An idle stranger is closed by the swarm; one that keeps busy without ever proving anything, here.
+    fn close_strangers(&mut self) {
+        let kept = self.links.kept();
+        let most = if self.role == NetworkRole::Node { STRANGER_AT_A_NODE } else { STRANGER };
+        let due: Vec<(ConnectionId, PublicKey)> = self
+            .strangers
+            .iter()
+            .filter(|(_, (peer, since))| since.elapsed() > most && !kept.contains(peer))
+            .map(|(id, (peer, _))| (*id, *peer))
+            .collect();
+        for (id, peer) in due {
+            tracing::debug!(%peer, "closing a connection that proved nothing");
+            self.links.remove(peer, id);
+            self.swarm.close_connection(id);
+        }
+    }
+
+    fn kad(&mut self) -> &mut kad::Behaviour<kad::store::MemoryStore> {
+        &mut self.swarm.behaviour_mut().kad
+    }
+}
+
+fn record_key(peer: &PublicKey) -> kad::RecordKey {
+    kad::RecordKey::new(&wire::record_key(peer))
+}
+
+fn dial_failure(error: &DialError) -> DialFailure {
+    match error {
+        DialError::WrongPeerId { obtained, address } => DialFailure::WrongKey {
+            address: peer_id::shown(address),
+            found: peer_id::public_key(obtained).map_or_else(|| obtained.to_string(), |key| key.to_string()),
+        },
+        DialError::Transport(attempts) => DialFailure::Unreachable {
+            attempts: attempts
+                .iter()
+                .map(|(address, error)| format!("{}: {}", peer_id::shown(address), innermost(error)))
+                .collect(),
+        },
+        other => DialFailure::Unreachable { attempts: vec![other.to_string()] },
+    }
+}
+
+/// libp2p wraps transport errors many times over; what the operating system said is at the bottom.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}
+
+const MOST_KEPT: Duration = Duration::from_secs(60 * 60);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How long somebody may be connected to a scraper without registering.
+const STRANGER: Duration = Duration::from_secs(30);
+/// Those who look somebody up need a moment, those who announce or are nodes are kept.
+const STRANGER_AT_A_NODE: Duration = Duration::from_secs(120);
+/// Other nodes that a node keeps links to.
+const MAX_NODES: usize = 256;
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+const MAX_NODE_ADDRESSES: usize = 16;

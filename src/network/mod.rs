@@ -1,0 +1,305 @@
+//! The peer-to-peer network: one task owns the libp2p swarm, everybody else holds a `Network`.
+//!
+//! It knows peers by their keys: dials them (by hint, by a remembered address, by the signed announcement in the DHT),
+//! keeps links, and opens and accepts streams by protocol and by key. A link is one connection, used in both
+//! directions. It knows nothing of aliases or HTTP; libp2p's types do not leave this module.
+
+// A client alone needs neither listeners nor announcements.
+#![cfg_attr(not(feature = "scraper"), allow(dead_code, unused_imports))]
+
+mod addresses;
+mod announcer;
+mod config;
+mod dial;
+mod driver;
+mod limits;
+mod links;
+mod peer_id;
+mod stream;
+mod streams;
+mod swarm;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use libp2p::{Multiaddr, StreamProtocol, core::upgrade::NegotiationError};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use config::NetworkLimits;
+pub use dial::ConnectError;
+pub use links::{LinkCounts, LinkPath};
+
+pub(crate) use announcer::{announce, keep_nodes};
+pub(crate) use config::{NetworkConfig, NetworkRole};
+pub(crate) use links::{LinkEvent, Links, OpenError};
+pub(crate) use stream::{LinkId, LinkStream};
+pub(crate) use streams::{Acceptor, Firewall, FirewallBlock, InboundStream};
+pub(crate) use swarm::MAX_PULL_STREAMS;
+
+use addresses::AddressBook;
+use dial::Failure;
+use driver::{Command, Driver};
+
+use crate::{
+    identity::{HostPort, KeyPair, PeerAddr, PublicKey},
+    wire::Announcement,
+};
+
+/// HTTP/1.1, scraper asking client.
+pub(crate) const PULL_PROTOCOL: &str = "/narthex/pull/1";
+
+/// Why the network could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// A listen address is taken, or not ours.
+    #[error("cannot listen on {place} (TCP and UDP): {reason}; is another process using it?")]
+    Listen {
+        /// As it was given.
+        place: HostPort,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// A scraper or a node that listens nowhere serves nobody.
+    #[error("no listen address: a scraper or a node needs at least one")]
+    NoListen,
+    /// A bootstrap node without its place cannot be dialled.
+    #[error("bootstrap node {0} needs its place: give it as <key>@<host>:<port>")]
+    BootstrapPlace(PublicKey),
+    /// An external address is a name that does not resolve.
+    #[error("external address {0} does not resolve")]
+    External(HostPort),
+    /// The transports could not be set up.
+    #[error("cannot set up the transports")]
+    Transport {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A handle to the network. Cheap to clone; the task ends when the last one is dropped.
+#[derive(Clone)]
+pub(crate) struct Network {
+    commands: mpsc::Sender<Command>,
+    links: Links,
+    blocks: broadcast::Sender<FirewallBlock>,
+    listening: watch::Receiver<Arc<[Multiaddr]>>,
+    addresses: Arc<AddressBook>,
+    bootstrap: Arc<[PeerAddr]>,
+    external: Arc<[HostPort]>,
+    /// How often we have been announced.
+    announced: Arc<watch::Sender<u64>>,
+    /// Announcements whose addresses did not answer: a look-up goes on past them.
+    stale: Arc<Mutex<HashMap<PublicKey, u64>>>,
+}
+
+/// The task that must run for a [`Network`] to work.
+pub(crate) struct NetworkTask(Driver);
+
+impl NetworkTask {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        self.0.run(stop).await;
+    }
+}
+
+impl Network {
+    /// Starts listening. Nothing is accepted until the task runs.
+    ///
+    /// # Errors
+    /// [`NetworkError`], before anything was announced or dialled.
+    pub(crate) async fn start(
+        key: &KeyPair,
+        config: NetworkConfig,
+        acceptors: Vec<Acceptor>,
+    ) -> Result<(Self, NetworkTask), NetworkError> {
+        if let Some(node) = config.bootstrap.iter().find(|node| node.hint.is_none()) {
+            return Err(NetworkError::BootstrapPlace(node.key));
+        }
+        if config.listen.is_empty() && config.role != NetworkRole::Client {
+            return Err(NetworkError::NoListen);
+        }
+        let links = Links::new();
+        let blocks = broadcast::Sender::new(BLOCKS_KEPT);
+        let streams = streams::Behaviour::new(links.clone(), acceptors, blocks.clone());
+        let mut swarm = swarm::build(peer_id::keypair(key), &config, streams)?;
+        for place in &config.listen {
+            let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
+            let addresses = match listen_addresses(place).await {
+                Ok(addresses) => addresses,
+                Err(error) if lacks_ipv6(place, &error) => {
+                    tracing::info!(%place, "this host has no IPv6");
+                    continue;
+                }
+                Err(error) => return Err(failed(error.to_string())),
+            };
+            for at in addresses {
+                swarm.listen_on(peer_id::tcp(at)).map_err(|error| failed(driver::innermost(&error)))?;
+                swarm.listen_on(peer_id::quic(at)).map_err(|error| failed(driver::innermost(&error)))?;
+            }
+        }
+        for place in &config.external {
+            for at in dial::resolve(place).await.map_err(|_| NetworkError::External(place.clone()))? {
+                swarm.add_external_address(peer_id::tcp(at));
+                swarm.add_external_address(peer_id::quic(at));
+            }
+        }
+        let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
+        let (listening, listeners) = watch::channel(Arc::from([]));
+        let driver = Driver::new(swarm, inbox, links.clone(), listening, config.role);
+        let network = Self {
+            commands,
+            links,
+            blocks,
+            listening: listeners,
+            addresses: Arc::new(AddressBook::open(config.addresses_file)),
+            bootstrap: config.bootstrap.into(),
+            external: config.external.into(),
+            announced: Arc::new(watch::Sender::new(0)),
+            stale: Arc::default(),
+        };
+        Ok((network, NetworkTask(driver)))
+    }
+
+    /// Who is linked.
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Strangers' streams that were refused.
+    pub(crate) fn blocks(&self) -> broadcast::Receiver<FirewallBlock> {
+        self.blocks.subscribe()
+    }
+
+    /// Opens a stream to a linked peer.
+    pub(crate) async fn open(&self, peer: &PublicKey, protocol: &'static str) -> Result<LinkStream, OpenError> {
+        self.links.open(peer, StreamProtocol::new(protocol)).await
+    }
+
+    /// Gives up one connection to a peer: streams over it end at once.
+    pub(crate) async fn disconnect(&self, peer: PublicKey, link: LinkId) {
+        let _ = self.command(Command::Disconnect { peer, link }).await;
+    }
+
+    /// Waits until the listeners are up and gives their addresses, TCP ones.
+    pub(crate) async fn listening(&self) -> Vec<SocketAddr> {
+        let mut listening = self.listening.clone();
+        let _ = listening.wait_for(|addresses| addresses.iter().any(peer_id::is_tcp)).await;
+        let addresses = self.listening.borrow();
+        addresses.iter().filter(|address| peer_id::is_tcp(address)).filter_map(peer_id::socket_addr).collect()
+    }
+
+    /// Returns once our addresses are in the DHT.
+    pub(crate) async fn announced(&self) {
+        let _ = self.announced.subscribe().wait_for(|times| *times > 0).await;
+    }
+
+    /// Asks the DHT where a peer is.
+    async fn lookup(&self, peer: &PublicKey, newer_than: u64) -> Result<Option<Announcement>, Failure> {
+        self.reach_a_node().await?;
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Lookup { peer: *peer, newer_than, reply }).await.map_err(|_| Failure::Closed)?;
+        answer.await.map_err(|_| Failure::Closed)
+    }
+
+    /// Returns once one of the bootstrap nodes is linked and in the routing table.
+    async fn reach_a_node(&self) -> Result<(), Failure> {
+        let attempts = self.bootstrap.iter().map(|node| Box::pin(self.link_node(node)));
+        match futures::future::select_ok(attempts).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn link_node(&self, node: &PeerAddr) -> Result<(), Failure> {
+        if self.links.path(&node.key).is_none() {
+            self.dial_node(node).await?;
+        }
+        if let Some(address) = self.links.remote(&node.key) {
+            self.command(Command::AddNode { peer: node.key, address }).await.map_err(|_| Failure::Closed)?;
+        }
+        Ok(())
+    }
+
+    fn stale_sequence(&self, peer: &PublicKey) -> u64 {
+        self.stale.lock().unwrap_or_else(PoisonError::into_inner).get(peer).copied().unwrap_or(0)
+    }
+
+    fn mark_stale(&self, peer: PublicKey, sequence: u64) {
+        let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = stale.entry(peer).or_default();
+        *known = (*known).max(sequence);
+    }
+
+    async fn command(&self, command: Command) -> Result<(), Closed> {
+        self.commands.send(command).await.map_err(|_| Closed)
+    }
+}
+
+/// True for the error of a stream whose other end does not speak the protocol: protocols are proposed and used in one
+/// flight, so that this shows only when the stream is read.
+pub(crate) fn is_unsupported(error: &io::Error) -> bool {
+    let negotiation = error.get_ref().and_then(|inner| inner.downcast_ref::<NegotiationError>());
+    matches!(negotiation, Some(NegotiationError::Failed))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the network is shut down")]
+struct Closed;
+
+/// Pauses between attempts at something that should come back: 0.25 s, doubling to `most`, each with jitter.
+pub(crate) fn redial_backoff(most: Duration) -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(most)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Where to listen for a place: its addresses, with port 0 replaced by one that is free for both TCP and UDP.
+async fn listen_addresses(place: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = match place.ip() {
+        Some(ip) => vec![SocketAddr::new(ip, place.port)],
+        None => dial::resolve(place).await.map_err(io::Error::other)?,
+    };
+    // The kernel's own word, before libp2p wraps it: whether this host has such addresses at all.
+    for at in &found {
+        UdpSocket::bind((at.ip(), 0))?;
+    }
+    found.into_iter().map(|at| if at.port() == 0 { free_port(at.ip()) } else { Ok(at) }).collect()
+}
+
+/// Every address of a family that the host does not have is none: that is no error.
+fn lacks_ipv6(place: &HostPort, error: &io::Error) -> bool {
+    let unsupported = matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable)
+        || error.raw_os_error() == Some(EAFNOSUPPORT);
+    unsupported && place.ip() == Some(Ipv6Addr::UNSPECIFIED.into())
+}
+
+fn free_port(ip: IpAddr) -> io::Result<SocketAddr> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..PORT_TRIES {
+        let tcp = TcpListener::bind((ip, 0))?;
+        let at = tcp.local_addr()?;
+        match UdpSocket::bind(at) {
+            Ok(_) => return Ok(at),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// `std` has no name for it.
+const EAFNOSUPPORT: i32 = 97;
+const COMMAND_QUEUE: usize = 256;
+const BLOCKS_KEPT: usize = 256;
+const PORT_TRIES: usize = 16;

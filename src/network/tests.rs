@@ -1,0 +1,266 @@
+//! Real swarms on loopback.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    task::JoinSet,
+    time,
+};
+
+use super::*;
+use crate::identity::KeyPair;
+
+const ECHO: &str = "/test/echo/1";
+
+/// A network whose task runs; ends on drop.
+struct Peer {
+    key: KeyPair,
+    network: Network,
+    inbox: mpsc::Receiver<InboundStream>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Peer {
+    async fn start(role: NetworkRole, firewall: Firewall, bootstrap: Vec<PeerAddr>) -> Self {
+        Self::start_as(KeyPair::generate(), role, firewall, bootstrap).await
+    }
+
+    async fn start_as(key: KeyPair, role: NetworkRole, firewall: Firewall, bootstrap: Vec<PeerAddr>) -> Self {
+        let (sender, inbox) = mpsc::channel(64);
+        let listen = match role {
+            NetworkRole::Client => Vec::new(),
+            _ => vec![HostPort { host: "127.0.0.1".to_owned(), port: 0 }],
+        };
+        let config = NetworkConfig {
+            role,
+            listen,
+            external: Vec::new(),
+            bootstrap,
+            addresses_file: None,
+            limits: NetworkLimits::default(),
+        };
+        let acceptor = Acceptor { protocol: ECHO, firewall, inbox: sender };
+        let (network, task) = Network::start(&key, config, vec![acceptor]).await.expect("starts");
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task.run(stop.clone()));
+        if role != NetworkRole::Client {
+            tasks.spawn(keep_nodes(network.clone(), stop.clone()));
+        }
+        if role == NetworkRole::Scraper {
+            tasks.spawn(announce(network.clone(), key.clone(), stop.clone()));
+        }
+        Self { key, network, inbox, stop, tasks }
+    }
+
+    async fn addr(&self) -> PeerAddr {
+        let at = self.network.listening().await[0];
+        PeerAddr::at(self.key.public(), at.ip().to_string(), at.port())
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match time::timeout(Duration::from_secs(20), future).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: not within 20 s"),
+    }
+}
+
+/// Connects again and again: an announcement takes a moment to get around.
+async fn connect(from: &Peer, to: &PeerAddr) {
+    within("connect", async {
+        while from.network.connect(to).await.is_err() {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_carries_streams_in_both_directions() {
+    let mut scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let mut client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    client.network.connect(&scraper.addr().await).await.expect("connects");
+    within("up", scraper.network.links().up(&client.key.public())).await;
+    for (from, to) in [(&client.network, &mut scraper.inbox), (&scraper.network, &mut client.inbox)] {
+        let peer = if std::ptr::eq(from, &client.network) { scraper.key.public() } else { client.key.public() };
+        let mut out = from.open(&peer, ECHO).await.expect("opens");
+        out.write_all(b"hello").await.expect("writes");
+        out.flush().await.expect("flushes");
+        let mut inbound = within("inbound", to.recv()).await.expect("a stream");
+        let mut said = [0; 5];
+        inbound.stream.read_exact(&mut said).await.expect("reads");
+        assert_eq!(&said, b"hello");
+    }
+    assert_eq!(scraper.network.links().counts(), LinkCounts { direct: 1, relayed: 0 });
+}
+
+#[tokio::test]
+async fn a_burst_of_streams_arrives_whole() {
+    let mut scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    client.network.connect(&scraper.addr().await).await.expect("connects");
+    let mut opening = JoinSet::new();
+    for _ in 0..50 {
+        let (network, peer) = (client.network.clone(), scraper.key.public());
+        opening.spawn(async move {
+            let mut stream = network.open(&peer, ECHO).await.expect("opens");
+            stream.write_all(b"x").await.expect("writes");
+            stream.flush().await.expect("flushes");
+            stream
+        });
+    }
+    for _ in 0..50 {
+        within("inbound", scraper.inbox.recv()).await.expect("a stream");
+    }
+}
+
+#[tokio::test]
+async fn a_strangers_stream_is_refused_unread_and_reported() {
+    let friend = KeyPair::generate();
+    let only = Firewall::Only([friend.public()].into());
+    let mut scraper = Peer::start(NetworkRole::Scraper, only, Vec::new()).await;
+    let mut blocks = scraper.network.blocks();
+    let stranger = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    stranger.network.connect(&scraper.addr().await).await.expect("connects");
+    let mut stream = stranger.network.open(&scraper.key.public(), ECHO).await.expect("opens");
+    let _ = stream.write_all(b"let me in").await;
+    let _ = stream.flush().await;
+    let mut answer = Vec::new();
+    let read = within("refusal", stream.read_to_end(&mut answer)).await;
+    assert!(read.is_err() || answer.is_empty());
+    assert_eq!(within("block", blocks.recv()).await.expect("a block").peer, stranger.key.public());
+    assert!(scraper.inbox.try_recv().is_err());
+
+    let friend = Peer::start_as(friend, NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    friend.network.connect(&scraper.addr().await).await.expect("connects");
+    let mut stream = friend.network.open(&scraper.key.public(), ECHO).await.expect("opens");
+    stream.write_all(b"x").await.expect("writes");
+    stream.flush().await.expect("flushes");
+    assert!(within("inbound", scraper.inbox.recv()).await.is_some());
+}
+
+#[tokio::test]
+async fn a_peer_is_found_by_its_key_and_again_after_it_has_moved() {
+    let node = Peer::start(NetworkRole::Node, Firewall::Anyone, Vec::new()).await;
+    let bootstrap = vec![node.addr().await];
+    let key = KeyPair::generate();
+    let by_key = PeerAddr::from(key.public());
+    let scraper = Peer::start_as(key.clone(), NetworkRole::Scraper, Firewall::Anyone, bootstrap.clone()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, bootstrap.clone()).await;
+    connect(&client, &by_key).await;
+    assert!(node.network.links().is_kept(&by_key.key), "or the node would close the announcer's idle link");
+
+    scraper.stop().await;
+    within("down", client.network.links().down(&by_key.key)).await;
+    let _moved = Peer::start_as(key, NetworkRole::Scraper, Firewall::Anyone, bootstrap).await;
+    connect(&client, &by_key).await;
+}
+
+#[tokio::test]
+async fn another_key_at_the_hint_is_named() {
+    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    let mut wrong = scraper.addr().await;
+    wrong.key = KeyPair::generate().public();
+    let error = client.network.connect(&wrong).await.expect_err("another key");
+    assert!(matches!(&error, ConnectError::WrongKey { found, .. } if *found == scraper.key.public().to_string()));
+}
+
+#[tokio::test]
+async fn a_dead_address_says_so_and_no_address_says_what_to_give() {
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    let nobody = KeyPair::generate().public();
+    let closed = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
+    let refused = client.network.connect(&PeerAddr::at(nobody, "127.0.0.1", closed.port())).await;
+    assert!(refused.expect_err("refused").to_string().contains("refused"));
+    let unknown = client.network.connect(&nobody.into()).await;
+    assert!(matches!(unknown, Err(ConnectError::NoAddress { .. })));
+}
+
+#[tokio::test]
+async fn a_bootstrap_node_without_its_place_is_refused_at_once() {
+    let nowhere = vec![PeerAddr::from(KeyPair::generate().public())];
+    let config = NetworkConfig {
+        role: NetworkRole::Client,
+        listen: Vec::new(),
+        external: Vec::new(),
+        bootstrap: nowhere,
+        addresses_file: None,
+        limits: NetworkLimits::default(),
+    };
+    let started = Network::start(&KeyPair::generate(), config, Vec::new()).await;
+    assert!(matches!(started, Err(NetworkError::BootstrapPlace(_))));
+}
+
+#[tokio::test]
+async fn closing_tells_the_peer_at_once() {
+    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    client.network.connect(&scraper.addr().await).await.expect("connects");
+    let (key, links) = (client.key.public(), scraper.network.links().clone());
+    within("up", links.up(&key)).await;
+    links.keep(key);
+    client.stop().await;
+    within("down", links.down(&key)).await;
+    assert!(links.lost_for(&key).is_some());
+}
+
+#[tokio::test]
+async fn a_newer_connection_goes_before_an_older_one_of_the_same_kind() {
+    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let key = KeyPair::generate();
+    let old = Peer::start_as(key.clone(), NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    old.network.connect(&scraper.addr().await).await.expect("connects");
+    within("up", scraper.network.links().up(&key.public())).await;
+    let first = scraper.network.links().best(&key.public()).expect("a connection");
+    // The same peer once more, as after a crash of its host: the old connection's death is not known yet.
+    let new = Peer::start_as(key.clone(), NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    new.network.connect(&scraper.addr().await).await.expect("connects");
+    let links = scraper.network.links();
+    let changed = links.wait_until(|| links.best(&key.public()).is_some_and(|best| best != first));
+    within("the newer one first", changed).await;
+}
+
+#[tokio::test]
+async fn streams_end_as_soon_as_their_connection_is_given_up() {
+    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    client.network.connect(&scraper.addr().await).await.expect("connects");
+    let peer = client.key.public();
+    within("up", scraper.network.links().up(&peer)).await;
+    let mut stream = scraper.network.open(&peer, ECHO).await.expect("opens");
+    let link = stream.link();
+    let waiting = tokio::spawn(async move { stream.read_u8().await });
+    scraper.network.disconnect(peer, link).await;
+    let ended = within("the end of the stream", waiting).await.expect("no panic");
+    assert!(ended.is_err());
+    assert_eq!(scraper.network.links().path(&peer), None);
+}
+
+#[tokio::test]
+async fn a_scraper_that_would_listen_nowhere_is_refused() {
+    let config = NetworkConfig {
+        role: NetworkRole::Scraper,
+        listen: Vec::new(),
+        external: Vec::new(),
+        bootstrap: Vec::new(),
+        addresses_file: None,
+        limits: NetworkLimits::default(),
+    };
+    assert!(matches!(Network::start(&KeyPair::generate(), config, Vec::new()).await, Err(NetworkError::NoListen)));
+}
+
+#[test]
+fn two_peers_wait_for_different_times() {
+    let pauses = || redial_backoff(Duration::from_secs(15)).take(4).collect::<Vec<_>>();
+    assert_ne!(pauses(), pauses());
+}

@@ -1,0 +1,582 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Condvar, Mutex},
+};
+
+use tokio::task::{JoinHandle, JoinSet, yield_now};
+
+use super::*;
+use crate::{
+    identity::KeyPair,
+    registry::{Change, EventKind, LeaseState, Loaded, SledStore, StoreError},
+    wire::{AliasOutcome, Claim},
+};
+
+const LEASE: Duration = Duration::from_secs(600);
+const RETENTION: Duration = Duration::from_secs(3 * 3600);
+const RENEWED: AliasOutcome = AliasOutcome::Granted { updated: false };
+const UPDATED: AliasOutcome = AliasOutcome::Granted { updated: true };
+
+/// A store in memory that works, fails, blocks or panics as it is told.
+#[derive(Clone, Default)]
+struct Fake(Arc<(Mutex<Contents>, Condvar)>);
+
+#[derive(Default)]
+struct Contents {
+    leases: BTreeMap<Alias, Lease>,
+    mode: Mode,
+    attempts: usize,
+    /// Changes in the last commit that was tried.
+    changes: usize,
+    damage: Option<Damage>,
+    checkpoints: usize,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Mode {
+    #[default]
+    Works,
+    Fails,
+    Blocks,
+    Panics,
+}
+
+impl Fake {
+    fn set(&self, mode: Mode) {
+        self.0.0.lock().expect("whole").mode = mode;
+        self.0.1.notify_all();
+    }
+
+    fn attempts(&self) -> usize {
+        self.0.0.lock().expect("whole").attempts
+    }
+
+    fn damaged() -> Self {
+        let store = Self::default();
+        store.0.0.lock().expect("whole").damage = Some(Damage { noted: Some(2), found: 0 });
+        store
+    }
+
+    fn checkpoints(&self) -> usize {
+        self.0.0.lock().expect("whole").checkpoints
+    }
+
+    fn lease(&self, alias: &str) -> Option<Lease> {
+        self.0.0.lock().expect("whole").leases.get(alias).cloned()
+    }
+
+    fn error() -> StoreError {
+        StoreError::Backend { place: "memory".into(), attempt: "written", source: "told to fail".into() }
+    }
+}
+
+impl Store for Fake {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let contents = self.0.0.lock().expect("whole");
+        match contents.mode {
+            Mode::Fails => Err(Self::error()),
+            _ => Ok(Loaded {
+                leases: contents.leases.values().cloned().collect(),
+                unreadable: 0,
+                damage: contents.damage,
+            }),
+        }
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut contents = self.0.0.lock().expect("whole");
+        contents.attempts += 1;
+        contents.changes = changes.len();
+        let mut contents = self.0.1.wait_while(contents, |contents| contents.mode == Mode::Blocks).expect("whole");
+        match contents.mode {
+            Mode::Fails => return Err(Self::error()),
+            Mode::Panics => {
+                drop(contents);
+                panic!("told to panic");
+            }
+            Mode::Works | Mode::Blocks => {}
+        }
+        for change in changes {
+            match change {
+                Change::Put(lease) => contents.leases.insert(lease.alias.clone(), Lease::clone(lease)),
+                Change::Remove(alias) => contents.leases.remove(alias),
+            };
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.0.0.lock().expect("whole").checkpoints += 1;
+        Ok(())
+    }
+}
+
+/// A registry that has loaded its table, with the task that runs it.
+struct Running {
+    registry: Registry,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), RegistryError>>,
+}
+
+impl Running {
+    async fn on(store: impl Store) -> Self {
+        Self::with(RegistryConfig::default(), store).await
+    }
+
+    async fn with(config: RegistryConfig, store: impl Store) -> Self {
+        let registry = Registry::new(config);
+        let stop = CancellationToken::new();
+        let mut changes = registry.changes();
+        let task = tokio::spawn({
+            let (registry, stop) = (registry.clone(), stop.clone());
+            async move { registry.run(Box::new(store), stop).await }
+        });
+        changes.changed().await.expect("loads");
+        Self { registry, stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.expect("no panic").expect("everything written");
+    }
+}
+
+fn peer(number: usize) -> PublicKey {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    KeyPair::from_seed(&seed).public()
+}
+
+fn message(aliases: &[&str]) -> Register {
+    let claims = aliases.iter().map(|alias| Claim { alias: (*alias).into(), service: String::new(), labels: vec![] });
+    Register { hostname: "h1".into(), claims: claims.collect() }
+}
+
+async fn register(registry: &Registry, number: usize, aliases: &[&str]) -> Result<Vec<AliasOutcome>, RegistryError> {
+    register_at(registry, number, aliases, SystemTime::now()).await
+}
+
+async fn register_at(
+    registry: &Registry,
+    number: usize,
+    aliases: &[&str],
+    now: SystemTime,
+) -> Result<Vec<AliasOutcome>, RegistryError> {
+    let registered = registry.register(peer(number), &message(aliases), |_| true, now).await?;
+    assert_eq!(registered.lease_ms, 600_000);
+    Ok(registered.outcomes)
+}
+
+async fn until(mut done: impl FnMut() -> bool) {
+    while !done() {
+        yield_now().await;
+    }
+}
+
+/// What a `kill -9` would leave: the files as they are now, with the database still open.
+fn killed(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a directory");
+    fs::create_dir(copy.path().join("aliases")).expect("made");
+    for folder in ["", "aliases"] {
+        for file in fs::read_dir(directory.join(folder)).expect("readable").map(|file| file.expect("readable").path()) {
+            // A file that is being replaced has another name by now.
+            if file.is_file() && file.extension().is_none_or(|extension| extension != "next") {
+                fs::copy(&file, copy.path().join(folder).join(file.file_name().expect("named"))).expect("copied");
+            }
+        }
+    }
+    copy
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_loaded_is_not_an_empty_one() {
+    let registry = Registry::new(RegistryConfig::default());
+    assert!(!registry.is_loaded());
+    assert!(matches!(registry.snapshot(), Err(NotLoaded)));
+    assert_eq!(registry.lookup("a"), Err(NotLoaded));
+    assert!(matches!(register(&registry, 1, &["a"]).await, Err(RegistryError::NotReady)));
+    assert!(matches!(registry.release_peer(peer(1)).await, Err(RegistryError::NotReady)));
+    assert_eq!(*registry.changes().borrow(), 0);
+
+    let running = Running::on(Fake::default()).await;
+    assert!(running.registry.is_loaded());
+    assert!(running.registry.snapshot().expect("loaded").leases.is_empty());
+    assert_eq!(running.registry.lookup("a"), Ok(None));
+}
+
+#[tokio::test]
+async fn acknowledged_aliases_survive_a_kill() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::on(SledStore::open(directory.path().join("aliases")).expect("opens")).await;
+    register(&running.registry, 1, &["a", "b"]).await.expect("acknowledged");
+    register(&running.registry, 1, &["b", "c"]).await.expect("acknowledged");
+    register(&running.registry, 2, &["d"]).await.expect("acknowledged");
+    running.registry.release_peer(peer(2)).await.expect("acknowledged");
+    register(&running.registry, 3, &["e", "f"]).await.expect("acknowledged");
+    assert!(running.registry.release(&"e".parse().expect("an alias")).await.expect("acknowledged"));
+
+    let copy = killed(directory.path());
+    let again = Running::on(SledStore::open(copy.path().join("aliases")).expect("opens")).await;
+    let leases = again.registry.snapshot().expect("loaded").leases;
+    let aliases: Vec<_> = leases.iter().map(|lease| lease.alias.as_str()).collect();
+    assert_eq!(aliases, ["b", "c", "f"]);
+    assert_eq!(leases[0].peer, peer(1));
+    assert_eq!(register(&again.registry, 1, &["b", "c"]).await.expect("acknowledged"), [RENEWED, RENEWED]);
+    again.stop().await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_revives_no_expired_lease() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let now = SystemTime::now();
+    let ends = [("active", now + LEASE), ("lapsed", now - LEASE), ("gone", now - RETENTION)];
+    let leases = ends.map(|(alias, expires_at)| {
+        Change::Put(Arc::new(Lease {
+            alias: alias.parse().expect("an alias"),
+            peer: peer(1),
+            service: String::new(),
+            hostname: String::new(),
+            labels: Default::default(),
+            registered_at: expires_at - LEASE,
+            renewed_at: expires_at - LEASE,
+            expires_at,
+        }))
+    });
+    let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
+    store.commit(&leases).expect("written");
+
+    let running = Running::on(store).await;
+    assert_eq!(running.registry.counts(), Counts { active: 1, lapsed: 1, peers: 1 });
+    assert_eq!(running.registry.totals().gone, 1);
+    let lapsed = running.registry.lookup("lapsed").expect("loaded").expect("listed");
+    assert_eq!(lapsed.state(SystemTime::now()), LeaseState::Lapsed);
+    running.stop().await;
+
+    let stored = SledStore::open(directory.path().join("aliases")).expect("opens").load().expect("reads").leases;
+    let mut aliases: Vec<_> = stored.iter().map(|lease| lease.alias.as_str()).collect();
+    aliases.sort_unstable();
+    assert_eq!(aliases, ["active", "lapsed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_concurrent_registrations_are_all_acknowledged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::on(SledStore::open(directory.path().join("aliases")).expect("opens")).await;
+    let mut tasks = JoinSet::new();
+    for number in 0..1000 {
+        let registry = running.registry.clone();
+        tasks.spawn(async move { register(&registry, number, &[&format!("a{number}")]).await });
+    }
+    for outcome in tasks.join_all().await {
+        assert_eq!(outcome.expect("acknowledged"), [UPDATED]);
+    }
+    let copy = killed(directory.path());
+    assert_eq!(SledStore::open(copy.path().join("aliases")).expect("opens").load().expect("reads").leases.len(), 1000);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn of_two_peers_that_race_for_an_alias_one_gets_it() {
+    let running = Running::on(Fake::default()).await;
+    let registry = &running.registry;
+    let (one, two) = tokio::join!(register(registry, 1, &["a"]), register(registry, 2, &["a"]));
+    let granted = [one, two].map(|outcomes| outcomes.expect("acknowledged") == [UPDATED]);
+    assert_eq!(granted.iter().filter(|granted| **granted).count(), 1);
+    assert_eq!(registry.totals().takeovers_refused, 1);
+}
+
+#[tokio::test]
+async fn registrations_that_wait_share_one_flush() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    store.set(Mode::Blocks);
+    let mut tasks = JoinSet::new();
+    for number in 0..100 {
+        let registry = running.registry.clone();
+        tasks.spawn(async move { register(&registry, number, &[&format!("a{number}")]).await });
+        // The first one blocks the writer; the others pile up behind it.
+        until(|| store.attempts() == 1).await;
+    }
+    until(|| running.registry.counts().active == 100).await;
+    store.set(Mode::Works);
+    for outcome in tasks.join_all().await {
+        assert_eq!(outcome.expect("acknowledged"), [UPDATED]);
+    }
+    assert_eq!(store.attempts(), 2);
+}
+
+#[tokio::test]
+async fn a_failing_store_acknowledges_nothing_until_a_write_works_again() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    let registry = &running.registry;
+    store.set(Mode::Fails);
+    assert!(matches!(register(registry, 1, &["a"]).await, Err(RegistryError::Store(_))));
+    assert!(registry.store_failing());
+    assert!(matches!(register(registry, 2, &["b"]).await, Err(RegistryError::StoreFailing)));
+    assert_eq!((registry.lookup("b"), store.lease("a")), (Ok(None), None));
+    assert!(registry.totals().store_failures > 0);
+
+    store.set(Mode::Works);
+    registry.flush();
+    until(|| !registry.store_failing()).await;
+    assert!(store.lease("a").is_some(), "what the table holds is owed to the disk");
+    assert_eq!(register(registry, 1, &["a"]).await.expect("acknowledged"), [RENEWED]);
+    assert_eq!(register(registry, 2, &["b"]).await.expect("acknowledged"), [UPDATED]);
+}
+
+#[tokio::test]
+async fn while_the_store_fails_leases_are_renewed_and_none_ends() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    let registry = &running.registry;
+    let now = SystemTime::now();
+    register_at(registry, 1, &["a", "b"], now).await.expect("acknowledged");
+    register_at(registry, 2, &["c"], now).await.expect("acknowledged");
+    store.set(Mode::Fails);
+    assert!(matches!(register(registry, 3, &["d"]).await, Err(RegistryError::Store(_))));
+
+    let late = now + LEASE + RETENTION;
+    registry.sweep(late);
+    assert_eq!((registry.totals().lapsed, registry.totals().gone), (0, 0));
+    assert_eq!(register_at(registry, 1, &["a", "b"], late).await.expect("acknowledged"), [RENEWED, RENEWED]);
+    assert_eq!(registry.lookup("a").expect("loaded").expect("listed").expires_at, late + LEASE);
+    let more = register_at(registry, 2, &["c", "e"], late).await;
+    assert!(matches!(more, Err(RegistryError::StoreFailing)));
+    assert_eq!(registry.lookup("c").expect("loaded").expect("listed").expires_at, late + LEASE);
+    assert!(matches!(register(registry, 1, &["a"]).await, Err(RegistryError::StoreFailing)), "b cannot be released");
+    let unwritten = register_at(registry, 3, &["d"], late).await;
+    assert!(matches!(unwritten, Err(RegistryError::StoreFailing)), "a restart would not know it");
+    registry.release(&"a".parse().expect("an alias")).await.expect_err("the store fails");
+
+    store.set(Mode::Works);
+    registry.flush();
+    until(|| !registry.store_failing()).await;
+    assert_eq!(store.lease("c").expect("stored").expires_at, late + LEASE);
+    assert_eq!(register_at(registry, 3, &["d"], late).await.expect("acknowledged"), [RENEWED]);
+}
+
+#[tokio::test]
+async fn renewals_while_the_store_fails_are_kept_once_an_alias_and_do_not_try_it_each() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    let registry = &running.registry;
+    register(registry, 1, &["a", "b"]).await.expect("acknowledged");
+    store.set(Mode::Fails);
+    register(registry, 2, &["c"]).await.expect_err("the store fails");
+    for _ in 0..1000 {
+        register(registry, 1, &["a", "b"]).await.expect("acknowledged");
+    }
+    let before = store.attempts();
+    store.set(Mode::Works);
+    registry.flush();
+    until(|| !registry.store_failing()).await;
+    assert!(before < 100, "{before} attempts");
+    assert_eq!(store.0.0.lock().expect("whole").changes, 3);
+}
+
+#[tokio::test]
+async fn a_renewal_is_not_acknowledged_before_the_registration_it_renews_is_on_disk() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    let registry = running.registry.clone();
+    store.set(Mode::Blocks);
+    let first = tokio::spawn({
+        let registry = registry.clone();
+        async move { register(&registry, 1, &["a"]).await }
+    });
+    until(|| store.attempts() == 1).await;
+    let renewal = tokio::spawn({
+        let registry = registry.clone();
+        async move { register(&registry, 1, &["a"]).await }
+    });
+    until(|| registry.totals().renewed == 1).await;
+    store.set(Mode::Fails);
+    assert!(matches!(first.await.expect("no panic"), Err(RegistryError::Store(_))));
+    assert!(matches!(renewal.await.expect("no panic"), Err(RegistryError::Store(_))));
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_does_not_undo_its_lease() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    store.set(Mode::Blocks);
+    let caller = tokio::spawn({
+        let registry = running.registry.clone();
+        async move { register(&registry, 1, &["a"]).await }
+    });
+    until(|| store.attempts() == 1).await;
+    caller.abort();
+    assert!(caller.await.expect_err("gave up").is_cancelled());
+    store.set(Mode::Works);
+    assert_eq!(register(&running.registry, 1, &["a"]).await.expect("acknowledged"), [RENEWED]);
+    assert!(store.lease("a").is_some());
+}
+
+#[tokio::test]
+async fn renewals_do_not_move_the_generation_and_new_labels_do() {
+    let running = Running::on(Fake::default()).await;
+    let registry = &running.registry;
+    let mut changes = registry.changes();
+    register(registry, 1, &["a"]).await.expect("acknowledged");
+    assert!(changes.has_changed().expect("open"));
+    let generation = *changes.borrow_and_update();
+
+    register(registry, 1, &["a"]).await.expect("acknowledged");
+    assert!(!changes.has_changed().expect("open"));
+
+    let mut labelled = message(&["a"]);
+    labelled.claims[0].labels.push(("region".into(), "eu".into()));
+    let registered = registry.register(peer(1), &labelled, |_| true, SystemTime::now()).await.expect("acknowledged");
+    assert_eq!(registered.outcomes, [UPDATED]);
+    assert_eq!(*changes.borrow_and_update(), generation + 1);
+    assert_eq!(registry.snapshot().expect("loaded").generation, generation + 1);
+
+    let mut now = SystemTime::now();
+    let mut pass = |by| {
+        let end = now + by;
+        while now < end {
+            now += SWEEP_EVERY;
+            registry.sweep(now);
+        }
+    };
+    pass(LEASE);
+    assert_eq!(*changes.borrow_and_update(), generation + 2);
+    pass(RETENTION);
+    assert_eq!(*changes.borrow_and_update(), generation + 3);
+    pass(LEASE);
+    assert!(!changes.has_changed().expect("open"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_registry_sweeps_by_itself() {
+    let running = Running::on(Fake::default()).await;
+    let mut events = running.registry.events();
+    register_at(&running.registry, 1, &["a"], SystemTime::now() - LEASE).await.expect("acknowledged");
+    assert_eq!(events.recv().await.expect("open").kind, EventKind::Registered);
+    let event = time::timeout(LEASE, events.recv()).await.expect("swept").expect("open");
+    assert_eq!((event.alias.as_str(), event.peer, event.kind), ("a", peer(1), EventKind::Lapsed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_renewals_reach_the_disk_without_being_waited_for() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    let now = SystemTime::now();
+    register_at(&running.registry, 1, &["a"], now).await.expect("acknowledged");
+    register_at(&running.registry, 1, &["a"], now + LEASE / 3).await.expect("acknowledged");
+    while store.lease("a").expect("stored").renewed_at == now {
+        time::sleep(FLUSH_EVERY).await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_need_not_be_durable_is_acknowledged_before_it_is_written() {
+    let store = Fake::default();
+    let (queue, inbox) = mpsc::unbounded_channel();
+    let writer = writer::spawn(Box::new(store.clone()), inbox, RegistryConfig::default(), Arc::default());
+    let (ack, answer) = oneshot::channel();
+    let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("free");
+    let changes = vec![Change::Remove("a".parse().expect("an alias"))];
+    let batch = Batch { changes, waiter: Some(Waiter { ack, _slot: slot }), ..Batch::default() };
+    queue.send(batch).expect("runs");
+    answer.await.expect("answered").expect("acknowledged");
+    assert_eq!(store.attempts(), 0);
+    drop(queue);
+    writer.expect("a thread").ended.await.expect("no panic").expect("written");
+    assert_eq!(store.attempts(), 1);
+}
+
+#[tokio::test]
+async fn stopping_writes_the_renewals_that_were_not_written_yet() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    let registry = running.registry.clone();
+    let now = SystemTime::now();
+    register_at(&registry, 1, &["a"], now).await.expect("acknowledged");
+    register_at(&registry, 1, &["a"], now + LEASE / 3).await.expect("acknowledged");
+    running.stop().await;
+    assert_eq!(store.lease("a").expect("stored").renewed_at, now + LEASE / 3);
+    assert!(matches!(register(&registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
+    assert!(registry.lookup("a").expect("still known").is_some());
+}
+
+#[tokio::test]
+async fn after_damage_the_table_takes_registrations_but_counts_as_incomplete() {
+    let store = Fake::damaged();
+    let running = Running::on(store.clone()).await;
+    let registry = running.registry.clone();
+    assert!(registry.is_loaded() && !registry.is_complete());
+    assert_eq!(registry.totals().store_damaged, 1);
+    assert_eq!(register(&registry, 1, &["a"]).await.expect("acknowledged"), [UPDATED]);
+    assert!(!registry.is_complete());
+    running.stop().await;
+    assert_eq!(store.checkpoints(), 0, "the next start must know of the damage too");
+}
+
+#[tokio::test]
+async fn after_the_grace_a_table_that_was_damaged_counts_as_complete() {
+    let store = Fake::damaged();
+    let grace = Duration::from_millis(20);
+    let config = RegistryConfig { lease: grace, start_grace: grace, ..RegistryConfig::default() };
+    let running = Running::with(config, store.clone()).await;
+    let registry = running.registry.clone();
+    until(|| registry.is_complete()).await;
+    running.stop().await;
+    assert!(store.checkpoints() >= 1);
+}
+
+#[tokio::test]
+async fn a_whole_store_is_complete_at_once_and_not_noted_at_every_write() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    let registry = running.registry.clone();
+    assert!(registry.is_complete() && registry.totals().store_damaged == 0);
+    for n in 0..100 {
+        register(&registry, n, &[&format!("a{n}")]).await.expect("acknowledged");
+    }
+    assert!(store.checkpoints() < 50);
+    running.stop().await;
+    assert!(store.checkpoints() >= 1);
+}
+
+#[test]
+fn the_grace_after_damage_lets_every_client_renew() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let grace = |lease, start_grace| RegistryConfig { lease, start_grace, ..Default::default() }.damage_grace();
+    assert_eq!((grace(minutes(9), minutes(1)), grace(minutes(9), minutes(5))), (minutes(3), minutes(5)));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_ends_the_run_and_lists_nothing() {
+    let store = Fake::default();
+    store.set(Mode::Fails);
+    let registry = Registry::new(RegistryConfig::default());
+    let end = registry.run(Box::new(store.clone()), CancellationToken::new()).await;
+    assert!(matches!(end, Err(RegistryError::Store(_))));
+    assert!(!registry.is_loaded());
+    let again = registry.run(Box::new(store), CancellationToken::new()).await;
+    assert!(matches!(again, Err(RegistryError::AlreadyRunning)));
+}
+
+#[tokio::test]
+async fn a_writer_that_dies_ends_the_run_and_answers_whoever_waits() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    store.set(Mode::Panics);
+    assert!(matches!(register(&running.registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
+    assert!(matches!(running.task.await.expect("no panic here"), Err(RegistryError::Stopped)));
+    assert!(matches!(register(&running.registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
+}
+
+#[tokio::test]
+async fn stopping_before_the_table_is_loaded_ends_the_run() {
+    let registry = Registry::new(RegistryConfig::default());
+    let stop = CancellationToken::new();
+    stop.cancel();
+    registry.run(Box::new(Fake::default()), stop).await.expect("nothing to write");
+    assert!(matches!(register(&registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
+}

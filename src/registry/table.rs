@@ -1,0 +1,336 @@
+//! Every decision about aliases: a plain data structure that is told the time and does nothing by itself.
+//!
+//! Three indexes agree at all times: the leases by alias, the aliases of each peer, and when each lease is due for its
+//! next step (active, then lapsed, then gone). After a registration the peer holds exactly the aliases it was granted.
+
+mod clock;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{
+    AliasPolicy, Change, EventKind, Lease, LeaseState, RegistryConfig, RegistryError, RegistryEvent, lease::later,
+};
+use crate::{
+    identity::PublicKey,
+    wire::{Alias, AliasOutcome, AliasRefusal, Register, Target},
+};
+
+pub(super) use clock::ClockStep;
+
+/// The leases of a scraper.
+#[derive(Debug)]
+pub(super) struct Table {
+    config: RegistryConfig,
+    entries: BTreeMap<Alias, Entry>,
+    by_peer: HashMap<PublicKey, BTreeSet<Alias>>,
+    due: BTreeSet<(SystemTime, Alias)>,
+    lapsed: usize,
+    loaded_at: SystemTime,
+    /// The latest time that it was told, unless the clock was set back.
+    seen_at: SystemTime,
+    /// How many registrations there were: the number of the last one.
+    steps: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    lease: Arc<Lease>,
+    /// Whether the sweep has seen it lapse.
+    lapsed: bool,
+    /// The registration that made it what it shows; 0 if it was loaded.
+    step: u64,
+}
+
+/// How many there are, as of the last sweep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Aliases whose lease runs.
+    pub active: usize,
+    /// Aliases whose lease has run out, and that are still listed.
+    pub lapsed: usize,
+    /// Peers that hold an alias.
+    pub peers: usize,
+}
+
+/// What a step did: to be stored, told and counted.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) changes: Vec<Change>,
+    pub(super) events: Vec<RegistryEvent>,
+    /// Plain renewals, which are no events.
+    pub(super) renewed: u64,
+    /// How the clock moved, if it did so unseen.
+    pub(super) clock: Option<ClockStep>,
+    /// The number of the registration that did it.
+    pub(super) step: u64,
+}
+
+impl Effects {
+    /// True if what `/sd` shows is different now.
+    pub(super) fn are_visible(&self) -> bool {
+        self.events.iter().any(|event| event.kind.is_visible())
+    }
+
+    /// True if the changes must be on disk before they are acknowledged.
+    pub(super) fn are_durable(&self) -> bool {
+        self.events.iter().any(|event| event.kind.is_durable())
+    }
+
+    fn event(&mut self, alias: &Alias, peer: PublicKey, kind: EventKind) {
+        self.events.push(RegistryEvent { alias: alias.clone(), peer, kind });
+    }
+}
+
+/// A registration whose parts were checked; an invalid claim is `None`.
+#[derive(Debug)]
+pub(super) struct Claims {
+    hostname: String,
+    targets: Vec<Option<Target>>,
+}
+
+impl Claims {
+    /// Checks what came from a peer.
+    pub(super) fn check(register: &Register, config: &RegistryConfig) -> Result<Self, RegistryError> {
+        let (count, limit) = (register.claims.len(), config.max_per_peer);
+        if count > limit {
+            return Err(RegistryError::TooManyClaims { count, limit });
+        }
+        Target::check_name("hostname", &register.hostname).map_err(RegistryError::Hostname)?;
+        let targets = register.claims.iter().map(|claim| claim.check().ok()).collect();
+        Ok(Self { hostname: register.hostname.clone(), targets })
+    }
+}
+
+impl Table {
+    /// The table as it was stored, but for what is gone by now.
+    pub(super) fn load(config: RegistryConfig, leases: Vec<Lease>, now: SystemTime) -> (Self, Effects) {
+        let mut table = Self {
+            config,
+            entries: BTreeMap::new(),
+            by_peer: HashMap::new(),
+            due: BTreeSet::new(),
+            lapsed: 0,
+            loaded_at: now,
+            seen_at: now,
+            steps: 0,
+        };
+        let mut effects = Effects::default();
+        for lease in leases {
+            let lapsed = lease.state(now) == LeaseState::Lapsed;
+            if lapsed && later(lease.expires_at, table.config.retention) <= now {
+                effects.event(&lease.alias, lease.peer, EventKind::Gone);
+                effects.changes.push(Change::Remove(lease.alias));
+            } else {
+                table.insert(Entry { lease: Arc::new(lease), lapsed, step: 0 });
+            }
+        }
+        // The clock may have been set back while nothing ran.
+        table.shorten(now, &mut effects);
+        (table, effects)
+    }
+
+    /// Grants or refuses each claim, and releases what the peer held and was not granted again.
+    pub(super) fn register(
+        &mut self,
+        peer: PublicKey,
+        claims: Claims,
+        holder_is_linked: impl Fn(&PublicKey) -> bool,
+        now: SystemTime,
+    ) -> (Vec<AliasOutcome>, Effects) {
+        self.steps += 1;
+        let mut effects = Effects { step: self.steps, ..Effects::default() };
+        self.advance(now, &mut effects);
+        // Room is made before it is asked for, so that a peer can swap an alias in a full table.
+        self.release_left_out(&peer, &claims, &mut effects);
+        let Claims { hostname, targets } = claims;
+        let mut seen = HashSet::new();
+        let outcomes = targets.into_iter().map(|target| match target {
+            None => AliasOutcome::Refused(AliasRefusal::Invalid),
+            Some(target) if !seen.insert(target.alias.clone()) => AliasOutcome::Refused(AliasRefusal::Duplicate),
+            Some(target) => self.claim(peer, &hostname, target, &holder_is_linked, now, &mut effects),
+        });
+        (outcomes.collect(), effects)
+    }
+
+    /// What can be done while nothing can be written: leases that the peer still claims go on, as their ends need not be
+    /// on disk. The outcomes are `None` if it asks for more than that, or for what was never written: `written` is the
+    /// last registration that was.
+    pub(super) fn renew(
+        &mut self,
+        peer: PublicKey,
+        claims: Claims,
+        written: u64,
+        now: SystemTime,
+    ) -> (Option<Vec<AliasOutcome>>, Effects) {
+        let mut effects = Effects::default();
+        let count = claims.targets.len();
+        let mut plain = self.by_peer.get(&peer).map_or(0, BTreeSet::len) == count;
+        let mut seen = HashSet::new();
+        for target in claims.targets {
+            let held = target.as_ref().and_then(|target| self.entries.get(&target.alias));
+            let (Some(target), Some(&Entry { ref lease, lapsed, step })) = (target, held) else {
+                plain = false;
+                continue;
+            };
+            if lease.peer != peer {
+                plain = false;
+                continue;
+            }
+            plain &= lease.shows(&target, &claims.hostname) && step <= written;
+            let expires_at = later(now, self.config.lease);
+            let lease = Arc::new(Lease { renewed_at: now, expires_at, ..Lease::clone(lease) });
+            match lapsed {
+                true => effects.event(&target.alias, peer, EventKind::Returned),
+                false => effects.renewed += 1,
+            }
+            effects.changes.push(Change::Put(Arc::clone(&lease)));
+            self.insert(Entry { lease, lapsed: false, step });
+            plain &= seen.insert(target.alias);
+        }
+        (plain.then(|| vec![AliasOutcome::Granted { updated: false }; count]), effects)
+    }
+
+    /// Gives up every alias of the peer.
+    pub(super) fn release_peer(&mut self, peer: &PublicKey) -> Effects {
+        let mut effects = Effects::default();
+        for alias in self.by_peer.get(peer).cloned().unwrap_or_default() {
+            self.end(&alias, EventKind::Released, &mut effects);
+        }
+        effects
+    }
+
+    /// Frees the alias, whoever holds it.
+    pub(super) fn release(&mut self, alias: &Alias) -> Effects {
+        let mut effects = Effects::default();
+        self.end(alias, EventKind::Released, &mut effects);
+        effects
+    }
+
+    /// The lease of the alias.
+    pub(super) fn lookup(&self, alias: &str) -> Option<Arc<Lease>> {
+        self.entries.get(alias).map(|entry| Arc::clone(&entry.lease))
+    }
+
+    /// Every lease, in the order of the aliases.
+    pub(super) fn leases(&self) -> Vec<Arc<Lease>> {
+        self.entries.values().map(|entry| Arc::clone(&entry.lease)).collect()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts { active: self.entries.len() - self.lapsed, lapsed: self.lapsed, peers: self.by_peer.len() }
+    }
+
+    fn release_left_out(&mut self, peer: &PublicKey, claims: &Claims, effects: &mut Effects) {
+        let Some(held) = self.by_peer.get(peer) else { return };
+        let claimed: HashSet<&Alias> = claims.targets.iter().flatten().map(|target| &target.alias).collect();
+        let left_out: Vec<Alias> = held.iter().filter(|alias| !claimed.contains(alias)).cloned().collect();
+        for alias in left_out {
+            self.end(&alias, EventKind::Released, effects);
+        }
+    }
+
+    fn claim(
+        &mut self,
+        peer: PublicKey,
+        hostname: &str,
+        target: Target,
+        holder_is_linked: &impl Fn(&PublicKey) -> bool,
+        now: SystemTime,
+        effects: &mut Effects,
+    ) -> AliasOutcome {
+        let held = self.entries.get(&target.alias);
+        let kind = match held {
+            None if self.entries.len() >= self.config.max_targets => return AliasOutcome::Refused(AliasRefusal::Full),
+            None => Some(EventKind::Registered),
+            Some(Entry { lease, .. }) if lease.peer == peer && !lease.shows(&target, hostname) => {
+                Some(EventKind::Updated)
+            }
+            Some(Entry { lease, lapsed, .. }) if lease.peer == peer => lapsed.then_some(EventKind::Returned),
+            Some(entry) if self.may_be_taken(entry, holder_is_linked, now) => {
+                Some(EventKind::TakenOver { from: entry.lease.peer })
+            }
+            Some(Entry { lease, .. }) => {
+                effects.event(&target.alias, peer, EventKind::TakeoverRefused { holder: lease.peer });
+                return AliasOutcome::Refused(AliasRefusal::Taken);
+            }
+        };
+        let own = held.filter(|entry| entry.lease.peer == peer);
+        let registered_at = own.map_or(now, |entry| entry.lease.registered_at);
+        let step = own.filter(|_| kind.is_none()).map_or(self.steps, |entry| entry.step);
+        match kind {
+            Some(kind) => effects.event(&target.alias, peer, kind),
+            None => effects.renewed += 1,
+        }
+        let lease = Arc::new(Lease {
+            alias: target.alias,
+            peer,
+            service: target.service,
+            hostname: hostname.to_owned(),
+            labels: target.labels,
+            registered_at,
+            renewed_at: now,
+            expires_at: later(now, self.config.lease),
+        });
+        effects.changes.push(Change::Put(Arc::clone(&lease)));
+        self.insert(Entry { lease, lapsed: false, step });
+        AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }
+    }
+
+    fn may_be_taken(&self, entry: &Entry, holder_is_linked: impl Fn(&PublicKey) -> bool, now: SystemTime) -> bool {
+        match self.config.policy {
+            AliasPolicy::Overwrite => true,
+            AliasPolicy::Pinned => false,
+            AliasPolicy::Live => {
+                // A clock that was set back is past the grace, not in it for however long it was set back.
+                let just_loaded = now.duration_since(self.loaded_at).is_ok_and(|age| age < self.config.start_grace);
+                entry.lapsed || !(just_loaded || holder_is_linked(&entry.lease.peer))
+            }
+        }
+    }
+
+    /// Removes the lease of the alias, if there is one.
+    fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
+        if let Some(entry) = self.entries.remove(alias) {
+            self.forget(&entry);
+            effects.event(alias, entry.lease.peer, kind);
+            effects.changes.push(Change::Remove(alias.clone()));
+        }
+    }
+
+    /// Puts the entry in, in place of the one its alias had.
+    fn insert(&mut self, entry: Entry) {
+        let alias = entry.lease.alias.clone();
+        if let Some(old) = self.entries.remove(&alias) {
+            self.forget(&old);
+        }
+        self.by_peer.entry(entry.lease.peer).or_default().insert(alias.clone());
+        self.due.insert((self.due_at(&entry), alias.clone()));
+        self.lapsed += usize::from(entry.lapsed);
+        self.entries.insert(alias, entry);
+    }
+
+    /// Takes an entry that was removed out of the other indexes.
+    fn forget(&mut self, entry: &Entry) {
+        let alias = &entry.lease.alias;
+        self.due.remove(&(self.due_at(entry), alias.clone()));
+        self.lapsed -= usize::from(entry.lapsed);
+        if let Some(aliases) = self.by_peer.get_mut(&entry.lease.peer) {
+            aliases.remove(alias);
+            if aliases.is_empty() {
+                self.by_peer.remove(&entry.lease.peer);
+            }
+        }
+    }
+
+    fn due_at(&self, entry: &Entry) -> SystemTime {
+        let expires_at = entry.lease.expires_at;
+        if entry.lapsed { later(expires_at, self.config.retention) } else { expires_at }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! What the passing of time does to leases, and what it must not do.
+//!
+//! Leases end at wall-clock times, so that a restart revives nobody. But a clock may be set, and a process may be frozen
+//! or its machine asleep; clients that are alive then had no chance to renew. A table is swept each second: where the
+//! clock went further than [`UNWATCHED`] between two sweeps, whatever the reason, nobody knows who was alive.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{Change, Effects, Entry, EventKind, Lease, Table, later};
+
+/// The clock moved in a way that a table which is swept each second does not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::registry) enum ClockStep {
+    /// So much time went by at once.
+    Ahead(Duration),
+    /// It was set back by so much.
+    Back(Duration),
+}
+
+impl ClockStep {
+    /// One line in the log.
+    pub(in crate::registry) fn log(self) {
+        match self {
+            Self::Ahead(by) => tracing::warn!(
+                seconds = by.as_secs(),
+                "leases were not watched for a while: running ones are given time to be renewed"
+            ),
+            Self::Back(by) => tracing::warn!(seconds = by.as_secs(), "the clock was set back: leases were shortened"),
+        }
+    }
+}
+
+impl Table {
+    /// Takes every lease that is due to its next step. Costs nothing for those that are not. Must be called each
+    /// second; after a pause, leases that ran before it go on for the time that a client needs to renew.
+    pub(in crate::registry) fn sweep(&mut self, now: SystemTime) -> Effects {
+        let mut effects = Effects::default();
+        if let Ok(back) = self.seen_at.duration_since(now)
+            && back > UNWATCHED
+        {
+            effects.clock = Some(ClockStep::Back(back));
+            self.seen_at = now;
+            self.shorten(now, &mut effects);
+        }
+        self.advance(now, &mut effects);
+        effects
+    }
+
+    /// As [`sweep`](Self::sweep), but for a `now` that may be a little old: it has waited, perhaps.
+    pub(super) fn advance(&mut self, now: SystemTime, effects: &mut Effects) {
+        let ahead = now.duration_since(self.seen_at).unwrap_or_default();
+        self.seen_at += ahead;
+        if ahead > UNWATCHED {
+            effects.clock = Some(ClockStep::Ahead(ahead));
+            self.give_time_to_renew(now, effects);
+        }
+        while let Some((at, _)) = self.due.first() {
+            if *at > now {
+                break;
+            }
+            let Some((_, alias)) = self.due.pop_first() else { break };
+            match self.entries.get_mut(alias.as_str()) {
+                Some(entry) if !entry.lapsed => {
+                    entry.lapsed = true;
+                    self.lapsed += 1;
+                    effects.event(&alias, entry.lease.peer, EventKind::Lapsed);
+                    self.due.insert((later(entry.lease.expires_at, self.config.retention), alias));
+                }
+                _ => self.end(&alias, EventKind::Gone, effects),
+            }
+        }
+    }
+
+    /// No running lease ends before its holder had half a lease: it renews each third, and may have to link again.
+    fn give_time_to_renew(&mut self, now: SystemTime, effects: &mut Effects) {
+        let at_least = later(now, self.config.lease / 2);
+        self.move_ends(effects, |entry| (!entry.lapsed).then(|| entry.lease.expires_at.max(at_least)));
+    }
+
+    /// No lease runs for longer than one that is renewed now, and none that has lapsed runs again.
+    pub(super) fn shorten(&mut self, now: SystemTime, effects: &mut Effects) {
+        let at_most = later(now, self.config.lease);
+        self.move_ends(effects, |entry| Some(entry.lease.expires_at.min(if entry.lapsed { now } else { at_most })));
+    }
+
+    fn move_ends(&mut self, effects: &mut Effects, end: impl Fn(&Entry) -> Option<SystemTime>) {
+        let moved = self.entries.values().filter_map(|entry| {
+            let expires_at = end(entry).filter(|end| *end != entry.lease.expires_at)?;
+            let lease = Arc::new(Lease { expires_at, ..Lease::clone(&entry.lease) });
+            Some(Entry { lease, ..*entry })
+        });
+        for entry in moved.collect::<Vec<_>>() {
+            effects.changes.push(Change::Put(Arc::clone(&entry.lease)));
+            self.insert(entry);
+        }
+    }
+}
+
+/// Between two sweeps, one second apart, no more than this goes by unless something stood still or was set.
+pub(super) const UNWATCHED: Duration = Duration::from_secs(5);

@@ -1,0 +1,326 @@
+//! The scraper: the role beside Prometheus.
+//!
+//! A [`Scraper`] is found by its key, registers peers (`registrar`), pulls from them over the links that they opened
+//! (`puller`), and shows it all to Prometheus over HTTP.
+
+mod pull;
+mod puller;
+mod registrar;
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::{self, JoinSet},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use pull::{LinkCounts, LinkPath, Links, Pull, PullBody, PullBodyError, PullError, PullRequest};
+
+use crate::{
+    http::{self, HttpConfig, HttpError, HttpState},
+    identity::{HostPort, KeyPair, PeerAddr, PublicKey, SharedSecret},
+    network::{
+        self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole,
+        PULL_PROTOCOL,
+    },
+    registry::{Registry, RegistryConfig, RegistryError, SledStore, StoreError},
+    telemetry::ScraperMetrics,
+    wire::REGISTER_PROTOCOL,
+};
+
+use puller::Puller;
+use registrar::{Registrar, RegistrarLimits};
+
+/// What a scraper is told at its start.
+#[derive(Debug)]
+pub struct ScraperConfig {
+    /// Its key: what clients find it by.
+    pub key: KeyPair,
+    /// The secrets that clients may prove. Several, so that one can be replaced by and by.
+    pub secrets: Vec<SharedSecret>,
+    /// Where the table of aliases is kept.
+    pub data_dir: PathBuf,
+    /// Where Prometheus asks. Default `127.0.0.1:19960`.
+    pub http: HostPort,
+    /// Where peers dial in; each means that TCP port and the same UDP port. Default port 19961 on every address.
+    pub listen: Vec<HostPort>,
+    /// Addresses to announce instead of the ones it listens on, as behind a forwarded port.
+    pub external: Vec<HostPort>,
+    /// Nodes that help clients to find it by key. Each needs its place.
+    pub bootstrap: Vec<PeerAddr>,
+    /// Leases, limits, alias policy.
+    pub registry: RegistryConfig,
+    /// Limits of the HTTP side.
+    pub http_limits: HttpConfig,
+    /// Limits of the peer-to-peer side.
+    pub limits: NetworkLimits,
+    /// Registrations a second that one peer may make. Default 10.
+    pub registrations_per_second: NonZeroU32,
+    /// Longest register handshake, with the request after it. Default 5 s.
+    pub handshake_timeout: Duration,
+}
+
+impl ScraperConfig {
+    /// The defaults, for a key, its secrets, and a place for the table.
+    pub fn new(key: KeyPair, secrets: Vec<SharedSecret>, data_dir: impl Into<PathBuf>) -> Self {
+        let at = |host: &str, port| HostPort { host: host.to_owned(), port };
+        Self {
+            key,
+            secrets,
+            data_dir: data_dir.into(),
+            http: at("127.0.0.1", DEFAULT_HTTP_PORT),
+            listen: vec![at("0.0.0.0", DEFAULT_P2P_PORT), at("::", DEFAULT_P2P_PORT)],
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            registry: RegistryConfig::default(),
+            http_limits: HttpConfig::default(),
+            limits: NetworkLimits::default(),
+            registrations_per_second: NonZeroU32::new(10).expect("ten is not zero"),
+            handshake_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The port where Prometheus asks.
+pub const DEFAULT_HTTP_PORT: u16 = 19_960;
+/// The port where peers dial in, TCP and UDP.
+pub const DEFAULT_P2P_PORT: u16 = 19_961;
+
+/// Why a scraper could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScraperError {
+    /// Without a secret nobody could register.
+    #[error("a scraper needs at least one shared secret")]
+    NoSecret,
+    /// The HTTP address cannot be listened on.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The network could not start.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The table's store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The registry stopped.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A task ended that should have run for ever.
+    #[error("the {0} ended unexpectedly")]
+    TaskEnded(&'static str),
+}
+
+/// A running scraper. Lives in background tasks until [`Scraper::shutdown`].
+pub struct Scraper {
+    public_key: PublicKey,
+    http_addr: SocketAddr,
+    listening: Vec<SocketAddr>,
+    registry: Registry,
+    network: Network,
+    stop: Stop,
+    http: JoinSet<()>,
+    tasks: JoinSet<()>,
+    table: JoinSet<Result<(), RegistryError>>,
+}
+
+/// What ends first, and what may end only after it.
+#[derive(Default)]
+struct Stop {
+    http: CancellationToken,
+    tasks: CancellationToken,
+    table: CancellationToken,
+}
+
+impl Scraper {
+    /// Starts to listen, on HTTP and for peers. The table loads in the background; `/-/ready` tells when it has.
+    ///
+    /// # Errors
+    /// [`ScraperError`] for settings that cannot work here.
+    pub async fn start(config: ScraperConfig) -> Result<Self, ScraperError> {
+        if config.secrets.is_empty() {
+            return Err(ScraperError::NoSecret);
+        }
+        let listener = http::bind(&config.http).await?;
+        let http_addr =
+            listener.local_addr().map_err(|source| HttpError::Bind { addr: config.http.clone(), source })?;
+        config.http_limits.check(http_addr)?;
+        let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
+        let (network, network_task) = Network::start(
+            &config.key,
+            NetworkConfig {
+                role: NetworkRole::Scraper,
+                listen: config.listen,
+                external: config.external,
+                bootstrap: config.bootstrap,
+                addresses_file: None,
+                limits: config.limits,
+            },
+            acceptors(registrations),
+        )
+        .await?;
+        let table = config.data_dir.join("aliases");
+        let store =
+            task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
+
+        let metrics = Arc::new(ScraperMetrics::new(SystemTime::now()));
+        let registry = Registry::new(config.registry);
+        let puller = Puller::new(network.clone());
+        let public_key = config.key.public();
+        let registrar = Registrar::new(
+            config.key.clone(),
+            config.secrets,
+            registry.clone(),
+            network.links().clone(),
+            Arc::clone(&metrics),
+            RegistrarLimits {
+                per_second: config.registrations_per_second,
+                handshake_timeout: config.handshake_timeout,
+            },
+        );
+        let state = HttpState {
+            registry: registry.clone(),
+            pull: Arc::new(puller.clone()),
+            links: Arc::new(puller.clone()),
+            metrics: Arc::clone(&metrics),
+        };
+
+        let stop = Stop::default();
+        let (mut http_task, mut tasks, mut table) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        table.spawn({
+            let (registry, stop) = (registry.clone(), stop.table.clone());
+            async move { registry.run(Box::new(store), stop).await }
+        });
+        tasks.spawn(network_task.run(stop.tasks.clone()));
+        tasks.spawn(registrar.run(register_inbox, stop.tasks.clone()));
+        tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
+        tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
+        tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
+        tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
+        tasks.spawn(forget_peers(registry.clone(), network.links().clone(), stop.tasks.clone()));
+        http_task.spawn(http::serve(listener, config.http_limits, state, stop.http.clone()));
+        let listening = network.listening().await;
+        Ok(Self { public_key, http_addr, listening, registry, network, stop, http: http_task, tasks, table })
+    }
+
+    /// The key that clients find it by.
+    pub fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
+    /// Where Prometheus asks.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where peers dial in.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Returns once clients can find it by its key through a bootstrap node; without one, never.
+    pub async fn announced(&self) {
+        self.network.announced().await;
+    }
+
+    /// The table of aliases.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Returns when a part of the scraper has failed; as long as all is well, never.
+    pub async fn failed(&mut self) -> ScraperError {
+        tokio::select! {
+            ended = self.table.join_next() => match ended {
+                Some(Ok(Err(error))) => error.into(),
+                _ => ScraperError::TaskEnded("registry"),
+            },
+            _ = self.tasks.join_next() => ScraperError::TaskEnded("peer-to-peer side"),
+            _ = self.http.join_next() => ScraperError::TaskEnded("HTTP side"),
+        }
+    }
+
+    /// Lets scrapes in flight end (for up to 10 s), closes the links, and writes what the table still holds back.
+    ///
+    /// # Errors
+    /// [`RegistryError`] if the table could not be written at the end.
+    pub async fn shutdown(mut self) -> Result<(), RegistryError> {
+        self.stop.http.cancel();
+        let drained = async { while self.http.join_next().await.is_some() {} };
+        if time::timeout(DRAIN_GRACE, drained).await.is_err() {
+            tracing::warn!("scrapes in flight were cut");
+            self.http.shutdown().await;
+        }
+        self.stop.tasks.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if time::timeout(TASK_GRACE, ended).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "tasks did not end in time and were aborted");
+            self.tasks.shutdown().await;
+        }
+        self.stop.table.cancel();
+        while let Some(ended) = self.table.join_next().await {
+            ended.unwrap_or(Err(RegistryError::Stopped))?;
+        }
+        Ok(())
+    }
+}
+
+/// A scraper answers registrations of anybody, who must then prove a secret; it is never pulled from.
+fn acceptors(registrations: mpsc::Sender<network::InboundStream>) -> Vec<Acceptor> {
+    let (refused, _) = mpsc::channel(1);
+    vec![
+        Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox: registrations },
+        Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(HashSet::new()), inbox: refused },
+    ]
+}
+
+async fn count_blocks(
+    mut blocks: broadcast::Receiver<FirewallBlock>,
+    metrics: Arc<ScraperMetrics>,
+    stop: CancellationToken,
+) {
+    loop {
+        let block = tokio::select! {
+            () = stop.cancelled() => return,
+            block = blocks.recv() => block,
+        };
+        match block {
+            Ok(_) => metrics.firewall_block(),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                (0..missed).for_each(|_| metrics.firewall_block());
+            }
+            Err(broadcast::error::RecvError::Closed) => return stop.cancelled().await,
+        }
+    }
+}
+
+/// Links are kept to peers that hold an alias; those of peers whose last alias is gone may end. One that was without an
+/// alias twice in a row is let go, as a registration may be under way.
+async fn forget_peers(registry: Registry, links: network::Links, stop: CancellationToken) {
+    let mut upkeep = time::interval(UPKEEP_EVERY);
+    let mut idle = HashSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = upkeep.tick() => {}
+        }
+        let Ok(snapshot) = registry.snapshot() else { continue };
+        let holders: HashSet<PublicKey> = snapshot.leases.iter().map(|lease| lease.peer).collect();
+        let idle_now: HashSet<PublicKey> = links.kept().difference(&holders).copied().collect();
+        idle_now.intersection(&idle).for_each(|peer| links.let_go(peer));
+        idle = idle_now;
+    }
+}
+
+const REGISTER_QUEUE: usize = 1024;
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
+const TASK_GRACE: Duration = Duration::from_secs(3);
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);

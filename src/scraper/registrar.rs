@@ -1,0 +1,283 @@
+//! Answers the register protocol: proof of key and secret first, then the registry decides.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use governor::{
+    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    identity::{KeyPair, PublicKey, SecretId, SharedSecret},
+    network::{InboundStream, LinkStream, Links},
+    registry::{Registry, RegistryError},
+    telemetry::{self, Chain, RegistrationOutcome, ScraperMetrics},
+    wire::{
+        HandshakeError, HandshakeRefusal, REGISTER_PROTOCOL, RegisterReply, RegisterRequest,
+        channel::{self, Channel, ChannelError},
+    },
+};
+
+/// What one peer may cost the registrar.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RegistrarLimits {
+    pub(super) per_second: NonZeroU32,
+    /// For the handshake and the request after it.
+    pub(super) handshake_timeout: Duration,
+}
+
+/// Registers peers.
+pub(super) struct Registrar {
+    key: KeyPair,
+    secrets: HashMap<SecretId, SharedSecret>,
+    registry: Registry,
+    links: Links,
+    metrics: Arc<ScraperMetrics>,
+    handshake_timeout: Duration,
+    /// Exchanges under way, by peer.
+    under_way: Mutex<HashMap<PublicKey, usize>>,
+    /// Places for exchanges with peers that hold an alias, and for all the others: strangers cannot keep those from
+    /// renewing.
+    places: [Arc<Semaphore>; 2],
+    rates: DefaultKeyedRateLimiter<PublicKey>,
+    /// For handshakes, whose cost comes before any proof: a client never needs as many.
+    handshake_rates: DefaultKeyedRateLimiter<PublicKey>,
+    /// For lines that a stranger could fill the log with.
+    warnings: DefaultDirectRateLimiter,
+    clock: DefaultClock,
+}
+
+impl Registrar {
+    pub(super) fn new(
+        key: KeyPair,
+        secrets: Vec<SharedSecret>,
+        registry: Registry,
+        links: Links,
+        metrics: Arc<ScraperMetrics>,
+        limits: RegistrarLimits,
+    ) -> Self {
+        let secrets = secrets.into_iter().map(|secret| (secret.id(), secret)).collect();
+        let rates = RateLimiter::keyed(Quota::per_second(limits.per_second));
+        let handshake_rates = RateLimiter::keyed(Quota::per_second(limits.per_second.saturating_add(HANDSHAKES_MORE)));
+        let warnings = RateLimiter::direct(Quota::per_minute(WARNINGS_PER_MINUTE));
+        let handshake_timeout = limits.handshake_timeout;
+        let (under_way, clock) = (Mutex::default(), DefaultClock::default());
+        let places = [MAX_EXCHANGES, MAX_EXCHANGES].map(|most| Arc::new(Semaphore::new(most)));
+        Self {
+            key,
+            secrets,
+            registry,
+            links,
+            metrics,
+            handshake_timeout,
+            under_way,
+            places,
+            rates,
+            handshake_rates,
+            warnings,
+            clock,
+        }
+    }
+
+    /// Answers streams until `stop` fires; the exchanges under way are ended.
+    pub(super) async fn run(self, mut streams: mpsc::Receiver<InboundStream>, stop: CancellationToken) {
+        let registrar = Arc::new(self);
+        let mut exchanges = JoinSet::new();
+        let mut upkeep = time::interval(UPKEEP_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(_) = exchanges.join_next() => {}
+                _ = upkeep.tick() => {
+                    registrar.rates.retain_recent();
+                    registrar.handshake_rates.retain_recent();
+                }
+                stream = streams.recv() => match stream {
+                    Some(stream) => {
+                        let Some(turn) = Turn::take(&registrar, stream.peer) else { continue };
+                        exchanges.spawn(async move {
+                            turn.registrar.answer(stream).await;
+                            drop(turn);
+                        });
+                    }
+                    None => break,
+                },
+            }
+        }
+        exchanges.shutdown().await;
+    }
+
+    async fn answer(&self, inbound: InboundStream) {
+        let peer = inbound.peer;
+        let over_newest = self.links.best(&peer) == Some(inbound.stream.link());
+        let ended = match time::timeout(self.handshake_timeout, self.handshake(inbound)).await {
+            Ok(Ok(Some((channel, request)))) => {
+                if !over_newest && self.warnings.check().is_ok() {
+                    tracing::warn!(%peer, "a peer registers over an older connection; have two processes the same key?");
+                }
+                let reply = self.reply(peer, request).await;
+                // A peer that does not read its answer shall not hold a place for ever.
+                time::timeout(REPLY_TIMEOUT, tell(channel, &reply)).await.unwrap_or(Ok(()))
+            }
+            Ok(Ok(None)) => Ok(()),
+            Ok(Err(error)) => {
+                self.metrics.handshake_refusal(reason(&error));
+                Err(error)
+            }
+            Err(_) => {
+                self.metrics.handshake_refusal(telemetry::HandshakeRefusal::Timeout);
+                tracing::debug!(%peer, "a register handshake took too long");
+                Ok(())
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, error = %Chain(&error), "a registration broke off");
+        }
+    }
+
+    /// The peer's request, sealed with a secret of ours: that is its proof. None if its secret is none of ours; it has
+    /// been told so.
+    async fn handshake(
+        &self,
+        inbound: InboundStream,
+    ) -> Result<Option<(Channel<LinkStream>, RegisterRequest)>, ChannelError> {
+        let peer = inbound.peer;
+        let pending = channel::accept(inbound.stream, &self.key, &peer, REGISTER_PROTOCOL).await?;
+        let Some(secret) = self.secrets.get(&pending.secret_id()) else {
+            self.metrics.handshake_refusal(telemetry::HandshakeRefusal::UnknownSecret);
+            if self.warnings.check().is_ok() {
+                tracing::warn!(%peer, secret = %pending.secret_id(), "a peer's shared secret is none of ours");
+            }
+            let _ = pending.refuse(HandshakeRefusal::UnknownSecret).await; // counted already, told if possible
+            return Ok(None);
+        };
+        let mut channel = pending.confirm(secret).await?;
+        let request = channel.receive().await?;
+        Ok(Some((channel, request)))
+    }
+
+    async fn reply(&self, peer: PublicKey, request: RegisterRequest) -> RegisterReply {
+        if let Err(early) = self.rates.check_key(&peer) {
+            self.metrics.registration(RegistrationOutcome::SlowDown);
+            let wait = early.wait_time_from(self.clock.now());
+            return RegisterReply::SlowDown { retry_after_ms: wait.as_millis().try_into().unwrap_or(u64::MAX) };
+        }
+        match request {
+            RegisterRequest::Register(register) => {
+                let linked = |holder: &PublicKey| self.links.path(holder).is_some();
+                match self.registry.register(peer, &register, linked, SystemTime::now()).await {
+                    Ok(registered) => {
+                        self.links.keep(peer);
+                        for outcome in &registered.outcomes {
+                            self.metrics.registration(outcome);
+                        }
+                        RegisterReply::Registered(registered)
+                    }
+                    Err(error) => self.failed(peer, &error),
+                }
+            }
+            RegisterRequest::Release => match self.registry.release_peer(peer).await {
+                Ok(()) => {
+                    self.links.let_go(&peer);
+                    self.metrics.registration(RegistrationOutcome::Released);
+                    RegisterReply::Released
+                }
+                Err(error) => self.failed(peer, &error),
+            },
+        }
+    }
+
+    fn failed(&self, peer: PublicKey, error: &RegistryError) -> RegisterReply {
+        let reply = error.reply();
+        if reply == RegisterReply::Malformed {
+            self.metrics.registration(RegistrationOutcome::Malformed);
+            tracing::debug!(%peer, error = %Chain(error), "refused a registration");
+        } else {
+            self.metrics.registration(RegistrationOutcome::Unavailable);
+            tracing::warn!(%peer, error = %Chain(error), "could not register a peer");
+        }
+        reply
+    }
+}
+
+/// One of the few exchanges that a peer may have under way: a peer cannot hold the places of the others.
+struct Turn {
+    registrar: Arc<Registrar>,
+    peer: PublicKey,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    fn take(registrar: &Arc<Registrar>, peer: PublicKey) -> Option<Self> {
+        let turn = Self::find(registrar, peer);
+        if turn.is_none() {
+            registrar.metrics.handshake_refusal(telemetry::HandshakeRefusal::Busy);
+        }
+        turn
+    }
+
+    fn find(registrar: &Arc<Registrar>, peer: PublicKey) -> Option<Self> {
+        registrar.handshake_rates.check_key(&peer).ok()?;
+        let known = registrar.links.is_kept(&peer);
+        let place = Arc::clone(&registrar.places[usize::from(known)]).try_acquire_owned().ok()?;
+        let most = if known { MAX_EXCHANGES_PER_PEER } else { 1 };
+        let mut under_way = registrar.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = under_way.entry(peer).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Self { registrar: Arc::clone(registrar), peer, _place: place })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut under_way = self.registrar.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = under_way.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(&self.peer);
+            }
+        }
+    }
+}
+
+async fn tell(mut channel: Channel<LinkStream>, reply: &RegisterReply) -> Result<(), ChannelError> {
+    channel.send(reply).await?;
+    channel.close().await
+}
+
+/// The word under which a failed handshake is counted.
+fn reason(error: &ChannelError) -> telemetry::HandshakeRefusal {
+    match error {
+        ChannelError::Handshake(HandshakeError::IdentityMismatch { .. }) => telemetry::HandshakeRefusal::WrongKey,
+        ChannelError::Session(_) => telemetry::HandshakeRefusal::BadProof,
+        ChannelError::Frame(_) | ChannelError::Handshake(_) | ChannelError::Codec(_) => {
+            telemetry::HandshakeRefusal::Malformed
+        }
+        _ => telemetry::HandshakeRefusal::Broken,
+    }
+}
+
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Exchanges at once. Each costs a handshake, then waits for a disk flush that it shares with the others.
+const MAX_EXCHANGES: usize = 512;
+/// A client needs one at a time.
+const MAX_EXCHANGES_PER_PEER: usize = 4;
+/// Above the registrations a second, so that a peer that registers too often is told so in words.
+const HANDSHAKES_MORE: u32 = 20;
+const WARNINGS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is not zero");
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);

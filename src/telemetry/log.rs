@@ -1,0 +1,225 @@
+//! Logs of the `narthex` command: one line an event, on stderr, as logfmt or JSON.
+//!
+//! Fields may hold what a stranger sent. The formatters escape line ends and quotes; what they let through (DEL, the C1
+//! controls, line separators and the marks that reorder text) `Escape` rewrites on the way out, so that no peer can
+//! forge a line or steer the terminal of whoever reads it. Colours are never written.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    io,
+    str::FromStr,
+};
+
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::{MakeWriter, layer},
+    layer::SubscriberExt,
+};
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Pairs of key=value, as Prometheus logs.
+    #[default]
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which events are logged: a level, or a list such as `info,narthex::registry=debug`.
+///
+/// The libraries below narthex log at `warn` only, unless the list names them (`libp2p=debug`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+/// Why a text is not a [`LogFilter`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected off, error, warn, info, debug, trace, or a list such as info,narthex::registry=debug")]
+#[non_exhaustive]
+pub struct LogFilterError;
+
+impl FromStr for LogFilter {
+    type Err = LogFilterError;
+
+    /// Stricter than [`EnvFilter`], to which `inof` is the name of a target.
+    fn from_str(text: &str) -> Result<Self, LogFilterError> {
+        let known = |part: &str| part.contains('=') || part.contains('[') || LEVELS.contains(&part);
+        if !text.split(',').all(known) || EnvFilter::try_new(text).is_err() {
+            return Err(LogFilterError);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&LogFilter> for EnvFilter {
+    fn from(filter: &LogFilter) -> Self {
+        // The last directive for a target holds, so the user's come last.
+        let quiet: String = QUIET.iter().fold(String::new(), |all, target| all + target + "=warn,");
+        Self::new(quiet + UNFOUNDED + &filter.0)
+    }
+}
+
+/// Sends the events of the whole process to stderr. A second call changes nothing.
+pub fn start(format: LogFormat, filter: &LogFilter) {
+    // It fails only where a subscriber is set already, as in a test; that one goes on.
+    let _ = tracing::subscriber::set_global_default(subscriber(format, filter, io::stderr));
+}
+
+/// `text` with every character that could forge a line or steer a terminal written `\u001b`.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if steers(c) {
+            // All of them are in the Basic Multilingual Plane; the same four digits are valid in JSON.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// What a list may hold besides `target=level`.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Kademlia warns whenever it has nobody to ask, as every lone node does.
+const UNFOUNDED: &str = "libp2p_kad=error,";
+
+/// Libraries whose `info` says nothing to an operator. A prefix: `libp2p` stands for `libp2p_swarm` and the rest.
+const QUIET: [&str; 10] =
+    ["libp2p", "yamux", "quinn", "rustls", "hickory", "netlink", "hyper", "sled", "multistream_select", "tower"];
+
+/// Control characters, line separators, and the marks that make text read in another order than it is written.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn subscriber<W>(format: LogFormat, filter: &LogFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let writer = EscapeTo(writer);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Logfmt => tracing_logfmt::builder().layer().with_ansi(false).with_writer(writer).boxed(),
+        LogFormat::Json => layer().json().with_ansi(false).with_writer(writer).boxed(),
+    };
+    Registry::default().with(lines.with_filter(EnvFilter::from(filter)))
+}
+
+/// Makes [`Escape`]s around another maker's writers.
+struct EscapeTo<M>(M);
+
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for EscapeTo<M> {
+    type Writer = Escape<M::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Escape(self.0.make_writer())
+    }
+}
+
+/// Writes lines with everything but their own end [`escaped`]. It is given one whole line at a time.
+struct Escape<W>(W);
+
+impl<W: io::Write> io::Write for Escape<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
+        match escaped(text) {
+            Cow::Borrowed(_) => self.0.write_all(line)?,
+            Cow::Owned(text) => self.0.write_all((text + end).as_bytes())?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged while `events` runs.
+    fn logged(format: LogFormat, filter: &str, events: impl FnOnce()) -> String {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let subscriber = subscriber(format, &filter.parse().expect("a filter"), move || writer.clone());
+        tracing::subscriber::with_default(subscriber, events);
+        let bytes = kept.0.lock().unwrap().clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    const HOSTILE: &str = "a\nlevel=error\r\x1b[31m \u{7f}\u{9b}31m\u{2028}\u{202e}\"=end";
+
+    #[test]
+    fn a_hostile_field_stays_in_its_line_and_cannot_steer_a_terminal() {
+        for format in [LogFormat::Logfmt, LogFormat::Json] {
+            // Each alone as well: some formatters quote only if another character asks for it.
+            for text in HOSTILE.split_inclusive(|_| true).chain([HOSTILE]) {
+                let lines = logged(format, "info", || {
+                    tracing::info!(alias = text, peer = %text, link = ?text, "{text}");
+                });
+                let line = lines.strip_suffix('\n').expect("ends its line");
+                let raw = ['\n', '\r', '\x1b', '\u{7f}', '\u{9b}', '\u{2028}', '\u{202e}'];
+                assert!(!line.contains(raw), "{format:?} {text:?}: {line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_escaped_json_line_is_still_json() {
+        let line = logged(LogFormat::Json, "info", || tracing::info!(alias = HOSTILE, "hello"));
+        let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(event["fields"]["alias"], HOSTILE);
+    }
+
+    #[test]
+    fn libraries_are_quiet_until_they_are_asked_for() {
+        let events = || {
+            tracing::debug!(target: "narthex::registry", "ours");
+            tracing::debug!(target: "libp2p_swarm", "theirs");
+            tracing::error!(target: "libp2p_swarm", "broken");
+        };
+        let quiet = logged(LogFormat::Logfmt, "debug", events);
+        assert!(quiet.contains("ours") && !quiet.contains("theirs") && quiet.contains("broken"), "{quiet}");
+        let asked = logged(LogFormat::Logfmt, "info,libp2p=debug", events);
+        assert!(!asked.contains("ours") && asked.contains("theirs"), "{asked}");
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for text in ["inof", "", "info,debgu", "narthex=loud"] {
+            assert_eq!(text.parse::<LogFilter>(), Err(LogFilterError), "{text}");
+        }
+        for text in ["info", "off", "warn,narthex::registry=debug"] {
+            assert_eq!(text.parse::<LogFilter>().expect("a filter").to_string(), text);
+        }
+    }
+}

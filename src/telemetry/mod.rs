@@ -1,0 +1,22 @@
+//! What a process tells about itself.
+
+mod chain;
+mod classic;
+mod client_metrics;
+mod format;
+#[cfg(feature = "cli")]
+pub mod log;
+mod metric;
+#[cfg(feature = "scraper")]
+mod outcome;
+#[cfg(feature = "scraper")]
+mod scraper_metrics;
+mod word;
+
+pub(crate) use chain::Chain;
+pub(crate) use client_metrics::ClientMetrics;
+pub use format::ExpositionFormat;
+#[cfg(feature = "scraper")]
+pub use outcome::{FileSdOutcome, HandshakeRefusal, RegistrationOutcome, ScrapeOutcome, SdOutcome};
+#[cfg(feature = "scraper")]
+pub use scraper_metrics::{ScrapeRecord, ScraperMetrics, Standing};

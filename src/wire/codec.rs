@@ -1,0 +1,249 @@
+//! Messages as bytes: one version byte, then bincode.
+//!
+//! The length is checked before anything is decoded, and what a message declares about its own lengths is held against
+//! a budget before memory is taken for it. No type of bincode leaves this file.
+
+use std::error::Error;
+
+use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Most bytes of an encoded message, its version byte included.
+pub const MAX_MESSAGE_LEN: usize = 256 * 1024;
+
+/// The first byte of every message.
+pub const VERSION: u8 = 1;
+
+/// Encodes a message.
+///
+/// # Errors
+/// [`CodecError::TooLong`] for more than [`MAX_MESSAGE_LEN`] bytes; [`CodecError::Unfit`] for a type that has no
+/// bincode form.
+pub fn encode<T: Serialize + ?Sized>(message: &T) -> Result<Vec<u8>, CodecError> {
+    let bytes = bincode::serde::encode_to_vec((VERSION, message), CONFIG).map_err(|e| CodecError::Unfit(e.into()))?;
+    check_len(&bytes)?;
+    Ok(bytes)
+}
+
+/// Decodes a message that fills `bytes` exactly.
+///
+/// # Errors
+/// [`CodecError`] for any other bytes than [`encode`] makes of a `T`.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    check_len(bytes)?;
+    let body = match bytes.split_first() {
+        Some((&VERSION, body)) => body,
+        Some((&got, _)) => return Err(CodecError::Version { got }),
+        None => return Err(CodecError::Empty),
+    };
+    let (message, used) =
+        bincode::serde::decode_from_slice(body, CONFIG).map_err(|e| CodecError::Malformed(e.into()))?;
+    match body.len() - used {
+        0 => Ok(message),
+        extra => Err(CodecError::TrailingBytes { extra }),
+    }
+}
+
+/// Why a message could not be encoded or decoded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// More than [`MAX_MESSAGE_LEN`].
+    #[error("message of {len} bytes: limit is {MAX_MESSAGE_LEN}")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// Not one byte.
+    #[error("message is empty")]
+    Empty,
+    /// From another version of narthex.
+    #[error("message of version {got}: this side speaks version {VERSION}")]
+    Version {
+        /// The version that came.
+        got: u8,
+    },
+    /// The right version, the wrong content: cut short, a variant that does not exist, a length that lies.
+    #[error("message is malformed")]
+    Malformed(#[source] Box<dyn Error + Send + Sync>),
+    /// A whole message, and then something else.
+    #[error("message is followed by {extra} more bytes")]
+    TrailingBytes {
+        /// How many.
+        extra: usize,
+    },
+    /// Our own message has no encoding.
+    #[error("message cannot be encoded")]
+    Unfit(#[source] Box<dyn Error + Send + Sync>),
+}
+
+fn check_len(bytes: &[u8]) -> Result<(), CodecError> {
+    if bytes.len() > MAX_MESSAGE_LEN {
+        return Err(CodecError::TooLong { len: bytes.len() });
+    }
+    Ok(())
+}
+
+const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BUDGET>> =
+    config::standard().with_limit::<DECODE_BUDGET>();
+
+/// bincode charges an integer at its full width (8 bytes for a length) even where it takes one byte on the wire, so a
+/// budget of [`MAX_MESSAGE_LEN`] would refuse honest messages of many short strings. Nothing within the length limit
+/// can cost more than this.
+const DECODE_BUDGET: usize = 8 * MAX_MESSAGE_LEN;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::{AliasOutcome, AliasRefusal, Claim, Register, RegisterReply, RegisterRequest, Registered};
+
+    fn hex(bytes: &[u8]) -> String {
+        data_encoding::HEXLOWER.encode(bytes)
+    }
+
+    fn claim() -> Claim {
+        Claim { alias: "web-1".into(), service: "web".into(), labels: vec![("region".into(), "eu".into())] }
+    }
+
+    #[test]
+    fn request_bytes_are_unchanged_since_v1() {
+        let register = Register { hostname: "host".into(), claims: vec![claim()] };
+        for (request, bytes) in [
+            (RegisterRequest::Register(register), "01 00 04686f7374 01 057765622d31 03776562 01 06726567696f6e 026575"),
+            (RegisterRequest::Release, "0101"),
+        ] {
+            let encoded = encode(&request).expect("encodes");
+            assert_eq!(hex(&encoded), bytes.replace(' ', ""));
+            assert_eq!(decode::<RegisterRequest>(&encoded).expect("decodes"), request);
+        }
+    }
+
+    #[test]
+    fn reply_bytes_are_unchanged_since_v1() {
+        let outcomes = vec![
+            AliasOutcome::Granted { updated: true },
+            AliasOutcome::Granted { updated: false },
+            AliasOutcome::Refused(AliasRefusal::Taken),
+            AliasOutcome::Refused(AliasRefusal::Invalid),
+            AliasOutcome::Refused(AliasRefusal::Duplicate),
+            AliasOutcome::Refused(AliasRefusal::Full),
+        ];
+        for (reply, bytes) in [
+            (
+                RegisterReply::Registered(Registered { lease_ms: 600_000, outcomes }),
+                "0100 fcc0270900 06 0001 0000 0100 0101 0102 0103",
+            ),
+            (RegisterReply::Released, "0101"),
+            (RegisterReply::SlowDown { retry_after_ms: 250 }, "0102fa"),
+            (RegisterReply::Unavailable, "0103"),
+            (RegisterReply::Malformed, "0104"),
+        ] {
+            let encoded = encode(&reply).expect("encodes");
+            assert_eq!(hex(&encoded), bytes.replace(' ', ""));
+            assert_eq!(decode::<RegisterReply>(&encoded).expect("decodes"), reply);
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_told_from_garbage() {
+        assert!(matches!(decode::<RegisterRequest>(&[2, 1]), Err(CodecError::Version { got: 2 })));
+        assert!(matches!(decode::<RegisterRequest>(&[]), Err(CodecError::Empty)));
+        assert!(matches!(decode::<RegisterRequest>(&[1]), Err(CodecError::Malformed(_))));
+        assert!(matches!(decode::<RegisterRequest>(&[1, 9]), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn bytes_after_a_message_are_refused() {
+        assert!(matches!(decode::<RegisterRequest>(&[1, 1, 0]), Err(CodecError::TrailingBytes { extra: 1 })));
+    }
+
+    #[test]
+    fn every_cut_of_a_message_is_refused() {
+        let request = RegisterRequest::Register(Register { hostname: "host".into(), claims: vec![claim(); 3] });
+        let whole = encode(&request).expect("encodes");
+        for len in 0..whole.len() {
+            assert!(decode::<RegisterRequest>(&whole[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_message_at_the_limit_passes_and_one_byte_more_is_refused_by_both_sides() {
+        // Version, variant, a length in five bytes, the host name, no claims.
+        let fits = MAX_MESSAGE_LEN - 8;
+        let request = |len| RegisterRequest::Register(Register { hostname: "x".repeat(len), claims: vec![] });
+        let encoded = encode(&request(fits)).expect("fits");
+        assert_eq!(encoded.len(), MAX_MESSAGE_LEN);
+        assert_eq!(decode::<RegisterRequest>(&encoded).expect("fits"), request(fits));
+
+        assert!(matches!(encode(&request(fits + 1)), Err(CodecError::TooLong { .. })));
+        let too_long = vec![VERSION; MAX_MESSAGE_LEN + 1];
+        assert!(matches!(decode::<RegisterRequest>(&too_long), Err(CodecError::TooLong { .. })));
+    }
+
+    #[test]
+    fn the_densest_message_within_the_limit_is_decoded_into_bounded_memory() {
+        // Claims of three empty fields: each length takes one byte and is charged eight.
+        let empty = Claim { alias: String::new(), service: String::new(), labels: vec![] };
+        let claims = vec![empty; (MAX_MESSAGE_LEN - 8) / 3];
+        let request = RegisterRequest::Register(Register { hostname: String::new(), claims });
+        let encoded = encode(&request).expect("fits");
+        assert!(encoded.len() > MAX_MESSAGE_LEN - 8);
+        let decoded = decode::<RegisterRequest>(&encoded).expect("within the budget");
+        assert!(decoded == request);
+
+        // The most memory that a message can make us take for a byte of it, a growing list's spare half included.
+        let RegisterRequest::Register(register) = decoded else { panic!("it was a registration") };
+        assert!(register.claims.capacity() * size_of::<Claim>() <= 48 * MAX_MESSAGE_LEN);
+    }
+
+    #[test]
+    fn a_length_that_lies_is_refused_before_memory_is_taken_for_it() {
+        // A host name, then a list of claims, of u64::MAX. The first would panic with "capacity overflow" and the
+        // second exhaust memory if the length were believed.
+        for lie in ["0100 fdffffffffffffffff", "0100 00 fdffffffffffffffff"] {
+            let bytes = data_encoding::HEXLOWER.decode(lie.replace(' ', "").as_bytes()).expect("hex");
+            assert!(matches!(decode::<RegisterRequest>(&bytes), Err(CodecError::Malformed(_))), "{lie}");
+        }
+        // The same for a length just past the budget, which could be allocated.
+        let mut bytes = vec![VERSION, 0, 252];
+        bytes.extend(u32::try_from(DECODE_BUDGET).expect("fits").to_le_bytes());
+        let Err(CodecError::Malformed(cause)) = decode::<RegisterRequest>(&bytes) else { panic!("refused") };
+        assert_eq!(cause.to_string(), "LimitExceeded");
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        "\\PC{0,40}"
+    }
+
+    prop_compose! {
+        fn any_claim()(
+            alias in text(), service in text(), labels in prop::collection::vec((text(), text()), 0..5)
+        ) -> Claim {
+            Claim { alias, service, labels }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn requests_come_back_as_they_went(hostname in text(), claims in prop::collection::vec(any_claim(), 0..8)) {
+            let request = RegisterRequest::Register(Register { hostname, claims });
+            prop_assert_eq!(decode::<RegisterRequest>(&encode(&request).expect("encodes")).expect("decodes"), request);
+        }
+
+        #[test]
+        fn replies_come_back_as_they_went(lease_ms: u64, updated in prop::collection::vec(any::<bool>(), 0..300)) {
+            let outcomes = updated.into_iter().map(|updated| AliasOutcome::Granted { updated }).collect();
+            let reply = RegisterReply::Registered(Registered { lease_ms, outcomes });
+            prop_assert_eq!(decode::<RegisterReply>(&encode(&reply).expect("encodes")).expect("decodes"), reply);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 1..400)) {
+            bytes[0] = VERSION;
+            let _ = decode::<RegisterRequest>(&bytes);
+            let _ = decode::<RegisterReply>(&bytes);
+        }
+    }
+}

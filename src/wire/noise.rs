@@ -1,0 +1,202 @@
+//! The register handshake: `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` (Noise rev. 34, sections 7.5 and 9).
+//!
+//! The client is the initiator: it knows the scraper's static key beforehand, so its own key and the id of the secret
+//! that it is about to prove travel encrypted in the first message. The secret itself is mixed in at the end of the
+//! second one, which lets the responder read the first before it chooses among its secrets. Static keys are the X25519
+//! forms of the peers' Ed25519 keys; the prologue binds protocol and both Ed25519 keys, which X25519 alone would tell
+//! apart only up to a sign.
+//!
+//! The initiator knows that the responder holds the secret when [`Initiator::finish`] succeeds. The responder knows the
+//! same of the initiator only when [`Session::open`] has opened a first frame, so nothing may be granted before that:
+//! it is also what makes a replayed first message worthless.
+
+use snow::{Builder, HandshakeState, params::NoiseParams};
+use zeroize::Zeroizing;
+
+use super::{HandshakeRefusal, Session};
+use crate::identity::{KeyPair, PublicKey, SecretId, SharedSecret};
+
+/// Bytes of the first message: ephemeral key, encrypted static key, encrypted secret id.
+pub const FIRST_MESSAGE_LEN: usize = 32 + (32 + TAG_LEN) + (SECRET_ID_LEN + TAG_LEN);
+
+/// Bytes of the second message: ephemeral key and an empty encrypted payload.
+pub const RESPONSE_LEN: usize = 32 + TAG_LEN;
+
+/// The client's half of a handshake under way.
+#[derive(Debug)]
+pub struct Initiator {
+    state: HandshakeState,
+    remote: PublicKey,
+}
+
+impl Initiator {
+    /// Begins a handshake with `remote`, to be proved with `secret`. The bytes are the first message.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Noise`] if it cannot be computed, as without randomness.
+    pub fn start(
+        local: &KeyPair,
+        remote: &PublicKey,
+        secret: &SharedSecret,
+        protocol: &str,
+    ) -> Result<(Self, Vec<u8>), HandshakeError> {
+        let private = x25519_private(local);
+        let prologue = prologue(protocol, &local.public(), remote);
+        Self::start_from(builder(&private, &prologue)?, remote, secret)
+    }
+
+    fn start_from(
+        builder: Builder<'_>,
+        remote: &PublicKey,
+        secret: &SharedSecret,
+    ) -> Result<(Self, Vec<u8>), HandshakeError> {
+        let mut state = builder
+            .remote_public_key(remote.x25519().as_bytes())
+            .and_then(|builder| builder.psk(PSK_LOCATION, secret.expose()))
+            .and_then(Builder::build_initiator)
+            .map_err(noise)?;
+        let mut first = vec![0; FIRST_MESSAGE_LEN];
+        let len = state.write_message(&secret.id().0, &mut first).map_err(noise)?;
+        first.truncate(len);
+        Ok((Self { state, remote: *remote }, first))
+    }
+
+    /// Reads the responder's message, which proves that it has the key and the secret.
+    ///
+    /// # Errors
+    /// [`HandshakeError::NotProved`] if it proves nothing of the kind.
+    pub fn finish(mut self, response: &[u8]) -> Result<Session, HandshakeError> {
+        let no_payload = &mut [];
+        self.state
+            .read_message(response, no_payload)
+            .map_err(|source| HandshakeError::NotProved { peer: self.remote, source: NoiseError(source) })?;
+        Session::new(self.state).map_err(noise)
+    }
+}
+
+/// The scraper's half of a handshake under way: the first message has been read, nothing is proved yet.
+#[derive(Debug)]
+pub struct Responder {
+    state: HandshakeState,
+    secret_id: SecretId,
+}
+
+impl Responder {
+    /// Reads the first message of `remote`, the peer that the link authenticated.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Unreadable`] if it is no first message for this key and protocol,
+    /// [`HandshakeError::IdentityMismatch`] if it was made with another key than that of `remote`.
+    pub fn read(local: &KeyPair, remote: &PublicKey, protocol: &str, first: &[u8]) -> Result<Self, HandshakeError> {
+        let private = x25519_private(local);
+        let prologue = prologue(protocol, remote, &local.public());
+        Self::read_from(builder(&private, &prologue)?, remote, first)
+    }
+
+    fn read_from(builder: Builder<'_>, remote: &PublicKey, first: &[u8]) -> Result<Self, HandshakeError> {
+        let unreadable = |source| HandshakeError::Unreadable { peer: *remote, source: NoiseError(source) };
+        if first.len() != FIRST_MESSAGE_LEN {
+            return Err(unreadable(snow::Error::Input));
+        }
+        let mut state = builder.build_responder().map_err(noise)?;
+        let mut id = [0; SECRET_ID_LEN];
+        state.read_message(first, &mut id).map_err(unreadable)?;
+        if state.get_remote_static() != Some(remote.x25519().as_bytes()) {
+            return Err(HandshakeError::IdentityMismatch { peer: *remote });
+        }
+        Ok(Self { state, secret_id: SecretId(id) })
+    }
+
+    /// Which secret the initiator is about to prove.
+    pub fn secret_id(&self) -> SecretId {
+        self.secret_id
+    }
+
+    /// Proves `secret` in turn. The bytes are the second message.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Noise`] if it cannot be computed, as without randomness.
+    pub fn respond(mut self, secret: &SharedSecret) -> Result<(Session, Vec<u8>), HandshakeError> {
+        self.state.set_psk(PSK_LOCATION.into(), secret.expose()).map_err(noise)?;
+        let mut response = vec![0; RESPONSE_LEN];
+        let len = self.state.write_message(&[], &mut response).map_err(noise)?;
+        response.truncate(len);
+        Ok((Session::new(self.state).map_err(noise)?, response))
+    }
+}
+
+/// Why a handshake gave no session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The initiator's message is garbage, or was meant for another key or protocol.
+    #[error("handshake of peer {peer} is malformed or not for this key and protocol")]
+    Unreadable {
+        /// Whom the link authenticated.
+        peer: PublicKey,
+        /// What Noise said.
+        source: NoiseError,
+    },
+    /// The initiator used another key than the one that the link authenticated.
+    #[error("peer {peer} made the handshake with another key than the link")]
+    IdentityMismatch {
+        /// Whom the link authenticated.
+        peer: PublicKey,
+    },
+    /// The responder lacks the private key or the shared secret.
+    #[error("peer {peer} did not prove its key and the shared secret")]
+    NotProved {
+        /// Whom we wanted.
+        peer: PublicKey,
+        /// What Noise said.
+        source: NoiseError,
+    },
+    /// The responder sent something that is no [`HandshakeAnswer`](super::HandshakeAnswer).
+    #[error("answer to the handshake is malformed")]
+    Answer,
+    /// Our own side failed, as without randomness.
+    #[error("handshake could not be computed")]
+    Noise(#[source] NoiseError),
+}
+
+impl HandshakeError {
+    /// What the initiator is told about it.
+    pub fn refusal(&self) -> HandshakeRefusal {
+        match self {
+            Self::IdentityMismatch { .. } => HandshakeRefusal::IdentityMismatch,
+            Self::Unreadable { .. } | Self::NotProved { .. } | Self::Answer => HandshakeRefusal::Malformed,
+            Self::Noise(_) => HandshakeRefusal::Unavailable,
+        }
+    }
+}
+
+/// What the Noise implementation said.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct NoiseError(#[from] pub(super) snow::Error);
+
+const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+const PSK_LOCATION: u8 = 2;
+const SECRET_ID_LEN: usize = 8;
+const TAG_LEN: usize = 16;
+
+/// The protocol's name may have any length: the two keys after it have not, so no two triples give the same bytes.
+fn prologue(protocol: &str, initiator: &PublicKey, responder: &PublicKey) -> Vec<u8> {
+    [protocol.as_bytes(), initiator.as_bytes(), responder.as_bytes()].concat()
+}
+
+fn x25519_private(key: &KeyPair) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(key.x25519_private().to_bytes())
+}
+
+fn builder<'a>(private: &'a [u8; 32], prologue: &'a [u8]) -> Result<Builder<'a>, HandshakeError> {
+    let params: NoiseParams = PATTERN.parse().map_err(noise)?;
+    Builder::new(params).local_private_key(private).and_then(|builder| builder.prologue(prologue)).map_err(noise)
+}
+
+fn noise(source: snow::Error) -> HandshakeError {
+    HandshakeError::Noise(NoiseError(source))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,358 @@
+//! The `narthex` command, run as a user runs it: exit codes, one-line errors, precedence, and that no secret is shown.
+
+use std::{
+    fs::{self, Permissions},
+    io::{Read, Write},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use narthex::identity::{self, KeyPair, PublicKey, SharedSecret};
+use tempfile::TempDir;
+
+/// A place of its own for every test, with no variable of the machine's.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("temporary directory"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file for `--config`.
+    fn config(&self, text: &str) -> PathBuf {
+        let path = self.path("narthex.toml");
+        fs::write(&path, text).expect("writes");
+        path
+    }
+
+    fn key(&self) -> PathBuf {
+        let path = self.path("a.key");
+        identity::create_key(&path, &KeyPair::from_seed(&[9; 32])).expect("writes");
+        path
+    }
+
+    fn narthex(&self, args: &[&str]) -> Run {
+        self.narthex_with(&[], args)
+    }
+
+    fn narthex_with(&self, env: &[(&str, &str)], args: &[&str]) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+        command.current_dir(self.0.path()).env_clear().env("HOME", self.0.path()).stdin(Stdio::null());
+        Run::from(command.envs(env.iter().copied()).args(args).output().expect("runs"))
+    }
+}
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Run {
+    /// Asserts that it failed with this code and one line on stderr which has all of `parts`.
+    #[track_caller]
+    fn fails(&self, code: i32, parts: &[&str]) {
+        let Self { stdout, stderr, .. } = self;
+        assert_eq!(self.code, Some(code), "{stderr}");
+        assert_eq!(stdout, "");
+        let line = stderr.strip_suffix('\n').expect("a line");
+        assert!(line.starts_with("error: ") && !line.contains('\n'), "not one line: {stderr}");
+        for part in parts {
+            assert!(line.contains(part), "no {part:?} in: {line}");
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+fn peer() -> String {
+    format!("{}@127.0.0.1:1", KeyPair::from_seed(&[5; 32]).public())
+}
+
+#[test]
+fn wrong_usage_is_one_line_that_points_to_the_help() {
+    let place = Place::new();
+    place.narthex(&[]).fails(2, &["subcommand", "see 'narthex --help'"]);
+    place.narthex(&["scrapr"]).fails(2, &["scrapr", "'scraper'"]);
+    place.narthex(&["agent"]).fails(2, &["--scraper <PEER>, --secret-file <FILE>", "see 'narthex agent --help'"]);
+    place.narthex(&["keygen", "--outt", "x"]).fails(2, &["'--outt'", "'--out'", "see 'narthex keygen --help'"]);
+    place.narthex(&["alias"]).fails(2, &["see 'narthex alias --help'"]);
+    place.narthex(&["alias", "release"]).fails(2, &["<ALIAS>", "see 'narthex alias release --help'"]);
+    place.narthex(&["targets", "--log-level", "inof"]).fails(2, &["'inof'", "expected off, error, warn"]);
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let place = Place::new();
+    let help = place.narthex(&["agent", "--help"]);
+    assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
+    for part in ["Examples:", "NARTHEX_SCRAPER", "ALIAS=URL"] {
+        assert!(help.stdout.contains(part), "no {part:?} in: {}", help.stdout);
+    }
+    let version = place.narthex(&["--version"]);
+    assert_eq!((version.code, version.stdout.as_str()), (Some(0), "narthex 0.1.0\n"));
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_refused_with_the_reason() {
+    let place = Place::new();
+    let peer = peer();
+    let agent = |more: &[&str]| {
+        place.narthex(&[&["agent", "--secret-file", "s", "--scraper", &peer, "--target", "a=http://h"], more].concat())
+    };
+    agent(&["--target", "b/c=http://h"]).fails(2, &["--target", "is not 1 to 128 of A-Z a-z 0-9"]);
+    agent(&["--target", "b=ftp://h"]).fails(2, &["only http://, https:// and unix: URLs"]);
+    agent(&["--target", "b=h:9100"]).fails(2, &["expected a URL"]);
+    agent(&["--target", "a=http://other"]).fails(2, &["alias a is given to two targets"]);
+    agent(&["--label", "job=x"]).fails(2, &["label job is reserved"]);
+    agent(&["--label", "region"]).fails(2, &["expected NAME=VALUE"]);
+    agent(&["--label", "region=eu", "--label", "region=us"]).fails(2, &["label region is given twice"]);
+    agent(&["--scraper", "nonsense"]).fails(2, &["'nonsense'", "expected <public key>", "got 8 characters"]);
+    agent(&["--scraper", &peer]).fails(2, &["is given twice"]);
+    agent(&["--hostname", "a\nb"]).fails(2, &["control characters"]);
+    let other = KeyPair::from_seed(&[6; 32]).public().to_string();
+    agent(&["--scraper", &other]).fails(2, &["cannot be found by its key alone", "--bootstrap"]);
+    agent(&["--bootstrap", &other]).fails(2, &["<host>:<port>"]);
+    let scraper = |more: &[&str]| place.narthex(&[&["scraper", "--key", "k", "--secret-file", "s"], more].concat());
+    scraper(&["--http", "127.0.0.1"]).fails(2, &["--http", "<host>:<port>"]);
+    scraper(&["--lease", "0s"]).fails(2, &["--lease", "longer than 0"]);
+    scraper(&["--lease", "10"]).fails(2, &["90s, 5m or 3h"]);
+    scraper(&["--alias-policy", "firm"]).fails(2, &["live, pinned, overwrite"]);
+    scraper(&["--secret-file", "s"]).fails(2, &["given twice"]);
+}
+
+#[test]
+fn key_and_secret_files_that_cannot_be_used_are_failures_that_say_what_to_do() {
+    let place = Place::new();
+    let key = place.key();
+    place.narthex(&["key", "none.key"]).fails(1, &["no file none.key", "narthex keygen --out none.key"]);
+    place
+        .narthex(&["scraper", "--key", text(&key), "--secret-file", "none.secret"])
+        .fails(1, &["no file none.secret", "narthex secret --out none.secret"]);
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("chmod");
+    place.narthex(&["key", text(&key)]).fails(1, &["mode 0644", &format!("chmod 600 {}", text(&key))]);
+    let junk = place.path("junk.key");
+    fs::write(&junk, "hunter2\n").expect("writes");
+    fs::set_permissions(&junk, Permissions::from_mode(0o600)).expect("chmod");
+    let run = place.narthex(&["key", text(&junk)]);
+    run.fails(1, &["junk.key does not hold a key", "got 7 characters"]);
+    assert!(!run.stderr.contains("hunter2"));
+}
+
+#[test]
+fn keygen_prints_the_public_key_that_key_prints() {
+    let place = Place::new();
+    let made = place.narthex(&["keygen"]);
+    assert_eq!((made.code, made.stderr.as_str()), (Some(0), ""));
+    let public: PublicKey = made.stdout.trim_end().parse().expect("a public key and nothing else");
+    let file = place.path("keys/scraper.key");
+    assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(place.narthex(&["key", "keys/scraper.key"]).stdout, made.stdout);
+    assert_eq!(place.narthex(&["key", "--hex", text(&file)]).stdout.trim_end(), public.to_hex());
+    place.narthex(&["keygen"]).fails(1, &["exists already", "--out"]);
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let place = Place::new();
+    let made = place.narthex(&["secret", "--out", "fleet.secret", "--log-level", "trace"]);
+    assert_eq!((made.code, made.stdout.as_str()), (Some(0), ""));
+    assert!(made.stderr.contains("fleet.secret"));
+    let secret = fs::read_to_string(place.path("fleet.secret")).expect("there");
+    let secret = secret.lines().last().expect("a line after the comment");
+    secret.parse::<SharedSecret>().expect("a secret");
+    let key = place.key();
+    let seed = fs::read_to_string(&key).expect("there");
+    let seed = seed.lines().last().expect("a line after the comment");
+    let peer = peer();
+    let hex = "0123456789abcdef".repeat(4);
+    // Given in its proper place, and where it should not be.
+    let runs = [
+        made,
+        place.narthex(&["keygen", "--out", "b.key", "--log-level", "trace"]),
+        place.narthex(&["key", text(&key), "--log-level", "trace"]),
+        place.narthex(&["key", secret]),
+        place.narthex(&["key", &hex]),
+        place.narthex(&["key", &secret[1..]]),
+        place.narthex_with(&[("NARTHEX_SECRET_FILE", secret), ("NARTHEX_KEY", secret)], &["agent", "--help"]),
+        place.narthex_with(&[("NARTHEX_SECRET_FILE", secret)], &["scraper", "--help"]),
+        place.narthex(&["secret", secret]),
+        place.narthex(&["scraper", "--key", seed, "--secret-file", "fleet.secret"]),
+        place.narthex(&["scraper", "--key", text(&key), "--secret-file", secret]),
+        place.narthex_with(&[("NARTHEX_SECRET_FILE", secret)], &["scraper", "--key", text(&key)]),
+        place.narthex(&["agent", "--scraper", &peer, "--target", "a=http://h", "--secret-file", secret]),
+        place.narthex(&["agent", "--scraper", &format!("{secret}x"), "--bootstrap", secret]),
+        place.narthex(&["agent", "--secret", secret]),
+        place.narthex(&["agent", &format!("--secret={secret}")]),
+        place.narthex(&["agent", "--config", text(&place.config(&format!("secret = {secret:?}")))]),
+        place.narthex(&["agent", "--config", text(&place.config(&format!("scraper = {secret}")))]),
+    ];
+    for run in runs {
+        for hidden in [secret, seed, &hex] {
+            let said = [run.stdout.as_str(), run.stderr.as_str()].concat();
+            assert!(!said.contains(&hidden[..16]), "shown by: {said}");
+        }
+    }
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file() {
+    let place = Place::new();
+    let key = place.key();
+    let config = place.config(&format!("key = {key:?}\nsecret_file = [\"from-file\", \"second\"]\nlease = \"5m\"\n"));
+    let file = ["scraper", "--config", text(&config)];
+    let environment = [("NARTHEX_SECRET_FILE", "from-environment,second"), ("NARTHEX_LEASE", "7m")];
+    place.narthex(&file).fails(1, &["no file from-file;"]);
+    place.narthex_with(&environment, &file).fails(1, &["no file from-environment;"]);
+    place
+        .narthex_with(&environment, &[&file[..], &["--secret-file", "from,flag"]].concat())
+        .fails(1, &["no file from,flag;"]);
+    place.narthex_with(&[("NARTHEX_CONFIG", text(&config))], &["scraper"]).fails(1, &["no file from-file;"]);
+    place.narthex_with(&[("NARTHEX_SECRET_FILE", ""), ("NARTHEX_LEASE", "")], &file).fails(1, &["no file from-file;"]);
+}
+
+#[test]
+fn an_error_names_where_the_value_came_from() {
+    let place = Place::new();
+    let config = place.config("lease = \"soon\"\nkey = \"k\"\nsecret-file = \"s\"\n");
+    let file = ["scraper", "--config", text(&config)];
+    place.narthex(&file).fails(2, &["'soon'", "--lease", &format!("(from {})", text(&config))]);
+    place.narthex_with(&[("NARTHEX_LEASE", "later")], &file).fails(2, &["'later'", "(from NARTHEX_LEASE)"]);
+    let flag = place.narthex_with(&[("NARTHEX_LEASE", "later")], &[&file[..], &["--lease=never"]].concat());
+    flag.fails(2, &["'never'"]);
+    assert!(!flag.stderr.contains("(from"), "{}", flag.stderr);
+}
+
+#[test]
+fn the_file_holds_flags_and_nothing_else() {
+    let place = Place::new();
+    let refused = |text_of_file: &str, parts: &[&str]| {
+        let config = place.config(text_of_file);
+        place.narthex(&["scraper", "--config", text(&config)]).fails(2, &[parts, &["narthex.toml"]].concat());
+    };
+    refused("secret-fiel = \"s\"", &["unknown key \"secret-fiel\", did you mean \"secret-file\"?"]);
+    refused("qwertyuiop = 1", &["unknown key \"qwertyuiop\"", "flags of narthex scraper"]);
+    refused("target = [\"a=http://h\"]", &["unknown key \"target\""]);
+    refused("config = \"other.toml\"", &["unknown key \"config\""]);
+    refused("help = true", &["unknown key \"help\""]);
+    refused("lease = [\"1m\", \"2m\"]", &["\"lease\" takes one value"]);
+    refused("[lease]\nx = 1", &["\"lease\" is a table"]);
+    refused("data-dir = \"a\"\ndata_dir = \"b\"", &["given twice"]);
+    refused("key = \"k\"\nlease = 5m\n", &["line 2"]);
+    refused("log-level = \"inof\"", &["'inof'"]);
+    let empty = place.config("key = \"k\"\nsecret-file = []\n");
+    place.narthex(&["scraper", "--config", text(&empty)]).fails(2, &["not provided", "--secret-file <FILE>"]);
+    place.narthex(&["scraper", "--config", "none.toml"]).fails(2, &["cannot read none.toml"]);
+}
+
+#[test]
+fn a_scraper_that_cannot_be_reached_is_named() {
+    let place = Place::new();
+    let closed = TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("bound");
+    let url = format!("http://{closed}");
+    for command in [&["targets"][..], &["scrape", "a"], &["alias", "release", "a"]] {
+        place.narthex_with(&[("NARTHEX_URL", &url)], command).fails(1, &[&url, "is it running?", "--url"]);
+    }
+    place.narthex(&["targets", "--url", "https://h"]).fails(2, &["only http://"]);
+    place.narthex(&["scrape", "a/b"]).fails(2, &["is not 1 to 128"]);
+}
+
+/// Answers one request with `answer`, byte for byte, and gives the request's head.
+fn serve_once(answer: &'static str) -> (String, thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let url = format!("http://{}/prefix/", listener.local_addr().expect("bound"));
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("reads") == 1 {
+            head.push(byte[0]);
+        }
+        stream.write_all(answer.as_bytes()).expect("writes");
+        String::from_utf8(head).expect("text").to_lowercase()
+    });
+    (url, server)
+}
+
+#[test]
+fn scrape_prints_the_exposition_as_it_is() {
+    let place = Place::new();
+    let (url, server) = serve_once("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nup 1\nb 2\n");
+    let run = place.narthex(&["scrape", "web-1", "--url", &url, "--timeout", "3s"]);
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "up 1\nb 2\n", ""));
+    let head = server.join().expect("served");
+    assert!(head.starts_with("get /prefix/scrape/web-1/metrics http/1.1\r\n"), "{head}");
+    assert!(head.contains("x-prometheus-scrape-timeout-seconds: 3\r\n") && head.contains("host: 127.0.0.1"), "{head}");
+}
+
+#[test]
+fn a_refused_or_cut_scrape_is_a_failure_with_the_scrapers_reason() {
+    let place = Place::new();
+    let (url, _) = serve_once("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 26\r\n\r\npeer is not connected\nmore");
+    place.narthex(&["scrape", "a", "--url", &url]).fails(1, &["peer is not connected (502)"]);
+    let (url, _) = serve_once("HTTP/1.1 404 Not Found\r\ncontent-length: 13\r\n\r\n\u{1b}[31m no such");
+    place.narthex(&["scrape", "a", "--url", &url]).fails(1, &["\\u001b[31m no such (404)"]);
+    let (url, _) = serve_once("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nup 1\n");
+    let cut = place.narthex(&["scrape", "a", "--url", &url]);
+    assert_eq!((cut.code, cut.stdout.as_str()), (Some(1), "up 1\n"));
+    assert!(cut.stderr.contains("cut"), "{}", cut.stderr);
+}
+
+#[test]
+fn a_scraper_that_hangs_ends_by_the_timeout() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    place.narthex(&["targets", "--url", &url, "--timeout", "50ms"]).fails(1, &["did not answer within 50ms"]);
+}
+
+#[test]
+fn release_asks_for_the_alias_to_be_deleted() {
+    let place = Place::new();
+    let (url, server) = serve_once("HTTP/1.1 204 No Content\r\n\r\n");
+    let run = place.narthex(&["alias", "release", "web-1", "--url", &url]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "released web-1\n"));
+    assert!(server.join().expect("served").starts_with("delete /prefix/api/v1/aliases/web-1 http/1.1\r\n"));
+}
+
+#[test]
+fn targets_are_shown_as_a_table_or_as_the_json_they_came_in() {
+    const LIST: &str = concat!(
+        r#"[{"alias":"web-1","peer":"ybn","service":"","hostname":"h1","labels":{"region":"eu"},"path":"none","#,
+        r#""state":"lapsed","registered_at":"2026-01-01T00:00:00Z","renewed_at":"2026-01-01T00:00:00Z","#,
+        r#""expires_at":"2026-01-01T00:10:00Z","expires_in_seconds":0}]"#
+    );
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+    let place = Place::new();
+    let answer: &'static str = Box::leak([ANSWER, LIST].concat().into_boxed_str());
+    let (url, server) = serve_once(answer);
+    let run = place.narthex(&["targets", "--url", &url]);
+    let head = "ALIAS  STATE   PATH  SERVICE  HOSTNAME  PEER  LEFT\n";
+    assert_eq!(run.stdout, format!("{head}web-1  lapsed  none  -        h1        ybn   -\n"), "{}", run.stderr);
+    assert!(server.join().expect("served").starts_with("get /prefix/api/v1/aliases http/1.1\r\n"));
+    let (url, _) = serve_once(answer);
+    assert_eq!(place.narthex(&["targets", "--json", "--url", &url]).stdout, format!("{LIST}\n"));
+}
+
+#[test]
+fn something_else_than_a_scraper_is_told_apart() {
+    let place = Place::new();
+    let (url, _) = serve_once("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>");
+    place.narthex(&["targets", "--url", &url]).fails(1, &["is --url the address of a narthex scraper?"]);
+}

@@ -1,0 +1,88 @@
+//! Clients and a scraper in one process: what a registration leaves behind, and what one link bears.
+
+use std::{convert::Infallible, time::Duration};
+
+use narthex::{Client, KeyPair, PeerAddr, Scraper, ScraperConfig, SharedSecret, client::EventKind, identity::HostPort};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+fn local() -> HostPort {
+    HostPort { host: "127.0.0.1".to_owned(), port: 0 }
+}
+
+async fn scraper(dir: &tempfile::TempDir, secret: &SharedSecret) -> (Scraper, PeerAddr) {
+    let mut config = ScraperConfig::new(KeyPair::generate(), vec![secret.clone()], dir.path());
+    config.http = local();
+    config.listen = vec![local()];
+    let scraper = Scraper::start(config).await.expect("starts");
+    let at = scraper.listening()[0];
+    let peer = PeerAddr::at(scraper.public_key(), at.ip().to_string(), at.port());
+    (scraper, peer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_ends_at_any_moment_leaves_no_alias_behind() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let secret = SharedSecret::generate();
+    let (scraper, peer) = scraper(&dir, &secret).await;
+    let mut registered = scraper.registry().events();
+    let mut ending = tokio::task::JoinSet::new();
+    for n in 0..60 {
+        let builder = Client::builder(peer.clone(), secret.clone())
+            .alias(format!("brief-{n}"))
+            .metrics(|| Ok::<_, Infallible>("m 1\n".to_owned()));
+        ending.spawn(async move {
+            let client = builder.start().await.expect("starts");
+            tokio::time::sleep(Duration::from_millis(n)).await; // the moment that is tried
+            client.shutdown().await;
+        });
+    }
+    while let Some(ended) = ending.join_next().await {
+        ended.expect("no panic");
+    }
+    assert!(registered.try_recv().is_ok(), "none of them came as far as registering: the test shows nothing");
+    let left = scraper.registry().snapshot().expect("loaded").leases;
+    assert!(left.is_empty(), "left behind: {:?}", left.iter().map(|lease| lease.alias.as_str()).collect::<Vec<_>>());
+    scraper.shutdown().await.expect("ends");
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("reads");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_scrapes_of_one_peer_than_it_has_streams_all_succeed() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let secret = SharedSecret::generate();
+    let (scraper, peer) = scraper(&dir, &secret).await;
+    let client = Client::builder(peer, secret)
+        .alias("busy")
+        .metrics(|| {
+            std::thread::sleep(Duration::from_millis(10)); // long enough for the others to pile up
+            Ok::<_, Infallible>("m 1\n".to_owned())
+        })
+        .start()
+        .await
+        .expect("starts");
+    let mut events = client.events();
+    while !matches!(events.recv().await.expect("an event").kind, EventKind::Registered { .. }) {}
+    let mut scrapes = tokio::task::JoinSet::new();
+    for _ in 0..400 {
+        let address = scraper.http_addr();
+        scrapes.spawn(async move { get(address, "/scrape/busy/metrics").await });
+    }
+    while let Some(answer) = scrapes.join_next().await {
+        let answer = answer.expect("no panic");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("m 1\n"), "{answer}");
+    }
+    assert!(client.is_linked(&scraper.public_key()));
+    client.shutdown().await;
+    scraper.shutdown().await.expect("ends");
+}

@@ -1,0 +1,42 @@
+//! A client inside the test process, with targets as the test wants them.
+
+use narthex::{
+    Client,
+    client::{Builder, Event, EventKind},
+};
+use tokio::{runtime::Runtime, sync::broadcast};
+
+use super::fleet::{Fleet, Scraper};
+
+/// The client and the threads that it runs on.
+pub(crate) struct Linked {
+    pub(crate) client: Client,
+    pub(crate) runtime: Runtime,
+    events: broadcast::Receiver<Event>,
+}
+
+impl Linked {
+    /// Starts a client of this scraper. `set` gives it its targets.
+    #[track_caller]
+    pub(crate) fn start(fleet: &Fleet, scraper: &Scraper, set: impl FnOnce(Builder) -> Builder) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let builder = set(Client::builder(scraper.peer(), fleet.secret.clone()));
+        let client = runtime.block_on(builder.start()).expect("the client starts");
+        Self { events: client.events(), client, runtime }
+    }
+
+    /// The next event that `pick` wants.
+    #[track_caller]
+    pub(crate) fn wait_event<T>(&mut self, mut pick: impl FnMut(&EventKind) -> Option<T>) -> T {
+        let next = async {
+            loop {
+                let event = self.events.recv().await.expect("the client runs, and the test keeps up");
+                if let Some(picked) = pick(&event.kind) {
+                    return picked;
+                }
+            }
+        };
+        let within = async { tokio::time::timeout(super::SOON, next).await };
+        self.runtime.block_on(within).expect("the event comes")
+    }
+}

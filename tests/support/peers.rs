@@ -1,0 +1,193 @@
+//! The real peers: Prometheus, vmagent and node_exporter, as Debian packages them.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use super::{
+    PROMETHEUS_NOTICES, SOON, eventually, eventually_true, http,
+    ports::{free_port, loopback},
+    process::Process,
+};
+
+/// Finds a program of the Debian package that brings it. Without it there is nothing to test: in CI that is a failure,
+/// elsewhere the test says so, loudly, and is skipped.
+#[track_caller]
+pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&directories).map(|directory| directory.join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        let what = format!("{name} is not installed (Debian package {package}; tests/run installs it)");
+        assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{what}");
+        // Straight to the terminal: what goes through `eprintln!` is hidden when a test passes.
+        let _ = writeln!(std::io::stderr(), "\n*** SKIPPED, NOT PASSED: {what} ***\n");
+    }
+    found
+}
+
+/// What a scraping peer says about one of its targets.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetView {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) health: String,
+    pub(crate) last_error: String,
+}
+
+/// A Prometheus, or a vmagent, that knows nothing but `http_sd_configs: [{url}]`.
+pub(crate) struct Monitor {
+    address: SocketAddr,
+    pub(crate) process: Process,
+}
+
+impl Monitor {
+    /// Starts Prometheus on the http_sd list at `scraper`, with `more` flags.
+    #[track_caller]
+    pub(crate) fn prometheus(directory: &Path, scraper: SocketAddr, more: &[&str]) -> Option<Self> {
+        Self::prometheus_on(directory, &http_sd(scraper, true), more)
+    }
+
+    /// Starts Prometheus with these items of `scrape_configs`, and `more` flags.
+    #[track_caller]
+    pub(crate) fn prometheus_on(directory: &Path, scrape_configs: &str, more: &[&str]) -> Option<Self> {
+        let program = program("prometheus", "prometheus")?;
+        let address = loopback(free_port());
+        let mut command = Command::new(program);
+        command.arg(format!("--config.file={}", write_config(directory, scrape_configs)));
+        command.arg(format!("--storage.tsdb.path={}", directory.join("tsdb").display()));
+        command.arg(format!("--web.listen-address={address}")).args(more);
+        let process = Process::spawn("prometheus", directory, &mut command);
+        eventually_true("Prometheus is ready", SOON, || {
+            http::get(address, "/-/ready", &[]).is_ok_and(|answer| answer.status == 200)
+        });
+        Some(Self { address, process })
+    }
+
+    /// Starts vmagent on the http_sd list at `scraper`. What it scrapes is sent nowhere.
+    #[track_caller]
+    pub(crate) fn vmagent(directory: &Path, scraper: SocketAddr) -> Option<Self> {
+        Self::vmagent_on(directory, &http_sd(scraper, false))
+    }
+
+    /// Starts vmagent with these items of `scrape_configs`. What it scrapes is sent nowhere.
+    #[track_caller]
+    pub(crate) fn vmagent_on(directory: &Path, scrape_configs: &str) -> Option<Self> {
+        let program = program("vmagent", "victoria-metrics")?;
+        let address = loopback(free_port());
+        let mut command = Command::new(program);
+        command.arg(format!("-promscrape.config={}", write_config(directory, scrape_configs)));
+        command.arg("-promscrape.httpSDCheckInterval=1s").arg("-promscrape.fileSDCheckInterval=1s");
+        command.arg(format!("-httpListenAddr={address}"));
+        command.arg(format!("-remoteWrite.url=http://{}/write", loopback(free_port())));
+        command.arg(format!("-remoteWrite.tmpDataPath={}", directory.join("vmagent-data").display()));
+        let process = Process::spawn("vmagent", directory, &mut command);
+        eventually_true("vmagent answers", SOON, || {
+            http::get(address, "/health", &[]).is_ok_and(|answer| answer.status == 200)
+        });
+        Some(Self { address, process })
+    }
+
+    /// Its active targets by `instance`. vmagent's API has Prometheus's form.
+    pub(crate) fn targets(&self) -> BTreeMap<String, TargetView> {
+        let answer = self.api("/api/v1/targets?state=active");
+        let targets = answer["data"]["activeTargets"].as_array().expect("a list of targets");
+        targets.iter().map(TargetView::read).map(|view| (view.labels["instance"].clone(), view)).collect()
+    }
+
+    /// Waits until a target of that `instance` has that health (`up`, `down`).
+    #[track_caller]
+    pub(crate) fn wait_health(&self, instance: &str, health: &str) -> TargetView {
+        eventually(&format!("{instance} is {health}"), PROMETHEUS_NOTICES, || {
+            self.targets().remove(instance).filter(|target| target.health == health)
+        })
+    }
+
+    /// Waits until a target of that `instance` is down for this reason. vmagent's are down, without one, until they
+    /// were scraped for the first time.
+    #[track_caller]
+    pub(crate) fn wait_error(&self, instance: &str, error: &str) -> TargetView {
+        eventually(&format!("{instance} is down with {error}"), PROMETHEUS_NOTICES, || {
+            let down = |target: &TargetView| target.health == "down" && target.last_error.contains(error);
+            self.targets().remove(instance).filter(down)
+        })
+    }
+
+    /// Waits until there is no target of that `instance`.
+    #[track_caller]
+    pub(crate) fn wait_gone(&self, instance: &str) {
+        let gone = || !self.targets().contains_key(instance);
+        eventually_true(&format!("{instance} is no longer a target"), PROMETHEUS_NOTICES, gone);
+    }
+
+    /// An instant query: labels and value of every series. Prometheus only.
+    pub(crate) fn query(&self, expression: &str) -> Vec<(BTreeMap<String, String>, f64)> {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = self.api(&format!("/api/v1/query?query={encoded}"));
+        let series = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("no vector: {answer}"));
+        let value = |one: &Value| one["value"][1].as_str().and_then(|text| text.parse().ok()).expect("a sample");
+        series.iter().map(|one| (texts(&one["metric"]), value(one))).collect()
+    }
+
+    /// Waits until the query gives exactly this one value.
+    #[track_caller]
+    pub(crate) fn wait_value(&self, expression: &str, value: f64) -> BTreeMap<String, String> {
+        eventually(&format!("{expression} is {value}"), PROMETHEUS_NOTICES, || {
+            let mut series = self.query(expression);
+            match series.pop() {
+                Some((labels, found)) if series.is_empty() && found == value => Some(labels),
+                _ => None,
+            }
+        })
+    }
+
+    fn api(&self, path: &str) -> Value {
+        let answer = http::get(self.address, path, &[]).expect("the monitor answers");
+        serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{path}: {error}: {}", answer.text()))
+    }
+}
+
+impl TargetView {
+    fn read(target: &Value) -> Self {
+        Self {
+            labels: texts(&target["labels"]),
+            health: target["health"].as_str().unwrap_or_default().to_owned(),
+            last_error: target["lastError"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// Starts a node_exporter; gives its address.
+#[track_caller]
+pub(crate) fn node_exporter(directory: &Path) -> Option<(SocketAddr, Process)> {
+    let program = program("prometheus-node-exporter", "prometheus-node-exporter")?;
+    let address = loopback(free_port());
+    let mut command = Command::new(program);
+    command.arg(format!("--web.listen-address={address}"));
+    let process = Process::spawn("node_exporter", directory, &mut command);
+    eventually_true("node_exporter answers", SOON, || http::get(address, "/", &[]).is_ok());
+    Some((address, process))
+}
+
+/// All that a user has to write: where the list is. (vmagent takes the interval as a flag.)
+fn http_sd(scraper: SocketAddr, refresh_in_config: bool) -> String {
+    let refresh = if refresh_in_config { "\n        refresh_interval: 1s" } else { "" };
+    format!("  - job_name: narthex\n    http_sd_configs:\n      - url: http://{scraper}/sd{refresh}\n")
+}
+
+fn write_config(directory: &Path, scrape_configs: &str) -> String {
+    let config = format!("global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n{scrape_configs}");
+    let path = directory.join("monitor.yml");
+    fs::write(&path, config).expect("the configuration is written");
+    path.to_str().expect("temporary paths are plain").to_owned()
+}
+
+fn texts(object: &Value) -> BTreeMap<String, String> {
+    let pairs = object.as_object().into_iter().flatten();
+    pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}

@@ -1,0 +1,127 @@
+//! A child process: its log kept and shown when the test fails, its end certain.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{append_to, eventually};
+
+/// A running (or ended) child. Dropping it kills it; dropping it in a panic shows the end of its log.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    stdout: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with what it says in `<dir>/<name>.log` (stderr) and `<dir>/<name>.out` (stdout). A second
+    /// process of the same name goes on in the same files.
+    #[track_caller]
+    pub(crate) fn spawn(name: &str, dir: &Path, command: &mut Command) -> Self {
+        let (log, stdout) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.out")));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(append_to(&stdout))
+            .stderr(append_to(&log))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self { name: name.to_owned(), child, log, stdout }
+    }
+
+    /// Everything on stderr so far, of this and earlier processes of the same name.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Everything on stdout so far.
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap_or_default()).into_owned()
+    }
+
+    /// The first line of the log that holds all of `words`, in any case.
+    pub(crate) fn log_line(&self, words: &[&str]) -> Option<String> {
+        let holds = |line: &&str| words.iter().all(|word| line.to_lowercase().contains(&word.to_lowercase()));
+        self.log().lines().find(holds).map(str::to_owned)
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked for its end")
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
+        let what = format!("{} ends", self.name);
+        eventually(&what, within, || self.exited())
+    }
+
+    /// SIGKILL: no last words. Returns when it is gone.
+    pub(crate) fn kill(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        self.child.wait().expect("a killed child ends");
+    }
+
+    /// SIGTERM, without waiting.
+    pub(crate) fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGHUP: read your files again.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a child has a pid");
+        kill_process(pid, signal).expect("a running child takes signals");
+    }
+
+    /// SIGTERM, then waits for its end.
+    #[track_caller]
+    pub(crate) fn terminate(&mut self, within: Duration) -> ExitStatus {
+        self.ask_to_end();
+        self.wait(within)
+    }
+
+    /// Most resident memory since its start or [`forget_peak`](Self::forget_peak), in KiB.
+    #[track_caller]
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// Lets the peak begin at what is resident now (`clear_refs`, proc(5)).
+    #[track_caller]
+    pub(crate) fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("the peak can be reset");
+    }
+
+    fn status_kib(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the kernel tells");
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+    }
+}
+
+impl Drop for Process {
+    #[expect(clippy::print_stdout, reason = "the test runner shows it for the tests that fail")]
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            println!("--- the last words of {} ---\n{}\n---", self.name, end.join("\n"));
+        }
+    }
+}
+
+const SHOWN_LINES: usize = 60;
