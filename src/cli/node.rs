@@ -6,6 +6,7 @@ use super::{ConfigFile, data_dir::DataDir, files, keys, scraper::Connections, si
 use crate::{
     Node, NodeConfig,
     identity::{HostPort, PeerAddr, load_or_create_key},
+    network::RelayLimits,
 };
 
 /// Run a public node: the place where peers find each other by key
@@ -32,6 +33,9 @@ pub(super) struct Args {
     /// The address that others reach this node at, where it cannot know it itself (behind a port forward); repeatable
     #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "HOST:PORT", value_parser = value::external)]
     external: Vec<HostPort>,
+    /// Carry links between peers that cannot reach each other directly; sees only ciphertext
+    #[arg(long, env = "NARTHEX_RELAY")]
+    relay: bool,
     #[command(flatten)]
     connections: Connections,
 }
@@ -45,8 +49,14 @@ impl Args {
             None => load_or_create_key(&data_dir.path().join("node.key"))?,
         };
         let limits = self.connections.limits();
-        let config =
-            NodeConfig { key, listen: self.listen, bootstrap: self.bootstrap, external: self.external, limits };
+        let config = NodeConfig {
+            key,
+            listen: self.listen,
+            bootstrap: self.bootstrap,
+            external: self.external,
+            relay: self.relay.then(RelayLimits::default),
+            limits,
+        };
         Ok((config, data_dir))
     }
 }

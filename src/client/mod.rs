@@ -38,9 +38,7 @@ pub use source::{Tower, TowerError};
 
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
-    network::{
-        Acceptor, Firewall, Links, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, PULL_PROTOCOL,
-    },
+    network::{Acceptor, Firewall, Links, Network, NetworkConfig, NetworkError, NetworkRole, PULL_PROTOCOL},
 };
 
 use event::Events;
@@ -130,12 +128,9 @@ impl Client {
             inbox,
         };
         let config = NetworkConfig {
-            role: NetworkRole::Client,
-            listen: Vec::new(),
-            external: Vec::new(),
             bootstrap: setup.bootstrap,
             addresses_file: setup.data_dir.map(|dir| dir.join("addresses")),
-            limits: NetworkLimits::default(),
+            ..NetworkConfig::new(NetworkRole::Client)
         };
         let (network, task) = Network::start(&setup.key, config, vec![acceptor]).await?;
         let events = Events::new(setup.metrics);

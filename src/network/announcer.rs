@@ -1,7 +1,7 @@
 //! What keeps a peer findable: links to the bootstrap nodes, and its announcement in the DHT.
 
 use std::{
-    net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,7 +18,8 @@ use super::{
     LinkEvent, Network,
     dial::explain,
     driver::{AnnounceFailure, Command},
-    peer_id, redial_backoff,
+    peer_id::{self, Circuit},
+    redial_backoff,
 };
 use crate::{
     identity::{KeyPair, PeerAddr},
@@ -118,22 +119,30 @@ async fn put(network: &Network, key: &KeyPair, sequence: u64) -> Result<(), Anno
     Ok(())
 }
 
-/// The addresses given by the operator, or else those we listen on; loopback ones only if there are no others.
-async fn announced(network: &Network) -> Vec<Multiaddr> {
+/// The addresses given by the operator, or else those we listen on or were seen at; loopback ones only if there are no
+/// others. Behind them the relays that we can be reached through.
+pub(super) async fn announced(network: &Network) -> Vec<Multiaddr> {
     let mut given = Vec::new();
     for place in network.external.iter() {
         match super::dial::resolve(place).await {
-            Ok(found) => given.extend(found),
+            Ok(found) => given.extend(found.into_iter().flat_map(|at| [peer_id::tcp(at), peer_id::quic(at)])),
             Err(error) => tracing::warn!(%place, %error, "cannot resolve an external address"),
         }
     }
-    let mut places = if given.is_empty() { network.listening().await } else { given };
-    if places.iter().any(|at| !at.ip().is_loopback()) {
-        places.retain(|at| !at.ip().is_loopback());
+    network.listening().await;
+    let known = Arc::clone(&network.listening.borrow());
+    let circuits = known.iter().filter_map(Circuit::parse).map(|circuit| circuit.address());
+    let circuits: Vec<_> = circuits.take(MOST_CIRCUITS).collect();
+    let mut addresses = given;
+    if addresses.is_empty() {
+        addresses.extend(known.iter().filter(|address| peer_id::is_dialable(address)).cloned());
     }
-    let both = |at: &SocketAddr| [peer_id::tcp(*at), peer_id::quic(*at)];
-    let mut addresses: Vec<Multiaddr> = places.iter().flat_map(both).collect();
-    addresses.truncate(Announcement::MAX_ADDRESSES);
+    let is_loopback = |address: &Multiaddr| peer_id::ip(address).is_some_and(|ip| ip.is_loopback());
+    if addresses.iter().any(|address| !is_loopback(address)) {
+        addresses.retain(|address| !is_loopback(address));
+    }
+    addresses.truncate(Announcement::MAX_ADDRESSES - circuits.len());
+    addresses.extend(circuits);
     addresses
 }
 
@@ -143,6 +152,7 @@ fn unix_micros() -> u64 {
 }
 
 const REPEAT: Duration = Duration::from_secs(4 * 60);
+const MOST_CIRCUITS: usize = Announcement::MAX_ADDRESSES / 2;
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
 const SETTLE: Duration = Duration::from_millis(50);
 const MOST_REDIAL: Duration = Duration::from_secs(15);

@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 
+use super::relaying::RelayLimits;
 use crate::identity::{HostPort, PeerAddr};
 
 /// What a process is on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NetworkRole {
-    /// Dials scrapers, listens nowhere.
+    /// Dials scrapers. Listens only where a hole may have to be punched, and then for its scrapers alone.
     Client,
     /// Is found by its key and keeps many links.
     Scraper,
-    /// Public helper: answers the DHT.
+    /// Public helper: answers the DHT, and relays if it is told to.
     Node,
 }
 
@@ -27,7 +28,24 @@ pub(crate) struct NetworkConfig {
     pub(crate) bootstrap: Vec<PeerAddr>,
     /// Where the last good addresses of peers are kept.
     pub(crate) addresses_file: Option<PathBuf>,
+    /// Whether this node carries circuits of others, and how many.
+    pub(crate) relay: Option<RelayLimits>,
     pub(crate) limits: NetworkLimits,
+}
+
+impl NetworkConfig {
+    /// A peer in this role that listens nowhere and knows nobody.
+    pub(crate) fn new(role: NetworkRole) -> Self {
+        Self {
+            role,
+            listen: Vec::new(),
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            addresses_file: None,
+            relay: None,
+            limits: NetworkLimits::default(),
+        }
+    }
 }
 
 /// Bounds on what peers may cost.

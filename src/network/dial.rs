@@ -5,14 +5,20 @@
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use futures::future::{self, Either};
+use futures::{
+    StreamExt,
+    future::{self, Either},
+    stream::FuturesUnordered,
+};
 use libp2p::Multiaddr;
 use tokio::{sync::oneshot, task, time};
 
 use super::{
     Network,
+    config::NetworkRole,
     driver::{Command, DialFailure},
-    peer_id,
+    links::LinkTransport,
+    peer_id::{self, Circuit},
 };
 use crate::identity::{HostPort, PeerAddr, PublicKey};
 
@@ -62,11 +68,29 @@ impl Network {
         let address = found.map_err(|failures| explain(&peer.key, failures.into()))?;
         let (book, key) = (Arc::clone(&self.addresses), peer.key);
         // Not waited for: it is a hint for the next start.
-        drop(task::spawn_blocking(move || book.remember(key, address)));
+        if peer_id::is_dialable(&address) {
+            drop(task::spawn_blocking(move || book.remember(key, address)));
+        }
         Ok(())
     }
 
     async fn dial_known(&self, peer: &PeerAddr) -> Result<Multiaddr, Failure> {
+        let (addresses, unresolved) = self.known(peer).await;
+        self.dial(peer.key, addresses).await.map_err(|failure| failure.after(unresolved))
+    }
+
+    /// Links a node. Those who may be reached through it are linked over both transports, so that it sees the address
+    /// of both: holes can then be punched in both.
+    pub(super) async fn dial_node(&self, node: &PeerAddr) -> Result<(), Failure> {
+        if self.role == NetworkRole::Client {
+            return self.dial_known(node).await.map(drop);
+        }
+        let (addresses, unresolved) = self.known(node).await;
+        self.dial_both(node.key, addresses).await.map(drop).map_err(|failure| failure.after(unresolved))
+    }
+
+    /// Where a peer was the last time, and where we were told that it is.
+    async fn known(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
         let mut addresses: Vec<Multiaddr> = self.addresses.address(&peer.key).into_iter().collect();
         let mut unresolved = None;
         if let Some(hint) = &peer.hint {
@@ -78,14 +102,7 @@ impl Network {
             }
         }
         addresses.dedup();
-        self.dial(peer.key, addresses).await.map_err(|failure| match unresolved {
-            Some(unresolved) => Failure::Several(vec![unresolved, failure]),
-            None => failure,
-        })
-    }
-
-    pub(super) async fn dial_node(&self, node: &PeerAddr) -> Result<(), Failure> {
-        self.dial_known(node).await.map(drop)
+        (addresses, unresolved)
     }
 
     async fn dial_found(&self, peer: &PublicKey) -> Result<Multiaddr, Failure> {
@@ -97,7 +114,7 @@ impl Network {
             return Err(Failure::Other("not announced in the DHT".to_owned()));
         };
         let addresses = found.addresses.iter().filter_map(|bytes| Multiaddr::try_from(bytes.clone()).ok());
-        let result = self.dial(*peer, addresses.filter(peer_id::is_dialable).collect()).await;
+        let result = self.dial(*peer, addresses.collect()).await;
         if result.is_err() {
             self.mark_stale(*peer, found.sequence);
         }
@@ -105,24 +122,93 @@ impl Network {
     }
 
     /// TCP first, QUIC a moment later or as soon as TCP has failed: TCP costs half, QUIC gets through where it is
-    /// blocked.
+    /// blocked. Relays come last, unless nothing else can work from outside the peer's own network.
     async fn dial(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
-        let (tcp, other): (Vec<_>, Vec<_>) = addresses.into_iter().partition(peer_id::is_tcp);
-        match (tcp.is_empty(), other.is_empty()) {
-            (true, true) => Err(Failure::Nothing),
-            (false, true) => self.dial_at_once(peer, tcp).await,
-            (true, false) => self.dial_at_once(peer, other).await,
-            (false, false) => {
-                let (first, second) = (self.dial_at_once(peer, tcp), self.dial_at_once(peer, other));
-                Ok(staggered(first, TCP_HEAD_START, second).await?)
+        let circuits: Vec<Circuit> = addresses.iter().filter_map(Circuit::parse).collect();
+        let (tcp, quic): (Vec<_>, Vec<_>) =
+            addresses.into_iter().filter(peer_id::is_dialable).partition(peer_id::is_tcp);
+        let public = quic.iter().chain(&tcp).any(|address| !peer_id::is_private(address));
+        let direct_head_start = if public { HEAD_START } else { Duration::ZERO };
+        let tcp = self.dial_at_once(peer, tcp);
+        let quic = self.dial_at_once(peer, quic);
+        let others = staggered(quic, direct_head_start, self.dial_circuits(peer, circuits));
+        let others = async { others.await.map_err(Failure::from) };
+        Ok(staggered(tcp, HEAD_START, others).await?)
+    }
+
+    /// TCP and QUIC at once; returns with the first, and the other one goes on.
+    async fn dial_both(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
+        let (tcp, quic): (Vec<_>, Vec<_>) = addresses.into_iter().partition(peer_id::is_tcp);
+        let (tcp, quic) = (self.dial_at_once(peer, tcp), self.dial_at_once(peer, quic));
+        Ok(staggered(quic, Duration::ZERO, tcp).await?)
+    }
+
+    /// Through one relay after the other, each a moment later.
+    pub(super) async fn dial_circuits(&self, peer: PublicKey, circuits: Vec<Circuit>) -> Result<Multiaddr, Failure> {
+        let mut relays: Vec<(PublicKey, Vec<Multiaddr>)> = Vec::new();
+        for Circuit { relay, at } in circuits {
+            match relays.iter_mut().find(|(known, _)| *known == relay) {
+                Some((_, places)) => places.push(at),
+                None => relays.push((relay, vec![at])),
             }
         }
+        let mut attempts: FuturesUnordered<_> = relays
+            .into_iter()
+            .take(MAX_RELAYS)
+            .zip(0..)
+            .map(|((relay, places), turn)| async move {
+                time::sleep(HEAD_START * turn).await;
+                self.dial_through(peer, relay, places).await
+            })
+            .collect();
+        let mut failures = Vec::new();
+        while let Some(dialled) = attempts.next().await {
+            match dialled {
+                Ok(address) => return Ok(address),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Err(if failures.is_empty() { Failure::Nothing } else { Failure::Several(failures) })
+    }
+
+    /// Links the relay over both transports before the circuit goes through it: it tells us how we are seen in each,
+    /// which the hole punch that follows has to know.
+    async fn dial_through(
+        &self,
+        peer: PublicKey,
+        relay: PublicKey,
+        places: Vec<Multiaddr>,
+    ) -> Result<Multiaddr, Failure> {
+        let circuit = Circuit { relay, at: places.first().cloned().ok_or(Failure::Nothing)? }.address();
+        let (tcp, quic): (Vec<_>, Vec<_>) = places.into_iter().partition(peer_id::is_tcp);
+        let linked = self.links().transports(&relay);
+        let missing = |transport, places| if linked.contains(&transport) { Vec::new() } else { places };
+        let both = future::join(
+            self.dial_at_once(relay, missing(LinkTransport::Tcp, tcp)),
+            self.dial_at_once(relay, missing(LinkTransport::Quic, quic)),
+        );
+        let _ = time::timeout(RELAY_HEAD_START, both).await;
+        time::timeout(CIRCUIT, self.dial_at_once(peer, vec![circuit]))
+            .await
+            .unwrap_or_else(|_| Err(Failure::Other(format!("relay {relay}: no circuit in {CIRCUIT:?}"))))
     }
 
     async fn dial_at_once(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
+        if addresses.is_empty() {
+            return Err(Failure::Nothing);
+        }
+        self.listeners().await;
         let (reply, answer) = oneshot::channel();
         self.command(Command::Dial { peer, addresses, reply }).await.map_err(|_| Failure::Closed)?;
         answer.await.map_err(|_| Failure::Closed)?.map_err(Failure::Dial)
+    }
+
+    /// Waits a moment for the listeners: what is dialled before them comes from another port, and no hole is punched.
+    async fn listeners(&self) {
+        if self.listens {
+            let mut listening = self.listening.clone();
+            let _ = time::timeout(LISTEN_WAIT, listening.wait_for(|addresses| !addresses.is_empty())).await;
+        }
     }
 }
 
@@ -140,6 +226,15 @@ pub(super) enum Failure {
     Several(Vec<Failure>),
     Other(String),
     Closed,
+}
+
+impl Failure {
+    fn after(self, other: Option<Self>) -> Self {
+        match other {
+            Some(other) => Self::Several(vec![other, self]),
+            None => self,
+        }
+    }
 }
 
 /// The first of two that succeeds; both failures if neither does. The second starts after the head start, or as soon
@@ -190,6 +285,12 @@ pub(super) fn explain(peer: &PublicKey, failure: Failure) -> ConnectError {
     ConnectError::Unreachable { peer: *peer, reasons: reasons.join("; ") }
 }
 
-const TCP_HEAD_START: Duration = Duration::from_millis(400);
+/// What is cheaper, or better, gets so much time before the next is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(400);
+const RELAY_HEAD_START: Duration = Duration::from_millis(500);
+const CIRCUIT: Duration = Duration::from_secs(10);
+const LISTEN_WAIT: Duration = Duration::from_secs(1);
+/// An announcement may name many relays, at its owner's word.
+const MAX_RELAYS: usize = 4;
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
 const MAX_RESOLVED: usize = 8;

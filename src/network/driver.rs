@@ -11,9 +11,11 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, identify,
+    Multiaddr, PeerId, Swarm,
+    core::transport::ListenerId,
+    dcutr, identify,
     kad::{self, store::RecordStore},
-    ping,
+    ping, relay,
     swarm::{
         ConnectionId, DialError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -28,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     config::NetworkRole,
     links::Links,
-    peer_id,
+    peer_id::{self, Circuit},
+    relaying,
     stream::LinkId,
     swarm::{Behaviour, BehaviourEvent, KAD_PROTOCOL, PUT_QUORUM},
 };
@@ -47,6 +50,9 @@ pub(super) enum Command {
     Announce { peer: PublicKey, signed: Vec<u8>, reply: oneshot::Sender<Result<(), AnnounceFailure>> },
     /// Puts a node into the routing table.
     AddNode { peer: PublicKey, address: Multiaddr },
+    /// Asks a relay for a reservation: to be reachable through it. `accepted` is told once it is granted, `ended` when it
+    /// is refused or lost; it is given up once nobody waits for its end.
+    Reserve { circuit: Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<String> },
     /// Gives up one connection to a peer.
     Disconnect { peer: PublicKey, link: LinkId },
 }
@@ -64,6 +70,15 @@ pub(super) enum DialFailure {
 #[error("no node took the announcement")]
 pub(crate) struct AnnounceFailure;
 
+/// A reservation at a relay, or the request for one.
+struct Reservation {
+    relay: PeerId,
+    accepted: Option<oneshot::Sender<()>>,
+    ended: oneshot::Sender<String>,
+    /// When the relay last granted it.
+    granted_at: Instant,
+}
+
 struct Lookup {
     peer: PublicKey,
     newer_than: u64,
@@ -79,7 +94,10 @@ pub(super) struct Driver {
     dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
     lookups: HashMap<kad::QueryId, Lookup>,
     announcements: HashMap<kad::QueryId, oneshot::Sender<Result<(), AnnounceFailure>>>,
+    reservations: HashMap<ListenerId, Reservation>,
     role: NetworkRole,
+    /// Direct connections that we opened: how we are seen over them is true for others, too.
+    dialled: HashSet<ConnectionId>,
     /// Connections that others opened, from peers that nothing has made us keep.
     strangers: HashMap<ConnectionId, (PublicKey, Instant)>,
     /// At a node: the other nodes.
@@ -102,6 +120,8 @@ impl Driver {
             dials: HashMap::new(),
             lookups: HashMap::new(),
             announcements: HashMap::new(),
+            reservations: HashMap::new(),
+            dialled: HashSet::new(),
             role,
             strangers: HashMap::new(),
             nodes: HashSet::new(),
@@ -153,9 +173,10 @@ impl Driver {
             Command::AddNode { peer, address } => {
                 self.kad().add_address(&peer_id::peer_id(&peer), address);
             }
+            Command::Reserve { circuit, accepted, ended } => self.reserve(&circuit, accepted, ended),
             Command::Disconnect { peer, link } => {
                 // At once, as a dead connection cannot be closed cleanly: that waits for the peer.
-                self.links.remove(peer, link.0);
+                self.links.remove(peer, link.0, "it answered nothing");
                 self.swarm.close_connection(link.0);
             }
         }
@@ -180,6 +201,18 @@ impl Driver {
         }
     }
 
+    fn reserve(&mut self, circuit: &Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<String>) {
+        match self.swarm.listen_on(circuit.address()) {
+            Ok(listener) => {
+                let (relay, granted_at) = (peer_id::peer_id(&circuit.relay), Instant::now());
+                self.reservations.insert(listener, Reservation { relay, accepted: Some(accepted), ended, granted_at });
+            }
+            Err(error) => {
+                let _ = ended.send(innermost(&error));
+            }
+        }
+    }
+
     fn announce(&mut self, peer: PublicKey, signed: Vec<u8>, reply: oneshot::Sender<Result<(), AnnounceFailure>>) {
         let record = kad::Record::new(record_key(&peer), signed);
         match self.kad().put_record(record, PUT_QUORUM) {
@@ -196,15 +229,19 @@ impl Driver {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { connection_id, endpoint, peer_id, .. } => {
+                if endpoint.is_dialer() && !endpoint.is_relayed() {
+                    self.dialled.insert(connection_id);
+                }
                 if let Some(peer) = peer_id::public_key(&peer_id).filter(|_| endpoint.is_listener()) {
                     self.strangers.insert(connection_id, (peer, Instant::now()));
                 }
                 if let Some(reply) = self.dials.remove(&connection_id) {
-                    let _ = reply.send(Ok(endpoint.get_remote_address().clone()));
+                    let _ = reply.send(Ok(peer_id::without_peer(endpoint.get_remote_address())));
                 }
             }
             SwarmEvent::ConnectionClosed { connection_id, .. } => {
                 self.strangers.remove(&connection_id);
+                self.dialled.remove(&connection_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 if let Some(peer) = peer_id.filter(|peer| !self.swarm.is_connected(peer)) {
@@ -218,25 +255,74 @@ impl Driver {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
-            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => self.publish_listeners(),
-            SwarmEvent::ListenerClosed { reason: Err(error), addresses, .. } => {
-                tracing::error!(%error, ?addresses, "a listener closed");
+            SwarmEvent::NewListenAddr { address, .. } => {
+                // A relay tells those whom it makes reachable where it is.
+                if self.role == NetworkRole::Node && !peer_id::is_private(&address) {
+                    self.swarm.add_external_address(address);
+                }
+                self.publish_listeners();
+            }
+            SwarmEvent::ExpiredListenAddr { .. }
+            | SwarmEvent::ExternalAddrConfirmed { .. }
+            | SwarmEvent::ExternalAddrExpired { .. } => self.publish_listeners(),
+            SwarmEvent::ListenerClosed { listener_id, reason, addresses } => {
+                match (self.reservations.remove(&listener_id), reason) {
+                    (Some(reservation), reason) => {
+                        let why = reason.map_or_else(|error| innermost(&error), |()| "the relay is gone".to_owned());
+                        let _ = reservation.ended.send(why);
+                    }
+                    (None, Err(error)) => tracing::error!(%error, ?addresses, "a listener closed"),
+                    (None, Ok(())) => {}
+                }
                 self.publish_listeners();
             }
             SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "listener error"),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.on_kad(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                connection_id,
+                peer_id,
+                info,
+            })) => {
+                if self.dialled.contains(&connection_id) && peer_id::is_dialable(&info.observed_addr) {
+                    self.swarm.behaviour_mut().observed.add(info.observed_addr.clone());
+                }
                 self.learn_node(peer_id, &info);
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event { connection, result: Err(error), peer })) => {
-                // "Unsupported" too: every narthex peer answers pings.
-                tracing::debug!(%peer, %error, "ping failed: closing the connection");
-                if let Some(peer) = peer_id::public_key(&peer) {
-                    self.links.remove(peer, connection);
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.on_ping(ping),
+            SwarmEvent::Behaviour(BehaviourEvent::RelayClient(relay::client::Event::ReservationReqAccepted {
+                relay_peer_id,
+                ..
+            })) => {
+                for held in self.reservations.values_mut().filter(|held| held.relay == relay_peer_id) {
+                    held.granted_at = Instant::now();
+                    if let Some(accepted) = held.accepted.take() {
+                        let _ = accepted.send(());
+                    }
                 }
-                self.swarm.close_connection(connection);
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Dcutr(dcutr::Event { remote_peer_id, result })) => {
+                tracing::debug!(peer = %remote_peer_id, ?result, "a hole punch ended");
+                if let (Some(peer), Err(_)) = (peer_id::public_key(&remote_peer_id), result) {
+                    self.links.punch_failed(&peer);
+                }
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::NatClient(tested)) => {
+                tracing::debug!(address = %tested.tested_addr, result = ?tested.result, "a node dialled us back");
             }
             _ => {}
+        }
+    }
+
+    fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
+        let Some(key) = peer_id::public_key(&peer) else { return };
+        match result {
+            Ok(rtt) => self.links.measured(&key, connection, rtt),
+            Err(error) => {
+                // "Unsupported" too: every narthex peer answers pings.
+                tracing::debug!(%peer, %error, "ping failed: closing the connection");
+                self.links.remove(key, connection, &format!("ping: {error}"));
+                self.swarm.close_connection(connection);
+            }
         }
     }
 
@@ -332,7 +418,7 @@ impl Driver {
         if !info.protocols.contains(&KAD_PROTOCOL) {
             return;
         }
-        let remote = peer_id::public_key(&peer).and_then(|key| self.links.remote(&key));
+        let remote = peer_id::public_key(&peer).and_then(|key| self.links.address(&key));
         let Some(host) = remote.as_ref().and_then(peer_id::ip) else { return };
         for address in info.listen_addrs.iter().take(MAX_NODE_ADDRESSES) {
             if peer_id::is_dialable(address) && peer_id::ip(address) == Some(host) {
@@ -349,8 +435,13 @@ impl Driver {
     }
 
     fn publish_listeners(&mut self) {
-        let addresses: Arc<[Multiaddr]> = self.swarm.listeners().cloned().collect();
-        self.listening.send_replace(addresses);
+        let confirmed = self.swarm.external_addresses().filter(|address| !peer_id::is_relayed(address));
+        let addresses: Arc<[Multiaddr]> = self.swarm.listeners().chain(confirmed).cloned().collect();
+        self.listening.send_if_modified(|known| {
+            let changed = *known != addresses;
+            *known = addresses;
+            changed
+        });
     }
 
     fn sweep(&mut self) {
@@ -360,6 +451,20 @@ impl Driver {
             self.let_go_of_the_forgotten();
         }
         self.close_strangers();
+        for (peer, id) in self.links.superfluous() {
+            self.links.remove(peer, id, "there is a better one");
+            self.swarm.close_connection(id);
+        }
+        self.give_up_reservations();
+    }
+
+    /// A relay that lost a reservation without our notice grants it no more.
+    fn give_up_reservations(&mut self) {
+        let dead = |held: &Reservation| held.ended.is_closed() || held.granted_at.elapsed() > relaying::RESERVATION;
+        let dead: Vec<_> = self.reservations.iter().filter(|(_, held)| dead(held)).map(|(id, _)| *id).collect();
+        for listener in dead {
+            self.swarm.remove_listener(listener);
+        }
     }
 
     /// A node keeps links to peers that announce themselves, and to other nodes.
@@ -386,7 +491,7 @@ impl Driver {
             .collect();
         for (id, peer) in due {
             tracing::debug!(%peer, "closing a connection that proved nothing");
-            self.links.remove(peer, id);
+            self.links.remove(peer, id, "it proved nothing");
             self.swarm.close_connection(id);
         }
     }

@@ -42,7 +42,10 @@ impl PerAddress {
     }
 
     fn admit(&mut self, id: ConnectionId, remote: &Multiaddr) -> Result<(), TooMany> {
-        let Some(ip) = peer_id::ip(remote).filter(|ip| !is_exempt(ip)).map(source) else { return Ok(()) };
+        if peer_id::is_private(remote) {
+            return Ok(());
+        }
+        let Some(ip) = peer_id::ip(remote).map(source) else { return Ok(()) };
         let count = self.counts.entry(ip).or_default();
         if *count >= self.limit {
             return Err(TooMany { ip, limit: self.limit });
@@ -71,13 +74,6 @@ fn source(ip: IpAddr) -> IpAddr {
             let [a, b, c, d, ..] = v6.segments();
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
-    }
-}
-
-fn is_exempt(ip: &IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 

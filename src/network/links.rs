@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use libp2p::{Multiaddr, StreamProtocol, swarm::ConnectionId};
@@ -42,6 +42,57 @@ impl LinkPath {
             Self::Relayed => "relayed",
         }
     }
+}
+
+/// What the bytes travel in: to the peer, or to the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LinkTransport {
+    /// TCP, Noise, yamux.
+    Tcp,
+    /// QUIC version 1.
+    Quic,
+}
+
+impl LinkTransport {
+    fn of(address: &Multiaddr) -> Self {
+        if peer_id::is_tcp(address) { Self::Tcp } else { Self::Quic }
+    }
+
+    /// `tcp` or `quic`, as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+        }
+    }
+}
+
+/// What is known of the way to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// The best path; none without a link.
+    pub path: Option<LinkPath>,
+    /// What it travels in.
+    pub transport: Option<LinkTransport>,
+    /// The other end's `host:port`: the peer's, or the relay's.
+    pub address: Option<String>,
+    /// The last round trip that was measured over it.
+    pub rtt: Option<Duration>,
+    /// Hole punches that ended with a direct connection.
+    pub punches_succeeded: u32,
+    /// Hole punches that were given up.
+    pub punches_failed: u32,
+    /// The last change of the path.
+    pub change: Option<LinkChange>,
+}
+
+/// A change of the path to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkChange {
+    /// When it was noticed.
+    pub at: SystemTime,
+    /// One line: what happened.
+    pub reason: String,
 }
 
 /// How many peers are linked, each counted once, by its best path.
@@ -87,20 +138,67 @@ pub(super) struct OpenRequest {
 /// One libp2p connection.
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
-    pub(super) remote: Multiaddr,
+    pub(super) path: LinkPath,
+    /// Of the other end: the peer, or the relay.
+    pub(super) address: Multiaddr,
+    pub(super) control: Control,
+    pub(super) rtt: Option<Duration>,
+    /// Since when there has been a better path.
+    pub(super) superseded_at: Option<Instant>,
+}
+
+/// What the handler of a connection shares with the table.
+#[derive(Clone)]
+pub(super) struct Control {
     pub(super) open: mpsc::Sender<OpenRequest>,
     /// Cancelled when the connection is given up; its streams then end.
     pub(super) gone: CancellationToken,
+    /// Held by every stream over it.
+    pub(super) streams: Arc<()>,
 }
 
 impl Connection {
-    fn path(&self) -> LinkPath {
-        if peer_id::is_relayed(&self.remote) { LinkPath::Relayed } else { LinkPath::Direct }
-    }
-
     /// Lower is better: direct before relayed, TCP before QUIC (half the memory, two thirds of the CPU).
     fn rank(&self) -> (LinkPath, bool) {
-        (self.path(), !peer_id::is_tcp(&self.remote))
+        (self.path, !peer_id::is_tcp(&self.address))
+    }
+
+    fn told(&self) -> String {
+        let way = match self.path {
+            LinkPath::Direct => "to",
+            LinkPath::Relayed => "through the relay at",
+        };
+        format!("{way} {}", peer_id::shown(&self.address))
+    }
+}
+
+impl Peer {
+    fn path(&self) -> Option<LinkPath> {
+        self.connections.first().map(|best| best.path)
+    }
+
+    /// Changes the connections, and keeps in mind why if that changes the path.
+    fn change<T>(&mut self, reason: String, change: impl FnOnce(&mut Vec<Connection>) -> T) -> T {
+        let before = self.path();
+        let done = change(&mut self.connections);
+        if self.path() != before {
+            self.change = Some(LinkChange { at: SystemTime::now(), reason });
+        }
+        if (before, self.path()) == (Some(LinkPath::Relayed), Some(LinkPath::Direct)) {
+            self.punches_succeeded = self.punches_succeeded.saturating_add(1);
+        }
+        self.mark_superseded();
+        done
+    }
+
+    /// A relayed connection has nothing more to do while there is a direct one. (Of two direct ones both stay: the two
+    /// ends may not agree on which is the better, and would each close the other's.)
+    fn mark_superseded(&mut self) {
+        let direct = self.path() == Some(LinkPath::Direct);
+        for connection in &mut self.connections {
+            let superseded = direct && connection.path == LinkPath::Relayed;
+            connection.superseded_at = superseded.then(|| connection.superseded_at.unwrap_or_else(Instant::now));
+        }
     }
 }
 
@@ -111,6 +209,9 @@ struct Peer {
     /// Read by the handlers: whether an idle connection to this peer stays open.
     kept: Arc<AtomicBool>,
     lost_at: Option<Instant>,
+    change: Option<LinkChange>,
+    punches_succeeded: u32,
+    punches_failed: u32,
     /// Kept for good: a node.
     always: bool,
 }
@@ -136,7 +237,7 @@ impl Links {
 
     /// The best path to a peer, if there is a link.
     pub(crate) fn path(&self, peer: &PublicKey) -> Option<LinkPath> {
-        self.peers().get(peer)?.connections.first().map(Connection::path)
+        self.peers().get(peer)?.connections.first().map(|best| best.path)
     }
 
     /// The best connection to a peer.
@@ -144,16 +245,68 @@ impl Links {
         self.peers().get(peer)?.connections.first().map(|connection| LinkId(connection.id))
     }
 
-    /// The remote address of the best connection to a peer.
-    pub(super) fn remote(&self, peer: &PublicKey) -> Option<Multiaddr> {
-        self.peers().get(peer)?.connections.first().map(|connection| connection.remote.clone())
+    /// The other end's address of the best connection to a peer.
+    pub(super) fn address(&self, peer: &PublicKey) -> Option<Multiaddr> {
+        self.peers().get(peer)?.connections.first().map(|connection| connection.address.clone())
+    }
+
+    /// What the direct connections to a peer travel in.
+    pub(super) fn transports(&self, peer: &PublicKey) -> Vec<LinkTransport> {
+        let peers = self.peers();
+        let connections = peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
+        let direct = connections.filter(|connection| connection.path == LinkPath::Direct);
+        direct.map(|connection| LinkTransport::of(&connection.address)).collect()
+    }
+
+    /// What is known of the way to a peer.
+    pub(crate) fn status(&self, peer: &PublicKey) -> LinkStatus {
+        let peers = self.peers();
+        let Some(peer) = peers.get(peer) else { return LinkStatus::default() };
+        let best = peer.connections.first();
+        LinkStatus {
+            path: best.map(|best| best.path),
+            transport: best.map(|best| LinkTransport::of(&best.address)),
+            address: best.and_then(|best| peer_id::socket_addr(&best.address)).map(|at| at.to_string()),
+            rtt: best.and_then(|best| best.rtt),
+            punches_succeeded: peer.punches_succeeded,
+            punches_failed: peer.punches_failed,
+            change: peer.change.clone(),
+        }
+    }
+
+    /// A round trip over a connection was measured.
+    pub(super) fn measured(&self, peer: &PublicKey, id: ConnectionId, rtt: Duration) {
+        let mut peers = self.peers();
+        let connections = peers.get_mut(peer).into_iter().flat_map(|peer| &mut peer.connections);
+        connections.filter(|connection| connection.id == id).for_each(|connection| connection.rtt = Some(rtt));
+    }
+
+    /// Connections that a better path has made superfluous a while ago, and whose last stream has ended. libp2p's hole
+    /// punching would keep them open for ever.
+    pub(super) fn superfluous(&self) -> Vec<(PublicKey, ConnectionId)> {
+        let peers = self.peers();
+        let all = peers.iter().flat_map(|(key, peer)| peer.connections.iter().map(|connection| (*key, connection)));
+        let over = |connection: &Connection| {
+            connection.superseded_at.is_some_and(|at| at.elapsed() > SUPERSEDED_FOR)
+                && Arc::strong_count(&connection.control.streams) <= HELD_BY_US
+        };
+        all.filter(|(_, connection)| over(connection)).map(|(key, connection)| (key, connection.id)).collect()
+    }
+
+    /// A hole punch was given up. Its other end may have succeeded.
+    pub(super) fn punch_failed(&self, peer: &PublicKey) {
+        if let Some(peer) = self.peers().get_mut(peer)
+            && peer.path() == Some(LinkPath::Relayed)
+        {
+            peer.punches_failed = peer.punches_failed.saturating_add(1);
+        }
     }
 
     /// How many peers are linked.
     pub(crate) fn counts(&self) -> LinkCounts {
         let mut counts = LinkCounts::default();
         for best in self.peers().values().filter_map(|peer| peer.connections.first()) {
-            match best.path() {
+            match best.path {
                 LinkPath::Direct => counts.direct += 1,
                 LinkPath::Relayed => counts.relayed += 1,
             }
@@ -230,17 +383,17 @@ impl Links {
     /// Opens a stream over the best connection to the peer.
     pub(crate) async fn open(&self, peer: &PublicKey, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
         let (reply, opened) = oneshot::channel();
-        let (open, id, gone) = {
+        let (id, control) = {
             let peers = self.peers();
             let best = peers.get(peer).and_then(|peer| peer.connections.first()).ok_or(OpenError::NotConnected)?;
-            (best.open.clone(), best.id, best.gone.clone())
+            (best.id, best.control.clone())
         };
-        open.try_send(OpenRequest { protocol, reply }).map_err(|error| match error {
+        control.open.try_send(OpenRequest { protocol, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OpenError::Busy,
             mpsc::error::TrySendError::Closed(_) => OpenError::Lost,
         })?;
         match time::timeout(OPEN_TIMEOUT, opened).await {
-            Ok(Ok(stream)) => stream.map(|stream| LinkStream::new(stream, id, gone)),
+            Ok(Ok(stream)) => stream.map(|stream| LinkStream::new(stream, id, &control)),
             Ok(Err(_)) => Err(OpenError::Lost),
             Err(_) => Err(OpenError::Timeout),
         }
@@ -254,11 +407,12 @@ impl Links {
         let first = {
             let mut peers = self.peers();
             let entry = peers.entry(peer).or_default();
+            let reason = format!("connected {}", connection.told());
             entry.lost_at = None;
             // Of equals the newest first: a peer that comes back after a crash or with a new address may have left a
             // connection behind whose death nothing has told us yet.
             let at = entry.connections.partition_point(|other| other.rank() < connection.rank());
-            entry.connections.insert(at, connection);
+            entry.change(reason, |connections| connections.insert(at, connection));
             entry.connections.len() == 1
         };
         self.0.changes.send_modify(|generation| *generation += 1);
@@ -267,22 +421,23 @@ impl Links {
         }
     }
 
-    pub(super) fn remove(&self, peer: PublicKey, id: ConnectionId) {
+    /// Forgets a connection, if it is still there; its streams end.
+    pub(super) fn remove(&self, peer: PublicKey, id: ConnectionId, reason: &str) {
         let last = {
             let mut peers = self.peers();
             let Some(entry) = peers.get_mut(&peer) else { return };
-            let before = entry.connections.len();
-            for gone in entry.connections.extract_if(.., |connection| connection.id == id) {
-                gone.gone.cancel();
-            }
+            let Some(at) = entry.connections.iter().position(|connection| connection.id == id) else { return };
+            let reason = format!("lost the connection {}: {reason}", entry.connections[at].told());
+            let gone = entry.change(reason, |connections| connections.remove(at));
+            gone.control.gone.cancel();
             let last = entry.connections.is_empty();
-            if last && before > 0 {
+            if last {
                 entry.lost_at = Some(Instant::now());
             }
             if last && !entry.kept.load(Ordering::Relaxed) {
                 peers.remove(&peer);
             }
-            last && before > 0
+            last
         };
         self.0.changes.send_modify(|generation| *generation += 1);
         if last {
@@ -290,10 +445,23 @@ impl Links {
         }
     }
 
+    /// True if one of the connections to a peer goes through a relay.
+    #[cfg(test)]
+    pub(super) fn is_relayed_too(&self, peer: &PublicKey) -> bool {
+        let peers = self.peers();
+        peers.get(peer).is_some_and(|peer| peer.connections.iter().any(|one| one.path == LinkPath::Relayed))
+    }
+
     fn peers(&self) -> MutexGuard<'_, HashMap<PublicKey, Peer>> {
         self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Time for whoever is about to open a stream to notice the better path.
+const SUPERSEDED_FOR: Duration = Duration::from_secs(5);
+
+/// By the table, and by the connection's handler.
+const HELD_BY_US: usize = 2;
 
 /// A receiver that falls behind by more is told so, and reads the table instead.
 const EVENTS_KEPT: usize = 1024;

@@ -14,7 +14,11 @@ mod dial;
 mod driver;
 mod limits;
 mod links;
+mod observed;
 mod peer_id;
+mod pinger;
+mod relaying;
+mod reservations;
 mod stream;
 mod streams;
 mod swarm;
@@ -36,11 +40,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::NetworkLimits;
 pub use dial::ConnectError;
-pub use links::{LinkCounts, LinkPath};
+pub use links::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
+pub use relaying::RelayLimits;
 
 pub(crate) use announcer::{announce, keep_nodes};
 pub(crate) use config::{NetworkConfig, NetworkRole};
 pub(crate) use links::{LinkEvent, Links, OpenError};
+pub(crate) use reservations::keep_reservations;
 pub(crate) use stream::{LinkId, LinkStream};
 pub(crate) use streams::{Acceptor, Firewall, FirewallBlock, InboundStream};
 pub(crate) use swarm::MAX_PULL_STREAMS;
@@ -78,6 +84,9 @@ pub enum NetworkError {
     /// An external address is a name that does not resolve.
     #[error("external address {0} does not resolve")]
     External(HostPort),
+    /// A relay that does not know where it is makes nobody reachable.
+    #[error("a relay needs an address that others reach it at: none of ours is public, so give --external HOST:PORT")]
+    RelayPlace,
     /// The transports could not be set up.
     #[error("cannot set up the transports")]
     Transport {
@@ -92,7 +101,12 @@ pub(crate) struct Network {
     commands: mpsc::Sender<Command>,
     links: Links,
     blocks: broadcast::Sender<FirewallBlock>,
+    role: NetworkRole,
+    listens: bool,
+    /// Where we may be reached: listeners, circuits, and addresses that nodes have confirmed.
     listening: watch::Receiver<Arc<[Multiaddr]>>,
+    /// How many relays we can be reached through.
+    reservations: Arc<watch::Sender<usize>>,
     addresses: Arc<AddressBook>,
     bootstrap: Arc<[PeerAddr]>,
     external: Arc<[HostPort]>,
@@ -129,9 +143,11 @@ impl Network {
         }
         let links = Links::new();
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
-        let streams = streams::Behaviour::new(links.clone(), acceptors, blocks.clone());
+        let open_to_strangers = config.role != NetworkRole::Client;
+        let streams = streams::Behaviour::new(links.clone(), acceptors, blocks.clone(), open_to_strangers);
         let mut swarm = swarm::build(peer_id::keypair(key), &config, streams)?;
-        for place in &config.listen {
+        let places = places(&config);
+        for place in &places {
             let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
             let addresses = match listen_addresses(place).await {
                 Ok(addresses) => addresses,
@@ -159,7 +175,10 @@ impl Network {
             commands,
             links,
             blocks,
+            role: config.role,
+            listens: !places.is_empty(),
             listening: listeners,
+            reservations: Arc::new(watch::Sender::new(0)),
             addresses: Arc::new(AddressBook::open(config.addresses_file)),
             bootstrap: config.bootstrap.into(),
             external: config.external.into(),
@@ -191,10 +210,20 @@ impl Network {
 
     /// Waits until the listeners are up and gives their addresses, TCP ones.
     pub(crate) async fn listening(&self) -> Vec<SocketAddr> {
+        let own = |address: &Multiaddr| peer_id::is_tcp(address) && !peer_id::is_relayed(address);
         let mut listening = self.listening.clone();
-        let _ = listening.wait_for(|addresses| addresses.iter().any(peer_id::is_tcp)).await;
+        let _ = listening.wait_for(|addresses| addresses.iter().any(own)).await;
         let addresses = self.listening.borrow();
-        addresses.iter().filter(|address| peer_id::is_tcp(address)).filter_map(peer_id::socket_addr).collect()
+        addresses.iter().filter(|address| own(address)).filter_map(peer_id::socket_addr).collect()
+    }
+
+    /// Returns once we know an address of ours that means something everywhere.
+    pub(crate) async fn public_address(&self) {
+        let mut listening = self.listening.clone();
+        let public = |addresses: &Arc<[Multiaddr]>| addresses.iter().any(|address| !peer_id::is_private(address));
+        if self.external.is_empty() {
+            let _ = listening.wait_for(public).await;
+        }
     }
 
     /// Returns once our addresses are in the DHT.
@@ -223,7 +252,7 @@ impl Network {
         if self.links.path(&node.key).is_none() {
             self.dial_node(node).await?;
         }
-        if let Some(address) = self.links.remote(&node.key) {
+        if let Some(address) = self.links.address(&node.key) {
             self.command(Command::AddNode { peer: node.key, address }).await.map_err(|_| Failure::Closed)?;
         }
         Ok(())
@@ -263,6 +292,15 @@ pub(crate) fn redial_backoff(most: Duration) -> impl Iterator<Item = Duration> {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+/// Where to listen. A client that knows nodes may have to punch a hole, for which it must dial from where it listens;
+/// one that dials its scraper at a given place opens no port.
+fn places(config: &NetworkConfig) -> Vec<HostPort> {
+    if config.role == NetworkRole::Client && !config.bootstrap.is_empty() {
+        return ["0.0.0.0", "::"].map(|host| HostPort { host: host.to_owned(), port: 0 }).into();
+    }
+    config.listen.clone()
 }
 
 /// Where to listen for a place: its addresses, with port 0 replaced by one that is free for both TCP and UDP.

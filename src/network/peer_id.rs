@@ -41,6 +41,15 @@ pub(super) fn quic(addr: SocketAddr) -> Multiaddr {
     Multiaddr::from(addr.ip()).with(Protocol::Udp(addr.port())).with(Protocol::QuicV1)
 }
 
+/// The address alone: a swarm that dials adds who is expected there.
+pub(super) fn without_peer(addr: &Multiaddr) -> Multiaddr {
+    let mut addr = addr.clone();
+    if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
+        addr.pop();
+    }
+    addr
+}
+
 pub(super) fn is_tcp(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| matches!(part, Protocol::Tcp(_)))
 }
@@ -57,6 +66,17 @@ pub(super) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
+/// True for addresses that mean something in one network only.
+pub(super) fn is_private(addr: &Multiaddr) -> bool {
+    ip(addr).is_none_or(|ip| match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let carrier = matches!(v4.octets(), [100, 64..128, ..]); // RFC 6598
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || carrier
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    })
+}
+
 /// The address and port of a direct TCP or QUIC address.
 pub(super) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
     let port = addr.iter().find_map(|part| match part {
@@ -66,11 +86,11 @@ pub(super) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip(addr)?, port))
 }
 
-/// An address as people write it, with the transport behind it.
+/// An address as people write it, with the transport behind it; of a circuit, the relay's.
 pub(super) fn shown(addr: &Multiaddr) -> String {
     match socket_addr(addr) {
-        Some(at) if !is_relayed(addr) => format!("{at} {}", if is_tcp(addr) { "tcp" } else { "quic" }),
-        _ => addr.to_string(),
+        Some(at) => format!("{at} {}", if is_tcp(addr) { "tcp" } else { "quic" }),
+        None => addr.to_string(),
     }
 }
 
@@ -79,6 +99,38 @@ pub(super) fn is_dialable(addr: &Multiaddr) -> bool {
     match socket_addr(addr) {
         Some(at) => at.port() != 0 && !at.ip().is_unspecified() && (*addr == tcp(at) || *addr == quic(at)),
         None => false,
+    }
+}
+
+/// A way to a peer through a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Circuit {
+    pub(super) relay: PublicKey,
+    /// Where the relay is.
+    pub(super) at: Multiaddr,
+}
+
+impl Circuit {
+    /// Reads `<address of the relay>/p2p/<relay>/p2p-circuit`, perhaps with the peer behind it. None for anything else,
+    /// and if the relay's address is not [dialable](is_dialable).
+    pub(super) fn parse(addr: &Multiaddr) -> Option<Self> {
+        let mut at = Multiaddr::empty();
+        let mut parts = addr.iter();
+        let relay = loop {
+            match parts.next()? {
+                Protocol::P2p(relay) => break public_key(&relay)?,
+                part => at.push(part),
+            }
+        };
+        let ends = matches!(parts.next(), Some(Protocol::P2pCircuit))
+            && matches!(parts.next(), None | Some(Protocol::P2p(_)))
+            && parts.next().is_none();
+        (ends && is_dialable(&at)).then_some(Self { relay, at })
+    }
+
+    /// What to dial, and what to listen on.
+    pub(super) fn address(&self) -> Multiaddr {
+        self.at.clone().with(Protocol::P2p(peer_id(&self.relay))).with(Protocol::P2pCircuit)
     }
 }
 
@@ -97,6 +149,21 @@ mod tests {
     #[test]
     fn a_peer_id_that_is_a_hash_is_no_public_key() {
         assert_eq!(public_key(&PeerId::random()), None);
+    }
+
+    #[test]
+    fn a_circuit_is_a_relay_at_a_dialable_address() {
+        let (relay, peer) = (KeyPair::from_seed(&[4; 32]).public(), KeyPair::from_seed(&[5; 32]).public());
+        let circuit = Circuit { relay, at: "/ip4/192.0.2.1/udp/7/quic-v1".parse().expect("multiaddr") };
+        assert_eq!(Circuit::parse(&circuit.address()), Some(circuit.clone()));
+        let listening = circuit.address().with(Protocol::P2p(peer_id(&peer)));
+        assert_eq!(Circuit::parse(&listening), Some(circuit.clone()));
+        let twice = circuit.address().with(Protocol::P2p(peer_id(&peer))).with(Protocol::P2pCircuit);
+        let nowhere = Circuit { relay, at: "/ip4/0.0.0.0/tcp/7".parse().expect("multiaddr") }.address();
+        let direct = circuit.at;
+        for odd in [twice, nowhere, direct, "/p2p-circuit".parse().expect("multiaddr")] {
+            assert_eq!(Circuit::parse(&odd), None, "{odd}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -10,8 +11,10 @@ use libp2p::swarm::ConnectionId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::{
     compat::{Compat, FuturesAsyncReadCompatExt},
-    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    sync::WaitForCancellationFutureOwned,
 };
+
+use super::links::Control;
 
 /// Names one connection of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +27,18 @@ pub(crate) struct LinkStream {
     stream: Compat<libp2p::Stream>,
     link: LinkId,
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    _counted: Arc<()>,
     /// A stream that has failed is not asked again: one whose negotiation failed late would panic.
     failed: bool,
 }
 
 impl LinkStream {
-    pub(super) fn new(stream: libp2p::Stream, connection: ConnectionId, gone: CancellationToken) -> Self {
+    pub(super) fn new(stream: libp2p::Stream, connection: ConnectionId, control: &Control) -> Self {
         Self {
             stream: stream.compat(),
             link: LinkId(connection),
-            gone: Box::pin(gone.cancelled_owned()),
+            gone: Box::pin(control.gone.clone().cancelled_owned()),
+            _counted: Arc::clone(&control.streams),
             failed: false,
         }
     }

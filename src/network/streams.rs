@@ -17,7 +17,7 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
-    core::{Endpoint, UpgradeInfo, transport::PortUse, upgrade::ReadyUpgrade},
+    core::{ConnectedPoint, Endpoint, UpgradeInfo, transport::PortUse, upgrade::ReadyUpgrade},
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour, Stream,
         StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -28,7 +28,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    links::{Connection, Links, OPEN_QUEUE, OpenError, OpenRequest},
+    driver::innermost,
+    links::{Connection, Control, LinkPath, Links, OPEN_QUEUE, OpenError, OpenRequest},
     peer_id,
     stream::LinkStream,
 };
@@ -95,30 +96,42 @@ pub(super) struct Behaviour {
     links: Links,
     acceptors: Arc<Acceptors>,
     /// Connections whose handler is built and which another behaviour may still deny.
-    unconfirmed: HashMap<ConnectionId, (mpsc::Sender<OpenRequest>, CancellationToken)>,
+    unconfirmed: HashMap<ConnectionId, Control>,
+    /// Whether anybody may connect to us, or only peers whose links we keep.
+    open_to_strangers: bool,
 }
 
 impl Behaviour {
-    pub(super) fn new(links: Links, acceptors: Vec<Acceptor>, blocks: broadcast::Sender<FirewallBlock>) -> Self {
+    pub(super) fn new(
+        links: Links,
+        acceptors: Vec<Acceptor>,
+        blocks: broadcast::Sender<FirewallBlock>,
+        open_to_strangers: bool,
+    ) -> Self {
         let name = |acceptor: &Acceptor| StreamProtocol::new(acceptor.protocol);
         let protocols = acceptors.iter().map(name).collect();
         let by_protocol = acceptors.into_iter().map(|acceptor| (name(&acceptor), acceptor)).collect();
-        Self { links, acceptors: Arc::new(Acceptors { protocols, by_protocol, blocks }), unconfirmed: HashMap::new() }
+        let acceptors = Arc::new(Acceptors { protocols, by_protocol, blocks });
+        Self { links, acceptors, unconfirmed: HashMap::new(), open_to_strangers }
     }
 
     fn handler(&mut self, id: ConnectionId, peer: PeerId) -> Result<Handler, ConnectionDenied> {
         let peer = peer_id::public_key(&peer).ok_or_else(|| ConnectionDenied::new(NotEd25519))?;
         let (open, requests) = mpsc::channel(OPEN_QUEUE);
-        let gone = CancellationToken::new();
-        self.unconfirmed.insert(id, (open, gone.clone()));
+        let control = Control { open, gone: CancellationToken::new(), streams: Arc::default() };
+        self.unconfirmed.insert(id, control.clone());
         let (kept, acceptors) = (self.links.kept_flag(peer), Arc::clone(&self.acceptors));
-        Ok(Handler { id, peer, requests, gone, kept, acceptors })
+        Ok(Handler { id, peer, requests, control, kept, acceptors })
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("the peer's key is not Ed25519")]
 struct NotEd25519;
+
+#[derive(Debug, thiserror::Error)]
+#[error("only our scrapers may connect to us")]
+struct Stranger;
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
@@ -131,6 +144,10 @@ impl NetworkBehaviour for Behaviour {
         _local: &Multiaddr,
         _remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        let expected = || peer_id::public_key(&peer).is_some_and(|peer| self.links.is_kept(&peer));
+        if !self.open_to_strangers && !expected() {
+            return Err(ConnectionDenied::new(Stranger));
+        }
         self.handler(id, peer)
     }
 
@@ -149,14 +166,21 @@ impl NetworkBehaviour for Behaviour {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
                 let peer = peer_id::public_key(&established.peer_id);
-                if let (Some(peer), Some((open, gone))) = (peer, self.unconfirmed.remove(&established.connection_id)) {
-                    let remote = established.endpoint.get_remote_address().clone();
-                    self.links.add(peer, Connection { id: established.connection_id, remote, open, gone });
+                if let (Some(peer), Some(control)) = (peer, self.unconfirmed.remove(&established.connection_id)) {
+                    let endpoint = established.endpoint;
+                    let path = if endpoint.is_relayed() { LinkPath::Relayed } else { LinkPath::Direct };
+                    let address = match endpoint {
+                        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr,
+                        _ => endpoint.get_remote_address(),
+                    };
+                    let (id, address) = (established.connection_id, peer_id::without_peer(address));
+                    self.links.add(peer, Connection { id, path, address, control, rtt: None, superseded_at: None });
                 }
             }
             FromSwarm::ConnectionClosed(closed) => {
                 if let Some(peer) = peer_id::public_key(&closed.peer_id) {
-                    self.links.remove(peer, closed.connection_id);
+                    let why = closed.cause.map_or_else(|| "closed".to_owned(), |cause| innermost(cause));
+                    self.links.remove(peer, closed.connection_id, &why);
                 }
             }
             // Denied by a sibling after our handler was built: nothing else tells us.
@@ -179,15 +203,15 @@ fn drop_unconfirmed(behaviour: &mut Behaviour, id: ConnectionId, peer: Option<Pe
     if behaviour.unconfirmed.remove(&id).is_some()
         && let Some(peer) = peer.as_ref().and_then(peer_id::public_key)
     {
-        behaviour.links.remove(peer, id);
+        behaviour.links.remove(peer, id, "denied");
     }
 }
 
 pub(super) struct Handler {
     id: ConnectionId,
     peer: PublicKey,
-    gone: CancellationToken,
     requests: mpsc::Receiver<OpenRequest>,
+    control: Control,
     kept: Arc<AtomicBool>,
     acceptors: Arc<Acceptors>,
 }
@@ -246,7 +270,7 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (stream, protocol), ..
             }) => {
-                let stream = LinkStream::new(stream, self.id, self.gone.clone());
+                let stream = LinkStream::new(stream, self.id, &self.control);
                 self.acceptors.route(self.peer, &protocol, stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {

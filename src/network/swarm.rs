@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, connection_limits,
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits,
     core::upgrade::Version,
-    identify,
+    dcutr, identify,
     identity::Keypair,
     kad::{self, store::MemoryStore, store::MemoryStoreConfig},
-    memory_connection_limits, noise, ping, quic,
-    swarm::NetworkBehaviour,
+    memory_connection_limits, noise, quic, relay,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
     tcp, yamux,
 };
 use rand::Rng;
@@ -20,7 +20,7 @@ use super::{
     NetworkError,
     config::{NetworkConfig, NetworkRole},
     limits::PerAddress,
-    streams,
+    observed, peer_id, pinger, relaying, streams,
 };
 
 /// Everything that runs on each connection.
@@ -33,7 +33,14 @@ pub(super) struct Behaviour {
     pub(super) streams: streams::Behaviour,
     pub(super) kad: kad::Behaviour<MemoryStore>,
     identify: identify::Behaviour,
-    ping: ping::Behaviour,
+    ping: pinger::Behaviour,
+    /// A node carries circuits of others; the rest hold their ends.
+    relay: Toggle<relay::Behaviour>,
+    relay_client: relay::client::Behaviour,
+    pub(super) observed: observed::Behaviour,
+    dcutr: Toggle<dcutr::Behaviour>,
+    nat_client: Toggle<autonat::v2::client::Behaviour>,
+    nat_server: Toggle<autonat::v2::server::Behaviour>,
 }
 
 /// Our own DHT: nothing is shared with the public IPFS one.
@@ -46,40 +53,49 @@ pub(super) fn build(
     config: &NetworkConfig,
     streams: streams::Behaviour,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
-    let behaviour = |keypair: &Keypair| Behaviour {
+    let (role, local) = (config.role, keypair.public().to_peer_id());
+    let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
+    let is_node = role == NetworkRole::Node;
+    let behaviour = |keypair: &Keypair, relay_client: relay::client::Behaviour| Behaviour {
         totals: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established_per_peer(Some(config.limits.connections_per_peer))
                 .with_max_established(Some(config.limits.connections))
-                .with_max_pending_incoming(Some(MAX_PENDING_INCOMING)),
+                .with_max_pending_incoming(Some(max_pending_incoming(role))),
         ),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY),
         per_address: PerAddress::new(config.limits.connections_per_address),
         streams,
-        kad: kademlia(keypair.public().to_peer_id(), config.role),
+        kad: kademlia(local, role),
         identify: identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), keypair.public())
                 .with_agent_version(concat!("narthex/", env!("CARGO_PKG_VERSION")).to_owned())
                 .with_push_listen_addr_updates(false)
                 .with_interval(Duration::from_secs(24 * 60 * 60))
-                .with_hide_listen_addrs(config.role == NetworkRole::Client)
+                .with_hide_listen_addrs(role == NetworkRole::Client)
                 .with_cache_size(0),
         ),
-        ping: ping::Behaviour::new(
-            ping::Config::new().with_interval(ping_interval(config.role)).with_timeout(PING_TIMEOUT),
-        ),
+        ping: pinger::Behaviour::new(nodes, ping_interval(role)),
+        relay: config.relay.map(|limits| relaying::behaviour(local, limits)).into(),
+        relay_client,
+        observed: observed::Behaviour::default(),
+        dcutr: (!is_node).then(|| dcutr::Behaviour::new(local)).into(),
+        nat_client: (role == NetworkRole::Scraper).then(autonat::v2::client::Behaviour::default).into(),
+        nat_server: is_node.then(autonat::v2::server::Behaviour::default).into(),
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, || yamux_config(config.role))
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux_config)
         .map_err(|source| NetworkError::Transport { source: source.into() })?
-        .with_quic_config(|quic| quic_config(quic, config.role))
+        .with_quic_config(|quic| quic_config(quic, role))
+        .with_relay_client(noise::Config::new, yamux_config)
+        .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_behaviour(behaviour)
         .unwrap_or_else(|never| match never {})
         .with_swarm_config(|swarm| {
             swarm
                 .with_idle_connection_timeout(IDLE_TIMEOUT)
-                .with_max_negotiating_inbound_streams(max_negotiating(config.role))
+                .with_max_negotiating_inbound_streams(max_negotiating(role))
                 // Proposes and uses a protocol in one flight: half the cost of a new stream.
                 .with_substream_upgrade_protocol_override(Version::V1Lazy)
         })
@@ -115,18 +131,21 @@ fn kademlia(local: PeerId, role: NetworkRole) -> kad::Behaviour<MemoryStore> {
 }
 
 /// What a connection may pin is its streams times their window of 256 KiB, which yamux fills before we read.
-fn yamux_config(role: NetworkRole) -> yamux::Config {
+fn yamux_config() -> yamux::Config {
     let mut config = yamux::Config::default();
-    config.set_max_num_streams(max_streams(role));
+    config.set_max_num_streams(MAX_STREAMS);
     config
 }
 
 /// Towards a scraper a peer opens a few streams; a scraper opens up to [`MAX_PULL_STREAMS`] of its own on the same
-/// connection. A node is only ever asked a few questions at once.
-fn max_streams(role: NetworkRole) -> usize {
+/// connection. Between a relay and a scraper each circuit is one.
+const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
+
+/// A client listens for the sake of hole punching only.
+fn max_pending_incoming(role: NetworkRole) -> u32 {
     match role {
-        NetworkRole::Node => 32,
-        NetworkRole::Client | NetworkRole::Scraper => MAX_PULL_STREAMS + 32,
+        NetworkRole::Client => 16,
+        NetworkRole::Scraper | NetworkRole::Node => 4096,
     }
 }
 
@@ -139,16 +158,18 @@ fn max_negotiating(role: NetworkRole) -> usize {
 
 fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::Config {
     config.handshake_timeout = Duration::from_secs(2);
-    config.max_idle_timeout = 45_000;
+    // Nothing but silence tells that the other side, or a NAT's mapping, is gone.
+    config.max_idle_timeout = 25_000;
     // One side keeps the path alive, the one that has few links.
     config.keep_alive_interval = match role {
-        NetworkRole::Client => Duration::from_secs(15),
+        NetworkRole::Client => Duration::from_secs(10),
         NetworkRole::Scraper | NetworkRole::Node => RARELY,
     };
     // What a hostile peer can pin: the defaults are 10 and 15 MB, and no faster.
     config.max_stream_data = 256 * 1024;
     config.max_connection_data = 1024 * 1024;
-    config.max_concurrent_stream_limit = u32::try_from(max_streams(role)).unwrap_or(u32::MAX);
+    // Those few bytes bound what all streams can pin together, so that a relay may have one for each of many circuits.
+    config.max_concurrent_stream_limit = MAX_QUIC_STREAMS;
     config
 }
 
@@ -162,16 +183,15 @@ fn ping_interval(role: NetworkRole) -> Duration {
 }
 
 const RARELY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// For strangers; peers that are kept stay however long they are idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Part of the machine's memory beyond which no further connection is taken.
 const MOST_MEMORY: f64 = 0.7;
-const MAX_PENDING_INCOMING: u32 = 4096;
 /// Pulls from one peer at once; further ones wait.
 pub(crate) const MAX_PULL_STREAMS: usize = 64;
+const MAX_QUIC_STREAMS: u32 = 1024;
 const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
 /// One signed announcement and the closest peers fit.
 const MAX_KAD_PACKET: usize = 16 * 1024;

@@ -9,7 +9,7 @@ use tokio::{
     time,
 };
 
-use super::*;
+use super::{peer_id::Circuit, *};
 use crate::identity::KeyPair;
 
 const ECHO: &str = "/test/echo/1";
@@ -29,19 +29,31 @@ impl Peer {
     }
 
     async fn start_as(key: KeyPair, role: NetworkRole, firewall: Firewall, bootstrap: Vec<PeerAddr>) -> Self {
-        let (sender, inbox) = mpsc::channel(64);
         let listen = match role {
             NetworkRole::Client => Vec::new(),
             _ => vec![HostPort { host: "127.0.0.1".to_owned(), port: 0 }],
         };
-        let config = NetworkConfig {
-            role,
-            listen,
-            external: Vec::new(),
-            bootstrap,
-            addresses_file: None,
-            limits: NetworkLimits::default(),
-        };
+        Self::start_with(key, firewall, NetworkConfig { listen, bootstrap, ..NetworkConfig::new(role) }).await
+    }
+
+    /// A node that relays, at a fixed place: the port is free now.
+    async fn start_relay(key: KeyPair, at: SocketAddr) -> Self {
+        let place = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
+        let (listen, external, relay) = (place.clone(), place, Some(RelayLimits::default()));
+        let config = NetworkConfig { listen, external, relay, ..NetworkConfig::new(NetworkRole::Node) };
+        // A QUIC socket outlives its owner for a moment.
+        within("the port", async {
+            while UdpSocket::bind(at).is_err() {
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        Self::start_with(key, Firewall::Anyone, config).await
+    }
+
+    async fn start_with(key: KeyPair, firewall: Firewall, config: NetworkConfig) -> Self {
+        let role = config.role;
+        let (sender, inbox) = mpsc::channel(64);
         let acceptor = Acceptor { protocol: ECHO, firewall, inbox: sender };
         let (network, task) = Network::start(&key, config, vec![acceptor]).await.expect("starts");
         let stop = CancellationToken::new();
@@ -51,6 +63,7 @@ impl Peer {
             tasks.spawn(keep_nodes(network.clone(), stop.clone()));
         }
         if role == NetworkRole::Scraper {
+            tasks.spawn(keep_reservations(network.clone(), stop.clone()));
             tasks.spawn(announce(network.clone(), key.clone(), stop.clone()));
         }
         Self { key, network, inbox, stop, tasks }
@@ -189,14 +202,7 @@ async fn a_dead_address_says_so_and_no_address_says_what_to_give() {
 #[tokio::test]
 async fn a_bootstrap_node_without_its_place_is_refused_at_once() {
     let nowhere = vec![PeerAddr::from(KeyPair::generate().public())];
-    let config = NetworkConfig {
-        role: NetworkRole::Client,
-        listen: Vec::new(),
-        external: Vec::new(),
-        bootstrap: nowhere,
-        addresses_file: None,
-        limits: NetworkLimits::default(),
-    };
+    let config = NetworkConfig { bootstrap: nowhere, ..NetworkConfig::new(NetworkRole::Client) };
     let started = Network::start(&KeyPair::generate(), config, Vec::new()).await;
     assert!(matches!(started, Err(NetworkError::BootstrapPlace(_))));
 }
@@ -248,14 +254,7 @@ async fn streams_end_as_soon_as_their_connection_is_given_up() {
 
 #[tokio::test]
 async fn a_scraper_that_would_listen_nowhere_is_refused() {
-    let config = NetworkConfig {
-        role: NetworkRole::Scraper,
-        listen: Vec::new(),
-        external: Vec::new(),
-        bootstrap: Vec::new(),
-        addresses_file: None,
-        limits: NetworkLimits::default(),
-    };
+    let config = NetworkConfig::new(NetworkRole::Scraper);
     assert!(matches!(Network::start(&KeyPair::generate(), config, Vec::new()).await, Err(NetworkError::NoListen)));
 }
 
@@ -263,4 +262,84 @@ async fn a_scraper_that_would_listen_nowhere_is_refused() {
 fn two_peers_wait_for_different_times() {
     let pauses = || redial_backoff(Duration::from_secs(15)).take(4).collect::<Vec<_>>();
     assert_ne!(pauses(), pauses());
+}
+
+/// A relay, a scraper that holds a reservation there, and a client that knows the relay.
+async fn relayed() -> (Peer, Peer, Peer) {
+    let at = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
+    let relay = Peer::start_relay(KeyPair::generate(), at).await;
+    let bootstrap = vec![relay.addr().await];
+    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, bootstrap.clone()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, bootstrap).await;
+    client.network.links().keep(scraper.key.public());
+    scraper.network.links().keep(client.key.public());
+    within("a reservation", scraper.network.reservations.subscribe().wait_for(|held| *held == 1)).await.expect("held");
+    (relay, scraper, client)
+}
+
+async fn circuits(scraper: &Peer) -> Vec<Circuit> {
+    let announced = announcer::announced(&scraper.network).await;
+    announced.iter().filter_map(Circuit::parse).collect()
+}
+
+#[tokio::test]
+async fn a_relayed_link_is_upgraded_and_streams_over_it_end_by_themselves() {
+    let (relay, mut scraper, client) = relayed().await;
+    let peer = scraper.key.public();
+    let circuits = circuits(&scraper).await;
+    assert!(circuits.iter().all(|circuit| circuit.relay == relay.key.public()) && !circuits.is_empty());
+    client.network.dial_circuits(peer, circuits).await.expect("a circuit");
+    let mut stream = client.network.open(&peer, ECHO).await.expect("opens");
+    stream.write_all(b"x").await.expect("writes");
+    stream.flush().await.expect("flushes");
+    let mut inbound = within("inbound", scraper.inbox.recv()).await.expect("a stream");
+
+    let (here, there) = (client.network.links(), scraper.network.links());
+    let direct = |links: &Links, peer| links.path(&peer) == Some(LinkPath::Direct);
+    within("direct", here.wait_until(|| direct(here, peer))).await;
+    within("direct", there.wait_until(|| direct(there, client.key.public()))).await;
+    let status = there.status(&client.key.public());
+    assert!(status.punches_succeeded > 0 && status.punches_failed == 0, "{status:?}");
+    assert!(status.change.is_some_and(|change| change.reason.starts_with("connected to 127.0.0.1")));
+
+    // The stream over the circuit goes on; with it ends the circuit.
+    assert_eq!(inbound.stream.read_u8().await.expect("reads"), b'x');
+    time::sleep(Duration::from_secs(16)).await;
+    assert!(here.is_relayed_too(&peer), "a circuit with a stream is not closed");
+    inbound.stream.write_all(b"y").await.expect("writes");
+    inbound.stream.flush().await.expect("flushes");
+    assert_eq!(stream.read_u8().await.expect("reads"), b'y');
+    drop((stream, inbound));
+    within("the end of the circuit", here.wait_until(|| !here.is_relayed_too(&peer))).await;
+    assert_eq!(here.path(&peer), Some(LinkPath::Direct));
+}
+
+#[tokio::test]
+async fn a_reservation_is_made_again_after_its_relay_was_restarted() {
+    let (relay, scraper, _client) = relayed().await;
+    let (key, at) = (relay.key.clone(), relay.network.listening().await[0]);
+    let mut held = scraper.network.reservations.subscribe();
+    relay.stop().await;
+    within("the loss", held.wait_for(|held| *held == 0)).await.expect("held");
+    assert!(circuits(&scraper).await.is_empty());
+    let _again = Peer::start_relay(key, at).await;
+    within("a reservation", held.wait_for(|held| *held == 1)).await.expect("held");
+    assert!(!circuits(&scraper).await.is_empty());
+}
+
+#[tokio::test]
+async fn nobody_but_its_scrapers_connects_to_a_client_that_listens() {
+    let node = Peer::start(NetworkRole::Node, Firewall::Anyone, Vec::new()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, vec![node.addr().await]).await;
+    let mut listening = client.network.listening().await.into_iter();
+    let at = listening.find(SocketAddr::is_ipv4).expect("an IPv4 listener").port();
+    let place = PeerAddr::at(client.key.public(), "127.0.0.1", at);
+    let friend = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let stranger = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    client.network.links().keep(friend.key.public());
+    stranger.network.connect(&place).await.ok();
+    friend.network.connect(&place).await.expect("connects");
+    within("the friend", client.network.links().up(&friend.key.public())).await;
+    within("the stranger's end", stranger.network.links().down(&place.key)).await;
+    assert_eq!(client.network.links().path(&stranger.key.public()), None);
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     identity::{HostPort, KeyPair, PeerAddr, PublicKey},
-    network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole},
+    network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, RelayLimits},
 };
 
 /// What a node is told at its start.
@@ -19,8 +19,10 @@ pub struct NodeConfig {
     pub listen: Vec<HostPort>,
     /// Other nodes of the same network. Each needs its place.
     pub bootstrap: Vec<PeerAddr>,
-    /// Addresses to announce instead of the ones it listens on, as behind a forwarded port.
+    /// The addresses that others reach it at, where it cannot know them itself, as behind a forwarded port.
     pub external: Vec<HostPort>,
+    /// Whether it carries links between peers that cannot reach each other, and how many. Default none.
+    pub relay: Option<RelayLimits>,
     /// What peers may cost.
     pub limits: NetworkLimits,
 }
@@ -34,6 +36,7 @@ impl NodeConfig {
             listen: vec![at("0.0.0.0"), at("::")],
             bootstrap: Vec::new(),
             external: Vec::new(),
+            relay: None,
             limits: NetworkLimits::default(),
         }
     }
@@ -53,15 +56,16 @@ impl Node {
     /// # Errors
     /// [`NetworkError`] for settings that cannot work here.
     pub async fn start(config: NodeConfig) -> Result<Self, NetworkError> {
+        let relays = config.relay.is_some();
         let (network, task) = Network::start(
             &config.key,
             NetworkConfig {
-                role: NetworkRole::Node,
                 listen: config.listen,
                 external: config.external,
                 bootstrap: config.bootstrap,
-                addresses_file: None,
+                relay: config.relay,
                 limits: config.limits,
+                ..NetworkConfig::new(NetworkRole::Node)
             },
             Vec::new(),
         )
@@ -69,6 +73,9 @@ impl Node {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(stop.clone()));
+        if relays && time::timeout(PLACE, network.public_address()).await.is_err() {
+            return Err(NetworkError::RelayPlace);
+        }
         tasks.spawn(network::keep_nodes(network.clone(), stop.clone()));
         let listening = network.listening().await;
         Ok(Self { public_key: config.key.public(), listening, stop, tasks })
@@ -98,4 +105,6 @@ impl Node {
 }
 
 const DEFAULT_PORT: u16 = 19_961;
+/// The kernel lists the addresses of a host at once.
+const PLACE: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(3);

@@ -157,12 +157,11 @@ impl Scraper {
         let (network, network_task) = Network::start(
             &config.key,
             NetworkConfig {
-                role: NetworkRole::Scraper,
                 listen: config.listen,
                 external: config.external,
                 bootstrap: config.bootstrap,
-                addresses_file: None,
                 limits: config.limits,
+                ..NetworkConfig::new(NetworkRole::Scraper)
             },
             acceptors(registrations),
         )
@@ -203,6 +202,7 @@ impl Scraper {
         tasks.spawn(registrar.run(register_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
+        tasks.spawn(network::keep_reservations(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(forget_peers(registry.clone(), network.links().clone(), stop.tasks.clone()));

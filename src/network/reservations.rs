@@ -1,0 +1,81 @@
+//! Reservations at relays: what makes a scraper behind NAT reachable.
+//!
+//! A scraper holds them at two of its bootstrap nodes, where there are two that relay. Each is renewed by libp2p; one
+//! that ends, or that falls silent, is made again, there or at another node. Their addresses are announced like others.
+
+use std::time::Duration;
+
+use futures::future;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Network,
+    driver::Command,
+    peer_id::{self, Circuit},
+    redial_backoff,
+};
+use crate::identity::PublicKey;
+
+/// Keeps reservations until `stop` fires.
+pub(crate) async fn keep_reservations(network: Network, stop: CancellationToken) {
+    // Whoever gave an address says that it can be reached there.
+    if network.external.is_empty() {
+        let places = Semaphore::new(RELAYS);
+        let nodes = network.bootstrap.iter().map(|node| keep_reservation(&network, node.key, &places));
+        stop.run_until_cancelled(future::join_all(nodes)).await;
+    }
+    stop.cancelled().await;
+}
+
+/// Nodes beyond the number that is needed wait here, and take over when one of the others fails.
+async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore) {
+    let mut pauses = redial_backoff(MOST_PAUSE);
+    loop {
+        network.links.up(&node).await;
+        let Ok(_place) = places.acquire().await else { return };
+        // An end without a word is an end as well.
+        let ended = match reserve(network, node).await {
+            Ok(held) => {
+                tracing::info!(relay = %node, "reachable through a relay");
+                pauses = redial_backoff(MOST_PAUSE);
+                network.reservations.send_modify(|held| *held += 1);
+                let why = held.await.unwrap_or_default();
+                network.reservations.send_modify(|held| *held -= 1);
+                tracing::warn!(relay = %node, why, "no longer reachable through a relay");
+                why
+            }
+            Err(why) => why,
+        };
+        drop(_place);
+        let pause = pauses.next().unwrap_or(MOST_PAUSE);
+        tracing::debug!(relay = %node, why = ended, retry_in = ?pause, "no reservation");
+        time::sleep(pause).await;
+    }
+}
+
+/// Returns once the relay has granted a reservation; what it gives tells of the end.
+async fn reserve(network: &Network, relay: PublicKey) -> Result<oneshot::Receiver<String>, String> {
+    // The connection that is the best, which may be any: a relay hands circuits over the one it was asked on.
+    let at = network.links.address(&relay).filter(peer_id::is_dialable).ok_or("not connected")?;
+    let (accepted, granted) = oneshot::channel();
+    let (ended, mut end) = oneshot::channel();
+    let circuit = Circuit { relay, at };
+    network.command(Command::Reserve { circuit, accepted, ended }).await.map_err(|closed| closed.to_string())?;
+    tokio::select! {
+        granted = time::timeout(GRANT, granted) => match granted {
+            Ok(Ok(())) => Ok(end),
+            Ok(Err(_)) => Err(end.await.unwrap_or_default()),
+            Err(_) => Err("no answer".to_owned()),
+        },
+        why = &mut end => Err(why.unwrap_or_default()),
+    }
+}
+
+/// Enough that one may fail; each costs the relay a connection.
+const RELAYS: usize = 2;
+const GRANT: Duration = Duration::from_secs(10);
+const MOST_PAUSE: Duration = Duration::from_secs(30);
