@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::source::SourceError;
 use crate::{
     identity::PublicKey,
-    network::{ConnectError, FirewallBlock},
+    network::{ConnectError, FirewallBlock, LinkPath},
     telemetry::{Chain, ClientMetrics},
     wire::{Alias, AliasRefusal, HandshakeRefusal},
 };
@@ -36,6 +36,15 @@ pub enum EventKind {
     LinkUp {
         /// Which one.
         scraper: PublicKey,
+        /// Whether it goes through a relay.
+        path: LinkPath,
+    },
+    /// The link to a scraper goes on by another path: a hole was punched, or the direct connection was lost.
+    PathChanged {
+        /// Which one.
+        scraper: PublicKey,
+        /// The path from now on.
+        path: LinkPath,
     },
     /// The link to a scraper was lost; it is being redialled.
     LinkDown {
@@ -220,7 +229,8 @@ impl Events {
 
 fn log(id: u64, kind: &EventKind) {
     match kind {
-        EventKind::LinkUp { scraper } => tracing::info!(%scraper, "linked"),
+        EventKind::LinkUp { scraper, path } => tracing::info!(%scraper, path = path.as_str(), "linked"),
+        EventKind::PathChanged { scraper, path } => tracing::info!(%scraper, path = path.as_str(), "path changed"),
         EventKind::LinkDown { scraper } => tracing::warn!(%scraper, "link lost"),
         EventKind::LinkFailed { scraper, error, retry_in } => {
             tracing::warn!(%scraper, error = %Chain(&**error), ?retry_in, "no link to the scraper");

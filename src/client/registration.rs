@@ -36,11 +36,10 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
     let exchange = watch::Sender::new(Exchange::None);
     let mut work = pin!(async {
         loop {
-            link(&shared, &scraper).await;
-            let lost = shared.network.links().down(&scraper.key);
+            connect(&shared, &scraper).await;
             tokio::select! {
                 biased;
-                () = lost => {}
+                () = lost(&shared, &scraper.key) => {}
                 () = renew(&shared, &scraper.key, &mut targets, &exchange) => {}
             }
             shared.events.emit(EventKind::LinkDown { scraper: scraper.key });
@@ -64,14 +63,27 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
     shared.network.links().let_go(&scraper.key);
 }
 
-async fn link(shared: &Shared, scraper: &PeerAddr) {
+async fn connect(shared: &Shared, scraper: &PeerAddr) {
     let mut pauses = redial_backoff(MOST_REDIAL);
     while let Err(error) = shared.network.connect(scraper).await {
         let retry_in = pauses.next().unwrap_or(MOST_REDIAL);
         shared.events.emit(EventKind::LinkFailed { scraper: scraper.key, error: Arc::new(error), retry_in });
         time::sleep(retry_in).await;
     }
-    shared.events.emit(EventKind::LinkUp { scraper: scraper.key });
+}
+
+/// Tells of the link and of each change of its path; returns once it is lost.
+async fn lost(shared: &Shared, scraper: &PublicKey) {
+    let links = shared.network.links();
+    let mut known = None;
+    while let Some(path) = links.path(scraper) {
+        let scraper = *scraper;
+        shared.events.emit(match known.replace(path) {
+            None => EventKind::LinkUp { scraper, path },
+            Some(_) => EventKind::PathChanged { scraper, path },
+        });
+        links.wait_until(|| links.path(&scraper) != known).await;
+    }
 }
 
 /// Registers again and again, for as long as the link is there: before the lease ends, and when the targets change.

@@ -20,7 +20,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Scheme};
 use serde::Serialize;
 
 use super::{host::LocalAddr, router::Shared, sd_list::path_word, text};
-use crate::{identity::PublicKey, registry::Lease, scraper::Links, wire::Alias};
+use crate::{
+    identity::PublicKey,
+    registry::Lease,
+    scraper::{LinkStatus, LinkTransport, Links},
+    wire::Alias,
+};
 
 /// An alias as the API shows it.
 #[derive(Serialize)]
@@ -32,6 +37,7 @@ struct AliasView<'a> {
     labels: BTreeMap<&'a str, &'a str>,
     state: &'static str,
     path: &'static str,
+    link: LinkView,
     registered_at: String,
     renewed_at: String,
     expires_at: String,
@@ -39,8 +45,38 @@ struct AliasView<'a> {
     expires_in_seconds: u64,
 }
 
+/// The way to the peer, as the API shows it.
+#[derive(Serialize)]
+struct LinkView {
+    /// `tcp` or `quic`; null without a link.
+    transport: Option<&'static str>,
+    /// Where the peer is seen, or the relay.
+    address: Option<String>,
+    rtt_seconds: Option<f64>,
+    punches_succeeded: u32,
+    punches_failed: u32,
+    changed_at: Option<String>,
+    reason: Option<String>,
+}
+
+impl From<LinkStatus> for LinkView {
+    fn from(status: LinkStatus) -> Self {
+        let (changed_at, reason) = status.change.map(|change| (rfc3339(change.at), change.reason)).unzip();
+        Self {
+            transport: status.transport.map(LinkTransport::as_str),
+            address: status.address,
+            rtt_seconds: status.rtt.map(|rtt| rtt.as_secs_f64()),
+            punches_succeeded: status.punches_succeeded,
+            punches_failed: status.punches_failed,
+            changed_at,
+            reason,
+        }
+    }
+}
+
 impl<'a> AliasView<'a> {
     fn new(lease: &'a Lease, links: &dyn Links, now: SystemTime) -> Self {
+        let link = links.status(&lease.peer);
         Self {
             alias: &lease.alias,
             peer: lease.peer,
@@ -48,7 +84,8 @@ impl<'a> AliasView<'a> {
             hostname: &lease.hostname,
             labels: lease.labels.iter().collect(),
             state: lease.state(now).as_str(),
-            path: path_word(links.path(&lease.peer)),
+            path: path_word(link.path),
+            link: link.into(),
             registered_at: rfc3339(lease.registered_at),
             renewed_at: rfc3339(lease.renewed_at),
             expires_at: rfc3339(lease.expires_at),

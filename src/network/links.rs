@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -78,7 +78,7 @@ pub struct LinkStatus {
     pub address: Option<String>,
     /// The last round trip that was measured over it.
     pub rtt: Option<Duration>,
-    /// Hole punches that ended with a direct connection.
+    /// How often a relayed link became direct.
     pub punches_succeeded: u32,
     /// Hole punches that were given up.
     pub punches_failed: u32,
@@ -95,13 +95,19 @@ pub struct LinkChange {
     pub reason: String,
 }
 
-/// How many peers are linked, each counted once, by its best path.
+/// How all peers are linked, each counted once, by its best path; and what became of hole punches since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounts {
     /// Peers with a direct link.
     pub direct: usize,
     /// Peers with a relayed link only.
     pub relayed: usize,
+    /// Relays that we can be reached through.
+    pub relays: usize,
+    /// Relayed links that became direct.
+    pub punches_succeeded: u64,
+    /// Hole punches that were given up.
+    pub punches_failed: u64,
 }
 
 /// A change of a link.
@@ -184,9 +190,6 @@ impl Peer {
         if self.path() != before {
             self.change = Some(LinkChange { at: SystemTime::now(), reason });
         }
-        if (before, self.path()) == (Some(LinkPath::Relayed), Some(LinkPath::Direct)) {
-            self.punches_succeeded = self.punches_succeeded.saturating_add(1);
-        }
         self.mark_superseded();
         done
     }
@@ -220,6 +223,10 @@ struct Shared {
     peers: Mutex<HashMap<PublicKey, Peer>>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<LinkEvent>,
+    /// How many relays we can be reached through.
+    relays: watch::Sender<usize>,
+    punches_succeeded: AtomicU64,
+    punches_failed: AtomicU64,
 }
 
 /// The table of links. Cheap to clone.
@@ -232,6 +239,9 @@ impl Links {
             peers: Mutex::default(),
             changes: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENTS_KEPT),
+            relays: watch::Sender::new(0),
+            punches_succeeded: AtomicU64::new(0),
+            punches_failed: AtomicU64::new(0),
         }))
     }
 
@@ -299,12 +309,23 @@ impl Links {
             && peer.path() == Some(LinkPath::Relayed)
         {
             peer.punches_failed = peer.punches_failed.saturating_add(1);
+            self.0.punches_failed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How many peers are linked.
+    /// How many relays we can be reached through.
+    pub(crate) fn relays(&self) -> &watch::Sender<usize> {
+        &self.0.relays
+    }
+
+    /// How peers are linked.
     pub(crate) fn counts(&self) -> LinkCounts {
-        let mut counts = LinkCounts::default();
+        let mut counts = LinkCounts {
+            relays: *self.0.relays.borrow(),
+            punches_succeeded: self.0.punches_succeeded.load(Ordering::Relaxed),
+            punches_failed: self.0.punches_failed.load(Ordering::Relaxed),
+            ..LinkCounts::default()
+        };
         for best in self.peers().values().filter_map(|peer| peer.connections.first()) {
             match best.path {
                 LinkPath::Direct => counts.direct += 1,
@@ -339,7 +360,7 @@ impl Links {
         self.wait_until(|| self.path(peer).is_none()).await;
     }
 
-    pub(super) async fn wait_until(&self, mut holds: impl FnMut() -> bool) {
+    pub(crate) async fn wait_until(&self, mut holds: impl FnMut() -> bool) {
         // `self` holds a sender, so the wait does not end by the channel closing.
         let _ = self.changes().wait_for(|_| holds()).await;
     }
@@ -412,7 +433,12 @@ impl Links {
             // Of equals the newest first: a peer that comes back after a crash or with a new address may have left a
             // connection behind whose death nothing has told us yet.
             let at = entry.connections.partition_point(|other| other.rank() < connection.rank());
+            let before = entry.path();
             entry.change(reason, |connections| connections.insert(at, connection));
+            if (before, entry.path()) == (Some(LinkPath::Relayed), Some(LinkPath::Direct)) {
+                entry.punches_succeeded = entry.punches_succeeded.saturating_add(1);
+                self.0.punches_succeeded.fetch_add(1, Ordering::Relaxed);
+            }
             entry.connections.len() == 1
         };
         self.0.changes.send_modify(|generation| *generation += 1);

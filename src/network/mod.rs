@@ -105,8 +105,6 @@ pub(crate) struct Network {
     listens: bool,
     /// Where we may be reached: listeners, circuits, and addresses that nodes have confirmed.
     listening: watch::Receiver<Arc<[Multiaddr]>>,
-    /// How many relays we can be reached through.
-    reservations: Arc<watch::Sender<usize>>,
     addresses: Arc<AddressBook>,
     bootstrap: Arc<[PeerAddr]>,
     external: Arc<[HostPort]>,
@@ -178,7 +176,6 @@ impl Network {
             role: config.role,
             listens: !places.is_empty(),
             listening: listeners,
-            reservations: Arc::new(watch::Sender::new(0)),
             addresses: Arc::new(AddressBook::open(config.addresses_file)),
             bootstrap: config.bootstrap.into(),
             external: config.external.into(),

@@ -42,9 +42,9 @@ async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore
             Ok(held) => {
                 tracing::info!(relay = %node, "reachable through a relay");
                 pauses = redial_backoff(MOST_PAUSE);
-                network.reservations.send_modify(|held| *held += 1);
+                network.links.relays().send_modify(|held| *held += 1);
                 let why = held.await.unwrap_or_default();
-                network.reservations.send_modify(|held| *held -= 1);
+                network.links.relays().send_modify(|held| *held -= 1);
                 tracing::warn!(relay = %node, why, "no longer reachable through a relay");
                 why
             }

@@ -113,7 +113,7 @@ async fn a_link_carries_streams_in_both_directions() {
         inbound.stream.read_exact(&mut said).await.expect("reads");
         assert_eq!(&said, b"hello");
     }
-    assert_eq!(scraper.network.links().counts(), LinkCounts { direct: 1, relayed: 0 });
+    assert_eq!(scraper.network.links().counts(), LinkCounts { direct: 1, ..LinkCounts::default() });
 }
 
 #[tokio::test]
@@ -273,7 +273,9 @@ async fn relayed() -> (Peer, Peer, Peer) {
     let client = Peer::start(NetworkRole::Client, Firewall::Anyone, bootstrap).await;
     client.network.links().keep(scraper.key.public());
     scraper.network.links().keep(client.key.public());
-    within("a reservation", scraper.network.reservations.subscribe().wait_for(|held| *held == 1)).await.expect("held");
+    within("a reservation", scraper.network.links().relays().subscribe().wait_for(|held| *held == 1))
+        .await
+        .expect("held");
     (relay, scraper, client)
 }
 
@@ -318,7 +320,7 @@ async fn a_relayed_link_is_upgraded_and_streams_over_it_end_by_themselves() {
 async fn a_reservation_is_made_again_after_its_relay_was_restarted() {
     let (relay, scraper, _client) = relayed().await;
     let (key, at) = (relay.key.clone(), relay.network.listening().await[0]);
-    let mut held = scraper.network.reservations.subscribe();
+    let mut held = scraper.network.links().relays().subscribe();
     relay.stop().await;
     within("the loss", held.wait_for(|held| *held == 0)).await.expect("held");
     assert!(circuits(&scraper).await.is_empty());

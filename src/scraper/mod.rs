@@ -23,7 +23,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use pull::{LinkCounts, LinkPath, Links, Pull, PullBody, PullBodyError, PullError, PullRequest};
+pub use pull::{
+    LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport, Links, Pull, PullBody, PullBodyError, PullError,
+    PullRequest,
+};
 
 use crate::{
     http::{self, HttpConfig, HttpError, HttpState},

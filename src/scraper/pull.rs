@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::{sync::watch, time::Instant};
 
-pub use crate::network::{LinkCounts, LinkPath};
+pub use crate::network::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
 use crate::{identity::PublicKey, wire::Alias};
 
 /// One pull, as Prometheus asked for it.
@@ -96,6 +96,9 @@ pub trait Pull: Send + Sync + 'static {
 pub trait Links: Send + Sync + 'static {
     /// The best path to a peer, if there is a link.
     fn path(&self, peer: &PublicKey) -> Option<LinkPath>;
+
+    /// What is known of the way to a peer.
+    fn status(&self, peer: &PublicKey) -> LinkStatus;
 
     /// Changes when any link comes, goes, or changes its path.
     fn changes(&self) -> watch::Receiver<u64>;

@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::pull::{LinkCounts, LinkPath, Links, Pull, PullBody, PullBodyError, PullError, PullRequest};
+use super::pull::{LinkCounts, LinkPath, LinkStatus, Links, Pull, PullBody, PullBodyError, PullError, PullRequest};
 use crate::{
     identity::PublicKey,
     network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
@@ -322,6 +322,10 @@ async fn refused(alias: &Alias, peer: PublicKey, response: Response<Incoming>, d
 impl Links for Puller {
     fn path(&self, peer: &PublicKey) -> Option<LinkPath> {
         self.0.network.links().path(peer)
+    }
+
+    fn status(&self, peer: &PublicKey) -> LinkStatus {
+        self.0.network.links().status(peer)
     }
 
     fn counts(&self) -> LinkCounts {

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     client::{EventKind, Exposition, PullFailure, PullRequest, RegisterError, Source, SourceError},
     identity::PublicKey,
+    network::LinkPath,
     wire::AliasRefusal,
 };
 
@@ -111,6 +112,7 @@ impl From<&PullFailure> for PullOutcome {
 pub(crate) struct ClientMetrics {
     registry: Registry,
     links: Family<[(&'static str, String); 1], Gauge>,
+    relayed: Family<[(&'static str, String); 1], Gauge>,
     links_lost: Counter,
     link_failures: Counter,
     registrations: Counters<Registration>,
@@ -131,6 +133,8 @@ impl ClientMetrics {
         unix_time(&mut registry, "start_time", "Start of the client, in Unix time", SystemTime::now());
         let links = Family::<[(&'static str, String); 1], Gauge>::default();
         registry.register("link_up", "1 while there is a link to the scraper", links.clone());
+        let relayed = Family::<[(&'static str, String); 1], Gauge>::default();
+        registry.register("link_relayed", "1 while that link goes through a relay", relayed.clone());
         let pull_duration = Histogram::new(SCRAPE_BUCKETS);
         registry.register_with_unit(
             "pull_duration",
@@ -141,6 +145,7 @@ impl ClientMetrics {
         let r = &mut registry;
         let metrics = Self {
             links,
+            relayed,
             links_lost: counter(r, "links_lost", "Links to scrapers that were lost"),
             link_failures: counter(r, "link_failures", "Failed attempts at a link to a scraper"),
             registrations: Counters::new(
@@ -159,7 +164,7 @@ impl ClientMetrics {
             registry,
         };
         for scraper in scrapers {
-            metrics.link(scraper, false);
+            metrics.link(scraper, None);
         }
         metrics
     }
@@ -167,9 +172,10 @@ impl ClientMetrics {
     /// Counts an event.
     pub(crate) fn observe(&self, event: &EventKind) {
         match event {
-            EventKind::LinkUp { scraper } => self.link(*scraper, true),
+            EventKind::LinkUp { scraper, path } => self.link(*scraper, Some(*path)),
+            EventKind::PathChanged { scraper, path } => self.link(*scraper, Some(*path)),
             EventKind::LinkDown { scraper } => {
-                self.link(*scraper, false);
+                self.link(*scraper, None);
                 self.links_lost.inc();
             }
             EventKind::LinkFailed { .. } => {
@@ -201,8 +207,10 @@ impl ClientMetrics {
     }
 
     /// One of the client's own scrapers: nobody else can make a series.
-    fn link(&self, scraper: PublicKey, up: bool) {
-        self.links.get_or_create(&[("scraper", scraper.to_string())]).set(i64::from(up));
+    fn link(&self, scraper: PublicKey, path: Option<LinkPath>) {
+        let label = [("scraper", scraper.to_string())];
+        self.links.get_or_create(&label).set(i64::from(path.is_some()));
+        self.relayed.get_or_create(&label).set(i64::from(path == Some(LinkPath::Relayed)));
     }
 
     fn pull_ended(&self, outcome: PullOutcome) {
@@ -272,7 +280,7 @@ mod tests {
             retry_in: Duration::from_secs(1),
         };
         for event in [
-            EventKind::LinkUp { scraper: scraper() },
+            EventKind::LinkUp { scraper: scraper(), path: LinkPath::Relayed },
             EventKind::Registered { scraper: scraper(), alias: alias(), updated: true },
             EventKind::Registered { scraper: scraper(), alias: alias(), updated: false },
             refused(RegisterError::Alias { alias: alias(), refusal: AliasRefusal::Taken }),

@@ -172,6 +172,9 @@ struct StandingMetrics {
     peers: Gauge,
     direct: Gauge,
     relayed: Gauge,
+    relays: Gauge,
+    punches_succeeded: Counter,
+    punches_failed: Counter,
     takeovers_granted: Counter,
     takeovers_refused: Counter,
     leases_lapsed: Counter,
@@ -187,6 +190,12 @@ impl StandingMetrics {
         registry.register("aliases", "Aliases in the table", aliases.clone());
         let links = Family::<Label, Gauge>::default();
         registry.register("links", "Linked peers, by the best path to each", links.clone());
+        let punches = Family::<Label, Counter>::default();
+        registry.register(
+            "hole_punches",
+            "Attempts to make a relayed link direct; a failed one leaves it relayed",
+            punches.clone(),
+        );
         let takeovers = Family::<Label, Counter>::default();
         registry.register("takeovers", "Claims by another key to a held alias", takeovers.clone());
         Self {
@@ -196,6 +205,9 @@ impl StandingMetrics {
             peers: gauge(registry, "peers", "Peers that hold an alias"),
             direct: links.get_or_create_owned(&[("path", "direct")]),
             relayed: links.get_or_create_owned(&[("path", "relayed")]),
+            relays: gauge(registry, "relays", "Relays that this scraper can be reached through"),
+            punches_succeeded: punches.get_or_create_owned(&[("outcome", "succeeded")]),
+            punches_failed: punches.get_or_create_owned(&[("outcome", "failed")]),
             takeovers_granted: takeovers.get_or_create_owned(&[("outcome", "granted")]),
             takeovers_refused: takeovers.get_or_create_owned(&[("outcome", "refused")]),
             leases_lapsed: counter(registry, "leases_lapsed", "Leases that were not renewed in time"),
@@ -214,8 +226,11 @@ impl StandingMetrics {
         set(&self.peers, aliases.peers);
         set(&self.direct, links.direct);
         set(&self.relayed, links.relayed);
+        set(&self.relays, links.relays);
         // Of two that ask at the same time one may hold older numbers; a counter never goes back.
         let raise = |counter: &Counter, value: u64| counter.inner().fetch_max(value, Ordering::Relaxed);
+        raise(&self.punches_succeeded, links.punches_succeeded);
+        raise(&self.punches_failed, links.punches_failed);
         raise(&self.takeovers_granted, totals.takeovers);
         raise(&self.takeovers_refused, totals.takeovers_refused);
         raise(&self.leases_lapsed, totals.lapsed);
@@ -282,7 +297,7 @@ mod tests {
             loaded: true,
             aliases: Counts { active: 5, lapsed: 4, peers: 3 },
             totals: Totals { takeovers: 6, takeovers_refused: 7, store_failures: 8, ..Totals::default() },
-            links: LinkCounts { direct: 2, relayed: 1 },
+            links: LinkCounts { direct: 2, relayed: 1, relays: 9, punches_succeeded: 10, punches_failed: 11 },
         };
         let text = metrics().encode(standing, ExpositionFormat::Text);
         for line in [
@@ -292,6 +307,9 @@ mod tests {
             "narthex_peers 3",
             "narthex_links{path=\"direct\"} 2",
             "narthex_links{path=\"relayed\"} 1",
+            "narthex_relays 9",
+            "narthex_hole_punches_total{outcome=\"succeeded\"} 10",
+            "narthex_hole_punches_total{outcome=\"failed\"} 11",
             "narthex_takeovers_total{outcome=\"granted\"} 6",
             "narthex_takeovers_total{outcome=\"refused\"} 7",
             "narthex_store_flush_failures_total 8",

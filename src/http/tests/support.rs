@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -28,7 +28,10 @@ use crate::{
     http::{HttpConfig, HttpState, bind, serve},
     identity::{KeyPair, PublicKey},
     registry::{Change, Damage, Loaded, Registry, RegistryConfig, Store, StoreError},
-    scraper::{LinkCounts, LinkPath, Links, Pull, PullBody, PullBodyError, PullError, PullRequest},
+    scraper::{
+        LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport, Links, Pull, PullBody, PullBodyError, PullError,
+        PullRequest,
+    },
     telemetry::ScraperMetrics,
     wire::{Alias, Claim, Register},
 };
@@ -225,6 +228,21 @@ impl Links for FakeLinks {
         self.paths.lock().expect("fine").get(peer).copied()
     }
 
+    fn status(&self, peer: &PublicKey) -> LinkStatus {
+        LinkStatus {
+            path: self.path(peer),
+            transport: Some(LinkTransport::Quic),
+            address: Some("192.0.2.7:19961".to_owned()),
+            rtt: Some(Duration::from_millis(25)),
+            punches_succeeded: 1,
+            punches_failed: 2,
+            change: Some(LinkChange {
+                at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+                reason: "connected to 192.0.2.7:19961 quic".to_owned(),
+            }),
+        }
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }
@@ -232,7 +250,7 @@ impl Links for FakeLinks {
     fn counts(&self) -> LinkCounts {
         let paths = self.paths.lock().expect("fine");
         let direct = paths.values().filter(|path| **path == LinkPath::Direct).count();
-        LinkCounts { direct, relayed: paths.len() - direct }
+        LinkCounts { direct, relayed: paths.len() - direct, ..LinkCounts::default() }
     }
 }
 
