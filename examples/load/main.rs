@@ -9,10 +9,12 @@
 //! cargo run --release --example load -- --clients 1000 --sizes 2000 --at-once 16 --idle 10s
 //! cargo run --release --example load -- --exposition node_exporter.txt --gzip-levels 0,1,6
 //! cargo run --release --example load -- --clients 40 --aliases 250 --sizes 2000 --at-once 8 --sd
+//! cargo build --release && cargo run --release --example load -- --agent --exposition node_exporter.txt
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod agent;
 mod peers;
 mod process;
 mod report;
@@ -33,7 +35,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 #[derive(Parser)]
 #[command(about = "Measures scrapes through narthex beside direct ones")]
-struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     role: Option<Role>,
     /// Numbers of clients, each a link and a process-wide peer of its own
@@ -63,6 +65,10 @@ struct Args {
     /// Also measures memory and CPU of the idle scraper, for so long
     #[arg(long, value_parser = humantime::parse_duration)]
     idle: Option<Duration>,
+    /// Puts the narthex agent of this build before an exporter, instead of library clients: plain, compressed by the
+    /// exporter, and compressed on the link
+    #[arg(long)]
+    agent: bool,
     /// Also measures /sd beside a static body of the same length
     #[arg(long)]
     sd: bool,
@@ -73,6 +79,8 @@ struct Args {
 enum Role {
     #[command(hide = true)]
     Scraper,
+    #[command(hide = true)]
+    Exporter { exposition: Option<String> },
     #[command(hide = true)]
     Clients {
         scraper: String,
@@ -94,6 +102,11 @@ fn main() -> Result<(), BoxError> {
             peers::take_text(exposition.as_deref())?;
             runtime.block_on(peers::clients(&scraper, &secret, clients, aliases, gzip_level))
         }
+        Some(Role::Exporter { exposition }) => {
+            peers::take_text(exposition.as_deref())?;
+            runtime.block_on(agent::exporter())
+        }
+        None if args.agent => runtime.block_on(agent::measure(&args)),
         None => runtime.block_on(measure(&args)),
     }
 }
@@ -158,7 +171,7 @@ async fn measure(args: &Args) -> Result<(), BoxError> {
 }
 
 /// CPU seconds of scraper and client for 1000 scrapes.
-fn per_thousand(scraper: Duration, clients: Duration, measured: &Measured) -> (f64, f64) {
+pub(crate) fn per_thousand(scraper: Duration, clients: Duration, measured: &Measured) -> (f64, f64) {
     let thousands = measured.took.len() as f64 / 1000.0;
     (scraper.as_secs_f64() / thousands, clients.as_secs_f64() / thousands)
 }

@@ -59,6 +59,11 @@ pub(crate) async fn clients(
         running.push(client);
     }
     let router = Router::new().route("/metrics", get(direct));
+    serve(router).await
+}
+
+/// Prints the address, then serves until killed.
+pub(crate) async fn serve(router: Router) -> Result<(), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
@@ -92,7 +97,7 @@ async fn direct(Query(query): Query<HashMap<String, usize>>) -> ([(header::Heade
     ([(header::CONTENT_TYPE, TEXT)], body(query.get("size").copied().unwrap_or(0)))
 }
 
-fn body(size: usize) -> Bytes {
+pub(crate) fn body(size: usize) -> Bytes {
     static BODIES: std::sync::Mutex<Vec<Bytes>> = std::sync::Mutex::new(Vec::new());
     let mut bodies = BODIES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(body) = bodies.iter().find(|body| body.len() == size) {
@@ -106,4 +111,4 @@ fn body(size: usize) -> Bytes {
 
 static BODY: OnceLock<String> = OnceLock::new();
 const LINE: &str = "load_metric_total{label=\"value\",other=\"some other value\"} 123456789\n";
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::{ChildStdout, Command, Stdio},
     sync::Mutex,
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 
 use crate::BoxError;
 
-/// This program in another role. Killed on drop.
+/// This program in another role, or another program. Killed on drop.
 pub(crate) struct Child {
     process: std::process::Child,
     stdout: Mutex<BufReader<ChildStdout>>,
@@ -18,8 +19,16 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn start(args: &[&str]) -> Result<Self, BoxError> {
-        let mut process =
-            Command::new(std::env::current_exe()?).args(args).stdout(Stdio::piped()).stdin(Stdio::piped()).spawn()?;
+        Self::run(&std::env::current_exe()?, args)
+    }
+
+    pub(crate) fn run(program: &Path, args: &[&str]) -> Result<Self, BoxError> {
+        let mut process = Command::new(program)
+            .args(args)
+            .stdout(Stdio::piped())
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
         let stdout = process.stdout.take().ok_or("no standard output")?;
         Ok(Self { process, stdout: Mutex::new(BufReader::new(stdout)) })
     }
