@@ -3,11 +3,7 @@
 
 mod support;
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 use support::{
     SOON, eventually, eventually_true,
@@ -15,6 +11,7 @@ use support::{
     fleet::{Fleet, Scraper, narthex, text},
     http,
     process::Process,
+    replace_file,
     tls::{Authority, in_front_of},
 };
 
@@ -51,22 +48,15 @@ impl Place {
         format!("[[target]]\nalias = \"{alias}\"\nurl = \"http://{}\"\n{keys}\n", self.exporter.address)
     }
 
-    /// Puts a file in its place at once, as it should be done.
     fn put(&self, name: &str, content: &str) {
-        put(&self.targets.join(name), content);
+        replace_file(&self.targets.join(name), content);
     }
 
     fn config(&self, content: &str) -> PathBuf {
         let path = self.fleet.path().join("agent.toml");
-        put(&path, content);
+        replace_file(&path, content);
         path
     }
-}
-
-fn put(path: &Path, content: &str) {
-    let next = path.with_file_name(".next");
-    fs::write(&next, content).expect("writes");
-    fs::rename(next, path).expect("renames");
 }
 
 #[test]
