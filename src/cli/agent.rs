@@ -205,6 +205,7 @@ async fn keep_up(
     let mut polls = time::interval(refresh);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        client.set_target_problems(inventory.problems().len());
         let reload = tokio::select! {
             _ = polls.tick(), if inventory.has_directories() => false,
             Some(()) = hang_ups.recv() => true,

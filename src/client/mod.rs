@@ -108,6 +108,12 @@ impl Client {
         Ok(())
     }
 
+    /// Says how many things are wrong with the targets as somebody wrote them, such as the problems of an agent's
+    /// inventory: the client's own metrics show it.
+    pub fn set_target_problems(&self, count: usize) {
+        self.events.metrics().set_target_problems(count);
+    }
+
     /// Releases the aliases, lets pulls in flight end (for up to 5 s), and closes the links.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
