@@ -100,6 +100,21 @@ fn files_in_the_directory_are_followed() {
 }
 
 #[test]
+fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
+    let place = Place::new();
+    place.put("a.toml", &place.table("web-1", ""));
+    let agent = place.watching("50ms");
+    place.scraper.wait_scraped("web-1");
+    let labels: Vec<String> = (0..32).map(|n| format!("l{n} = \"{}\"", "x".repeat(1024))).collect();
+    let wide = |n| place.table(&format!("wide-{n}"), &format!("labels = {{ {} }}", labels.join(", ")));
+    place.put("b.toml", &(0..8).map(wide).collect::<String>());
+    eventually("the refusal is told", SOON, || agent.log_line(&["cannot be registered", "a scraper takes 262144"]));
+    place.put("b.toml", &(0..7).map(wide).collect::<String>());
+    place.scraper.wait_scraped("wide-6");
+    assert_eq!(place.scraper.scrape("web-1", SOON).status, 200);
+}
+
+#[test]
 fn an_agent_may_start_with_an_empty_directory_and_follows_swapped_links() {
     let place = Place::new();
     let _agent = place.watching("50ms");

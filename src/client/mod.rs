@@ -65,7 +65,6 @@ pub struct Client {
 struct Shared {
     key: KeyPair,
     secret: SharedSecret,
-    hostname: String,
     targets: Arc<Targets>,
     max_body: u64,
     compression: Compression,
@@ -101,7 +100,8 @@ impl Client {
     /// target ([`Builder::self_alias`]) stays, and is not named here. A target without [`metrics`](TargetBuilder::metrics) keeps the source that its alias has; other pulls go on undisturbed.
     ///
     /// # Errors
-    /// [`BuildError`] if a target can never be listed, or there are too many. Then nothing has changed.
+    /// [`BuildError`] if a target can never be listed, or there are too many for one registration. Then nothing has
+    /// changed.
     pub fn set_targets(&self, targets: Vec<TargetBuilder>) -> Result<(), BuildError> {
         self.targets.replace(targets)?;
         self.events.metrics().set_targets(self.targets.len());
@@ -142,12 +142,11 @@ impl Client {
         let events = Events::new(setup.metrics);
         let since_start = Mutex::new(Some(events.subscribe()));
         let public_key = setup.key.public();
-        let targets = Arc::new(Targets::new(setup.targets, setup.own_target));
+        let targets = Arc::new(setup.targets);
         events.metrics().set_targets(targets.len());
         let shared = Arc::new(Shared {
             key: setup.key,
             secret: setup.secret,
-            hostname: setup.hostname,
             targets: Arc::clone(&targets),
             max_body: setup.max_body,
             compression: setup.compression,
