@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Client,
     agent::{Inventory, TargetSpec},
-    client::{self, Event, EventKind},
+    client::{self, Event, EventKind, MAX_TARGETS},
     identity::{PeerAddr, PublicKey, load_or_create_key},
     telemetry::Chain,
     wire::{Labels, TargetError},
@@ -252,9 +252,6 @@ async fn refused_by_all(events: &mut broadcast::Receiver<Event>, scrapers: usize
     }
     future::pending().await
 }
-
-/// Most aliases of a peer, as scrapers take by default.
-const MAX_TARGETS: usize = 256;
 
 fn labels(given: &[Label]) -> Result<Labels, TargetError> {
     let mut labels = Labels::default();

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use super::{
     Client, Compression,
     source::{IntoSource, Source},
-    targets::Targets,
+    targets::{MAX_TARGETS, Targets},
 };
 #[cfg(feature = "filter")]
 use super::{Filter, Filtered};
@@ -33,7 +33,7 @@ pub enum BuildError {
     #[error("alias {0} is given twice")]
     Duplicate(Alias),
     /// More targets than a scraper takes from one peer.
-    #[error("{count} targets: a scraper takes 256 from one peer")]
+    #[error("{count} targets: a scraper takes {MAX_TARGETS} from one peer")]
     TooMany {
         /// How many there are.
         count: usize,

@@ -35,6 +35,8 @@ pub use source::{
 };
 #[cfg(feature = "tower")]
 pub use source::{Tower, TowerError};
+#[cfg(feature = "agent")]
+pub(crate) use targets::MAX_TARGETS;
 
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},

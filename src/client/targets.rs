@@ -123,8 +123,8 @@ impl Targets {
     }
 }
 
-/// What a scraper takes by default.
-const MAX_TARGETS: usize = 256;
+/// Most targets of a client, its own among them: what a scraper takes by default.
+pub(crate) const MAX_TARGETS: usize = 256;
 
 #[cfg(test)]
 mod tests {
