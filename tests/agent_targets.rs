@@ -3,11 +3,7 @@
 
 mod support;
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 use support::{
     SOON, eventually, eventually_true,
@@ -15,6 +11,7 @@ use support::{
     fleet::{Fleet, Scraper, narthex, text},
     http,
     process::Process,
+    replace_file,
     tls::{Authority, in_front_of},
 };
 
@@ -51,22 +48,15 @@ impl Place {
         format!("[[target]]\nalias = \"{alias}\"\nurl = \"http://{}\"\n{keys}\n", self.exporter.address)
     }
 
-    /// Puts a file in its place at once, as it should be done.
     fn put(&self, name: &str, content: &str) {
-        put(&self.targets.join(name), content);
+        replace_file(&self.targets.join(name), content);
     }
 
     fn config(&self, content: &str) -> PathBuf {
         let path = self.fleet.path().join("agent.toml");
-        put(&path, content);
+        replace_file(&path, content);
         path
     }
-}
-
-fn put(path: &Path, content: &str) {
-    let next = path.with_file_name(".next");
-    fs::write(&next, content).expect("writes");
-    fs::rename(next, path).expect("renames");
 }
 
 #[test]
@@ -107,6 +97,21 @@ fn files_in_the_directory_are_followed() {
     place.scraper.wait_scraped("web-2");
     place.scraper.wait_unlisted("web-1");
     eventually("the mended file is told", SOON, || agent.log_line(&["mended", "a.toml"]));
+}
+
+#[test]
+fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
+    let place = Place::new();
+    place.put("a.toml", &place.table("web-1", ""));
+    let agent = place.watching("50ms");
+    place.scraper.wait_scraped("web-1");
+    let labels: Vec<String> = (0..32).map(|n| format!("l{n} = \"{}\"", "x".repeat(1024))).collect();
+    let wide = |n| place.table(&format!("wide-{n}"), &format!("labels = {{ {} }}", labels.join(", ")));
+    place.put("b.toml", &(0..8).map(wide).collect::<String>());
+    eventually("the refusal is told", SOON, || agent.log_line(&["cannot be registered", "a scraper takes 262144"]));
+    place.put("b.toml", &(0..7).map(wide).collect::<String>());
+    place.scraper.wait_scraped("wide-6");
+    assert_eq!(place.scraper.scrape("web-1", SOON).status, 200);
 }
 
 #[test]

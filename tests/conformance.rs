@@ -24,7 +24,7 @@ use support::{
 
 /// What an exporter may answer, good or bad, and how Prometheus takes it from the exporter itself. The narthex side
 /// must be taken in the same way.
-const CASES: [(&str, &str); 13] = [
+const CASES: [(&str, &str); 14] = [
     ("plain", UP),
     ("no-type", UP),
     ("json-type", UP),
@@ -38,6 +38,7 @@ const CASES: [(&str, &str); 13] = [
     ("cut-length", "unexpected EOF"),
     ("cut-chunked", "unexpected EOF"),
     ("unfinished-line", "expected label value"),
+    ("moved", UP),
 ];
 
 /// Answers that are no exposition: Prometheus is told 502 (or 504), not the exporter's own status.
@@ -95,7 +96,7 @@ fn prometheus_takes_answers_through_narthex_as_it_takes_the_exporters_own() {
     assert!(target.labels.keys().all(|name| !name.starts_with("__")), "{target:?}");
     assert!(!target.labels.contains_key("left_out"), "{target:?}");
     assert!(prometheus.process.log_line(&["unable to refresh target groups"]).is_none());
-    stage.elsewhere_was_not_asked();
+    stage.redirects_stayed_at_the_exporter();
 
     // Every target is one, though all have the same address.
     prometheus.wait_value("count(up{job=\"narthex\"})", stage.targets.len() as f64);
@@ -126,7 +127,7 @@ fn vmagent_takes_answers_through_narthex_as_it_takes_the_exporters_own() {
     for (name, value) in LABELS {
         assert_eq!(target.labels[name], value, "{target:?}");
     }
-    stage.elsewhere_was_not_asked();
+    stage.redirects_stayed_at_the_exporter();
 }
 
 #[test]
@@ -249,8 +250,11 @@ impl Stage {
         configs
     }
 
-    /// A redirect is not followed to another host, neither by the agent nor by whoever scrapes.
-    fn elsewhere_was_not_asked(&self) {
+    /// A redirect is followed by the agent, at the exporter's own host and port; to another one neither by the agent
+    /// nor by whoever scrapes.
+    fn redirects_stayed_at_the_exporter(&self) {
+        let moved = self.scraper.scrape("moved", SOON);
+        assert_eq!((moved.status, moved.header("location")), (200, None), "{}", moved.text());
         assert!(!self.exporter.requests("/elsewhere").is_empty());
         assert!(self.elsewhere.requests("/metrics").is_empty());
         let answer = self.scraper.scrape("elsewhere", SOON);
@@ -294,6 +298,7 @@ fn exporter(elsewhere: &'static str) -> Exporter {
         ("/no-content", failed("204 No Content", vec![])),
         ("/not-found", failed("404 Not Found", vec![])),
         ("/unavailable", failed("503 Service Unavailable", vec![])),
+        ("/moved", failed("302 Found", vec![("Location", "/plain?moved=1")])),
         ("/elsewhere", failed("302 Found", vec![("Location", elsewhere)])),
         ("/hangs", Reply::Hang),
         ("/large", typed(TEXT, &large)),

@@ -17,7 +17,7 @@ use narthex::{
 use support::{
     SOON, eventually, eventually_true,
     exporter::{Exporter, Reply},
-    fleet::{Fleet, Scraper, narthex as narthex_command, text},
+    fleet::{Fleet, Scraper, narthex as narthex_command, scrape_path, text},
     http,
     ports::free_port,
     process::Process,
@@ -88,6 +88,39 @@ fn an_alias_that_is_held_is_refused_to_another_key() {
         let answer = scraper.scrape("web-1", SOON);
         (answer.status == 200).then(|| assert!(answer.text().contains("other"), "{}", answer.text()))
     });
+}
+
+#[test]
+fn an_exposition_over_the_agents_limit_is_refused_or_cut() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let lines = "m 1\n".repeat(256);
+    let longer = lines.clone() + "n 1\n";
+    let unannounced = |body: &str| Reply::Chunked {
+        headers: vec![],
+        chunks: body.as_bytes().chunks(100).map(<[u8]>::to_vec).collect(),
+    };
+    let exporter = Exporter::start([
+        ("/fits", Reply::text(&lines)),
+        ("/long", Reply::text(&longer)),
+        ("/fits-unannounced", unannounced(&lines)),
+        ("/long-unannounced", unannounced(&longer)),
+    ]);
+    let target = |alias: &str| format!("{alias}={}", exporter.url(&format!("/{alias}")));
+    let targets = ["fits", "long", "fits-unannounced", "long-unannounced"].map(target);
+    let mut flags = vec!["--scraper".to_owned(), scraper.peer().to_string(), "--max-body=1KiB".into()];
+    flags.extend(targets.map(|target| format!("--target={target}")));
+    let agent = fleet.agent("agent", &flags.iter().map(String::as_str).collect::<Vec<_>>());
+
+    for alias in ["fits", "fits-unannounced"] {
+        assert_eq!(scraper.wait_scraped(alias), lines);
+    }
+    assert_eq!(scraper.scrape("long", SOON).status, 502);
+    wait_said(&agent, &["pull failed", "alias=long ", "longer than 1024 bytes"]);
+    // It breaks before the head or after it.
+    let cut = http::get(scraper.http, &scrape_path("long-unannounced"), &[]);
+    assert!(cut.is_err() || cut.is_ok_and(|answer| !answer.complete || answer.status == 502));
+    wait_said(&agent, &["pull failed", "alias=long-unannounced ", "longer than 1024 bytes"]);
 }
 
 #[test]

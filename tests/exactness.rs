@@ -7,7 +7,7 @@ use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
 use support::{
-    SOON,
+    PROMETHEUS_NOTICES, SOON, eventually,
     exporter::{Exporter, Reply, generate},
     fleet::{Fleet, Scraper, scrape_path},
     http::{self, Exchange, end_to_end},
@@ -30,23 +30,19 @@ const PROMETHEUS_HEADERS: [(&str, &str); 4] = [
     ("X-Prometheus-Scrape-Timeout-Seconds", "30"),
 ];
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 #[test]
 fn answers_and_requests_pass_through_unchanged() {
-    let whole = |content_type, body: Vec<u8>| Reply::Whole {
-        status: "200 OK",
-        headers: vec![("Content-Type", content_type), ("X-Exporter-Says", "a \"quoted\" word; q=0.5")],
-        body,
-    };
     let text = "# HELP m Ünïcödé \\n kept\n# TYPE m gauge\nm{l=\"a b\"} 1e-5 1700000000000\r\nodd line kept\n\n";
     let open_metrics = "# TYPE m counter\nm_total 1 # {trace_id=\"x\"} 0.5\n# EOF\n";
     let replies = [
-        ("/text", whole("text/plain; version=0.0.4; charset=utf-8", text.into())),
-        ("/open-metrics", whole("application/openmetrics-text; version=1.0.0; charset=utf-8", open_metrics.into())),
+        ("/text", whole("text/plain; version=0.0.4; charset=utf-8", text)),
+        ("/open-metrics", whole(OPEN_METRICS, open_metrics)),
         ("/gzip", gzipped(&noise(300_000))),
         ("/protobuf", whole(PROTOBUF, protobuf::native_histogram("h", &[1, 300, 70_000, 2]))),
-        ("/empty", whole("text/plain", vec![])),
+        ("/empty", whole("text/plain", "")),
         (
             "/chunked",
             Reply::Chunked {
@@ -85,8 +81,7 @@ fn native_histograms_arrive_in_prometheus() {
     let flags = ["--enable-feature=native-histograms"];
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &flags) else { return };
     let body = protobuf::native_histogram("latency_seconds", &[1, 300, 70_000, 2]);
-    let reply = Reply::Whole { status: "200 OK", headers: vec![("Content-Type", PROTOBUF)], body };
-    let exporter = Exporter::start([("/native", reply)]);
+    let exporter = Exporter::start([("/native", whole(PROTOBUF, body))]);
     let _agent = agent_for(&fleet, &scraper, &exporter, &["/native"]);
 
     prometheus.wait_value("histogram_count(latency_seconds{instance=\"native\"})", 70_303.0);
@@ -94,6 +89,29 @@ fn native_histograms_arrive_in_prometheus() {
     let asked = exporter.wait_asked("/native");
     let accept = asked.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("accept")).expect("asked for");
     assert!(accept.1.starts_with("application/vnd.google.protobuf"), "{accept:?}");
+}
+
+#[test]
+fn exemplars_arrive_in_prometheus() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &["--enable-feature=exemplar-storage"])
+    else {
+        return;
+    };
+    let body = "# TYPE latency_seconds histogram\n\
+                latency_seconds_bucket{le=\"1.0\"} 1 # {trace_id=\"4bf92f35\"} 0.67\n\
+                latency_seconds_bucket{le=\"+Inf\"} 1\n\
+                latency_seconds_count 1\nlatency_seconds_sum 0.67\n# EOF\n";
+    let exporter = Exporter::start([("/open-metrics", whole(OPEN_METRICS, body))]);
+    let _agent = agent_for(&fleet, &scraper, &exporter, &["/open-metrics"]);
+
+    let expression = "latency_seconds_bucket{instance=\"open-metrics\"}";
+    let (labels, value) =
+        eventually("the exemplar is stored", PROMETHEUS_NOTICES, || prometheus.exemplars(expression).pop());
+    assert_eq!((labels["trace_id"].as_str(), value.as_str()), ("4bf92f35", "0.67"));
+    let accept = exporter.wait_asked("/open-metrics").header("accept").map(str::to_owned);
+    assert!(accept.is_some_and(|accept| accept.starts_with("application/openmetrics-text")));
 }
 
 #[test]
@@ -167,6 +185,11 @@ fn agent_for(fleet: &Fleet, scraper: &Scraper, exporter: &Exporter, paths: &[&st
         flags.extend(["--target".to_owned(), format!("{}={}", alias_of(path), exporter.url(path))]);
     }
     fleet.agent("agent", &flags.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn whole(content_type: &'static str, body: impl Into<Vec<u8>>) -> Reply {
+    let headers = vec![("Content-Type", content_type), ("X-Exporter-Says", "a \"quoted\" word; q=0.5")];
+    Reply::Whole { status: "200 OK", headers, body: body.into() }
 }
 
 fn alias_of(path: &str) -> &str {

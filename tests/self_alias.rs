@@ -3,14 +3,17 @@
 
 mod support;
 
+use std::fs;
+
 use narthex::{TargetBuilder, client::Compression};
 use support::{
     SOON, eventually_true,
     exporter::{Exporter, Reply},
-    fleet::{Fleet, Scraper, scrape_path},
+    fleet::{Fleet, Scraper, scrape_path, text},
     http::{self, Answer},
     linked::Linked,
     peers::Monitor,
+    replace_file,
 };
 
 #[test]
@@ -44,6 +47,30 @@ fn an_agent_that_has_an_alias_of_its_own_shows_its_links_registrations_and_pulls
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
     let series = prometheus.wait_value("narthex_client_link_up", 1.0);
     assert_eq!((series["instance"].as_str(), series["service"].as_str()), ("agent-1", "narthex"));
+}
+
+#[test]
+fn an_agent_shows_how_many_of_its_target_files_it_cannot_use() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let targets = fleet.path().join("targets");
+    fs::create_dir(&targets).expect("makes");
+    replace_file(&targets.join("a.toml"), "[[target]]\n");
+    let (peer, directory) = (scraper.peer().to_string(), text(&targets));
+    let watch = ["--targets-dir", &directory, "--targets-refresh", "50ms"];
+    let _agent = fleet.agent("agent", &[&["--scraper", &peer, "--self-alias", "me"], &watch[..]].concat());
+    scraper.wait_scraped("me");
+    let wait_problems = |expected: f64| {
+        let shown = || count(&ask(&scraper, "me", None), "target_problems") == expected;
+        eventually_true(&format!("{expected} problems are shown"), SOON, shown);
+    };
+    wait_problems(1.0);
+    replace_file(&targets.join("b.json"), "{");
+    wait_problems(2.0);
+    for name in ["a.toml", "b.json"] {
+        fs::remove_file(targets.join(name)).expect("there");
+    }
+    wait_problems(0.0);
 }
 
 #[test]

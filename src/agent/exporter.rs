@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     client::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError},
-    wire::{SCRAPE_TIMEOUT_HEADER, scrape_timeout},
+    wire::{SCRAPE_TIMEOUT_HEADER, remove_hop_by_hop, scrape_timeout},
 };
 
 /// Why an exporter gave no exposition.
@@ -278,20 +278,6 @@ impl IntoSource for Exporter {
     }
 }
 
-/// Headers that concern one connection (RFC 9110, section 7.6.1), the ones that `Connection` names among them.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<String> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    for name in named.iter().map(String::as_str).chain(HOP_BY_HOP) {
-        headers.remove(name);
-    }
-}
-
 /// The exporter's body; read to its end it gives the connection back.
 struct ExporterBody {
     body: Incoming,
@@ -344,23 +330,11 @@ impl Drop for ExporterBody {
     }
 }
 
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 /// Headers that a scraper could send an exporter to lead it elsewhere, to make it wait for a body, or to be taken for
 /// somebody else.
-const NOT_FOR_EXPORTERS: [&str; 17] = [
+const NOT_FOR_EXPORTERS: [&str; 16] = [
     "authorization",
     "cookie",
-    "proxy-authorization",
     "content-length",
     "content-type",
     "expect",

@@ -17,7 +17,7 @@ use super::{
     target_file::{TargetFileError, parse_config},
 };
 use crate::{
-    client::{Source, TargetBuilder},
+    client::{MAX_TARGETS, Source, TargetBuilder},
     telemetry::Chain,
     wire::{Alias, Labels, TargetError},
 };
@@ -230,9 +230,6 @@ impl Inventory {
         builders
     }
 }
-
-/// Most aliases of a peer, as scrapers take by default.
-const MAX_TARGETS: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Client,
     agent::{Inventory, TargetSpec},
-    client::{self, Event, EventKind},
+    client::{self, Event, EventKind, MAX_TARGETS},
     identity::{PeerAddr, PublicKey, load_or_create_key},
     telemetry::Chain,
     wire::{Labels, TargetError},
@@ -204,7 +204,9 @@ async fn keep_up(
 ) -> anyhow::Result<Infallible> {
     let mut polls = time::interval(refresh);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refused = false;
     loop {
+        client.set_target_problems(inventory.problems().len() + usize::from(refused));
         let reload = tokio::select! {
             _ = polls.tick(), if inventory.has_directories() => false,
             Some(()) = hang_ups.recv() => true,
@@ -220,7 +222,9 @@ async fn keep_up(
         let targets;
         (inventory, targets) = read.await.context("targets could not be read")?;
         let count = targets.as_ref().map(Vec::len);
-        match targets.map(|targets| client.set_targets(targets)) {
+        let taken = targets.map(|targets| client.set_targets(targets));
+        refused = taken.as_ref().map_or(refused, Result::is_err);
+        match taken {
             Some(Ok(())) => tracing::info!(targets = count, "targets have changed"),
             Some(Err(error)) => tracing::error!(error = %Chain(&error), "the changed targets cannot be registered"),
             None if reload => tracing::info!("re-read the targets: nothing has changed"),
@@ -248,9 +252,6 @@ async fn refused_by_all(events: &mut broadcast::Receiver<Event>, scrapers: usize
     }
     future::pending().await
 }
-
-/// Most aliases of a peer, as scrapers take by default.
-const MAX_TARGETS: usize = 256;
 
 fn labels(given: &[Label]) -> Result<Labels, TargetError> {
     let mut labels = Labels::default();

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::value::Label;
+use super::value::{self, Label};
 use crate::{
     client::{Builder, Compression, TargetBuilder},
     wire::Alias,
@@ -20,6 +20,9 @@ pub(super) struct Flags {
         default_value_t = Compression::DEFAULT_MIN_SIZE
     )]
     compression_min_size: usize,
+    /// Largest exposition, before it is compressed; a longer one is refused or cut, which fails the scrape
+    #[arg(long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", default_value = "64MiB", value_parser = value::bytes)]
+    max_body: u64,
     /// Registers the agent's own metrics under this alias, with service narthex and the labels of --label
     #[arg(long, env = "NARTHEX_SELF_ALIAS", value_name = "ALIAS")]
     pub(super) self_alias: Option<Alias>,
@@ -38,7 +41,7 @@ impl Flags {
             How::Off => Compression::Off,
             How::Gzip => Compression::gzip().min_size(self.compression_min_size),
         };
-        let builder = builder.compression(compression);
+        let builder = builder.compression(compression).max_body(self.max_body);
         let Some(alias) = self.self_alias else { return builder };
         let own = TargetBuilder::new(alias.as_str()).service("narthex");
         builder.self_target(labels.iter().fold(own, |own, Label { name, value }| own.label(name, value)))

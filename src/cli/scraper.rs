@@ -2,15 +2,13 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use clap::ValueEnum;
-
 use super::{ConfigFile, data_dir::DataDir, files, keys, signals, value};
 use crate::{
     Scraper, ScraperConfig,
     http::{HttpConfig, ScrapeConfig},
     identity::{HostPort, PeerAddr},
     network::NetworkLimits,
-    registry::{self, RegistryConfig},
+    registry::{AliasPolicy, RegistryConfig},
 };
 
 /// Run the scraper: keep the alias table, pull metrics, answer Prometheus
@@ -60,7 +58,10 @@ pub(super) struct Args {
     )]
     retention: Duration,
     /// When another key, with a valid secret, may take an alias that is held
-    #[arg(long, env = "NARTHEX_ALIAS_POLICY", value_name = "POLICY", default_value = "live")]
+    #[arg(
+        long, env = "NARTHEX_ALIAS_POLICY", value_name = "POLICY", default_value = "live",
+        value_parser = value::alias_policy()
+    )]
     alias_policy: AliasPolicy,
     /// After a start, holders count as linked for so long: nobody has reconnected yet
     #[arg(
@@ -72,17 +73,6 @@ pub(super) struct Args {
     limits: Limits,
     #[command(flatten)]
     connections: Connections,
-}
-
-/// When another key may take an alias that is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum AliasPolicy {
-    /// When the holder's link is down
-    Live,
-    /// Not until the alias is gone, or released with narthex alias release
-    Pinned,
-    /// At any time: the last one wins
-    Overwrite,
 }
 
 /// What a pull and the table may cost.
@@ -145,16 +135,6 @@ pub(super) struct Connections {
     pub(super) max_connections_per_peer: u32,
 }
 
-impl From<AliasPolicy> for registry::AliasPolicy {
-    fn from(policy: AliasPolicy) -> Self {
-        match policy {
-            AliasPolicy::Live => Self::Live,
-            AliasPolicy::Pinned => Self::Pinned,
-            AliasPolicy::Overwrite => Self::Overwrite,
-        }
-    }
-}
-
 impl Connections {
     pub(super) fn limits(&self) -> NetworkLimits {
         NetworkLimits {
@@ -196,7 +176,7 @@ impl Args {
             registry: RegistryConfig {
                 lease: self.lease,
                 retention: self.retention,
-                policy: self.alias_policy.into(),
+                policy: self.alias_policy,
                 max_targets: self.limits.max_aliases,
                 max_per_peer: self.limits.max_aliases_per_peer,
                 start_grace: self.start_grace,

@@ -1,12 +1,15 @@
 //! The values of flags, checked while they are read.
 
-use std::{num::NonZeroU32, str::FromStr, time::Duration};
+use std::{error::Error, num::NonZeroU32, str::FromStr, time::Duration};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use http::Uri;
 
 use crate::{
     agent::ExporterUrl,
     identity::{HostPort, PeerAddr},
+    registry::AliasPolicy,
+    telemetry::Chain,
     wire::{Alias, Labels, Target},
 };
 
@@ -120,6 +123,16 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// When another key may take an alias that is held.
+pub(super) fn alias_policy() -> impl TypedValueParser<Value = AliasPolicy> {
+    let policies = PossibleValuesParser::new([
+        PossibleValue::new("live").help("When the holder's link is down"),
+        PossibleValue::new("pinned").help("Not until the alias is gone, or released with narthex alias release"),
+        PossibleValue::new("overwrite").help("At any time: the last one wins"),
+    ]);
+    policies.try_map(|policy| policy.parse())
+}
+
 /// How many of something there may be.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -158,14 +171,8 @@ pub(super) fn duplicate<T: Ord>(items: impl IntoIterator<Item = T>) -> Option<T>
 const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// An error with its causes: clap shows no more than the error's own text.
-fn chain(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+fn chain(error: impl Error + 'static) -> String {
+    Chain(&error).to_string()
 }
 
 #[cfg(test)]

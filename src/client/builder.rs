@@ -1,11 +1,11 @@
 //! How a client is put together.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     Client, Compression,
     source::{IntoSource, Source},
-    targets::{self, ServedTarget},
+    targets::{MAX_TARGETS, Targets},
 };
 #[cfg(feature = "filter")]
 use super::{Filter, Filtered};
@@ -13,7 +13,7 @@ use crate::{
     identity::{KeyPair, PeerAddr, SharedSecret},
     network::NetworkError,
     telemetry::ClientMetrics,
-    wire::{Alias, Labels, Target, TargetError},
+    wire::{Alias, Labels, Target, TargetError, codec::MAX_MESSAGE_LEN},
 };
 
 /// Why a client could not start.
@@ -33,10 +33,18 @@ pub enum BuildError {
     #[error("alias {0} is given twice")]
     Duplicate(Alias),
     /// More targets than a scraper takes from one peer.
-    #[error("{count} targets: a scraper takes 256 from one peer")]
+    #[error("{count} targets: a scraper takes {MAX_TARGETS} from one peer")]
     TooMany {
         /// How many there are.
         count: usize,
+    },
+    /// Names and labels that do not fit into the one message in which a client states all its targets.
+    #[error(
+        "a registration of {len} bytes: a scraper takes {MAX_MESSAGE_LEN}; use fewer targets, or fewer or shorter labels"
+    )]
+    TooLong {
+        /// How long the message would be.
+        len: usize,
     },
     /// The network could not start.
     #[error(transparent)]
@@ -132,12 +140,10 @@ pub(super) struct Setup {
     pub(super) secret: SharedSecret,
     pub(super) key: KeyPair,
     pub(super) bootstrap: Vec<PeerAddr>,
-    pub(super) hostname: String,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) max_body: u64,
     pub(super) compression: Compression,
-    pub(super) targets: BTreeMap<Alias, Arc<ServedTarget>>,
-    pub(super) own_target: Option<TargetBuilder>,
+    pub(super) targets: Targets,
     pub(super) metrics: Arc<ClientMetrics>,
 }
 
@@ -189,7 +195,8 @@ impl Builder {
         self
     }
 
-    /// The longest exposition handed over. Default 64 MiB.
+    /// The longest exposition handed over, in bytes, before it is compressed. A longer one fails its pull: at once if its
+    /// length is known, else in the middle. Default 64 MiB.
     pub fn max_body(mut self, bytes: u64) -> Self {
         self.max_body = bytes;
         self
@@ -271,11 +278,6 @@ impl Builder {
         }
         let metrics = Arc::new(ClientMetrics::new(scrapers.iter().map(|scraper| scraper.key)));
         let own_target = self.about_itself.map(|target| target.metrics(Arc::clone(&metrics) as Arc<dyn Source>));
-        let given = self.own.into_iter().chain(self.targets);
-        let targets = targets::checked(own_target.clone().into_iter().chain(given), &BTreeMap::new())?;
-        if targets.is_empty() && !self.targets_later {
-            return Err(BuildError::NoTarget);
-        }
         let hostname = match self.hostname {
             Some(hostname) => {
                 Target::check_name("hostname", &hostname)?;
@@ -283,17 +285,19 @@ impl Builder {
             }
             None => own_hostname(),
         };
+        let targets = Targets::new(hostname, own_target, self.own.into_iter().chain(self.targets).collect())?;
+        if targets.len() == 0 && !self.targets_later {
+            return Err(BuildError::NoTarget);
+        }
         Ok(Setup {
             scrapers,
             secret: self.secret,
             key: self.key.unwrap_or_else(KeyPair::generate),
             bootstrap: self.bootstrap,
-            hostname,
             data_dir: self.data_dir,
             max_body: self.max_body,
             compression: self.compression,
             targets,
-            own_target,
             metrics,
         })
     }

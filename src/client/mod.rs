@@ -35,6 +35,8 @@ pub use source::{
 };
 #[cfg(feature = "tower")]
 pub use source::{Tower, TowerError};
+#[cfg(feature = "agent")]
+pub(crate) use targets::MAX_TARGETS;
 
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
@@ -65,7 +67,6 @@ pub struct Client {
 struct Shared {
     key: KeyPair,
     secret: SharedSecret,
-    hostname: String,
     targets: Arc<Targets>,
     max_body: u64,
     compression: Compression,
@@ -101,11 +102,18 @@ impl Client {
     /// target ([`Builder::self_alias`]) stays, and is not named here. A target without [`metrics`](TargetBuilder::metrics) keeps the source that its alias has; other pulls go on undisturbed.
     ///
     /// # Errors
-    /// [`BuildError`] if a target can never be listed, or there are too many. Then nothing has changed.
+    /// [`BuildError`] if a target can never be listed, or there are too many for one registration. Then nothing has
+    /// changed.
     pub fn set_targets(&self, targets: Vec<TargetBuilder>) -> Result<(), BuildError> {
         self.targets.replace(targets)?;
         self.events.metrics().set_targets(self.targets.len());
         Ok(())
+    }
+
+    /// Says how many things are wrong with the targets as somebody wrote them, such as the problems of an agent's
+    /// inventory: the client's own metrics show it.
+    pub fn set_target_problems(&self, count: usize) {
+        self.events.metrics().set_target_problems(count);
     }
 
     /// Releases the aliases, lets pulls in flight end (for up to 5 s), and closes the links.
@@ -136,12 +144,11 @@ impl Client {
         let events = Events::new(setup.metrics);
         let since_start = Mutex::new(Some(events.subscribe()));
         let public_key = setup.key.public();
-        let targets = Arc::new(Targets::new(setup.targets, setup.own_target));
+        let targets = Arc::new(setup.targets);
         events.metrics().set_targets(targets.len());
         let shared = Arc::new(Shared {
             key: setup.key,
             secret: setup.secret,
-            hostname: setup.hostname,
             targets: Arc::clone(&targets),
             max_body: setup.max_body,
             compression: setup.compression,

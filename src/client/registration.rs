@@ -15,7 +15,7 @@ use crate::{
     identity::{PeerAddr, PublicKey},
     network::{OpenError, is_unsupported, redial_backoff},
     wire::{
-        AliasOutcome, Claim, REGISTER_PROTOCOL, Register, RegisterReply, RegisterRequest, Registered,
+        AliasOutcome, REGISTER_PROTOCOL, RegisterReply, RegisterRequest, Registered,
         channel::{self, ChannelError},
     },
 };
@@ -161,9 +161,7 @@ enum Answer {
 }
 
 async fn register(shared: &Shared, scraper: &PublicKey, set: &TargetSet) -> Result<Answer, RegisterError> {
-    let claims = set.values().map(|served| Claim::from(&served.target)).collect();
-    let request = RegisterRequest::Register(Register { hostname: shared.hostname.clone(), claims });
-    match exchange(shared, scraper, &request).await? {
+    match exchange(shared, scraper, &shared.targets.registration(set)).await? {
         RegisterReply::Registered(registered) if registered.outcomes.len() == set.len() => {
             Ok(Answer::Registered(registered))
         }

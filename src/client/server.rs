@@ -109,6 +109,10 @@ async fn answer(
     };
     let answering = async {
         let exposition = asked(&*served.source, request).await.map_err(PullFailure::Source)?;
+        let promised = compression::expected_len(&exposition.headers, &exposition.body);
+        if promised.is_some_and(|promised| promised > shared.max_body) {
+            return Err(PullFailure::TooLarge { limit: shared.max_body });
+        }
         Ok(shared.compression.apply(gzip, exposition).await)
     };
     let answered = tokio::select! {

@@ -6,7 +6,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{BuildError, TargetBuilder, source::Source};
-use crate::wire::{Alias, Target};
+use crate::wire::{
+    Alias, Claim, Register, RegisterRequest, Target,
+    codec::{self, CodecError},
+};
 
 /// A target and where its metrics come from.
 pub(super) struct ServedTarget {
@@ -30,11 +33,19 @@ pub(super) struct Targets {
     set: watch::Sender<TargetSet>,
     /// The client's own target, which is in every set.
     own: Option<TargetBuilder>,
+    hostname: String,
 }
 
 impl Targets {
-    pub(super) fn new(targets: BTreeMap<Alias, Arc<ServedTarget>>, own: Option<TargetBuilder>) -> Self {
-        Self { set: watch::Sender::new(Arc::new(targets)), own }
+    /// The client's `own` target and these, of that host.
+    pub(super) fn new(
+        hostname: String,
+        own: Option<TargetBuilder>,
+        targets: Vec<TargetBuilder>,
+    ) -> Result<Self, BuildError> {
+        let first = Self { set: watch::Sender::default(), own, hostname };
+        first.replace(targets)?;
+        Ok(first)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -50,11 +61,17 @@ impl Targets {
         self.set.subscribe()
     }
 
+    /// The message that registers a set.
+    pub(super) fn registration(&self, set: &BTreeMap<Alias, Arc<ServedTarget>>) -> RegisterRequest {
+        let claims = set.values().map(|served| Claim::from(&served.target)).collect();
+        RegisterRequest::Register(Register { hostname: self.hostname.clone(), claims })
+    }
+
     /// Puts another set in the place of the present one, or leaves it as it is if one target of the other is not fit.
     /// Pulls of aliases that are in both go on, and a target that brings no source keeps the one it has.
     pub(super) fn replace(&self, targets: Vec<TargetBuilder>) -> Result<(), BuildError> {
         let mut outcome = Ok(());
-        self.set.send_if_modified(|current| match checked(self.own.clone().into_iter().chain(targets), current) {
+        self.set.send_if_modified(|current| match self.checked(targets, current) {
             Ok(next) => {
                 let listed_as_before = next.len() == current.len()
                     && next.values().zip(current.values()).all(|(next, current)| next.target == current.target);
@@ -72,39 +89,42 @@ impl Targets {
         });
         outcome
     }
-}
 
-/// Checks each target and the set as a whole.
-pub(super) fn checked(
-    targets: impl IntoIterator<Item = TargetBuilder>,
-    current: &BTreeMap<Alias, Arc<ServedTarget>>,
-) -> Result<BTreeMap<Alias, Arc<ServedTarget>>, BuildError> {
-    let mut set = BTreeMap::new();
-    let mut count = 0;
-    for builder in targets {
-        count += 1;
-        let (target, source) = builder.check()?;
-        let before = current.get(&target.alias);
-        let source = source
-            .or_else(|| Some(Arc::clone(&before?.source)))
-            .ok_or_else(|| BuildError::NoMetrics(target.alias.clone()))?;
-        let mut served = ServedTarget::new(target, source);
-        if let Some(before) = before {
-            served.removed = before.removed.clone();
+    /// Checks each target and the set as a whole.
+    fn checked(
+        &self,
+        targets: Vec<TargetBuilder>,
+        current: &BTreeMap<Alias, Arc<ServedTarget>>,
+    ) -> Result<BTreeMap<Alias, Arc<ServedTarget>>, BuildError> {
+        let mut set = BTreeMap::new();
+        let count = targets.len() + usize::from(self.own.is_some());
+        for builder in self.own.iter().cloned().chain(targets) {
+            let (target, source) = builder.check()?;
+            let before = current.get(&target.alias);
+            let source = source
+                .or_else(|| Some(Arc::clone(&before?.source)))
+                .ok_or_else(|| BuildError::NoMetrics(target.alias.clone()))?;
+            let mut served = ServedTarget::new(target, source);
+            if let Some(before) = before {
+                served.removed = before.removed.clone();
+            }
+            let alias = served.target.alias.clone();
+            if let Some(twice) = set.insert(alias, Arc::new(served)) {
+                return Err(BuildError::Duplicate(twice.target.alias.clone()));
+            }
         }
-        let alias = served.target.alias.clone();
-        if let Some(twice) = set.insert(alias, Arc::new(served)) {
-            return Err(BuildError::Duplicate(twice.target.alias.clone()));
+        if count > MAX_TARGETS {
+            return Err(BuildError::TooMany { count });
+        }
+        match codec::encode(&self.registration(&set)) {
+            Err(CodecError::TooLong { len }) => Err(BuildError::TooLong { len }),
+            _ => Ok(set),
         }
     }
-    if count > MAX_TARGETS {
-        return Err(BuildError::TooMany { count });
-    }
-    Ok(set)
 }
 
-/// What a scraper takes by default.
-const MAX_TARGETS: usize = 256;
+/// Most targets of a client, its own among them: what a scraper takes by default.
+pub(crate) const MAX_TARGETS: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -119,9 +139,7 @@ mod tests {
     }
 
     fn targets(builders: Vec<TargetBuilder>) -> Targets {
-        let targets = Targets::new(BTreeMap::new(), None);
-        targets.replace(builders).expect("fit");
-        targets
+        Targets::new("host".into(), None, builders).expect("fit")
     }
 
     #[test]
@@ -141,7 +159,7 @@ mod tests {
     #[test]
     fn the_clients_own_target_stays_whatever_comes_and_goes() {
         let own = with_metrics("own");
-        let targets = Targets::new(checked([own.clone()], &BTreeMap::new()).expect("fit"), Some(own));
+        let targets = Targets::new("host".into(), Some(own), vec![]).expect("fit");
         targets.replace(vec![with_metrics("a")]).expect("fit");
         targets.replace(vec![]).expect("fit");
         assert!(!targets.find("own").expect("there").removed.is_cancelled());
@@ -157,6 +175,19 @@ mod tests {
         targets.replace(vec![target("a").service("web")]).expect("fit");
         assert!(changes.has_changed().expect("open"));
         assert_eq!(changes.borrow_and_update()["a"].target.service, "web");
+    }
+
+    #[test]
+    fn a_set_that_no_registration_can_hold_is_refused() {
+        let targets = targets(vec![with_metrics("a")]);
+        let wide = |alias: &str| {
+            (0..32).fold(with_metrics(alias), |target, n| target.label(format!("l{n}"), "x".repeat(1024)))
+        };
+        let set = |count: usize| (0..count).map(|n| wide(&format!("w{n}"))).collect();
+        targets.replace(set(7)).expect("fit");
+        let Err(BuildError::TooLong { len }) = targets.replace(set(8)) else { panic!("refused") };
+        assert!(len > codec::MAX_MESSAGE_LEN && len < codec::MAX_MESSAGE_LEN + 8 * 1024, "{len}");
+        assert!(targets.find("w6").is_some() && targets.find("w7").is_none(), "nothing has changed");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::{
     identity::PublicKey,
     registry::Lease,
     scraper::{LinkStatus, LinkTransport, Links},
+    telemetry::Chain,
     wire::Alias,
 };
 
@@ -142,7 +143,7 @@ pub(super) async fn release(
             StatusCode::NO_CONTENT.into_response()
         }
         Ok(false) => text::line(StatusCode::NOT_FOUND, format!("no peer holds alias {alias}")),
-        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, text::chain(&error)),
+        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, Chain(&error).to_string()),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use super::ScrapeConfig;
-use crate::wire::scrape_timeout;
+use crate::wire::{remove_hop_by_hop, scrape_timeout};
 
 /// How long a pull may take, as asked for in `headers`: a little less than Prometheus waits, so that our answer is
 /// there first.
@@ -48,37 +48,12 @@ pub(super) fn asks_for_a_page(headers: &HeaderMap) -> bool {
         .any(|accept| accept.as_bytes().windows(HTML.len()).any(|part| part.eq_ignore_ascii_case(HTML)))
 }
 
-/// RFC 9110, section 7.6.1: what `Connection` lists, and the ones that concern one connection by definition.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in listed {
-        headers.remove(name);
-    }
-    for name in [
-        header::CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ] {
-        headers.remove(name);
-    }
-}
-
 const HTML: &[u8] = b"html";
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
     use crate::wire::SCRAPE_TIMEOUT_HEADER;
 

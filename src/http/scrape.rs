@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     scraper::{PullBody, PullError, PullRequest},
-    telemetry::{ScrapeOutcome, ScrapeRecord},
+    telemetry::{Chain, ScrapeOutcome, ScrapeRecord},
     wire::{Alias, SCRAPE_TIMEOUT_HEADER},
 };
 
@@ -156,6 +156,6 @@ impl From<PullError> for Failure {
             PullError::Refused { .. } => (StatusCode::BAD_GATEWAY, ScrapeOutcome::Refused),
             PullError::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, ScrapeOutcome::Deadline),
         };
-        Self::new(status, outcome, text::chain(&error))
+        Self::new(status, outcome, Chain(&error))
     }
 }

@@ -1,7 +1,5 @@
 //! Answers for people: one line of plain text.
 
-use std::error::Error;
-
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
@@ -20,18 +18,6 @@ pub(super) fn only(methods: &'static str) -> Response {
     let mut response = line(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} here"));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response
-}
-
-/// An error and its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");

@@ -3,6 +3,7 @@
 //! A [`Scraper`] is found by its key, registers peers (`registrar`), pulls from them over the links that they opened
 //! (`puller`), and shows it all to Prometheus over HTTP.
 
+mod comebacks;
 mod pull;
 mod puller;
 mod registrar;

@@ -27,7 +27,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::pull::{LinkCounts, LinkPath, LinkStatus, Links, Pull, PullBody, PullBodyError, PullError, PullRequest};
+use super::{
+    comebacks::{self, Comebacks},
+    pull::{LinkCounts, LinkPath, LinkStatus, Links, Pull, PullBody, PullBodyError, PullError, PullRequest},
+};
 use crate::{
     identity::PublicKey,
     network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
@@ -53,6 +56,7 @@ struct Inner {
     slots: Mutex<HashMap<PublicKey, Arc<Semaphore>>>,
     /// Deadlines in a row that passed without a sign of life. A peer of ours answers a little before the deadline.
     silent: Mutex<HashMap<PublicKey, u32>>,
+    comebacks: Comebacks,
     streams: TaskTracker,
     started_at: Instant,
 }
@@ -70,6 +74,7 @@ impl Puller {
             idle: Mutex::default(),
             slots: Mutex::default(),
             silent: Mutex::default(),
+            comebacks: Comebacks::default(),
             streams: TaskTracker::new(),
             started_at: Instant::now(),
         }))
@@ -145,6 +150,7 @@ impl Inner {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slots| slots.available_permits() < MAX_PULL_STREAMS);
         drop(slots);
+        self.comebacks.forget_old();
         self.idle().retain(|_, streams| {
             streams.retain(|stream| stream.since.elapsed() < IDLE_FOR && !stream.sender.requests.is_closed());
             !streams.is_empty()
@@ -201,18 +207,20 @@ impl Inner {
         Ok(Sender { requests, link })
     }
 
-    /// Shortly after a link was lost, or after our own start, a peer is about to come back: it is given a moment.
+    /// Shortly after a link was lost, or after our own start, a peer may be about to come back: it is given a moment.
     async fn await_link(&self, peer: &PublicKey, deadline: Instant) -> bool {
         let links = self.network.links();
         if links.path(peer).is_some() {
             return true;
         }
-        let lost_now = links.lost_for(peer).is_some_and(|ago| ago < RETURN_WINDOW);
-        if !lost_now && self.started_at.elapsed() >= RETURN_WINDOW {
-            return false;
+        let until = match links.lost_for(peer) {
+            Some(lost_for) => self.comebacks.wait_until(*peer, lost_for),
+            None => (self.started_at.elapsed() < comebacks::WINDOW).then(|| Instant::now() + comebacks::WAIT),
+        };
+        match until {
+            Some(until) => time::timeout_at(deadline.min(until), links.up(peer)).await.is_ok(),
+            None => false,
         }
-        let until = deadline.min(Instant::now() + RETURN_WAIT);
-        time::timeout_at(until, links.up(peer)).await.is_ok()
     }
 
     /// Sends the request over a kept stream, or over a new one. A kept stream may have died unnoticed: a request that
@@ -413,7 +421,5 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// What a scraper may take off Prometheus's own timeout without telling.
 const MOST_MARGIN: Duration = Duration::from_secs(1);
 const MAX_BUFFER: usize = 64 * 1024;
-const RETURN_WINDOW: Duration = Duration::from_secs(10);
-const RETURN_WAIT: Duration = Duration::from_secs(1);
 const MAX_MESSAGE: usize = 4096;
 const MAX_LINE: usize = 200;

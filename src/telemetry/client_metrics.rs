@@ -123,6 +123,7 @@ pub(crate) struct ClientMetrics {
     compression_saved: Counter,
     firewall_blocks: Counter,
     targets: Gauge,
+    target_problems: Gauge,
 }
 
 impl ClientMetrics {
@@ -161,6 +162,11 @@ impl ClientMetrics {
             compression_saved: bytes(r, "compression_saved", "Bytes that compression on the link spared it"),
             firewall_blocks: counter(r, "firewall_blocks", "Streams of strangers that were refused unread"),
             targets: gauge(r, "targets", "Targets that the client has"),
+            target_problems: gauge(
+                r,
+                "target_problems",
+                "What an agent cannot use of its targets as they are written: broken files, targets left out",
+            ),
             registry,
         };
         for scraper in scrapers {
@@ -204,6 +210,11 @@ impl ClientMetrics {
     /// Says how many targets there are.
     pub(crate) fn set_targets(&self, count: usize) {
         self.targets.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Says how much is wrong with the targets as they are written.
+    pub(crate) fn set_target_problems(&self, count: usize) {
+        self.target_problems.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// One of the client's own scrapers: nobody else can make a series.
@@ -263,6 +274,7 @@ mod tests {
                 "narthex_client_compression_saved_bytes_total 0",
                 "narthex_client_firewall_blocks_total 0",
                 "narthex_client_targets 0",
+                "narthex_client_target_problems 0",
                 concat!("narthex_client_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             ],
         );

@@ -12,6 +12,8 @@ mod answer;
 pub mod channel;
 pub mod codec;
 pub mod frame;
+#[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
+mod hop_by_hop;
 mod message;
 mod noise;
 mod session;
@@ -21,6 +23,8 @@ mod timeout;
 
 pub use announce::{AnnounceError, Announcement, parse_record_key, record_key};
 pub use answer::{HandshakeAnswer, HandshakeRefusal};
+#[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
+pub(crate) use hop_by_hop::remove_hop_by_hop;
 pub use message::{
     AliasOutcome, AliasRefusal, Claim, REGISTER_PROTOCOL, Register, RegisterReply, RegisterRequest, Registered,
 };

@@ -6,7 +6,8 @@
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
 use std::{
-    fs::File,
+    fs::{self, File},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -48,6 +49,13 @@ pub(crate) fn eventually_true(what: &str, within: Duration, mut probe: impl FnMu
     eventually(what, within, || probe().then_some(()));
 }
 
+/// Puts a file in its place at once, as target files should be.
+pub(crate) fn replace_file(path: &Path, content: &str) {
+    let next = path.with_file_name(".next");
+    fs::write(&next, content).expect("writes");
+    fs::rename(next, path).expect("renames");
+}
+
 /// Bytes that no compression shrinks, the same on every run.
 pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -63,6 +71,6 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
 }
 
 /// A file that keeps what a process says.
-fn append_to(path: &std::path::Path) -> File {
+fn append_to(path: &Path) -> File {
     File::options().create(true).append(true).open(path).expect("a log file opens")
 }

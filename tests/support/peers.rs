@@ -127,11 +127,20 @@ impl Monitor {
 
     /// An instant query: labels and value of every series. Prometheus only.
     pub(crate) fn query(&self, expression: &str) -> Vec<(BTreeMap<String, String>, f64)> {
-        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = self.api(&format!("/api/v1/query?query={encoded}"));
+        let answer = self.api(&format!("/api/v1/query?query={}", encoded(expression)));
         let series = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("no vector: {answer}"));
         let value = |one: &Value| one["value"][1].as_str().and_then(|text| text.parse().ok()).expect("a sample");
         series.iter().map(|one| (texts(&one["metric"]), value(one))).collect()
+    }
+
+    /// The exemplars of the series that the query selects: labels and value of each. Prometheus only, with
+    /// `--enable-feature=exemplar-storage`.
+    pub(crate) fn exemplars(&self, expression: &str) -> Vec<(BTreeMap<String, String>, String)> {
+        let answer = self.api(&format!("/api/v1/query_exemplars?query={}", encoded(expression)));
+        let series = answer["data"].as_array().unwrap_or_else(|| panic!("no exemplars: {answer}"));
+        let exemplars = series.iter().filter_map(|one| one["exemplars"].as_array()).flatten();
+        let value = |one: &Value| one["value"].as_str().unwrap_or_default().to_owned();
+        exemplars.map(|one| (texts(&one["labels"]), value(one))).collect()
     }
 
     /// Waits until the query gives exactly this one value.
@@ -178,6 +187,10 @@ pub(crate) fn node_exporter(directory: &Path) -> Option<(SocketAddr, Process)> {
 fn http_sd(scraper: SocketAddr, refresh_in_config: bool) -> String {
     let refresh = if refresh_in_config { "\n        refresh_interval: 1s" } else { "" };
     format!("  - job_name: narthex\n    http_sd_configs:\n      - url: http://{scraper}/sd{refresh}\n")
+}
+
+fn encoded(expression: &str) -> String {
+    expression.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 fn write_config(directory: &Path, scrape_configs: &str) -> String {

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use http::{
     Request, Response, StatusCode, Uri,
-    header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING},
+    header::{HOST, HeaderValue},
 };
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Body;
 use tower_service::Service;
 
 use super::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError};
+use crate::wire::remove_hop_by_hop;
 
 /// A service that is asked `GET /metrics` in process, with the headers and the query of the scrape.
 ///
@@ -116,8 +117,7 @@ where
                 return Err(failed(TowerError::Status { path: self.path, status: parts.status }));
             }
             // Of a connection that there is not: the link frames the body in its own way.
-            parts.headers.remove(CONNECTION);
-            parts.headers.remove(TRANSFER_ENCODING);
+            remove_hop_by_hop(&mut parts.headers);
             Ok(Exposition { headers: parts.headers, body: body.map_err(Into::into).boxed_unsync() })
         }
         .boxed()
@@ -137,6 +137,7 @@ mod tests {
     };
 
     use futures::future::{Ready, ready};
+    use http::header::CONNECTION;
     use http_body_util::Full;
 
     use super::*;
