@@ -14,6 +14,7 @@ mod spec;
 mod target_file;
 mod tls;
 mod url;
+mod verifier;
 
 pub use auth::Auth;
 pub use exporter::{Exporter, ExporterError, ExporterSettings};
