@@ -4,9 +4,10 @@
 mod support;
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use support::{
@@ -156,6 +157,21 @@ fn a_hangup_reads_file_and_directory_again_at_once() {
     assert_eq!(place.scraper.scrape("reloaded", SOON).status, 200, "its targets stay");
     agent.hang_up();
     eventually("an idle hang-up is told", SOON, || agent.log_line(&["nothing has changed"]));
+}
+
+#[test]
+fn a_file_that_is_never_read_to_its_end_does_not_keep_the_agent_from_ending() {
+    let place = Place::new();
+    let config = place.config(&place.table("web-1", ""));
+    let mut agent = place.agent(&["--config", &text(&config)]);
+    place.scraper.wait_scraped("web-1");
+    fs::remove_file(&config).expect("there");
+    assert!(Command::new("mkfifo").arg(&config).status().expect("mkfifo runs").success());
+    agent.hang_up();
+    // Opens once the agent reads it, and says nothing.
+    let _silent = File::options().write(true).open(&config).expect("opens");
+    assert!(agent.terminate(SOON).success());
+    place.scraper.wait_unlisted("web-1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,6 +10,7 @@ mod exporter;
 mod file_sd;
 mod inventory;
 mod secret_file;
+mod small_file;
 mod spec;
 mod target_file;
 mod tls;

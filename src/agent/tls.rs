@@ -5,7 +5,7 @@
 
 use std::{
     error::Error,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     secret_file::{self, SecretFileError},
+    small_file,
     verifier::{Verifier, is_untrusted},
 };
 
@@ -149,16 +150,21 @@ impl Tls {
     }
 }
 
+type Pem = Zeroizing<Vec<u8>>;
+
 /// What the files held.
 #[derive(PartialEq, Eq)]
 struct Material {
-    ca: Option<Vec<u8>>,
-    client: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
+    ca: Option<Pem>,
+    client: Option<(Pem, Pem)>,
 }
 
 /// The configuration for what the files hold now. Blocks.
 fn current_config(settings: &TlsSettings, built: &Built) -> Result<Arc<ClientConfig>, TlsError> {
-    let read = |path: &PathBuf| fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source });
+    let read = |path: &PathBuf| match small_file::read(path, MAX_CERTIFICATES) {
+        Ok((pem, _)) => Ok(pem),
+        Err(source) => Err(TlsError::Read { path: path.clone(), source }),
+    };
     let ca = settings.ca_file.as_ref().map(read).transpose()?;
     let client = match &settings.client {
         Some(client) => Some((read(&client.cert_file)?, secret_file::read(&client.key_file)?)),
@@ -218,6 +224,9 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     let none = || TlsError::Certificates { path: path.to_owned() };
     read.ok().filter(|certificates| !certificates.is_empty()).ok_or_else(none)
 }
+
+/// Several times a system's whole bundle.
+const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
 
 /// Read once: hundreds of certificates, the same for every target.
 static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
