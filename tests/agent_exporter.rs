@@ -119,6 +119,23 @@ async fn a_target_s_own_timeout_ends_a_pull_and_is_what_the_exporter_is_told() {
 }
 
 #[tokio::test]
+async fn an_exporter_is_never_told_of_more_time_than_the_pull_has() {
+    let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
+    let source = source(&exporter.url("/metrics"));
+    for told in ["1000", "nonsense", ""] {
+        let mut request = request(None);
+        request.headers.insert("x-prometheus-scrape-timeout-seconds", HeaderValue::from_static(told));
+        if told.is_empty() {
+            request.headers.clear();
+        }
+        source.pull(request).await.expect("an exposition");
+        let asked = exporter.all_requests().pop().expect("asked");
+        let told = asked.header("x-prometheus-scrape-timeout-seconds").expect("told").parse::<f64>().expect("seconds");
+        assert!(told > 0.0 && told <= SOON.as_secs_f64(), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_stalls_is_cut_at_the_target_s_own_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/metrics", listener.local_addr().expect("bound"));

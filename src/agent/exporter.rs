@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     client::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError},
-    wire::{SCRAPE_TIMEOUT_HEADER, scrape_timeout},
+    wire::{scrape_timeout, set_scrape_timeout},
 };
 
 /// Why an exporter gave no exposition.
@@ -151,7 +151,7 @@ impl Exporter {
 
     /// Follows redirects to the end.
     async fn answer(&self, request: PullRequest) -> Result<(Response<Incoming>, Sender), ExporterError> {
-        let headers = self.headers(request.headers).await?;
+        let headers = self.headers(request.headers, request.deadline).await?;
         let mut path = self.settings.params.applied(self.settings.url.path(), request.query.as_deref());
         for _ in 0..=MAX_REDIRECTS {
             let (response, sender) = self.ask(&path, &headers).await?;
@@ -209,18 +209,17 @@ impl Exporter {
     }
 
     /// What of a pull's headers the exporter gets, and the agent's own.
-    async fn headers(&self, mut headers: HeaderMap) -> Result<HeaderMap, ExporterError> {
+    async fn headers(&self, mut headers: HeaderMap, deadline: Instant) -> Result<HeaderMap, ExporterError> {
         remove_hop_by_hop(&mut headers);
         for name in NOT_FOR_EXPORTERS {
             headers.remove(name);
         }
-        if let Some(cap) = self.settings.timeout
-            && scrape_timeout(&headers).is_ok_and(|timeout| timeout.is_some_and(|timeout| timeout > cap))
-        {
-            headers.insert(
-                SCRAPE_TIMEOUT_HEADER,
-                HeaderValue::from_str(&cap.as_secs_f64().to_string()).expect("digits and a dot"),
-            );
+        // Exporters that end by themselves a little before their time is over (blackbox, sql, snmp) must do so before the
+        // pull does: Prometheus's own limit is too late for that.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = self.settings.timeout.map_or(left, |cap| cap.min(left));
+        if scrape_timeout(&headers).ok().flatten().is_none_or(|told| told > limit) {
+            set_scrape_timeout(&mut headers, limit);
         }
         if let Some(auth) = &self.settings.auth {
             let value = auth.header().await;

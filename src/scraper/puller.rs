@@ -31,7 +31,7 @@ use super::pull::{LinkCounts, LinkPath, LinkStatus, Links, Pull, PullBody, PullB
 use crate::{
     identity::PublicKey,
     network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
-    wire::{Alias, SCRAPE_TIMEOUT_HEADER, scrape_timeout},
+    wire::{Alias, scrape_timeout, set_scrape_timeout},
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -299,10 +299,8 @@ fn pull_request(alias: &Alias, asked: PullRequest) -> Result<Request<Empty<Bytes
 /// A peer that is not told how long it has, or is told of more than it has, would answer too late.
 fn tell_limit(headers: &mut HeaderMap, limit: Duration) {
     let told = scrape_timeout(headers).ok().flatten();
-    if told.is_none_or(|told| told > limit + MOST_MARGIN)
-        && let Ok(value) = format!("{:.3}", limit.as_secs_f64()).parse()
-    {
-        headers.insert(SCRAPE_TIMEOUT_HEADER, value);
+    if told.is_none_or(|told| told > limit + MOST_MARGIN) {
+        set_scrape_timeout(headers, limit);
     }
 }
 
