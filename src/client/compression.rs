@@ -193,7 +193,7 @@ impl Gzipped {
                 continue;
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                // Trailers do not come this far: they are announced in a header of one connection.
+                // Trailers belong to one connection.
                 Some(Ok(frame)) => self.waiting = frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
