@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     client::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError},
+    telemetry::said,
     wire::{scrape_timeout, set_scrape_timeout},
 };
 
@@ -69,12 +70,14 @@ pub enum ExporterError {
         source: hyper::Error,
     },
     /// It answered something else than an exposition.
-    #[error("exporter {url} answered {status}")]
+    #[error("exporter {url} answered {status}{}{message}", if message.is_empty() { "" } else { ": " })]
     Status {
         /// Which exporter.
         url: String,
         /// What it answered.
         status: StatusCode,
+        /// The first line of its plain text, escaped and cut to 200 characters.
+        message: String,
     },
     /// It sent us elsewhere: to another host or port, or nowhere.
     #[error("exporter {url} answered {status} to {location:?}: only its own host and port are followed")]
@@ -231,11 +234,14 @@ impl Exporter {
     }
 
     async fn exposition(&self, request: PullRequest) -> Result<Exposition, ExporterError> {
-        let began = Instant::now();
+        let (began, deadline) = (Instant::now(), request.deadline);
         let (response, sender) = self.answer(request).await?;
         let (parts, body) = response.into_parts();
         if parts.status != StatusCode::OK {
-            return Err(ExporterError::Status { url: self.url(), status: parts.status });
+            // It must not use up the time in which the status can still be told.
+            let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+            let message = if is_plain_text(&parts.headers) { said(body, until).await } else { String::new() };
+            return Err(ExporterError::Status { url: self.url(), status: parts.status, message });
         }
         let mut headers = parts.headers;
         remove_hop_by_hop(&mut headers);
@@ -275,6 +281,11 @@ impl IntoSource for Exporter {
     fn into_source(self) -> Arc<dyn Source> {
         Arc::new(self)
     }
+}
+
+fn is_plain_text(headers: &HeaderMap) -> bool {
+    let is_text = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
+    headers.get(header::CONTENT_TYPE).is_none_or(is_text) && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// Headers that concern one connection (RFC 9110, section 7.6.1), the ones that `Connection` names among them.

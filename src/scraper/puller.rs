@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::Empty;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1::{self, SendRequest},
@@ -31,6 +31,7 @@ use super::pull::{LinkCounts, LinkPath, LinkStatus, Links, Pull, PullBody, PullB
 use crate::{
     identity::PublicKey,
     network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
+    telemetry::said,
     wire::{Alias, scrape_timeout, set_scrape_timeout},
 };
 
@@ -268,7 +269,9 @@ impl Pull for Puller {
             };
             self.0.heard_from(&peer);
             if response.status() != StatusCode::OK {
-                return Err(refused(alias, peer, response, deadline).await);
+                let status = response.status();
+                let message = said(response.into_body(), deadline).await;
+                return Err(PullError::Refused { alias: alias.clone(), peer, status, message });
             }
             let pool = Arc::clone(&self.0);
             Ok(response.map(|body| {
@@ -302,19 +305,6 @@ fn tell_limit(headers: &mut HeaderMap, limit: Duration) {
     if told.is_none_or(|told| told > limit + MOST_MARGIN) {
         set_scrape_timeout(headers, limit);
     }
-}
-
-/// What the peer said instead of an exposition, escaped and cut: it may reach a log and a page.
-async fn refused(alias: &Alias, peer: PublicKey, response: Response<Incoming>, deadline: Instant) -> PullError {
-    let status = response.status();
-    let mut body = http_body_util::Limited::new(response.into_body(), MAX_MESSAGE);
-    let mut text = Vec::new();
-    while let Ok(Some(Ok(frame))) = time::timeout_at(deadline, body.frame()).await {
-        text.extend_from_slice(frame.data_ref().map_or(&[], Bytes::as_ref));
-    }
-    let text = String::from_utf8_lossy(&text);
-    let line: String = text.lines().next().unwrap_or_default().chars().take(MAX_LINE).collect();
-    PullError::Refused { alias: alias.clone(), peer, status, message: line.escape_debug().to_string() }
 }
 
 impl Links for Puller {
@@ -413,5 +403,3 @@ const MOST_MARGIN: Duration = Duration::from_secs(1);
 const MAX_BUFFER: usize = 64 * 1024;
 const RETURN_WINDOW: Duration = Duration::from_secs(10);
 const RETURN_WAIT: Duration = Duration::from_secs(1);
-const MAX_MESSAGE: usize = 4096;
-const MAX_LINE: usize = 200;
