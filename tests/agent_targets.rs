@@ -141,6 +141,7 @@ fn a_hangup_reads_file_and_directory_again_at_once() {
     place.scraper.wait_scraped("from-config");
     assert_eq!(place.scraper.wait_listed("from-config").label("service"), "fleet");
 
+    // Without the service, which is read once only.
     place.config(&place.table("reloaded", ""));
     place.put("t.toml", &place.table("from-directory", ""));
     agent.hang_up();
@@ -148,6 +149,8 @@ fn a_hangup_reads_file_and_directory_again_at_once() {
         place.scraper.wait_scraped(alias);
     }
     place.scraper.wait_unlisted("from-config");
+    assert_eq!(place.scraper.wait_listed("reloaded").label("service"), "fleet");
+    eventually("that is told", SOON, || agent.log_line(&["agent.toml", "need a restart"]));
 
     place.config("[[target]]\nalias = \"x\"\n");
     place.put("t.toml", &place.table("changed", ""));
@@ -246,6 +249,9 @@ fn targets_that_cannot_be_meant_keep_the_agent_from_starting() {
         &["agent.toml", "target a", "ca_file needs an https://"],
     );
     refused(Some(&(place.table("a", "") + &place.table("a", ""))), &[], 2, &["alias a is given twice"]);
+    for misspelt in [place.table("a", "").replace("target", "targets"), "target = { alias = \"a\" }".to_owned()] {
+        refused(Some(&misspelt), &[], 2, &["agent.toml", "every target is a table [[target]]"]);
+    }
     refused(None, &["--targets-dir", "/nowhere/at/all"], 1, &["cannot read the directory /nowhere/at/all"]);
 }
 

@@ -42,19 +42,27 @@ struct ConfigTargets {
     path: PathBuf,
     good: Vec<TargetSpec>,
     broken: Option<String>,
+    /// What else the file said when the agent started.
+    settings: toml::Table,
 }
 
 impl ConfigTargets {
-    fn load(path: &PathBuf) -> Result<Vec<TargetSpec>, TargetFileError> {
-        let read = fs::read_to_string(path);
-        parse_config(path, &read.map_err(|source| TargetFileError::Read { path: path.clone(), source })?)
+    fn load(path: PathBuf) -> Result<Self, TargetFileError> {
+        let read = fs::read_to_string(&path);
+        let text = read.map_err(|source| TargetFileError::Read { path: path.clone(), source })?;
+        let good = parse_config(&path, &text)?;
+        let mut settings: toml::Table = toml::from_str(&text).unwrap_or_default();
+        settings.remove("target");
+        Ok(Self { path, good, broken: None, settings })
     }
 
     fn reload(&mut self) {
-        match Self::load(&self.path) {
-            Ok(good) => {
-                self.good = good;
-                self.broken = None;
+        match Self::load(self.path.clone()) {
+            Ok(now) => {
+                if now.settings != self.settings {
+                    tracing::warn!(file = %self.path.display(), "settings other than [[target]] have changed: they need a restart");
+                }
+                *self = Self { settings: mem::take(&mut self.settings), ..now };
             }
             Err(error) => self.broken = Some(format!("{}; its targets stay as they were", Chain(&error))),
         }
@@ -78,8 +86,7 @@ impl Inventory {
     /// # Errors
     /// If it cannot be used now.
     pub fn config(mut self, path: PathBuf) -> Result<Self, TargetFileError> {
-        let good = ConfigTargets::load(&path)?;
-        self.config = Some(ConfigTargets { path, good, broken: None });
+        self.config = Some(ConfigTargets::load(path)?);
         Ok(self)
     }
 
