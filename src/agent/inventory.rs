@@ -313,9 +313,14 @@ mod tests {
             for _ in 0..2 {
                 assert!(place.inventory.read().is_none(), "{broken:?}");
                 let problems: Vec<_> = place.inventory.problems().collect();
-                assert!(matches!(problems[..], [one] if one.contains("b.toml")), "{problems:?}");
+                let told = |problem: &str| problem.contains("b.toml") && problem.ends_with("stay as they were");
+                assert!(matches!(problems[..], [one] if told(one)), "{problems:?}");
             }
         }
+        let mut started_later = Inventory::new().directory(place.dir.path().to_owned());
+        started_later.read();
+        let problem = started_later.problems().next().expect("a broken file");
+        assert!(problem.contains("b.toml") && problem.ends_with("none of its targets is registered"), "{problem}");
         fs::remove_file(place.dir.path().join("b.toml")).expect("there");
         symlink("nowhere", place.dir.path().join("b.toml")).expect("links");
         assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 1);
@@ -329,6 +334,19 @@ mod tests {
         assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 1);
         fs::rename(&elsewhere, place.dir.path()).expect("moves back");
         assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 0);
+    }
+
+    #[test]
+    fn a_list_in_yaml_is_not_passed_over_in_silence() {
+        let mut place = Place::new();
+        place.write("a.toml", &["a1"]);
+        for name in ["b.yml", ".hidden.yaml", "c.yaml.bak"] {
+            place.write(name, &["b1"]);
+        }
+        place.inventory.read();
+        assert_eq!(place.served(), ["a1=a.toml"]);
+        let problems: Vec<_> = place.inventory.problems().collect();
+        assert!(matches!(problems[..], [one] if one.contains("b.yml is YAML")), "{problems:?}");
     }
 
     #[test]
