@@ -119,6 +119,50 @@ async fn a_target_s_own_timeout_ends_a_pull_and_is_what_the_exporter_is_told() {
 }
 
 #[tokio::test]
+async fn what_an_exporter_says_of_its_failure_is_told_if_it_is_text() {
+    let says = |headers: &[(&'static str, &'static str)], body: &str| Reply::Whole {
+        status: "400 Bad Request",
+        headers: headers.to_vec(),
+        body: body.into(),
+    };
+    let go = "Client sent an HTTP request to an HTTPS server.\n";
+    let exporter = Exporter::start([
+        ("/go", says(&[], go)),
+        ("/colour", says(&[("Content-Type", "text/plain")], "\u{1b}[31mred\nstack")),
+        ("/page", says(&[("Content-Type", "text/html")], "<html>")),
+        ("/gzip", says(&[("Content-Encoding", "gzip")], "\u{1f}")),
+        ("/nothing", says(&[], "")),
+    ]);
+    for (path, end) in [
+        ("/go", ": Client sent an HTTP request to an HTTPS server."),
+        ("/colour", ": \\u{1b}[31mred"),
+        ("/page", ""),
+        ("/gzip", ""),
+        ("/nothing", ""),
+    ] {
+        let url = exporter.url(path);
+        assert_eq!(failure(&source(&url)).await, format!("exporter {url} answered 400 Bad Request{end}"));
+    }
+}
+
+#[tokio::test]
+async fn an_exporter_is_never_told_of_more_time_than_the_pull_has() {
+    let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
+    let source = source(&exporter.url("/metrics"));
+    for told in ["1000", "nonsense", ""] {
+        let mut request = request(None);
+        request.headers.insert("x-prometheus-scrape-timeout-seconds", HeaderValue::from_static(told));
+        if told.is_empty() {
+            request.headers.clear();
+        }
+        source.pull(request).await.expect("an exposition");
+        let asked = exporter.all_requests().pop().expect("asked");
+        let told = asked.header("x-prometheus-scrape-timeout-seconds").expect("told").parse::<f64>().expect("seconds");
+        assert!(told > 0.0 && told <= SOON.as_secs_f64(), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_stalls_is_cut_at_the_target_s_own_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/metrics", listener.local_addr().expect("bound"));

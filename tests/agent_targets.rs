@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf};
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::PathBuf,
+    process::Command,
+};
 
 use support::{
     SOON, eventually, eventually_true,
@@ -145,6 +150,7 @@ fn a_hangup_reads_file_and_directory_again_at_once() {
     place.scraper.wait_scraped("from-config");
     assert_eq!(place.scraper.wait_listed("from-config").label("service"), "fleet");
 
+    // Without the service, which is read once only.
     place.config(&place.table("reloaded", ""));
     place.put("t.toml", &place.table("from-directory", ""));
     agent.hang_up();
@@ -152,6 +158,8 @@ fn a_hangup_reads_file_and_directory_again_at_once() {
         place.scraper.wait_scraped(alias);
     }
     place.scraper.wait_unlisted("from-config");
+    assert_eq!(place.scraper.wait_listed("reloaded").label("service"), "fleet");
+    eventually("that is told", SOON, || agent.log_line(&["agent.toml", "need a restart"]));
 
     place.config("[[target]]\nalias = \"x\"\n");
     place.put("t.toml", &place.table("changed", ""));
@@ -161,6 +169,21 @@ fn a_hangup_reads_file_and_directory_again_at_once() {
     assert_eq!(place.scraper.scrape("reloaded", SOON).status, 200, "its targets stay");
     agent.hang_up();
     eventually("an idle hang-up is told", SOON, || agent.log_line(&["nothing has changed"]));
+}
+
+#[test]
+fn a_file_that_is_never_read_to_its_end_does_not_keep_the_agent_from_ending() {
+    let place = Place::new();
+    let config = place.config(&place.table("web-1", ""));
+    let mut agent = place.agent(&["--config", &text(&config)]);
+    place.scraper.wait_scraped("web-1");
+    fs::remove_file(&config).expect("there");
+    assert!(Command::new("mkfifo").arg(&config).status().expect("mkfifo runs").success());
+    agent.hang_up();
+    // Opens once the agent reads it, and says nothing.
+    let _silent = File::options().write(true).open(&config).expect("opens");
+    assert!(agent.terminate(SOON).success());
+    place.scraper.wait_unlisted("web-1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -235,6 +258,9 @@ fn targets_that_cannot_be_meant_keep_the_agent_from_starting() {
         &["agent.toml", "target a", "ca_file needs an https://"],
     );
     refused(Some(&(place.table("a", "") + &place.table("a", ""))), &[], 2, &["alias a is given twice"]);
+    for misspelt in [place.table("a", "").replace("target", "targets"), "target = { alias = \"a\" }".to_owned()] {
+        refused(Some(&misspelt), &[], 2, &["agent.toml", "every target is a table [[target]]"]);
+    }
     refused(None, &["--targets-dir", "/nowhere/at/all"], 1, &["cannot read the directory /nowhere/at/all"]);
 }
 

@@ -23,7 +23,11 @@ use support::{
     tls::{Authority, Certified, in_front_of},
 };
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::Instant,
+};
 
 struct Place {
     dir: TempDir,
@@ -93,6 +97,47 @@ async fn a_certificate_for_another_name_is_refused() {
     assert!(error.contains("certificate not valid for name") && error.contains("db.internal"), "{error}");
     let named = TlsSettings { server_name: Some("db.internal".to_owned()), ..place.trusting() };
     assert_eq!(text(&source(address, named)).await, "m 1\n");
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_its_own_ca_and_nobody_elses() {
+    let place = Place::new();
+    let signed = |name, until| Certified::self_signed(place.dir.path(), name, until);
+    let trusting = |listed: &Certified| TlsSettings { ca_file: Some(listed.cert_file.clone()), ..Default::default() };
+    let own = signed("127.0.0.1", 4000);
+    let address = in_front_of(place.exporter.address, &own, None).await;
+    assert_eq!(text(&source(address, trusting(&own))).await, "m 1\n");
+    let asked = place.exporter.all_requests().len();
+
+    // Another one of the same name, in the file and at the system.
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let imposter = Certified::self_signed(elsewhere.path(), "127.0.0.1", 4000);
+    for tls in [trusting(&imposter), place.trusting(), TlsSettings::default()] {
+        let error = failure(&source(address, tls)).await;
+        assert!(error.contains("does not come from") || error.contains("no CA certificates"), "{error}");
+    }
+    for (name, until, reason) in [("127.0.0.1", 2020, "has expired"), ("db.internal", 4000, "not valid for name")] {
+        let unfit = signed(name, until);
+        let address = in_front_of(place.exporter.address, &unfit, None).await;
+        let error = failure(&source(address, trusting(&unfit))).await;
+        assert!(error.contains(reason), "{name} until {until}: {error}");
+    }
+    assert_eq!(place.exporter.all_requests().len(), asked);
+}
+
+#[tokio::test]
+async fn an_exporter_without_tls_is_told_from_one_with_another_certificate() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        stream.read_u8().await.expect("what it takes for a request");
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.expect("writes");
+        let _ = stream.read_to_end(&mut Vec::new()).await; // until the agent gives up
+    });
+    let error = failure(&source(address, place.trusting())).await;
+    assert!(error.contains("does not speak TLS here"), "{error}");
 }
 
 #[tokio::test]

@@ -147,7 +147,7 @@ fn an_exporter_that_fails_gives_502_and_its_detail_stays_with_the_agent() {
     let answer = scraper.scrape("fails", PATIENCE);
     assert_eq!(answer.status, 502, "{}", answer.text());
     assert!(answer.text().contains("fails") && !answer.text().contains("hunter2"), "{}", answer.text());
-    wait_said(&agent, &["pull failed", "fails", "500"]);
+    wait_said(&agent, &["pull failed", "fails", "500", "hunter2"]);
     assert_eq!(refused(), before + 1.0);
 
     let answer = scraper.scrape("down", PATIENCE);

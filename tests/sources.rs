@@ -17,6 +17,8 @@ mod source_metrics;
 #[path = "../examples/source_text.rs"]
 mod source_text;
 
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use narthex::{
     TargetBuilder,
     client::{EventKind, Exposition, PullFailure, SourceError, Tower, from_async},
@@ -76,6 +78,30 @@ fn a_router_is_asked_for_its_metrics_with_the_headers_and_the_query_of_the_scrap
     let path = format!("{}?collect[]=cpu&x=/admin", scrape_path("web"));
     let answer = http::get(scraper.http, &path, &[("Accept", "text/plain;version=0.0.4")]).expect("an answer");
     assert_eq!(answer.text(), "collect[]=cpu&x=/admin Some(\"text/plain;version=0.0.4\")");
+}
+
+#[test]
+fn trailers_of_a_source_fall_away_and_the_pull_succeeds() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let source = from_async(|_| async {
+        let mut trailers = ::http::HeaderMap::new();
+        trailers.insert("x-checksum", ::http::HeaderValue::from_static("1"));
+        let frames = [Frame::data("m 1\n".into()), Frame::trailers(trailers)].map(Ok);
+        let mut exposition = Exposition::new(Exposition::TEXT, "");
+        exposition.body = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
+        Ok::<_, std::convert::Infallible>(exposition)
+    });
+    let mut linked = Linked::start(&fleet, &scraper, |builder| builder.alias("web").metrics(source));
+    scraper.wait_listed("web");
+    let answer = scrape(&scraper, "web");
+    assert_eq!((answer.status, answer.complete, answer.text().as_str()), (200, true, "m 1\n"));
+    let failed = linked.wait_event(|kind| match kind {
+        EventKind::PullSucceeded { bytes: 4, .. } => Some(None),
+        EventKind::PullFailed { error, .. } => Some(Some(error.to_string())),
+        _ => None,
+    });
+    assert_eq!(failed, None);
 }
 
 #[test]

@@ -73,6 +73,7 @@ mod tests {
     use std::{
         fs::{self, Permissions},
         os::unix::fs::PermissionsExt,
+        process::Command,
     };
 
     use super::*;
@@ -105,6 +106,11 @@ mod tests {
             assert!(matches!(bearer.header_blocking(), Err(SecretFileError::Content { .. })), "{unfit:?}");
         }
         write(&"a".repeat(70_000), 0o600);
-        assert!(matches!(bearer.header_blocking(), Err(SecretFileError::TooLong { .. })));
+        assert!(matches!(bearer.header_blocking(), Err(SecretFileError::Io { .. })));
+        fs::remove_file(&file).expect("removes");
+        let made = Command::new("mkfifo").args(["-m", "600"]).arg(&file).status().expect("mkfifo runs");
+        assert!(made.success());
+        let Err(SecretFileError::Io { source, .. }) = bearer.header_blocking() else { panic!("nobody writes to it") };
+        assert_eq!(source.to_string(), "not a regular file");
     }
 }

@@ -29,7 +29,8 @@ struct KnownFile {
     content: Option<Vec<u8>>,
     /// What is wrong with the content.
     broken: Option<String>,
-    good: Vec<TargetSpec>,
+    /// What it said when it last made sense.
+    good: Option<Vec<TargetSpec>>,
 }
 
 impl Directory {
@@ -39,7 +40,7 @@ impl Directory {
 
     /// Reads what has changed; what is wrong goes to `problems`, and leaves the targets as they were. Blocks.
     pub(super) fn read(&mut self, problems: &mut BTreeSet<String>) {
-        let found = match target_files(&self.path) {
+        let found = match target_files(&self.path, problems) {
             Ok(found) => found,
             Err(source) => {
                 let error = TargetFileError::Read { path: self.path.clone(), source };
@@ -58,14 +59,18 @@ impl Directory {
                 Err(error) => Some(Chain(&error).to_string()),
             };
             if let Some(why) = unreadable.as_ref().or(known.broken.as_ref()) {
-                problems.insert(format!("{why}; its targets stay as they were"));
+                let meanwhile = match known.good {
+                    Some(_) => "its targets stay as they were",
+                    None => "none of its targets is registered",
+                };
+                problems.insert(format!("{why}; {meanwhile}"));
             }
         }
     }
 
     /// The targets, by file name, with the file of each.
     pub(super) fn targets(&self) -> impl Iterator<Item = (&Path, &TargetSpec)> {
-        self.files.iter().flat_map(|(path, file)| file.good.iter().map(move |spec| (path.as_path(), spec)))
+        self.files.iter().flat_map(|(path, file)| file.good.iter().flatten().map(move |spec| (path.as_path(), spec)))
     }
 }
 
@@ -77,7 +82,7 @@ impl KnownFile {
         let text = String::from_utf8_lossy(&content);
         match parse_targets(path, &text) {
             Ok(good) => {
-                self.good = good;
+                self.good = Some(good);
                 self.broken = None;
             }
             Err(error) => self.broken = Some(Chain(&error).to_string()),
@@ -87,15 +92,18 @@ impl KnownFile {
 }
 
 /// Files and links to files that end in `.toml` or `.json`. Hidden ones are not meant: editors and Kubernetes keep
-/// their own things there.
-fn target_files(directory: &Path) -> io::Result<BTreeSet<PathBuf>> {
+/// their own things there. Prometheus's lists in YAML are meant, but not read: that is a problem.
+fn target_files(directory: &Path, problems: &mut BTreeSet<String>) -> io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        let fits = path.extension().is_some_and(|end| end == "toml" || end == "json");
+        let ends_in = |ends: [&str; 2]| path.extension().is_some_and(|end| ends.iter().any(|known| end == *known));
         // Through links; one that leads nowhere is still a file that should be there.
-        if !hidden && fits && fs::metadata(&path).map_or(true, |metadata| metadata.is_file()) {
+        let is_file = || fs::metadata(&path).map_or(true, |metadata| metadata.is_file());
+        if !hidden && ends_in(["yml", "yaml"]) && is_file() {
+            problems.insert(format!("{} is YAML, which is not read: write it as JSON", path.display()));
+        } else if !hidden && ends_in(["toml", "json"]) && is_file() {
             found.insert(path);
         }
     }

@@ -29,7 +29,8 @@ use super::{
 };
 use crate::{
     client::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError},
-    wire::{SCRAPE_TIMEOUT_HEADER, remove_hop_by_hop, scrape_timeout},
+    telemetry::said,
+    wire::{remove_hop_by_hop, scrape_timeout, set_scrape_timeout},
 };
 
 /// Why an exporter gave no exposition.
@@ -69,12 +70,14 @@ pub enum ExporterError {
         source: hyper::Error,
     },
     /// It answered something else than an exposition.
-    #[error("exporter {url} answered {status}")]
+    #[error("exporter {url} answered {status}{}{message}", if message.is_empty() { "" } else { ": " })]
     Status {
         /// Which exporter.
         url: String,
         /// What it answered.
         status: StatusCode,
+        /// The first line of its plain text, escaped and cut to 200 characters.
+        message: String,
     },
     /// It sent us elsewhere: to another host or port, or nowhere.
     #[error("exporter {url} answered {status} to {location:?}: only its own host and port are followed")]
@@ -151,7 +154,7 @@ impl Exporter {
 
     /// Follows redirects to the end.
     async fn answer(&self, request: PullRequest) -> Result<(Response<Incoming>, Sender), ExporterError> {
-        let headers = self.headers(request.headers).await?;
+        let headers = self.headers(request.headers, request.deadline).await?;
         let mut path = self.settings.params.applied(self.settings.url.path(), request.query.as_deref());
         for _ in 0..=MAX_REDIRECTS {
             let (response, sender) = self.ask(&path, &headers).await?;
@@ -209,18 +212,17 @@ impl Exporter {
     }
 
     /// What of a pull's headers the exporter gets, and the agent's own.
-    async fn headers(&self, mut headers: HeaderMap) -> Result<HeaderMap, ExporterError> {
+    async fn headers(&self, mut headers: HeaderMap, deadline: Instant) -> Result<HeaderMap, ExporterError> {
         remove_hop_by_hop(&mut headers);
         for name in NOT_FOR_EXPORTERS {
             headers.remove(name);
         }
-        if let Some(cap) = self.settings.timeout
-            && scrape_timeout(&headers).is_ok_and(|timeout| timeout.is_some_and(|timeout| timeout > cap))
-        {
-            headers.insert(
-                SCRAPE_TIMEOUT_HEADER,
-                HeaderValue::from_str(&cap.as_secs_f64().to_string()).expect("digits and a dot"),
-            );
+        // Exporters that end by themselves a little before their time is over (blackbox, sql, snmp) must do so before the
+        // pull does: Prometheus's own limit is too late for that.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = self.settings.timeout.map_or(left, |cap| cap.min(left));
+        if scrape_timeout(&headers).ok().flatten().is_none_or(|told| told > limit) {
+            set_scrape_timeout(&mut headers, limit);
         }
         if let Some(auth) = &self.settings.auth {
             let value = auth.header().await;
@@ -232,11 +234,14 @@ impl Exporter {
     }
 
     async fn exposition(&self, request: PullRequest) -> Result<Exposition, ExporterError> {
-        let began = Instant::now();
+        let (began, deadline) = (Instant::now(), request.deadline);
         let (response, sender) = self.answer(request).await?;
         let (parts, body) = response.into_parts();
         if parts.status != StatusCode::OK {
-            return Err(ExporterError::Status { url: self.url(), status: parts.status });
+            // It must not use up the time in which the status can still be told.
+            let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+            let message = if is_plain_text(&parts.headers) { said(body, until).await } else { String::new() };
+            return Err(ExporterError::Status { url: self.url(), status: parts.status, message });
         }
         let mut headers = parts.headers;
         remove_hop_by_hop(&mut headers);
@@ -276,6 +281,11 @@ impl IntoSource for Exporter {
     fn into_source(self) -> Arc<dyn Source> {
         Arc::new(self)
     }
+}
+
+fn is_plain_text(headers: &HeaderMap) -> bool {
+    let is_text = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
+    headers.get(header::CONTENT_TYPE).is_none_or(is_text) && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 /// The exporter's body; read to its end it gives the connection back.

@@ -32,6 +32,9 @@ impl Group {
     }
 
     fn spec(&self, place: &str) -> Result<TargetSpec, SpecError> {
+        if place.contains('/') {
+            return Err(SpecError::Place);
+        }
         let url: ExporterUrl = format!("{}://{place}", self.label("__scheme__").unwrap_or("http")).parse()?;
         let mut path = self.label("__metrics_path__").unwrap_or("/metrics").to_owned();
         for (name, value) in &self.labels {

@@ -42,19 +42,27 @@ struct ConfigTargets {
     path: PathBuf,
     good: Vec<TargetSpec>,
     broken: Option<String>,
+    /// What else the file said when the agent started.
+    settings: toml::Table,
 }
 
 impl ConfigTargets {
-    fn load(path: &PathBuf) -> Result<Vec<TargetSpec>, TargetFileError> {
-        let read = fs::read_to_string(path);
-        parse_config(path, &read.map_err(|source| TargetFileError::Read { path: path.clone(), source })?)
+    fn load(path: PathBuf) -> Result<Self, TargetFileError> {
+        let read = fs::read_to_string(&path);
+        let text = read.map_err(|source| TargetFileError::Read { path: path.clone(), source })?;
+        let good = parse_config(&path, &text)?;
+        let mut settings: toml::Table = toml::from_str(&text).unwrap_or_default();
+        settings.remove("target");
+        Ok(Self { path, good, broken: None, settings })
     }
 
     fn reload(&mut self) {
-        match Self::load(&self.path) {
-            Ok(good) => {
-                self.good = good;
-                self.broken = None;
+        match Self::load(self.path.clone()) {
+            Ok(now) => {
+                if now.settings != self.settings {
+                    tracing::warn!(file = %self.path.display(), "settings other than [[target]] have changed: they need a restart");
+                }
+                *self = Self { settings: mem::take(&mut self.settings), ..now };
             }
             Err(error) => self.broken = Some(format!("{}; its targets stay as they were", Chain(&error))),
         }
@@ -78,8 +86,7 @@ impl Inventory {
     /// # Errors
     /// If it cannot be used now.
     pub fn config(mut self, path: PathBuf) -> Result<Self, TargetFileError> {
-        let good = ConfigTargets::load(&path)?;
-        self.config = Some(ConfigTargets { path, good, broken: None });
+        self.config = Some(ConfigTargets::load(path)?);
         Ok(self)
     }
 
@@ -303,9 +310,14 @@ mod tests {
             for _ in 0..2 {
                 assert!(place.inventory.read().is_none(), "{broken:?}");
                 let problems: Vec<_> = place.inventory.problems().collect();
-                assert!(matches!(problems[..], [one] if one.contains("b.toml")), "{problems:?}");
+                let told = |problem: &str| problem.contains("b.toml") && problem.ends_with("stay as they were");
+                assert!(matches!(problems[..], [one] if told(one)), "{problems:?}");
             }
         }
+        let mut started_later = Inventory::new().directory(place.dir.path().to_owned());
+        started_later.read();
+        let problem = started_later.problems().next().expect("a broken file");
+        assert!(problem.contains("b.toml") && problem.ends_with("none of its targets is registered"), "{problem}");
         fs::remove_file(place.dir.path().join("b.toml")).expect("there");
         symlink("nowhere", place.dir.path().join("b.toml")).expect("links");
         assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 1);
@@ -319,6 +331,19 @@ mod tests {
         assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 1);
         fs::rename(&elsewhere, place.dir.path()).expect("moves back");
         assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 0);
+    }
+
+    #[test]
+    fn a_list_in_yaml_is_not_passed_over_in_silence() {
+        let mut place = Place::new();
+        place.write("a.toml", &["a1"]);
+        for name in ["b.yml", ".hidden.yaml", "c.yaml.bak"] {
+            place.write(name, &["b1"]);
+        }
+        place.inventory.read();
+        assert_eq!(place.served(), ["a1=a.toml"]);
+        let problems: Vec<_> = place.inventory.problems().collect();
+        assert!(matches!(problems[..], [one] if one.contains("b.yml is YAML")), "{problems:?}");
     }
 
     #[test]

@@ -10,10 +10,12 @@ mod exporter;
 mod file_sd;
 mod inventory;
 mod secret_file;
+mod small_file;
 mod spec;
 mod target_file;
 mod tls;
 mod url;
+mod verifier;
 
 pub use auth::Auth;
 pub use exporter::{Exporter, ExporterError, ExporterSettings};

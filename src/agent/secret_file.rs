@@ -1,13 +1,14 @@
 //! Files with passwords, tokens and private keys: read when they are needed, and never shown.
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
+
+use super::small_file;
 
 /// Why such a file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +21,6 @@ pub enum SecretFileError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-    },
-    /// It is too long for what it should hold.
-    #[error("{} is longer than {MAX_LEN} bytes", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
     },
     /// It is empty, or holds what no header takes.
     #[error("{} is empty or holds characters that no header takes", path.display())]
@@ -45,17 +40,12 @@ pub enum SecretFileError {
 
 /// The file's bytes. Blocks.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
-    let failed = |source| SecretFileError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    // The mode of the file that is open, not of whatever the path names a moment later.
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    let read = small_file::read(path, MAX_LEN);
+    let (bytes, metadata) = read.map_err(|source| SecretFileError::Io { path: path.to_owned(), source })?;
+    // The mode of the file that was read, not of whatever the path names a moment later.
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o007 != 0 {
         return Err(SecretFileError::Mode { path: path.to_owned(), mode });
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_LEN {
-        return Err(SecretFileError::TooLong { path: path.to_owned() });
     }
     Ok(bytes)
 }

@@ -44,6 +44,9 @@ pub enum SpecError {
     /// Its URL or path.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// A target of a file_sd list that is more than a place.
+    #[error("a target of a file_sd list is host:port; its labels __scheme__ and __metrics_path__ say the rest")]
+    Place,
     /// `keep` or `drop`.
     #[error(transparent)]
     Filter(#[from] FilterError),

@@ -209,7 +209,7 @@ mod tests {
             ("t.toml", "\n".into(), &["t.toml is empty"]),
             ("t.json", "[{\"alias\": \"a\",\n\"url\": 1}]".into(), &["t.json, line 2", "expected a string"]),
             ("t.json", "{\"targets\": []}".into(), &["`targets`", "`target`"]),
-            ("t.json", "[{\"targets\": [\"h/x\"]}]".into(), &["target \"h/x\""]),
+            ("t.json", "[{\"targets\": [\"http://h\"]}]".into(), &["target \"http://h\"", "is host:port"]),
             ("t.json", "[{\"targets\": [], \"lables\": {}}]".into(), &["`lables`"]),
             ("t.json", "[{\"targets\": [\"h\", \"h\"]}]".into(), &["alias h is given twice"]),
         ] {

@@ -5,27 +5,30 @@
 
 use std::{
     error::Error,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    CertificateError, ClientConfig, InvalidMessage, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{net::TcpStream, task};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use zeroize::Zeroizing;
 
-use super::secret_file::{self, SecretFileError};
+use super::{
+    secret_file::{self, SecretFileError},
+    small_file,
+    verifier::{Verifier, is_untrusted},
+};
 
 /// How an `https://` exporter is recognised, and what it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// PEM file of the certificates that the exporter's must come from. Default: the system's.
+    /// PEM file of the certificates that the exporter's must come from, or be one of. Default: the system's.
     pub ca_file: Option<PathBuf>,
     /// PEM files of a certificate (with its chain) and its key, for an exporter that asks for one.
     pub client: Option<ClientCertificate>,
@@ -90,6 +93,12 @@ pub enum TlsError {
         /// Whom it should come from.
         trusted: String,
     },
+    /// The exporter's certificate has run out.
+    #[error("its certificate has expired")]
+    Expired,
+    /// What answers is no TLS.
+    #[error("it does not speak TLS here; is its URL http://?")]
+    NoTls,
     /// The handshake failed in another way; a certificate for another name, or none shown where one is asked for.
     #[error("the TLS handshake failed")]
     Handshake(#[source] io::Error),
@@ -124,33 +133,38 @@ impl Tls {
     }
 
     fn told(&self, error: io::Error) -> TlsError {
-        use rustls::Error::InvalidCertificate;
-        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-        match cause {
-            // A bad signature: from a CA of the same name, with another key.
-            Some(InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
-                TlsError::Untrusted {
-                    trusted: self.settings.ca_file.as_ref().map_or_else(
-                        || "a CA that this system trusts".to_owned(),
-                        |path| format!("the CA in {}", path.display()),
-                    ),
-                }
+        use rustls::Error::{InvalidCertificate, InvalidMessage as Invalid};
+        match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+            Some(cause) if is_untrusted(cause) => TlsError::Untrusted {
+                trusted: self.settings.ca_file.as_ref().map_or_else(
+                    || "a CA that this system trusts".to_owned(),
+                    |path| format!("the CA in {}", path.display()),
+                ),
+            },
+            Some(InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+                TlsError::Expired
             }
+            Some(Invalid(InvalidMessage::InvalidContentType)) => TlsError::NoTls,
             _ => TlsError::Handshake(error),
         }
     }
 }
 
+type Pem = Zeroizing<Vec<u8>>;
+
 /// What the files held.
 #[derive(PartialEq, Eq)]
 struct Material {
-    ca: Option<Vec<u8>>,
-    client: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
+    ca: Option<Pem>,
+    client: Option<(Pem, Pem)>,
 }
 
 /// The configuration for what the files hold now. Blocks.
 fn current_config(settings: &TlsSettings, built: &Built) -> Result<Arc<ClientConfig>, TlsError> {
-    let read = |path: &PathBuf| fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source });
+    let read = |path: &PathBuf| match small_file::read(path, MAX_CERTIFICATES) {
+        Ok((pem, _)) => Ok(pem),
+        Err(source) => Err(TlsError::Read { path: path.clone(), source }),
+    };
     let ca = settings.ca_file.as_ref().map(read).transpose()?;
     let client = match &settings.client {
         Some(client) => Some((read(&client.cert_file)?, secret_file::read(&client.key_file)?)),
@@ -174,11 +188,12 @@ impl Material {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3");
-        let builder = if settings.insecure_skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        let verifier = if settings.insecure_skip_verify {
+            Verifier::of_anybody(provider)
         } else {
-            builder.with_root_certificates(self.roots(settings)?)
+            self.verifier(settings, provider)?
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         let (Some((certs, key)), Some(client)) = (&self.client, &settings.client) else {
             return Ok(builder.with_no_client_auth());
         };
@@ -187,16 +202,20 @@ impl Material {
         builder.with_client_auth_cert(certificates(&client.cert_file, certs)?, key).map_err(|_| unfit())
     }
 
-    fn roots(&self, settings: &TlsSettings) -> Result<Arc<RootCertStore>, TlsError> {
-        let (Some(pem), Some(path)) = (&self.ca, &settings.ca_file) else {
-            let roots = Arc::clone(&SYSTEM_ROOTS);
-            return if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) };
+    fn verifier(&self, settings: &TlsSettings, provider: Arc<CryptoProvider>) -> Result<Verifier, TlsError> {
+        let (roots, listed) = match (&self.ca, &settings.ca_file) {
+            (Some(pem), Some(path)) => {
+                let listed = certificates(path, pem)?;
+                let mut roots = RootCertStore::empty();
+                for certificate in &listed {
+                    let added = roots.add(certificate.clone());
+                    added.map_err(|_| TlsError::Certificates { path: path.clone() })?;
+                }
+                (Arc::new(roots), listed)
+            }
+            _ => (Arc::clone(&SYSTEM_ROOTS), Vec::new()),
         };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(path, pem)? {
-            roots.add(certificate).map_err(|_| TlsError::Certificates { path: path.clone() })?;
-        }
-        Ok(Arc::new(roots))
+        Verifier::new(provider, roots, listed).map_err(|_| TlsError::NoRoots)
     }
 }
 
@@ -205,6 +224,9 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     let none = || TlsError::Certificates { path: path.to_owned() };
     read.ok().filter(|certificates| !certificates.is_empty()).ok_or_else(none)
 }
+
+/// Several times a system's whole bundle.
+const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
 
 /// Read once: hundreds of certificates, the same for every target.
 static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
@@ -216,42 +238,3 @@ static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     roots.add_parsable_certificates(found.certs);
     Arc::new(roots)
 });
-
-/// `insecure_skip_verify`: the signature of the handshake is checked all the same, the certificate is not.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}

@@ -103,7 +103,7 @@ fn read(path: &Path, role: &str) -> Result<BTreeMap<String, Vec<String>>, String
     let mut values = BTreeMap::new();
     for (key, value) in &table {
         let wrong = |why: String| format!("{}: key {key:?} {why}", path.display());
-        let items = texts(value).ok_or_else(|| wrong("is a table; write text, a number or an array of them".into()))?;
+        let items = texts(value).ok_or_else(|| wrong(format!("is a table{}", instead(key, role))))?;
         if values.insert(key.replace('_', "-"), items).is_some() {
             return Err(wrong("is given twice, with - and with _".into()));
         }
@@ -124,6 +124,14 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
             let items: Option<Vec<_>> = items.iter().map(texts).collect();
             Some(items?.concat())
         }
+    }
+}
+
+/// What to write where a table stands.
+fn instead(key: &str, role: &str) -> &'static str {
+    match role {
+        "agent" if key.starts_with("target") => "; every target is a table [[target]]",
+        _ => "; write text, a number or an array of them",
     }
 }
 

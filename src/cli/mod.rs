@@ -22,7 +22,7 @@ mod signals;
 mod targets;
 mod value;
 
-use std::{ffi::OsString, future::Future, path::PathBuf};
+use std::{ffi::OsString, future::Future, path::PathBuf, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -136,9 +136,14 @@ struct ConfigFile {
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    // A file of a server that is gone, or a look-up of a name, may block its thread for long: nobody waits for it now.
+    runtime.shutdown_timeout(LEFTOVERS);
+    outcome
 }
 
+const LEFTOVERS: Duration = Duration::from_secs(2);
 const LOGGING: &str = "Logging";
 
 const EXAMPLES: &str = "\

@@ -95,7 +95,8 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let (mut gzip, mut any) = (None, false);
     for coding in values.flat_map(|value| value.split(',')) {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let weight = weight.trim().strip_prefix("q=").map_or(Ok(1.0), |q| q.trim().parse::<f32>());
+        let weight = weight.trim().strip_prefix(['q', 'Q']).and_then(|q| q.strip_prefix('='));
+        let weight = weight.map_or(Ok(1.0), |q| q.trim().parse::<f32>());
         let wanted = weight.is_ok_and(|weight| weight > 0.0);
         match name.trim() {
             "*" => any = wanted,
@@ -193,7 +194,7 @@ impl Gzipped {
                 continue;
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                // Trailers do not come this far: they are announced in a header of one connection.
+                // Trailers belong to one connection.
                 Some(Ok(frame)) => self.waiting = frame.into_data().unwrap_or_default(),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
@@ -300,7 +301,7 @@ mod tests {
         for yes in ["gzip", "deflate, GZIP;q=0.5", "*", "br , gzip", "*;q=0, gzip"] {
             assert!(accepts(yes), "{yes}");
         }
-        for no in ["", "identity", "gzip;q=0", "gzip; q=0.0, *", "deflate", "gzip;q=nonsense", "xgzip"] {
+        for no in ["", "identity", "gzip;q=0", "gzip;Q=0", "gzip; q=0.0, *", "deflate", "gzip;q=nonsense", "xgzip"] {
             assert!(!accepts(no), "{no}");
         }
         assert!(!accepts_gzip(&HeaderMap::new()), "who does not ask gets plain text");

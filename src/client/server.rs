@@ -234,7 +234,12 @@ impl Body for ServedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
-        let failure = match Pin::new(&mut this.body).poll_frame(cx) {
+        let mut polled = Pin::new(&mut this.body).poll_frame(cx);
+        // Trailers belong to one connection; and hyper, given some, would never ask for the end that follows them.
+        while matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_trailers()) {
+            polled = Pin::new(&mut this.body).poll_frame(cx);
+        }
+        let failure = match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.pull.bytes += frame.data_ref().map_or(0, |data| data.remaining() as u64);
                 this.pull.uncompressed = this.body.uncompressed(this.pull.bytes);

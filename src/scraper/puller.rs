@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::Empty;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1::{self, SendRequest},
@@ -34,7 +34,8 @@ use super::{
 use crate::{
     identity::PublicKey,
     network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
-    wire::{Alias, SCRAPE_TIMEOUT_HEADER, scrape_timeout},
+    telemetry::said,
+    wire::{Alias, scrape_timeout, set_scrape_timeout},
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -276,7 +277,9 @@ impl Pull for Puller {
             };
             self.0.heard_from(&peer);
             if response.status() != StatusCode::OK {
-                return Err(refused(alias, peer, response, deadline).await);
+                let status = response.status();
+                let message = said(response.into_body(), deadline).await;
+                return Err(PullError::Refused { alias: alias.clone(), peer, status, message });
             }
             let pool = Arc::clone(&self.0);
             Ok(response.map(|body| {
@@ -307,24 +310,9 @@ fn pull_request(alias: &Alias, asked: PullRequest) -> Result<Request<Empty<Bytes
 /// A peer that is not told how long it has, or is told of more than it has, would answer too late.
 fn tell_limit(headers: &mut HeaderMap, limit: Duration) {
     let told = scrape_timeout(headers).ok().flatten();
-    if told.is_none_or(|told| told > limit + MOST_MARGIN)
-        && let Ok(value) = format!("{:.3}", limit.as_secs_f64()).parse()
-    {
-        headers.insert(SCRAPE_TIMEOUT_HEADER, value);
+    if told.is_none_or(|told| told > limit + MOST_MARGIN) {
+        set_scrape_timeout(headers, limit);
     }
-}
-
-/// What the peer said instead of an exposition, escaped and cut: it may reach a log and a page.
-async fn refused(alias: &Alias, peer: PublicKey, response: Response<Incoming>, deadline: Instant) -> PullError {
-    let status = response.status();
-    let mut body = http_body_util::Limited::new(response.into_body(), MAX_MESSAGE);
-    let mut text = Vec::new();
-    while let Ok(Some(Ok(frame))) = time::timeout_at(deadline, body.frame()).await {
-        text.extend_from_slice(frame.data_ref().map_or(&[], Bytes::as_ref));
-    }
-    let text = String::from_utf8_lossy(&text);
-    let line: String = text.lines().next().unwrap_or_default().chars().take(MAX_LINE).collect();
-    PullError::Refused { alias: alias.clone(), peer, status, message: line.escape_debug().to_string() }
 }
 
 impl Links for Puller {
@@ -421,5 +409,3 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// What a scraper may take off Prometheus's own timeout without telling.
 const MOST_MARGIN: Duration = Duration::from_secs(1);
 const MAX_BUFFER: usize = 64 * 1024;
-const MAX_MESSAGE: usize = 4096;
-const MAX_LINE: usize = 200;

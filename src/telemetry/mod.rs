@@ -9,6 +9,8 @@ pub mod log;
 mod metric;
 #[cfg(feature = "scraper")]
 mod outcome;
+#[cfg(any(feature = "agent", feature = "scraper"))]
+mod said;
 #[cfg(feature = "scraper")]
 mod scraper_metrics;
 mod word;
@@ -18,5 +20,7 @@ pub(crate) use client_metrics::ClientMetrics;
 pub use format::ExpositionFormat;
 #[cfg(feature = "scraper")]
 pub use outcome::{FileSdOutcome, HandshakeRefusal, RegistrationOutcome, ScrapeOutcome, SdOutcome};
+#[cfg(any(feature = "agent", feature = "scraper"))]
+pub(crate) use said::said;
 #[cfg(feature = "scraper")]
 pub use scraper_metrics::{ScrapeRecord, ScraperMetrics, Standing};

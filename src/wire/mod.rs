@@ -32,4 +32,4 @@ pub use noise::{FIRST_MESSAGE_LEN, HandshakeError, Initiator, NoiseError, RESPON
 pub use session::{Session, SessionError};
 pub use target::{Alias, Labels, Target, TargetError};
 #[cfg(feature = "client")]
-pub use timeout::{SCRAPE_TIMEOUT_HEADER, scrape_timeout};
+pub use timeout::{SCRAPE_TIMEOUT_HEADER, scrape_timeout, set_scrape_timeout};

@@ -15,6 +15,12 @@ pub fn scrape_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderVa
     headers.get(&SCRAPE_TIMEOUT_HEADER).map(|value| decimal_seconds(value).ok_or(value)).transpose()
 }
 
+/// Says how long a scrape may take, in whole milliseconds.
+pub fn set_scrape_timeout(headers: &mut HeaderMap, limit: Duration) {
+    let seconds = limit.as_millis() as f64 / 1000.0;
+    headers.insert(SCRAPE_TIMEOUT_HEADER, HeaderValue::from_str(&seconds.to_string()).expect("digits and a dot"));
+}
+
 fn decimal_seconds(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     // Stricter than what Rust reads as a number: no sign, no exponent, no `inf`.
@@ -40,6 +46,13 @@ mod tests {
         for nonsense in ["", ".", "-1", "0", "NaN", "inf", "1e3", "ten", "1.2.3"] {
             assert_eq!(read(nonsense), None, "{nonsense}");
         }
-        assert_eq!(scrape_timeout(&HeaderMap::new()), Ok(None));
+        let mut headers = HeaderMap::new();
+        assert_eq!(scrape_timeout(&headers), Ok(None));
+        for (limit, text) in [(Duration::from_micros(2_500_999), "2.5"), (Duration::from_secs(10), "10")] {
+            set_scrape_timeout(&mut headers, limit);
+            assert_eq!(headers[SCRAPE_TIMEOUT_HEADER], text);
+        }
+        set_scrape_timeout(&mut headers, Duration::MAX);
+        assert!(headers[SCRAPE_TIMEOUT_HEADER].as_bytes().iter().all(u8::is_ascii_digit));
     }
 }

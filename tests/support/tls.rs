@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
@@ -59,12 +59,7 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         let certificate = params.signed_by(&key, &self.certificate, &self.key).expect("a certificate");
-        let file = |end: &str| self.directory.join(format!("{}-{name}.{end}", self.name));
-        let (cert_file, key_file) = (file("crt"), file("key"));
-        fs::write(&cert_file, certificate.pem()).expect("writes");
-        fs::write(&key_file, key.serialize_pem()).expect("writes");
-        fs::set_permissions(&key_file, Permissions::from_mode(0o600)).expect("chmod");
-        Certified { cert_file, key_file, certificate, key }
+        Certified::written(&self.directory, &format!("{}-{name}", self.name), certificate, key)
     }
 
     fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
@@ -72,6 +67,27 @@ impl Authority {
         roots.add(self.certificate.der().clone()).expect("a root");
         let provider = Arc::new(aws_lc_rs::default_provider());
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("a verifier")
+    }
+}
+
+impl Certified {
+    /// As `openssl req -x509 -addext "subjectAltName=..."` makes one: its own CA, with the last day of `until` (a year).
+    pub(crate) fn self_signed(directory: &Path, name: &str, until: i32) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(until, 12, 31);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self::written(directory, &format!("self-{name}-{until}"), certificate, key)
+    }
+
+    fn written(directory: &Path, name: &str, certificate: Certificate, key: KeyPair) -> Self {
+        let file = |end: &str| directory.join(format!("{name}.{end}"));
+        let (cert_file, key_file) = (file("crt"), file("key"));
+        fs::write(&cert_file, certificate.pem()).expect("writes");
+        fs::write(&key_file, key.serialize_pem()).expect("writes");
+        fs::set_permissions(&key_file, Permissions::from_mode(0o600)).expect("chmod");
+        Self { cert_file, key_file, certificate, key }
     }
 }
 

@@ -1,0 +1,28 @@
+//! Files that settings name, read whole.
+
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, Read},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+/// The file's bytes and what is known of it as it was opened. Blocks.
+///
+/// # Errors
+/// What the operating system says; `FileTooLarge` beyond `limit`; `InvalidInput` for a pipe or device, which could keep
+/// whoever opens or reads it waiting for ever.
+pub(super) fn read(path: &Path, limit: u64) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
+    }
+    Ok((bytes, metadata))
+}

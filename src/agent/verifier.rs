@@ -1,0 +1,108 @@
+//! Who an `https://` exporter may be.
+
+use std::sync::Arc;
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        VerifierBuilderError, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+};
+
+/// Checks the exporter's certificate, or lets any pass. The handshake's signature is checked all the same.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    provider: Arc<CryptoProvider>,
+    trust: Trust,
+}
+
+#[derive(Debug)]
+enum Trust {
+    /// `insecure_skip_verify`.
+    Anybody,
+    /// Whoever a CA certifies, and the very certificates of `ca_file`.
+    Certified { by: Arc<WebPkiServerVerifier>, listed: Vec<CertificateDer<'static>> },
+}
+
+impl Verifier {
+    pub(super) fn of_anybody(provider: Arc<CryptoProvider>) -> Self {
+        Self { provider, trust: Trust::Anybody }
+    }
+
+    /// Takes what comes from `roots`, and what is one of `listed`.
+    pub(super) fn new(
+        provider: Arc<CryptoProvider>,
+        roots: Arc<RootCertStore>,
+        listed: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, VerifierBuilderError> {
+        let by = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
+        Ok(Self { provider, trust: Trust::Certified { by, listed } })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Trust::Certified { by, listed } = &self.trust else { return Ok(ServerCertVerified::assertion()) };
+        match by.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            // `openssl req -x509` makes a CA, and Prometheus's guide makes it an exporter's certificate and its own
+            // `ca_file`. webpki gives this reason only after it has checked the dates; the name is left to check.
+            Err(error) if webpki_error(&error) == Some(&CA_AS_EXPORTER) && listed.contains(certificate) => {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// True if nobody who is trusted stands for the certificate.
+pub(super) fn is_untrusted(error: &rustls::Error) -> bool {
+    use rustls::Error::InvalidCertificate;
+    // A bad signature: from a CA of the same name, with another key.
+    matches!(error, InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature))
+        || webpki_error(error) == Some(&CA_AS_EXPORTER)
+}
+
+/// What rustls has no word for.
+fn webpki_error(error: &rustls::Error) -> Option<&webpki::Error> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
+    }
+}
+
+const CA_AS_EXPORTER: webpki::Error = webpki::Error::CaUsedAsEndEntity;
