@@ -181,6 +181,30 @@ fn a_large_body_streams_while_other_scrapes_go_on() {
     }
 }
 
+#[test]
+fn what_an_agent_holds_of_each_body_is_bounded() {
+    const AT_ONCE: u64 = 48;
+    const EACH_MAY_HOLD_KIB: u64 = 800;
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let exporter = Exporter::start([("/huge", Reply::Generated { len: 64_000_000 }), ("/small", Reply::text("m 1\n"))]);
+    let agent = agent_for(&fleet, &scraper, &exporter, &["/huge", "/small"]);
+    scraper.wait_scraped("small");
+    agent.forget_peak();
+    let before = agent.peak_memory_kib();
+
+    // Nobody reads them: every buffer on the way fills up, and stays full while others are scraped.
+    let path = scrape_path("huge");
+    let begin = || Exchange::begin("GET", scraper.http, &path, &PROMETHEUS_HEADERS).expect("an answer begins");
+    let unread: Vec<_> = (0..AT_ONCE).map(|_| begin()).collect();
+    assert!(unread.iter().all(|exchange| exchange.status == 200));
+    for _ in 0..50 {
+        assert_eq!(scraper.scrape("small", SOON).text(), "m 1\n");
+    }
+    let grown = agent.peak_memory_kib() - before;
+    assert!(grown < AT_ONCE * EACH_MAY_HOLD_KIB, "memory grew by {grown} KiB");
+}
+
 /// An agent with a target for each path, under the path's name.
 fn agent_for(fleet: &Fleet, scraper: &Scraper, exporter: &Exporter, paths: &[&str]) -> Process {
     let mut flags = vec!["--scraper".to_owned(), scraper.peer().to_string()];

@@ -45,6 +45,7 @@ pub(super) async fn open(url: &ExporterUrl, tls: &Tls) -> Result<Sender, Exporte
         }
     };
     let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_BUFFER)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|source| ExporterError::Http { url: url.to_string(), source })?;
@@ -77,3 +78,5 @@ impl Pool {
 
 const IDLE_FOR: Duration = Duration::from_secs(75);
 const MAX_IDLE: usize = 16;
+/// A buffer is there as long as its connection. It also bounds the head of an answer.
+const MAX_BUFFER: usize = 64 * 1024;
