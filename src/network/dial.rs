@@ -105,20 +105,32 @@ impl Network {
         (addresses, unresolved)
     }
 
+    /// Tries what the first node says, and each later announcement that another one holds: a node that has slept, or
+    /// lies, has old ones.
     async fn dial_found(&self, peer: &PublicKey) -> Result<Multiaddr, Failure> {
         if self.bootstrap.is_empty() {
             return Err(Failure::Nothing);
         }
-        let stale = self.stale_sequence(peer);
-        let Some(found) = self.lookup(peer, stale).await? else {
-            return Err(Failure::Other("not announced in the DHT".to_owned()));
-        };
-        let addresses = found.addresses.iter().filter_map(|bytes| Multiaddr::try_from(bytes.clone()).ok());
-        let result = self.dial(*peer, addresses.collect()).await;
-        if result.is_err() {
-            self.mark_stale(*peer, found.sequence);
+        let mut answers = self.lookup(peer).await?;
+        let (mut newest, mut dials, mut failures) = (0, FuturesUnordered::new(), Vec::new());
+        loop {
+            tokio::select! {
+                Some(answer) = answers.recv() => if answer.sequence > newest {
+                    newest = answer.sequence;
+                    let addresses = answer.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok());
+                    dials.push(self.dial(*peer, addresses.collect()));
+                },
+                Some(dialled) = dials.next() => match dialled {
+                    Ok(address) => return Ok(address),
+                    Err(failure) => failures.push(failure),
+                },
+                else => break,
+            }
         }
-        result
+        if newest == 0 {
+            return Err(Failure::Other("not announced in the DHT".to_owned()));
+        }
+        Err(Failure::Several(failures))
     }
 
     /// TCP first, QUIC a moment later or as soon as TCP has failed: TCP costs half, QUIC gets through where it is

@@ -66,7 +66,7 @@ pub(super) fn build(
         memory: memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY),
         per_address: PerAddress::new(config.limits.connections_per_address),
         streams,
-        kad: kademlia(local, role),
+        kad: kademlia(local, config),
         identify: identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), keypair.public())
                 .with_agent_version(concat!("narthex/", env!("CARGO_PKG_VERSION")).to_owned())
@@ -104,7 +104,8 @@ pub(super) fn build(
     Ok(swarm)
 }
 
-fn kademlia(local: PeerId, role: NetworkRole) -> kad::Behaviour<MemoryStore> {
+fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -> kad::Behaviour<MemoryStore> {
+    let node = *role == NetworkRole::Node;
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
         .set_query_timeout(QUERY_TIMEOUT)
@@ -117,16 +118,16 @@ fn kademlia(local: PeerId, role: NetworkRole) -> kad::Behaviour<MemoryStore> {
         .set_caching(kad::Caching::Disabled)
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         // Only nodes need to know many others.
-        .set_periodic_bootstrap_interval((role == NetworkRole::Node).then_some(BOOTSTRAP_EVERY));
+        .set_periodic_bootstrap_interval(node.then_some(BOOTSTRAP_EVERY));
     let store = MemoryStoreConfig {
-        max_records: if role == NetworkRole::Node { MAX_RECORDS } else { 1 },
+        max_records: if node { limits.announcements } else { 1 },
         max_value_bytes: Announcement::MAX_LEN,
         max_providers_per_key: 0,
         max_provided_keys: 0,
     };
     let mut kad = kad::Behaviour::with_config(local, MemoryStore::with_config(local, store), config);
     // Only public helpers get into other peers' tables: a peer behind NAT there costs everybody a timeout.
-    kad.set_mode(Some(if role == NetworkRole::Node { kad::Mode::Server } else { kad::Mode::Client }));
+    kad.set_mode(Some(if node { kad::Mode::Server } else { kad::Mode::Client }));
     kad
 }
 
@@ -173,12 +174,13 @@ fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::Config {
     config
 }
 
-/// A client pings, at 30 to 60 s, so that a silently dead link is noticed on the side that can dial. The others answer,
-/// and send the one ping with which the behaviour begins: to a scraped peer the scrape is the ping.
+/// A client pings, at 30 to 60 s, so that a silently dead link is noticed on the side that can dial. So does a node, which
+/// sends nobody to another node that is dead. A scraper answers, and sends the one ping with which the behaviour begins:
+/// to a scraped peer the scrape is the ping.
 fn ping_interval(role: NetworkRole) -> Duration {
     match role {
-        NetworkRole::Client => Duration::from_millis(rand::rng().random_range(30_000..60_000)),
-        NetworkRole::Scraper | NetworkRole::Node => RARELY,
+        NetworkRole::Client | NetworkRole::Node => Duration::from_millis(rand::rng().random_range(30_000..60_000)),
+        NetworkRole::Scraper => RARELY,
     }
 }
 
@@ -195,8 +197,6 @@ const MAX_QUIC_STREAMS: u32 = 1024;
 const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
 /// One signed announcement and the closest peers fit.
 const MAX_KAD_PACKET: usize = 16 * 1024;
-/// Announcements a node stores, 4 KiB each at most.
-const MAX_RECORDS: usize = 65_536;
 
-/// How many of the nodes closest to a key must take an announcement: one is enough to be found.
+/// A node says yes to every announcement, and keeps the good ones: its answer counts for nothing.
 pub(super) const PUT_QUORUM: kad::Quorum = kad::Quorum::One;
