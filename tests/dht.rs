@@ -1,5 +1,6 @@
 //! A network of twenty nodes, each told of one other: a scraper is found by its key alone, and lies about it are refused.
 #![cfg(feature = "cli")]
+#![expect(clippy::print_stdout, reason = "how long it took is shown on demand")]
 
 mod support;
 
@@ -167,7 +168,9 @@ async fn a_scraper_whose_clock_was_set_back_is_announced_all_the_same() {
     let fleet = Fleet::new();
     let tomorrow = unix_now().as_micros() as u64 + 24 * 60 * 60 * 1_000_000;
     let left_behind = announcement(&fleet.key, free_port(), tomorrow, minutes(10));
-    DhtPeer::join(&fleet.key, &network.peers[0]).await.put(&fleet.key.public(), &left_behind).await;
+    let about = fleet.key.public();
+    DhtPeer::join(&fleet.key, &network.peers[0]).await.put(&about, &left_behind).await;
+    DhtPeer::join(&KeyPair::generate(), &network.peers[1]).await.wait_answers(&about, &left_behind).await;
     let scraper = fleet.scraper(&network.peers[0]).await;
     fleet.find_from("after its clock was set back", &network.peers).await;
     scraper.shutdown().await.expect("it ends");
