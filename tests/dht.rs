@@ -110,8 +110,8 @@ async fn nodes_keep_only_what_its_owner_puts_signed_in_time_and_newer() {
     as_stranger.put(&about, &later_by_a_stranger).await;
     assert!(reader.answers(&about).await.is_empty(), "kept although its owner did not put it");
 
-    as_owner.put(&about, &good(NOW)).await;
-    reader.wait_answers(&about, &good(NOW)).await;
+    let held = good(NOW);
+    as_owner.publish(&held, &mut reader).await;
     let bad = [
         ("its own older one", good(NOW - 1)),
         ("another one of the same sequence", announcement(&owner, 2, NOW, minutes(10))),
@@ -127,12 +127,11 @@ async fn nodes_keep_only_what_its_owner_puts_signed_in_time_and_newer() {
     for (what, bytes) in bad {
         as_owner.put(&about, &bytes).await;
         as_stranger.put(&about, &bytes).await;
-        assert_eq!(reader.answers(&about).await, [good(NOW)].into(), "a node took {what}");
+        assert_eq!(reader.answers(&about).await, [held.clone()].into(), "a node took {what}");
     }
     as_stranger.put(&about, &later_by_a_stranger).await;
-    assert_eq!(reader.answers(&about).await, [good(NOW)].into(), "a node took a later one from a stranger");
-    as_owner.put(&about, &good(NOW + 1)).await;
-    reader.wait_answers(&about, &good(NOW + 1)).await;
+    assert_eq!(reader.answers(&about).await, [held.clone()].into(), "a node took a later one from a stranger");
+    as_owner.publish(&good(NOW + 1), &mut reader).await;
 }
 
 #[tokio::test]
@@ -150,8 +149,7 @@ async fn a_full_node_forgets_the_first_to_expire() {
     for life in [50, 40, 30, 20, 10, 5, 55, 54] {
         let owner = KeyPair::generate();
         let bytes = announcement(&owner, 1, NOW, minutes(life));
-        DhtPeer::join(&owner, &peer).await.put(&owner.public(), &bytes).await;
-        reader.wait_answers(&owner.public(), &bytes).await;
+        DhtPeer::join(&owner, &peer).await.publish(&bytes, &mut reader).await;
         owners.push(owner.public());
     }
     let mut kept = Vec::new();
@@ -168,9 +166,8 @@ async fn a_scraper_whose_clock_was_set_back_is_announced_all_the_same() {
     let fleet = Fleet::new();
     let tomorrow = unix_now().as_micros() as u64 + 24 * 60 * 60 * 1_000_000;
     let left_behind = announcement(&fleet.key, free_port(), tomorrow, minutes(10));
-    let about = fleet.key.public();
-    DhtPeer::join(&fleet.key, &network.peers[0]).await.put(&about, &left_behind).await;
-    DhtPeer::join(&KeyPair::generate(), &network.peers[1]).await.wait_answers(&about, &left_behind).await;
+    let mut reader = DhtPeer::join(&KeyPair::generate(), &network.peers[1]).await;
+    DhtPeer::join(&fleet.key, &network.peers[0]).await.publish(&left_behind, &mut reader).await;
     let scraper = fleet.scraper(&network.peers[0]).await;
     fleet.find_from("after its clock was set back", &network.peers).await;
     scraper.shutdown().await.expect("it ends");

@@ -98,10 +98,18 @@ impl DhtPeer {
         answers
     }
 
-    /// Waits until these bytes are all that the nodes say.
-    pub(crate) async fn wait_answers(&mut self, about: &PublicKey, value: &[u8]) {
-        let settled = async { while self.answers(about).await != [value.to_vec()].into() {} };
-        timeout(SOON, settled).await.expect("the nodes take it");
+    /// Puts an announcement of its own again and again, until it is all that the nodes have to say to `reader`.
+    pub(crate) async fn publish(&mut self, value: &[u8], reader: &mut Self) {
+        let about = self.key.public();
+        let held = async {
+            loop {
+                self.put(&about, value).await;
+                if reader.answers(&about).await == [value.to_vec()].into() {
+                    return;
+                }
+            }
+        };
+        timeout(SOON, held).await.expect("the nodes take it");
     }
 
     /// Becomes a node that answers look-ups for `about` with `value` for the rest of the test.
