@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::NetworkLimits;
 pub use dial::ConnectError;
+pub use limits::InboundCounts;
 pub use links::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
 pub use relaying::RelayLimits;
 
@@ -53,6 +54,7 @@ pub(crate) use swarm::MAX_PULL_STREAMS;
 use addresses::AddressBook;
 use dial::Failure;
 use driver::{Command, Driver};
+use limits::InboundCounters;
 
 use crate::{
     identity::{HostPort, KeyPair, PeerAddr, PublicKey},
@@ -107,6 +109,7 @@ pub(crate) struct Network {
     addresses: Arc<AddressBook>,
     bootstrap: Arc<[PeerAddr]>,
     external: Arc<[HostPort]>,
+    inbound: Arc<InboundCounters>,
     /// How many nodes were seen to hold our announcement.
     announced: Arc<watch::Sender<usize>>,
 }
@@ -140,7 +143,8 @@ impl Network {
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
         let open_to_strangers = config.role != NetworkRole::Client;
         let streams = streams::Behaviour::new(links.clone(), acceptors, blocks.clone(), open_to_strangers);
-        let mut swarm = swarm::build(peer_id::keypair(key), &config, streams)?;
+        let inbound = Arc::new(InboundCounters::default());
+        let mut swarm = swarm::build(peer_id::keypair(key), &config, streams, Arc::clone(&inbound))?;
         let places = places(&config);
         for place in &places {
             let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
@@ -176,6 +180,7 @@ impl Network {
             addresses: Arc::new(AddressBook::open(config.addresses_file)),
             bootstrap: config.bootstrap.into(),
             external: config.external.into(),
+            inbound,
             announced: Arc::new(watch::Sender::new(0)),
         };
         Ok((network, NetworkTask(driver)))
@@ -217,6 +222,16 @@ impl Network {
         if self.external.is_empty() {
             let _ = listening.wait_for(public).await;
         }
+    }
+
+    /// Connections that others open.
+    pub(crate) fn inbound(&self) -> InboundCounts {
+        self.inbound.read()
+    }
+
+    /// How many nodes held our announcement when they were last asked for it.
+    pub(crate) fn holders(&self) -> usize {
+        *self.announced.borrow()
     }
 
     /// Returns once our addresses are in the DHT.

@@ -1,6 +1,6 @@
 //! How the libp2p swarm is put together: transports, behaviours, limits.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::{
     PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits,
@@ -19,7 +19,7 @@ use crate::wire::Announcement;
 use super::{
     NetworkError,
     config::{NetworkConfig, NetworkRole},
-    limits::PerAddress,
+    limits::{Inbound, InboundCounters},
     observed, peer_id, pinger, relaying, streams,
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Behaviour {
     // The limits come first: a connection they deny costs the others nothing.
     totals: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    per_address: PerAddress,
+    inbound: Inbound,
     pub(super) streams: streams::Behaviour,
     pub(super) kad: kad::Behaviour<MemoryStore>,
     identify: identify::Behaviour,
@@ -52,6 +52,7 @@ pub(super) fn build(
     keypair: Keypair,
     config: &NetworkConfig,
     streams: streams::Behaviour,
+    inbound: Arc<InboundCounters>,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
@@ -60,11 +61,10 @@ pub(super) fn build(
         totals: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established_per_peer(Some(config.limits.connections_per_peer))
-                .with_max_established(Some(config.limits.connections))
-                .with_max_pending_incoming(Some(max_pending_incoming(role))),
+                .with_max_established(Some(config.limits.connections)),
         ),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY),
-        per_address: PerAddress::new(config.limits.connections_per_address),
+        inbound: Inbound::new(max_handshakes(role), config.limits.connections_per_address, inbound),
         streams,
         kad: kademlia(local, config),
         identify: identify::Behaviour::new(
@@ -143,7 +143,7 @@ fn yamux_config() -> yamux::Config {
 const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
 
 /// A client listens for the sake of hole punching only.
-fn max_pending_incoming(role: NetworkRole) -> u32 {
+fn max_handshakes(role: NetworkRole) -> usize {
     match role {
         NetworkRole::Client => 16,
         NetworkRole::Scraper | NetworkRole::Node => 4096,
