@@ -16,7 +16,7 @@ use narthex::{
     Client, KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, client::EventKind,
     identity::HostPort, wire::Announcement,
 };
-use support::{SOON, dht_peer::DhtPeer, ports::free_port};
+use support::{SOON, dht_peer::DhtPeer, http, ports::free_port};
 use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
@@ -163,6 +163,27 @@ async fn a_full_node_forgets_the_first_to_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scraper_that_no_node_keeps_knows_that_it_is_not_announced() {
+    let mut config = NodeConfig::new(KeyPair::generate());
+    let port = free_port();
+    config.listen = vec![local(port)];
+    config.limits.announcements = 0; // it says yes to a put all the same
+    let peer = PeerAddr::at(config.key.public(), "127.0.0.1", port);
+    let node = Node::start(config).await.expect("a node starts");
+    let fleet = Fleet::new();
+    let scraper = fleet.unannounced(&peer).await;
+    assert!(timeout(Duration::from_secs(2), scraper.announced()).await.is_err());
+    assert_eq!(announced_nodes(&scraper), 0.0);
+    scraper.shutdown().await.expect("it ends");
+    node.shutdown().await;
+
+    let network = Network::chained(2).await;
+    let scraper = fleet.scraper(&network.peers[0]).await;
+    assert!(announced_nodes(&scraper) >= 1.0);
+    scraper.shutdown().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scraper_whose_clock_was_set_back_is_announced_all_the_same() {
     let network = Network::chained(2).await;
     let fleet = Fleet::new();
@@ -173,6 +194,13 @@ async fn a_scraper_whose_clock_was_set_back_is_announced_all_the_same() {
     let scraper = fleet.scraper(&network.peers[0]).await;
     fleet.find_from("after its clock was set back", &network.peers).await;
     scraper.shutdown().await.expect("it ends");
+}
+
+/// What the scraper says of itself.
+fn announced_nodes(scraper: &Scraper) -> f64 {
+    let metrics = http::get(scraper.http_addr(), "/metrics", &[]).expect("the scraper answers").text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("narthex_announced_nodes ")).expect("a gauge");
+    line.parse().expect("a number")
 }
 
 /// A sequence as good as any other.
@@ -254,16 +282,21 @@ impl Fleet {
 
     /// The scraper, at a port where it never was before, announced through one node.
     async fn scraper(&self, node: &PeerAddr) -> Scraper {
+        let began = Instant::now();
+        let scraper = self.unannounced(node).await;
+        timeout(AT_LAST, scraper.announced()).await.expect("it is announced");
+        println!("announced {:?} after its start", began.elapsed());
+        scraper
+    }
+
+    /// As [`scraper`](Self::scraper), not announced yet.
+    async fn unannounced(&self, node: &PeerAddr) -> Scraper {
         let data: &Path = self.data.path();
         let mut config = ScraperConfig::new(self.key.clone(), vec![self.secret.clone()], data);
         config.http = local(0);
         config.listen = vec![local(free_port())];
         config.bootstrap = vec![node.clone()];
-        let scraper = Scraper::start(config).await.expect("the scraper starts");
-        let began = Instant::now();
-        timeout(AT_LAST, scraper.announced()).await.expect("it is announced");
-        println!("announced {:?} after its start", began.elapsed());
-        scraper
+        Scraper::start(config).await.expect("the scraper starts")
     }
 
     /// Looks for it from each of these nodes, one after the other, and prints how long that took.

@@ -226,11 +226,7 @@ impl StandingMetrics {
             punches.clone(),
         );
         let refused = Family::<Label, Counter>::default();
-        registry.register(
-            "connections_refused",
-            "Connections of peers refused before their handshake",
-            refused.clone(),
-        );
+        registry.register("connections_refused", "Connections of peers that were refused", refused.clone());
         let takeovers = Family::<Label, Counter>::default();
         registry.register("takeovers", "Claims by another key to a held alias", takeovers.clone());
         Self {
