@@ -141,6 +141,7 @@ impl Connections {
             connections: self.max_connections,
             connections_per_peer: self.max_connections_per_peer,
             connections_per_address: self.max_connections_per_ip,
+            ..NetworkLimits::default()
         }
     }
 }

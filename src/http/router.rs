@@ -65,6 +65,8 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         aliases: registry.counts(),
         totals: registry.totals(),
         links: links.counts(),
+        inbound: links.inbound(),
+        holders: links.holders(),
     };
     let format = ExpositionFormat::asked_for(&headers);
     let content_type = HeaderValue::from_static(format.content_type());

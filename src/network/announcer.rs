@@ -17,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LinkEvent, Network,
     dial::explain,
-    driver::{AnnounceFailure, Command},
+    driver::{Command, Holders},
     peer_id::{self, Circuit},
     redial_backoff,
 };
 use crate::{
     identity::{KeyPair, PeerAddr},
-    wire::Announcement,
+    telemetry::Chain,
+    wire::{self, Announcement},
 };
 
 /// Keeps a link to every bootstrap node, with backoff, until `stop` fires.
@@ -57,27 +58,33 @@ pub(crate) async fn announce(network: Network, key: KeyPair, stop: CancellationT
 async fn announce_forever(network: Network, key: KeyPair) {
     let mut links = network.links.events();
     let mut listening = network.listening.clone();
-    let (mut sequence, mut failing) = (0, false);
+    let (mut sequence, mut failing) = (0_u64, false);
     let mut pauses = redial_backoff(MOST_REDIAL);
     loop {
         let pause = if network.bootstrap.iter().any(|node| network.links.path(&node.key).is_some()) {
-            sequence = unix_micros().max(sequence + 1);
-            match put(&network, &key, sequence).await {
-                Ok(()) => {
+            sequence = unix_micros().max(sequence.saturating_add(1));
+            let announced = put(&network, &key, sequence).await;
+            network.announced.send_replace(announced.as_ref().map_or(0, |holders| *holders));
+            match announced {
+                Ok(nodes) => {
                     if std::mem::take(&mut failing) {
-                        tracing::info!("announced: clients find us by key again");
+                        tracing::info!(nodes, "announced: clients find us by key again");
                     }
                     pauses = redial_backoff(MOST_REDIAL);
                     REPEAT + Duration::from_secs(rand::rng().random_range(0..60))
                 }
                 Err(error) => {
+                    if let AnnounceError::Outrun { later } = error {
+                        sequence = later;
+                    }
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "clients cannot find us by key; are the bootstrap peers narthex nodes?");
+                        tracing::warn!(error = %Chain(&error), "clients cannot find us by key");
                     }
                     pauses.next().unwrap_or(MOST_REDIAL)
                 }
             }
         } else {
+            network.announced.send_replace(0);
             REPEAT
         };
         tokio::select! {
@@ -88,6 +95,17 @@ async fn announce_forever(network: Network, key: KeyPair) {
         // Addresses and links come in bursts; one announcement tells of them all.
         time::sleep(SETTLE).await;
     }
+}
+
+/// Why nobody finds us.
+#[derive(Debug, thiserror::Error)]
+enum AnnounceError {
+    #[error("our addresses cannot be announced")]
+    Unfit(#[from] wire::AnnounceError),
+    #[error("no node holds our announcement; are the bootstrap peers narthex nodes, and is our clock right?")]
+    NoHolder,
+    #[error("a node holds a later announcement with our key; was our clock set back, or does another process have it?")]
+    Outrun { later: u64 },
 }
 
 /// Returns when a bootstrap node gets linked: it may have forgotten us.
@@ -102,21 +120,49 @@ async fn node_linked(network: &Network, links: &mut broadcast::Receiver<LinkEven
     }
 }
 
-async fn put(network: &Network, key: &KeyPair, sequence: u64) -> Result<(), AnnounceFailure> {
+/// Hands out one announcement, and gives the number of nodes that hold it then: they say yes to whatever they get, so they
+/// are asked for it again.
+async fn put(network: &Network, key: &KeyPair, sequence: u64) -> Result<usize, AnnounceError> {
     let addresses = announced(network).await;
     let bytes: Vec<Vec<u8>> = addresses.iter().map(Multiaddr::to_vec).collect();
     let expires_at = unix_micros() / 1_000_000 + LIFETIME.as_secs();
-    let signed = Announcement::sign(key, &bytes, sequence, expires_at).map_err(|error| {
-        tracing::warn!(%error, "our addresses cannot be announced");
-        AnnounceFailure
-    })?;
-    let (reply, answer) = oneshot::channel();
-    let command = Command::Announce { peer: key.public(), signed, reply };
-    network.command(command).await.map_err(|_| AnnounceFailure)?;
-    answer.await.map_err(|_| AnnounceFailure)??;
-    network.announced.send_modify(|times| *times += 1);
-    tracing::debug!(?addresses, "announced our addresses");
-    Ok(())
+    let signed = Announcement::sign(key, &bytes, sequence, expires_at)?;
+    let held_after = async |to| {
+        hand_out(network, key, signed.clone(), to).await;
+        holders(network, key, sequence).await
+    };
+    // Whoever asks the same nodes as we do finds us before the search for the closest has ended.
+    let (linked, closest) = future::join(held_after(Holders::Linked), held_after(Holders::Closest)).await;
+    let holders = linked?.max(closest?);
+    if holders == 0 {
+        return Err(AnnounceError::NoHolder);
+    }
+    tracing::debug!(?addresses, holders, "announced our addresses");
+    Ok(holders)
+}
+
+/// Returns when the nodes have answered. What came of it is seen afterwards.
+async fn hand_out(network: &Network, key: &KeyPair, signed: Vec<u8>, to: Holders) {
+    let (done, answered) = oneshot::channel();
+    if network.command(Command::Put { peer: key.public(), signed, to, done }).await.is_ok() {
+        let _ = answered.await;
+    }
+}
+
+/// The nodes that answer a look-up for our own key with this announcement.
+async fn holders(network: &Network, key: &KeyPair, sequence: u64) -> Result<usize, AnnounceError> {
+    let Ok(mut answers) = network.lookup(&key.public()).await else { return Ok(0) };
+    let mut holders = 0;
+    while let Some(answer) = answers.recv().await {
+        if answer.sequence > sequence {
+            return Err(AnnounceError::Outrun { later: answer.sequence });
+        }
+        if answer.sequence == sequence {
+            holders += 1;
+            network.announced.send_if_modified(|known| std::mem::replace(known, (*known).max(holders)) < holders);
+        }
+    }
+    Ok(holders)
 }
 
 /// The addresses given by the operator, or else those we listen on or were seen at; loopback ones only if there are no

@@ -57,10 +57,12 @@ pub struct NetworkLimits {
     pub connections_per_peer: u32,
     /// Inbound connections from one public address (IPv6: one /64). Default 64.
     pub connections_per_address: usize,
+    /// Announcements that a node keeps for others, 4 KiB each at most. Default 65 536.
+    pub announcements: usize,
 }
 
 impl Default for NetworkLimits {
     fn default() -> Self {
-        Self { connections: 16_384, connections_per_peer: 4, connections_per_address: 64 }
+        Self { connections: 16_384, connections_per_peer: 4, connections_per_address: 64, announcements: 65_536 }
     }
 }

@@ -105,25 +105,42 @@ impl Network {
         (addresses, unresolved)
     }
 
+    /// Tries what the first node says, and each later announcement that another one holds: a node that has slept, or
+    /// lies, has old ones.
     async fn dial_found(&self, peer: &PublicKey) -> Result<Multiaddr, Failure> {
         if self.bootstrap.is_empty() {
             return Err(Failure::Nothing);
         }
-        let stale = self.stale_sequence(peer);
-        let Some(found) = self.lookup(peer, stale).await? else {
-            return Err(Failure::Other("not announced in the DHT".to_owned()));
-        };
-        let addresses = found.addresses.iter().filter_map(|bytes| Multiaddr::try_from(bytes.clone()).ok());
-        let result = self.dial(*peer, addresses.collect()).await;
-        if result.is_err() {
-            self.mark_stale(*peer, found.sequence);
+        let mut answers = self.lookup(peer).await?;
+        let (mut newest, mut dials, mut failures) = (0, FuturesUnordered::new(), Vec::new());
+        loop {
+            tokio::select! {
+                Some(answer) = answers.recv() => if answer.sequence > newest {
+                    newest = answer.sequence;
+                    let addresses = answer.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok());
+                    dials.push(self.dial(*peer, addresses.collect()));
+                },
+                Some(dialled) = dials.next() => match dialled {
+                    Ok(address) => return Ok(address),
+                    Err(failure) => failures.push(failure),
+                },
+                else => break,
+            }
         }
-        result
+        if newest == 0 {
+            return Err(Failure::Other("not announced in the DHT".to_owned()));
+        }
+        Err(Failure::Several(failures))
     }
 
     /// TCP first, QUIC a moment later or as soon as TCP has failed: TCP costs half, QUIC gets through where it is
     /// blocked. Relays come last, unless nothing else can work from outside the peer's own network.
+    ///
+    /// A peer that was reached over TCP the last time is waited for a while longer: with its whole fleet at its door it is
+    /// slow, and another handshake makes it slower.
     async fn dial(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
+        let over_tcp = self.addresses.address(&peer).is_some_and(|address| peer_id::is_tcp(&address));
+        let tcp_head_start = if over_tcp { KNOWN_HEAD_START } else { HEAD_START };
         let circuits: Vec<Circuit> = addresses.iter().filter_map(Circuit::parse).collect();
         let (tcp, quic): (Vec<_>, Vec<_>) =
             addresses.into_iter().filter(peer_id::is_dialable).partition(peer_id::is_tcp);
@@ -133,7 +150,7 @@ impl Network {
         let quic = self.dial_at_once(peer, quic);
         let others = staggered(quic, direct_head_start, self.dial_circuits(peer, circuits));
         let others = async { others.await.map_err(Failure::from) };
-        Ok(staggered(tcp, HEAD_START, others).await?)
+        Ok(staggered(tcp, tcp_head_start, others).await?)
     }
 
     /// TCP and QUIC at once; returns with the first, and the other one goes on.
@@ -287,6 +304,7 @@ pub(super) fn explain(peer: &PublicKey, failure: Failure) -> ConnectError {
 
 /// What is cheaper, or better, gets so much time before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(400);
+const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
 const RELAY_HEAD_START: Duration = Duration::from_millis(500);
 const CIRCUIT: Duration = Duration::from_secs(10);
 const LISTEN_WAIT: Duration = Duration::from_secs(1);

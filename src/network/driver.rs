@@ -44,10 +44,11 @@ use crate::{
 pub(super) enum Command {
     /// Dials one peer at some addresses, all at once; answers with the one that worked.
     Dial { peer: PublicKey, addresses: Vec<Multiaddr>, reply: oneshot::Sender<Result<Multiaddr, DialFailure>> },
-    /// Asks the DHT where a peer is. An answer newer than `newer_than` ends the query at once.
-    Lookup { peer: PublicKey, newer_than: u64, reply: oneshot::Sender<Option<Announcement>> },
-    /// Puts a signed announcement into the DHT.
-    Announce { peer: PublicKey, signed: Vec<u8>, reply: oneshot::Sender<Result<(), AnnounceFailure>> },
+    /// Asks the DHT where a peer is. Each node's answer that is the peer's own word is handed on as it comes, until all
+    /// have answered or nobody listens any more.
+    Lookup { peer: PublicKey, found: mpsc::Sender<Announcement> },
+    /// Hands our signed announcement to nodes. What they do with it shows only in a look-up.
+    Put { peer: PublicKey, signed: Vec<u8>, to: Holders, done: oneshot::Sender<()> },
     /// Puts a node into the routing table.
     AddNode { peer: PublicKey, address: Multiaddr },
     /// Asks a relay for a reservation: to be reachable through it. `accepted` is told once it is granted, `ended` when it
@@ -66,9 +67,14 @@ pub(super) enum DialFailure {
     Unreachable { attempts: Vec<String> },
 }
 
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("no node took the announcement")]
-pub(crate) struct AnnounceFailure;
+/// Which nodes are handed an announcement.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Holders {
+    /// Those that are linked: at once.
+    Linked,
+    /// Those closest to our key, where everybody looks: found first, which a dead node in the tables makes slow.
+    Closest,
+}
 
 /// A reservation at a relay, or the request for one.
 struct Reservation {
@@ -81,9 +87,7 @@ struct Reservation {
 
 struct Lookup {
     peer: PublicKey,
-    newer_than: u64,
-    best: Option<Announcement>,
-    reply: oneshot::Sender<Option<Announcement>>,
+    found: mpsc::Sender<Announcement>,
 }
 
 pub(super) struct Driver {
@@ -93,7 +97,7 @@ pub(super) struct Driver {
     listening: watch::Sender<Arc<[Multiaddr]>>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
     lookups: HashMap<kad::QueryId, Lookup>,
-    announcements: HashMap<kad::QueryId, oneshot::Sender<Result<(), AnnounceFailure>>>,
+    puts: HashMap<kad::QueryId, oneshot::Sender<()>>,
     reservations: HashMap<ListenerId, Reservation>,
     role: NetworkRole,
     /// Direct connections that we opened: how we are seen over them is true for others, too.
@@ -119,7 +123,7 @@ impl Driver {
             listening,
             dials: HashMap::new(),
             lookups: HashMap::new(),
-            announcements: HashMap::new(),
+            puts: HashMap::new(),
             reservations: HashMap::new(),
             dialled: HashSet::new(),
             role,
@@ -165,11 +169,11 @@ impl Driver {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Dial { peer, addresses, reply } => self.dial(peer, addresses, reply),
-            Command::Lookup { peer, newer_than, reply } => {
+            Command::Lookup { peer, found } => {
                 let query = self.kad().get_record(record_key(&peer));
-                self.lookups.insert(query, Lookup { peer, newer_than, best: None, reply });
+                self.lookups.insert(query, Lookup { peer, found });
             }
-            Command::Announce { peer, signed, reply } => self.announce(peer, signed, reply),
+            Command::Put { peer, signed, to, done } => self.put(kad::Record::new(record_key(&peer), signed), to, done),
             Command::AddNode { peer, address } => {
                 self.kad().add_address(&peer_id::peer_id(&peer), address);
             }
@@ -213,17 +217,28 @@ impl Driver {
         }
     }
 
-    fn announce(&mut self, peer: PublicKey, signed: Vec<u8>, reply: oneshot::Sender<Result<(), AnnounceFailure>>) {
-        let record = kad::Record::new(record_key(&peer), signed);
-        match self.kad().put_record(record, PUT_QUORUM) {
+    fn put(&mut self, record: kad::Record, to: Holders, done: oneshot::Sender<()>) {
+        let query = match to {
+            Holders::Linked => {
+                let linked = self.linked_nodes();
+                Ok(self.kad().put_record_to(record, linked.into_iter(), PUT_QUORUM))
+            }
+            Holders::Closest => self.kad().put_record(record, PUT_QUORUM),
+        };
+        match query {
             Ok(query) => {
-                self.announcements.insert(query, reply);
+                self.puts.insert(query, done);
             }
-            Err(error) => {
-                tracing::warn!(%error, "could not announce our addresses");
-                let _ = reply.send(Err(AnnounceFailure));
-            }
+            Err(error) => tracing::warn!(%error, "could not announce our addresses"),
         }
+    }
+
+    fn linked_nodes(&mut self) -> Vec<PeerId> {
+        let mut known = Vec::new();
+        for bucket in self.kad().kbuckets() {
+            known.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
+        }
+        known.into_iter().filter(|node| self.swarm.is_connected(node)).take(kad::K_VALUE.get()).collect()
     }
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -239,9 +254,14 @@ impl Driver {
                     let _ = reply.send(Ok(peer_id::without_peer(endpoint.get_remote_address())));
                 }
             }
-            SwarmEvent::ConnectionClosed { connection_id, .. } => {
+            SwarmEvent::ConnectionClosed { connection_id, peer_id, num_established, .. } => {
                 self.strangers.remove(&connection_id);
                 self.dialled.remove(&connection_id);
+                if num_established == 0 && self.role == NetworkRole::Node {
+                    // Nodes keep their links: this one has ended, and whoever asks us shall not be sent there. If it is
+                    // back, it is met again.
+                    self.kad().remove_peer(&peer_id);
+                }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 if let Some(peer) = peer_id.filter(|peer| !self.swarm.is_connected(peer)) {
@@ -333,9 +353,9 @@ impl Driver {
             } => self.store_announcement(source, record),
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => match result {
                 kad::QueryResult::GetRecord(result) => self.on_lookup(id, result.ok(), step.last),
-                kad::QueryResult::PutRecord(result) => {
-                    if let Some(reply) = self.announcements.remove(&id) {
-                        let _ = reply.send(result.map(drop).map_err(|_| AnnounceFailure));
+                kad::QueryResult::PutRecord(_) => {
+                    if let Some(done) = self.puts.remove(&id) {
+                        let _ = done.send(());
                     }
                 }
                 _ => {}
@@ -391,21 +411,19 @@ impl Driver {
     }
 
     fn on_lookup(&mut self, id: kad::QueryId, found: Option<kad::GetRecordOk>, last: bool) {
-        let Some(lookup) = self.lookups.get_mut(&id) else { return };
-        if let Some(kad::GetRecordOk::FoundRecord(found)) = found {
-            match Announcement::verify(&found.record.value, &lookup.peer, SystemTime::now()) {
-                Ok(answer) if lookup.best.as_ref().is_none_or(|best| best.sequence < answer.sequence) => {
-                    lookup.best = Some(answer);
+        let Some(lookup) = self.lookups.get(&id) else { return };
+        // Our own store says only what we have put there ourselves.
+        if let Some(kad::GetRecordOk::FoundRecord(kad::PeerRecord { peer: Some(node), record })) = found {
+            match Announcement::verify(&record.value, &lookup.peer, SystemTime::now()) {
+                // A full queue has the answers of more nodes than there should be.
+                Ok(answer) => drop(lookup.found.try_send(answer)),
+                Err(error) => {
+                    tracing::debug!(peer = %lookup.peer, %node, %error, "a node answered with a bad announcement");
                 }
-                Ok(_) => {}
-                Err(error) => tracing::debug!(peer = %lookup.peer, %error, "a node answered with a bad announcement"),
             }
         }
-        let fresh = lookup.best.as_ref().is_some_and(|best| best.sequence > lookup.newer_than);
-        if (fresh || last)
-            && let Some(lookup) = self.lookups.remove(&id)
-        {
-            let _ = lookup.reply.send(lookup.best);
+        if last || lookup.found.is_closed() {
+            self.lookups.remove(&id);
             if let Some(mut query) = self.kad().query_mut(&id) {
                 query.finish();
             }

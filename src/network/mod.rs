@@ -26,20 +26,20 @@ mod swarm;
 mod tests;
 
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use libp2p::{Multiaddr, StreamProtocol, core::upgrade::NegotiationError};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use config::NetworkLimits;
 pub use dial::ConnectError;
+pub use limits::InboundCounts;
 pub use links::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
 pub use relaying::RelayLimits;
 
@@ -54,6 +54,7 @@ pub(crate) use swarm::MAX_PULL_STREAMS;
 use addresses::AddressBook;
 use dial::Failure;
 use driver::{Command, Driver};
+use limits::InboundCounters;
 
 use crate::{
     identity::{HostPort, KeyPair, PeerAddr, PublicKey},
@@ -108,10 +109,9 @@ pub(crate) struct Network {
     addresses: Arc<AddressBook>,
     bootstrap: Arc<[PeerAddr]>,
     external: Arc<[HostPort]>,
-    /// How often we have been announced.
-    announced: Arc<watch::Sender<u64>>,
-    /// Announcements whose addresses did not answer: a look-up goes on past them.
-    stale: Arc<Mutex<HashMap<PublicKey, u64>>>,
+    inbound: Arc<InboundCounters>,
+    /// How many nodes were seen to hold our announcement.
+    announced: Arc<watch::Sender<usize>>,
 }
 
 /// The task that must run for a [`Network`] to work.
@@ -143,7 +143,8 @@ impl Network {
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
         let open_to_strangers = config.role != NetworkRole::Client;
         let streams = streams::Behaviour::new(links.clone(), acceptors, blocks.clone(), open_to_strangers);
-        let mut swarm = swarm::build(peer_id::keypair(key), &config, streams)?;
+        let inbound = Arc::new(InboundCounters::default());
+        let mut swarm = swarm::build(peer_id::keypair(key), &config, streams, Arc::clone(&inbound))?;
         let places = places(&config);
         for place in &places {
             let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
@@ -179,8 +180,8 @@ impl Network {
             addresses: Arc::new(AddressBook::open(config.addresses_file)),
             bootstrap: config.bootstrap.into(),
             external: config.external.into(),
+            inbound,
             announced: Arc::new(watch::Sender::new(0)),
-            stale: Arc::default(),
         };
         Ok((network, NetworkTask(driver)))
     }
@@ -223,17 +224,27 @@ impl Network {
         }
     }
 
-    /// Returns once our addresses are in the DHT.
-    pub(crate) async fn announced(&self) {
-        let _ = self.announced.subscribe().wait_for(|times| *times > 0).await;
+    /// Connections that others open.
+    pub(crate) fn inbound(&self) -> InboundCounts {
+        self.inbound.read()
     }
 
-    /// Asks the DHT where a peer is.
-    async fn lookup(&self, peer: &PublicKey, newer_than: u64) -> Result<Option<Announcement>, Failure> {
+    /// How many nodes held our announcement when they were last asked for it.
+    pub(crate) fn holders(&self) -> usize {
+        *self.announced.borrow()
+    }
+
+    /// Returns once our addresses are in the DHT.
+    pub(crate) async fn announced(&self) {
+        let _ = self.announced.subscribe().wait_for(|holders| *holders > 0).await;
+    }
+
+    /// Asks the DHT where a peer is: the nodes' answers as they come, each verified.
+    async fn lookup(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, Failure> {
         self.reach_a_node().await?;
-        let (reply, answer) = oneshot::channel();
-        self.command(Command::Lookup { peer: *peer, newer_than, reply }).await.map_err(|_| Failure::Closed)?;
-        answer.await.map_err(|_| Failure::Closed)
+        let (found, answers) = mpsc::channel(ANSWER_QUEUE);
+        self.command(Command::Lookup { peer: *peer, found }).await.map_err(|_| Failure::Closed)?;
+        Ok(answers)
     }
 
     /// Returns once one of the bootstrap nodes is linked and in the routing table.
@@ -253,16 +264,6 @@ impl Network {
             self.command(Command::AddNode { peer: node.key, address }).await.map_err(|_| Failure::Closed)?;
         }
         Ok(())
-    }
-
-    fn stale_sequence(&self, peer: &PublicKey) -> u64 {
-        self.stale.lock().unwrap_or_else(PoisonError::into_inner).get(peer).copied().unwrap_or(0)
-    }
-
-    fn mark_stale(&self, peer: PublicKey, sequence: u64) {
-        let mut stale = self.stale.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = stale.entry(peer).or_default();
-        *known = (*known).max(sequence);
     }
 
     async fn command(&self, command: Command) -> Result<(), Closed> {
@@ -336,5 +337,7 @@ fn free_port(ip: IpAddr) -> io::Result<SocketAddr> {
 /// `std` has no name for it.
 const EAFNOSUPPORT: i32 = 97;
 const COMMAND_QUEUE: usize = 256;
+/// More than the nodes that hold one announcement.
+const ANSWER_QUEUE: usize = 64;
 const BLOCKS_KEPT: usize = 256;
 const PORT_TRIES: usize = 16;

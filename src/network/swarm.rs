@@ -1,6 +1,6 @@
 //! How the libp2p swarm is put together: transports, behaviours, limits.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::{
     PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits,
@@ -19,7 +19,7 @@ use crate::wire::Announcement;
 use super::{
     NetworkError,
     config::{NetworkConfig, NetworkRole},
-    limits::PerAddress,
+    limits::{Inbound, InboundCounters},
     observed, peer_id, pinger, relaying, streams,
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Behaviour {
     // The limits come first: a connection they deny costs the others nothing.
     totals: connection_limits::Behaviour,
     memory: memory_connection_limits::Behaviour,
-    per_address: PerAddress,
+    inbound: Inbound,
     pub(super) streams: streams::Behaviour,
     pub(super) kad: kad::Behaviour<MemoryStore>,
     identify: identify::Behaviour,
@@ -52,6 +52,7 @@ pub(super) fn build(
     keypair: Keypair,
     config: &NetworkConfig,
     streams: streams::Behaviour,
+    inbound: Arc<InboundCounters>,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
@@ -60,13 +61,12 @@ pub(super) fn build(
         totals: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established_per_peer(Some(config.limits.connections_per_peer))
-                .with_max_established(Some(config.limits.connections))
-                .with_max_pending_incoming(Some(max_pending_incoming(role))),
+                .with_max_established(Some(config.limits.connections)),
         ),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY),
-        per_address: PerAddress::new(config.limits.connections_per_address),
+        inbound: Inbound::new(max_handshakes(role), config.limits.connections_per_address, inbound),
         streams,
-        kad: kademlia(local, role),
+        kad: kademlia(local, config),
         identify: identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), keypair.public())
                 .with_agent_version(concat!("narthex/", env!("CARGO_PKG_VERSION")).to_owned())
@@ -104,7 +104,8 @@ pub(super) fn build(
     Ok(swarm)
 }
 
-fn kademlia(local: PeerId, role: NetworkRole) -> kad::Behaviour<MemoryStore> {
+fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -> kad::Behaviour<MemoryStore> {
+    let node = *role == NetworkRole::Node;
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
         .set_query_timeout(QUERY_TIMEOUT)
@@ -117,16 +118,16 @@ fn kademlia(local: PeerId, role: NetworkRole) -> kad::Behaviour<MemoryStore> {
         .set_caching(kad::Caching::Disabled)
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         // Only nodes need to know many others.
-        .set_periodic_bootstrap_interval((role == NetworkRole::Node).then_some(BOOTSTRAP_EVERY));
+        .set_periodic_bootstrap_interval(node.then_some(BOOTSTRAP_EVERY));
     let store = MemoryStoreConfig {
-        max_records: if role == NetworkRole::Node { MAX_RECORDS } else { 1 },
+        max_records: if node { limits.announcements } else { 1 },
         max_value_bytes: Announcement::MAX_LEN,
         max_providers_per_key: 0,
         max_provided_keys: 0,
     };
     let mut kad = kad::Behaviour::with_config(local, MemoryStore::with_config(local, store), config);
     // Only public helpers get into other peers' tables: a peer behind NAT there costs everybody a timeout.
-    kad.set_mode(Some(if role == NetworkRole::Node { kad::Mode::Server } else { kad::Mode::Client }));
+    kad.set_mode(Some(if node { kad::Mode::Server } else { kad::Mode::Client }));
     kad
 }
 
@@ -142,10 +143,11 @@ fn yamux_config() -> yamux::Config {
 const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
 
 /// A client listens for the sake of hole punching only.
-fn max_pending_incoming(role: NetworkRole) -> u32 {
+fn max_handshakes(role: NetworkRole) -> usize {
     match role {
         NetworkRole::Client => 16,
-        NetworkRole::Scraper | NetworkRole::Node => 4096,
+        // A thousand at once take longer than each of them has, and are all begun again.
+        NetworkRole::Scraper | NetworkRole::Node => 512,
     }
 }
 
@@ -173,12 +175,13 @@ fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::Config {
     config
 }
 
-/// A client pings, at 30 to 60 s, so that a silently dead link is noticed on the side that can dial. The others answer,
-/// and send the one ping with which the behaviour begins: to a scraped peer the scrape is the ping.
+/// A client pings, at 30 to 60 s, so that a silently dead link is noticed on the side that can dial. So does a node, which
+/// sends nobody to another node that is dead. A scraper answers, and sends the one ping with which the behaviour begins:
+/// to a scraped peer the scrape is the ping.
 fn ping_interval(role: NetworkRole) -> Duration {
     match role {
-        NetworkRole::Client => Duration::from_millis(rand::rng().random_range(30_000..60_000)),
-        NetworkRole::Scraper | NetworkRole::Node => RARELY,
+        NetworkRole::Client | NetworkRole::Node => Duration::from_millis(rand::rng().random_range(30_000..60_000)),
+        NetworkRole::Scraper => RARELY,
     }
 }
 
@@ -195,8 +198,6 @@ const MAX_QUIC_STREAMS: u32 = 1024;
 const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
 /// One signed announcement and the closest peers fit.
 const MAX_KAD_PACKET: usize = 16 * 1024;
-/// Announcements a node stores, 4 KiB each at most.
-const MAX_RECORDS: usize = 65_536;
 
-/// How many of the nodes closest to a key must take an announcement: one is enough to be found.
+/// A node says yes to every announcement, and keeps the good ones: its answer counts for nothing.
 pub(super) const PUT_QUORUM: kad::Quorum = kad::Quorum::One;

@@ -25,8 +25,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use pull::{
-    LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport, Links, Pull, PullBody, PullBodyError, PullError,
-    PullRequest,
+    InboundCounts, LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport, Links, Pull, PullBody, PullBodyError,
+    PullError, PullRequest,
 };
 
 use crate::{

@@ -8,7 +8,7 @@ use http::{HeaderMap, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::{sync::watch, time::Instant};
 
-pub use crate::network::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
+pub use crate::network::{InboundCounts, LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
 use crate::{identity::PublicKey, wire::Alias};
 
 /// One pull, as Prometheus asked for it.
@@ -105,4 +105,14 @@ pub trait Links: Send + Sync + 'static {
 
     /// How many peers are linked now.
     fn counts(&self) -> LinkCounts;
+
+    /// Connections that others open.
+    fn inbound(&self) -> InboundCounts {
+        InboundCounts::default()
+    }
+
+    /// How many nodes held our announcement when they were last asked for it.
+    fn holders(&self) -> usize {
+        0
+    }
 }

@@ -29,7 +29,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     comebacks::{self, Comebacks},
-    pull::{LinkCounts, LinkPath, LinkStatus, Links, Pull, PullBody, PullBodyError, PullError, PullRequest},
+    pull::{
+        InboundCounts, LinkCounts, LinkPath, LinkStatus, Links, Pull, PullBody, PullBodyError, PullError, PullRequest,
+    },
 };
 use crate::{
     identity::PublicKey,
@@ -326,6 +328,14 @@ impl Links for Puller {
 
     fn counts(&self) -> LinkCounts {
         self.0.network.links().counts()
+    }
+
+    fn inbound(&self) -> InboundCounts {
+        self.0.network.inbound()
+    }
+
+    fn holders(&self) -> usize {
+        self.0.network.holders()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -239,12 +239,14 @@ impl Turn {
             return None;
         }
         *count += 1;
+        registrar.metrics.registration_began();
         Some(Self { registrar: Arc::clone(registrar), peer, _place: place })
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        self.registrar.metrics.registration_ended();
         let mut under_way = self.registrar.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = under_way.get_mut(&self.peer) {
             *count -= 1;

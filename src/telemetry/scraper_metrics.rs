@@ -15,12 +15,12 @@ use prometheus_client::{
 
 use super::{
     format::ExpositionFormat,
-    metric::{Counters, Label, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
+    metric::{Counters, Label, Peaking, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
     outcome::{FileSdOutcome, HandshakeRefusal, RegistrationOutcome, ScrapeOutcome, SdOutcome},
 };
 use crate::{
     registry::{Counts, Totals},
-    scraper::LinkCounts,
+    scraper::{InboundCounts, LinkCounts},
 };
 
 /// Handles to every metric of a scraper.
@@ -34,6 +34,7 @@ pub struct ScraperMetrics {
     sd_requests: Counters<SdOutcome>,
     file_sd_writes: Counters<FileSdOutcome>,
     registrations: Counters<RegistrationOutcome>,
+    registrations_in_flight: Peaking,
     handshake_refusals: Counters<HandshakeRefusal>,
     firewall_blocks: Counter,
     standing: StandingMetrics,
@@ -50,6 +51,10 @@ pub struct Standing {
     pub totals: Totals,
     /// Which peers are linked.
     pub links: LinkCounts,
+    /// Connections that peers open.
+    pub inbound: InboundCounts,
+    /// Nodes that hold our announcement.
+    pub holders: usize,
 }
 
 impl ScraperMetrics {
@@ -82,6 +87,13 @@ impl ScraperMetrics {
                 "Claims to an alias; slow_down, unavailable, malformed and released count whole messages",
                 "outcome",
             ),
+            registrations_in_flight: Peaking::new(
+                narthex,
+                "registrations_in_flight",
+                "Register exchanges under way now",
+                "registrations_in_flight_peak",
+                "Most register exchanges at once since the start",
+            ),
             handshake_refusals: Counters::new(
                 narthex,
                 "handshake_refusals",
@@ -113,6 +125,16 @@ impl ScraperMetrics {
     /// Counts a claim, or a message that was not looked into.
     pub fn registration(&self, outcome: impl Into<RegistrationOutcome>) {
         self.registrations.add(outcome.into());
+    }
+
+    /// Begins a register exchange, handshake included; [`Self::registration_ended`] ends it.
+    pub fn registration_began(&self) {
+        self.registrations_in_flight.inc();
+    }
+
+    /// Ends what [`Self::registration_began`] began.
+    pub fn registration_ended(&self) {
+        self.registrations_in_flight.dec();
     }
 
     /// Counts a handshake that gave no session.
@@ -175,6 +197,13 @@ struct StandingMetrics {
     relays: Gauge,
     punches_succeeded: Counter,
     punches_failed: Counter,
+    handshakes: Gauge,
+    handshakes_peak: Gauge,
+    refused_handshakes: Counter,
+    refused_address: Counter,
+    refused_connections: Counter,
+    refused_memory: Counter,
+    holders: Gauge,
     takeovers_granted: Counter,
     takeovers_refused: Counter,
     leases_lapsed: Counter,
@@ -196,6 +225,8 @@ impl StandingMetrics {
             "Attempts to make a relayed link direct; a failed one leaves it relayed",
             punches.clone(),
         );
+        let refused = Family::<Label, Counter>::default();
+        registry.register("connections_refused", "Connections of peers that were refused", refused.clone());
         let takeovers = Family::<Label, Counter>::default();
         registry.register("takeovers", "Claims by another key to a held alias", takeovers.clone());
         Self {
@@ -208,6 +239,17 @@ impl StandingMetrics {
             relays: gauge(registry, "relays", "Relays that this scraper can be reached through"),
             punches_succeeded: punches.get_or_create_owned(&[("outcome", "succeeded")]),
             punches_failed: punches.get_or_create_owned(&[("outcome", "failed")]),
+            handshakes: gauge(registry, "handshakes_in_flight", "Connections of peers in their handshake now"),
+            handshakes_peak: gauge(
+                registry,
+                "handshakes_in_flight_peak",
+                "Most connections in their handshake at once since the start",
+            ),
+            refused_handshakes: refused.get_or_create_owned(&[("reason", "handshakes")]),
+            refused_address: refused.get_or_create_owned(&[("reason", "address")]),
+            refused_connections: refused.get_or_create_owned(&[("reason", "connections")]),
+            refused_memory: refused.get_or_create_owned(&[("reason", "memory")]),
+            holders: gauge(registry, "announced_nodes", "Nodes that held our announcement when they were last asked"),
             takeovers_granted: takeovers.get_or_create_owned(&[("outcome", "granted")]),
             takeovers_refused: takeovers.get_or_create_owned(&[("outcome", "refused")]),
             leases_lapsed: counter(registry, "leases_lapsed", "Leases that were not renewed in time"),
@@ -218,7 +260,7 @@ impl StandingMetrics {
         }
     }
 
-    fn set(&self, Standing { loaded, aliases, totals, links }: Standing) {
+    fn set(&self, Standing { loaded, aliases, totals, links, inbound, holders }: Standing) {
         let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.loaded, usize::from(loaded));
         set(&self.active, aliases.active);
@@ -227,10 +269,17 @@ impl StandingMetrics {
         set(&self.direct, links.direct);
         set(&self.relayed, links.relayed);
         set(&self.relays, links.relays);
+        set(&self.handshakes, inbound.handshakes);
+        set(&self.handshakes_peak, inbound.handshakes_peak);
+        set(&self.holders, holders);
         // Of two that ask at the same time one may hold older numbers; a counter never goes back.
         let raise = |counter: &Counter, value: u64| counter.inner().fetch_max(value, Ordering::Relaxed);
         raise(&self.punches_succeeded, links.punches_succeeded);
         raise(&self.punches_failed, links.punches_failed);
+        raise(&self.refused_handshakes, inbound.refused_handshakes);
+        raise(&self.refused_address, inbound.refused_address);
+        raise(&self.refused_connections, inbound.refused_connections);
+        raise(&self.refused_memory, inbound.refused_memory);
         raise(&self.takeovers_granted, totals.takeovers);
         raise(&self.takeovers_refused, totals.takeovers_refused);
         raise(&self.leases_lapsed, totals.lapsed);
@@ -263,6 +312,10 @@ mod tests {
             "narthex_file_sd_writes_total{outcome=\"failed\"} 0",
             "narthex_aliases{state=\"lapsed\"} 0",
             "narthex_links{path=\"relayed\"} 0",
+            "narthex_handshakes_in_flight 0",
+            "narthex_connections_refused_total{reason=\"address\"} 0",
+            "narthex_registrations_in_flight_peak 0",
+            "narthex_announced_nodes 0",
             "narthex_scrape_body_bytes_total 0",
             "narthex_firewall_blocks_total 0",
             "narthex_store_flush_failures_total 0",
@@ -298,6 +351,13 @@ mod tests {
             aliases: Counts { active: 5, lapsed: 4, peers: 3 },
             totals: Totals { takeovers: 6, takeovers_refused: 7, store_failures: 8, ..Totals::default() },
             links: LinkCounts { direct: 2, relayed: 1, relays: 9, punches_succeeded: 10, punches_failed: 11 },
+            inbound: InboundCounts {
+                handshakes: 9,
+                handshakes_peak: 10,
+                refused_address: 11,
+                ..InboundCounts::default()
+            },
+            holders: 12,
         };
         let text = metrics().encode(standing, ExpositionFormat::Text);
         for line in [
@@ -310,6 +370,10 @@ mod tests {
             "narthex_relays 9",
             "narthex_hole_punches_total{outcome=\"succeeded\"} 10",
             "narthex_hole_punches_total{outcome=\"failed\"} 11",
+            "narthex_handshakes_in_flight 9",
+            "narthex_handshakes_in_flight_peak 10",
+            "narthex_connections_refused_total{reason=\"address\"} 11",
+            "narthex_announced_nodes 12",
             "narthex_takeovers_total{outcome=\"granted\"} 6",
             "narthex_takeovers_total{outcome=\"refused\"} 7",
             "narthex_store_flush_failures_total 8",

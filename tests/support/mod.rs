@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) mod dht_peer;
 pub(crate) mod exporter;
 pub(crate) mod fleet;
 pub(crate) mod http;
