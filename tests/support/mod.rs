@@ -1,8 +1,9 @@
 //! What the end-to-end tests share: processes of narthex and of its real peers, an exporter that misbehaves on demand,
 //! and a plain HTTP client that hides nothing.
 //!
-//! Everything runs on 127.0.0.1, in directories that go away with the test, and dies with its handle. Waiting is
-//! [`eventually`]: on a condition, with a deadline that a healthy run does not come near.
+//! Everything runs on 127.0.0.1, or in network namespaces of its own ([`lab`]), in directories that go away with the
+//! test, and dies with its handle. Waiting is [`eventually`]: on a condition, with a deadline that a healthy run does
+//! not come near.
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
 use std::{
@@ -16,7 +17,9 @@ pub(crate) mod dht_peer;
 pub(crate) mod exporter;
 pub(crate) mod fleet;
 pub(crate) mod http;
+pub(crate) mod lab;
 pub(crate) mod linked;
+pub(crate) mod netns;
 pub(crate) mod peers;
 pub(crate) mod ports;
 pub(crate) mod process;

@@ -24,12 +24,17 @@ pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
     let directories = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&directories).map(|directory| directory.join(name)).find(|path| path.is_file());
     if found.is_none() {
-        let what = format!("{name} is not installed (Debian package {package}; tests/run installs it)");
-        assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{what}");
-        // Straight to the terminal: what goes through `eprintln!` is hidden when a test passes.
-        let _ = writeln!(std::io::stderr(), "\n*** SKIPPED, NOT PASSED: {what} ***\n");
+        skip(&format!("{name} is not installed (Debian package {package}; tests/run installs it)"));
     }
     found
+}
+
+/// Says that a test is skipped, loudly; in CI that is a failure.
+#[track_caller]
+pub(crate) fn skip(why: &str) {
+    assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+    // Straight to the terminal: what goes through `eprintln!` is hidden when a test passes.
+    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED, NOT PASSED: {why} ***\n");
 }
 
 /// What a scraping peer says about one of its targets.

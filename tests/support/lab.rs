@@ -1,0 +1,266 @@
+//! A small internet of network namespaces: sites with a public address each, most of them behind a router that
+//! translates addresses, blocks, forgets and gets replaced as real ones do.
+//!
+//! ```text
+//!  host ──lan── router ──wan──┐
+//!                             ├── internet   routes, loses, delays
+//!  host ─────────────────wan──┘
+//! ```
+//!
+//! Site N is 45.32.N.2 (and 2a05:4c80:N::2) to the others: addresses that look public to every rule about them, and that
+//! no packet leaves the namespaces with. All hosts behind routers are in 192.168.1.0/24, as at home.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    process::Command,
+};
+
+use super::{netns::Namespace, peers, process::Process};
+
+/// How a site is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A public IPv4 and IPv6 address, no router.
+    Open,
+    /// One mapping for all destinations, which only those let in that were sent to: address and port (RFC 4787:
+    /// endpoint-independent mapping, address and port-dependent filtering). Most routers at home.
+    Cone,
+    /// A random port for every destination. Hole punching cannot guess it.
+    Symmetric,
+    /// As [`Cone`](Self::Cone), and UDP is dropped.
+    UdpBlocked,
+    /// As [`Cone`](Self::Cone), and TCP is dropped.
+    TcpBlocked,
+    /// No IPv4; a public IPv6 address behind a firewall that lets in only answers.
+    SixOnly,
+}
+
+/// The internet, and whatever is wrong with it.
+pub(crate) struct Lab {
+    internet: Namespace,
+    sites: u8,
+}
+
+/// A host, and how it is connected.
+pub(crate) struct Site {
+    kind: Kind,
+    number: u8,
+    host: Namespace,
+    router: Option<Namespace>,
+}
+
+impl Lab {
+    /// An internet without anybody; `None`, after saying why, where none can be made.
+    #[track_caller]
+    pub(crate) fn new() -> Option<Self> {
+        if !Namespace::available() {
+            return None;
+        }
+        let internet = Namespace::new("net");
+        internet.sysctl("ipv4/ip_forward", "1");
+        internet.sysctl("ipv6/conf/all/forwarding", "1");
+        Some(Self { internet, sites: 0 })
+    }
+
+    /// A new host, connected so.
+    #[track_caller]
+    pub(crate) fn site(&mut self, kind: Kind) -> Site {
+        let host = Namespace::new(&format!("host{}", self.sites + 1));
+        let (number, router) = self.connect(kind, &host);
+        Site { kind, number, host, router }
+    }
+
+    /// Takes a site's host from its place, silently, and puts it elsewhere: other addresses, inside and outside.
+    #[track_caller]
+    pub(crate) fn relocate(&mut self, site: &mut Site) {
+        let old = if site.router.is_some() { "lan" } else { "wan" };
+        site.host.ip(&[&format!("link del {old}")]);
+        (site.number, site.router) = self.connect(site.kind, &site.host);
+    }
+
+    /// Drops a random part of all packets.
+    #[track_caller]
+    pub(crate) fn lose(&self, percent: u8) {
+        self.internet.nft(&format!(
+            "table inet loss {{
+                chain forward {{
+                    type filter hook forward priority filter
+                    numgen random mod 100 < {percent} drop
+                }}
+            }}"
+        ));
+    }
+
+    /// Holds every packet for so long on its way from one site to another, until the handle is dropped. `None`, after
+    /// saying so, without Python, which stands in for netem: not every kernel has that.
+    #[track_caller]
+    pub(crate) fn delay(&self, milliseconds: u32, log: &Path) -> Option<Process> {
+        let mut command = Command::new(peers::program("python3", "python3")?);
+        command.args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/delay.py"), DELAY]);
+        command.arg(milliseconds.to_string());
+        self.internet.ip(&[
+            &format!("tuntap add dev {DELAY} mode tun"),
+            &format!("link set {DELAY} up"),
+            &format!("route add default dev {DELAY} table {DELAYED}"),
+            // What comes out of the device again takes the usual way.
+            &format!("rule add iif {DELAY} lookup main priority 1"),
+            &format!("rule add from 45.32.0.0/16 lookup {DELAYED} priority 2"),
+        ]);
+        Some(self.internet.enter(|| Process::spawn("delay", log, &mut command)))
+    }
+
+    /// Gives `host` the next site's addresses, through a router if the kind has one.
+    fn connect(&mut self, kind: Kind, host: &Namespace) -> (u8, Option<Namespace>) {
+        self.sites += 1;
+        let number = self.sites;
+        if kind == Kind::Open {
+            self.uplink(number, kind, host);
+            return (number, None);
+        }
+        let router = Namespace::new(&format!("nat{number}"));
+        self.uplink(number, kind, &router);
+        router.ip(&[
+            &format!("link add lan type veth peer name lan netns {}", host.name()),
+            "link set lan up",
+            "addr add 192.168.1.1/24 dev lan",
+        ]);
+        host.ip(&["link set lan up"]);
+        if kind == Kind::SixOnly {
+            router.sysctl("ipv6/conf/all/forwarding", "1");
+            router.ip(&[&format!("addr add {LAN6}:{number}::1/64 dev lan nodad")]);
+            host.ip(&[
+                &format!("addr add {LAN6}:{number}::2/64 dev lan nodad"),
+                &format!("route add default via {LAN6}:{number}::1"),
+            ]);
+            self.internet.ip(&[&format!("route add {LAN6}:{number}::/64 via {WAN6}:{number}::2")]);
+        } else {
+            router.sysctl("ipv4/ip_forward", "1");
+            host.ip(&[&format!("addr add 192.168.1.{}/24 dev lan", 100 + number), "route add default via 192.168.1.1"]);
+        }
+        router.nft(&firewall(kind));
+        (number, Some(router))
+    }
+
+    fn uplink(&self, number: u8, kind: Kind, to: &Namespace) {
+        let four = kind != Kind::SixOnly;
+        let six = matches!(kind, Kind::Open | Kind::SixOnly);
+        let port = format!("site{number}");
+        self.internet.ip(&[
+            &format!("link add {port} type veth peer name wan netns {}", to.name()),
+            &format!("link set {port} up"),
+            &format!("addr add 45.32.{number}.1/30 dev {port}"),
+            &format!("addr add {WAN6}:{number}::1/64 dev {port} nodad"),
+        ]);
+        to.ip(&["link set wan up"]);
+        if four {
+            to.ip(&[&format!("addr add 45.32.{number}.2/30 dev wan"), &default_route(number)]);
+        }
+        if six {
+            to.ip(&[
+                &format!("addr add {WAN6}:{number}::2/64 dev wan nodad"),
+                &format!("route add default via {WAN6}:{number}::1"),
+            ]);
+        }
+    }
+}
+
+impl Site {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Runs `act` on the host: see [`Namespace::enter`].
+    pub(crate) fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        self.host.enter(act)
+    }
+
+    /// The address that others see.
+    pub(crate) fn public(&self) -> IpAddr {
+        match self.kind {
+            Kind::SixOnly => IpAddr::V6(ipv6(LAN6, self.number)),
+            _ => Ipv4Addr::new(45, 32, self.number, 2).into(),
+        }
+    }
+
+    /// The IPv6 address of an open site.
+    pub(crate) fn public_v6(&self) -> Ipv6Addr {
+        assert_eq!(self.kind, Kind::Open, "only open sites have both");
+        ipv6(WAN6, self.number)
+    }
+
+    /// The host's own address behind its router.
+    pub(crate) fn private(&self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 168, 1, 100 + self.number)
+    }
+
+    /// The router starts again: it forgets its mappings, and then gives UDP another port than before.
+    #[track_caller]
+    pub(crate) fn forget_mappings(&self) {
+        let router = self.router.as_ref().expect("there is a router");
+        // The kernel forgets what it masqueraded on a link that goes down.
+        router.ip(&["link set wan down", "link set wan up", &default_route(self.number)]);
+        router.nft(&nat("meta l4proto udp masquerade to :41000\noifname \"wan\" masquerade"));
+    }
+}
+
+/// Translation and filter of a router.
+fn firewall(kind: Kind) -> String {
+    let translation = match kind {
+        Kind::Open | Kind::SixOnly => String::new(),
+        Kind::Symmetric => nat("masquerade fully-random"),
+        Kind::Cone | Kind::UdpBlocked | Kind::TcpBlocked => nat("masquerade"),
+    };
+    let blocked = match kind {
+        Kind::UdpBlocked => "meta l4proto udp drop",
+        Kind::TcpBlocked => "meta l4proto tcp drop",
+        _ => "",
+    };
+    // The router itself keeps silent to strangers: an answer, or an entry for a packet that came before ours went out,
+    // would spoil the mapping.
+    format!(
+        "{translation}
+        table inet filter {{
+            chain forward {{
+                type filter hook forward priority filter; policy drop
+                {blocked}
+                ct state established,related accept
+                iifname \"lan\" accept
+            }}
+            chain input {{
+                type filter hook input priority filter; policy drop
+                iifname {{ \"lo\", \"lan\" }} accept
+                ct state established,related accept
+                meta l4proto ipv6-icmp accept
+            }}
+        }}"
+    )
+}
+
+/// The table of translation with this rule for what leaves, in place of the one before.
+fn nat(rule: &str) -> String {
+    format!(
+        "table ip nat
+        delete table ip nat
+        table ip nat {{
+            chain postrouting {{
+                type nat hook postrouting priority srcnat
+                oifname \"wan\" {rule}
+            }}
+        }}"
+    )
+}
+
+fn default_route(number: u8) -> String {
+    format!("route add default via 45.32.{number}.1")
+}
+
+fn ipv6(prefix: &str, number: u8) -> Ipv6Addr {
+    format!("{prefix}:{number}::2").parse().expect("an address")
+}
+
+const WAN6: &str = "2a05:4c80";
+const LAN6: &str = "2a05:4c81";
+/// The device that delays, and the routing table that leads into it.
+const DELAY: &str = "delay";
+const DELAYED: u32 = 77;
