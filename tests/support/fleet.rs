@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -54,6 +54,12 @@ impl Fleet {
     /// A scraper with its own key, data directory and ports, and `more` flags; ready when this returns.
     #[track_caller]
     pub(crate) fn scraper(&self, more: &[&str]) -> Scraper {
+        self.scraper_on(Ipv4Addr::LOCALHOST.into(), more)
+    }
+
+    /// As [`scraper`](Self::scraper), listening for peers on this address.
+    #[track_caller]
+    pub(crate) fn scraper_on(&self, ip: IpAddr, more: &[&str]) -> Scraper {
         let key = KeyPair::generate();
         identity::create_key(&self.path().join("scraper.key"), &key).expect("the key is written");
         let mut command = narthex("scraper");
@@ -63,10 +69,10 @@ impl Fleet {
         command.args(more);
         let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
         let http = loopback(free_port());
-        let p2p_port = free_port();
-        let process = start_scraper(self.path(), &arguments, http, p2p_port);
+        let p2p = SocketAddr::new(ip, free_port());
+        let process = start_scraper(self.path(), &arguments, http, p2p);
         let mut scraper =
-            Scraper { key: key.public(), http, p2p_port, arguments, directory: self.path().to_owned(), process };
+            Scraper { key: key.public(), http, p2p, arguments, directory: self.path().to_owned(), process };
         scraper.wait_ready();
         scraper
     }
@@ -112,7 +118,7 @@ pub(crate) struct Node {
 pub(crate) struct Scraper {
     pub(crate) key: PublicKey,
     pub(crate) http: SocketAddr,
-    p2p_port: u16,
+    p2p: SocketAddr,
     arguments: Vec<String>,
     directory: PathBuf,
     pub(crate) process: Process,
@@ -121,7 +127,7 @@ pub(crate) struct Scraper {
 impl Scraper {
     /// Its key with the hint where it listens.
     pub(crate) fn peer(&self) -> PeerAddr {
-        PeerAddr::at(self.key, "127.0.0.1", self.p2p_port)
+        PeerAddr::at(self.key, self.p2p.ip().to_string(), self.p2p.port())
     }
 
     /// Starts again with the same key, data and HTTP address; the process must have ended.
@@ -135,12 +141,12 @@ impl Scraper {
     #[track_caller]
     pub(crate) fn restart_unready(&mut self) {
         assert!(self.process.exited().is_some(), "the scraper has ended");
-        self.process = start_scraper(&self.directory, &self.arguments, self.http, self.p2p_port);
+        self.process = start_scraper(&self.directory, &self.arguments, self.http, self.p2p);
     }
 
     /// From its next start on it listens for peers on another port.
     pub(crate) fn move_to_another_port(&mut self) {
-        self.p2p_port = free_port();
+        self.p2p.set_port(free_port());
     }
 
     /// Asks its HTTP side.
@@ -253,10 +259,10 @@ pub(crate) fn text(path: &Path) -> String {
     path.to_str().expect("temporary paths are plain").to_owned()
 }
 
-fn start_scraper(directory: &Path, arguments: &Vec<String>, http: SocketAddr, p2p_port: u16) -> Process {
+fn start_scraper(directory: &Path, arguments: &Vec<String>, http: SocketAddr, p2p: SocketAddr) -> Process {
     fs::create_dir_all(directory).expect("the directory is there");
     let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
-    command.args(arguments).args(["--http", &http.to_string()]).args(["--listen", &loopback(p2p_port).to_string()]);
+    command.args(arguments).args(["--http", &http.to_string()]).args(["--listen", &p2p.to_string()]);
     Process::spawn("scraper", directory, &mut command)
 }
 
