@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blocked;
 mod matrix;
 mod plumbing;
 mod rig;
+mod upgrade;

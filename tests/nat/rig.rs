@@ -63,7 +63,7 @@ fn bootstrap(relays: &[Relay], kind: Kind) -> Vec<String> {
 #[track_caller]
 fn spawn_relay(site: &Site, name: &str, directory: &Path) -> Process {
     let mut command = narthex("node");
-    command.args(["--relay", "--key", &text(&directory.join(format!("{name}.key")))]);
+    command.args(["--relay", "--log-level", "debug", "--key", &text(&directory.join(format!("{name}.key")))]);
     command.args(["--data-dir", &text(&directory.join(format!("{name}-data")))]);
     command.args(["--listen", &format!("0.0.0.0:{PORT}"), "--external", &format!("{}:{PORT}", site.public())]);
     command.args(["--listen", &format!("[::]:{PORT}"), "--external", &format!("[{}]:{PORT}", site.public_v6())]);
@@ -85,7 +85,7 @@ impl Seer {
     #[track_caller]
     pub(crate) fn start(lab: &mut Lab, kind: Kind, relays: &[Relay]) -> Self {
         let (site, fleet, known) = (lab.site(kind), Fleet::new(), bootstrap(relays, kind));
-        let flags: Vec<&str> = known.iter().map(String::as_str).collect();
+        let flags: Vec<&str> = known.iter().map(String::as_str).chain(["--log-level", "debug"]).collect();
         let any = if kind == Kind::SixOnly { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         let scraper = site.enter(|| fleet.scraper_on(any, &flags));
         Self { scraper, fleet, site }
@@ -133,6 +133,7 @@ impl Agent {
     pub(crate) fn start(name: &str, site: &Site, relays: &[Relay], seer: &Seer) -> Self {
         let exporter = site.enter(|| Exporter::start([("/metrics", Reply::text(BODY))]));
         let mut flags = bootstrap(relays, site.kind());
+        flags.extend(["--log-level".to_owned(), "debug".to_owned()]);
         flags.extend(["--scraper".to_owned(), seer.scraper.key.to_string()]);
         flags.extend(["--target".to_owned(), format!("{name}={}", exporter.url("/metrics"))]);
         let started = Instant::now();

@@ -1,0 +1,58 @@
+//! Scrapes while a link goes from relayed to direct.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    rig::{Agent, Relay, Seer},
+    support::lab::{Kind, Lab},
+};
+
+/// A slow internet gives the link time to be relayed, and puts many scrapes on their way while it becomes direct.
+#[test]
+#[expect(clippy::print_stdout, reason = "how many scrapes there were belongs to the result")]
+fn no_scrape_fails_while_a_relayed_link_becomes_direct() {
+    let Some(mut lab) = Lab::new() else { return };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let relays = Relay::start(&mut lab, 1, directory.path());
+    let Some(_delay) = lab.delay(50, directory.path()) else { return };
+    let (scraper, site) = (Seer::start(&mut lab, Kind::Cone, &relays), lab.site(Kind::Cone));
+    let agent = Agent::start("agent", &site, &relays, &scraper);
+    scraper.wait_scraped("agent", Duration::from_secs(30));
+    let (path, relayed_at) = (scraper.path("agent"), agent.started.elapsed());
+    assert_eq!(path, "relayed", "the first scrape came too late to see the upgrade");
+
+    let done = AtomicBool::new(false);
+    let loops: Vec<(usize, Vec<String>)> = thread::scope(|scope| {
+        let scrape = || {
+            let (mut count, mut failures) = (0, Vec::new());
+            while !done.load(Ordering::Relaxed) {
+                failures.extend(scraper.scrape("agent").err());
+                count += 1;
+                thread::sleep(Duration::from_millis(20));
+            }
+            (count, failures)
+        };
+        let loops: Vec<_> = (0..LOOPS).map(|_| scope.spawn(scrape)).collect();
+        scraper.wait_path("agent", "direct", Duration::from_secs(30));
+        let direct_at = Instant::now();
+        println!("relayed after {relayed_at:?}, direct after {:?}", agent.started.elapsed());
+        // The relayed connection stays for what still runs on it, and is closed then.
+        while direct_at.elapsed() < Duration::from_secs(15) {
+            assert_eq!(scraper.path("agent"), "direct");
+            thread::sleep(Duration::from_millis(100));
+        }
+        done.store(true, Ordering::Relaxed);
+        loops.into_iter().map(|scrapes| scrapes.join().expect("no panic")).collect()
+    });
+    let scrapes: usize = loops.iter().map(|(count, _)| count).sum();
+    let failures: Vec<&String> = loops.iter().flat_map(|(_, failures)| failures).collect();
+    println!("{scrapes} scrapes, {} failed", failures.len());
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Scrapes at the same time, each loop with 20 ms between them.
+const LOOPS: usize = 4;
