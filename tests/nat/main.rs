@@ -9,3 +9,4 @@ mod matrix;
 mod plumbing;
 mod rig;
 mod upgrade;
+mod upsets;

@@ -92,6 +92,33 @@ impl Lab {
         ));
     }
 
+    /// Undoes [`lose`](Self::lose).
+    #[track_caller]
+    pub(crate) fn lose_nothing(&self) {
+        self.internet.nft("delete table inet loss");
+    }
+
+    /// Drops what goes straight from one of these sites to the other.
+    #[track_caller]
+    pub(crate) fn part(&self, one: &Site, other: &Site) {
+        let (one, other) = (one.public(), other.public());
+        self.internet.nft(&format!(
+            "table ip parted {{
+                chain forward {{
+                    type filter hook forward priority filter
+                    ip saddr {one} ip daddr {other} drop
+                    ip saddr {other} ip daddr {one} drop
+                }}
+            }}"
+        ));
+    }
+
+    /// Undoes [`part`](Self::part).
+    #[track_caller]
+    pub(crate) fn rejoin(&self) {
+        self.internet.nft("delete table ip parted");
+    }
+
     /// Holds every packet for so long on its way from one site to another, until the handle is dropped. `None`, after
     /// saying so, without Python, which stands in for netem: not every kernel has that.
     #[track_caller]
