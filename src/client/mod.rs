@@ -10,6 +10,7 @@ mod event;
 mod filter;
 mod registration;
 mod server;
+mod silence;
 mod source;
 mod targets;
 
@@ -44,6 +45,7 @@ use crate::{
 };
 
 use event::Events;
+use silence::Silence;
 use targets::Targets;
 
 /// A service's side of narthex. Built by [`Client::builder`]; lives in background tasks until [`Client::shutdown`].
@@ -72,6 +74,7 @@ struct Shared {
     compression: Compression,
     events: Events,
     network: Network,
+    silence: Silence,
 }
 
 impl Client {
@@ -154,6 +157,7 @@ impl Client {
             compression: setup.compression,
             events: events.clone(),
             network: network.clone(),
+            silence: Silence::default(),
         });
         let (stop, stop_network) = (CancellationToken::new(), CancellationToken::new());
         let (mut registrations, mut serving, mut network_task) = (JoinSet::new(), JoinSet::new(), JoinSet::new());

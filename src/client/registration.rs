@@ -37,6 +37,7 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
     let mut work = pin!(async {
         loop {
             connect(&shared, &scraper).await;
+            shared.silence.begins(&scraper.key);
             tokio::select! {
                 biased;
                 () = lost(&shared, &scraper.key) => {}
@@ -86,7 +87,8 @@ async fn lost(shared: &Shared, scraper: &PublicKey) {
     }
 }
 
-/// Registers again and again, for as long as the link is there: before the lease ends, and when the targets change.
+/// Registers again and again, for as long as the link is there: before the lease ends, when the targets change, and when
+/// the scraper has fallen silent. If it then lets that pass in silence, too, the connection is given up.
 async fn renew(
     shared: &Shared,
     scraper: &PublicKey,
@@ -94,10 +96,15 @@ async fn renew(
     exchange: &watch::Sender<Exchange>,
 ) {
     let mut pauses = redial_backoff(MOST_RETRY);
+    let mut missed = false;
     loop {
         let set = Arc::clone(&targets.borrow_and_update());
         exchange.send_replace(Exchange::UnderWay);
-        let answer = register(shared, scraper, &set).await;
+        let answer = if missed {
+            sign_of_life(shared, scraper, register(shared, scraper, &set)).await
+        } else {
+            register(shared, scraper, &set).await
+        };
         exchange.send_replace(Exchange::Ended);
         let (error, retry_in) = match answer {
             Ok(Answer::Registered(registered)) => {
@@ -109,7 +116,7 @@ async fn renew(
                         renew_in
                     }
                 };
-                pause_or_change(pause, targets).await;
+                missed = pause_or_change(shared, scraper, pause, targets).await;
                 continue;
             }
             Ok(Answer::SlowDown(pause)) => (RegisterError::SlowDown, pause),
@@ -120,15 +127,42 @@ async fn renew(
         if asked_to_wait {
             time::sleep(retry_in).await;
         } else {
-            pause_or_change(retry_in, targets).await;
+            missed |= pause_or_change(shared, scraper, retry_in, targets).await;
         }
     }
 }
 
-/// A change of the targets ends the pause: it shall be seen at once, and it may be what mends a refusal.
-async fn pause_or_change(pause: Duration, targets: &mut watch::Receiver<TargetSet>) {
-    // An error means that the client itself is gone, which ends this task as well.
-    let _ = time::timeout(pause, targets.changed()).await;
+/// A change of the targets ends the pause: it shall be seen at once, and it may be what mends a refusal. So does the
+/// scraper's silence, which is what true tells of.
+async fn pause_or_change(
+    shared: &Shared,
+    scraper: &PublicKey,
+    pause: Duration,
+    targets: &mut watch::Receiver<TargetSet>,
+) -> bool {
+    tokio::select! {
+        () = time::sleep(pause) => false,
+        // An error means that the client itself is gone, which ends this task as well.
+        _ = targets.changed() => false,
+        () = shared.silence.falls(scraper) => true,
+    }
+}
+
+/// Gives the connection up if it swallows this exchange.
+async fn sign_of_life(
+    shared: &Shared,
+    scraper: &PublicKey,
+    exchange: impl Future<Output = Result<Answer, RegisterError>>,
+) -> Result<Answer, RegisterError> {
+    let (asked, link) = (shared.silence.last(scraper), shared.network.links().best(scraper));
+    let answer = time::timeout(SIGN_OF_LIFE, exchange).await.unwrap_or(Err(RegisterError::Timeout(SIGN_OF_LIFE)));
+    if let (Err(RegisterError::Timeout(_)), Some(link)) = (&answer, link)
+        && shared.silence.last(scraper) == asked
+    {
+        tracing::debug!(%scraper, "no pull when one was due, and no answer: the connection is closed");
+        shared.network.disconnect(*scraper, link).await;
+    }
+    answer
 }
 
 /// Tells what became of each alias. If one was refused, gives the pause until it is tried again.
@@ -228,4 +262,5 @@ const REDIAL_SPREAD_MS: u64 = 250;
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 const LAST_EXCHANGE: Duration = Duration::from_secs(2);
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 const LEAST_RENEWAL: Duration = Duration::from_millis(100);
