@@ -32,6 +32,7 @@ use super::{
     links::Links,
     peer_id::{self, Circuit},
     relaying,
+    sources::Sources,
     stream::LinkId,
     swarm::{Behaviour, BehaviourEvent, KAD_PROTOCOL, PUT_QUORUM},
 };
@@ -102,6 +103,7 @@ pub(super) struct Driver {
     role: NetworkRole,
     /// Direct connections that we opened: how we are seen over them is true for others, too.
     dialled: HashSet<ConnectionId>,
+    sources: Sources,
     /// Connections that others opened, from peers that nothing has made us keep.
     strangers: HashMap<ConnectionId, (PublicKey, Instant)>,
     /// At a node: the other nodes.
@@ -126,6 +128,7 @@ impl Driver {
             puts: HashMap::new(),
             reservations: HashMap::new(),
             dialled: HashSet::new(),
+            sources: Sources::default(),
             role,
             strangers: HashMap::new(),
             nodes: HashSet::new(),
@@ -136,11 +139,14 @@ impl Driver {
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut sweep = time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 _ = sweep.tick() => self.sweep(),
+                _ = look.tick(), if self.sources.is_due() => self.close_moved(),
                 command = self.commands.recv() => match command {
                     Some(command) => self.handle(command),
                     None => break,
@@ -247,20 +253,31 @@ impl Driver {
                 if endpoint.is_dialer() && !endpoint.is_relayed() {
                     self.dialled.insert(connection_id);
                 }
-                if let Some(peer) = peer_id::public_key(&peer_id).filter(|_| endpoint.is_listener()) {
-                    self.strangers.insert(connection_id, (peer, Instant::now()));
+                if let Some(peer) = peer_id::public_key(&peer_id) {
+                    self.sources.opened(connection_id, peer, endpoint.get_remote_address());
+                    if endpoint.is_listener() {
+                        self.strangers.insert(connection_id, (peer, Instant::now()));
+                    }
                 }
                 if let Some(reply) = self.dials.remove(&connection_id) {
                     let _ = reply.send(Ok(peer_id::without_peer(endpoint.get_remote_address())));
                 }
             }
-            SwarmEvent::ConnectionClosed { connection_id, peer_id, num_established, .. } => {
+            SwarmEvent::ConnectionClosed { connection_id, peer_id, endpoint, num_established, cause } => {
                 self.strangers.remove(&connection_id);
                 self.dialled.remove(&connection_id);
                 if num_established == 0 && self.role == NetworkRole::Node {
                     // Nodes keep their links: this one has ended, and whoever asks us shall not be sent there. If it is
                     // back, it is met again.
                     self.kad().remove_peer(&peer_id);
+                }
+                let broken = cause.is_some() && peer_id::is_tcp(endpoint.get_remote_address());
+                // A connection that one side has too many of is closed as soon as it is there.
+                if let Some(source) = self.sources.closed(connection_id)
+                    && broken
+                    && source.since.elapsed() > SETTLED
+                {
+                    self.close_others(source.peer);
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
@@ -280,11 +297,16 @@ impl Driver {
                 if self.role == NetworkRole::Node && !peer_id::is_private(&address) {
                     self.swarm.add_external_address(address);
                 }
+                self.sources.changed();
                 self.publish_listeners();
             }
-            SwarmEvent::ExpiredListenAddr { .. }
-            | SwarmEvent::ExternalAddrConfirmed { .. }
-            | SwarmEvent::ExternalAddrExpired { .. } => self.publish_listeners(),
+            SwarmEvent::ExpiredListenAddr { .. } => {
+                self.sources.changed();
+                self.publish_listeners();
+            }
+            SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => {
+                self.publish_listeners();
+            }
             SwarmEvent::ListenerClosed { listener_id, reason, addresses } => {
                 match (self.reservations.remove(&listener_id), reason) {
                     (Some(reservation), reason) => {
@@ -497,6 +519,26 @@ impl Driver {
         }
     }
 
+    /// TCP tells at once that a process is gone, QUIC only after a long silence in which a circuit or a pull may get lost. A
+    /// peer that is there after all is soon linked again.
+    fn close_others(&mut self, peer: PublicKey) {
+        for id in self.links.direct(&peer) {
+            tracing::debug!(%peer, "a connection broke: closing another one to the same peer");
+            self.links.remove(peer, id, "another connection to it broke");
+            self.swarm.close_connection(id);
+        }
+    }
+
+    /// Connections from an address that we no longer have are dead, and nothing else tells so for a long time.
+    fn close_moved(&mut self) {
+        for (id, peer) in self.sources.moved() {
+            tracing::debug!(%peer, "our address has changed: closing a connection");
+            self.links.remove(peer, id, "our address has changed");
+            self.swarm.close_connection(id);
+            self.sources.closed(id);
+        }
+    }
+
     /// An idle stranger is closed by the swarm; one that keeps busy without ever proving anything, here.
     fn close_strangers(&mut self) {
         let kept = self.links.kept();
@@ -550,6 +592,8 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 
 const MOST_KEPT: Duration = Duration::from_secs(60 * 60);
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long somebody may be connected to a scraper without registering.
 const STRANGER: Duration = Duration::from_secs(30);
 /// Those who look somebody up need a moment, those who announce or are nodes are kept.

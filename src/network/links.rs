@@ -268,6 +268,14 @@ impl Links {
         direct.map(|connection| LinkTransport::of(&connection.address)).collect()
     }
 
+    /// The direct connections to a peer.
+    pub(super) fn direct(&self, peer: &PublicKey) -> Vec<ConnectionId> {
+        let peers = self.peers();
+        let connections = peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
+        let direct = connections.filter(|connection| connection.path == LinkPath::Direct);
+        direct.map(|connection| connection.id).collect()
+    }
+
     /// What is known of the way to a peer.
     pub(crate) fn status(&self, peer: &PublicKey) -> LinkStatus {
         let peers = self.peers();

@@ -19,6 +19,7 @@ mod peer_id;
 mod pinger;
 mod relaying;
 mod reservations;
+mod sources;
 mod stream;
 mod streams;
 mod swarm;

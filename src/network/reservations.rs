@@ -60,6 +60,7 @@ async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore
 /// Returns once the relay has granted a reservation; what it gives tells of the end.
 async fn reserve(network: &Network, relay: PublicKey) -> Result<oneshot::Receiver<String>, String> {
     // The connection that is the best, which may be any: a relay hands circuits over the one it was asked on.
+    let link = network.links.best(&relay).ok_or("not connected")?;
     let at = network.links.address(&relay).filter(peer_id::is_dialable).ok_or("not connected")?;
     let (accepted, granted) = oneshot::channel();
     let (ended, mut end) = oneshot::channel();
@@ -69,7 +70,11 @@ async fn reserve(network: &Network, relay: PublicKey) -> Result<oneshot::Receive
         granted = time::timeout(GRANT, granted) => match granted {
             Ok(Ok(())) => Ok(end),
             Ok(Err(_)) => Err(end.await.unwrap_or_default()),
-            Err(_) => Err("no answer".to_owned()),
+            Err(_) => {
+                // It is dead, and stands in the way of a living one.
+                network.disconnect(relay, link).await;
+                Err("no answer".to_owned())
+            }
         },
         why = &mut end => Err(why.unwrap_or_default()),
     }
@@ -77,5 +82,5 @@ async fn reserve(network: &Network, relay: PublicKey) -> Result<oneshot::Receive
 
 /// Enough that one may fail; each costs the relay a connection.
 const RELAYS: usize = 2;
-const GRANT: Duration = Duration::from_secs(10);
+const GRANT: Duration = Duration::from_secs(5);
 const MOST_PAUSE: Duration = Duration::from_secs(30);
