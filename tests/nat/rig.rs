@@ -106,6 +106,14 @@ impl Seer {
         if answer.status == 200 && answer.complete { Ok(body) } else { Err(format!("{}: {body}", answer.status)) }
     }
 
+    /// Waits until it can be reached through so many relays.
+    #[track_caller]
+    pub(crate) fn wait_relays(&self, count: usize) {
+        eventually_true(&format!("reachable through {count} relays"), SOON * 3, || {
+            self.site.enter(|| self.scraper.count(&["narthex_relays"])) == count as f64
+        });
+    }
+
     /// Waits for a scrape that succeeds.
     #[track_caller]
     pub(crate) fn wait_scraped(&self, alias: &str, within: Duration) {

@@ -79,11 +79,8 @@ fn upsets(kind: Kind, path: &str) {
     scene.upset("the client's router restarted: mappings lost", |scene| scene.client.forget_mappings());
     scene.upset("the client moved to another network", |scene| scene.lab.relocate(&mut scene.client));
     scene.upset("the scraper moved to another network", |scene| scene.lab.relocate(&mut scene.scraper.site));
-    scene.upset("5 % of packets lost for 20 s", |scene| {
-        scene.lab.lose(5);
-        thread::sleep(Duration::from_secs(20));
-        scene.lab.lose_nothing();
-    });
+    scene.upset("5 % of all packets lost from now on", |scene| scene.lab.lose(5));
+    scene.lab.lose_nothing();
     let log = directory.path().to_owned();
     let mut delay = None;
     scene.upset("every packet 100 ms later from now on", |scene| delay = scene.lab.delay(100, &log));
@@ -94,6 +91,8 @@ impl Scene {
     #[track_caller]
     #[expect(clippy::print_stdout, reason = "the table is the result")]
     fn upset(&mut self, what: &str, act: impl FnOnce(&mut Self)) {
+        // What went before shall be over.
+        self.scraper.wait_relays(self.relays.len());
         let at = unix_now();
         act(self);
         let (up_after, failed, scrapes) = self.watch(what, at);

@@ -221,13 +221,16 @@ impl Site {
         Ipv4Addr::new(192, 168, 1, 100 + self.number)
     }
 
-    /// The router starts again: it forgets its mappings, and then gives UDP another port than before.
+    /// The router starts again: it forgets its mappings, and then gives others.
     #[track_caller]
     pub(crate) fn forget_mappings(&self) {
         let router = self.router.as_ref().expect("there is a router");
         // The kernel forgets what it masqueraded on a link that goes down.
         router.ip(&["link set wan down", "link set wan up", &default_route(self.number)]);
-        router.nft(&nat("meta l4proto udp masquerade to :41000\noifname \"wan\" masquerade"));
+        if self.kind != Kind::Symmetric {
+            // Left to itself it would give the same port again.
+            router.nft(&nat("meta l4proto udp masquerade to :41000\noifname \"wan\" masquerade"));
+        }
     }
 }
 
