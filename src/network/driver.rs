@@ -256,6 +256,7 @@ impl Driver {
                 if let Some(peer) = peer_id::public_key(&peer_id) {
                     self.sources.opened(connection_id, peer, endpoint.get_remote_address());
                     if endpoint.is_listener() {
+                        self.close_older(connection_id, peer);
                         self.strangers.insert(connection_id, (peer, Instant::now()));
                     }
                 }
@@ -525,6 +526,21 @@ impl Driver {
         for id in self.links.direct(&peer) {
             tracing::debug!(%peer, "a connection broke: closing another one to the same peer");
             self.links.remove(peer, id, "another connection to it broke");
+            self.swarm.close_connection(id);
+        }
+    }
+
+    /// Whoever dials a node again has lost the connection that it had. A relay would go on to hand it circuits over that
+    /// one, for as long as the reservation runs.
+    fn close_older(&mut self, new: ConnectionId, peer: PublicKey) {
+        if self.role != NetworkRole::Node {
+            return;
+        }
+        let direct = self.links.direct(&peer).into_iter();
+        let older: Vec<_> = direct.filter(|old| self.sources.is_older(*old, new)).collect();
+        for id in older {
+            tracing::debug!(%peer, "the peer is here again: closing its older connection");
+            self.links.remove(peer, id, "it connected anew");
             self.swarm.close_connection(id);
         }
     }

@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
 };
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
@@ -29,18 +30,26 @@ pub(super) struct Source {
     pub(super) since: Instant,
     remote: SocketAddr,
     local: IpAddr,
+    is_tcp: bool,
 }
 
 impl Sources {
     pub(super) fn opened(&mut self, id: ConnectionId, peer: PublicKey, remote: &Multiaddr) {
+        let is_tcp = peer_id::is_tcp(remote);
         let Some(remote) = peer_id::socket_addr(remote).filter(|_| !peer_id::is_relayed(remote)) else { return };
         if let Some(local) = local_towards(remote) {
-            self.connections.insert(id, Source { peer, since: Instant::now(), remote, local });
+            self.connections.insert(id, Source { peer, since: Instant::now(), remote, local, is_tcp });
         }
     }
 
     pub(super) fn closed(&mut self, id: ConnectionId) -> Option<Source> {
         self.connections.remove(&id)
+    }
+
+    /// True if the old one is of the same transport, and has been there for a while.
+    pub(super) fn is_older(&self, old: ConnectionId, new: ConnectionId) -> bool {
+        let (Some(old), Some(new)) = (self.connections.get(&old), self.connections.get(&new)) else { return false };
+        old.is_tcp == new.is_tcp && old.since.elapsed() > A_WHILE
     }
 
     /// An address of ours came or went.
@@ -69,5 +78,7 @@ fn local_towards(remote: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|local| local.ip())
 }
 
+/// Longer than it takes to dial somebody in several ways at once.
+const A_WHILE: Duration = Duration::from_secs(5);
 /// One a second.
 const LOOKS: u8 = 10;
