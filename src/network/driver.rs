@@ -273,10 +273,12 @@ impl Driver {
                     self.kad().remove_peer(&peer_id);
                 }
                 let broken = cause.is_some() && peer_id::is_tcp(endpoint.get_remote_address());
-                // A connection that one side has too many of is closed as soon as it is there.
+                // A connection that one side has too many of is closed as soon as it is there, and a node closes what a
+                // passer-by leaves idle.
                 if let Some(source) = self.sources.closed(connection_id)
                     && broken
                     && source.since.elapsed() > SETTLED
+                    && self.links.is_kept(&source.peer)
                 {
                     self.close_others(source.peer);
                 }

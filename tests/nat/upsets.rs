@@ -130,4 +130,4 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Scrapes in a row.
 const FOR_GOOD: usize = 4;
 /// Most that any upset may take.
-const WITHIN: Duration = Duration::from_secs(150);
+const WITHIN: Duration = Duration::from_secs(90);
