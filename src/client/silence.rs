@@ -19,7 +19,9 @@ use crate::identity::PublicKey;
 pub(super) struct Silence(Mutex<HashMap<PublicKey, Rhythm>>);
 
 struct Rhythm {
-    last: Instant,
+    heard: Instant,
+    /// When we were last patient: since a pull, or since we asked.
+    since: Instant,
     /// The longest pause of late; none until there were two pulls.
     pause: Option<Duration>,
 }
@@ -30,25 +32,26 @@ impl Silence {
         let now = Instant::now();
         let mut rhythms = self.rhythms();
         let Some(rhythm) = rhythms.get_mut(&scraper) else {
-            rhythms.insert(scraper, Rhythm { last: now, pause: None });
+            rhythms.insert(scraper, Rhythm { heard: now, since: now, pause: None });
             return;
         };
         // Pulls of several aliases come unevenly: the longest pause counts, and is forgotten slowly.
         let forgotten = rhythm.pause.unwrap_or_default().mul_f64(0.75);
-        rhythm.pause = Some((now - rhythm.last).max(forgotten).min(MOST_PATIENCE));
-        rhythm.last = now;
+        rhythm.pause = Some((now - rhythm.heard).max(forgotten).min(MOST_PATIENCE));
+        (rhythm.heard, rhythm.since) = (now, now);
     }
 
     /// There is a new link: the pause before it says nothing, and pulls shall come over it.
     pub(super) fn begins(&self, scraper: &PublicKey) {
         if let Some(rhythm) = self.rhythms().get_mut(scraper) {
-            rhythm.last = Instant::now();
+            let now = Instant::now();
+            (rhythm.heard, rhythm.since) = (now, now);
         }
     }
 
     /// When the scraper was heard of last.
     pub(super) fn last(&self, scraper: &PublicKey) -> Option<Instant> {
-        self.rhythms().get(scraper).map(|rhythm| rhythm.last)
+        self.rhythms().get(scraper).map(|rhythm| rhythm.heard)
     }
 
     /// Returns once pulls are overdue; later the next time, in case that nobody scrapes any more.
@@ -56,10 +59,10 @@ impl Silence {
         loop {
             let now = Instant::now();
             let due = match self.rhythms().get_mut(scraper) {
-                Some(Rhythm { last, pause: Some(pause) }) => {
-                    let due = *last + *pause * 2 + SLACK;
+                Some(Rhythm { since, pause: Some(pause), .. }) => {
+                    let due = *since + *pause * 2 + SLACK;
                     if due <= now {
-                        (*last, *pause) = (now, (*pause * 2).min(MOST_PATIENCE));
+                        (*since, *pause) = (now, (*pause * 2).min(MOST_PATIENCE));
                         return;
                     }
                     due

@@ -188,6 +188,7 @@ impl Driver {
                 // At once, as a dead connection cannot be closed cleanly: that waits for the peer.
                 self.links.remove(peer, link.0, "it answered nothing");
                 self.swarm.close_connection(link.0);
+                self.close_others(peer);
             }
         }
     }
@@ -522,8 +523,8 @@ impl Driver {
         }
     }
 
-    /// TCP tells at once that a process is gone, QUIC only after a long silence in which a circuit or a pull may get lost. A
-    /// peer that is there after all is soon linked again.
+    /// A hole punch leaves several connections, and they die together. TCP tells at once that a process is gone, QUIC only
+    /// after a long silence in which a circuit or a pull may get lost. A peer that is there after all is soon linked again.
     fn close_others(&mut self, peer: PublicKey) {
         for id in self.links.direct(&peer) {
             tracing::debug!(%peer, "a connection broke: closing another one to the same peer");

@@ -93,8 +93,9 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 /// What a list may hold besides `target=level`.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Kademlia warns whenever it has nobody to ask, as every lone node does.
-const UNFOUNDED: &str = "libp2p_kad=error,";
+/// Kademlia warns whenever it has nobody to ask, as every lone node does; quinn's sockets whenever a peer has an IPv6
+/// address and we have none.
+const UNFOUNDED: &str = "libp2p_kad=error,quinn_udp=error,";
 
 /// Libraries whose `info` says nothing to an operator. A prefix: `libp2p` stands for `libp2p_swarm` and the rest.
 const QUIET: [&str; 10] =
