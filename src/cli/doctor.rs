@@ -18,7 +18,7 @@ mod report;
 mod running;
 mod scraper_side;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use http::Uri;
@@ -80,6 +80,11 @@ pub(super) struct Args {
     /// Where the scraper listens for peers; repeatable
     #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values = ["0.0.0.0:19961", "[::]:19961"])]
     listen: Vec<HostPort>,
+    /// Longest wait for each answer
+    #[arg(
+        long, env = "NARTHEX_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = value::duration
+    )]
+    timeout: Duration,
     /// Print one JSON document at the end: an array of {check, status, detail, advice}
     #[arg(long)]
     json: bool,
@@ -120,7 +125,8 @@ impl Args {
         };
         let key_file = self.key.or_else(|| data_dir::kept(self.data_dir.as_deref(), "agent", "agent.key"));
         let secret_file = self.secret_file.into_iter().next().context("no secret file is given")?;
-        Ok(ClientSide { scrapers: self.scraper, nodes: self.bootstrap, secret_file, key_file, targets, aliases })
+        let wait = self.timeout;
+        Ok(ClientSide { wait, scrapers: self.scraper, nodes: self.bootstrap, secret_file, key_file, targets, aliases })
     }
 
     /// As the agent has them: `--target` beats the tables of the file.
@@ -135,6 +141,7 @@ impl Args {
 
     fn scraper_side(self) -> anyhow::Result<ScraperSide> {
         Ok(ScraperSide {
+            wait: self.timeout,
             key_file: self.key.context("no key is given")?,
             secret_files: self.secret_file,
             data_dir: self.data_dir,

@@ -1,6 +1,6 @@
 //! Beside an exporter: everything between it and the scrapers, in the order of the chain.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     clock::{self, Told},
@@ -19,6 +19,8 @@ use crate::{
 
 /// What an agent would be given.
 pub(super) struct ClientSide {
+    /// For each answer.
+    pub(super) wait: Duration,
     pub(super) scrapers: Vec<PeerAddr>,
     pub(super) nodes: Vec<PeerAddr>,
     pub(super) secret_file: PathBuf,
@@ -43,7 +45,7 @@ impl ClientSide {
                 None
             }
         };
-        let presence = Presence::start(&self.nodes).await?;
+        let presence = Presence::start(&self.nodes, self.wait).await?;
         let places = self.scrapers.iter().filter(|scraper| scraper.hint.is_some());
         let places = places.map(|scraper| -> Checks<'_> {
             let whose = Whose { flag: "--scraper", role: "scraper" };
@@ -51,7 +53,8 @@ impl ClientSide {
             let presence = &presence;
             Box::pin(async move { place::reach(presence, &what, scraper, &whose).await })
         });
-        let checks = exporter::checks(&self.targets).into_iter().chain(node::checks(&presence)).chain(places);
+        let checks =
+            exporter::checks(&self.targets, self.wait).into_iter().chain(node::checks(&presence)).chain(places);
         report.add_all(checks).await?;
         report.add(nat::kind(&presence).await)?;
         let (mut told, mut found) = (None, None);
@@ -64,7 +67,7 @@ impl ClientSide {
             let time = self.register(report, &presence, scraper, secret.as_ref().filter(|_| linked), own).await?;
             (told, found) = (told.or(time), found.or(place.1));
         }
-        report.add(clock::check(told, found.as_ref()))?;
+        report.add(clock::check(told, found.as_ref(), "the scraper's announcement fits it, to an hour"))?;
         report.add(nat::dial_back(&presence).await)?;
         presence.end().await;
         Ok(())
@@ -88,9 +91,9 @@ impl ClientSide {
         };
         report.add(shaken)?;
         let (checks, told) = match channel {
-            Some(channel) => registering::aliases(channel, name, own, &self.aliases).await,
+            Some(channel) => registering::aliases(channel, self.wait, name, own, &self.aliases).await,
             None => {
-                let skipped = |alias| Check::skipped(name(alias), "the secret was not accepted");
+                let skipped = |alias| Check::skipped(name(alias), "it takes an accepted secret");
                 (self.aliases.iter().map(skipped).collect(), None)
             }
         };

@@ -13,9 +13,9 @@ pub(super) struct Told {
     pub(super) heard: SystemTime,
 }
 
-/// Against the scraper's own clock, or else against the announcement that we found; an announcement tells only that our
-/// clock is behind, or a day ahead.
-pub(super) fn check(told: Option<Told>, found: Option<&Whereabouts>) -> Check {
+/// Against the scraper's own clock, or else against the announcement that we found: one from the future is a wrong clock, and any
+/// other `proves` what it does.
+pub(super) fn check(told: Option<Told>, found: Option<&Whereabouts>, proves: &str) -> Check {
     let name = "clock";
     let now = SystemTime::now();
     let shown = humantime::format_rfc3339_seconds(now.max(UNIX_EPOCH));
@@ -43,7 +43,7 @@ pub(super) fn check(told: Option<Told>, found: Option<&Whereabouts>) -> Check {
                 advice,
             )
         }
-        Some(_) => Check::ok(name, format!("{shown} agrees with the scraper's announcement, to an hour")),
+        Some(_) => Check::ok(name, format!("{shown}; {proves}")),
         None => Check::ok(name, format!("{shown}; there was nothing to compare it with")),
     }
 }
@@ -63,10 +63,10 @@ mod tests {
         let hour = Duration::from_secs(3600);
         for (at, fine) in [(now, true), (now - hour, false), (now + hour, false)] {
             let told = Told { by: "the scraper", at, heard: now };
-            assert_eq!(check(Some(told), None).is_ok(), fine);
+            assert_eq!(check(Some(told), None, "").is_ok(), fine);
             let found = Whereabouts { announced_at: at, public: 1, private: 0, relayed: 0 };
-            assert_eq!(check(None, Some(&found)).is_ok(), at <= now, "an old announcement proves nothing");
+            assert_eq!(check(None, Some(&found), "").is_ok(), at <= now, "an old announcement proves nothing");
         }
-        assert!(check(None, None).is_ok());
+        assert!(check(None, None, "").is_ok());
     }
 }

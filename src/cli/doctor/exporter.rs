@@ -15,26 +15,26 @@ use crate::{
 };
 
 /// One pull of each, side by side.
-pub(super) fn checks(targets: &[TargetSpec]) -> Vec<Checks<'_>> {
-    targets.iter().map(|target| -> Checks<'_> { Box::pin(async { vec![check(target).await] }) }).collect()
+pub(super) fn checks(targets: &[TargetSpec], wait: Duration) -> Vec<Checks<'_>> {
+    targets.iter().map(|target| -> Checks<'_> { Box::pin(async move { vec![check(target, wait).await] }) }).collect()
 }
 
-async fn check(target: &TargetSpec) -> Check {
+async fn check(target: &TargetSpec, wait: Duration) -> Check {
     let name = format!("exporter {}", target.target.alias);
     let url = target.exporter.url.to_string();
     let advice = || format!("is the exporter running at {url}? Ask it yourself: curl {url}");
-    match time::timeout(PULL, pull(target)).await {
+    match time::timeout(wait, pull(target, wait)).await {
         Ok(Ok(len)) => Check::ok(name, format!("{url} answers {len} bytes")),
         Ok(Err(error)) => Check::failed(name, Chain(&*error).to_string(), advice()),
-        Err(_) => Check::failed(name, format!("{url} has not answered whole within {PULL:?}"), advice()),
+        Err(_) => Check::failed(name, format!("{url} has not answered whole within {wait:?}"), advice()),
     }
 }
 
-async fn pull(target: &TargetSpec) -> Result<u64, BoxError> {
+async fn pull(target: &TargetSpec, wait: Duration) -> Result<u64, BoxError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"));
-    headers.insert(SCRAPE_TIMEOUT_HEADER, HeaderValue::from(PULL.as_secs()));
-    let request = PullRequest { headers, query: None, deadline: Instant::now() + PULL };
+    headers.insert(SCRAPE_TIMEOUT_HEADER, wait.as_secs_f64().to_string().parse()?);
+    let request = PullRequest { headers, query: None, deadline: Instant::now() + wait };
     let mut body = match Exporter::with(target.exporter.clone()).pull(request).await {
         Ok(exposition) => exposition.body,
         Err(SourceError::Failed(error)) => return Err(error),
@@ -46,5 +46,3 @@ async fn pull(target: &TargetSpec) -> Result<u64, BoxError> {
     }
     Ok(len)
 }
-
-const PULL: Duration = Duration::from_secs(5);

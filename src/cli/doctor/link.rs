@@ -14,11 +14,11 @@ use crate::{
 pub(super) async fn check(presence: &Presence, name: String, scraper: &PeerAddr, found: Option<&Whereabouts>) -> Check {
     let links = presence.network.links();
     links.keep(scraper.key);
-    match time::timeout(CONNECT, presence.network.connect(scraper)).await {
+    match time::timeout(presence.wait * CONNECT, presence.network.connect(scraper)).await {
         Ok(Ok(())) => Check::ok(name, told(&settled(presence, &scraper.key).await)),
         Ok(Err(error)) => unlinked(name, scraper, found, &error),
         Err(_) => {
-            let reasons = format!("no answer within {CONNECT:?}");
+            let reasons = format!("no answer within {:?}", presence.wait * CONNECT);
             unlinked(name, scraper, found, &ConnectError::Unreachable { peer: scraper.key, reasons })
         }
     }
@@ -58,9 +58,11 @@ fn unlinked(name: String, scraper: &PeerAddr, found: Option<&Whereabouts>, error
         (ConnectError::WrongKey { found, .. }, _) => format!(
             "if that is the scraper you mean, give {found} with --scraper (narthex key FILE prints a scraper's); else mend the place"
         ),
-        (_, Some(found)) if found.public == 0 && found.relayed == 0 => "the scraper has announced private addresses only: start a \
-            node with --relay and give it to the scraper with --bootstrap, or forward a port to it and start it with --external"
-            .to_owned(),
+        (_, Some(found)) if found.public == 0 && found.relayed == 0 => {
+            "is the scraper still running? It has announced private addresses only, which mean nothing outside of its network: \
+             give it a node with --relay as --bootstrap, or forward a port to it and start it with --external"
+                .to_owned()
+        }
         (_, Some(_)) => "the scraper is announced but does not answer: is it still running, and does its firewall let port \
             19961 pass? Run narthex doctor --key FILE beside it"
             .to_owned(),
@@ -72,7 +74,8 @@ fn unlinked(name: String, scraper: &PeerAddr, found: Option<&Whereabouts>, error
     Check::failed(name, error.to_string(), advice)
 }
 
-const CONNECT: Duration = Duration::from_secs(10);
+/// A look-up, and dialling what it finds, take longer than one answer.
+const CONNECT: u32 = 2;
 const PUNCH: Duration = Duration::from_secs(4);
 const MEASURE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -78,4 +78,5 @@ pub(super) fn whole_seconds(span: Duration) -> String {
     humantime::format_duration(Duration::from_secs(span.as_secs())).to_string()
 }
 
-const LOOKUP: Duration = Duration::from_secs(8);
+/// As long as a query may take at most.
+const LOOKUP: Duration = Duration::from_secs(10);

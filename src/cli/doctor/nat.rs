@@ -69,6 +69,7 @@ pub(super) async fn dial_back(presence: &Presence) -> Check {
     if !presence.reaches_a_node() {
         return Check::skipped(name, "no node answers that could dial back");
     }
+    let limit = ASKED + presence.wait;
     let verdict = |seen: &[Observation]| {
         let dialled: Vec<_> = seen
             .iter()
@@ -80,24 +81,25 @@ pub(super) async fn dial_back(presence: &Presence) -> Check {
         dialled.iter().find(|(_, _, reached)| *reached).or(dialled.first()).copied()
     };
     let success = |seen: &[Observation]| verdict(seen).filter(|(_, _, reached)| *reached);
-    let verdict = match presence.until(presence.left_of(DIALLED_BACK), success).await {
+    let verdict = match presence.until(presence.left_of(limit), success).await {
         Some(success) => Some(success),
         None => verdict(&presence.seen()),
     };
     match verdict {
-        Some((at, transport, true)) => {
-            Check::ok(name, format!("yes, a node dialled back to {at} over {}", transport.as_str()))
-        }
+        Some((at, transport, true)) => Check::ok(
+            name,
+            format!("yes, a node dialled back to {at}, a port of this doctor's, over {}", transport.as_str()),
+        ),
         Some((at, _, false)) => Check::ok(
             name,
             format!("no, a node could not dial {at}: usual behind NAT or a firewall, links are opened from here"),
         ),
-        None => Check::skipped(name, format!("no node has tried to dial back within {DIALLED_BACK:?}")),
+        None => Check::skipped(name, format!("no node has tried to dial back within {limit:?}")),
     }
 }
 
-/// From the start: nodes are asked after 5 s.
-const DIALLED_BACK: Duration = Duration::from_secs(10);
+/// Nodes are asked 5 s after the start.
+const ASKED: Duration = Duration::from_secs(7);
 
 #[cfg(test)]
 mod tests {

@@ -15,17 +15,14 @@ pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whos
     let Some(place) = &peer.hint else { return Vec::new() };
     let mut checks = Vec::new();
     if place.ip().is_none() {
-        let check = resolves(what, place).await;
+        let check = resolves(what, place, presence.wait).await;
         let resolved = check.is_ok();
         checks.push(check);
         if !resolved {
             return checks;
         }
     }
-    let over = |transport| async move {
-        let dialled = presence.network.connect_over(peer, transport);
-        time::timeout(DIAL, dialled).await.unwrap_or_else(|_| Err(silent(peer)))
-    };
+    let over = |transport| dial(presence, peer, transport);
     let (tcp, quic) = tokio::join!(
         async {
             match over(LinkTransport::Tcp).await {
@@ -38,6 +35,18 @@ pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whos
     checks.push(tcp_check(what, place, whose, &tcp));
     checks.push(quic_check(what, place, whose, &quic, tcp.is_ok()));
     checks
+}
+
+/// Tries twice: a lost packet is no fault.
+async fn dial(presence: &Presence, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
+    let attempts = async {
+        match presence.network.connect_over(peer, transport).await {
+            Err(ConnectError::Unreachable { .. }) => presence.network.connect_over(peer, transport).await,
+            ended => ended,
+        }
+    };
+    let silent = || ConnectError::Unreachable { peer: peer.key, reasons: "no answer in time".to_owned() };
+    time::timeout(DIAL.max(presence.wait), attempts).await.unwrap_or_else(|_| Err(silent()))
 }
 
 /// Words for advice on a peer.
@@ -68,10 +77,10 @@ async fn knock(place: &HostPort) -> Knock {
     }
 }
 
-async fn resolves(what: &str, place: &HostPort) -> Check {
+async fn resolves(what: &str, place: &HostPort, wait: Duration) -> Check {
     let (name, host) = (format!("{what} name"), &place.host);
     let advice = || format!("see to the name {host} and to this host's resolver (getent hosts {host})");
-    match time::timeout(RESOLVE, network::resolve(place)).await {
+    match time::timeout(wait, network::resolve(place)).await {
         Ok(Ok(found)) if !found.is_empty() => {
             let found: Vec<String> = found.iter().map(|at| at.ip().to_string()).collect();
             Check::ok(name, format!("{host} is {}", found.join(", ")))
@@ -138,10 +147,6 @@ fn wrong_key(name: &str, whose: &Whose, error: &ConnectError) -> Option<Check> {
     Some(Check::failed(name, detail, advice))
 }
 
-fn silent(peer: &PeerAddr) -> ConnectError {
-    ConnectError::Unreachable { peer: peer.key, reasons: format!("no answer in {DIAL:?}") }
-}
-
-const RESOLVE: Duration = Duration::from_secs(5);
-const DIAL: Duration = Duration::from_secs(7);
+/// Longer than one attempt takes to fail.
+const DIAL: Duration = Duration::from_secs(6);
 const KNOCK: Duration = Duration::from_secs(3);

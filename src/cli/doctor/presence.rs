@@ -22,6 +22,8 @@ pub(super) struct Presence {
     pub(super) network: Network,
     pub(super) nodes: Vec<PeerAddr>,
     seen: watch::Receiver<Vec<Observation>>,
+    /// Longest wait for an answer.
+    pub(super) wait: Duration,
     started: Instant,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -29,7 +31,7 @@ pub(super) struct Presence {
 
 impl Presence {
     /// Starts; with nodes it listens on ports of its own, as a client does that may have to punch a hole.
-    pub(super) async fn start(nodes: &[PeerAddr]) -> anyhow::Result<Self> {
+    pub(super) async fn start(nodes: &[PeerAddr], wait: Duration) -> anyhow::Result<Self> {
         let key = KeyPair::generate();
         let config = NetworkConfig {
             bootstrap: nodes.to_vec(),
@@ -44,7 +46,7 @@ impl Presence {
         let (told, seen) = watch::channel(Vec::new());
         tasks.spawn(collect(network.observations(), told));
         tasks.spawn(task.run(stop.clone()));
-        Ok(Self { key, network, nodes: nodes.to_vec(), seen, started: Instant::now(), stop, tasks })
+        Ok(Self { key, network, nodes: nodes.to_vec(), seen, wait, started: Instant::now(), stop, tasks })
     }
 
     /// What others have told so far.
@@ -72,7 +74,7 @@ impl Presence {
                 _ => None,
             })
         };
-        self.until(IDENTIFY, of_peer).await
+        self.until(self.wait, of_peer).await
     }
 
     /// Waits until each linked node has said over each of its connections where it sees us.
@@ -89,7 +91,7 @@ impl Presence {
             };
             connections.iter().all(told).then_some(())
         };
-        self.until(IDENTIFY, all).await;
+        self.until(self.wait, all).await;
     }
 
     /// True if there is a link to a node, so that the DHT can be asked.
@@ -121,6 +123,5 @@ async fn collect(mut observations: broadcast::Receiver<Observation>, told: watch
     }
 }
 
-const IDENTIFY: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(2);
 const MOST_SEEN: usize = 1024;

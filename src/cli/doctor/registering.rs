@@ -24,12 +24,12 @@ pub(super) async fn handshake(
     secret: &SharedSecret,
 ) -> (Check, Option<Channel<LinkStream>>) {
     let shaken = exchange::handshake(&presence.network, &presence.key, secret, scraper);
-    let error = match time::timeout(ANSWER, shaken).await {
+    let error = match time::timeout(presence.wait, shaken).await {
         Ok(Ok(channel)) => {
             return (Check::ok(name, "the scraper holds it too: both sides have proved it"), Some(channel));
         }
         Ok(Err(error)) => error,
-        Err(_) => RegisterError::Timeout(ANSWER),
+        Err(_) => RegisterError::Timeout(presence.wait),
     };
     let advice = match &error {
         RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => {
@@ -46,12 +46,13 @@ pub(super) async fn handshake(
 /// How each alias stands for the agent whose key is `own`. Nothing is claimed. Tells the scraper's time as well.
 pub(super) async fn aliases(
     mut channel: Channel<LinkStream>,
+    wait: Duration,
     name: impl Fn(&Alias) -> String,
     own: Option<PublicKey>,
     aliases: &[Alias],
 ) -> (Vec<Check>, Option<Told>) {
     let probe = Probe { aliases: aliases.iter().map(Alias::to_string).collect() };
-    let reply = time::timeout(ANSWER, exchange::ask(&mut channel, &RegisterRequest::Probe(probe))).await;
+    let reply = time::timeout(wait, exchange::ask(&mut channel, &RegisterRequest::Probe(probe))).await;
     let heard = SystemTime::now();
     let (detail, advice) = match reply {
         Ok(Ok(RegisterReply::Probed(Probed { unix_ms, standings }))) if standings.len() == aliases.len() => {
@@ -106,7 +107,6 @@ fn judged(name: String, standing: AliasStanding, own: Option<PublicKey>) -> Chec
     Check::failed(name, format!("held by another key, {holder}{unknown}: {why}"), advice)
 }
 
-const ANSWER: Duration = Duration::from_secs(5);
 /// Some 3000 years, which every clock can show.
 const FAR: u64 = 100_000_000_000_000;
 

@@ -1,6 +1,6 @@
 //! The running scraper, by its HTTP side.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::ensure;
 use http::{Method, Uri, header};
@@ -26,8 +26,8 @@ struct ListedAlias {
 }
 
 impl Running {
-    pub(super) fn at(url: Uri) -> Self {
-        Self { http: RunningScraper::at(url.clone(), ANSWER, "--http"), url }
+    pub(super) fn at(url: Uri, wait: Duration) -> Self {
+        Self { http: RunningScraper::at(url.clone(), wait, "--http"), url }
     }
 
     /// Whether anything answers there as a scraper does.
@@ -87,13 +87,10 @@ impl Running {
             Ok(listed) => listed,
             Err(error) => return vec![Check::failed("aliases", format!("{error:#}"), NOT_LOADED)],
         };
-        let mut paths: BTreeMap<&str, usize> = ["direct", "relayed", "none"].map(|path| (path, 0)).into();
-        for alias in &listed {
-            *paths.entry(&alias.path).or_default() += 1;
-        }
-        let told: Vec<String> = paths.iter().map(|(path, count)| format!("{count} {path}")).collect();
-        let told = format!("{} in the table: {}", listed.len(), told.join(", "));
-        let lost = !listed.is_empty() && paths["none"] == listed.len();
+        let count = |path| listed.iter().filter(|alias| alias.path == path).count();
+        let [direct, relayed, none] = ["direct", "relayed", "none"].map(count);
+        let told = format!("{} in the table: {direct} direct, {relayed} relayed, {none} without a link", listed.len());
+        let lost = !listed.is_empty() && none == listed.len();
         let mut checks = vec![if lost {
             let advice =
                 "are the agents running, and do they reach this scraper? Run narthex doctor --scraper beside one";
@@ -130,5 +127,4 @@ impl Running {
     }
 }
 
-const ANSWER: Duration = Duration::from_secs(5);
 const NOT_LOADED: &str = "wait until the scraper has loaded its table; if it stays so, its log says why (disk full?)";

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{TcpListener, UdpSocket},
     path::PathBuf,
+    time::Duration,
 };
 
 use http::Uri;
@@ -23,6 +24,8 @@ use crate::{
 
 /// What a scraper was given.
 pub(super) struct ScraperSide {
+    /// For each answer.
+    pub(super) wait: Duration,
     pub(super) key_file: PathBuf,
     pub(super) secret_files: Vec<PathBuf>,
     pub(super) data_dir: Option<PathBuf>,
@@ -40,12 +43,12 @@ impl ScraperSide {
         for file in &self.secret_files {
             report.add(files::secret(file).0)?;
         }
-        let running = Running::at(self.http.clone());
+        let running = Running::at(self.http.clone(), self.wait);
         let healthy = running.healthy().await;
         let runs = healthy.is_ok();
         report.add(files::data_dir(self.data_dir.as_deref(), runs))?;
         report.add(healthy)?;
-        let presence = Presence::start(&self.nodes).await?;
+        let presence = Presence::start(&self.nodes, self.wait).await?;
         let mut checks: Vec<Checks<'_>> = Vec::new();
         if runs {
             checks.extend(running.checks());
@@ -66,7 +69,11 @@ impl ScraperSide {
         report.add(nat::kind(&presence).await)?;
         let found = self.announcement(report, &presence, key).await?;
         report.add(self.relays(&presence, runs.then_some(&running), found.as_ref()).await)?;
-        report.add(clock::check(None, found.as_ref()))?;
+        report.add(clock::check(
+            None,
+            found.as_ref(),
+            "the nodes have taken the scraper's announcement: theirs agree to an hour",
+        ))?;
         let aliases = if runs {
             running.aliases(&self.aliases).await
         } else {
