@@ -3,6 +3,7 @@
 use std::{
     env, fmt,
     fs::{DirBuilder, File, TryLockError},
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -23,15 +24,11 @@ impl DataDir {
     /// # Errors
     /// If there is no place for it, it cannot be made, or another process has it.
     pub(super) fn take(asked: Option<&Path>, role: &str) -> anyhow::Result<Self> {
-        let path = match asked {
-            Some(path) => path.to_owned(),
-            None => usual(role, |name| env::var_os(name).map(PathBuf::from))
-                .context("no place to keep data: HOME is not set; give --data-dir DIR")?,
-        };
+        let path = place(asked, role)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).with_context(|| {
             format!("cannot make the data directory {}; give another with --data-dir", path.display())
         })?;
-        let lock = path.join("lock");
+        let lock = path.join(LOCK);
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -58,6 +55,57 @@ impl fmt::Display for DataDir {
         self.path.display().fmt(f)
     }
 }
+
+/// How a data directory stands.
+#[derive(Debug)]
+pub(super) enum DirState {
+    Missing,
+    Free,
+    InUse,
+    Unusable(io::Error),
+}
+
+/// Looks at the directory that [`DataDir::take`] would take, and leaves it as it is.
+///
+/// # Errors
+/// If there is no place for it.
+pub(super) fn look(asked: Option<&Path>, role: &str) -> anyhow::Result<(PathBuf, DirState)> {
+    let path = place(asked, role)?;
+    let state = state(&path).unwrap_or_else(DirState::Unusable);
+    Ok((path, state))
+}
+
+/// A file in the directory that [`DataDir::take`] would take, if it is there.
+pub(super) fn kept(asked: Option<&Path>, role: &str, file: &str) -> Option<PathBuf> {
+    place(asked, role).ok().map(|path| path.join(file)).filter(|path| path.exists())
+}
+
+fn state(path: &Path) -> io::Result<DirState> {
+    if !path.try_exists()? {
+        return Ok(DirState::Missing);
+    }
+    tempfile::tempfile_in(path)?; // it has no name
+    let lock = match File::options().write(true).open(path.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DirState::Free),
+        lock => lock?,
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(DirState::Free),
+        Err(TryLockError::WouldBlock) => Ok(DirState::InUse),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The directory that was asked for, or the role's usual one.
+fn place(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
+    match asked {
+        Some(path) => Ok(path.to_owned()),
+        None => usual(role, |name| env::var_os(name).map(PathBuf::from))
+            .context("no place to keep data: HOME is not set; give --data-dir DIR"),
+    }
+}
+
+const LOCK: &str = "lock";
 
 /// What systemd gives (`StateDirectory=`), else the XDG state directory, else its default.
 fn usual(role: &str, env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
@@ -98,7 +146,20 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
         let error = DataDir::take(Some(&path), "agent").expect_err("taken").to_string();
         assert!(error.contains("--data-dir") && error.contains("made/agent"), "{error}");
+        assert!(matches!(look(Some(&path), "agent"), Ok((_, DirState::InUse))));
         drop(first);
+        assert!(matches!(look(Some(&path), "agent"), Ok((_, DirState::Free))));
         DataDir::take(Some(&path), "agent").expect("free again");
+    }
+
+    #[test]
+    fn a_look_at_a_data_directory_makes_nothing() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let missing = dir.path().join("missing");
+        assert!(matches!(look(Some(&missing), "agent"), Ok((_, DirState::Missing))));
+        assert!(matches!(look(Some(dir.path()), "agent"), Ok((_, DirState::Free))));
+        assert_eq!(fs::read_dir(dir.path()).expect("lists").count(), 0);
+        fs::write(&missing, "no directory").expect("writes");
+        assert!(matches!(look(Some(&missing), "agent"), Ok((_, DirState::Unusable(_)))));
     }
 }

@@ -82,6 +82,9 @@ pub(super) fn apply(mut command: Command, asked: &Asked) -> Result<Layered, Stri
     Ok(Layered { command, origins })
 }
 
+/// The subcommand that is given the file of another one.
+const DOCTOR: &str = "doctor";
+
 /// The id of `--config`.
 const CONFIG: &str = "config";
 
@@ -97,7 +100,7 @@ fn read(path: &Path, role: &str) -> Result<BTreeMap<String, Vec<String>>, String
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         format!("{}, line {line}: {}", path.display(), error.message())
     })?;
-    if role == "agent" && agent::has_tables(&table) {
+    if (role == "agent" || role == DOCTOR) && agent::has_tables(&table) {
         table.remove("target"); // no flag can say what they say: the agent reads them itself
     }
     let mut values = BTreeMap::new();
@@ -144,6 +147,9 @@ fn set_default(command: Command, role: &str, key: &str, values: Vec<String>) -> 
     let own = command.find_subcommand(role).map(&flags_of).unwrap_or_default();
     let shared = flags_of(&command);
     let Some((_, list)) = own.iter().chain(&shared).find(|(flag, _)| flag == key) else {
+        if role == DOCTOR {
+            return Ok(command); // it reads the files of other roles, and leaves the mistakes in them to those
+        }
         let known = own.iter().chain(&shared).map(|(flag, _)| flag.as_str());
         return Err(match nearest(key, known) {
             Some(near) => format!("unknown key {key:?}, did you mean {near:?}?"),

@@ -8,6 +8,7 @@ mod alias;
 mod ask;
 mod data_dir;
 mod demo;
+mod doctor;
 mod file_sd;
 mod files;
 mod keys;
@@ -79,6 +80,8 @@ pub enum Command {
     Scrape(scrape::Args),
     /// Change the alias table of a running scraper
     Alias(alias::Args),
+    /// Find out what is wrong, beside an exporter or beside Prometheus
+    Doctor(doctor::Args),
     /// Keep a scraper's targets as file_sd files, one per service, on another host
     FileSd(file_sd::Args),
 }
@@ -98,6 +101,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     match &cli.command {
         Command::Scraper(args) => args.check(),
         Command::Agent(args) => args.check(),
+        Command::Doctor(args) => args.check(),
         _ => Ok(()),
     }
     .map_err(usage)?;
@@ -120,6 +124,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Targets(args) => block_on(args.run()),
         Command::Scrape(args) => block_on(args.run()),
         Command::Alias(args) => block_on(args.run()),
+        Command::Doctor(args) => block_on(doctor::run(args)),
         Command::FileSd(args) => block_on(file_sd::run(args)),
     }
 }
@@ -154,6 +159,7 @@ Examples:
   narthex agent --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
       --target host-1=http://127.0.0.1:9100/metrics
   narthex targets                                   what the scraper beside you lists
+  narthex doctor --help                             when it does not work: find out why
 
 A flag that takes a value is also a variable: --data-dir is NARTHEX_DATA_DIR. 'narthex help COMMAND' tells more.";
 

@@ -89,6 +89,19 @@ pub(super) fn http_url(text: &str) -> Result<Uri, String> {
     Ok(url)
 }
 
+/// The HTTP side of a scraper, as it was told to listen, or as a URL.
+pub(super) fn http_side(text: &str) -> Result<Uri, String> {
+    if text.contains("://") {
+        return http_url(text);
+    }
+    let mut place: HostPort = text.parse().map_err(chain)?;
+    match place.ip() {
+        Some(ip) if ip.is_unspecified() => place.host = if ip.is_ipv4() { "127.0.0.1" } else { "::1" }.to_owned(),
+        _ => {}
+    }
+    http_url(&format!("http://{place}"))
+}
+
 /// A span of time that is not empty.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match duration_or_zero(text)? {
@@ -208,6 +221,19 @@ mod tests {
             let error = http_url(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_http_side_is_where_a_scraper_was_told_to_listen() {
+        for (text, url) in [
+            ("127.0.0.1:19960", "http://127.0.0.1:19960/"),
+            ("0.0.0.0:1", "http://127.0.0.1:1/"),
+            ("[::]:1", "http://[::1]:1/"),
+            ("http://h:1/narthex", "http://h:1/narthex"),
+        ] {
+            assert_eq!(http_side(text).expect("fine").to_string(), url);
+        }
+        assert!(http_side("nonsense").is_err() && http_side("https://h/").is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod builder;
 mod compression;
 mod event;
+pub(crate) mod exchange;
 #[cfg(feature = "filter")]
 mod filter;
 mod registration;

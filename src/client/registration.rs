@@ -9,15 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     event::{EventKind, RegisterError},
+    exchange,
     targets::TargetSet,
 };
 use crate::{
     identity::{PeerAddr, PublicKey},
-    network::{OpenError, is_unsupported, redial_backoff},
-    wire::{
-        AliasOutcome, REGISTER_PROTOCOL, RegisterReply, RegisterRequest, Registered,
-        channel::{self, ChannelError},
-    },
+    network::redial_backoff,
+    wire::{AliasOutcome, RegisterReply, RegisterRequest, Registered},
 };
 
 /// How far registering with a scraper has come.
@@ -204,7 +202,7 @@ async fn register(shared: &Shared, scraper: &PublicKey, set: &TargetSet) -> Resu
         }
         RegisterReply::Unavailable => Err(RegisterError::Unavailable),
         RegisterReply::Malformed => Err(RegisterError::Malformed),
-        reply => Err(RegisterError::Broken(format!("an answer to something else: {reply:?}").into())),
+        reply => Err(exchange::broken(format!("an answer to something else: {reply:?}"))),
     }
 }
 
@@ -222,32 +220,12 @@ async fn release(shared: &Shared, scraper: &PublicKey) {
     }
 }
 
-/// One request on a stream of its own.
 async fn exchange(
     shared: &Shared,
     scraper: &PublicKey,
     request: &RegisterRequest,
 ) -> Result<RegisterReply, RegisterError> {
-    let exchanged = async {
-        let stream = shared.network.open(scraper, REGISTER_PROTOCOL).await.map_err(|error| match error {
-            OpenError::Unsupported(_) => RegisterError::NotAScraper,
-            error => broken(error),
-        })?;
-        let mut channel = channel::connect(stream, &shared.key, scraper, &shared.secret, REGISTER_PROTOCOL)
-            .await
-            .map_err(|error| match error {
-                ChannelError::Refused(refusal) => RegisterError::Handshake(refusal),
-                ChannelError::Io(error) if is_unsupported(&error) => RegisterError::NotAScraper,
-                error => broken(error),
-            })?;
-        channel.send(request).await.map_err(broken)?;
-        channel.receive::<RegisterReply>().await.map_err(broken)
-    };
-    time::timeout(EXCHANGE_TIMEOUT, exchanged).await.unwrap_or(Err(RegisterError::Timeout(EXCHANGE_TIMEOUT)))
-}
-
-fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> RegisterError {
-    RegisterError::Broken(error.into())
+    exchange::exchange(&shared.network, &shared.key, &shared.secret, scraper, request).await
 }
 
 /// A third of the lease, less up to a tenth of it at random.
@@ -261,6 +239,5 @@ const MOST_RETRY: Duration = Duration::from_secs(30);
 const REDIAL_SPREAD_MS: u64 = 250;
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 const LAST_EXCHANGE: Duration = Duration::from_secs(2);
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 const LEAST_RENEWAL: Duration = Duration::from_millis(100);

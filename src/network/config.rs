@@ -28,6 +28,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) bootstrap: Vec<PeerAddr>,
     /// Where the last good addresses of peers are kept.
     pub(crate) addresses_file: Option<PathBuf>,
+    /// Whether a client asks nodes to dial it back (AutoNAT), as a scraper always does.
+    pub(crate) asks_dial_back: bool,
     /// Whether this node carries circuits of others, and how many.
     pub(crate) relay: Option<RelayLimits>,
     pub(crate) limits: NetworkLimits,
@@ -42,6 +44,7 @@ impl NetworkConfig {
             external: Vec::new(),
             bootstrap: Vec::new(),
             addresses_file: None,
+            asks_dial_back: false,
             relay: None,
             limits: NetworkLimits::default(),
         }

@@ -89,6 +89,17 @@ impl Network {
         self.dial_both(node.key, addresses).await.map(drop).map_err(|failure| failure.after(unresolved))
     }
 
+    /// Links a peer at the place that we were told, over one transport.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what was tried.
+    pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
+        let (addresses, unresolved) = self.known(peer).await;
+        let addresses = addresses.into_iter().filter(|address| LinkTransport::of(address) == transport).collect();
+        let dialled = self.dial_at_once(peer.key, addresses).await;
+        dialled.map(drop).map_err(|failure| explain(&peer.key, failure.after(unresolved)))
+    }
+
     /// Where a peer was the last time, and where we were told that it is.
     async fn known(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
         let mut addresses: Vec<Multiaddr> = self.addresses.address(&peer.key).into_iter().collect();
@@ -230,7 +241,7 @@ impl Network {
 }
 
 /// A name may mean several addresses; a few are tried.
-pub(super) async fn resolve(place: &HostPort) -> Result<Vec<SocketAddr>, String> {
+pub(crate) async fn resolve(place: &HostPort) -> Result<Vec<SocketAddr>, String> {
     let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await.map_err(|error| error.to_string())?;
     Ok(found.take(MAX_RESOLVED).collect())
 }

@@ -22,14 +22,15 @@ use libp2p::{
     },
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     config::NetworkRole,
-    links::Links,
+    links::{LinkTransport, Links},
+    observation::{Observation, PeerKind},
     peer_id::{self, Circuit},
     relaying,
     sources::Sources,
@@ -96,6 +97,7 @@ pub(super) struct Driver {
     commands: mpsc::Receiver<Command>,
     links: Links,
     listening: watch::Sender<Arc<[Multiaddr]>>,
+    observations: broadcast::Sender<Observation>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
     lookups: HashMap<kad::QueryId, Lookup>,
     puts: HashMap<kad::QueryId, oneshot::Sender<()>>,
@@ -116,6 +118,7 @@ impl Driver {
         commands: mpsc::Receiver<Command>,
         links: Links,
         listening: watch::Sender<Arc<[Multiaddr]>>,
+        observations: broadcast::Sender<Observation>,
         role: NetworkRole,
     ) -> Self {
         Self {
@@ -123,6 +126,7 @@ impl Driver {
             commands,
             links,
             listening,
+            observations,
             dials: HashMap::new(),
             lookups: HashMap::new(),
             puts: HashMap::new(),
@@ -332,6 +336,7 @@ impl Driver {
                 if self.dialled.contains(&connection_id) && peer_id::is_dialable(&info.observed_addr) {
                     self.swarm.behaviour_mut().observed.add(info.observed_addr.clone());
                 }
+                self.observe_peer(connection_id, &peer_id, &info);
                 self.learn_node(peer_id, &info);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.on_ping(ping),
@@ -354,9 +359,29 @@ impl Driver {
             }
             SwarmEvent::Behaviour(BehaviourEvent::NatClient(tested)) => {
                 tracing::debug!(address = %tested.tested_addr, result = ?tested.result, "a node dialled us back");
+                if let Some(address) = peer_id::socket_addr(&tested.tested_addr) {
+                    let (transport, reached) = (LinkTransport::of(&tested.tested_addr), tested.result.is_ok());
+                    self.observe(Observation::DialledBack { address, transport, reached });
+                }
             }
             _ => {}
         }
+    }
+
+    fn observe_peer(&self, connection: ConnectionId, peer: &PeerId, info: &identify::Info) {
+        let Some(peer) = peer_id::public_key(peer) else { return };
+        let dialled = self.dialled.contains(&connection);
+        self.observe(Observation::Identified {
+            peer,
+            transport: LinkTransport::of(&info.observed_addr),
+            seen_at: peer_id::socket_addr(&info.observed_addr).filter(|_| dialled),
+            kind: PeerKind::of(&info.protocols),
+        });
+    }
+
+    fn observe(&self, observation: Observation) {
+        // Mostly nobody looks.
+        let _ = self.observations.send(observation);
     }
 
     fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
@@ -445,6 +470,7 @@ impl Driver {
                 Ok(answer) => drop(lookup.found.try_send(answer)),
                 Err(error) => {
                     tracing::debug!(peer = %lookup.peer, %node, %error, "a node answered with a bad announcement");
+                    let _ = self.observations.send(Observation::Disbelieved { peer: lookup.peer, error });
                 }
             }
         }

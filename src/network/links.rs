@@ -54,7 +54,7 @@ pub enum LinkTransport {
 }
 
 impl LinkTransport {
-    fn of(address: &Multiaddr) -> Self {
+    pub(super) fn of(address: &Multiaddr) -> Self {
         if peer_id::is_tcp(address) { Self::Tcp } else { Self::Quic }
     }
 
@@ -261,7 +261,7 @@ impl Links {
     }
 
     /// What the direct connections to a peer travel in.
-    pub(super) fn transports(&self, peer: &PublicKey) -> Vec<LinkTransport> {
+    pub(crate) fn transports(&self, peer: &PublicKey) -> Vec<LinkTransport> {
         let peers = self.peers();
         let connections = peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
         let direct = connections.filter(|connection| connection.path == LinkPath::Direct);

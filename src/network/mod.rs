@@ -4,8 +4,8 @@
 //! keeps links, and opens and accepts streams by protocol and by key. A link is one connection, used in both
 //! directions. It knows nothing of aliases or HTTP; libp2p's types do not leave this module.
 
-// A client alone needs neither listeners nor announcements.
-#![cfg_attr(not(feature = "scraper"), allow(dead_code, unused_imports))]
+// A client alone needs neither listeners nor announcements, a service no look from outside.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
 mod addresses;
 mod announcer;
@@ -14,6 +14,7 @@ mod dial;
 mod driver;
 mod limits;
 mod links;
+mod observation;
 mod observed;
 mod peer_id;
 mod pinger;
@@ -46,7 +47,9 @@ pub use relaying::RelayLimits;
 
 pub(crate) use announcer::{announce, keep_nodes};
 pub(crate) use config::{NetworkConfig, NetworkRole};
+pub(crate) use dial::resolve;
 pub(crate) use links::{LinkEvent, Links, OpenError};
+pub(crate) use observation::{Observation, PeerKind, Whereabouts};
 pub(crate) use reservations::keep_reservations;
 pub(crate) use stream::{LinkId, LinkStream};
 pub(crate) use streams::{Acceptor, Firewall, FirewallBlock, InboundStream};
@@ -103,6 +106,7 @@ pub(crate) struct Network {
     commands: mpsc::Sender<Command>,
     links: Links,
     blocks: broadcast::Sender<FirewallBlock>,
+    observations: broadcast::Sender<Observation>,
     role: NetworkRole,
     listens: bool,
     /// Where we may be reached: listeners, circuits, and addresses that nodes have confirmed.
@@ -170,11 +174,13 @@ impl Network {
         }
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (listening, listeners) = watch::channel(Arc::from([]));
-        let driver = Driver::new(swarm, inbox, links.clone(), listening, config.role);
+        let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);
+        let driver = Driver::new(swarm, inbox, links.clone(), listening, observations.clone(), config.role);
         let network = Self {
             commands,
             links,
             blocks,
+            observations,
             role: config.role,
             listens: !places.is_empty(),
             listening: listeners,
@@ -341,4 +347,5 @@ const COMMAND_QUEUE: usize = 256;
 /// More than the nodes that hold one announcement.
 const ANSWER_QUEUE: usize = 64;
 const BLOCKS_KEPT: usize = 256;
+const OBSERVATIONS_KEPT: usize = 256;
 const PORT_TRIES: usize = 16;

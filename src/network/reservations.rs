@@ -58,7 +58,7 @@ async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore
 }
 
 /// Returns once the relay has granted a reservation; what it gives tells of the end.
-async fn reserve(network: &Network, relay: PublicKey) -> Result<oneshot::Receiver<String>, String> {
+pub(super) async fn reserve(network: &Network, relay: PublicKey) -> Result<oneshot::Receiver<String>, String> {
     // The connection that is the best, which may be any: a relay hands circuits over the one it was asked on.
     let link = network.links.best(&relay).ok_or("not connected")?;
     let at = network.links.address(&relay).filter(peer_id::is_dialable).ok_or("not connected")?;

@@ -57,6 +57,7 @@ pub(super) fn build(
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
     let is_node = role == NetworkRole::Node;
+    let asks_dial_back = role == NetworkRole::Scraper || config.asks_dial_back;
     let behaviour = |keypair: &Keypair, relay_client: relay::client::Behaviour| Behaviour {
         totals: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
@@ -80,7 +81,7 @@ pub(super) fn build(
         relay_client,
         observed: observed::Behaviour::default(),
         dcutr: (!is_node).then(|| dcutr::Behaviour::new(local)).into(),
-        nat_client: (role == NetworkRole::Scraper).then(autonat::v2::client::Behaviour::default).into(),
+        nat_client: asks_dial_back.then(autonat::v2::client::Behaviour::default).into(),
         nat_server: is_node.then(autonat::v2::server::Behaviour::default).into(),
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     identity::PublicKey,
-    wire::{Alias, AliasOutcome, AliasRefusal, Register, Target},
+    wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStanding, Register, Target},
 };
 
 pub(super) use clock::ClockStep;
@@ -213,6 +213,29 @@ impl Table {
     /// The lease of the alias.
     pub(super) fn lookup(&self, alias: &str) -> Option<Arc<Lease>> {
         self.entries.get(alias).map(|entry| Arc::clone(&entry.lease))
+    }
+
+    /// How the alias stands, for a peer that would claim it.
+    pub(super) fn standing(
+        &self,
+        alias: &str,
+        holder_is_linked: impl Fn(&PublicKey) -> bool,
+        now: SystemTime,
+    ) -> AliasStanding {
+        match self.entries.get(alias) {
+            None if alias.parse::<Alias>().is_err() => AliasStanding::Invalid,
+            None if self.entries.len() >= self.config.max_targets => AliasStanding::Full,
+            None => AliasStanding::Free,
+            Some(entry) => {
+                let guard = match self.config.policy {
+                    _ if self.may_be_taken(entry, &holder_is_linked, now) => AliasGuard::None,
+                    AliasPolicy::Pinned => AliasGuard::Pinned,
+                    AliasPolicy::Live | AliasPolicy::Overwrite => AliasGuard::Live,
+                };
+                let holder = entry.lease.peer;
+                AliasStanding::Held { holder, linked: holder_is_linked(&holder), guard }
+            }
+        }
     }
 
     /// Every lease, in the order of the aliases.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use governor::{
@@ -24,7 +24,7 @@ use crate::{
     registry::{Registry, RegistryError},
     telemetry::{self, Chain, RegistrationOutcome, ScraperMetrics},
     wire::{
-        HandshakeError, HandshakeRefusal, REGISTER_PROTOCOL, RegisterReply, RegisterRequest,
+        HandshakeError, HandshakeRefusal, Probed, REGISTER_PROTOCOL, RegisterReply, RegisterRequest,
         channel::{self, Channel, ChannelError},
     },
 };
@@ -174,9 +174,9 @@ impl Registrar {
             let wait = early.wait_time_from(self.clock.now());
             return RegisterReply::SlowDown { retry_after_ms: wait.as_millis().try_into().unwrap_or(u64::MAX) };
         }
+        let linked = |holder: &PublicKey| self.links.path(holder).is_some();
         match request {
             RegisterRequest::Register(register) => {
-                let linked = |holder: &PublicKey| self.links.path(holder).is_some();
                 match self.registry.register(peer, &register, linked, SystemTime::now()).await {
                     Ok(registered) => {
                         self.links.keep(peer);
@@ -193,6 +193,13 @@ impl Registrar {
                     self.links.let_go(&peer);
                     self.metrics.registration(RegistrationOutcome::Released);
                     RegisterReply::Released
+                }
+                Err(error) => self.failed(peer, &error),
+            },
+            RegisterRequest::Probe(probe) => match self.registry.standings(&probe.aliases, linked, SystemTime::now()) {
+                Ok(standings) => {
+                    self.metrics.registration(RegistrationOutcome::Probed);
+                    RegisterReply::Probed(Probed { unix_ms: unix_ms(), standings })
                 }
                 Err(error) => self.failed(peer, &error),
             },
@@ -255,6 +262,11 @@ impl Drop for Turn {
             }
         }
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 async fn tell(mut channel: Channel<LinkStream>, reply: &RegisterReply) -> Result<(), ChannelError> {

@@ -56,6 +56,8 @@ words! {
         Malformed = "malformed",
         /// A whole message: the peer gave up its aliases.
         Released = "released",
+        /// A whole message: the peer asked how aliases stand.
+        Probed = "probed",
     }
 }
 

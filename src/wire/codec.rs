@@ -97,7 +97,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{AliasOutcome, AliasRefusal, Claim, Register, RegisterReply, RegisterRequest, Registered};
+    use crate::{
+        identity::KeyPair,
+        wire::{
+            AliasGuard, AliasOutcome, AliasRefusal, AliasStanding, Claim, Probe, Probed, Register, RegisterReply,
+            RegisterRequest, Registered,
+        },
+    };
 
     fn hex(bytes: &[u8]) -> String {
         data_encoding::HEXLOWER.encode(bytes)
@@ -144,6 +150,30 @@ mod tests {
             assert_eq!(hex(&encoded), bytes.replace(' ', ""));
             assert_eq!(decode::<RegisterReply>(&encoded).expect("decodes"), reply);
         }
+    }
+
+    #[test]
+    fn probe_bytes_are_unchanged() {
+        let request = RegisterRequest::Probe(Probe { aliases: vec!["web-1".into(), "b".into()] });
+        let encoded = encode(&request).expect("encodes");
+        assert_eq!(hex(&encoded), "01 02 02 057765622d31 0162".replace(' ', ""));
+        assert_eq!(decode::<RegisterRequest>(&encoded).expect("decodes"), request);
+
+        let holder = KeyPair::from_seed(&[1; 32]).public();
+        let held = |linked, guard| AliasStanding::Held { holder, linked, guard };
+        let standings = vec![
+            AliasStanding::Free,
+            AliasStanding::Full,
+            AliasStanding::Invalid,
+            held(false, AliasGuard::None),
+            held(true, AliasGuard::Live),
+            held(false, AliasGuard::Pinned),
+        ];
+        let reply = RegisterReply::Probed(Probed { unix_ms: 250, standings });
+        let (key, encoded) = (hex(holder.as_bytes()), encode(&reply).expect("encodes"));
+        let bytes = format!("01 05 fa 06 00 01 02 03{key}0000 03{key}0101 03{key}0002");
+        assert_eq!(hex(&encoded), bytes.replace(' ', ""));
+        assert_eq!(decode::<RegisterReply>(&encoded).expect("decodes"), reply);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Labels, Target, TargetError};
+use crate::identity::PublicKey;
 
 /// The name under which the protocol is negotiated on a link; it is also bound into the Noise handshake.
 pub const REGISTER_PROTOCOL: &str = "/narthex/register/1";
@@ -14,6 +15,8 @@ pub enum RegisterRequest {
     Register(Register),
     /// Gives up every alias of the peer.
     Release,
+    /// Asks how aliases stand, and claims none. A scraper that does not know it yet ends the stream.
+    Probe(Probe),
 }
 
 /// The whole set of a peer's targets. Registering again renews; a target left out is released.
@@ -23,6 +26,13 @@ pub struct Register {
     pub hostname: String,
     /// Everything the peer wants listed.
     pub claims: Vec<Claim>,
+}
+
+/// Aliases to be looked at. Nothing changes by it, whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Each to become an [`Alias`](super::Alias).
+    pub aliases: Vec<String>,
 }
 
 /// One target as it came over the wire: nothing in it has been checked.
@@ -78,6 +88,48 @@ pub enum RegisterReply {
     Unavailable,
     /// The whole message is refused: it has too many claims, or an unfit host name.
     Malformed,
+    /// The answer to [`Probe`].
+    Probed(Probed),
+}
+
+/// How the aliases of a [`Probe`] stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// The scraper's clock, in milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    /// One per alias, in the order of the aliases.
+    pub standings: Vec<AliasStanding>,
+}
+
+/// How an alias stands at a scraper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AliasStanding {
+    /// Nobody holds it.
+    Free,
+    /// Nobody holds it, and the table has no room for it.
+    Full,
+    /// It can never be held.
+    Invalid,
+    /// A peer holds it.
+    Held {
+        /// Which.
+        holder: PublicKey,
+        /// Whether the holder has a link now.
+        linked: bool,
+        /// What keeps another peer from taking it.
+        guard: AliasGuard,
+    },
+}
+
+/// What keeps a peer from taking an alias that another one holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AliasGuard {
+    /// Nothing: it may be taken now.
+    None,
+    /// The holder's link, or that the scraper has just started and waits for its holders: policy `live`.
+    Live,
+    /// Its lease, until that is gone or released: policy `pinned`.
+    Pinned,
 }
 
 /// The answer to [`Register`].

@@ -26,7 +26,8 @@ pub use answer::{HandshakeAnswer, HandshakeRefusal};
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 pub(crate) use hop_by_hop::remove_hop_by_hop;
 pub use message::{
-    AliasOutcome, AliasRefusal, Claim, REGISTER_PROTOCOL, Register, RegisterReply, RegisterRequest, Registered,
+    AliasGuard, AliasOutcome, AliasRefusal, AliasStanding, Claim, Probe, Probed, REGISTER_PROTOCOL, Register,
+    RegisterReply, RegisterRequest, Registered,
 };
 pub use noise::{FIRST_MESSAGE_LEN, HandshakeError, Initiator, NoiseError, RESPONSE_LEN, Responder};
 pub use session::{Session, SessionError};

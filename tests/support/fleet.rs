@@ -80,12 +80,23 @@ impl Fleet {
     /// A node that others bootstrap from; listening when this returns.
     #[track_caller]
     pub(crate) fn node(&self) -> Node {
+        self.start_node(|_| Vec::new())
+    }
+
+    /// As [`node`](Self::node), one that relays.
+    #[track_caller]
+    pub(crate) fn relay(&self) -> Node {
+        self.start_node(|place| vec!["--relay".to_owned(), "--external".to_owned(), place.to_string()])
+    }
+
+    #[track_caller]
+    fn start_node(&self, more: impl FnOnce(SocketAddr) -> Vec<String>) -> Node {
         let key = KeyPair::generate();
         identity::create_key(&self.path().join("node.key"), &key).expect("the key is written");
         let port = free_port();
         let mut command = narthex("node");
         command.args(["--key", &text(&self.path().join("node.key")), "--listen", &loopback(port).to_string()]);
-        command.args(["--data-dir", &text(&self.path().join("node-data"))]);
+        command.args(["--data-dir", &text(&self.path().join("node-data"))]).args(more(loopback(port)));
         let process = Process::spawn("node", self.path(), &mut command);
         eventually_true("the node listens", SOON, || std::net::TcpStream::connect(loopback(port)).is_ok());
         Node { peer: PeerAddr::at(key.public(), "127.0.0.1", port), process }

@@ -1,0 +1,70 @@
+//! Key and secret files, and the data directory of a scraper.
+
+use std::path::Path;
+
+use super::{
+    super::{
+        data_dir::{self, DirState},
+        keys,
+    },
+    report::Check,
+};
+use crate::identity::{KeyFileError, KeyPair, SharedSecret};
+
+/// The key pair in a file, if it is as it should be.
+pub(super) fn key(path: &Path) -> (Check, Option<KeyPair>) {
+    match keys::load_key(path) {
+        Ok(key) => (Check::ok("key file", format!("{} holds {}", path.display(), key.public())), Some(key)),
+        Err(error) => (unfit("key file", &error), None),
+    }
+}
+
+/// The secret in a file, if it is as it should be.
+pub(super) fn secret(path: &Path) -> (Check, Option<SharedSecret>) {
+    match keys::load_secret(path) {
+        Ok(secret) => {
+            let found = format!("{} holds the shared secret of id {}", path.display(), secret.id());
+            (Check::ok("secret file", found), Some(secret))
+        }
+        Err(error) => (unfit("secret file", &error), None),
+    }
+}
+
+/// Errors of files say what to do after a semicolon, or it follows from what they are.
+fn unfit(check: &str, error: &anyhow::Error) -> Check {
+    let text = format!("{error:#}");
+    let advice = match error.downcast_ref::<KeyFileError>() {
+        Some(KeyFileError::Kind { .. }) => {
+            "give the other file: narthex keygen writes keys, narthex secret writes secrets. A key that was handed to others as a \
+             secret is no secret any more: make a new one"
+        }
+        Some(KeyFileError::Content { .. }) => "copy the file anew, with its one line of 52 characters",
+        _ => match text.split_once("; ") {
+            Some((what, advice)) => return Check::failed(check, what, advice),
+            None => "see to the file's owner and directory",
+        },
+    };
+    Check::failed(check, text, advice)
+}
+
+/// The data directory of the scraper: what a scraper could do with it. Nothing is made in it.
+pub(super) fn data_dir(asked: Option<&Path>, scraper_runs: bool) -> Check {
+    let name = "data directory";
+    let (path, state) = match data_dir::look(asked, "scraper") {
+        Ok(seen) => seen,
+        Err(error) => return Check::failed(name, format!("{error:#}"), "give --data-dir DIR"),
+    };
+    let path = path.display();
+    match state {
+        DirState::Missing => Check::ok(name, format!("{path} is not there; the scraper makes it at its first start")),
+        DirState::InUse => Check::ok(name, format!("{path} is writable and in use by a running narthex")),
+        DirState::Free if scraper_runs => {
+            Check::ok(name, format!("{path} is writable; the running scraper uses another: see its --data-dir"))
+        }
+        DirState::Free => Check::ok(name, format!("{path} is writable and not in use")),
+        DirState::Unusable(error) => {
+            let advice = format!("run this as the scraper's user, and make {path} that user's with mode 0700");
+            Check::failed(name, format!("{path} cannot be used: {error}"), advice)
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The link to a scraper, as a client would have it.
+
+use std::time::Duration;
+
+use tokio::time;
+
+use super::{presence::Presence, report::Check};
+use crate::{
+    identity::{PeerAddr, PublicKey},
+    network::{ConnectError, LinkPath, LinkStatus, Whereabouts},
+};
+
+/// Links the scraper by whatever is known of it, and tells how.
+pub(super) async fn check(presence: &Presence, name: String, scraper: &PeerAddr, found: Option<&Whereabouts>) -> Check {
+    let links = presence.network.links();
+    links.keep(scraper.key);
+    match time::timeout(presence.wait * CONNECT, presence.network.connect(scraper)).await {
+        Ok(Ok(())) => Check::ok(name, told(&settled(presence, &scraper.key).await)),
+        Ok(Err(error)) => unlinked(name, scraper, found, &error),
+        Err(_) => {
+            let reasons = format!("no answer within {:?}", presence.wait * CONNECT);
+            unlinked(name, scraper, found, &ConnectError::Unreachable { peer: scraper.key, reasons })
+        }
+    }
+}
+
+/// The link once its round trip is known, and once a hole has been punched if it is relayed.
+async fn settled(presence: &Presence, scraper: &PublicKey) -> LinkStatus {
+    let links = presence.network.links();
+    let direct = links.wait_until(|| links.path(scraper) != Some(LinkPath::Relayed));
+    let _ = time::timeout(PUNCH, direct).await;
+    let measured = async {
+        while links.status(scraper).rtt.is_none() {
+            time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let _ = time::timeout(MEASURE, measured).await;
+    links.status(scraper)
+}
+
+fn told(status: &LinkStatus) -> String {
+    let transport = status.transport.map_or("", |transport| transport.as_str());
+    let address = status.address.as_deref().unwrap_or("an unknown place");
+    let rtt = status.rtt.map_or_else(String::new, |rtt| format!(", round trip {rtt:.1?}"));
+    match status.path {
+        Some(LinkPath::Direct) => format!("direct to {address}, {transport}{rtt}"),
+        Some(LinkPath::Relayed) => {
+            format!(
+                "through the relay at {address}, {transport}{rtt}; no hole was punched within {PUNCH:?}, it works so too"
+            )
+        }
+        None => "it was there, and is lost again".to_owned(),
+    }
+}
+
+fn unlinked(name: String, scraper: &PeerAddr, found: Option<&Whereabouts>, error: &ConnectError) -> Check {
+    let advice = match (error, found) {
+        (ConnectError::WrongKey { found, .. }, _) => format!(
+            "if that is the scraper you mean, give {found} with --scraper (narthex key FILE prints a scraper's); else mend the place"
+        ),
+        (_, Some(found)) if found.public == 0 && found.relayed == 0 => {
+            "is the scraper still running? It has announced private addresses only, which mean nothing outside of its network: \
+             give it a node with --relay as --bootstrap, or forward a port to it and start it with --external"
+                .to_owned()
+        }
+        (_, Some(_)) => "the scraper is announced but does not answer: is it still running, and does its firewall let port \
+            19961 pass? Run narthex doctor --key FILE beside it"
+            .to_owned(),
+        (_, None) if scraper.hint.is_none() => {
+            "mend the look-up, or give the scraper's place: --scraper KEY@HOST:PORT".to_owned()
+        }
+        (_, None) => "start the scraper; if it runs, run narthex doctor --key FILE beside it".to_owned(),
+    };
+    Check::failed(name, error.to_string(), advice)
+}
+
+/// A look-up, and dialling what it finds, take longer than one answer.
+const CONNECT: u32 = 2;
+const PUNCH: Duration = Duration::from_secs(4);
+const MEASURE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -1,0 +1,136 @@
+//! Registering, up to the point where something would change: the handshake, and how the aliases stand.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time;
+
+use super::{clock::Told, presence::Presence, report::Check};
+use crate::{
+    client::{RegisterError, exchange},
+    identity::{PublicKey, SharedSecret},
+    network::LinkStream,
+    telemetry::Chain,
+    wire::{
+        Alias, AliasGuard, AliasStanding, HandshakeRefusal, Probe, Probed, RegisterReply, RegisterRequest,
+        channel::Channel,
+    },
+};
+
+/// Proves the secret to the scraper.
+pub(super) async fn handshake(
+    presence: &Presence,
+    name: String,
+    scraper: &PublicKey,
+    secret: &SharedSecret,
+) -> (Check, Option<Channel<LinkStream>>) {
+    let shaken = exchange::handshake(&presence.network, &presence.key, secret, scraper);
+    let error = match time::timeout(presence.wait, shaken).await {
+        Ok(Ok(channel)) => {
+            return (Check::ok(name, "the scraper holds it too: both sides have proved it"), Some(channel));
+        }
+        Ok(Err(error)) => error,
+        Err(_) => RegisterError::Timeout(presence.wait),
+    };
+    let advice = match &error {
+        RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => {
+            "copy the scraper's --secret-file here, or add this one there as a further --secret-file and restart it"
+        }
+        RegisterError::NotAScraper => "give the key of a scraper with --scraper: its log names it when it starts",
+        RegisterError::Handshake(HandshakeRefusal::Busy | HandshakeRefusal::Unavailable)
+        | RegisterError::Timeout(_) => "try again in a while; see the scraper's log and load",
+        _ => "see the scraper's log; are both of a version that goes together?",
+    };
+    (Check::failed(name, Chain(&error).to_string(), advice), None)
+}
+
+/// How each alias stands for the agent whose key is `own`. Nothing is claimed. Tells the scraper's time as well.
+pub(super) async fn aliases(
+    mut channel: Channel<LinkStream>,
+    wait: Duration,
+    name: impl Fn(&Alias) -> String,
+    own: Option<PublicKey>,
+    aliases: &[Alias],
+) -> (Vec<Check>, Option<Told>) {
+    let probe = Probe { aliases: aliases.iter().map(Alias::to_string).collect() };
+    let reply = time::timeout(wait, exchange::ask(&mut channel, &RegisterRequest::Probe(probe))).await;
+    let heard = SystemTime::now();
+    let (detail, advice) = match reply {
+        Ok(Ok(RegisterReply::Probed(Probed { unix_ms, standings }))) if standings.len() == aliases.len() => {
+            let checks = aliases.iter().zip(standings).map(|(alias, standing)| judged(name(alias), standing, own));
+            let at = UNIX_EPOCH + Duration::from_millis(unix_ms.min(FAR));
+            return (checks.collect(), Some(Told { by: "the scraper", at, heard }));
+        }
+        // What an older one does with a request that it does not know.
+        Ok(Err(_)) | Ok(Ok(RegisterReply::Malformed)) => {
+            let detail = "the scraper does not answer this question: it is older than this narthex";
+            return (aliases.iter().map(|alias| Check::skipped(name(alias), detail)).collect(), None);
+        }
+        Ok(Ok(RegisterReply::SlowDown { .. })) => ("the scraper asks to slow down", "try again in a while"),
+        Ok(Ok(RegisterReply::Unavailable)) => (
+            "the scraper cannot register anybody now: it is starting, or its disk fails",
+            "try again in a while; see the scraper's log",
+        ),
+        Ok(Ok(_)) => ("the scraper answers something else", "are both of a version that goes together?"),
+        Err(_) => ("the scraper does not answer in time", "try again in a while; see the scraper's log and load"),
+    };
+    (aliases.iter().map(|alias| Check::failed(name(alias), detail, advice)).collect(), None)
+}
+
+fn judged(name: String, standing: AliasStanding, own: Option<PublicKey>) -> Check {
+    let (holder, linked, guard) = match standing {
+        AliasStanding::Free => return Check::ok(name, "nobody holds it"),
+        AliasStanding::Full => {
+            let advice = "raise --max-aliases of the scraper, or release aliases that nobody needs";
+            return Check::failed(name, "nobody holds it, but the scraper's table is full", advice);
+        }
+        AliasStanding::Invalid => return Check::failed(name, "the scraper calls it invalid", "choose another alias"),
+        AliasStanding::Held { holder, linked, guard } => (holder, linked, guard),
+    };
+    let link = if linked { "linked" } else { "not linked" };
+    if own == Some(holder) {
+        return Check::ok(name, format!("held by this very key, which is {link}"));
+    }
+    let unknown = if own.is_none() { ", if that is not this agent's own key (--key FILE tells)" } else { "" };
+    let (why, advice) = match guard {
+        AliasGuard::None => {
+            return Check::ok(name, format!("held by {holder}, which is {link}: whoever registers next takes it over"));
+        }
+        AliasGuard::Live if linked => (
+            "its link is up, and the policy is live",
+            "stop that agent, or choose another alias. Do two agents have the same configuration?",
+        ),
+        AliasGuard::Live => ("the scraper has just started and waits for it", "try again in a minute"),
+        AliasGuard::Pinned => {
+            ("the policy is pinned", "run narthex alias release ALIAS beside the scraper, or choose another alias")
+        }
+    };
+    Check::failed(name, format!("held by another key, {holder}{unknown}: {why}"), advice)
+}
+
+/// Some 3000 years, which every clock can show.
+const FAR: u64 = 100_000_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::KeyPair;
+
+    #[test]
+    fn an_alias_is_judged_for_the_agents_own_key() {
+        let holder = KeyPair::from_seed(&[1; 32]).public();
+        let other = KeyPair::from_seed(&[2; 32]).public();
+        let held = |linked, guard| AliasStanding::Held { holder, linked, guard };
+        for (standing, own, fine) in [
+            (AliasStanding::Free, Some(other), true),
+            (AliasStanding::Full, Some(other), false),
+            (AliasStanding::Invalid, Some(other), false),
+            (held(true, AliasGuard::Live), Some(holder), true),
+            (held(true, AliasGuard::Live), Some(other), false),
+            (held(true, AliasGuard::Live), None, false),
+            (held(false, AliasGuard::None), Some(other), true),
+            (held(false, AliasGuard::Pinned), Some(other), false),
+        ] {
+            assert_eq!(judged(String::new(), standing, own).is_ok(), fine, "{standing:?}");
+        }
+    }
+}

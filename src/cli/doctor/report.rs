@@ -1,0 +1,127 @@
+//! What a doctor says: one line per check as it ends, or one JSON document at the end.
+
+use anyhow::bail;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use serde::Serialize;
+
+use super::super::output;
+use crate::telemetry::log::escaped;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    Ok,
+    Failed,
+    /// It could not be made, or there was nothing to check. That is no failure: what kept it from being made is one.
+    Skipped,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Check {
+    /// What was checked.
+    check: String,
+    status: Status,
+    /// What was found, or why it failed.
+    detail: String,
+    /// What to do about it; nothing if nothing is to be done.
+    advice: Option<String>,
+}
+
+/// Checks that belong together, on their way.
+pub(super) type Checks<'a> = BoxFuture<'a, Vec<Check>>;
+
+impl Check {
+    pub(super) fn ok(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { check: check.into(), status: Status::Ok, detail: detail.into(), advice: None }
+    }
+
+    pub(super) fn failed(check: impl Into<String>, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        let advice = Some(advice.into());
+        Self { check: check.into(), status: Status::Failed, detail: detail.into(), advice }
+    }
+
+    pub(super) fn skipped(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { check: check.into(), status: Status::Skipped, detail: detail.into(), advice: None }
+    }
+
+    pub(super) fn is_ok(&self) -> bool {
+        self.status == Status::Ok
+    }
+
+    /// The texts of others stand in it: it stays one line.
+    fn line(&self) -> String {
+        let status = match self.status {
+            Status::Ok => "ok",
+            Status::Failed => "failed",
+            Status::Skipped => "skipped",
+        };
+        let advice = self.advice.as_ref().map_or(String::new(), |advice| format!(". What to do: {advice}"));
+        let line = format!("{status:<7}  {}: {}{advice}", self.check, self.detail);
+        escaped(&line).into_owned() + "\n"
+    }
+}
+
+/// The checks so far.
+#[derive(Debug)]
+pub(super) struct Report {
+    json: bool,
+    checks: Vec<Check>,
+}
+
+impl Report {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, checks: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, check: Check) -> anyhow::Result<()> {
+        if !self.json {
+            output::print(check.line().as_bytes())?;
+        }
+        self.checks.push(check);
+        Ok(())
+    }
+
+    /// Makes checks side by side, and tells of them in their order.
+    pub(super) async fn add_all(&mut self, checks: impl IntoIterator<Item = Checks<'_>>) -> anyhow::Result<()> {
+        let mut ended: FuturesOrdered<_> = checks.into_iter().collect();
+        while let Some(group) = ended.next().await {
+            group.into_iter().try_for_each(|check| self.add(check))?;
+        }
+        Ok(())
+    }
+
+    /// The last word.
+    ///
+    /// # Errors
+    /// If a check failed.
+    pub(super) fn end(self) -> anyhow::Result<()> {
+        if self.json {
+            output::print(&serde_json::to_vec_pretty(&self.checks)?)?;
+            output::print(b"\n")?;
+        }
+        match self.checks.iter().filter(|check| check.status == Status::Failed).count() {
+            0 => Ok(()),
+            failed => bail!("{failed} of {} checks failed", self.checks.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_one_line_whatever_stands_in_it() {
+        let check = Check::failed("exporter a", "it said\n\x1b[31mno", "ask it");
+        assert_eq!(check.line(), "failed   exporter a: it said\\u000a\\u001b[31mno. What to do: ask it\n");
+    }
+
+    #[test]
+    fn a_skipped_check_is_no_failure() {
+        let mut report = Report::new(false);
+        report.add(Check::skipped("key", "none given")).expect("prints");
+        report.end().expect("no failure");
+    }
+}

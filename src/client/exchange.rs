@@ -1,0 +1,63 @@
+//! One exchange with a scraper: a stream of its own, the handshake on it, a request and its reply.
+
+use std::{error::Error, time::Duration};
+
+use tokio::time;
+
+use super::event::RegisterError;
+use crate::{
+    identity::{KeyPair, PublicKey, SharedSecret},
+    network::{LinkStream, Network, OpenError, is_unsupported},
+    wire::{
+        REGISTER_PROTOCOL, RegisterReply, RegisterRequest,
+        channel::{self, Channel, ChannelError},
+    },
+};
+
+/// One request over the link to a scraper, and its reply, within the time there is.
+pub(crate) async fn exchange(
+    network: &Network,
+    key: &KeyPair,
+    secret: &SharedSecret,
+    scraper: &PublicKey,
+    request: &RegisterRequest,
+) -> Result<RegisterReply, RegisterError> {
+    let exchanged = async {
+        let mut channel = handshake(network, key, secret, scraper).await?;
+        ask(&mut channel, request).await.map_err(broken)
+    };
+    time::timeout(EXCHANGE_TIMEOUT, exchanged).await.unwrap_or(Err(RegisterError::Timeout(EXCHANGE_TIMEOUT)))
+}
+
+/// Proves key and secret, and has the scraper prove its own. May take for ever.
+pub(crate) async fn handshake(
+    network: &Network,
+    key: &KeyPair,
+    secret: &SharedSecret,
+    scraper: &PublicKey,
+) -> Result<Channel<LinkStream>, RegisterError> {
+    let stream = network.open(scraper, REGISTER_PROTOCOL).await.map_err(|error| match error {
+        OpenError::Unsupported(_) => RegisterError::NotAScraper,
+        error => broken(error),
+    })?;
+    channel::connect(stream, key, scraper, secret, REGISTER_PROTOCOL).await.map_err(|error| match error {
+        ChannelError::Refused(refusal) => RegisterError::Handshake(refusal),
+        ChannelError::Io(error) if is_unsupported(&error) => RegisterError::NotAScraper,
+        error => broken(error),
+    })
+}
+
+/// A request on a channel that is there. May take for ever.
+pub(crate) async fn ask(
+    channel: &mut Channel<LinkStream>,
+    request: &RegisterRequest,
+) -> Result<RegisterReply, ChannelError> {
+    channel.send(request).await?;
+    channel.receive().await
+}
+
+pub(super) fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> RegisterError {
+    RegisterError::Broken(error.into())
+}
+
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
