@@ -114,8 +114,19 @@ fn agent(files: &std::path::Path, scraper: &str, secret: &str, form: Form, url: 
     fs::create_dir(&data)?;
     let (secret_file, data) = (secret_file.display().to_string(), data.display().to_string());
     let target = format!("load={url}");
-    let flags =
-        ["agent", "--scraper", scraper, "--secret-file", &secret_file, "--data-dir", &data, "--target", &target];
+    let flags = [
+        "agent",
+        "--log-level",
+        "warn",
+        "--scraper",
+        scraper,
+        "--secret-file",
+        &secret_file,
+        "--data-dir",
+        &data,
+        "--target",
+        &target,
+    ];
     Child::run(&program.join("narthex"), &[&flags[..], &["--compression", form.compression]].concat())
 }
 
