@@ -76,9 +76,10 @@ fn observe(site: &Site, scraper: &Seer, relays: &[Relay]) -> Cell {
     let agent = Agent::start(&name, site, relays, scraper);
     let (mut scraped, mut direct, mut first_path) = (None, None, String::new());
     loop {
-        let path = scraper.path(&name);
         let last = scraper.scrape(&name);
-        if scraped.is_none() && last.is_ok() {
+        let path = scraper.path(&name);
+        // The list is a moment behind.
+        if scraped.is_none() && last.is_ok() && !path.is_empty() {
             (scraped, first_path) = (Some(agent.started.elapsed()), path.clone());
         }
         if direct.is_none() && path == "direct" {
