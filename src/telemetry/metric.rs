@@ -2,7 +2,7 @@
 
 use std::{
     marker::PhantomData,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::AtomicU64,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -30,28 +30,6 @@ impl<W: Word> Counters<W> {
 
     pub(super) fn add(&self, word: W) {
         self.counters[word.index()].inc();
-    }
-}
-
-/// A gauge of what is under way, and one of the most at once: a burst is over before anybody looks.
-#[derive(Debug)]
-pub(super) struct Peaking {
-    now: Gauge,
-    peak: Gauge,
-}
-
-impl Peaking {
-    pub(super) fn new(registry: &mut Registry, name: &str, help: &str, peak_name: &str, peak_help: &str) -> Self {
-        Self { now: gauge(registry, name, help), peak: gauge(registry, peak_name, peak_help) }
-    }
-
-    pub(super) fn inc(&self) {
-        let before = self.now.inc();
-        self.peak.inner().fetch_max(before + 1, Ordering::Relaxed);
-    }
-
-    pub(super) fn dec(&self) {
-        self.now.dec();
     }
 }
 

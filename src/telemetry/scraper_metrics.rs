@@ -15,7 +15,7 @@ use prometheus_client::{
 
 use super::{
     format::ExpositionFormat,
-    metric::{Counters, Label, Peaking, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
+    metric::{Counters, Label, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
     outcome::{FileSdOutcome, HandshakeRefusal, RegistrationOutcome, ScrapeOutcome, SdOutcome},
 };
 use crate::{
@@ -287,6 +287,28 @@ impl StandingMetrics {
         raise(&self.store_flush_failures, totals.store_failures);
         raise(&self.store_unreadable, totals.unreadable_records);
         raise(&self.store_damaged, totals.store_damaged);
+    }
+}
+
+/// A gauge of what is under way, and one of the most at once: a burst is over before anybody looks.
+#[derive(Debug)]
+struct Peaking {
+    now: Gauge,
+    peak: Gauge,
+}
+
+impl Peaking {
+    fn new(registry: &mut Registry, name: &str, help: &str, peak_name: &str, peak_help: &str) -> Self {
+        Self { now: gauge(registry, name, help), peak: gauge(registry, peak_name, peak_help) }
+    }
+
+    fn inc(&self) {
+        let before = self.now.inc();
+        self.peak.inner().fetch_max(before + 1, Ordering::Relaxed);
+    }
+
+    fn dec(&self) {
+        self.now.dec();
     }
 }
 
