@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, StreamProtocol, relay};
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time};
 
 use super::{
     Network,
@@ -95,13 +95,23 @@ impl Network {
         self.observations.subscribe()
     }
 
-    /// Asks the DHT where a peer says that it is.
+    /// Asks the DHT where a peer says that it is, and takes the newest of what the nodes have.
     ///
     /// # Errors
     /// [`ConnectError`] if no bootstrap node can be reached.
     pub(crate) async fn find(&self, peer: &PublicKey) -> Result<Option<Whereabouts>, ConnectError> {
-        let found = self.lookup(peer, 0).await.map_err(|failure| explain(peer, failure))?;
-        Ok(found.map(Whereabouts::from))
+        let mut answers = self.lookup(peer).await.map_err(|failure| explain(peer, failure))?;
+        let Some(mut newest) = answers.recv().await else { return Ok(None) };
+        let others = async {
+            while let Some(answer) = answers.recv().await {
+                if answer.supersedes(&newest) {
+                    newest = answer;
+                }
+            }
+        };
+        // A node that is gone would be waited for until its query ends.
+        let _ = time::timeout(OTHERS, others).await;
+        Ok(Some(newest.into()))
     }
 
     /// Asks a linked node for a reservation, and gives it up again.
@@ -119,3 +129,5 @@ impl Network {
         own.filter_map(|address| Some((LinkTransport::of(address), peer_id::socket_addr(address)?))).collect()
     }
 }
+
+const OTHERS: Duration = Duration::from_secs(1);

@@ -57,7 +57,7 @@ impl Presence {
     /// Waits until something that others told makes sense of the question.
     pub(super) async fn until<T>(&self, most: Duration, find: impl Fn(&[Observation]) -> Option<T>) -> Option<T> {
         let mut seen = self.seen.clone();
-        let found = async { Some(find(&*seen.wait_for(|seen| find(seen).is_some()).await.ok()?)) };
+        let found = async { Some(find(&seen.wait_for(|seen| find(seen).is_some()).await.ok()?)) };
         time::timeout(most, found).await.ok().flatten().flatten()
     }
 
