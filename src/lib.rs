@@ -70,6 +70,6 @@ pub mod wire;
 pub use client::{Client, TargetBuilder};
 pub use identity::{KeyPair, PeerAddr, PublicKey, SharedSecret};
 #[cfg(feature = "scraper")]
-pub use node::{Node, NodeConfig};
+pub use node::{Node, NodeConfig, NodeError};
 #[cfg(feature = "scraper")]
 pub use scraper::{Scraper, ScraperConfig};

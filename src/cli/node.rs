@@ -1,6 +1,6 @@
 //! `narthex node`: a public helper through which peers find each other by key. It knows no secret and sees no metrics.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{ConfigFile, data_dir::DataDir, files, keys, scraper::Connections, signals, value};
 use crate::{
@@ -11,7 +11,8 @@ use crate::{
 
 /// Run a public node: the place where peers find each other by key
 ///
-/// Scrapers leave signed records of their addresses here, agents and clients look them up. One node on a public
+/// Scrapers leave signed records of their addresses here, agents and clients look them up. With --relay it also carries
+/// links between peers that cannot reach each other. One node on a public
 /// address is enough to begin with; several know each other by --bootstrap.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -36,8 +37,57 @@ pub(super) struct Args {
     /// Carry links between peers that cannot reach each other directly; sees only ciphertext
     #[arg(long, env = "NARTHEX_RELAY")]
     relay: bool,
+    /// Where to show metrics, /-/healthy and /-/ready [default: nowhere]. There is no authentication
+    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT")]
+    http: Option<HostPort>,
+    #[command(flatten)]
+    relay_limits: Relay,
     #[command(flatten)]
     connections: Connections,
+}
+
+/// What the relay bears.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Limits of --relay")]
+struct Relay {
+    /// Most peers that can be reached through this node at once
+    #[arg(
+        long, env = "NARTHEX_RELAY_RESERVATIONS", value_name = "N", default_value = "4096", value_parser = value::count
+    )]
+    relay_reservations: usize,
+    /// Most circuits at once, of all peers
+    #[arg(long, env = "NARTHEX_RELAY_CIRCUITS", value_name = "N", default_value = "4096", value_parser = value::count)]
+    relay_circuits: usize,
+    /// Most circuits at once that one peer opens
+    #[arg(
+        long, env = "NARTHEX_RELAY_CIRCUITS_PER_PEER", value_name = "N", default_value = "16",
+        value_parser = value::count
+    )]
+    relay_circuits_per_peer: usize,
+    /// Longest life of a circuit; its ends then build another
+    #[arg(
+        long, env = "NARTHEX_RELAY_CIRCUIT_DURATION", value_name = "DURATION", default_value = "24h",
+        value_parser = value::duration
+    )]
+    relay_circuit_duration: Duration,
+    /// Most bytes of a circuit, both directions together; its ends then build another
+    #[arg(
+        long, env = "NARTHEX_RELAY_CIRCUIT_BYTES", value_name = "BYTES", default_value = "16GiB",
+        value_parser = value::bytes
+    )]
+    relay_circuit_bytes: u64,
+}
+
+impl From<Relay> for RelayLimits {
+    fn from(relay: Relay) -> Self {
+        Self {
+            reservations: relay.relay_reservations,
+            circuits: relay.relay_circuits,
+            circuits_per_peer: relay.relay_circuits_per_peer,
+            circuit_duration: relay.relay_circuit_duration,
+            circuit_bytes: relay.relay_circuit_bytes,
+        }
+    }
 }
 
 impl Args {
@@ -54,7 +104,8 @@ impl Args {
             listen: self.listen,
             bootstrap: self.bootstrap,
             external: self.external,
-            relay: self.relay.then(RelayLimits::default),
+            relay: self.relay.then(|| self.relay_limits.into()),
+            http: self.http,
             limits,
         };
         Ok((config, data_dir))
@@ -68,7 +119,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let (config, data_dir) = args.settings()?;
     let open_files = files::raise_limit();
     let mut node = Node::start(config).await?;
-    tracing::info!(key = %node.public_key(), listen = ?node.listening(), %data_dir, open_files, "node runs");
+    let http = node.http_addr().map(tracing::field::display);
+    tracing::info!(key = %node.public_key(), listen = ?node.listening(), http, %data_dir, open_files, "node runs");
     tokio::select! {
         () = stop.cancelled() => {}
         () = node.failed() => anyhow::bail!("the network task ended unexpectedly"),
@@ -81,6 +133,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 const EXAMPLES: &str = "\
 Examples:
   narthex node
-  narthex node --key /etc/narthex/node.key --external node.example.org:19961
+  narthex node --relay --http 127.0.0.1:19962
+  narthex node --relay --key /etc/narthex/node.key --external node.example.org:19961
 
 Its public key stands in the first line of its log; others name it --bootstrap <public key>@<host>:19961.";

@@ -168,6 +168,9 @@ pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
 pub(super) fn external(text: &str) -> Result<HostPort, String> {
     match text.parse::<HostPort>().map_err(|error| error.to_string())? {
         HostPort { port: 0, .. } => Err("the port that others reach must be given".into()),
+        place if place.ip().is_some_and(|ip| ip.is_unspecified()) => {
+            Err("this is every address: give the one that others reach".into())
+        }
         place => Ok(place),
     }
 }

@@ -1,4 +1,4 @@
-//! What Prometheus and people ask of a scraper, over HTTP.
+//! What Prometheus and people ask of a scraper, over HTTP; a node shows the metrics and the two probes only.
 //!
 //! | endpoint | answer |
 //! |---|---|
@@ -22,6 +22,7 @@ mod file_sd;
 mod head_in_time;
 mod headers;
 mod host;
+mod node;
 mod passed_body;
 mod proxy;
 pub(crate) mod replaced_file;
@@ -39,7 +40,10 @@ mod tests;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use self::file_sd::FileSd;
-pub use self::server::{HttpError, bind, serve};
+pub use self::{
+    node::{NodeState, NodeStatus, serve_node},
+    server::{HttpError, bind, serve},
+};
 use crate::{
     identity::HostPort,
     registry::Registry,

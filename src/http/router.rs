@@ -68,9 +68,14 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         inbound: links.inbound(),
         holders: links.holders(),
     };
-    let format = ExpositionFormat::asked_for(&headers);
+    exposition(&headers, |format| metrics.encode(standing, format))
+}
+
+/// Own metrics, in the format that suits the request.
+pub(super) fn exposition(headers: &HeaderMap, encode: impl FnOnce(ExpositionFormat) -> String) -> Response {
+    let format = ExpositionFormat::asked_for(headers);
     let content_type = HeaderValue::from_static(format.content_type());
-    ([(header::CONTENT_TYPE, content_type)], metrics.encode(standing, format)).into_response()
+    ([(header::CONTENT_TYPE, content_type)], encode(format)).into_response()
 }
 
 async fn healthy() -> Response {
@@ -87,16 +92,15 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn endpoints() -> Response {
-    ([(header::CONTENT_TYPE, text::TEXT)], ENDPOINTS).into_response()
+    text::page(ENDPOINTS)
 }
 
 async fn not_found() -> Response {
-    let body = format!("nothing here\n\n{ENDPOINTS}");
-    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, text::TEXT)], body).into_response()
+    text::not_found(ENDPOINTS)
 }
 
 /// axum adds the `Allow` header.
-async fn method_not_allowed(method: Method) -> Response {
+pub(super) async fn method_not_allowed(method: Method) -> Response {
     text::line(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not served here"))
 }
 

@@ -80,7 +80,7 @@ pub async fn serve(listener: TcpListener, config: HttpConfig, state: HttpState, 
     tokio::join!(accept(listener, max_connections, router(Arc::clone(&shared)), stop.clone()), keep_file);
 }
 
-async fn accept(listener: TcpListener, max_connections: usize, router: Router, stop: CancellationToken) {
+pub(super) async fn accept(listener: TcpListener, max_connections: usize, router: Router, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

@@ -13,6 +13,17 @@ pub(super) fn line(status: StatusCode, text: impl AsRef<str>) -> Response {
     (status, [(header::CONTENT_TYPE, TEXT)], line).into_response()
 }
 
+/// A page of plain text.
+pub(super) fn page(text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, TEXT)], text).into_response()
+}
+
+/// 404 with what there is.
+pub(super) fn not_found(endpoints: &str) -> Response {
+    let body = format!("nothing here\n\n{endpoints}");
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, TEXT)], body).into_response()
+}
+
 /// 405 with the methods that there are.
 pub(super) fn only(methods: &'static str) -> Response {
     let mut response = line(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} here"));

@@ -32,6 +32,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) asks_dial_back: bool,
     /// Whether this node carries circuits of others, and how many.
     pub(crate) relay: Option<RelayLimits>,
+    /// Whether relayed links are made direct where that works; off in tests of relayed ones.
+    pub(crate) hole_punching: bool,
     pub(crate) limits: NetworkLimits,
 }
 
@@ -46,6 +48,7 @@ impl NetworkConfig {
             addresses_file: None,
             asks_dial_back: false,
             relay: None,
+            hole_punching: true,
             limits: NetworkLimits::default(),
         }
     }

@@ -164,11 +164,20 @@ impl Network {
         Ok(staggered(tcp, tcp_head_start, others).await?)
     }
 
-    /// TCP and QUIC at once; returns with the first, and the other one goes on.
+    /// QUIC, and TCP a moment later or as soon as QUIC is there; returns with the first, and the other one goes on. A
+    /// relay hands circuits over the connection that came first, and TCP has room for few.
     async fn dial_both(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
         let (tcp, quic): (Vec<_>, Vec<_>) = addresses.into_iter().partition(peer_id::is_tcp);
-        let (tcp, quic) = (self.dial_at_once(peer, tcp), self.dial_at_once(peer, quic));
-        Ok(staggered(quic, Duration::ZERO, tcp).await?)
+        let mut quic = pin!(self.dial_at_once(peer, quic));
+        let tcp = self.dial_at_once(peer, tcp);
+        match time::timeout(HEAD_START, &mut quic).await {
+            Ok(Ok(address)) => {
+                let _ = time::timeout(HEAD_START, tcp).await;
+                Ok(address)
+            }
+            Ok(Err(failed)) => tcp.await.map_err(|other| Failure::Several(vec![failed, other])),
+            Err(_) => Ok(staggered(tcp, Duration::ZERO, quic).await?),
+        }
     }
 
     /// Through one relay after the other, each a moment later.

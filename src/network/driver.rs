@@ -30,16 +30,17 @@ use tokio_util::sync::CancellationToken;
 use super::{
     config::NetworkRole,
     links::{LinkTransport, Links},
+    node_stats::NodeStats,
     observation::{Observation, PeerKind},
     peer_id::{self, Circuit},
-    relaying,
+    refusal, relaying,
     sources::Sources,
     stream::LinkId,
     swarm::{Behaviour, BehaviourEvent, KAD_PROTOCOL, PUT_QUORUM},
 };
 use crate::{
     identity::PublicKey,
-    wire::{self, Announcement},
+    wire::{self, AnnounceError, Announcement},
 };
 
 /// What the rest of the network module asks of the swarm.
@@ -98,6 +99,7 @@ pub(super) struct Driver {
     links: Links,
     listening: watch::Sender<Arc<[Multiaddr]>>,
     observations: broadcast::Sender<Observation>,
+    stats: NodeStats,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
     lookups: HashMap<kad::QueryId, Lookup>,
     puts: HashMap<kad::QueryId, oneshot::Sender<()>>,
@@ -119,6 +121,7 @@ impl Driver {
         links: Links,
         listening: watch::Sender<Arc<[Multiaddr]>>,
         observations: broadcast::Sender<Observation>,
+        stats: NodeStats,
         role: NetworkRole,
     ) -> Self {
         Self {
@@ -127,6 +130,7 @@ impl Driver {
             links,
             listening,
             observations,
+            stats,
             dials: HashMap::new(),
             lookups: HashMap::new(),
             puts: HashMap::new(),
@@ -223,7 +227,7 @@ impl Driver {
                 self.reservations.insert(listener, Reservation { relay, accepted: Some(accepted), ended, granted_at });
             }
             Err(error) => {
-                let _ = ended.send(innermost(&error));
+                let _ = ended.send(why(&error));
             }
         }
     }
@@ -318,7 +322,7 @@ impl Driver {
             SwarmEvent::ListenerClosed { listener_id, reason, addresses } => {
                 match (self.reservations.remove(&listener_id), reason) {
                     (Some(reservation), reason) => {
-                        let why = reason.map_or_else(|error| innermost(&error), |()| "the relay is gone".to_owned());
+                        let why = reason.map_or_else(|error| why(&error), |()| "the relay is gone".to_owned());
                         let _ = reservation.ended.send(why);
                     }
                     (None, Err(error)) => tracing::error!(%error, ?addresses, "a listener closed"),
@@ -357,6 +361,10 @@ impl Driver {
                     self.links.punch_failed(&peer);
                 }
             }
+            SwarmEvent::Behaviour(BehaviourEvent::NatServer(asked)) => self.stats.update(|counts| match asked.result {
+                Ok(()) => counts.dial_backs += 1,
+                Err(_) => counts.dial_backs_failed += 1,
+            }),
             SwarmEvent::Behaviour(BehaviourEvent::NatClient(tested)) => {
                 tracing::debug!(address = %tested.tested_addr, result = ?tested.result, "a node dialled us back");
                 if let Some(address) = peer_id::socket_addr(&tested.tested_addr) {
@@ -402,6 +410,12 @@ impl Driver {
             kad::Event::InboundRequest {
                 request: kad::InboundRequest::PutRecord { source, record: Some(record), .. },
             } => self.store_announcement(source, record),
+            kad::Event::InboundRequest { request: kad::InboundRequest::GetRecord { present_locally, .. } } => {
+                self.stats.update(|counts| match present_locally {
+                    true => counts.lookups_found += 1,
+                    false => counts.lookups_missed += 1,
+                });
+            }
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => match result {
                 kad::QueryResult::GetRecord(result) => self.on_lookup(id, result.ok(), step.last),
                 kad::QueryResult::PutRecord(_) => {
@@ -421,12 +435,17 @@ impl Driver {
         let Some(peer) = peer_id::public_key(&source) else { return };
         if record.key != record_key(&peer) {
             tracing::debug!(%peer, "refused an announcement for somebody else");
+            self.stats.update(|counts| counts.records_refused.not_owner += 1);
             return;
         }
         let announcement = match Announcement::verify(&record.value, &peer, SystemTime::now()) {
             Ok(announcement) => announcement,
             Err(error) => {
                 tracing::debug!(%peer, %error, "refused an announcement");
+                self.stats.update(|counts| match error {
+                    AnnounceError::Signature { .. } => counts.records_refused.signature += 1,
+                    _ => counts.records_refused.malformed += 1,
+                });
                 return;
             }
         };
@@ -434,6 +453,7 @@ impl Driver {
         let stored = stored.and_then(|bytes| Announcement::verify(&bytes, &peer, SystemTime::now()).ok());
         if stored.is_some_and(|stored| !announcement.supersedes(&stored)) {
             tracing::debug!(%peer, "refused an announcement that is not newer");
+            self.stats.update(|counts| counts.records_refused.stale += 1);
             return;
         }
         let expires_at = UNIX_EPOCH + Duration::from_secs(announcement.expires_at_unix_s);
@@ -445,11 +465,20 @@ impl Driver {
             self.forget_the_first_to_expire();
             if let Err(error) = self.kad().store_mut().put(record) {
                 tracing::warn!(%peer, %error, "no room for an announcement");
+                self.stats.update(|counts| counts.records_refused.full += 1);
                 return;
             }
+            self.stats.update(|counts| counts.records_displaced += 1);
         }
+        self.stats.update(|counts| counts.records_stored += 1);
+        self.count_records();
         // It announces again and again: over the connection that it has.
         self.links.keep(peer);
+    }
+
+    fn count_records(&mut self) {
+        let records = self.kad().store_mut().records().len() as u64;
+        self.stats.update(|counts| counts.records = records);
     }
 
     /// Whoever is still there announces again every few minutes, so the first to expire is the likeliest to be gone.
@@ -517,6 +546,7 @@ impl Driver {
     fn sweep(&mut self) {
         let now = std::time::Instant::now();
         self.kad().store_mut().retain(|_, record| !record.is_expired(now));
+        self.count_records();
         if self.role == NetworkRole::Node {
             self.let_go_of_the_forgotten();
         }
@@ -610,7 +640,7 @@ fn record_key(peer: &PublicKey) -> kad::RecordKey {
     kad::RecordKey::new(&wire::record_key(peer))
 }
 
-fn dial_failure(error: &DialError) -> DialFailure {
+pub(super) fn dial_failure(error: &DialError) -> DialFailure {
     match error {
         DialError::WrongPeerId { obtained, address } => DialFailure::WrongKey {
             address: peer_id::shown(address),
@@ -619,11 +649,23 @@ fn dial_failure(error: &DialError) -> DialFailure {
         DialError::Transport(attempts) => DialFailure::Unreachable {
             attempts: attempts
                 .iter()
-                .map(|(address, error)| format!("{}: {}", peer_id::shown(address), innermost(error)))
+                .map(|(address, error)| {
+                    let (place, error) = (peer_id::shown(address), why(error));
+                    if peer_id::is_relayed(address) {
+                        format!("relay at {place}: {error}")
+                    } else {
+                        format!("{place}: {error}")
+                    }
+                })
                 .collect(),
         },
         other => DialFailure::Unreachable { attempts: vec![other.to_string()] },
     }
+}
+
+/// Why there is no connection or reservation: what the relay or the operating system said.
+pub(super) fn why(error: &(dyn std::error::Error + 'static)) -> String {
+    refusal::by_relay(error).map_or_else(|| innermost(error), str::to_owned)
 }
 
 /// libp2p wraps transport errors many times over; what the operating system said is at the bottom.

@@ -123,7 +123,7 @@ impl Inbound {
         if self.handshakes.len() >= self.most_handshakes {
             return Err(TooMany::Handshakes { limit: self.most_handshakes });
         }
-        if let Some(ip) = peer_id::ip(remote).filter(|_| !peer_id::is_private(remote)).map(source) {
+        if let Some(ip) = network(remote).filter(|_| !peer_id::is_private(remote)) {
             let count = self.of_address.entry(ip).or_default();
             if *count >= self.most_of_address {
                 return Err(TooMany::OfAddress { ip, limit: self.most_of_address });
@@ -163,15 +163,15 @@ impl Inbound {
     }
 }
 
-/// Whoever has an IPv6 address usually has its whole /64.
-fn source(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
+/// Where a peer comes from: whoever has an IPv6 address usually has its whole /64.
+pub(super) fn network(remote: &Multiaddr) -> Option<IpAddr> {
+    Some(match peer_id::ip(remote)? {
+        IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
-    }
+    })
 }
 
 impl NetworkBehaviour for Inbound {

@@ -58,7 +58,10 @@ impl LinkTransport {
         if peer_id::is_tcp(address) { Self::Tcp } else { Self::Quic }
     }
 
-    /// `tcp` or `quic`, as it stands in JSON.
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Quic];
+
+    /// `tcp` or `quic`, as it stands in labels and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -274,6 +277,15 @@ impl Links {
         let connections = peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
         let direct = connections.filter(|connection| connection.path == LinkPath::Direct);
         direct.map(|connection| connection.id).collect()
+    }
+
+    /// How many connections there are, by what they travel in.
+    pub(crate) fn connections(&self) -> HashMap<LinkTransport, usize> {
+        let mut connections = HashMap::new();
+        for connection in self.peers().values().flat_map(|peer| &peer.connections) {
+            *connections.entry(LinkTransport::of(&connection.address)).or_default() += 1;
+        }
+        connections
     }
 
     /// What is known of the way to a peer.

@@ -14,10 +14,14 @@ mod dial;
 mod driver;
 mod limits;
 mod links;
+mod node_stats;
 mod observation;
 mod observed;
 mod peer_id;
 mod pinger;
+mod refusal;
+mod relay_handler;
+mod relay_server;
 mod relaying;
 mod reservations;
 mod sources;
@@ -43,6 +47,7 @@ pub use config::NetworkLimits;
 pub use dial::ConnectError;
 pub use limits::InboundCounts;
 pub use links::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
+pub use node_stats::{CircuitEnds, CircuitRefusals, NodeCounts, RecordRefusals};
 pub use relaying::RelayLimits;
 
 pub(crate) use announcer::{announce, keep_nodes};
@@ -59,6 +64,7 @@ use addresses::AddressBook;
 use dial::Failure;
 use driver::{Command, Driver};
 use limits::InboundCounters;
+use node_stats::NodeStats;
 
 use crate::{
     identity::{HostPort, KeyPair, PeerAddr, PublicKey},
@@ -115,6 +121,8 @@ pub(crate) struct Network {
     bootstrap: Arc<[PeerAddr]>,
     external: Arc<[HostPort]>,
     inbound: Arc<InboundCounters>,
+    /// At a node: what it does for others.
+    stats: NodeStats,
     /// How many nodes were seen to hold our announcement.
     announced: Arc<watch::Sender<usize>>,
 }
@@ -148,8 +156,8 @@ impl Network {
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
         let open_to_strangers = config.role != NetworkRole::Client;
         let streams = streams::Behaviour::new(links.clone(), acceptors, blocks.clone(), open_to_strangers);
-        let inbound = Arc::new(InboundCounters::default());
-        let mut swarm = swarm::build(peer_id::keypair(key), &config, streams, Arc::clone(&inbound))?;
+        let (inbound, stats) = (Arc::new(InboundCounters::default()), NodeStats::default());
+        let mut swarm = swarm::build(peer_id::keypair(key), &config, streams, Arc::clone(&inbound), stats.clone())?;
         let places = places(&config);
         for place in &places {
             let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
@@ -175,7 +183,8 @@ impl Network {
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (listening, listeners) = watch::channel(Arc::from([]));
         let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);
-        let driver = Driver::new(swarm, inbox, links.clone(), listening, observations.clone(), config.role);
+        let driver =
+            Driver::new(swarm, inbox, links.clone(), listening, observations.clone(), stats.clone(), config.role);
         let network = Self {
             commands,
             links,
@@ -189,6 +198,7 @@ impl Network {
             external: config.external.into(),
             inbound,
             announced: Arc::new(watch::Sender::new(0)),
+            stats,
         };
         Ok((network, NetworkTask(driver)))
     }
@@ -196,6 +206,21 @@ impl Network {
     /// Who is linked.
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// At a node: what it has done for others.
+    pub(crate) fn node_counts(&self) -> NodeCounts {
+        self.stats.counts()
+    }
+
+    /// True while peers can dial in.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.listening.borrow().iter().any(|address| !peer_id::is_relayed(address))
+    }
+
+    /// True if one of the bootstrap nodes is linked, or there are none.
+    pub(crate) fn has_a_node(&self) -> bool {
+        self.bootstrap.is_empty() || self.bootstrap.iter().any(|node| self.links.path(&node.key).is_some())
     }
 
     /// Strangers' streams that were refused.

@@ -52,7 +52,11 @@ async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore
         };
         drop(_place);
         let pause = pauses.next().unwrap_or(MOST_PAUSE);
-        tracing::debug!(relay = %node, why = ended, retry_in = ?pause, "no reservation");
+        if ended.starts_with("refused") {
+            tracing::warn!(relay = %node, why = ended, retry_in = ?pause, "a relay does not make us reachable");
+        } else {
+            tracing::debug!(relay = %node, why = ended, retry_in = ?pause, "no reservation");
+        }
         time::sleep(pause).await;
     }
 }

@@ -20,7 +20,8 @@ use super::{
     NetworkError,
     config::{NetworkConfig, NetworkRole},
     limits::{Inbound, InboundCounters},
-    observed, peer_id, pinger, relaying, streams,
+    node_stats::NodeStats,
+    observed, peer_id, pinger, relay_server, streams,
 };
 
 /// Everything that runs on each connection.
@@ -35,7 +36,7 @@ pub(super) struct Behaviour {
     identify: identify::Behaviour,
     ping: pinger::Behaviour,
     /// A node carries circuits of others; the rest hold their ends.
-    relay: Toggle<relay::Behaviour>,
+    relay: Toggle<relay_server::Behaviour>,
     relay_client: relay::client::Behaviour,
     pub(super) observed: observed::Behaviour,
     dcutr: Toggle<dcutr::Behaviour>,
@@ -53,6 +54,7 @@ pub(super) fn build(
     config: &NetworkConfig,
     streams: streams::Behaviour,
     inbound: Arc<InboundCounters>,
+    stats: NodeStats,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
@@ -77,10 +79,10 @@ pub(super) fn build(
                 .with_cache_size(0),
         ),
         ping: pinger::Behaviour::new(nodes, ping_interval(role)),
-        relay: config.relay.map(|limits| relaying::behaviour(local, limits)).into(),
+        relay: config.relay.map(|limits| relay_server::Behaviour::new(local, limits, stats)).into(),
         relay_client,
         observed: observed::Behaviour::default(),
-        dcutr: (!is_node).then(|| dcutr::Behaviour::new(local)).into(),
+        dcutr: (!is_node && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
         nat_client: asks_dial_back.then(autonat::v2::client::Behaviour::default).into(),
         nat_server: is_node.then(autonat::v2::server::Behaviour::default).into(),
     };
@@ -133,15 +135,22 @@ fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -
 }
 
 /// What a connection may pin is its streams times their window of 256 KiB, which yamux fills before we read.
-fn yamux_config() -> yamux::Config {
+pub(super) fn yamux_config() -> yamux::Config {
     let mut config = yamux::Config::default();
     config.set_max_num_streams(MAX_STREAMS);
     config
 }
 
 /// Towards a scraper a peer opens a few streams; a scraper opens up to [`MAX_PULL_STREAMS`] of its own on the same
-/// connection. Between a relay and a scraper each circuit is one.
+/// connection. Between a relay and a scraper each circuit is one; those that find no place are refused.
 const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
+
+/// Circuits that a relay builds over one connection: what is left is for the other end's streams, and for those that
+/// are being closed.
+pub(super) fn max_circuits(is_tcp: bool) -> usize {
+    let streams = if is_tcp { MAX_STREAMS } else { MAX_QUIC_STREAMS as usize };
+    streams - 16
+}
 
 /// A client listens for the sake of hole punching only.
 fn max_handshakes(role: NetworkRole) -> usize {
@@ -159,7 +168,7 @@ fn max_negotiating(role: NetworkRole) -> usize {
     }
 }
 
-fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::Config {
+pub(super) fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::Config {
     config.handshake_timeout = Duration::from_secs(2);
     // Nothing but silence tells that the other side, or a NAT's mapping, is gone.
     config.max_idle_timeout = 25_000;

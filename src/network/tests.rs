@@ -1,5 +1,7 @@
 //! Real swarms on loopback.
 
+mod relay;
+
 use std::time::Duration;
 
 use tokio::{
@@ -38,8 +40,12 @@ impl Peer {
 
     /// A node that relays, at a fixed place: the port is free now.
     async fn start_relay(key: KeyPair, at: SocketAddr) -> Self {
+        Self::start_relay_with(key, at, RelayLimits::default()).await
+    }
+
+    async fn start_relay_with(key: KeyPair, at: SocketAddr, limits: RelayLimits) -> Self {
         let place = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
-        let (listen, external, relay) = (place.clone(), place, Some(RelayLimits::default()));
+        let (listen, external, relay) = (place.clone(), place, Some(limits));
         let config = NetworkConfig { listen, external, relay, ..NetworkConfig::new(NetworkRole::Node) };
         // A QUIC socket outlives its owner for a moment.
         within("the port", async {

@@ -1,13 +1,19 @@
 //! The node: a public helper through which peers find each other by key. It knows no secret and sees no metrics.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    http::{self, HttpError, NodeState, NodeStatus},
     identity::{HostPort, KeyPair, PeerAddr, PublicKey},
     network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, RelayLimits},
+    telemetry::{NodeMetrics, NodeStanding},
 };
 
 /// What a node is told at its start.
@@ -23,6 +29,8 @@ pub struct NodeConfig {
     pub external: Vec<HostPort>,
     /// Whether it carries links between peers that cannot reach each other, and how many. Default none.
     pub relay: Option<RelayLimits>,
+    /// Where it shows its metrics, and whether it is well. Default nowhere.
+    pub http: Option<HostPort>,
     /// What peers may cost.
     pub limits: NetworkLimits,
 }
@@ -37,15 +45,29 @@ impl NodeConfig {
             bootstrap: Vec::new(),
             external: Vec::new(),
             relay: None,
+            http: None,
             limits: NetworkLimits::default(),
         }
     }
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The HTTP address cannot be listened on.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The network could not start.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
 }
 
 /// A running node. Lives in background tasks until [`Node::shutdown`].
 pub struct Node {
     public_key: PublicKey,
     listening: Vec<SocketAddr>,
+    http_addr: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -54,8 +76,16 @@ impl Node {
     /// Starts to listen, and to keep links to the other nodes.
     ///
     /// # Errors
-    /// [`NetworkError`] for settings that cannot work here.
-    pub async fn start(config: NodeConfig) -> Result<Self, NetworkError> {
+    /// [`NodeError`] for settings that cannot work here.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let http = match &config.http {
+            Some(place) => {
+                let listener = http::bind(place).await?;
+                let at = listener.local_addr().map_err(|source| HttpError::Bind { addr: place.clone(), source })?;
+                Some((listener, at))
+            }
+            None => None,
+        };
         let relays = config.relay.is_some();
         let (network, task) = Network::start(
             &config.key,
@@ -74,11 +104,17 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(stop.clone()));
         if relays && time::timeout(PLACE, network.public_address()).await.is_err() {
-            return Err(NetworkError::RelayPlace);
+            return Err(NetworkError::RelayPlace.into());
         }
         tasks.spawn(network::keep_nodes(network.clone(), stop.clone()));
         let listening = network.listening().await;
-        Ok(Self { public_key: config.key.public(), listening, stop, tasks })
+        let http_addr = http.as_ref().map(|(_, at)| *at);
+        if let Some((listener, _)) = http {
+            let metrics = Arc::new(NodeMetrics::new(SystemTime::now()));
+            let state = NodeState { status: Arc::new(Status(network)), metrics };
+            tasks.spawn(http::serve_node(listener, state, stop.clone()));
+        }
+        Ok(Self { public_key: config.key.public(), listening, http_addr, stop, tasks })
     }
 
     /// Its key: others name it `<key>@<host>:<port>`.
@@ -91,6 +127,11 @@ impl Node {
         &self.listening
     }
 
+    /// Where it shows its metrics.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
+    }
+
     /// Returns when a part of the node has failed; as long as all is well, never.
     pub async fn failed(&mut self) {
         self.tasks.join_next().await;
@@ -101,6 +142,28 @@ impl Node {
         self.stop.cancel();
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = time::timeout(GRACE, ended).await;
+    }
+}
+
+/// What the HTTP side is told.
+struct Status(Network);
+
+impl NodeStatus for Status {
+    fn standing(&self) -> NodeStanding {
+        let links = self.0.links();
+        NodeStanding {
+            peers: links.counts().direct,
+            connections: links.connections(),
+            inbound: self.0.inbound(),
+            counts: self.0.node_counts(),
+        }
+    }
+
+    fn unready(&self) -> Option<&'static str> {
+        if !self.0.is_listening() {
+            return Some("peers cannot connect: no listener is left");
+        }
+        (!self.0.has_a_node()).then_some("none of the bootstrap nodes is linked")
     }
 }
 

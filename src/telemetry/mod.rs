@@ -4,9 +4,13 @@ mod chain;
 mod classic;
 mod client_metrics;
 mod format;
+#[cfg(feature = "scraper")]
+mod inbound_metrics;
 #[cfg(feature = "cli")]
 pub mod log;
 mod metric;
+#[cfg(feature = "scraper")]
+mod node_metrics;
 #[cfg(feature = "scraper")]
 mod outcome;
 #[cfg(any(feature = "agent", feature = "scraper"))]
@@ -18,6 +22,8 @@ mod word;
 pub(crate) use chain::Chain;
 pub(crate) use client_metrics::ClientMetrics;
 pub use format::ExpositionFormat;
+#[cfg(feature = "scraper")]
+pub use node_metrics::{NodeMetrics, NodeStanding};
 #[cfg(feature = "scraper")]
 pub use outcome::{FileSdOutcome, HandshakeRefusal, RegistrationOutcome, ScrapeOutcome, SdOutcome};
 #[cfg(any(feature = "agent", feature = "scraper"))]

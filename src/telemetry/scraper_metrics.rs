@@ -15,6 +15,7 @@ use prometheus_client::{
 
 use super::{
     format::ExpositionFormat,
+    inbound_metrics::InboundMetrics,
     metric::{Counters, Label, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
     outcome::{FileSdOutcome, HandshakeRefusal, RegistrationOutcome, ScrapeOutcome, SdOutcome},
 };
@@ -197,12 +198,7 @@ struct StandingMetrics {
     relays: Gauge,
     punches_succeeded: Counter,
     punches_failed: Counter,
-    handshakes: Gauge,
-    handshakes_peak: Gauge,
-    refused_handshakes: Counter,
-    refused_address: Counter,
-    refused_connections: Counter,
-    refused_memory: Counter,
+    inbound: InboundMetrics,
     holders: Gauge,
     takeovers_granted: Counter,
     takeovers_refused: Counter,
@@ -225,8 +221,6 @@ impl StandingMetrics {
             "Attempts to make a relayed link direct; a failed one leaves it relayed",
             punches.clone(),
         );
-        let refused = Family::<Label, Counter>::default();
-        registry.register("connections_refused", "Connections of peers that were refused", refused.clone());
         let takeovers = Family::<Label, Counter>::default();
         registry.register("takeovers", "Claims by another key to a held alias", takeovers.clone());
         Self {
@@ -239,16 +233,7 @@ impl StandingMetrics {
             relays: gauge(registry, "relays", "Relays that this scraper can be reached through"),
             punches_succeeded: punches.get_or_create_owned(&[("outcome", "succeeded")]),
             punches_failed: punches.get_or_create_owned(&[("outcome", "failed")]),
-            handshakes: gauge(registry, "handshakes_in_flight", "Connections of peers in their handshake now"),
-            handshakes_peak: gauge(
-                registry,
-                "handshakes_in_flight_peak",
-                "Most connections in their handshake at once since the start",
-            ),
-            refused_handshakes: refused.get_or_create_owned(&[("reason", "handshakes")]),
-            refused_address: refused.get_or_create_owned(&[("reason", "address")]),
-            refused_connections: refused.get_or_create_owned(&[("reason", "connections")]),
-            refused_memory: refused.get_or_create_owned(&[("reason", "memory")]),
+            inbound: InboundMetrics::new(registry),
             holders: gauge(registry, "announced_nodes", "Nodes that held our announcement when they were last asked"),
             takeovers_granted: takeovers.get_or_create_owned(&[("outcome", "granted")]),
             takeovers_refused: takeovers.get_or_create_owned(&[("outcome", "refused")]),
@@ -269,17 +254,12 @@ impl StandingMetrics {
         set(&self.direct, links.direct);
         set(&self.relayed, links.relayed);
         set(&self.relays, links.relays);
-        set(&self.handshakes, inbound.handshakes);
-        set(&self.handshakes_peak, inbound.handshakes_peak);
+        self.inbound.set(inbound);
         set(&self.holders, holders);
         // Of two that ask at the same time one may hold older numbers; a counter never goes back.
         let raise = |counter: &Counter, value: u64| counter.inner().fetch_max(value, Ordering::Relaxed);
         raise(&self.punches_succeeded, links.punches_succeeded);
         raise(&self.punches_failed, links.punches_failed);
-        raise(&self.refused_handshakes, inbound.refused_handshakes);
-        raise(&self.refused_address, inbound.refused_address);
-        raise(&self.refused_connections, inbound.refused_connections);
-        raise(&self.refused_memory, inbound.refused_memory);
         raise(&self.takeovers_granted, totals.takeovers);
         raise(&self.takeovers_refused, totals.takeovers_refused);
         raise(&self.leases_lapsed, totals.lapsed);

@@ -80,7 +80,13 @@ impl Fleet {
     /// A node that others bootstrap from; listening when this returns.
     #[track_caller]
     pub(crate) fn node(&self) -> Node {
-        self.start_node(|_| Vec::new())
+        self.node_with(&[])
+    }
+
+    /// As [`node`](Self::node), with `more` flags.
+    #[track_caller]
+    pub(crate) fn node_with(&self, more: &[&str]) -> Node {
+        self.start_node(|_| more.iter().map(|&flag| flag.to_owned()).collect())
     }
 
     /// As [`node`](Self::node), one that relays.

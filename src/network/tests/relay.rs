@@ -1,0 +1,330 @@
+//! What a relay bears, and what it does not: with peers that keep to none of our own limits.
+
+use std::collections::HashMap;
+
+use futures::{StreamExt, future};
+use libp2p::{
+    PeerId, Swarm, SwarmBuilder,
+    core::transport::ListenerId,
+    multiaddr::Protocol,
+    noise, ping, relay,
+    swarm::{
+        ConnectionId, NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+    tcp,
+};
+use tokio::sync::oneshot;
+
+use super::*;
+
+/// A libp2p peer without any of our limits. Ends on drop.
+struct Plain {
+    id: PeerId,
+    asks: mpsc::UnboundedSender<Ask>,
+    /// How many peers are connected to it.
+    inbound: watch::Receiver<usize>,
+    _task: JoinSet<()>,
+}
+
+enum Ask {
+    Reserve(Multiaddr, Reply),
+    Dial(PeerId, Multiaddr, Reply),
+    HangUp(PeerId),
+}
+
+type Reply = oneshot::Sender<Result<(), String>>;
+
+#[derive(NetworkBehaviour)]
+struct PlainBehaviour {
+    relay: relay::client::Behaviour,
+    /// As our own peers do with nodes, but more often: libp2p hands on only one inbound circuit each time that something
+    /// happens on the connection to the relay, so that the last ones of a storm wait for the next ping.
+    ping: ping::Behaviour,
+}
+
+impl Plain {
+    fn start() -> Self {
+        let swarm = SwarmBuilder::with_existing_identity(peer_id::keypair(&KeyPair::generate()))
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), noise::Config::new, swarm::yamux_config)
+            .expect("TCP")
+            .with_quic_config(|quic| swarm::quic_config(quic, NetworkRole::Scraper))
+            .with_relay_client(noise::Config::new, swarm::yamux_config)
+            .expect("circuits")
+            .with_behaviour(|_, relay| {
+                let often = ping::Config::new().with_interval(Duration::from_secs(1));
+                PlainBehaviour { relay, ping: ping::Behaviour::new(often) }
+            })
+            .expect("a behaviour")
+            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(600)))
+            .with_connection_timeout(LONG)
+            .build();
+        let (asks, inbox) = mpsc::unbounded_channel();
+        let (inbound, count) = watch::channel(0);
+        let (id, mut task) = (*swarm.local_peer_id(), JoinSet::new());
+        task.spawn(run(swarm, inbox, inbound));
+        Self { id, asks, inbound: count, _task: task }
+    }
+
+    async fn ask<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> T {
+        self.asks.send(ask).expect("it runs");
+        time::timeout(LONG, answer).await.expect("an answer in time").expect("an answer")
+    }
+
+    /// Gets a reservation at the relay there.
+    async fn reserve(&self, relay: &Multiaddr) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Reserve(relay.clone().with(Protocol::P2pCircuit), reply), answer).await
+    }
+
+    /// Connects to the relay there, once, as many circuits asked for at once would all do.
+    async fn connect(&self, relay: &Multiaddr) -> Result<(), String> {
+        let Some(Protocol::P2p(id)) = relay.iter().last() else { return Err("no key".to_owned()) };
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Dial(id, relay.clone(), reply), answer).await
+    }
+
+    /// Opens a circuit to a peer through the relay there.
+    async fn dial(&self, relay: &Multiaddr, peer: PeerId) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Dial(peer, relay.clone().with(Protocol::P2pCircuit), reply), answer).await
+    }
+
+    fn hang_up(&self, peer: PeerId) {
+        self.asks.send(Ask::HangUp(peer)).expect("it runs");
+    }
+}
+
+async fn run(mut swarm: Swarm<PlainBehaviour>, mut inbox: mpsc::UnboundedReceiver<Ask>, inbound: watch::Sender<usize>) {
+    let mut dials: HashMap<ConnectionId, Reply> = HashMap::new();
+    let mut reservations: HashMap<ListenerId, Reply> = HashMap::new();
+    loop {
+        let event = tokio::select! {
+            event = swarm.select_next_some() => event,
+            ask = inbox.recv() => {
+                match ask {
+                    Some(Ask::Reserve(at, reply)) => {
+                        reservations.insert(swarm.listen_on(at).expect("a circuit's address"), reply);
+                    }
+                    Some(Ask::Dial(peer, at, reply)) => {
+                        let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![at]);
+                        let options = options.build();
+                        dials.insert(options.connection_id(), reply);
+                        swarm.dial(options).expect("nothing denies it");
+                    }
+                    Some(Ask::HangUp(peer)) => swarm.disconnect_peer_id(peer).expect("connected"),
+                    None => return,
+                }
+                continue;
+            }
+        };
+        let answer = |reply: Option<Reply>, result| drop(reply.map(|reply| reply.send(result)));
+        match event {
+            SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
+                inbound.send_modify(|count| *count += usize::from(endpoint.is_listener()));
+                answer(dials.remove(&connection_id), Ok(()));
+            }
+            SwarmEvent::ConnectionClosed { endpoint, .. } => {
+                inbound.send_modify(|count| *count -= usize::from(endpoint.is_listener()));
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                answer(dials.remove(&connection_id), Err(driver::dial_failure(&error).to_string()));
+            }
+            SwarmEvent::NewListenAddr { listener_id, .. } => answer(reservations.remove(&listener_id), Ok(())),
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
+                let why = reason.map_or_else(|error| driver::why(&error), |()| "ended".to_owned());
+                answer(reservations.remove(&listener_id), Err(why));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A relay with these limits, and its QUIC and TCP address.
+async fn start(limits: RelayLimits) -> (Peer, Multiaddr, Multiaddr) {
+    let at = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
+    let relay = Peer::start_relay_with(KeyPair::generate(), at, limits).await;
+    let key = Protocol::P2p(peer_id::peer_id(&relay.key.public()));
+    (relay, peer_id::quic(at).with(key.clone()), peer_id::tcp(at).with(key))
+}
+
+/// Has many keys ask for circuits to one peer, all at the same time, eight each; gives the answers.
+async fn storm(clients: &[Plain], relay: &Multiaddr, peer: PeerId) -> Vec<Result<(), String>> {
+    let dial = async |client: &Plain| {
+        client.connect(relay).await.expect("the relay");
+        future::join_all((0..8).map(|_| client.dial(relay, peer))).await
+    };
+    future::join_all(clients.iter().map(dial)).await.concat()
+}
+
+async fn counted(relay: &Peer, what: &str, holds: impl Fn(&NodeCounts) -> bool) -> NodeCounts {
+    let waiting = async {
+        while !holds(&relay.network.node_counts()) {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if time::timeout(LONG, waiting).await.is_err() {
+        panic!("not in {LONG:?}: {what}: {:?}", relay.network.node_counts());
+    }
+    relay.network.node_counts()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_circuits_to_one_peer_are_built_at_once() {
+    let (relay, quic, tcp) = start(RelayLimits::default()).await;
+    let scraper = Plain::start();
+    scraper.reserve(&quic).await.expect("a reservation");
+    let clients: Vec<Plain> = (0..64).map(|_| Plain::start()).collect();
+    for answer in storm(&clients, &tcp, scraper.id).await {
+        answer.expect("a circuit");
+    }
+    let counts = counted(&relay, "all are open", |counts| counts.circuits == 512).await;
+    assert_eq!((counts.circuits_built, counts.circuits_refused, counts.reservations), (512, Default::default(), 1));
+    drop(scraper);
+    let counts = counted(&relay, "all have ended", |counts| counts.circuits == 0).await;
+    assert_eq!((counts.circuits_ended.closed, counts.reservations), (512, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tcp_connection_full_of_circuits_refuses_more_and_lives() {
+    let (relay, _, tcp) = start(RelayLimits::default()).await;
+    let scraper = Plain::start();
+    scraper.reserve(&tcp).await.expect("a reservation");
+    let clients: Vec<Plain> = (0..16).map(|_| Plain::start()).collect();
+    let answers = storm(&clients, &tcp, scraper.id).await;
+    let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+    assert!(refused.iter().all(|why| why.ends_with("or has no room for a circuit")), "{refused:?}");
+    // Those that are built but not yet told of come on top: fewer than eight.
+    let (open, most) = (128 - refused.len(), swarm::max_circuits(true));
+    assert!((most..most + 8).contains(&open), "{open} are open");
+    let mut inbound = scraper.inbound.clone();
+    let all = time::timeout(LONG, inbound.wait_for(|inbound| *inbound == open));
+    all.await.expect("what was open stays open").expect("it runs");
+
+    clients.iter().for_each(|client| client.hang_up(scraper.id));
+    let none = counted(&relay, "none is open", |counts| counts.circuits == 0).await;
+    assert_eq!(none.reservations, 1, "the connection to the relay lives");
+    clients[0].dial(&tcp, scraper.id).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_limit_that_is_reached_is_told_in_plain_words() {
+    let limits = RelayLimits { reservations: 1, circuits_per_peer: 2, ..RelayLimits::default() };
+    let (relay, quic, tcp) = start(limits).await;
+    let (scraper, other, client) = (Plain::start(), Plain::start(), Plain::start());
+    scraper.reserve(&quic).await.expect("a reservation");
+    counted(&relay, "it is held", |counts| counts.reservations == 1).await;
+    assert_eq!(other.reserve(&tcp).await.expect_err("full"), "refused: too many reservations");
+    scraper.reserve(&quic).await.expect("who is in may renew");
+
+    for _ in 0..2 {
+        client.dial(&tcp, scraper.id).await.expect("a circuit");
+    }
+    let refused = client.dial(&tcp, scraper.id).await.expect_err("one too many");
+    assert!(refused.starts_with("relay at 127.0.0.1:"), "{refused}");
+    assert!(refused.ends_with(" tcp: refused: too many circuits"), "{refused}");
+    other.dial(&tcp, scraper.id).await.expect("another key has its own share");
+    let nowhere = client.dial(&tcp, other.id).await.expect_err("no reservation");
+    // The share is used up, which is looked at first.
+    assert!(nowhere.ends_with("too many circuits"), "{nowhere}");
+    let nowhere = other.dial(&tcp, client.id).await.expect_err("no reservation");
+    assert!(nowhere.ends_with("refused: the peer is not reachable through it"), "{nowhere}");
+    let counts = counted(&relay, "the refusals", |counts| counts.circuits_refused.no_reservation == 1).await;
+    assert_eq!((counts.circuits_refused.limit, counts.reservations_refused), (2, 1));
+}
+
+#[tokio::test]
+async fn a_stranger_in_a_loop_is_slowed_down_and_its_neighbours_are_not() {
+    let (relay, quic, tcp) = start(RelayLimits::default()).await;
+    let scraper = Plain::start();
+    let (stranger, neighbour) = (Plain::start(), Plain::start());
+    // Both kinds of requests, in a row, from an address that others share.
+    let mut refused = 0;
+    for _ in 0..100 {
+        refused += usize::from(stranger.reserve(&tcp).await.is_err());
+    }
+    assert!(refused > 0, "100 reservations in a row");
+    let mut slowed = 0;
+    for _ in 0..100 {
+        let why = stranger.dial(&tcp, scraper.id).await.expect_err("no reservation");
+        slowed += usize::from(why.ends_with("too many circuits"));
+    }
+    assert!(slowed > 0, "100 circuits in a row");
+    scraper.reserve(&quic).await.expect("a reservation");
+    neighbour.dial(&tcp, scraper.id).await.expect("a circuit");
+    assert!(relay.network.node_counts().reservations <= 2);
+}
+
+/// A scraper and a client that are linked through a relay with these limits, and stay so.
+async fn linked_through(limits: RelayLimits) -> (Peer, Peer, Peer) {
+    let (relay, _, _) = start(limits).await;
+    let bootstrap = vec![relay.addr().await];
+    let listen = vec![HostPort { host: "127.0.0.1".to_owned(), port: 0 }];
+    let peer = |role, listen| NetworkConfig {
+        listen,
+        bootstrap: bootstrap.clone(),
+        hole_punching: false,
+        ..NetworkConfig::new(role)
+    };
+    let config = peer(NetworkRole::Scraper, listen);
+    let scraper = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
+    let config = peer(NetworkRole::Client, Vec::new());
+    let client = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
+    client.network.links().keep(scraper.key.public());
+    scraper.network.links().keep(client.key.public());
+    let mut relays = scraper.network.links().relays().subscribe();
+    within("a reservation", relays.wait_for(|held| *held == 1)).await.expect("held");
+    (relay, scraper, client)
+}
+
+async fn link(scraper: &Peer, client: &Peer) {
+    let circuits = circuits(scraper).await;
+    client.network.dial_circuits(scraper.key.public(), circuits).await.expect("a circuit");
+    within("up", scraper.network.links().up(&client.key.public())).await;
+}
+
+/// The scraper pulls so much from the client.
+async fn pull(scraper: &Peer, client: &mut Peer, bytes: usize) -> io::Result<()> {
+    let mut pulling = scraper.network.open(&client.key.public(), ECHO).await.map_err(io::Error::other)?;
+    pulling.write_all(b"x").await?;
+    pulling.flush().await?;
+    let mut served = within("a stream", client.inbox.recv()).await.expect("a stream").stream;
+    let serving = async move {
+        let _ = served.write_all(&vec![0; bytes]).await;
+        let _ = served.shutdown().await;
+    };
+    let mut body = Vec::new();
+    let (read, ()) = within("an end", future::join(pulling.read_to_end(&mut body), serving)).await;
+    let read = read?;
+    if read == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+#[tokio::test]
+async fn a_circuit_that_has_carried_its_share_ends_and_the_next_is_built_at_once() {
+    let limits = RelayLimits { circuit_bytes: 256 * 1024, ..RelayLimits::default() };
+    let (relay, scraper, mut client) = linked_through(limits).await;
+    link(&scraper, &client).await;
+    pull(&scraper, &mut client, 64 * 1024).await.expect("small enough");
+    assert!(pull(&scraper, &mut client, 1024 * 1024).await.is_err(), "more than its share");
+    within("down", client.network.links().down(&scraper.key.public())).await;
+    within("down", scraper.network.links().down(&client.key.public())).await;
+    assert_eq!(relay.network.node_counts().circuits_ended.bytes, 1);
+    link(&scraper, &client).await;
+    pull(&scraper, &mut client, 64 * 1024).await.expect("a new share");
+}
+
+#[tokio::test]
+async fn a_circuit_that_has_lived_its_time_ends_and_the_next_is_built_at_once() {
+    let limits = RelayLimits { circuit_duration: Duration::from_secs(3), ..RelayLimits::default() };
+    let (relay, scraper, mut client) = linked_through(limits).await;
+    link(&scraper, &client).await;
+    within("down", client.network.links().down(&scraper.key.public())).await;
+    within("down", scraper.network.links().down(&client.key.public())).await;
+    assert_eq!(relay.network.node_counts().circuits_ended.duration, 1);
+    link(&scraper, &client).await;
+    pull(&scraper, &mut client, 64 * 1024).await.expect("linked again");
+}
+
+/// Longer than libp2p waits for a stream, 10 s, also on a busy machine.
+const LONG: Duration = Duration::from_secs(90);
