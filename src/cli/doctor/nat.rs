@@ -18,6 +18,9 @@ struct Sight {
 /// The kind of the NAT, from where several nodes see the same port of ours.
 pub(super) async fn kind(presence: &Presence) -> Check {
     let name = "NAT";
+    if presence.nodes.is_empty() {
+        return Check::skipped(name, "without --bootstrap nobody sees us");
+    }
     presence.all_identified().await;
     let mut sights: Vec<Sight> = Vec::new();
     for observation in presence.seen() {

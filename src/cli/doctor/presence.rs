@@ -68,13 +68,7 @@ impl Presence {
 
     /// What a linked peer says that it is.
     pub(super) async fn kind(&self, peer: &PublicKey) -> Option<PeerKind> {
-        let of_peer = |seen: &[Observation]| {
-            seen.iter().find_map(|one| match one {
-                Observation::Identified { peer: who, kind, .. } if who == peer => Some(*kind),
-                _ => None,
-            })
-        };
-        self.until(self.wait, of_peer).await
+        self.until(self.wait, |seen| kind_of(seen, peer)).await
     }
 
     /// Waits until each linked node has said over each of its connections where it sees us.
@@ -94,9 +88,11 @@ impl Presence {
         self.until(self.wait, all).await;
     }
 
-    /// True if there is a link to a node, so that the DHT can be asked.
+    /// True if there is a link to a node that is one, so that the DHT can be asked.
     pub(super) fn reaches_a_node(&self) -> bool {
-        self.nodes.iter().any(|node| self.network.links().path(&node.key).is_some())
+        let (links, seen) = (self.network.links(), self.seen.borrow());
+        let is_node = |key| kind_of(&seen, key).is_some_and(|kind| kind.node);
+        self.nodes.iter().any(|node| links.path(&node.key).is_some() && is_node(&node.key))
     }
 
     /// Closes the links, so that nobody waits for a peer that is gone.
@@ -106,6 +102,13 @@ impl Presence {
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         let _ = time::timeout(GRACE, ended).await;
     }
+}
+
+fn kind_of(seen: &[Observation], peer: &PublicKey) -> Option<PeerKind> {
+    seen.iter().find_map(|one| match one {
+        Observation::Identified { peer: who, kind, .. } if who == peer => Some(*kind),
+        _ => None,
+    })
 }
 
 /// Keeps what there is to see, until the network ends.

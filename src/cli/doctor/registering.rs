@@ -62,7 +62,7 @@ pub(super) async fn aliases(
         }
         // What an older one does with a request that it does not know.
         Ok(Err(_)) | Ok(Ok(RegisterReply::Malformed)) => {
-            let detail = "the scraper does not answer this question: it is older than this narthex";
+            let detail = "the scraper ends the exchange at this question: it is older than this narthex";
             return (aliases.iter().map(|alias| Check::skipped(name(alias), detail)).collect(), None);
         }
         Ok(Ok(RegisterReply::SlowDown { .. })) => ("the scraper asks to slow down", "try again in a while"),
