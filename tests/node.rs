@@ -63,8 +63,9 @@ fn a_node_shows_what_it_does_for_others() {
     assert_eq!(sample(http, "narthex_dht_records"), 1.0);
     assert!(sample(http, "narthex_dht_records_stored_total") >= 1.0);
     assert!(sample(http, r#"narthex_dht_lookups_total{outcome="found"}"#) >= 1.0);
-    assert!(sample(http, r#"narthex_connections{transport="tcp"}"#) >= 1.0);
-    assert!(sample(http, "narthex_peers") >= 1.0);
+    eventually_true("its connections are shown", SOON, || {
+        sample(http, r#"narthex_connections{transport="tcp"}"#) >= 1.0 && sample(http, "narthex_peers") >= 1.0
+    });
 
     let openmetrics = http::get(http, "/metrics", &[("Accept", "application/openmetrics-text")]).expect("an answer");
     assert_eq!(openmetrics.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
@@ -143,13 +144,13 @@ fn a_scraper_is_reachable_through_a_relay_that_was_told_where_it_is() {
     command.args(["--relay", "--key", &text(&fleet.path().join("node.key"))]);
     command.args(["--listen", &at, "--external", &at, "--http", &place, "--relay-reservations", "1"]);
     command.args(["--data-dir", &text(&fleet.path().join("node-data"))]);
-    let relay = Process::spawn("node", fleet.path(), &mut command);
+    let _relay = Process::spawn("node", fleet.path(), &mut command);
     eventually_true("the relay listens", SOON, || http::get(http, "/-/ready", &[]).is_ok());
 
     let bootstrap = format!("{}@{at}", key.public());
     let first = fleet.scraper(&["--bootstrap", &bootstrap]);
     eventually_true("the scraper has a reservation", SOON, || sample(http, "narthex_relay_reservations") == 1.0);
-    assert!(first.process.log_line(&["reachable through a relay"]).is_some(), "{}", relay.log());
+    eventually("and knows it", SOON, || first.process.log_line(&["reachable through a relay"]));
 
     let other = Fleet::new();
     let second = other.scraper(&["--bootstrap", &bootstrap]);
@@ -157,5 +158,7 @@ fn a_scraper_is_reachable_through_a_relay_that_was_told_where_it_is() {
         second.process.log_line(&["a relay does not make us reachable", "refused: too many reservations"])
     });
     assert_eq!(sample(http, "narthex_relay_reservations"), 1.0);
-    assert!(sample(http, r#"narthex_relay_reservation_requests_total{outcome="refused"}"#) >= 1.0);
+    eventually_true("the refusal is counted", SOON, || {
+        sample(http, r#"narthex_relay_reservation_requests_total{outcome="refused"}"#) >= 1.0
+    });
 }
