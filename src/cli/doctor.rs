@@ -59,7 +59,7 @@ pub(super) struct Args {
     /// The key: the scraper's, or the agent's [default: the agent's in its data directory]
     #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Where the agent or the scraper keeps its data [default: $STATE_DIRECTORY, else ~/.local/state/narthex/ROLE]
+    /// Where the agent or the scraper keeps its data [default: as they do]
     #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// A node through which scrapers are found by their keys; repeatable

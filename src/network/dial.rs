@@ -234,18 +234,23 @@ impl Network {
         if addresses.is_empty() {
             return Err(Failure::Nothing);
         }
-        self.listeners().await;
+        self.listeners(&addresses).await;
         let (reply, answer) = oneshot::channel();
         self.command(Command::Dial { peer, addresses, reply }).await.map_err(|_| Failure::Closed)?;
         answer.await.map_err(|_| Failure::Closed)?.map_err(Failure::Dial)
     }
 
-    /// Waits a moment for the listeners: what is dialled before them comes from another port, and no hole is punched.
-    async fn listeners(&self) {
-        if self.listens {
-            let mut listening = self.listening.clone();
-            let _ = time::timeout(LISTEN_WAIT, listening.wait_for(|addresses| !addresses.is_empty())).await;
-        }
+    /// Waits, soon after the start, for listeners of the kinds that are dialled: what is dialled before them comes from
+    /// another port, and no hole is punched.
+    async fn listeners(&self, dialled: &[Multiaddr]) {
+        let Some(by) = self.listeners_by else { return };
+        let kind = |address: &Multiaddr| (peer_id::is_tcp(address), peer_id::ip(address).map(|ip| ip.is_ipv4()));
+        let listens = |listening: &[Multiaddr], to: &Multiaddr| {
+            listening.iter().any(|own| peer_id::is_dialable(own) && kind(own) == kind(to))
+        };
+        let mut listening = self.listening.clone();
+        let all = listening.wait_for(|listening| dialled.iter().all(|to| listens(listening, to)));
+        let _ = time::timeout_at(by, all).await;
     }
 }
 
@@ -327,7 +332,7 @@ const HEAD_START: Duration = Duration::from_millis(400);
 const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
 const RELAY_HEAD_START: Duration = Duration::from_millis(500);
 const CIRCUIT: Duration = Duration::from_secs(10);
-const LISTEN_WAIT: Duration = Duration::from_secs(1);
+pub(super) const LISTEN_WAIT: Duration = Duration::from_secs(2);
 /// An announcement may name many relays, at its owner's word.
 const MAX_RELAYS: usize = 4;
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);

@@ -40,7 +40,10 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use libp2p::{Multiaddr, StreamProtocol, core::upgrade::NegotiationError};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use config::NetworkLimits;
@@ -114,7 +117,8 @@ pub(crate) struct Network {
     blocks: broadcast::Sender<FirewallBlock>,
     observations: broadcast::Sender<Observation>,
     role: NetworkRole,
-    listens: bool,
+    /// Until when dials wait for the listeners; none if there will be none.
+    listeners_by: Option<Instant>,
     /// Where we may be reached: listeners, circuits, and addresses that nodes have confirmed.
     listening: watch::Receiver<Arc<[Multiaddr]>>,
     addresses: Arc<AddressBook>,
@@ -191,7 +195,7 @@ impl Network {
             blocks,
             observations,
             role: config.role,
-            listens: !places.is_empty(),
+            listeners_by: (!places.is_empty()).then(|| Instant::now() + dial::LISTEN_WAIT),
             listening: listeners,
             addresses: Arc::new(AddressBook::open(config.addresses_file)),
             bootstrap: config.bootstrap.into(),
