@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::relaying::RelayLimits;
-use crate::identity::{HostPort, PeerAddr};
+use crate::identity::{HostPort, PeerAddr, Place};
 
 /// What a process is on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,10 @@ pub(crate) struct NetworkConfig {
     pub(crate) role: NetworkRole,
     /// Each means that TCP port and the same UDP port; port 0 takes a free one.
     pub(crate) listen: Vec<HostPort>,
+    /// Where to take WebSocket links, without TLS.
+    pub(crate) listen_ws: Vec<HostPort>,
     /// Addresses to announce instead of the ones we listen on.
-    pub(crate) external: Vec<HostPort>,
+    pub(crate) external: Vec<Place>,
     /// Nodes through which others are found.
     pub(crate) bootstrap: Vec<PeerAddr>,
     /// Where the last good addresses of peers are kept.
@@ -43,6 +45,7 @@ impl NetworkConfig {
         Self {
             role,
             listen: Vec::new(),
+            listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
             addresses_file: None,

@@ -3,15 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits,
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, autonat, connection_limits,
     core::upgrade::Version,
     dcutr, identify,
     identity::Keypair,
     kad::{self, store::MemoryStore, store::MemoryStoreConfig},
     memory_connection_limits, noise, quic, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
-    tcp, yamux,
+    yamux,
 };
+use libp2p_websocket as websocket;
 use rand::Rng;
 
 use crate::wire::Announcement;
@@ -21,7 +22,9 @@ use super::{
     config::{NetworkConfig, NetworkRole},
     limits::{Inbound, InboundCounters},
     node_stats::NodeStats,
-    observed, peer_id, pinger, relay_server, streams,
+    observed, peer_id, pinger,
+    proxy::Proxies,
+    relay_server, streams, tcp, trust,
 };
 
 /// Everything that runs on each connection.
@@ -55,6 +58,7 @@ pub(super) fn build(
     streams: streams::Behaviour,
     inbound: Arc<InboundCounters>,
     stats: NodeStats,
+    proxies: Arc<Proxies>,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
@@ -88,9 +92,19 @@ pub(super) fn build(
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux_config)
-        .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_quic_config(|quic| quic_config(quic, role))
+        .with_other_transport(|keypair| {
+            let tcp = tcp::Transport::new(Arc::clone(&proxies)).upgrade(Version::V1Lazy);
+            Ok(tcp.authenticate(noise::Config::new(keypair)?).multiplex(yamux_config()))
+        })
+        .map_err(|source| NetworkError::Transport { source: source.into() })?
+        .with_other_transport(|keypair| {
+            let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(&proxies)));
+            websocket.set_tls_config(trust::roots()).set_max_data_size(MAX_WEBSOCKET_FRAME);
+            let websocket = websocket.upgrade(Version::V1Lazy);
+            Ok(websocket.authenticate(noise::Config::new(keypair)?).multiplex(yamux_config()))
+        })
+        .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_relay_client(noise::Config::new, yamux_config)
         .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_behaviour(behaviour)
@@ -198,6 +212,8 @@ fn ping_interval(role: NetworkRole) -> Duration {
 const RARELY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Noise writes some 200 KiB at once.
+const MAX_WEBSOCKET_FRAME: usize = 1024 * 1024;
 /// For strangers; peers that are kept stay however long they are idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Part of the machine's memory beyond which no further connection is taken.
