@@ -52,6 +52,9 @@ pub(super) struct Args {
     /// An address to announce instead of the ones it listens on, as behind a forwarded port; repeatable
     #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE", value_parser = value::external)]
     external: Vec<Place>,
+    /// Let clients on the same local network find this scraper by its key, without a node
+    #[arg(long, env = "NARTHEX_MDNS")]
+    mdns: bool,
     /// Life of a registration that is not renewed; clients renew at a third of it
     #[arg(long, env = "NARTHEX_LEASE", value_name = "DURATION", default_value = "10m", value_parser = value::duration)]
     lease: Duration,
@@ -179,6 +182,7 @@ impl Args {
             listen_ws: self.listen_ws,
             external: self.external,
             bootstrap: self.bootstrap,
+            mdns: self.mdns,
             registry: RegistryConfig {
                 lease: self.lease,
                 retention: self.retention,

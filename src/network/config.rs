@@ -28,6 +28,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) external: Vec<Place>,
     /// Nodes through which others are found.
     pub(crate) bootstrap: Vec<PeerAddr>,
+    /// Whether peers on the same network are found by mDNS, and find us.
+    pub(crate) mdns: bool,
     /// Where the last good addresses of peers are kept.
     pub(crate) addresses_file: Option<PathBuf>,
     /// Whether a client asks nodes to dial it back (AutoNAT), as a scraper always does.
@@ -48,6 +50,7 @@ impl NetworkConfig {
             listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            mdns: false,
             addresses_file: None,
             asks_dial_back: false,
             relay: None,

@@ -2,7 +2,7 @@
 //!
 //! The hint and the last good address are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
 //! they fail, the DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link
-//! wins.
+//! wins. What is heard by mDNS is tried at once, where that is asked for.
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::identity::{HostPort, PeerAddr, Place, PublicKey};
 #[non_exhaustive]
 pub enum ConnectError {
     /// Nothing says where the peer could be.
-    #[error("nothing says where peer {peer} is: give it as <key>@<host>:<port>, or give a --bootstrap node")]
+    #[error("nothing says where peer {peer} is: give it as <key>@<host>:<port>, or give a --bootstrap node, or --mdns")]
     NoAddress {
         /// Who was to be reached.
         peer: PublicKey,
@@ -65,7 +65,8 @@ impl Network {
         if self.links().path(&peer.key).is_some() {
             return Ok(());
         }
-        let found = staggered(self.dial_known(peer), LOOKUP_HEAD_START, self.dial_found(&peer.key)).await;
+        let near = staggered(self.dial_known(peer), Duration::ZERO, self.dial_nearby(&peer.key)).map_err(Failure::from);
+        let found = staggered(near, LOOKUP_HEAD_START, self.dial_found(&peer.key)).await;
         let address = found.map_err(|failures| explain(&peer.key, failures.into()))?;
         let (book, key) = (Arc::clone(&self.addresses), peer.key);
         // Not waited for: it is a hint for the next start.
@@ -73,6 +74,11 @@ impl Network {
             drop(task::spawn_blocking(move || book.remember(key, address)));
         }
         Ok(())
+    }
+
+    #[cfg(not(feature = "mdns"))]
+    async fn dial_nearby(&self, _: &PublicKey) -> Result<Multiaddr, Failure> {
+        Err(Failure::Nothing)
     }
 
     async fn dial_known(&self, peer: &PeerAddr) -> Result<Multiaddr, Failure> {

@@ -14,6 +14,8 @@ mod dial;
 mod driver;
 mod limits;
 mod links;
+#[cfg(feature = "mdns")]
+mod nearby;
 mod node_stats;
 mod observation;
 mod observed;
@@ -110,6 +112,9 @@ pub enum NetworkError {
     /// A relay that does not know where it is makes nobody reachable.
     #[error("a relay needs an address that others reach it at: none of ours is public, so give --external HOST:PORT")]
     RelayPlace,
+    /// The system does not tell which networks there are.
+    #[error("mDNS cannot be used here: {0}")]
+    Mdns(io::Error),
     /// The transports could not be set up.
     #[error("cannot set up the transports")]
     Transport {
@@ -133,6 +138,9 @@ pub(crate) struct Network {
     bootstrap: Arc<[PeerAddr]>,
     external: Arc<[Place]>,
     proxies: Arc<Proxies>,
+    /// What was heard by mDNS, if we listen to it.
+    #[cfg(feature = "mdns")]
+    nearby: Option<Arc<watch::Sender<nearby::Nearby>>>,
     inbound: Arc<InboundCounters>,
     /// At a node: what it does for others.
     stats: NodeStats,
@@ -171,13 +179,23 @@ impl Network {
         let streams = streams::Behaviour::new(links.clone(), acceptors, blocks.clone(), open_to_strangers);
         let (inbound, stats) = (Arc::new(InboundCounters::default()), NodeStats::default());
         let proxies = Arc::new(Proxies::from_env());
+        let keypair = peer_id::keypair(key);
+        #[cfg(feature = "mdns")]
+        let nearby = config.mdns.then(|| Arc::new(watch::Sender::default()));
+        #[cfg(feature = "mdns")]
+        let behaviour = nearby.as_ref().map(|heard| {
+            let local = keypair.public().to_peer_id();
+            nearby::Behaviour::new(local, config.role, Arc::clone(heard), links.clone()).map_err(NetworkError::Mdns)
+        });
         let mut swarm = swarm::build(
-            peer_id::keypair(key),
+            keypair,
             &config,
             streams,
             Arc::clone(&inbound),
             stats.clone(),
             Arc::clone(&proxies),
+            #[cfg(feature = "mdns")]
+            behaviour.transpose()?,
         )?;
         let places = places(&config);
         for place in &places {
@@ -212,6 +230,8 @@ impl Network {
             external: config.external.into(),
             inbound,
             proxies,
+            #[cfg(feature = "mdns")]
+            nearby,
             announced: Arc::new(watch::Sender::new(0)),
             stats,
         };

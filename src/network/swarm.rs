@@ -17,6 +17,8 @@ use rand::Rng;
 
 use crate::wire::Announcement;
 
+#[cfg(feature = "mdns")]
+use super::nearby;
 use super::{
     NetworkError,
     config::{NetworkConfig, NetworkRole},
@@ -45,6 +47,8 @@ pub(super) struct Behaviour {
     dcutr: Toggle<dcutr::Behaviour>,
     nat_client: Toggle<autonat::v2::client::Behaviour>,
     nat_server: Toggle<autonat::v2::server::Behaviour>,
+    #[cfg(feature = "mdns")]
+    nearby: Toggle<nearby::Behaviour>,
 }
 
 /// Our own DHT: nothing is shared with the public IPFS one.
@@ -59,6 +63,7 @@ pub(super) fn build(
     inbound: Arc<InboundCounters>,
     stats: NodeStats,
     proxies: Arc<Proxies>,
+    #[cfg(feature = "mdns")] nearby: Option<nearby::Behaviour>,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
@@ -89,6 +94,8 @@ pub(super) fn build(
         dcutr: (!is_node && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
         nat_client: asks_dial_back.then(autonat::v2::client::Behaviour::default).into(),
         nat_server: is_node.then(autonat::v2::server::Behaviour::default).into(),
+        #[cfg(feature = "mdns")]
+        nearby: nearby.into(),
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()

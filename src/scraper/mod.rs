@@ -63,6 +63,8 @@ pub struct ScraperConfig {
     pub external: Vec<Place>,
     /// Nodes that help clients to find it by key. Each needs its place.
     pub bootstrap: Vec<PeerAddr>,
+    /// Whether clients on the same network find it by mDNS. Default not.
+    pub mdns: bool,
     /// Leases, limits, alias policy.
     pub registry: RegistryConfig,
     /// Limits of the HTTP side.
@@ -88,6 +90,7 @@ impl ScraperConfig {
             listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            mdns: false,
             registry: RegistryConfig::default(),
             http_limits: HttpConfig::default(),
             limits: NetworkLimits::default(),
@@ -168,6 +171,7 @@ impl Scraper {
                 listen_ws: config.listen_ws,
                 external: config.external,
                 bootstrap: config.bootstrap,
+                mdns: config.mdns,
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Scraper)
             },
