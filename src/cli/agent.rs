@@ -83,6 +83,9 @@ pub(super) struct Args {
     /// A node through which the scrapers are found by their keys; repeatable
     #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
+    /// Find scrapers on the same local network by their keys, if they are started with --mdns too
+    #[arg(long, env = "NARTHEX_MDNS")]
+    mdns: bool,
     #[command(flatten)]
     link: link::Flags,
 }
@@ -108,8 +111,8 @@ impl Args {
             return Err(format!("scraper {} is given twice", shortened(key)));
         }
         match self.scraper.iter().find(|scraper| scraper.hint.is_none()) {
-            Some(scraper) if self.bootstrap.is_empty() => Err(format!(
-                "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap",
+            Some(scraper) if self.bootstrap.is_empty() && !self.mdns => Err(format!(
+                "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap or --mdns",
                 shortened(scraper.key)
             )),
             _ => self.inventory().map(drop).map_err(|error| format!("{error:#}")),
@@ -128,7 +131,8 @@ impl Args {
         };
         let mut scrapers = self.scraper.into_iter();
         let first = scrapers.next().context("no scraper is given")?;
-        let mut builder = Client::builder(first, secret).key(key).bootstrap(self.bootstrap).data_dir(data_dir.path());
+        let mut builder =
+            Client::builder(first, secret).key(key).bootstrap(self.bootstrap).mdns(self.mdns).data_dir(data_dir.path());
         for scraper in scrapers {
             builder = builder.scraper(scraper);
         }

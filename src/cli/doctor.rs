@@ -65,6 +65,9 @@ pub(super) struct Args {
     /// A node through which scrapers are found by their keys; repeatable
     #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
+    /// Find the scrapers on the local network too, as the agent does
+    #[arg(long, env = "NARTHEX_MDNS")]
+    mdns: bool,
     /// An alias: is it free for the client, or can it be pulled by the scraper; repeatable [default: those of the targets]
     #[arg(long, env = "NARTHEX_ALIAS", value_name = "ALIAS")]
     alias: Vec<Alias>,
@@ -109,8 +112,8 @@ impl Args {
             return Err("a client has one --secret-file".into());
         }
         match self.scraper.iter().find(|scraper| scraper.hint.is_none()) {
-            Some(scraper) if self.bootstrap.is_empty() => Err(format!(
-                "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap",
+            Some(scraper) if self.bootstrap.is_empty() && !self.mdns => Err(format!(
+                "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap or --mdns",
                 short(&scraper.key)
             )),
             _ => Ok(()),
@@ -126,7 +129,16 @@ impl Args {
         let key_file = self.key.or_else(|| data_dir::kept(self.data_dir.as_deref(), "agent", "agent.key"));
         let secret_file = self.secret_file.into_iter().next().context("no secret file is given")?;
         let wait = self.timeout;
-        Ok(ClientSide { wait, scrapers: self.scraper, nodes: self.bootstrap, secret_file, key_file, targets, aliases })
+        Ok(ClientSide {
+            wait,
+            scrapers: self.scraper,
+            nodes: self.bootstrap,
+            mdns: self.mdns,
+            secret_file,
+            key_file,
+            targets,
+            aliases,
+        })
     }
 
     /// As the agent has them: `--target` beats the tables of the file.

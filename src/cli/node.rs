@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{ConfigFile, data_dir::DataDir, files, keys, scraper::Connections, signals, value};
 use crate::{
     Node, NodeConfig,
-    identity::{HostPort, PeerAddr, load_or_create_key},
+    identity::{HostPort, PeerAddr, Place, load_or_create_key},
     network::RelayLimits,
 };
 
@@ -28,12 +28,16 @@ pub(super) struct Args {
     /// Where peers connect: UDP for QUIC and the same TCP port; repeatable
     #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values = ["0.0.0.0:19961", "[::]:19961"])]
     listen: Vec<HostPort>,
+    /// Where peers that only HTTP lets out connect by WebSocket, without TLS: put what has a certificate before it;
+    /// repeatable
+    #[arg(long, env = "NARTHEX_LISTEN_WS", value_name = "HOST:PORT")]
+    listen_ws: Vec<HostPort>,
     /// Another node; repeatable
     #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
     /// The address that others reach this node at, where it cannot know it itself (behind a port forward); repeatable
-    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "HOST:PORT", value_parser = value::external)]
-    external: Vec<HostPort>,
+    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE", value_parser = value::external)]
+    external: Vec<Place>,
     /// Carry links between peers that cannot reach each other directly; sees only ciphertext
     #[arg(long, env = "NARTHEX_RELAY")]
     relay: bool,
@@ -102,6 +106,7 @@ impl Args {
         let config = NodeConfig {
             key,
             listen: self.listen,
+            listen_ws: self.listen_ws,
             bootstrap: self.bootstrap,
             external: self.external,
             relay: self.relay.then(|| self.relay_limits.into()),

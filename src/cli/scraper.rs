@@ -6,7 +6,7 @@ use super::{ConfigFile, data_dir::DataDir, files, keys, signals, value};
 use crate::{
     Scraper, ScraperConfig,
     http::{HttpConfig, ScrapeConfig},
-    identity::{HostPort, PeerAddr},
+    identity::{HostPort, PeerAddr, Place},
     network::NetworkLimits,
     registry::{AliasPolicy, RegistryConfig},
 };
@@ -42,12 +42,19 @@ pub(super) struct Args {
     /// Where peers connect: UDP for QUIC and the same TCP port; repeatable
     #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values = ["0.0.0.0:19961", "[::]:19961"])]
     listen: Vec<HostPort>,
+    /// Where peers that only HTTP lets out connect by WebSocket, without TLS: put what has a certificate before it;
+    /// repeatable
+    #[arg(long, env = "NARTHEX_LISTEN_WS", value_name = "HOST:PORT")]
+    listen_ws: Vec<HostPort>,
     /// A node through which clients find this scraper by its key; repeatable
     #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
     /// An address to announce instead of the ones it listens on, as behind a forwarded port; repeatable
-    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "HOST:PORT", value_parser = value::external)]
-    external: Vec<HostPort>,
+    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE", value_parser = value::external)]
+    external: Vec<Place>,
+    /// Let clients on the same local network find this scraper by its key, without a node
+    #[arg(long, env = "NARTHEX_MDNS")]
+    mdns: bool,
     /// Life of a registration that is not renewed; clients renew at a third of it
     #[arg(long, env = "NARTHEX_LEASE", value_name = "DURATION", default_value = "10m", value_parser = value::duration)]
     lease: Duration,
@@ -172,8 +179,10 @@ impl Args {
         let config = ScraperConfig {
             http: self.http,
             listen: self.listen,
+            listen_ws: self.listen_ws,
             external: self.external,
             bootstrap: self.bootstrap,
+            mdns: self.mdns,
             registry: RegistryConfig {
                 lease: self.lease,
                 retention: self.retention,

@@ -7,7 +7,7 @@ use http::Uri;
 
 use crate::{
     agent::ExporterUrl,
-    identity::{HostPort, PeerAddr},
+    identity::{HostPort, PeerAddr, Place},
     registry::AliasPolicy,
     telemetry::Chain,
     wire::{Alias, Labels, Target},
@@ -165,14 +165,15 @@ pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
 }
 
 /// An address that others reach us at.
-pub(super) fn external(text: &str) -> Result<HostPort, String> {
-    match text.parse::<HostPort>().map_err(|error| error.to_string())? {
-        HostPort { port: 0, .. } => Err("the port that others reach must be given".into()),
-        place if place.ip().is_some_and(|ip| ip.is_unspecified()) => {
-            Err("this is every address: give the one that others reach".into())
-        }
-        place => Ok(place),
+pub(super) fn external(text: &str) -> Result<Place, String> {
+    let place: Place = text.parse().map_err(chain)?;
+    if place.at().port == 0 {
+        return Err("the port that others reach must be given".into());
     }
+    if place.at().ip().is_some_and(|ip| ip.is_unspecified()) {
+        return Err("this is every address: give the one that others reach".into());
+    }
+    Ok(place)
 }
 
 /// The first of the items that stands there twice.

@@ -59,6 +59,7 @@ pub struct Builder {
     secret: SharedSecret,
     key: Option<KeyPair>,
     bootstrap: Vec<PeerAddr>,
+    mdns: bool,
     hostname: Option<String>,
     data_dir: Option<PathBuf>,
     max_body: u64,
@@ -140,6 +141,7 @@ pub(super) struct Setup {
     pub(super) secret: SharedSecret,
     pub(super) key: KeyPair,
     pub(super) bootstrap: Vec<PeerAddr>,
+    pub(super) mdns: bool,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) max_body: u64,
     pub(super) compression: Compression,
@@ -154,6 +156,7 @@ impl Builder {
             secret,
             key: None,
             bootstrap: Vec::new(),
+            mdns: false,
             hostname: None,
             data_dir: None,
             max_body: MAX_BODY,
@@ -180,6 +183,13 @@ impl Builder {
     /// Nodes through which scrapers are found by key. Each needs its place.
     pub fn bootstrap(mut self, nodes: impl IntoIterator<Item = PeerAddr>) -> Self {
         self.bootstrap.extend(nodes);
+        self
+    }
+
+    /// Whether scrapers on the same network are found by mDNS, if they use it too. Default not.
+    #[cfg(feature = "mdns")]
+    pub fn mdns(mut self, mdns: bool) -> Self {
+        self.mdns = mdns;
         self
     }
 
@@ -294,6 +304,7 @@ impl Builder {
             secret: self.secret,
             key: self.key.unwrap_or_else(KeyPair::generate),
             bootstrap: self.bootstrap,
+            mdns: self.mdns,
             data_dir: self.data_dir,
             max_body: self.max_body,
             compression: self.compression,

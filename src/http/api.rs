@@ -49,7 +49,7 @@ struct AliasView<'a> {
 /// The way to the peer, as the API shows it.
 #[derive(Serialize)]
 struct LinkView {
-    /// `tcp` or `quic`; null without a link.
+    /// `tcp`, `quic` or `ws`; null without a link.
     transport: Option<&'static str>,
     /// Where the peer is seen, or the relay.
     address: Option<String>,

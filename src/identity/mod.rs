@@ -7,11 +7,13 @@
 mod file;
 mod key;
 mod peer_addr;
+mod place;
 mod secret;
 mod text;
 
 pub use file::{KeyFileError, create_key, create_secret, load_key, load_or_create_key, load_secret};
 pub use key::{KeyPair, PublicKey, SIGNATURE_LEN};
 pub use peer_addr::{HostPort, HostPortError, PeerAddr, PeerAddrError};
+pub use place::{Place, PlaceError, WebSocketUrl};
 pub use secret::{SecretId, SharedSecret};
 pub use text::KeyError;

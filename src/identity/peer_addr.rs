@@ -4,21 +4,21 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{KeyError, PublicKey};
+use super::{KeyError, Place, PlaceError, PublicKey};
 
-/// A peer, written `<public key>` or `<public key>@<host>:<port>`. The hint spares the look-up by key.
+/// A peer, written `<public key>` or `<public key>@<place>`. The hint spares the look-up by key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddr {
     /// Who it is; whoever answers at the hint must prove to be this key.
     pub key: PublicKey,
     /// Where to try first.
-    pub hint: Option<HostPort>,
+    pub hint: Option<Place>,
 }
 
 impl PeerAddr {
     /// A peer at a known place.
     pub fn at(key: PublicKey, host: impl Into<String>, port: u16) -> Self {
-        Self { key, hint: Some(HostPort { host: host.into(), port }) }
+        Self { key, hint: Some(HostPort { host: host.into(), port }.into()) }
     }
 }
 
@@ -42,11 +42,11 @@ impl fmt::Display for PeerAddr {
 #[non_exhaustive]
 pub enum PeerAddrError {
     /// The part before `@`.
-    #[error("expected <public key> or <public key>@<host>:<port>")]
+    #[error("expected <public key>, <public key>@<host>:<port> or <public key>@wss://<host>")]
     Key(#[source] KeyError),
     /// The part after `@`.
     #[error("after the @ of a peer")]
-    Hint(#[source] HostPortError),
+    Hint(#[source] PlaceError),
 }
 
 impl FromStr for PeerAddr {
@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn peers_are_read_as_they_are_written() {
         let key = crate::identity::KeyPair::from_seed(&[5; 32]).public();
-        for text in [format!("{key}"), format!("{key}@example.org:19961"), format!("{key}@[::1]:1")] {
+        for place in ["", "@example.org:19961", "@[::1]:1", "@wss://example.org:443/narthex"] {
+            let text = format!("{key}{place}");
             assert_eq!(text.parse::<PeerAddr>().expect("reads").to_string(), text);
         }
     }

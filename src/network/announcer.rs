@@ -170,8 +170,8 @@ async fn holders(network: &Network, key: &KeyPair, sequence: u64) -> Result<usiz
 pub(super) async fn announced(network: &Network) -> Vec<Multiaddr> {
     let mut given = Vec::new();
     for place in network.external.iter() {
-        match super::dial::resolve(place).await {
-            Ok(found) => given.extend(found.into_iter().flat_map(|at| [peer_id::tcp(at), peer_id::quic(at)])),
+        match super::dial::addresses(place).await {
+            Ok(found) => given.extend(found),
             Err(error) => tracing::warn!(%place, %error, "cannot resolve an external address"),
         }
     }

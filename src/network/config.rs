@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::relaying::RelayLimits;
-use crate::identity::{HostPort, PeerAddr};
+use crate::identity::{HostPort, PeerAddr, Place};
 
 /// What a process is on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +22,14 @@ pub(crate) struct NetworkConfig {
     pub(crate) role: NetworkRole,
     /// Each means that TCP port and the same UDP port; port 0 takes a free one.
     pub(crate) listen: Vec<HostPort>,
+    /// Where to take WebSocket links, without TLS.
+    pub(crate) listen_ws: Vec<HostPort>,
     /// Addresses to announce instead of the ones we listen on.
-    pub(crate) external: Vec<HostPort>,
+    pub(crate) external: Vec<Place>,
     /// Nodes through which others are found.
     pub(crate) bootstrap: Vec<PeerAddr>,
+    /// Whether peers on the same network are found by mDNS, and find us.
+    pub(crate) mdns: bool,
     /// Where the last good addresses of peers are kept.
     pub(crate) addresses_file: Option<PathBuf>,
     /// Whether a client asks nodes to dial it back (AutoNAT), as a scraper always does.
@@ -43,8 +47,10 @@ impl NetworkConfig {
         Self {
             role,
             listen: Vec::new(),
+            listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            mdns: false,
             addresses_file: None,
             asks_dial_back: false,
             relay: None,

@@ -1,13 +1,14 @@
 //! Dialling by public key.
 //!
-//! The hint and the last good address are tried first, TCP before QUIC; a moment later, or as soon as they fail, the
-//! DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link wins.
+//! The hint and the last good address are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
+//! they fail, the DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link
+//! wins. What is heard by mDNS is tried at once, where that is asked for.
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::{
-    StreamExt,
-    future::{self, Either},
+    FutureExt, StreamExt, TryFutureExt,
+    future::{self, BoxFuture, Either},
     stream::FuturesUnordered,
 };
 use libp2p::Multiaddr;
@@ -20,14 +21,14 @@ use super::{
     links::LinkTransport,
     peer_id::{self, Circuit},
 };
-use crate::identity::{HostPort, PeerAddr, PublicKey};
+use crate::identity::{HostPort, PeerAddr, Place, PublicKey};
 
 /// Why there is no link to a peer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// Nothing says where the peer could be.
-    #[error("nothing says where peer {peer} is: give it as <key>@<host>:<port>, or give a --bootstrap node")]
+    #[error("nothing says where peer {peer} is: give it as <key>@<host>:<port>, or give a --bootstrap node, or --mdns")]
     NoAddress {
         /// Who was to be reached.
         peer: PublicKey,
@@ -64,7 +65,8 @@ impl Network {
         if self.links().path(&peer.key).is_some() {
             return Ok(());
         }
-        let found = staggered(self.dial_known(peer), LOOKUP_HEAD_START, self.dial_found(&peer.key)).await;
+        let near = staggered(self.dial_known(peer), Duration::ZERO, self.dial_nearby(&peer.key)).map_err(Failure::from);
+        let found = staggered(near, LOOKUP_HEAD_START, self.dial_found(&peer.key)).await;
         let address = found.map_err(|failures| explain(&peer.key, failures.into()))?;
         let (book, key) = (Arc::clone(&self.addresses), peer.key);
         // Not waited for: it is a hint for the next start.
@@ -72,6 +74,11 @@ impl Network {
             drop(task::spawn_blocking(move || book.remember(key, address)));
         }
         Ok(())
+    }
+
+    #[cfg(not(feature = "mdns"))]
+    async fn dial_nearby(&self, _: &PublicKey) -> Result<Multiaddr, Failure> {
+        Err(Failure::Nothing)
     }
 
     async fn dial_known(&self, peer: &PeerAddr) -> Result<Multiaddr, Failure> {
@@ -105,15 +112,26 @@ impl Network {
         let mut addresses: Vec<Multiaddr> = self.addresses.address(&peer.key).into_iter().collect();
         let mut unresolved = None;
         if let Some(hint) = &peer.hint {
-            match resolve(hint).await {
-                Ok(places) => {
-                    addresses.extend(places.into_iter().flat_map(|at| [peer_id::tcp(at), peer_id::quic(at)]));
-                }
+            match self.hinted(hint).await {
+                Ok(places) => addresses.extend(places),
                 Err(reason) => unresolved = Some(Failure::Other(format!("{hint}: {reason}"))),
             }
         }
         addresses.dedup();
         (addresses, unresolved)
+    }
+
+    /// Whether TCP to a place goes through a proxy.
+    pub(crate) fn is_proxied(&self, place: &HostPort) -> bool {
+        self.proxies.before(place).is_some()
+    }
+
+    /// Behind a proxy a name is the proxy's to resolve; nothing else may know it.
+    async fn hinted(&self, hint: &Place) -> Result<Vec<Multiaddr>, String> {
+        match hint {
+            Place::HostPort(at) if at.ip().is_none() && self.is_proxied(at) => Ok(vec![peer_id::named_tcp(at)]),
+            hint => addresses(hint).await,
+        }
     }
 
     /// Tries what the first node says, and each later announcement that another one holds: a node that has slept, or
@@ -145,39 +163,41 @@ impl Network {
     }
 
     /// TCP first, QUIC a moment later or as soon as TCP has failed: TCP costs half, QUIC gets through where it is
-    /// blocked. Relays come last, unless nothing else can work from outside the peer's own network.
+    /// blocked. Then WebSocket, for where only HTTP gets out. Relays come last, unless nothing else can work from outside
+    /// the peer's own network.
     ///
     /// A peer that was reached over TCP the last time is waited for a while longer: with its whole fleet at its door it is
     /// slow, and another handshake makes it slower.
-    async fn dial(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
-        let over_tcp = self.addresses.address(&peer).is_some_and(|address| peer_id::is_tcp(&address));
-        let tcp_head_start = if over_tcp { KNOWN_HEAD_START } else { HEAD_START };
+    pub(super) fn dial(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> BoxFuture<'_, Result<Multiaddr, Failure>> {
+        let last = self.addresses.address(&peer).as_ref().map(LinkTransport::of);
+        let tcp_head_start = if last == Some(LinkTransport::Tcp) { KNOWN_HEAD_START } else { HEAD_START };
         let circuits: Vec<Circuit> = addresses.iter().filter_map(Circuit::parse).collect();
-        let (tcp, quic): (Vec<_>, Vec<_>) =
-            addresses.into_iter().filter(peer_id::is_dialable).partition(peer_id::is_tcp);
-        let public = quic.iter().chain(&tcp).any(|address| !peer_id::is_private(address));
+        let direct: Vec<_> = addresses.into_iter().filter(peer_id::is_dialable).collect();
+        let public = direct.iter().any(|address| !peer_id::is_private(address));
         let direct_head_start = if public { HEAD_START } else { Duration::ZERO };
-        let tcp = self.dial_at_once(peer, tcp);
-        let quic = self.dial_at_once(peer, quic);
-        let others = staggered(quic, direct_head_start, self.dial_circuits(peer, circuits));
-        let others = async { others.await.map_err(Failure::from) };
-        Ok(staggered(tcp, tcp_head_start, others).await?)
+        let [tcp, quic, websocket] = peer_id::by_transport(direct).map(|places| self.dial_at_once(peer, places));
+        let last = staggered(websocket, direct_head_start, self.dial_circuits(peer, circuits));
+        let others = staggered(quic, direct_head_start, last.map_err(Failure::from));
+        // On the heap: several of these may be part of one attempt, and each holds all of its own.
+        staggered(tcp, tcp_head_start, others.map_err(Failure::from)).map_err(Failure::from).boxed()
     }
 
     /// QUIC, and TCP a moment later or as soon as QUIC is there; returns with the first, and the other one goes on. A
-    /// relay hands circuits over the connection that came first, and TCP has room for few.
+    /// relay hands circuits over the connection that came first, and TCP has room for few. WebSocket if neither works.
     async fn dial_both(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
-        let (tcp, quic): (Vec<_>, Vec<_>) = addresses.into_iter().partition(peer_id::is_tcp);
-        let mut quic = pin!(self.dial_at_once(peer, quic));
-        let tcp = self.dial_at_once(peer, tcp);
-        match time::timeout(HEAD_START, &mut quic).await {
-            Ok(Ok(address)) => {
-                let _ = time::timeout(HEAD_START, tcp).await;
-                Ok(address)
+        let [tcp, quic, websocket] = peer_id::by_transport(addresses).map(|places| self.dial_at_once(peer, places));
+        let both = async {
+            let mut quic = pin!(quic);
+            match time::timeout(HEAD_START, &mut quic).await {
+                Ok(Ok(address)) => {
+                    let _ = time::timeout(HEAD_START, tcp).await;
+                    Ok(address)
+                }
+                Ok(Err(failed)) => tcp.await.map_err(|other| Failure::Several(vec![failed, other])),
+                Err(_) => Ok(staggered(tcp, Duration::ZERO, quic).await?),
             }
-            Ok(Err(failed)) => tcp.await.map_err(|other| Failure::Several(vec![failed, other])),
-            Err(_) => Ok(staggered(tcp, Duration::ZERO, quic).await?),
-        }
+        };
+        Ok(staggered(both, HEAD_START * 3, websocket).await?)
     }
 
     /// Through one relay after the other, each a moment later.
@@ -217,14 +237,21 @@ impl Network {
         places: Vec<Multiaddr>,
     ) -> Result<Multiaddr, Failure> {
         let circuit = Circuit { relay, at: places.first().cloned().ok_or(Failure::Nothing)? }.address();
-        let (tcp, quic): (Vec<_>, Vec<_>) = places.into_iter().partition(peer_id::is_tcp);
+        let [tcp, quic, websocket] = peer_id::by_transport(places);
         let linked = self.links().transports(&relay);
         let missing = |transport, places| if linked.contains(&transport) { Vec::new() } else { places };
         let both = future::join(
             self.dial_at_once(relay, missing(LinkTransport::Tcp, tcp)),
             self.dial_at_once(relay, missing(LinkTransport::Quic, quic)),
         );
-        let _ = time::timeout(RELAY_HEAD_START, both).await;
+        // No hole is punched over WebSocket; it is for where nothing else gets to the relay.
+        let websocket = if linked.is_empty() { websocket } else { Vec::new() };
+        let any = async {
+            if let (Err(_), Err(_)) = both.await {
+                let _ = self.dial_at_once(relay, websocket).await;
+            }
+        };
+        let _ = time::timeout(RELAY_HEAD_START, any).await;
         time::timeout(CIRCUIT, self.dial_at_once(peer, vec![circuit]))
             .await
             .unwrap_or_else(|_| Err(Failure::Other(format!("relay {relay}: no circuit in {CIRCUIT:?}"))))
@@ -251,6 +278,16 @@ impl Network {
         let mut listening = self.listening.clone();
         let all = listening.wait_for(|listening| dialled.iter().all(|to| listens(listening, to)));
         let _ = time::timeout_at(by, all).await;
+    }
+}
+
+/// The addresses that a place stands for. Of a WebSocket's the name is looked up when it is dialled.
+pub(super) async fn addresses(place: &Place) -> Result<Vec<Multiaddr>, String> {
+    match place {
+        Place::HostPort(at) => {
+            Ok(resolve(at).await?.into_iter().flat_map(|at| [peer_id::tcp(at), peer_id::quic(at)]).collect())
+        }
+        Place::WebSocket(url) => Ok(vec![peer_id::websocket(url)]),
     }
 }
 

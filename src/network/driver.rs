@@ -337,7 +337,7 @@ impl Driver {
                 peer_id,
                 info,
             })) => {
-                if self.dialled.contains(&connection_id) && peer_id::is_dialable(&info.observed_addr) {
+                if self.dialled.contains(&connection_id) && peer_id::is_plain(&info.observed_addr) {
                     self.swarm.behaviour_mut().observed.add(info.observed_addr.clone());
                 }
                 self.observe_peer(connection_id, &peer_id, &info);

@@ -45,27 +45,36 @@ impl LinkPath {
 }
 
 /// What the bytes travel in: to the peer, or to the relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LinkTransport {
     /// TCP, Noise, yamux.
     Tcp,
     /// QUIC version 1.
     Quic,
+    /// WebSocket, with or without TLS; Noise, yamux.
+    WebSocket,
 }
 
 impl LinkTransport {
     pub(super) fn of(address: &Multiaddr) -> Self {
-        if peer_id::is_tcp(address) { Self::Tcp } else { Self::Quic }
+        if peer_id::is_websocket(address) {
+            Self::WebSocket
+        } else if peer_id::is_tcp(address) {
+            Self::Tcp
+        } else {
+            Self::Quic
+        }
     }
 
     /// Every one.
-    pub const ALL: [Self; 2] = [Self::Tcp, Self::Quic];
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Quic, Self::WebSocket];
 
-    /// `tcp` or `quic`, as it stands in labels and in JSON.
+    /// `tcp`, `quic` or `ws`, as it stands in labels and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Quic => "quic",
+            Self::WebSocket => "ws",
         }
     }
 }
@@ -167,9 +176,10 @@ pub(super) struct Control {
 }
 
 impl Connection {
-    /// Lower is better: direct before relayed, TCP before QUIC (half the memory, two thirds of the CPU).
-    fn rank(&self) -> (LinkPath, bool) {
-        (self.path, !peer_id::is_tcp(&self.address))
+    /// Lower is better: direct before relayed, TCP before QUIC (half the memory, two thirds of the CPU), WebSocket last
+    /// (frames around what TCP carries as well).
+    fn rank(&self) -> (LinkPath, LinkTransport) {
+        (self.path, LinkTransport::of(&self.address))
     }
 
     fn told(&self) -> String {
@@ -296,7 +306,7 @@ impl Links {
         LinkStatus {
             path: best.map(|best| best.path),
             transport: best.map(|best| LinkTransport::of(&best.address)),
-            address: best.and_then(|best| peer_id::socket_addr(&best.address)).map(|at| at.to_string()),
+            address: best.and_then(|best| peer_id::shown_place(&best.address)).map(|place| place.at().to_string()),
             rtt: best.and_then(|best| best.rtt),
             punches_succeeded: peer.punches_succeeded,
             punches_failed: peer.punches_failed,

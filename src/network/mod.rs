@@ -14,11 +14,14 @@ mod dial;
 mod driver;
 mod limits;
 mod links;
+#[cfg(feature = "mdns")]
+mod nearby;
 mod node_stats;
 mod observation;
 mod observed;
 mod peer_id;
 mod pinger;
+mod proxy;
 mod refusal;
 mod relay_handler;
 mod relay_server;
@@ -28,8 +31,10 @@ mod sources;
 mod stream;
 mod streams;
 mod swarm;
+mod tcp;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::{
     io,
@@ -68,9 +73,10 @@ use dial::Failure;
 use driver::{Command, Driver};
 use limits::InboundCounters;
 use node_stats::NodeStats;
+use proxy::Proxies;
 
 use crate::{
-    identity::{HostPort, KeyPair, PeerAddr, PublicKey},
+    identity::{HostPort, KeyPair, PeerAddr, Place, PublicKey, WebSocketUrl},
     wire::Announcement,
 };
 
@@ -89,6 +95,14 @@ pub enum NetworkError {
         /// What the operating system said.
         reason: String,
     },
+    /// A place for WebSocket links is taken, or not ours.
+    #[error("cannot listen for WebSocket links on {place}: {reason}; is something else using it?")]
+    ListenWebSocket {
+        /// As it was given.
+        place: HostPort,
+        /// What the operating system said.
+        reason: String,
+    },
     /// A scraper or a node that listens nowhere serves nobody.
     #[error("no listen address: a scraper or a node needs at least one")]
     NoListen,
@@ -97,10 +111,13 @@ pub enum NetworkError {
     BootstrapPlace(PublicKey),
     /// An external address is a name that does not resolve.
     #[error("external address {0} does not resolve")]
-    External(HostPort),
+    External(Place),
     /// A relay that does not know where it is makes nobody reachable.
     #[error("a relay needs an address that others reach it at: none of ours is public, so give --external HOST:PORT")]
     RelayPlace,
+    /// The system does not tell which networks there are.
+    #[error("mDNS cannot be used here: {0}")]
+    Mdns(io::Error),
     /// The transports could not be set up.
     #[error("cannot set up the transports")]
     Transport {
@@ -123,7 +140,11 @@ pub(crate) struct Network {
     listening: watch::Receiver<Arc<[Multiaddr]>>,
     addresses: Arc<AddressBook>,
     bootstrap: Arc<[PeerAddr]>,
-    external: Arc<[HostPort]>,
+    external: Arc<[Place]>,
+    proxies: Arc<Proxies>,
+    /// What was heard by mDNS, if we listen to it.
+    #[cfg(feature = "mdns")]
+    nearby: Option<Arc<watch::Sender<nearby::Nearby>>>,
     inbound: Arc<InboundCounters>,
     /// At a node: what it does for others.
     stats: NodeStats,
@@ -153,7 +174,7 @@ impl Network {
         if let Some(node) = config.bootstrap.iter().find(|node| node.hint.is_none()) {
             return Err(NetworkError::BootstrapPlace(node.key));
         }
-        if config.listen.is_empty() && config.role != NetworkRole::Client {
+        if config.listen.is_empty() && config.listen_ws.is_empty() && config.role != NetworkRole::Client {
             return Err(NetworkError::NoListen);
         }
         let links = Links::new();
@@ -161,28 +182,39 @@ impl Network {
         let open_to_strangers = config.role != NetworkRole::Client;
         let streams = streams::Behaviour::new(links.clone(), acceptors, blocks.clone(), open_to_strangers);
         let (inbound, stats) = (Arc::new(InboundCounters::default()), NodeStats::default());
-        let mut swarm = swarm::build(peer_id::keypair(key), &config, streams, Arc::clone(&inbound), stats.clone())?;
+        let proxies = Arc::new(Proxies::from_env());
+        let keypair = peer_id::keypair(key);
+        #[cfg(feature = "mdns")]
+        let nearby = config.mdns.then(|| Arc::new(watch::Sender::default()));
+        #[cfg(feature = "mdns")]
+        let behaviour = nearby.as_ref().map(|heard| {
+            let local = keypair.public().to_peer_id();
+            nearby::Behaviour::new(local, config.role, Arc::clone(heard), links.clone()).map_err(NetworkError::Mdns)
+        });
+        let mut swarm = swarm::build(
+            keypair,
+            &config,
+            streams,
+            Arc::clone(&inbound),
+            stats.clone(),
+            Arc::clone(&proxies),
+            #[cfg(feature = "mdns")]
+            behaviour.transpose()?,
+        )?;
         let places = places(&config);
         for place in &places {
             let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
-            let addresses = match listen_addresses(place).await {
-                Ok(addresses) => addresses,
-                Err(error) if lacks_ipv6(place, &error) => {
-                    tracing::info!(%place, "this host has no IPv6");
-                    continue;
-                }
-                Err(error) => return Err(failed(error.to_string())),
-            };
-            for at in addresses {
+            for at in listen_addresses(place).await.map_err(|error| failed(error.to_string()))? {
                 swarm.listen_on(peer_id::tcp(at)).map_err(|error| failed(driver::innermost(&error)))?;
                 swarm.listen_on(peer_id::quic(at)).map_err(|error| failed(driver::innermost(&error)))?;
             }
         }
+        for address in websocket_listeners(&config.listen_ws).await? {
+            swarm.listen_on(address).map_err(|source| NetworkError::Transport { source: source.into() })?;
+        }
         for place in &config.external {
-            for at in dial::resolve(place).await.map_err(|_| NetworkError::External(place.clone()))? {
-                swarm.add_external_address(peer_id::tcp(at));
-                swarm.add_external_address(peer_id::quic(at));
-            }
+            let addresses = dial::addresses(place).await.map_err(|_| NetworkError::External(place.clone()))?;
+            addresses.into_iter().for_each(|address| swarm.add_external_address(address));
         }
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (listening, listeners) = watch::channel(Arc::from([]));
@@ -201,6 +233,9 @@ impl Network {
             bootstrap: config.bootstrap.into(),
             external: config.external.into(),
             inbound,
+            proxies,
+            #[cfg(feature = "mdns")]
+            nearby,
             announced: Arc::new(watch::Sender::new(0)),
             stats,
         };
@@ -242,9 +277,13 @@ impl Network {
         let _ = self.command(Command::Disconnect { peer, link }).await;
     }
 
-    /// Waits until the listeners are up and gives their addresses, TCP ones.
+    /// Waits until the listeners are up and gives their addresses, plain TCP ones.
     pub(crate) async fn listening(&self) -> Vec<SocketAddr> {
-        let own = |address: &Multiaddr| peer_id::is_tcp(address) && !peer_id::is_relayed(address);
+        if !self.listens {
+            return Vec::new();
+        }
+        let own =
+            |address: &Multiaddr| LinkTransport::of(address) == LinkTransport::Tcp && !peer_id::is_relayed(address);
         let mut listening = self.listening.clone();
         let _ = listening.wait_for(|addresses| addresses.iter().any(own)).await;
         let addresses = self.listening.borrow();
@@ -337,7 +376,24 @@ fn places(config: &NetworkConfig) -> Vec<HostPort> {
     config.listen.clone()
 }
 
-/// Where to listen for a place: its addresses, with port 0 replaced by one that is free for both TCP and UDP.
+/// Where to listen for WebSocket links, none of it in use. libp2p's sockets share a port with each other, also across
+/// processes, where half of the links would then be lost.
+async fn websocket_listeners(places: &[HostPort]) -> Result<Vec<Multiaddr>, NetworkError> {
+    let mut listeners = Vec::new();
+    for place in places {
+        let failed =
+            |error: io::Error| NetworkError::ListenWebSocket { place: place.clone(), reason: error.to_string() };
+        for at in listen_addresses(place).await.map_err(failed)? {
+            TcpListener::bind(at).map_err(failed)?;
+            let at = HostPort { host: at.ip().to_string(), port: at.port() };
+            listeners.push(peer_id::websocket(&WebSocketUrl { tls: false, at, path: "/".to_owned() }));
+        }
+    }
+    Ok(listeners)
+}
+
+/// Where to listen for a place: its addresses, with port 0 replaced by one that is free for both TCP and UDP. None if
+/// it is every address of a family that this host does not have.
 async fn listen_addresses(place: &HostPort) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = match place.ip() {
         Some(ip) => vec![SocketAddr::new(ip, place.port)],
@@ -345,7 +401,13 @@ async fn listen_addresses(place: &HostPort) -> io::Result<Vec<SocketAddr>> {
     };
     // The kernel's own word, before libp2p wraps it: whether this host has such addresses at all.
     for at in &found {
-        UdpSocket::bind((at.ip(), 0))?;
+        match UdpSocket::bind((at.ip(), 0)) {
+            Err(error) if lacks_ipv6(place, &error) => {
+                tracing::info!(%place, "this host has no IPv6");
+                return Ok(Vec::new());
+            }
+            bound => bound?,
+        };
     }
     found.into_iter().map(|at| if at.port() == 0 { free_port(at.ip()) } else { Ok(at) }).collect()
 }

@@ -1,4 +1,4 @@
-//! Between our names and libp2p's: public keys and peer ids, `host:port` and multiaddresses.
+//! Between our names and libp2p's: public keys and peer ids, places and multiaddresses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,8 @@ use libp2p::{
     multihash::Multihash,
 };
 
-use crate::identity::{KeyPair, PublicKey};
+use super::links::LinkTransport;
+use crate::identity::{HostPort, KeyPair, Place, PublicKey, WebSocketUrl};
 
 /// The multihash code of peer ids that carry the key itself.
 const IDENTITY_HASH: u64 = 0;
@@ -41,6 +42,24 @@ pub(super) fn quic(addr: SocketAddr) -> Multiaddr {
     Multiaddr::from(addr.ip()).with(Protocol::Udp(addr.port())).with(Protocol::QuicV1)
 }
 
+/// A TCP address whose name is looked up when it is dialled, by us or by a proxy.
+pub(super) fn named_tcp(place: &HostPort) -> Multiaddr {
+    let host = match place.ip() {
+        Some(ip) => Multiaddr::from(ip),
+        None => Multiaddr::empty().with(Protocol::Dns(place.host.as_str().into())),
+    };
+    host.with(Protocol::Tcp(place.port))
+}
+
+/// With its name: TLS and whatever passes requests on want to know it.
+pub(super) fn websocket(url: &WebSocketUrl) -> Multiaddr {
+    let mut addr = named_tcp(&url.at);
+    if url.tls {
+        addr.push(Protocol::Tls);
+    }
+    addr.with(Protocol::Ws(url.path.as_str().into()))
+}
+
 /// The address alone: a swarm that dials adds who is expected there.
 pub(super) fn without_peer(addr: &Multiaddr) -> Multiaddr {
     let mut addr = addr.clone();
@@ -52,6 +71,23 @@ pub(super) fn without_peer(addr: &Multiaddr) -> Multiaddr {
 
 pub(super) fn is_tcp(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| matches!(part, Protocol::Tcp(_)))
+}
+
+pub(super) fn is_websocket(addr: &Multiaddr) -> bool {
+    addr.iter().any(|part| matches!(part, Protocol::Ws(_)))
+}
+
+/// Those that are dialled by TCP, by QUIC and by WebSocket.
+pub(super) fn by_transport(addresses: impl IntoIterator<Item = Multiaddr>) -> [Vec<Multiaddr>; 3] {
+    let [mut tcp, mut quic, mut websocket] = [const { Vec::new() }; 3];
+    for address in addresses {
+        match LinkTransport::of(&address) {
+            LinkTransport::Tcp => tcp.push(address),
+            LinkTransport::Quic => quic.push(address),
+            LinkTransport::WebSocket => websocket.push(address),
+        }
+    }
+    [tcp, quic, websocket]
 }
 
 pub(super) fn is_relayed(addr: &Multiaddr) -> bool {
@@ -68,16 +104,28 @@ pub(super) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
 
 /// True for addresses that mean something in one network only.
 pub(super) fn is_private(addr: &Multiaddr) -> bool {
-    ip(addr).is_none_or(|ip| match ip.to_canonical() {
+    match direct(addr).map(Direct::place) {
+        Some(place) => is_private_host(place.at()),
+        None => ip(addr).is_none_or(is_private_ip),
+    }
+}
+
+/// As [`is_private`]. A name is taken for a public one, but for this host's own.
+pub(super) fn is_private_host(place: &HostPort) -> bool {
+    place.ip().map_or_else(|| place.host.eq_ignore_ascii_case("localhost"), is_private_ip)
+}
+
+fn is_private_ip(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
         IpAddr::V4(v4) => {
             let carrier = matches!(v4.octets(), [100, 64..128, ..]); // RFC 6598
             v4.is_loopback() || v4.is_private() || v4.is_link_local() || carrier
         }
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-    })
+    }
 }
 
-/// The address and port of a direct TCP or QUIC address.
+/// The address and port of an address that names no host.
 pub(super) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
     let port = addr.iter().find_map(|part| match part {
         Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
@@ -86,20 +134,72 @@ pub(super) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip(addr)?, port))
 }
 
+/// A direct address, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Direct {
+    Tcp(HostPort),
+    Quic(SocketAddr),
+    WebSocket(WebSocketUrl),
+}
+
+impl Direct {
+    fn place(self) -> Place {
+        match self {
+            Self::Tcp(at) => at.into(),
+            Self::Quic(at) => HostPort { host: at.ip().to_string(), port: at.port() }.into(),
+            Self::WebSocket(url) => Place::WebSocket(url),
+        }
+    }
+}
+
+/// None for circuits, and for what narthex never makes: names that are none, for instance, or paths that would not
+/// survive a request line.
+pub(super) fn direct(addr: &Multiaddr) -> Option<Direct> {
+    let mut parts = addr.iter();
+    let host = match parts.next()? {
+        Protocol::Ip4(ip) => ip.to_string(),
+        Protocol::Ip6(ip) => ip.to_string(),
+        Protocol::Dns(name) => name.into_owned(),
+        _ => return None,
+    };
+    let url = |at, tls, path: &str| Direct::WebSocket(WebSocketUrl { tls, at, path: path.to_owned() });
+    let direct = match (parts.next()?, parts.next(), parts.next()) {
+        (Protocol::Tcp(port), None, _) => Direct::Tcp(HostPort { host, port }),
+        (Protocol::Tcp(port), Some(Protocol::Ws(path)), None) => url(HostPort { host, port }, false, &path),
+        (Protocol::Tcp(port), Some(Protocol::Tls), Some(Protocol::Ws(path))) => {
+            url(HostPort { host, port }, true, &path)
+        }
+        (Protocol::Udp(port), Some(Protocol::QuicV1), None) => Direct::Quic(SocketAddr::new(host.parse().ok()?, port)),
+        _ => return None,
+    };
+    (parts.next().is_none()).then_some(direct)
+}
+
 /// An address as people write it, with the transport behind it; of a circuit, the relay's.
 pub(super) fn shown(addr: &Multiaddr) -> String {
-    match socket_addr(addr) {
-        Some(at) => format!("{at} {}", if is_tcp(addr) { "tcp" } else { "quic" }),
+    match shown_place(addr) {
+        Some(Place::HostPort(at)) => format!("{at} {}", LinkTransport::of(addr).as_str()),
+        Some(Place::WebSocket(url)) => url.to_string(),
         None => addr.to_string(),
     }
 }
 
-/// An address that we may dial at a stranger's word: a direct TCP or QUIC one, with an IP address and no more.
+/// Where the other end of a connection is; of a circuit, the relay.
+pub(super) fn shown_place(addr: &Multiaddr) -> Option<Place> {
+    let own = Circuit::parse(addr).map_or_else(|| without_peer(addr), |circuit| circuit.at);
+    direct(&own).map(Direct::place)
+}
+
+/// An address that we may dial at a stranger's word: a direct one, and as narthex writes it.
 pub(super) fn is_dialable(addr: &Multiaddr) -> bool {
-    match socket_addr(addr) {
-        Some(at) => at.port() != 0 && !at.ip().is_unspecified() && (*addr == tcp(at) || *addr == quic(at)),
-        None => false,
-    }
+    let Some(place) = direct(addr).map(Direct::place) else { return false };
+    let somewhere = place.at().port != 0 && place.at().ip().is_none_or(|ip| !ip.is_unspecified());
+    somewhere && place.to_string().parse() == Ok(place)
+}
+
+/// A host's own TCP or QUIC address: with an IP address and no more.
+pub(super) fn is_plain(addr: &Multiaddr) -> bool {
+    socket_addr(addr).is_some_and(|at| *addr == tcp(at) || *addr == quic(at)) && is_dialable(addr)
 }
 
 /// A way to a peer through a relay.
@@ -167,12 +267,40 @@ mod tests {
     }
 
     #[test]
-    fn addresses_with_more_than_a_host_and_a_port_are_not_dialled() {
-        for fine in ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/udp/1/quic-v1"] {
+    fn only_addresses_as_narthex_writes_them_are_dialled() {
+        for fine in ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/udp/1/quic-v1", "/dns/h/tcp/1", "/dns/h/tcp/443/tls/ws"] {
             assert!(is_dialable(&fine.parse().expect("multiaddr")), "{fine}");
         }
-        for odd in ["/ip4/1.2.3.4/tcp/0", "/ip4/0.0.0.0/tcp/1", "/dns4/x/tcp/1", "/memory/1", "/ip4/1.2.3.4/udp/1"] {
+        for odd in [
+            "/ip4/1.2.3.4/tcp/0",
+            "/ip4/0.0.0.0/tcp/1",
+            "/dns4/x/tcp/1",
+            "/dns/a b/tcp/1",
+            "/dns/h/udp/1/quic-v1",
+            "/memory/1",
+            "/ip4/1.2.3.4/udp/1",
+            "/ip4/1.2.3.4/tcp/1/ws/ws",
+            "/ip4/0.0.0.0/tcp/1/ws",
+        ] {
             assert!(!is_dialable(&odd.parse().expect("multiaddr")), "{odd}");
+        }
+        let injected = Multiaddr::from(IpAddr::from([1, 2, 3, 4]));
+        let injected = injected.with(Protocol::Tcp(1)).with(Protocol::Ws("/ HTTP/1.1\r\nA: b".into()));
+        assert!(!is_dialable(&injected));
+    }
+
+    #[test]
+    fn a_url_and_its_address_say_the_same() {
+        for (text, addr) in [
+            ("ws://127.0.0.1:1", "/ip4/127.0.0.1/tcp/1/ws"),
+            ("wss://[::1]:443/a", "/ip6/::1/tcp/443/tls/x-parity-ws/%2Fa"),
+            ("wss://example.org:443", "/dns/example.org/tcp/443/tls/ws"),
+        ] {
+            let addr: Multiaddr = addr.parse().expect("multiaddr");
+            let Ok(Place::WebSocket(url)) = text.parse() else { panic!("{text}") };
+            assert_eq!(websocket(&url), addr);
+            assert_eq!(shown(&addr.clone().with(Protocol::P2p(PeerId::random()))), text);
+            assert_eq!(direct(&addr), Some(Direct::WebSocket(url)));
         }
     }
 }

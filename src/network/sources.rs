@@ -13,7 +13,7 @@ use std::{
 use libp2p::{Multiaddr, swarm::ConnectionId};
 use tokio::time::Instant;
 
-use super::peer_id;
+use super::{links::LinkTransport, peer_id};
 use crate::identity::PublicKey;
 
 /// Our end of each direct connection.
@@ -30,15 +30,15 @@ pub(super) struct Source {
     pub(super) since: Instant,
     remote: SocketAddr,
     local: IpAddr,
-    is_tcp: bool,
+    transport: LinkTransport,
 }
 
 impl Sources {
     pub(super) fn opened(&mut self, id: ConnectionId, peer: PublicKey, remote: &Multiaddr) {
-        let is_tcp = peer_id::is_tcp(remote);
+        let transport = LinkTransport::of(remote);
         let Some(remote) = peer_id::socket_addr(remote).filter(|_| !peer_id::is_relayed(remote)) else { return };
         if let Some(local) = local_towards(remote) {
-            self.connections.insert(id, Source { peer, since: Instant::now(), remote, local, is_tcp });
+            self.connections.insert(id, Source { peer, since: Instant::now(), remote, local, transport });
         }
     }
 
@@ -49,7 +49,7 @@ impl Sources {
     /// True if the old one is of the same transport, and has been there for a while.
     pub(super) fn is_older(&self, old: ConnectionId, new: ConnectionId) -> bool {
         let (Some(old), Some(new)) = (self.connections.get(&old), self.connections.get(&new)) else { return false };
-        old.is_tcp == new.is_tcp && old.since.elapsed() > A_WHILE
+        old.transport == new.transport && old.since.elapsed() > A_WHILE
     }
 
     /// An address of ours came or went.

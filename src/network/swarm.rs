@@ -3,25 +3,30 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits,
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, autonat, connection_limits,
     core::upgrade::Version,
     dcutr, identify,
     identity::Keypair,
     kad::{self, store::MemoryStore, store::MemoryStoreConfig},
     memory_connection_limits, noise, quic, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
-    tcp, yamux,
+    yamux,
 };
+use libp2p_websocket as websocket;
 use rand::Rng;
 
 use crate::wire::Announcement;
 
+#[cfg(feature = "mdns")]
+use super::nearby;
 use super::{
     NetworkError,
     config::{NetworkConfig, NetworkRole},
     limits::{Inbound, InboundCounters},
     node_stats::NodeStats,
-    observed, peer_id, pinger, relay_server, streams,
+    observed, peer_id, pinger,
+    proxy::Proxies,
+    relay_server, streams, tcp, trust,
 };
 
 /// Everything that runs on each connection.
@@ -42,6 +47,8 @@ pub(super) struct Behaviour {
     dcutr: Toggle<dcutr::Behaviour>,
     nat_client: Toggle<autonat::v2::client::Behaviour>,
     nat_server: Toggle<autonat::v2::server::Behaviour>,
+    #[cfg(feature = "mdns")]
+    nearby: Toggle<nearby::Behaviour>,
 }
 
 /// Our own DHT: nothing is shared with the public IPFS one.
@@ -55,6 +62,8 @@ pub(super) fn build(
     streams: streams::Behaviour,
     inbound: Arc<InboundCounters>,
     stats: NodeStats,
+    proxies: Arc<Proxies>,
+    #[cfg(feature = "mdns")] nearby: Option<nearby::Behaviour>,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
@@ -85,12 +94,24 @@ pub(super) fn build(
         dcutr: (!is_node && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
         nat_client: asks_dial_back.then(autonat::v2::client::Behaviour::default).into(),
         nat_server: is_node.then(autonat::v2::server::Behaviour::default).into(),
+        #[cfg(feature = "mdns")]
+        nearby: nearby.into(),
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux_config)
-        .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_quic_config(|quic| quic_config(quic, role))
+        .with_other_transport(|keypair| {
+            let tcp = tcp::Transport::new(Arc::clone(&proxies)).upgrade(Version::V1Lazy);
+            Ok(tcp.authenticate(noise::Config::new(keypair)?).multiplex(yamux_config()))
+        })
+        .map_err(|source| NetworkError::Transport { source: source.into() })?
+        .with_other_transport(|keypair| {
+            let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(&proxies)));
+            websocket.set_tls_config(trust::roots()).set_max_data_size(MAX_WEBSOCKET_FRAME);
+            let websocket = websocket.upgrade(Version::V1Lazy);
+            Ok(websocket.authenticate(noise::Config::new(keypair)?).multiplex(yamux_config()))
+        })
+        .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_relay_client(noise::Config::new, yamux_config)
         .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_behaviour(behaviour)
@@ -198,6 +219,8 @@ fn ping_interval(role: NetworkRole) -> Duration {
 const RARELY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Noise writes some 200 KiB at once.
+const MAX_WEBSOCKET_FRAME: usize = 1024 * 1024;
 /// For strangers; peers that are kept stay however long they are idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Part of the machine's memory beyond which no further connection is taken.

@@ -45,7 +45,8 @@ impl Peer {
 
     async fn start_relay_with(key: KeyPair, at: SocketAddr, limits: RelayLimits) -> Self {
         let place = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
-        let (listen, external, relay) = (place.clone(), place, Some(limits));
+        let (listen, relay) = (place.clone(), Some(limits));
+        let external = place.into_iter().map(Place::from).collect();
         let config = NetworkConfig { listen, external, relay, ..NetworkConfig::new(NetworkRole::Node) };
         // A QUIC socket outlives its owner for a moment.
         within("the port", async {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::{self, HttpError, NodeState, NodeStatus},
-    identity::{HostPort, KeyPair, PeerAddr, PublicKey},
+    identity::{HostPort, KeyPair, PeerAddr, Place, PublicKey},
     network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, RelayLimits},
     telemetry::{NodeMetrics, NodeStanding},
 };
@@ -23,10 +23,12 @@ pub struct NodeConfig {
     pub key: KeyPair,
     /// Where peers dial in; each means that TCP port and the same UDP port. Default port 19961 on every address.
     pub listen: Vec<HostPort>,
+    /// Where peers dial in by WebSocket, without TLS: that is for what stands before it. Default nowhere.
+    pub listen_ws: Vec<HostPort>,
     /// Other nodes of the same network. Each needs its place.
     pub bootstrap: Vec<PeerAddr>,
     /// The addresses that others reach it at, where it cannot know them itself, as behind a forwarded port.
-    pub external: Vec<HostPort>,
+    pub external: Vec<Place>,
     /// Whether it carries links between peers that cannot reach each other, and how many. Default none.
     pub relay: Option<RelayLimits>,
     /// Where it shows its metrics, and whether it is well. Default nowhere.
@@ -42,6 +44,7 @@ impl NodeConfig {
         Self {
             key,
             listen: vec![at("0.0.0.0"), at("::")],
+            listen_ws: Vec::new(),
             bootstrap: Vec::new(),
             external: Vec::new(),
             relay: None,
@@ -91,6 +94,7 @@ impl Node {
             &config.key,
             NetworkConfig {
                 listen: config.listen,
+                listen_ws: config.listen_ws,
                 external: config.external,
                 bootstrap: config.bootstrap,
                 relay: config.relay,

@@ -31,7 +31,7 @@ pub use pull::{
 
 use crate::{
     http::{self, HttpConfig, HttpError, HttpState},
-    identity::{HostPort, KeyPair, PeerAddr, PublicKey, SharedSecret},
+    identity::{HostPort, KeyPair, PeerAddr, Place, PublicKey, SharedSecret},
     network::{
         self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole,
         PULL_PROTOCOL,
@@ -57,10 +57,14 @@ pub struct ScraperConfig {
     pub http: HostPort,
     /// Where peers dial in; each means that TCP port and the same UDP port. Default port 19961 on every address.
     pub listen: Vec<HostPort>,
+    /// Where peers dial in by WebSocket, without TLS: that is for what stands before it. Default nowhere.
+    pub listen_ws: Vec<HostPort>,
     /// Addresses to announce instead of the ones it listens on, as behind a forwarded port.
-    pub external: Vec<HostPort>,
+    pub external: Vec<Place>,
     /// Nodes that help clients to find it by key. Each needs its place.
     pub bootstrap: Vec<PeerAddr>,
+    /// Whether clients on the same network find it by mDNS. Default not.
+    pub mdns: bool,
     /// Leases, limits, alias policy.
     pub registry: RegistryConfig,
     /// Limits of the HTTP side.
@@ -83,8 +87,10 @@ impl ScraperConfig {
             data_dir: data_dir.into(),
             http: at("127.0.0.1", DEFAULT_HTTP_PORT),
             listen: vec![at("0.0.0.0", DEFAULT_P2P_PORT), at("::", DEFAULT_P2P_PORT)],
+            listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            mdns: false,
             registry: RegistryConfig::default(),
             http_limits: HttpConfig::default(),
             limits: NetworkLimits::default(),
@@ -162,8 +168,10 @@ impl Scraper {
             &config.key,
             NetworkConfig {
                 listen: config.listen,
+                listen_ws: config.listen_ws,
                 external: config.external,
                 bootstrap: config.bootstrap,
+                mdns: config.mdns,
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Scraper)
             },

@@ -174,7 +174,7 @@ fn peer_id(key: &PublicKey) -> PeerId {
 
 fn multiaddr(peer: &PeerAddr) -> Multiaddr {
     let hint = peer.hint.as_ref().expect("a node with its place");
-    Multiaddr::from(hint.ip().expect("an IP address")).with(Protocol::Tcp(hint.port))
+    Multiaddr::from(hint.at().ip().expect("an IP address")).with(Protocol::Tcp(hint.at().port))
 }
 
 /// Far more than any narthex peer takes.

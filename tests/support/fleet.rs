@@ -117,7 +117,19 @@ impl Fleet {
     /// As [`agent`](Self::agent), with another secret.
     #[track_caller]
     pub(crate) fn agent_with_secret(&self, name: &str, secret_file: &Path, flags: &[&str]) -> Process {
+        self.spawn_agent(name, secret_file, &[], flags)
+    }
+
+    /// As [`agent`](Self::agent), with these environment variables.
+    #[track_caller]
+    pub(crate) fn agent_with_env(&self, name: &str, env: &[(&str, &str)], flags: &[&str]) -> Process {
+        self.spawn_agent(name, &self.secret_file(), env, flags)
+    }
+
+    #[track_caller]
+    fn spawn_agent(&self, name: &str, secret_file: &Path, env: &[(&str, &str)], flags: &[&str]) -> Process {
         let mut command = narthex("agent");
+        command.envs(env.iter().copied());
         command.args(["--secret-file", &text(secret_file)]);
         command.args(["--data-dir", &text(&self.path().join(format!("{name}-data")))]);
         command.args(flags);

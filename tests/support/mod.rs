@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) mod connect_proxy;
 pub(crate) mod dht_peer;
 pub(crate) mod exporter;
 pub(crate) mod fleet;

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{append_to, eventually};
+use super::{SOON, append_to, eventually};
 
 /// A running (or ended) child. Dropping it kills it; dropping it in a panic shows the end of its log.
 pub(crate) struct Process {
@@ -26,6 +26,12 @@ impl Process {
     #[track_caller]
     pub(crate) fn spawn(name: &str, dir: &Path, command: &mut Command) -> Self {
         let (log, stdout) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.out")));
+        // A proxy of the machine that the tests run on is none of their business.
+        for variable in PROXY_VARIABLES {
+            if command.get_envs().all(|(given, _)| given != variable) {
+                command.env_remove(variable);
+            }
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(append_to(&stdout))
@@ -49,6 +55,12 @@ impl Process {
     pub(crate) fn log_line(&self, words: &[&str]) -> Option<String> {
         let holds = |line: &&str| words.iter().all(|word| line.to_lowercase().contains(&word.to_lowercase()));
         self.log().lines().find(holds).map(str::to_owned)
+    }
+
+    /// Waits for a line of the log that holds all of `words`.
+    #[track_caller]
+    pub(crate) fn wait_log(&self, words: &[&str]) -> String {
+        eventually(&format!("{} says {words:?}", self.name), SOON, || self.log_line(words))
     }
 
     /// How it ended, if it has.
@@ -124,4 +136,6 @@ impl Drop for Process {
     }
 }
 
+const PROXY_VARIABLES: [&str; 8] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
 const SHOWN_LINES: usize = 60;

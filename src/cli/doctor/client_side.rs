@@ -23,6 +23,7 @@ pub(super) struct ClientSide {
     pub(super) wait: Duration,
     pub(super) scrapers: Vec<PeerAddr>,
     pub(super) nodes: Vec<PeerAddr>,
+    pub(super) mdns: bool,
     pub(super) secret_file: PathBuf,
     /// The agent's key file, if there should be one.
     pub(super) key_file: Option<PathBuf>,
@@ -45,7 +46,7 @@ impl ClientSide {
                 None
             }
         };
-        let presence = Presence::start(&self.nodes, self.wait).await?;
+        let presence = Presence::start(&self.nodes, self.mdns, self.wait).await?;
         let places = self.scrapers.iter().filter(|scraper| scraper.hint.is_some());
         let places = places.map(|scraper| -> Checks<'_> {
             let whose = Whose { flag: "--scraper", role: "scraper" };

@@ -6,13 +6,17 @@ use tokio::{net::TcpStream, time};
 
 use super::{presence::Presence, report::Check};
 use crate::{
-    identity::{HostPort, PeerAddr},
+    identity::{HostPort, PeerAddr, Place},
     network::{self, ConnectError, LinkTransport},
 };
 
 /// Name, TCP and UDP of a peer with a hint.
 pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whose: &Whose) -> Vec<Check> {
-    let Some(place) = &peer.hint else { return Vec::new() };
+    let place = match &peer.hint {
+        None => return Vec::new(),
+        Some(Place::HostPort(at)) if !presence.network.is_proxied(at) => at,
+        Some(place) => return vec![only_way(presence, what, peer, place, whose).await],
+    };
     let mut checks = Vec::new();
     if place.ip().is_none() {
         let check = resolves(what, place, presence.wait).await;
@@ -35,6 +39,25 @@ pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whos
     checks.push(tcp_check(what, place, whose, &tcp));
     checks.push(quic_check(what, place, whose, &quic, tcp.is_ok()));
     checks
+}
+
+/// Of a WebSocket, and through a proxy. Its name may mean nothing to us, and more than the peer may be at fault.
+async fn only_way(presence: &Presence, what: &str, peer: &PeerAddr, place: &Place, whose: &Whose) -> Check {
+    let (name, transport) = match place {
+        Place::HostPort(_) => (format!("{what} TCP"), LinkTransport::Tcp),
+        Place::WebSocket(_) => (format!("{what} WebSocket"), LinkTransport::WebSocket),
+    };
+    let proxy = if presence.network.is_proxied(place.at()) { ", through the proxy of HTTPS_PROXY" } else { "" };
+    match dial(presence, peer, transport).await {
+        Ok(()) => Check::ok(name, format!("{place} answers with the right key{proxy}")),
+        Err(error) => wrong_key(&name, whose, &error).unwrap_or_else(|| {
+            let advice = format!(
+                "see to the proxy of HTTPS_PROXY if there is one, to what passes requests on to the {} (its upgrade, its certificate), and to the {} itself",
+                whose.role, whose.role
+            );
+            Check::failed(name, error.to_string(), advice)
+        }),
+    }
 }
 
 /// Tries twice: a lost packet is no fault.

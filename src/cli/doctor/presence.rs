@@ -31,10 +31,11 @@ pub(super) struct Presence {
 
 impl Presence {
     /// Starts; with nodes it listens on ports of its own, as a client does that may have to punch a hole.
-    pub(super) async fn start(nodes: &[PeerAddr], wait: Duration) -> anyhow::Result<Self> {
+    pub(super) async fn start(nodes: &[PeerAddr], mdns: bool, wait: Duration) -> anyhow::Result<Self> {
         let key = KeyPair::generate();
         let config = NetworkConfig {
             bootstrap: nodes.to_vec(),
+            mdns,
             asks_dial_back: true,
             ..NetworkConfig::new(NetworkRole::Client)
         };

@@ -48,7 +48,7 @@ impl ScraperSide {
         let runs = healthy.is_ok();
         report.add(files::data_dir(self.data_dir.as_deref(), runs))?;
         report.add(healthy)?;
-        let presence = Presence::start(&self.nodes, self.wait).await?;
+        let presence = Presence::start(&self.nodes, false, self.wait).await?;
         let mut checks: Vec<Checks<'_>> = Vec::new();
         if runs {
             checks.extend(running.checks());

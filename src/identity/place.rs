@@ -1,0 +1,124 @@
+//! Where a peer may be reached, as people write it.
+
+use std::{fmt, str::FromStr};
+
+use super::HostPort;
+
+/// Where to try a peer first, or where others reach us.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// `<host>:<port>`: that TCP port, and the same UDP port for QUIC.
+    HostPort(HostPort),
+    /// `ws://` or `wss://`, for where only HTTP(S) gets through.
+    WebSocket(WebSocketUrl),
+}
+
+/// `ws://<host>[:80][/<path>]`, or `wss://<host>[:443][/<path>]`.
+///
+/// The link in it is encrypted from end to end either way; what TLS adds is a way through proxies that want HTTPS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WebSocketUrl {
+    /// Whether it is `wss`.
+    pub tls: bool,
+    /// The name stands in the `Host` header, and in the certificate.
+    pub at: HostPort,
+    /// Begins with `/`. For the sake of what passes requests on by path: narthex itself takes any.
+    pub path: String,
+}
+
+impl From<HostPort> for Place {
+    fn from(at: HostPort) -> Self {
+        Self::HostPort(at)
+    }
+}
+
+impl Place {
+    /// The host and its port.
+    pub fn at(&self) -> &HostPort {
+        match self {
+            Self::HostPort(at) | Self::WebSocket(WebSocketUrl { at, .. }) => at,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostPort(at) => at.fmt(f),
+            Self::WebSocket(url) => url.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for WebSocketUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, path) = (if self.tls { "wss" } else { "ws" }, self.path.as_str());
+        write!(f, "{scheme}://{}{}", self.at, if path == "/" { "" } else { path })
+    }
+}
+
+/// Why a text is not a [`Place`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected <host>:<port>, with an IPv6 address in brackets, or ws://<host>:<port>/<path>, or wss:// so")]
+#[non_exhaustive]
+pub struct PlaceError;
+
+impl FromStr for Place {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let (tls, rest) = match text.split_once("://") {
+            Some(("ws", rest)) => (false, rest),
+            Some(("wss", rest)) => (true, rest),
+            Some(_) => return Err(PlaceError),
+            None => return text.parse().map(Self::HostPort).map_err(|_| PlaceError),
+        };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let has_port = !authority.ends_with(']') && authority.contains(':');
+        let default_port = if tls { ":443" } else { ":80" };
+        let at = format!("{authority}{}", if has_port { "" } else { default_port });
+        let at = at.parse().map_err(|_| PlaceError)?;
+        // It goes into a request line as it is. Lists in the environment are separated by commas.
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '?' | '#');
+        if path.len() > MAX_PATH || !path.chars().all(plain) {
+            return Err(PlaceError);
+        }
+        let path = if path.is_empty() { "/" } else { path }.to_owned();
+        Ok(Self::WebSocket(WebSocketUrl { tls, at, path }))
+    }
+}
+
+const MAX_PATH: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_as_they_are_written() {
+        for text in
+            ["h:1", "[::1]:1", "ws://h:80", "ws://[::1]:8080/a/b", "wss://h.example:443/narthex", "wss://1.2.3.4:1"]
+        {
+            assert_eq!(text.parse::<Place>().expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_url_has_the_usual_ports() {
+        for (text, full) in
+            [("ws://h", "ws://h:80"), ("wss://h/", "wss://h:443"), ("wss://[::1]/x", "wss://[::1]:443/x")]
+        {
+            assert_eq!(text.parse::<Place>().expect(text).to_string(), full);
+        }
+    }
+
+    #[test]
+    fn what_would_not_survive_a_request_line_is_refused() {
+        for text in ["ws://", "ws:///x", "ws://h:", "http://h:1", "WS://h", "ws://u:p@h", "ws://h/a b", "ws://h/\r\n"] {
+            assert_eq!(text.parse::<Place>(), Err(PlaceError), "{text}");
+        }
+        for text in ["ws://h/a?b", "ws://h/#", "ws://h/ä", "ws://h/a,b", &format!("ws://h/{}", "x".repeat(128))] {
+            assert_eq!(text.parse::<Place>(), Err(PlaceError), "{text}");
+        }
+    }
+}
