@@ -279,7 +279,7 @@ impl Network {
 
     /// Waits until the listeners are up and gives their addresses, plain TCP ones.
     pub(crate) async fn listening(&self) -> Vec<SocketAddr> {
-        if !self.listens {
+        if self.listeners_by.is_none() {
             return Vec::new();
         }
         let own =
