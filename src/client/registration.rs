@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     identity::{PeerAddr, PublicKey},
-    network::redial_backoff,
+    network::{keep_upgrading, redial_backoff},
     wire::{AliasOutcome, RegisterReply, RegisterRequest, Registered},
 };
 
@@ -39,9 +39,9 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
             tokio::select! {
                 biased;
                 () = lost(&shared, &scraper.key) => {}
+                () = keep_upgrading(&shared.network, &scraper) => {}
                 () = renew(&shared, &scraper.key, &mut targets, &exchange) => {}
             }
-            shared.events.emit(EventKind::LinkDown { scraper: scraper.key });
             // A scraper that restarts loses all its links at once; they shall not come back at once.
             let spread = rand::rng().random_range(0..REDIAL_SPREAD_MS);
             time::sleep(Duration::from_millis(spread)).await;
@@ -82,6 +82,9 @@ async fn lost(shared: &Shared, scraper: &PublicKey) {
             Some(_) => EventKind::PathChanged { scraper, path },
         });
         links.wait_until(|| links.path(&scraper) != known).await;
+    }
+    if known.is_some() {
+        shared.events.emit(EventKind::LinkDown { scraper: *scraper });
     }
 }
 

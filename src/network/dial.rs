@@ -17,8 +17,9 @@ use tokio::{sync::oneshot, task, time};
 use super::{
     Network,
     config::NetworkRole,
-    driver::{Command, DialFailure},
-    links::LinkTransport,
+    driver::Command,
+    failure::DialFailure,
+    link::LinkTransport,
     peer_id::{self, Circuit},
 };
 use crate::identity::{HostPort, PeerAddr, Place, PublicKey};
@@ -65,6 +66,14 @@ impl Network {
         if self.links().path(&peer.key).is_some() {
             return Ok(());
         }
+        self.connect_anew(peer).await
+    }
+
+    /// Dials a peer, linked or not: for a better link than the one there is.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what was tried.
+    pub(crate) async fn connect_anew(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
         let near = staggered(self.dial_known(peer), Duration::ZERO, self.dial_nearby(&peer.key)).map_err(Failure::from);
         let found = staggered(near, LOOKUP_HEAD_START, self.dial_found(&peer.key)).await;
         let address = found.map_err(|failures| explain(&peer.key, failures.into()))?;
@@ -252,6 +261,8 @@ impl Network {
             }
         };
         let _ = time::timeout(RELAY_HEAD_START, any).await;
+        // The circuit's end takes along for the punch what it knows when it is made.
+        let _ = time::timeout(IDENTIFY, self.links().identified(&relay)).await;
         time::timeout(CIRCUIT, self.dial_at_once(peer, vec![circuit]))
             .await
             .unwrap_or_else(|_| Err(Failure::Other(format!("relay {relay}: no circuit in {CIRCUIT:?}"))))
@@ -369,7 +380,8 @@ pub(super) fn explain(peer: &PublicKey, failure: Failure) -> ConnectError {
 /// What is cheaper, or better, gets so much time before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(400);
 const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
-const RELAY_HEAD_START: Duration = Duration::from_millis(500);
+const RELAY_HEAD_START: Duration = Duration::from_secs(1);
+const IDENTIFY: Duration = Duration::from_secs(1);
 const CIRCUIT: Duration = Duration::from_secs(10);
 pub(super) const LISTEN_WAIT: Duration = Duration::from_secs(2);
 /// An announcement may name many relays, at its owner's word.

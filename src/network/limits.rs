@@ -27,7 +27,7 @@ use libp2p::{
 };
 use tokio::time::Instant;
 
-use super::peer_id;
+use super::{failure::innermost, peer_id};
 
 /// Connections that others open, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl Inbound {
         // Strangers could fill the log.
         if self.warned_at.is_none_or(|at| at.elapsed() > WARN_EVERY) {
             self.warned_at = Some(Instant::now());
-            let why = super::driver::innermost(cause);
+            let why = innermost(cause);
             tracing::warn!(from = %peer_id::shown(from), why, "connections are refused; the next such line in a minute");
         }
     }

@@ -20,107 +20,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    link::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport},
     peer_id,
     stream::{LinkId, LinkStream},
 };
 use crate::identity::PublicKey;
-
-/// How the bytes of a link travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LinkPath {
-    /// Peer to peer.
-    Direct,
-    /// Through a relay, which sees only ciphertext.
-    Relayed,
-}
-
-impl LinkPath {
-    /// `direct` or `relayed`, as it stands in labels and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Relayed => "relayed",
-        }
-    }
-}
-
-/// What the bytes travel in: to the peer, or to the relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LinkTransport {
-    /// TCP, Noise, yamux.
-    Tcp,
-    /// QUIC version 1.
-    Quic,
-    /// WebSocket, with or without TLS; Noise, yamux.
-    WebSocket,
-}
-
-impl LinkTransport {
-    pub(super) fn of(address: &Multiaddr) -> Self {
-        if peer_id::is_websocket(address) {
-            Self::WebSocket
-        } else if peer_id::is_tcp(address) {
-            Self::Tcp
-        } else {
-            Self::Quic
-        }
-    }
-
-    /// Every one.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Quic, Self::WebSocket];
-
-    /// `tcp`, `quic` or `ws`, as it stands in labels and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Quic => "quic",
-            Self::WebSocket => "ws",
-        }
-    }
-}
-
-/// What is known of the way to a peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkStatus {
-    /// The best path; none without a link.
-    pub path: Option<LinkPath>,
-    /// What it travels in.
-    pub transport: Option<LinkTransport>,
-    /// The other end's `host:port`: the peer's, or the relay's.
-    pub address: Option<String>,
-    /// The last round trip that was measured over it.
-    pub rtt: Option<Duration>,
-    /// How often a relayed link became direct.
-    pub punches_succeeded: u32,
-    /// Hole punches that were given up.
-    pub punches_failed: u32,
-    /// The last change of the path.
-    pub change: Option<LinkChange>,
-}
-
-/// A change of the path to a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkChange {
-    /// When it was noticed.
-    pub at: SystemTime,
-    /// One line: what happened.
-    pub reason: String,
-}
-
-/// How all peers are linked, each counted once, by its best path; and what became of hole punches since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkCounts {
-    /// Peers with a direct link.
-    pub direct: usize,
-    /// Peers with a relayed link only.
-    pub relayed: usize,
-    /// Relays that we can be reached through.
-    pub relays: usize,
-    /// Relayed links that became direct.
-    pub punches_succeeded: u64,
-    /// Hole punches that were given up.
-    pub punches_failed: u64,
-}
 
 /// A change of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,14 +59,17 @@ pub(super) struct OpenRequest {
 
 /// One libp2p connection.
 pub(super) struct Connection {
-    pub(super) id: ConnectionId,
-    pub(super) path: LinkPath,
+    id: ConnectionId,
+    path: LinkPath,
     /// Of the other end: the peer, or the relay.
-    pub(super) address: Multiaddr,
-    pub(super) control: Control,
-    pub(super) rtt: Option<Duration>,
-    /// Since when there has been a better path.
-    pub(super) superseded_at: Option<Instant>,
+    address: Multiaddr,
+    control: Control,
+    rtt: Option<Duration>,
+    /// The peer has told how it sees us over it.
+    identified: bool,
+    since: Instant,
+    /// Since when there has been a better one.
+    superseded_at: Option<Instant>,
 }
 
 /// What the handler of a connection shares with the table.
@@ -176,10 +83,18 @@ pub(super) struct Control {
 }
 
 impl Connection {
+    pub(super) fn new(id: ConnectionId, path: LinkPath, address: Multiaddr, control: Control) -> Self {
+        Self { id, path, address, control, rtt: None, identified: false, since: Instant::now(), superseded_at: None }
+    }
+
     /// Lower is better: direct before relayed, TCP before QUIC (half the memory, two thirds of the CPU), WebSocket last
-    /// (frames around what TCP carries as well).
-    fn rank(&self) -> (LinkPath, LinkTransport) {
-        (self.path, LinkTransport::of(&self.address))
+    /// (frames around what TCP carries as well). Of a circuit each end knows only its own half.
+    fn rank(&self) -> (LinkPath, Option<LinkTransport>) {
+        (self.path, (self.path == LinkPath::Direct).then(|| self.transport()))
+    }
+
+    fn transport(&self) -> LinkTransport {
+        LinkTransport::of(&self.address)
     }
 
     fn told(&self) -> String {
@@ -196,6 +111,10 @@ impl Peer {
         self.connections.first().map(|best| best.path)
     }
 
+    fn direct(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().filter(|connection| connection.path == LinkPath::Direct)
+    }
+
     /// Changes the connections, and keeps in mind why if that changes the path.
     fn change<T>(&mut self, reason: String, change: impl FnOnce(&mut Vec<Connection>) -> T) -> T {
         let before = self.path();
@@ -207,12 +126,14 @@ impl Peer {
         done
     }
 
-    /// A relayed connection has nothing more to do while there is a direct one. (Of two direct ones both stay: the two
-    /// ends may not agree on which is the better, and would each close the other's.)
+    /// A relayed connection has nothing more to do while there is a direct one, or a circuit that is clearly newer. (Of
+    /// two direct ones, or of two circuits made together, both stay: the two ends may not agree on which is the better,
+    /// and would each close the other's.)
     fn mark_superseded(&mut self) {
-        let direct = self.path() == Some(LinkPath::Direct);
+        let Some((path, since)) = self.connections.first().map(|best| (best.path, best.since)) else { return };
         for connection in &mut self.connections {
-            let superseded = direct && connection.path == LinkPath::Relayed;
+            let better = path == LinkPath::Direct || since.duration_since(connection.since) > MADE_TOGETHER;
+            let superseded = better && connection.path == LinkPath::Relayed;
             connection.superseded_at = superseded.then(|| connection.superseded_at.unwrap_or_else(Instant::now));
         }
     }
@@ -235,6 +156,7 @@ struct Peer {
 struct Shared {
     peers: Mutex<HashMap<PublicKey, Peer>>,
     changes: watch::Sender<u64>,
+    identified: watch::Sender<()>,
     events: broadcast::Sender<LinkEvent>,
     /// How many relays we can be reached through.
     relays: watch::Sender<usize>,
@@ -251,6 +173,7 @@ impl Links {
         Self(Arc::new(Shared {
             peers: Mutex::default(),
             changes: watch::Sender::new(0),
+            identified: watch::Sender::new(()),
             events: broadcast::Sender::new(EVENTS_KEPT),
             relays: watch::Sender::new(0),
             punches_succeeded: AtomicU64::new(0),
@@ -260,7 +183,7 @@ impl Links {
 
     /// The best path to a peer, if there is a link.
     pub(crate) fn path(&self, peer: &PublicKey) -> Option<LinkPath> {
-        self.peers().get(peer)?.connections.first().map(|best| best.path)
+        self.peers().get(peer)?.path()
     }
 
     /// The best connection to a peer.
@@ -276,24 +199,37 @@ impl Links {
     /// What the direct connections to a peer travel in.
     pub(crate) fn transports(&self, peer: &PublicKey) -> Vec<LinkTransport> {
         let peers = self.peers();
-        let connections = peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
-        let direct = connections.filter(|connection| connection.path == LinkPath::Direct);
-        direct.map(|connection| LinkTransport::of(&connection.address)).collect()
+        peers.get(peer).into_iter().flat_map(Peer::direct).map(Connection::transport).collect()
     }
 
     /// The direct connections to a peer.
     pub(super) fn direct(&self, peer: &PublicKey) -> Vec<ConnectionId> {
         let peers = self.peers();
-        let connections = peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
-        let direct = connections.filter(|connection| connection.path == LinkPath::Direct);
-        direct.map(|connection| connection.id).collect()
+        peers.get(peer).into_iter().flat_map(Peer::direct).map(|connection| connection.id).collect()
+    }
+
+    /// Returns once the peer has told how it sees us over each direct connection to it.
+    pub(super) async fn identified(&self, peer: &PublicKey) {
+        let all = || {
+            let peers = self.peers();
+            peers.get(peer).into_iter().flat_map(Peer::direct).all(|connection| connection.identified)
+        };
+        // `self` holds the sender.
+        let _ = self.0.identified.subscribe().wait_for(|()| all()).await;
+    }
+
+    /// A peer told who it is, and how it sees us, over a connection.
+    pub(super) fn on_identified(&self, peer: &PublicKey, id: ConnectionId) {
+        if self.update(peer, id, |connection| connection.identified = true).is_some() {
+            self.0.identified.send_replace(());
+        }
     }
 
     /// How many connections there are, by what they travel in.
     pub(crate) fn connections(&self) -> HashMap<LinkTransport, usize> {
         let mut connections = HashMap::new();
         for connection in self.peers().values().flat_map(|peer| &peer.connections) {
-            *connections.entry(LinkTransport::of(&connection.address)).or_default() += 1;
+            *connections.entry(connection.transport()).or_default() += 1;
         }
         connections
     }
@@ -305,7 +241,7 @@ impl Links {
         let best = peer.connections.first();
         LinkStatus {
             path: best.map(|best| best.path),
-            transport: best.map(|best| LinkTransport::of(&best.address)),
+            transport: best.map(Connection::transport),
             address: best.and_then(|best| peer_id::shown_place(&best.address)).map(|place| place.at().to_string()),
             rtt: best.and_then(|best| best.rtt),
             punches_succeeded: peer.punches_succeeded,
@@ -316,12 +252,10 @@ impl Links {
 
     /// A round trip over a connection was measured.
     pub(super) fn measured(&self, peer: &PublicKey, id: ConnectionId, rtt: Duration) {
-        let mut peers = self.peers();
-        let connections = peers.get_mut(peer).into_iter().flat_map(|peer| &mut peer.connections);
-        connections.filter(|connection| connection.id == id).for_each(|connection| connection.rtt = Some(rtt));
+        self.update(peer, id, |connection| connection.rtt = Some(rtt));
     }
 
-    /// Connections that a better path has made superfluous a while ago, and whose last stream has ended. libp2p's hole
+    /// Connections that a better one has made superfluous a while ago, and whose last stream has ended. libp2p's hole
     /// punching would keep them open for ever.
     pub(super) fn superfluous(&self) -> Vec<(PublicKey, ConnectionId)> {
         let peers = self.peers();
@@ -471,7 +405,7 @@ impl Links {
             }
             entry.connections.len() == 1
         };
-        self.0.changes.send_modify(|generation| *generation += 1);
+        self.moved();
         if first {
             let _ = self.0.events.send(LinkEvent::Up(peer));
         }
@@ -495,7 +429,7 @@ impl Links {
             }
             last
         };
-        self.0.changes.send_modify(|generation| *generation += 1);
+        self.moved();
         if last {
             let _ = self.0.events.send(LinkEvent::Down(peer));
         }
@@ -508,6 +442,15 @@ impl Links {
         peers.get(peer).is_some_and(|peer| peer.connections.iter().any(|one| one.path == LinkPath::Relayed))
     }
 
+    fn update<T>(&self, peer: &PublicKey, id: ConnectionId, change: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        let mut peers = self.peers();
+        peers.get_mut(peer)?.connections.iter_mut().find(|connection| connection.id == id).map(change)
+    }
+
+    fn moved(&self) {
+        self.0.changes.send_modify(|generation| *generation += 1);
+    }
+
     fn peers(&self) -> MutexGuard<'_, HashMap<PublicKey, Peer>> {
         self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -515,6 +458,9 @@ impl Links {
 
 /// Time for whoever is about to open a stream to notice the better path.
 const SUPERSEDED_FOR: Duration = Duration::from_secs(5);
+
+/// Circuits through several relays are dialled one a moment after the other.
+const MADE_TOGETHER: Duration = Duration::from_secs(10);
 
 /// By the table, and by the connection's handler.
 const HELD_BY_US: usize = 2;
@@ -527,3 +473,59 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests to open streams that may wait for a connection's handler.
 pub(super) const OPEN_QUEUE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::KeyPair;
+
+    fn connect(links: &Links, peer: PublicKey, id: usize, path: LinkPath) -> ConnectionId {
+        let (open, _) = mpsc::channel(1);
+        let control = Control { open, gone: CancellationToken::new(), streams: Arc::new(()) };
+        let (id, address) = (ConnectionId::new_unchecked(id), "/ip4/192.0.2.1/tcp/1".parse().expect("an address"));
+        links.add(peer, Connection::new(id, path, address, control));
+        id
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newer_circuit_takes_over_and_one_of_the_same_moment_stays() {
+        let (links, peer) = (Links::new(), KeyPair::generate().public());
+        let first = connect(&links, peer, 1, LinkPath::Relayed);
+        time::advance(Duration::from_secs(1)).await;
+        let second = connect(&links, peer, 2, LinkPath::Relayed);
+        time::advance(Duration::from_secs(60)).await;
+        assert_eq!(links.superfluous(), [], "made together");
+
+        let third = connect(&links, peer, 3, LinkPath::Relayed);
+        assert_eq!(links.best(&peer), Some(LinkId(third)));
+        time::advance(SUPERSEDED_FOR * 2).await;
+        let older = [second, first].map(|id| (peer, id));
+        assert_eq!(links.superfluous(), older);
+
+        links.remove(peer, third, "a test");
+        assert_eq!(links.best(&peer), Some(LinkId(second)));
+        assert_eq!(links.superfluous(), [], "they are needed again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_direct_connection_takes_over_and_is_never_superfluous() {
+        let (links, peer) = (Links::new(), KeyPair::generate().public());
+        let direct = [1, 2].map(|id| connect(&links, peer, id, LinkPath::Direct));
+        let relayed = connect(&links, peer, 3, LinkPath::Relayed);
+        time::advance(Duration::from_secs(60)).await;
+        let other = connect(&links, peer, 4, LinkPath::Direct);
+        assert_eq!(links.superfluous(), [(peer, relayed)]);
+        assert_eq!(links.direct(&peer), [other, direct[1], direct[0]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_has_identified_itself_once_it_did_over_each_direct_connection() {
+        let (links, peer) = (Links::new(), KeyPair::generate().public());
+        connect(&links, peer, 1, LinkPath::Relayed);
+        let direct = [2, 3].map(|id| connect(&links, peer, id, LinkPath::Direct));
+        links.on_identified(&peer, direct[0]);
+        assert!(time::timeout(Duration::from_secs(5), links.identified(&peer)).await.is_err());
+        links.on_identified(&peer, direct[1]);
+        links.identified(&peer).await;
+    }
+}

@@ -12,7 +12,9 @@ mod announcer;
 mod config;
 mod dial;
 mod driver;
+mod failure;
 mod limits;
+mod link;
 mod links;
 #[cfg(feature = "mdns")]
 mod nearby;
@@ -22,7 +24,6 @@ mod observed;
 mod peer_id;
 mod pinger;
 mod proxy;
-mod refusal;
 mod relay_handler;
 mod relay_server;
 mod relaying;
@@ -35,6 +36,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod upgrade;
 
 use std::{
     io,
@@ -54,7 +56,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::NetworkLimits;
 pub use dial::ConnectError;
 pub use limits::InboundCounts;
-pub use links::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
+pub use link::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
 pub use node_stats::{CircuitEnds, CircuitRefusals, NodeCounts, RecordRefusals};
 pub use relaying::RelayLimits;
 
@@ -67,6 +69,7 @@ pub(crate) use reservations::keep_reservations;
 pub(crate) use stream::{LinkId, LinkStream};
 pub(crate) use streams::{Acceptor, Firewall, FirewallBlock, InboundStream};
 pub(crate) use swarm::MAX_PULL_STREAMS;
+pub(crate) use upgrade::keep_upgrading;
 
 use addresses::AddressBook;
 use dial::Failure;
@@ -205,8 +208,8 @@ impl Network {
         for place in &places {
             let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
             for at in listen_addresses(place).await.map_err(|error| failed(error.to_string()))? {
-                swarm.listen_on(peer_id::tcp(at)).map_err(|error| failed(driver::innermost(&error)))?;
-                swarm.listen_on(peer_id::quic(at)).map_err(|error| failed(driver::innermost(&error)))?;
+                swarm.listen_on(peer_id::tcp(at)).map_err(|error| failed(failure::innermost(&error)))?;
+                swarm.listen_on(peer_id::quic(at)).map_err(|error| failed(failure::innermost(&error)))?;
             }
         }
         for address in websocket_listeners(&config.listen_ws).await? {
@@ -272,7 +275,8 @@ impl Network {
         self.links.open(peer, StreamProtocol::new(protocol)).await
     }
 
-    /// Gives up one connection to a peer: streams over it end at once.
+    /// Gives up a connection that answers nothing, and with it the other direct ones to the same peer: their streams end
+    /// at once.
     pub(crate) async fn disconnect(&self, peer: PublicKey, link: LinkId) {
         let _ = self.command(Command::Disconnect { peer, link }).await;
     }

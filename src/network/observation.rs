@@ -12,7 +12,7 @@ use tokio::{sync::broadcast, time};
 use super::{
     Network,
     dial::{ConnectError, explain},
-    links::LinkTransport,
+    link::LinkTransport,
     peer_id::{self, Circuit},
     reservations,
     swarm::KAD_PROTOCOL,
@@ -119,7 +119,7 @@ impl Network {
     /// # Errors
     /// What the node answered.
     pub(crate) async fn try_reservation(&self, relay: PublicKey) -> Result<(), String> {
-        reservations::reserve(self, relay).await.map(drop)
+        reservations::reserve(self, relay).await.map(drop).map_err(|why| why.to_string())
     }
 
     /// Our own ends: the addresses that we listen on.

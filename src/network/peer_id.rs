@@ -9,7 +9,7 @@ use libp2p::{
     multihash::Multihash,
 };
 
-use super::links::LinkTransport;
+use super::link::LinkTransport;
 use crate::identity::{HostPort, KeyPair, Place, PublicKey, WebSocketUrl};
 
 /// The multihash code of peer ids that carry the key itself.

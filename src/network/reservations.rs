@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Network,
     driver::Command,
+    failure::{NoReservation, Refusal},
     peer_id::{self, Circuit},
     redial_backoff,
 };
@@ -36,55 +37,67 @@ async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore
     let mut pauses = redial_backoff(MOST_PAUSE);
     loop {
         network.links.up(&node).await;
-        let Ok(_place) = places.acquire().await else { return };
-        // An end without a word is an end as well.
-        let ended = match reserve(network, node).await {
+        let Ok(place) = places.acquire().await else { return };
+        let end = match reserve(network, node).await {
             Ok(held) => {
                 tracing::info!(relay = %node, "reachable through a relay");
                 pauses = redial_backoff(MOST_PAUSE);
                 network.links.relays().send_modify(|held| *held += 1);
-                let why = held.await.unwrap_or_default();
+                let end = held.await.unwrap_or_else(|_| unsaid());
                 network.links.relays().send_modify(|held| *held -= 1);
-                tracing::warn!(relay = %node, why, "no longer reachable through a relay");
-                why
+                tracing::warn!(relay = %node, why = %end, "no longer reachable through a relay");
+                end
             }
-            Err(why) => why,
+            Err(end) => end,
         };
-        drop(_place);
+        drop(place);
         let pause = pauses.next().unwrap_or(MOST_PAUSE);
-        if ended.starts_with("refused") {
-            tracing::warn!(relay = %node, why = ended, retry_in = ?pause, "a relay does not make us reachable");
-        } else {
-            tracing::debug!(relay = %node, why = ended, retry_in = ?pause, "no reservation");
+        match end {
+            // Not every node is a relay.
+            NoReservation::Refused(why) if why != Refusal::NoRelay => {
+                tracing::warn!(relay = %node, %why, retry_in = ?pause, "a relay does not make us reachable");
+            }
+            why => tracing::debug!(relay = %node, %why, retry_in = ?pause, "no reservation"),
         }
         time::sleep(pause).await;
     }
 }
 
 /// Returns once the relay has granted a reservation; what it gives tells of the end.
-pub(super) async fn reserve(network: &Network, relay: PublicKey) -> Result<oneshot::Receiver<String>, String> {
-    // The connection that is the best, which may be any: a relay hands circuits over the one it was asked on.
-    let link = network.links.best(&relay).ok_or("not connected")?;
-    let at = network.links.address(&relay).filter(peer_id::is_dialable).ok_or("not connected")?;
+pub(super) async fn reserve(
+    network: &Network,
+    relay: PublicKey,
+) -> Result<oneshot::Receiver<NoReservation>, NoReservation> {
+    let unlinked = || NoReservation::lost("not connected");
+    let link = network.links.best(&relay).ok_or_else(unlinked)?;
+    let at = network.links.address(&relay).filter(peer_id::is_dialable).ok_or_else(unlinked)?;
+    // Circuits come at once, and each takes along for its punch what we know of ourselves then.
+    let _ = time::timeout(IDENTIFY, network.links.identified(&relay)).await;
     let (accepted, granted) = oneshot::channel();
     let (ended, mut end) = oneshot::channel();
     let circuit = Circuit { relay, at };
-    network.command(Command::Reserve { circuit, accepted, ended }).await.map_err(|closed| closed.to_string())?;
+    network.command(Command::Reserve { circuit, accepted, ended }).await.map_err(|_| unsaid())?;
     tokio::select! {
         granted = time::timeout(GRANT, granted) => match granted {
             Ok(Ok(())) => Ok(end),
-            Ok(Err(_)) => Err(end.await.unwrap_or_default()),
+            Ok(Err(_)) => Err(end.await.unwrap_or_else(|_| unsaid())),
             Err(_) => {
                 // It is dead, and stands in the way of a living one.
                 network.disconnect(relay, link).await;
-                Err("no answer".to_owned())
+                Err(NoReservation::lost("no answer"))
             }
         },
-        why = &mut end => Err(why.unwrap_or_default()),
+        why = &mut end => Err(why.unwrap_or_else(|_| unsaid())),
     }
+}
+
+/// The network is shut down: it ends everything without a word.
+fn unsaid() -> NoReservation {
+    NoReservation::lost("the network is shut down")
 }
 
 /// Enough that one may fail; each costs the relay a connection.
 const RELAYS: usize = 2;
+const IDENTIFY: Duration = Duration::from_secs(1);
 const GRANT: Duration = Duration::from_secs(5);
 const MOST_PAUSE: Duration = Duration::from_secs(30);

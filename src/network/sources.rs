@@ -13,7 +13,7 @@ use std::{
 use libp2p::{Multiaddr, swarm::ConnectionId};
 use tokio::time::Instant;
 
-use super::{links::LinkTransport, peer_id};
+use super::{link::LinkTransport, peer_id};
 use crate::identity::PublicKey;
 
 /// Our end of each direct connection.

@@ -28,8 +28,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    driver::innermost,
-    links::{Connection, Control, LinkPath, Links, OPEN_QUEUE, OpenError, OpenRequest},
+    failure::innermost,
+    link::LinkPath,
+    links::{Connection, Control, Links, OPEN_QUEUE, OpenError, OpenRequest},
     peer_id,
     stream::LinkStream,
 };
@@ -174,7 +175,7 @@ impl NetworkBehaviour for Behaviour {
                         _ => endpoint.get_remote_address(),
                     };
                     let (id, address) = (established.connection_id, peer_id::without_peer(address));
-                    self.links.add(peer, Connection { id, path, address, control, rtt: None, superseded_at: None });
+                    self.links.add(peer, Connection::new(id, path, address, control));
                 }
             }
             FromSwarm::ConnectionClosed(closed) => {

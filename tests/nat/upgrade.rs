@@ -1,4 +1,4 @@
-//! Scrapes while a link goes from relayed to direct.
+//! Links that go from relayed to direct, and scrapes meanwhile.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -58,5 +58,27 @@ fn no_scrape_fails_while_a_relayed_link_becomes_direct() {
     assert!(failures.is_empty(), "{failures:?}");
 }
 
+/// Whatever was in the way of the first attempts, it need not be there for ever.
+#[test]
+#[expect(clippy::print_stdout, reason = "how long it took belongs to the result")]
+fn a_link_that_stayed_relayed_becomes_direct_once_it_can() {
+    let Some(mut lab) = Lab::new() else { return };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let relays = Relay::start(&mut lab, 1, directory.path());
+    let (scraper, site) = (Seer::start(&mut lab, Kind::Cone, &relays), lab.site(Kind::Cone));
+    lab.part(&scraper.site, &site);
+    let agent = Agent::start("agent", &site, &relays, &scraper);
+    scraper.wait_scraped("agent", Duration::from_secs(30));
+    thread::sleep(GIVEN_UP);
+    assert_eq!(scraper.path("agent"), "relayed");
+    lab.rejoin();
+    let rejoined = Instant::now();
+    scraper.wait_path("agent", "direct", Duration::from_secs(90));
+    println!("relayed for {:?}, then direct after {:?}", agent.started.elapsed(), rejoined.elapsed());
+    scraper.wait_scraped("agent", Duration::from_secs(10));
+}
+
+/// The attempts on one circuit take 16 s.
+const GIVEN_UP: Duration = Duration::from_secs(20);
 /// Scrapes at the same time, each loop with 20 ms between them.
 const LOOPS: usize = 4;

@@ -16,7 +16,10 @@ use libp2p::{
 };
 use tokio::sync::oneshot;
 
-use super::*;
+use super::{
+    failure::{DialFailure, NoReservation},
+    *,
+};
 
 /// A libp2p peer without any of our limits. Ends on drop.
 struct Plain {
@@ -130,11 +133,11 @@ async fn run(mut swarm: Swarm<PlainBehaviour>, mut inbox: mpsc::UnboundedReceive
                 inbound.send_modify(|count| *count -= usize::from(endpoint.is_listener()));
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                answer(dials.remove(&connection_id), Err(driver::dial_failure(&error).to_string()));
+                answer(dials.remove(&connection_id), Err(DialFailure::from(&error).to_string()));
             }
             SwarmEvent::NewListenAddr { listener_id, .. } => answer(reservations.remove(&listener_id), Ok(())),
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
-                let why = reason.map_or_else(|error| driver::why(&error), |()| "ended".to_owned());
+                let why = reason.map_or_else(|error| NoReservation::of(&error).to_string(), |()| "ended".to_owned());
                 answer(reservations.remove(&listener_id), Err(why));
             }
             _ => {}

@@ -1,0 +1,106 @@
+//! Connections as they come and go, and those that are closed although nothing tells that they are dead: what a peer
+//! that came back has left behind, what lies on an address that we no longer have, what nobody needs.
+
+use libp2p::{PeerId, core::ConnectedPoint, swarm::ConnectionId};
+use tokio::time::{Duration, Instant};
+
+use super::Driver;
+use crate::{
+    identity::PublicKey,
+    network::{config::NetworkRole, peer_id},
+};
+
+impl Driver {
+    pub(super) fn on_opened(&mut self, id: ConnectionId, peer: PeerId, endpoint: &ConnectedPoint) {
+        if endpoint.is_dialer() && !endpoint.is_relayed() {
+            self.dialled.insert(id);
+        }
+        let Some(peer) = peer_id::public_key(&peer) else { return };
+        self.sources.opened(id, peer, endpoint.get_remote_address());
+        if endpoint.is_listener() {
+            self.close_older(id, peer);
+            self.strangers.insert(id, (peer, Instant::now()));
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, id: ConnectionId, endpoint: &ConnectedPoint, broken: bool) {
+        self.strangers.remove(&id);
+        self.dialled.remove(&id);
+        // A connection that one side has too many of is closed as soon as it is there, and a node closes what a passer-by
+        // leaves idle.
+        if let Some(source) = self.sources.closed(id)
+            && broken
+            && peer_id::is_tcp(endpoint.get_remote_address())
+            && source.since.elapsed() > SETTLED
+            && self.links.is_kept(&source.peer)
+        {
+            self.close_others(source.peer);
+        }
+    }
+
+    /// Closes a connection, at once for everybody here: a dead one cannot be closed cleanly, as that waits for the peer.
+    pub(super) fn give_up(&mut self, peer: PublicKey, id: ConnectionId, why: &str) {
+        self.links.remove(peer, id, why);
+        self.swarm.close_connection(id);
+    }
+
+    pub(super) fn close_superfluous(&mut self) {
+        for (peer, id) in self.links.superfluous() {
+            self.give_up(peer, id, "there is a better one");
+        }
+    }
+
+    /// A hole punch leaves several connections, and they die together. TCP tells at once that a process is gone, QUIC only
+    /// after a long silence in which a circuit or a pull may get lost. A peer that is there after all is soon linked again.
+    pub(super) fn close_others(&mut self, peer: PublicKey) {
+        for id in self.links.direct(&peer) {
+            tracing::debug!(%peer, "a connection broke: closing another one to the same peer");
+            self.give_up(peer, id, "another connection to it broke");
+        }
+    }
+
+    /// Whoever dials a node again has lost the connection that it had. A relay would go on to hand it circuits over that
+    /// one, for as long as the reservation runs.
+    fn close_older(&mut self, new: ConnectionId, peer: PublicKey) {
+        if self.role != NetworkRole::Node {
+            return;
+        }
+        let direct = self.links.direct(&peer).into_iter();
+        let older: Vec<_> = direct.filter(|old| self.sources.is_older(*old, new)).collect();
+        for id in older {
+            tracing::debug!(%peer, "the peer is here again: closing its older connection");
+            self.give_up(peer, id, "it connected anew");
+        }
+    }
+
+    /// Connections from an address that we no longer have are dead, and nothing else tells so for a long time.
+    pub(super) fn close_moved(&mut self) {
+        for (id, peer) in self.sources.moved() {
+            tracing::debug!(%peer, "our address has changed: closing a connection");
+            self.give_up(peer, id, "our address has changed");
+            self.sources.closed(id);
+        }
+    }
+
+    /// An idle stranger is closed by the swarm; one that keeps busy without ever proving anything, here.
+    pub(super) fn close_strangers(&mut self) {
+        let kept = self.links.kept();
+        let most = if self.role == NetworkRole::Node { STRANGER_AT_A_NODE } else { STRANGER };
+        let due: Vec<(ConnectionId, PublicKey)> = self
+            .strangers
+            .iter()
+            .filter(|(_, (peer, since))| since.elapsed() > most && !kept.contains(peer))
+            .map(|(id, (peer, _))| (*id, *peer))
+            .collect();
+        for (id, peer) in due {
+            tracing::debug!(%peer, "closing a connection that proved nothing");
+            self.give_up(peer, id, "it proved nothing");
+        }
+    }
+}
+
+const SETTLED: Duration = Duration::from_secs(2);
+/// How long somebody may be connected to a scraper without registering.
+const STRANGER: Duration = Duration::from_secs(30);
+/// Those who look somebody up need a moment, those who announce or are nodes are kept.
+const STRANGER_AT_A_NODE: Duration = Duration::from_secs(120);
