@@ -1,9 +1,6 @@
 //! What keeps a peer findable: links to the bootstrap nodes, and its announcement in the DHT.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future;
 use libp2p::Multiaddr;
@@ -57,7 +54,7 @@ pub(crate) async fn announce(network: Network, key: KeyPair, stop: CancellationT
 
 async fn announce_forever(network: Network, key: KeyPair) {
     let mut links = network.links.events();
-    let mut listening = network.listening.clone();
+    let mut reach = network.reach.clone();
     let (mut sequence, mut failing) = (0_u64, false);
     let mut pauses = redial_backoff(MOST_REDIAL);
     loop {
@@ -89,7 +86,7 @@ async fn announce_forever(network: Network, key: KeyPair) {
         };
         tokio::select! {
             () = time::sleep(pause) => {}
-            _ = listening.changed() => {}
+            _ = reach.changed() => {}
             () = node_linked(&network, &mut links) => {}
         }
         // Addresses and links come in bursts; one announcement tells of them all.
@@ -168,20 +165,13 @@ async fn holders(network: &Network, key: &KeyPair, sequence: u64) -> Result<usiz
 /// The addresses given by the operator, or else those we listen on or were seen at; loopback ones only if there are no
 /// others. Behind them the relays that we can be reached through.
 pub(super) async fn announced(network: &Network) -> Vec<Multiaddr> {
-    let mut given = Vec::new();
-    for place in network.external.iter() {
-        match super::dial::addresses(place).await {
-            Ok(found) => given.extend(found),
-            Err(error) => tracing::warn!(%place, %error, "cannot resolve an external address"),
-        }
-    }
-    network.listening().await;
-    let known = Arc::clone(&network.listening.borrow());
-    let circuits = known.iter().filter_map(Circuit::parse).map(|circuit| circuit.address());
+    network.listeners_up().await;
+    let reach = network.reach.borrow().clone();
+    let circuits = reach.circuits.iter().filter_map(Circuit::parse).map(|circuit| circuit.address());
     let circuits: Vec<_> = circuits.take(MOST_CIRCUITS).collect();
-    let mut addresses = given;
+    let mut addresses = reach.given.clone();
     if addresses.is_empty() {
-        addresses.extend(known.iter().filter(|address| peer_id::is_dialable(address)).cloned());
+        addresses.extend(reach.direct().filter(|address| peer_id::is_dialable(address)).cloned());
     }
     let is_loopback = |address: &Multiaddr| peer_id::ip(address).is_some_and(|ip| ip.is_loopback());
     if addresses.iter().any(|address| !is_loopback(address)) {

@@ -286,10 +286,10 @@ impl Network {
         let listens = |listening: &[Multiaddr], to: &Multiaddr| {
             listening.iter().any(|own| peer_id::is_dialable(own) && kind(own) == kind(to))
         };
-        let mut listening = self.listening.clone();
+        let mut reach = self.reach.clone();
         // Names are never dialled from a listener's port.
         let numbered = dialled.iter().filter(|to| peer_id::ip(to).is_some());
-        let all = listening.wait_for(|listening| numbered.clone().all(|to| listens(listening, to)));
+        let all = reach.wait_for(|reach| numbered.clone().all(|to| listens(&reach.listeners, to)));
         let _ = time::timeout_at(by, all).await;
     }
 }

@@ -8,7 +8,7 @@ mod dht;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    mem,
     time::Duration,
 };
 
@@ -36,6 +36,7 @@ use super::{
     node_stats::NodeStats,
     observation::{Observation, PeerKind},
     peer_id::{self, Circuit},
+    reach::Reach,
     relaying,
     sources::Sources,
     stream::LinkId,
@@ -57,6 +58,8 @@ pub(super) enum Command {
     /// Asks a relay for a reservation: to be reachable through it. `accepted` is told once it is granted, `ended` when it
     /// is refused or lost; it is given up once nobody waits for its end.
     Reserve { circuit: Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation> },
+    /// Says where the operator's places for us are now.
+    External { addresses: Vec<Multiaddr> },
     /// Gives up a connection that answers nothing, and with it the other direct ones to the same peer.
     Disconnect { peer: PublicKey, link: LinkId },
 }
@@ -83,7 +86,7 @@ pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<Command>,
     links: Links,
-    listening: watch::Sender<Arc<[Multiaddr]>>,
+    reach: watch::Sender<Reach>,
     observations: broadcast::Sender<Observation>,
     stats: NodeStats,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
@@ -91,9 +94,13 @@ pub(super) struct Driver {
     puts: HashMap<kad::QueryId, oneshot::Sender<()>>,
     reservations: HashMap<ListenerId, Reservation>,
     role: NetworkRole,
+    /// Where the operator says that we are.
+    external: Vec<Multiaddr>,
     /// Direct connections that we opened: how we are seen over them is true for others, too.
     dialled: HashSet<ConnectionId>,
     sources: Sources,
+    /// Circuits from others whom we have not tried to dial straight.
+    circuits: HashSet<ConnectionId>,
     /// Connections that others opened, from peers that nothing has made us keep.
     strangers: HashMap<ConnectionId, (PublicKey, Instant)>,
     /// At a node: the other nodes.
@@ -105,7 +112,7 @@ impl Driver {
         swarm: Swarm<Behaviour>,
         commands: mpsc::Receiver<Command>,
         links: Links,
-        listening: watch::Sender<Arc<[Multiaddr]>>,
+        reach: watch::Sender<Reach>,
         observations: broadcast::Sender<Observation>,
         stats: NodeStats,
         role: NetworkRole,
@@ -114,7 +121,7 @@ impl Driver {
             swarm,
             commands,
             links,
-            listening,
+            reach,
             observations,
             stats,
             dials: HashMap::new(),
@@ -124,6 +131,8 @@ impl Driver {
             dialled: HashSet::new(),
             sources: Sources::default(),
             role,
+            external: Vec::new(),
+            circuits: HashSet::new(),
             strangers: HashMap::new(),
             nodes: HashSet::new(),
         }
@@ -174,6 +183,7 @@ impl Driver {
             Command::AddNode { peer, address } => {
                 self.kad().add_address(&peer_id::peer_id(&peer), address);
             }
+            Command::External { addresses } => self.set_external(addresses),
             Command::Reserve { circuit, accepted, ended } => self.reserve(&circuit, accepted, ended),
             Command::Disconnect { peer, link } => {
                 self.give_up(peer, link.0, "it answered nothing");
@@ -247,14 +257,17 @@ impl Driver {
                     self.swarm.add_external_address(address);
                 }
                 self.sources.changed();
-                self.publish_listeners();
+                self.publish_reach();
             }
-            SwarmEvent::ExpiredListenAddr { .. } => {
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                if !self.external.contains(&address) {
+                    self.swarm.remove_external_address(&address);
+                }
                 self.sources.changed();
-                self.publish_listeners();
+                self.publish_reach();
             }
             SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => {
-                self.publish_listeners();
+                self.publish_reach();
             }
             SwarmEvent::ListenerClosed { listener_id, reason, addresses } => {
                 match (self.reservations.remove(&listener_id), reason) {
@@ -268,7 +281,7 @@ impl Driver {
                     (None, Err(error)) => tracing::error!(%error, ?addresses, "a listener closed"),
                     (None, Ok(())) => {}
                 }
-                self.publish_listeners();
+                self.publish_reach();
             }
             SwarmEvent::ListenerError { error, .. } => tracing::debug!(%error, "listener error"),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.on_kad(event),
@@ -281,6 +294,7 @@ impl Driver {
                     self.swarm.behaviour_mut().observed.add(info.observed_addr.clone());
                 }
                 self.observe_peer(connection_id, &peer_id, &info);
+                self.dial_straight(connection_id, peer_id, &info);
                 self.learn_node(peer_id, &info);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.on_ping(ping),
@@ -345,14 +359,21 @@ impl Driver {
         }
     }
 
-    fn publish_listeners(&mut self) {
-        let confirmed = self.swarm.external_addresses().filter(|address| !peer_id::is_relayed(address));
-        let addresses: Arc<[Multiaddr]> = self.swarm.listeners().chain(confirmed).cloned().collect();
-        self.listening.send_if_modified(|known| {
-            let changed = *known != addresses;
-            *known = addresses;
-            changed
-        });
+    fn publish_reach(&mut self) {
+        let reach = Reach::new(self.swarm.listeners(), self.swarm.external_addresses(), self.external.clone());
+        self.reach.send_if_modified(|known| mem::replace(known, reach) != *known);
+    }
+
+    /// Puts the places that the operator has given at these addresses in the stead of those they were at.
+    pub(super) fn set_external(&mut self, addresses: Vec<Multiaddr>) {
+        for old in mem::take(&mut self.external).iter().filter(|old| !addresses.contains(old)) {
+            self.swarm.remove_external_address(old);
+        }
+        for address in &addresses {
+            self.swarm.add_external_address(address.clone());
+        }
+        self.external = addresses;
+        self.publish_reach();
     }
 
     fn sweep(&mut self) {

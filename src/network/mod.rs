@@ -12,6 +12,7 @@ mod announcer;
 mod config;
 mod dial;
 mod driver;
+mod external;
 mod failure;
 mod limits;
 mod link;
@@ -24,6 +25,7 @@ mod observed;
 mod peer_id;
 mod pinger;
 mod proxy;
+mod reach;
 mod relay_handler;
 mod relay_server;
 mod relaying;
@@ -49,7 +51,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use libp2p::{Multiaddr, StreamProtocol, core::upgrade::NegotiationError};
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    time::Instant,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +65,7 @@ pub use relaying::RelayLimits;
 pub(crate) use announcer::{announce, keep_nodes};
 pub(crate) use config::{NetworkConfig, NetworkRole};
 pub(crate) use dial::resolve;
+pub(crate) use external::keep_external;
 pub(crate) use links::{LinkEvent, Links, OpenError};
 pub(crate) use observation::{Observation, PeerKind, Whereabouts};
 pub(crate) use reservations::keep_reservations;
@@ -77,6 +80,7 @@ use driver::{Command, Driver};
 use limits::InboundCounters;
 use node_stats::NodeStats;
 use proxy::Proxies;
+use reach::Reach;
 
 use crate::{
     identity::{HostPort, KeyPair, PeerAddr, Place, PublicKey, WebSocketUrl},
@@ -107,7 +111,7 @@ pub enum NetworkError {
         reason: String,
     },
     /// A scraper or a node that listens nowhere serves nobody.
-    #[error("no listen address: a scraper or a node needs at least one")]
+    #[error("no listen address: a scraper or a node needs at least one, of a family that this host has")]
     NoListen,
     /// A bootstrap node without its place cannot be dialled.
     #[error("bootstrap node {0} needs its place: give it as <key>@<host>:<port>")]
@@ -139,8 +143,9 @@ pub(crate) struct Network {
     role: NetworkRole,
     /// Until when dials wait for the listeners; none if there will be none.
     listeners_by: Option<Instant>,
-    /// Where we may be reached: listeners, circuits, and addresses that nodes have confirmed.
-    listening: watch::Receiver<Arc<[Multiaddr]>>,
+    reach: watch::Receiver<Reach>,
+    /// The places that we listen on, plain TCP and QUIC.
+    bound: Arc<[SocketAddr]>,
     addresses: Arc<AddressBook>,
     bootstrap: Arc<[PeerAddr]>,
     external: Arc<[Place]>,
@@ -177,9 +182,6 @@ impl Network {
         if let Some(node) = config.bootstrap.iter().find(|node| node.hint.is_none()) {
             return Err(NetworkError::BootstrapPlace(node.key));
         }
-        if config.listen.is_empty() && config.listen_ws.is_empty() && config.role != NetworkRole::Client {
-            return Err(NetworkError::NoListen);
-        }
         let links = Links::new();
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
         let open_to_strangers = config.role != NetworkRole::Client;
@@ -204,34 +206,37 @@ impl Network {
             #[cfg(feature = "mdns")]
             behaviour.transpose()?,
         )?;
-        let places = places(&config);
+        let (places, mut bound) = (places(&config), Vec::new());
         for place in &places {
             let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
             for at in listen_addresses(place).await.map_err(|error| failed(error.to_string()))? {
                 swarm.listen_on(peer_id::tcp(at)).map_err(|error| failed(failure::innermost(&error)))?;
                 swarm.listen_on(peer_id::quic(at)).map_err(|error| failed(failure::innermost(&error)))?;
+                bound.push(at);
             }
+        }
+        if bound.is_empty() && config.listen_ws.is_empty() && config.role != NetworkRole::Client {
+            return Err(NetworkError::NoListen);
         }
         for address in websocket_listeners(&config.listen_ws).await? {
             swarm.listen_on(address).map_err(|source| NetworkError::Transport { source: source.into() })?;
         }
-        for place in &config.external {
-            let addresses = dial::addresses(place).await.map_err(|_| NetworkError::External(place.clone()))?;
-            addresses.into_iter().for_each(|address| swarm.add_external_address(address));
-        }
+        let given = external::resolve(&config.external).await?;
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
-        let (listening, listeners) = watch::channel(Arc::from([]));
+        let (reach_sender, reach) = watch::channel(Reach::default());
         let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);
-        let driver =
-            Driver::new(swarm, inbox, links.clone(), listening, observations.clone(), stats.clone(), config.role);
+        let mut driver =
+            Driver::new(swarm, inbox, links.clone(), reach_sender, observations.clone(), stats.clone(), config.role);
+        driver.set_external(given);
         let network = Self {
             commands,
             links,
             blocks,
             observations,
             role: config.role,
-            listeners_by: (!places.is_empty()).then(|| Instant::now() + dial::LISTEN_WAIT),
-            listening: listeners,
+            listeners_by: (!bound.is_empty()).then(|| Instant::now() + dial::LISTEN_WAIT),
+            reach,
+            bound: bound.into(),
             addresses: Arc::new(AddressBook::open(config.addresses_file)),
             bootstrap: config.bootstrap.into(),
             external: config.external.into(),
@@ -257,7 +262,7 @@ impl Network {
 
     /// True while peers can dial in.
     pub(crate) fn is_listening(&self) -> bool {
-        self.listening.borrow().iter().any(|address| !peer_id::is_relayed(address))
+        !self.reach.borrow().listeners.is_empty()
     }
 
     /// True if one of the bootstrap nodes is linked, or there are none.
@@ -281,25 +286,28 @@ impl Network {
         let _ = self.command(Command::Disconnect { peer, link }).await;
     }
 
-    /// Waits until the listeners are up and gives their addresses, plain TCP ones.
-    pub(crate) async fn listening(&self) -> Vec<SocketAddr> {
-        if self.listeners_by.is_none() {
-            return Vec::new();
-        }
-        let own =
-            |address: &Multiaddr| LinkTransport::of(address) == LinkTransport::Tcp && !peer_id::is_relayed(address);
-        let mut listening = self.listening.clone();
-        let _ = listening.wait_for(|addresses| addresses.iter().any(own)).await;
-        let addresses = self.listening.borrow();
-        addresses.iter().filter(|address| own(address)).filter_map(peer_id::socket_addr).collect()
+    /// The places that we listen on, plain TCP and QUIC: of each address that this host has, where it was asked for so.
+    pub(crate) fn listening(&self) -> &[SocketAddr] {
+        &self.bound
+    }
+
+    /// Waits for each of them to have an address, soon after the start.
+    async fn listeners_up(&self) {
+        let Some(by) = self.listeners_by else { return };
+        let is_up = |reach: &Reach, at: &SocketAddr| {
+            let mut own = reach.listeners.iter().filter_map(peer_id::socket_addr);
+            own.any(|own| own.port() == at.port() && own.is_ipv4() == at.is_ipv4())
+        };
+        let mut reach = self.reach.clone();
+        let all = reach.wait_for(|reach| self.bound.iter().all(|at| is_up(reach, at)));
+        let _ = time::timeout_at(by, all).await;
     }
 
     /// Returns once we know an address of ours that means something everywhere.
     pub(crate) async fn public_address(&self) {
-        let mut listening = self.listening.clone();
-        let public = |addresses: &Arc<[Multiaddr]>| addresses.iter().any(|address| !peer_id::is_private(address));
         if self.external.is_empty() {
-            let _ = listening.wait_for(public).await;
+            let public = |reach: &Reach| reach.direct().any(|address| !peer_id::is_private(address));
+            let _ = self.reach.clone().wait_for(public).await;
         }
     }
 

@@ -124,8 +124,8 @@ impl Network {
 
     /// Our own ends: the addresses that we listen on.
     pub(crate) fn ends(&self) -> Vec<(LinkTransport, SocketAddr)> {
-        let listening = self.listening.borrow();
-        let own = listening.iter().filter(|address| peer_id::is_dialable(address));
+        let reach = self.reach.borrow();
+        let own = reach.listeners.iter().filter(|address| peer_id::is_dialable(address));
         own.filter_map(|address| Some((LinkTransport::of(address), peer_id::socket_addr(address)?))).collect()
     }
 }

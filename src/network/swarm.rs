@@ -44,7 +44,7 @@ pub(super) struct Behaviour {
     relay: Toggle<relay_server::Behaviour>,
     relay_client: relay::client::Behaviour,
     pub(super) observed: observed::Behaviour,
-    dcutr: Toggle<dcutr::Behaviour>,
+    pub(super) dcutr: Toggle<dcutr::Behaviour>,
     nat_client: Toggle<autonat::v2::client::Behaviour>,
     nat_server: Toggle<autonat::v2::server::Behaviour>,
     #[cfg(feature = "mdns")]

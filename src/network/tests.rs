@@ -77,7 +77,7 @@ impl Peer {
     }
 
     async fn addr(&self) -> PeerAddr {
-        let at = self.network.listening().await[0];
+        let at = self.network.listening()[0];
         PeerAddr::at(self.key.public(), at.ip().to_string(), at.port())
     }
 
@@ -326,7 +326,7 @@ async fn a_relayed_link_is_upgraded_and_streams_over_it_end_by_themselves() {
 #[tokio::test]
 async fn a_reservation_is_made_again_after_its_relay_was_restarted() {
     let (relay, scraper, _client) = relayed().await;
-    let (key, at) = (relay.key.clone(), relay.network.listening().await[0]);
+    let (key, at) = (relay.key.clone(), relay.network.listening()[0]);
     let mut held = scraper.network.links().relays().subscribe();
     relay.stop().await;
     within("the loss", held.wait_for(|held| *held == 0)).await.expect("held");
@@ -340,8 +340,8 @@ async fn a_reservation_is_made_again_after_its_relay_was_restarted() {
 async fn nobody_but_its_scrapers_connects_to_a_client_that_listens() {
     let node = Peer::start(NetworkRole::Node, Firewall::Anyone, Vec::new()).await;
     let client = Peer::start(NetworkRole::Client, Firewall::Anyone, vec![node.addr().await]).await;
-    let mut listening = client.network.listening().await.into_iter();
-    let at = listening.find(SocketAddr::is_ipv4).expect("an IPv4 listener").port();
+    let mut listening = client.network.listening().iter();
+    let at = listening.find(|at| at.is_ipv4()).expect("an IPv4 listener").port();
     let place = PeerAddr::at(client.key.public(), "127.0.0.1", at);
     let friend = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
     let stranger = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;

@@ -111,7 +111,8 @@ impl Node {
             return Err(NetworkError::RelayPlace.into());
         }
         tasks.spawn(network::keep_nodes(network.clone(), stop.clone()));
-        let listening = network.listening().await;
+        tasks.spawn(network::keep_external(network.clone(), stop.clone()));
+        let listening = network.listening().to_vec();
         let http_addr = http.as_ref().map(|(_, at)| *at);
         if let Some((listener, _)) = http {
             let metrics = Arc::new(NodeMetrics::new(SystemTime::now()));

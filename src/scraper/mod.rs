@@ -214,12 +214,13 @@ impl Scraper {
         tasks.spawn(registrar.run(register_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
+        tasks.spawn(network::keep_external(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_reservations(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(forget_peers(registry.clone(), network.links().clone(), stop.tasks.clone()));
         http_task.spawn(http::serve(listener, config.http_limits, state, stop.http.clone()));
-        let listening = network.listening().await;
+        let listening = network.listening().to_vec();
         Ok(Self { public_key, http_addr, listening, registry, network, stop, http: http_task, tasks, table })
     }
 

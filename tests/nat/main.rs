@@ -7,6 +7,7 @@ mod support;
 mod blocked;
 mod matrix;
 mod plumbing;
+mod relayed;
 mod rig;
 mod upgrade;
 mod upsets;

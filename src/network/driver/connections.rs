@@ -1,13 +1,21 @@
 //! Connections as they come and go, and those that are closed although nothing tells that they are dead: what a peer
 //! that came back has left behind, what lies on an address that we no longer have, what nobody needs.
 
-use libp2p::{PeerId, core::ConnectedPoint, swarm::ConnectionId};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::ConnectedPoint,
+    identify,
+    swarm::{
+        ConnectionId,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
 use tokio::time::{Duration, Instant};
 
 use super::Driver;
 use crate::{
     identity::PublicKey,
-    network::{config::NetworkRole, peer_id},
+    network::{config::NetworkRole, link::LinkTransport, peer_id},
 };
 
 impl Driver {
@@ -18,6 +26,9 @@ impl Driver {
         let Some(peer) = peer_id::public_key(&peer) else { return };
         self.sources.opened(id, peer, endpoint.get_remote_address());
         if endpoint.is_listener() {
+            if endpoint.is_relayed() {
+                self.circuits.insert(id);
+            }
             self.close_older(id, peer);
             self.strangers.insert(id, (peer, Instant::now()));
         }
@@ -26,6 +37,7 @@ impl Driver {
     pub(super) fn on_closed(&mut self, id: ConnectionId, endpoint: &ConnectedPoint, broken: bool) {
         self.strangers.remove(&id);
         self.dialled.remove(&id);
+        self.circuits.remove(&id);
         // A connection that one side has too many of is closed as soon as it is there, and a node closes what a passer-by
         // leaves idle.
         if let Some(source) = self.sources.closed(id)
@@ -33,6 +45,7 @@ impl Driver {
             && peer_id::is_tcp(endpoint.get_remote_address())
             && source.since.elapsed() > SETTLED
             && self.links.is_kept(&source.peer)
+            && self.links.transports(&source.peer).iter().all(|left| *left == LinkTransport::Quic)
         {
             self.close_others(source.peer);
         }
@@ -47,6 +60,22 @@ impl Driver {
     pub(super) fn close_superfluous(&mut self) {
         for (peer, id) in self.links.superfluous() {
             self.give_up(peer, id, "there is a better one");
+        }
+    }
+
+    /// Whoever comes through a relay may have a public address: then there is no hole to punch, and a dial from here, where
+    /// libp2p has both ends dial, gets through whatever is before us. (The first step of DCUtR, which libp2p leaves out.)
+    pub(super) fn dial_straight(&mut self, circuit: ConnectionId, peer: PeerId, info: &identify::Info) {
+        if !self.swarm.behaviour().dcutr.is_enabled() || !self.circuits.remove(&circuit) {
+            return;
+        }
+        let public = |address: &&Multiaddr| peer_id::is_plain(address) && !peer_id::is_private(address);
+        let places: Vec<_> = info.listen_addrs.iter().filter(public).take(MAX_PLACES).cloned().collect();
+        if !places.is_empty() {
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(places).build();
+            if let Err(error) = self.swarm.dial(options) {
+                tracing::debug!(%peer, %error, "cannot dial a relayed peer at its public address");
+            }
         }
     }
 
@@ -82,14 +111,15 @@ impl Driver {
         }
     }
 
-    /// An idle stranger is closed by the swarm; one that keeps busy without ever proving anything, here.
+    /// An idle stranger is closed by the swarm; one that keeps busy without ever proving anything, here. So is what a node
+    /// has opened besides the link that we made, to see whether it can.
     pub(super) fn close_strangers(&mut self) {
         let kept = self.links.kept();
         let most = if self.role == NetworkRole::Node { STRANGER_AT_A_NODE } else { STRANGER };
         let due: Vec<(ConnectionId, PublicKey)> = self
             .strangers
             .iter()
-            .filter(|(_, (peer, since))| since.elapsed() > most && !kept.contains(peer))
+            .filter(|(_, (peer, since))| since.elapsed() > most && !kept.contains(peer) && !self.is_our_only_way(peer))
             .map(|(id, (peer, _))| (*id, *peer))
             .collect();
         for (id, peer) in due {
@@ -97,8 +127,14 @@ impl Driver {
             self.give_up(peer, id, "it proved nothing");
         }
     }
+
+    fn is_our_only_way(&self, node: &PublicKey) -> bool {
+        self.links.is_kept(node) && !self.links.direct(node).iter().any(|id| self.dialled.contains(id))
+    }
 }
 
+/// Of a peer's public addresses, at its word.
+const MAX_PLACES: usize = 4;
 const SETTLED: Duration = Duration::from_secs(2);
 /// How long somebody may be connected to a scraper without registering.
 const STRANGER: Duration = Duration::from_secs(30);
