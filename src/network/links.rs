@@ -347,6 +347,7 @@ impl Links {
         let mut peers = self.peers();
         if let Some(entry) = peers.get_mut(peer) {
             entry.kept.store(false, Ordering::Relaxed);
+            entry.always = false;
             if entry.connections.is_empty() {
                 peers.remove(peer);
             }

@@ -1,25 +1,28 @@
 //! Reservations at relays: what makes a scraper behind NAT reachable.
 //!
-//! A scraper holds them at two of its bootstrap nodes, where there are two that relay. Each is renewed by libp2p; one
-//! that ends, or that falls silent, is made again, there or at another node. Their addresses are announced like others.
+//! A scraper holds them at two of its bootstrap nodes, where there are two that relay; if it was given but one, at one
+//! more that it meets in the DHT. Each is renewed by libp2p; one that ends, or that falls silent, is made again, there or
+//! at another node. Their addresses are announced like others.
 
 use std::time::Duration;
 
 use futures::future;
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, broadcast::error::RecvError, oneshot},
     time,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Network,
+    announcer::keep_node,
     driver::Command,
     failure::{NoReservation, Refusal},
+    observation::{Observation, PeerKind},
     peer_id::{self, Circuit},
     redial_backoff,
 };
-use crate::identity::PublicKey;
+use crate::identity::{PeerAddr, PublicKey};
 
 /// Keeps reservations until `stop` fires.
 pub(crate) async fn keep_reservations(network: Network, stop: CancellationToken) {
@@ -27,9 +30,51 @@ pub(crate) async fn keep_reservations(network: Network, stop: CancellationToken)
     if network.external.is_empty() {
         let places = Semaphore::new(RELAYS);
         let nodes = network.bootstrap.iter().map(|node| keep_reservation(&network, node.key, &places));
-        stop.run_until_cancelled(future::join_all(nodes)).await;
+        let given = future::join_all(nodes);
+        if network.bootstrap.len() < RELAYS {
+            stop.run_until_cancelled(future::join(given, keep_met(&network, &places))).await;
+        } else {
+            stop.run_until_cancelled(given).await;
+        }
     }
     stop.cancelled().await;
+}
+
+/// Links a relay that was met in the DHT, for as long as it is there, and holds a reservation at it.
+async fn keep_met(network: &Network, places: &Semaphore) {
+    let mut observations = network.observations();
+    loop {
+        let met = match observations.recv().await {
+            Ok(Observation::Identified {
+                peer,
+                seen_at: Some(_),
+                kind: PeerKind { node: true, relay: true, .. },
+                ..
+            }) => peer,
+            Ok(_) | Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        let at = network.links.address(&met).as_ref().and_then(peer_id::shown_place);
+        if at.is_none() || network.bootstrap.iter().any(|node| node.key == met) {
+            continue;
+        }
+        tracing::debug!(relay = %met, "met a relay in the DHT");
+        let node = PeerAddr { key: met, hint: at };
+        tokio::select! {
+            () = keep_node(network, &node) => {}
+            () = keep_reservation(network, met, places) => {}
+            () = gone(network, &met) => {}
+        }
+        network.links.let_go(&met);
+        observations = network.observations();
+    }
+}
+
+/// Returns once a node has been away for long.
+async fn gone(network: &Network, node: &PublicKey) {
+    while time::timeout(GONE, network.links.up(node)).await.is_ok() {
+        network.links.down(node).await;
+    }
 }
 
 /// Nodes beyond the number that is needed wait here, and take over when one of the others fails.
@@ -99,5 +144,6 @@ fn unsaid() -> NoReservation {
 /// Enough that one may fail; each costs the relay a connection.
 const RELAYS: usize = 2;
 const IDENTIFY: Duration = Duration::from_secs(1);
+const GONE: Duration = Duration::from_secs(120);
 const GRANT: Duration = Duration::from_secs(5);
 const MOST_PAUSE: Duration = Duration::from_secs(30);

@@ -40,14 +40,14 @@ impl Peer {
 
     /// A node that relays, at a fixed place: the port is free now.
     async fn start_relay(key: KeyPair, at: SocketAddr) -> Self {
-        Self::start_relay_with(key, at, RelayLimits::default()).await
+        Self::start_relay_with(key, at, RelayLimits::default(), Vec::new()).await
     }
 
-    async fn start_relay_with(key: KeyPair, at: SocketAddr, limits: RelayLimits) -> Self {
+    async fn start_relay_with(key: KeyPair, at: SocketAddr, limits: RelayLimits, bootstrap: Vec<PeerAddr>) -> Self {
         let place = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
         let (listen, relay) = (place.clone(), Some(limits));
         let external = place.into_iter().map(Place::from).collect();
-        let config = NetworkConfig { listen, external, relay, ..NetworkConfig::new(NetworkRole::Node) };
+        let config = NetworkConfig { listen, external, relay, bootstrap, ..NetworkConfig::new(NetworkRole::Node) };
         // A QUIC socket outlives its owner for a moment.
         within("the port", async {
             while UdpSocket::bind(at).is_err() {
@@ -334,6 +334,22 @@ async fn a_reservation_is_made_again_after_its_relay_was_restarted() {
     let _again = Peer::start_relay(key, at).await;
     within("a reservation", held.wait_for(|held| *held == 1)).await.expect("held");
     assert!(!circuits(&scraper).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_scraper_that_was_given_one_relay_meets_another_and_does_without_either() {
+    let at = || free_port("127.0.0.1".parse().expect("an address")).expect("a port");
+    let given = Peer::start_relay(KeyPair::generate(), at()).await;
+    let limits = RelayLimits::default();
+    let met = Peer::start_relay_with(KeyPair::generate(), at(), limits, vec![given.addr().await]).await;
+    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, vec![given.addr().await]).await;
+    let mut held = scraper.network.links().relays().subscribe();
+    within("two reservations", held.wait_for(|held| *held == 2)).await.expect("held");
+    let key = given.key.public();
+    given.stop().await;
+    within("the loss", held.wait_for(|held| *held == 1)).await.expect("held");
+    let left = circuits(&scraper).await;
+    assert!(!left.is_empty() && left.iter().all(|circuit| circuit.relay == met.key.public()), "{key}: {left:?}");
 }
 
 #[tokio::test]

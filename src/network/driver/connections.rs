@@ -72,7 +72,10 @@ impl Driver {
         let public = |address: &&Multiaddr| peer_id::is_plain(address) && !peer_id::is_private(address);
         let places: Vec<_> = info.listen_addrs.iter().filter(public).take(MAX_PLACES).cloned().collect();
         if !places.is_empty() {
-            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(places).build();
+            tracing::debug!(%peer, ?places, "dialling a relayed peer straight");
+            // From another port than the hole punch that goes on meanwhile.
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(places);
+            let options = options.allocate_new_port().build();
             if let Err(error) = self.swarm.dial(options) {
                 tracing::debug!(%peer, %error, "cannot dial a relayed peer at its public address");
             }

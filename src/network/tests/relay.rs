@@ -148,7 +148,7 @@ async fn run(mut swarm: Swarm<PlainBehaviour>, mut inbox: mpsc::UnboundedReceive
 /// A relay with these limits, and its QUIC and TCP address.
 async fn start(limits: RelayLimits) -> (Peer, Multiaddr, Multiaddr) {
     let at = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
-    let relay = Peer::start_relay_with(KeyPair::generate(), at, limits).await;
+    let relay = Peer::start_relay_with(KeyPair::generate(), at, limits, Vec::new()).await;
     let key = Protocol::P2p(peer_id::peer_id(&relay.key.public()));
     (relay, peer_id::quic(at).with(key.clone()), peer_id::tcp(at).with(key))
 }
