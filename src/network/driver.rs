@@ -252,8 +252,9 @@ impl Driver {
                 tracing::debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                // A relay tells those whom it makes reachable where it is.
-                if self.role == NetworkRole::Node && !peer_id::is_private(&address) {
+                // A relay tells those whom it makes reachable where it is, a client its scraper, which then need not punch.
+                // What else a client listens on is nobody's business. A scraper announces, and has itself dialled back.
+                if self.role != NetworkRole::Scraper && !peer_id::is_private(&address) {
                     self.swarm.add_external_address(address);
                 }
                 self.sources.changed();
