@@ -186,8 +186,8 @@ impl Driver {
             Command::External { addresses } => self.set_external(addresses),
             Command::Reserve { circuit, accepted, ended } => self.reserve(&circuit, accepted, ended),
             Command::Disconnect { peer, link } => {
-                self.give_up(peer, link.0, "it answered nothing");
                 self.close_others(peer);
+                self.give_up_silent(peer, link.0, "it answered nothing");
             }
         }
     }
@@ -355,7 +355,7 @@ impl Driver {
             Err(error) => {
                 // "Unsupported" too: every narthex peer answers pings.
                 tracing::debug!(%peer, %error, "ping failed: closing the connection");
-                self.give_up(key, connection, &format!("ping: {error}"));
+                self.give_up_silent(key, connection, &format!("ping: {error}"));
             }
         }
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     link::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport},
-    peer_id,
+    peer_id::{self, Circuit},
     stream::{LinkId, LinkStream},
 };
 use crate::identity::PublicKey;
@@ -206,6 +206,14 @@ impl Links {
     pub(super) fn direct(&self, peer: &PublicKey) -> Vec<ConnectionId> {
         let peers = self.peers();
         peers.get(peer).into_iter().flat_map(Peer::direct).map(|connection| connection.id).collect()
+    }
+
+    /// The circuits that a relay carries.
+    pub(super) fn through(&self, relay: &PublicKey) -> Vec<(PublicKey, ConnectionId)> {
+        let peers = self.peers();
+        let all = peers.iter().flat_map(|(key, peer)| peer.connections.iter().map(|connection| (*key, connection)));
+        let through = |one: &Connection| Circuit::parse(&one.address).is_some_and(|circuit| circuit.relay == *relay);
+        all.filter(|(_, connection)| through(connection)).map(|(key, connection)| (key, connection.id)).collect()
     }
 
     /// Returns once the peer has told how it sees us over each direct connection to it.

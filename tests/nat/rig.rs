@@ -20,7 +20,7 @@ use crate::support::{
 
 /// A public node that relays.
 pub(crate) struct Relay {
-    site: Site,
+    pub(crate) site: Site,
     peer: PeerAddr,
     name: String,
     directory: PathBuf,

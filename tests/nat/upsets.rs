@@ -61,6 +61,10 @@ fn upsets(kind: Kind, path: &str) {
     scene.relays[0].restart();
     scene.upset("the other relay killed", |scene| scene.relays[1].kill());
     scene.relays[1].restart();
+    scene.upset("one relay silent: its cable is cut", |scene| scene.lab.cut(&scene.relays[0].site));
+    scene.lab.splice();
+    scene.upset("the other relay silent", |scene| scene.lab.cut(&scene.relays[1].site));
+    scene.lab.splice();
     scene.upset("both relays killed, back after 3 s", |scene| {
         scene.relays.iter_mut().for_each(Relay::kill);
         thread::sleep(Duration::from_secs(3));

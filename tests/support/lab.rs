@@ -119,6 +119,29 @@ impl Lab {
         self.internet.nft("delete table ip parted");
     }
 
+    /// Drops whatever goes to an open site, or comes from there: its cable is cut.
+    #[track_caller]
+    pub(crate) fn cut(&self, site: &Site) {
+        let (four, six) = (site.public(), site.public_v6());
+        self.internet.nft(&format!(
+            "table inet cut {{
+                chain forward {{
+                    type filter hook forward priority filter
+                    ip saddr {four} drop
+                    ip daddr {four} drop
+                    ip6 saddr {six} drop
+                    ip6 daddr {six} drop
+                }}
+            }}"
+        ));
+    }
+
+    /// Undoes [`cut`](Self::cut).
+    #[track_caller]
+    pub(crate) fn splice(&self) {
+        self.internet.nft("delete table inet cut");
+    }
+
     /// Holds every packet for so long on its way from one site to another, until the handle is dropped. `None`, after
     /// saying so, without Python, which stands in for netem: not every kernel has that.
     #[track_caller]

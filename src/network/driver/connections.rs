@@ -57,6 +57,17 @@ impl Driver {
         self.swarm.close_connection(id);
     }
 
+    /// Closes a connection over which a peer has fallen silent, and the circuits that it carried if it was the last: they
+    /// would otherwise be missed one by one.
+    pub(super) fn give_up_silent(&mut self, peer: PublicKey, id: ConnectionId, why: &str) {
+        self.give_up(peer, id, why);
+        if self.links.direct(&peer).is_empty() {
+            for (other, circuit) in self.links.through(&peer) {
+                self.give_up(other, circuit, "the relay has fallen silent");
+            }
+        }
+    }
+
     pub(super) fn close_superfluous(&mut self) {
         for (peer, id) in self.links.superfluous() {
             self.give_up(peer, id, "there is a better one");
