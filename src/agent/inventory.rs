@@ -135,11 +135,7 @@ impl Inventory {
     /// Reads the directories. Gives the whole set of targets if it is not the one that was last given. Targets whose
     /// exporter is asked as before keep their source, and with it their connections. Blocks.
     pub fn read(&mut self) -> Option<Vec<TargetBuilder>> {
-        let mut problems = BTreeSet::new();
-        for directory in &mut self.directories {
-            directory.read(&mut problems);
-        }
-        let targets = self.gathered(&mut problems);
+        let (targets, problems) = self.survey();
         self.tell(problems);
         if self.served.as_ref() == Some(&targets) {
             return None;
@@ -147,6 +143,16 @@ impl Inventory {
         let builders = self.builders(&targets);
         self.served = Some(targets);
         Some(builders)
+    }
+
+    /// Reads the directories. Gives every target that can be served, and what is wrong with others. Blocks.
+    pub(crate) fn survey(&mut self) -> (Vec<TargetSpec>, BTreeSet<String>) {
+        let mut problems = BTreeSet::new();
+        for directory in &mut self.directories {
+            directory.read(&mut problems);
+        }
+        let targets = self.gathered(&mut problems);
+        (targets, problems)
     }
 
     /// What is wrong at present.

@@ -87,12 +87,21 @@ pub(super) struct Args {
     #[arg(long, env = "NARTHEX_MDNS")]
     mdns: bool,
     #[command(flatten)]
-    link: link::Flags,
+    pub(super) link: link::Flags,
 }
 
 impl Args {
     /// What no single value can tell.
     pub(super) fn check(&self) -> Result<(), String> {
+        self.check_flags()?;
+        if self.inventory().map_err(|error| format!("{error:#}"))?.is_empty() {
+            return Err(NOTHING.into());
+        }
+        Ok(())
+    }
+
+    /// What the flags tell together, whatever the files say that they name.
+    pub(super) fn check_flags(&self) -> Result<(), String> {
         if let Some(alias) = value::duplicate(self.target.iter().map(|target| &target.alias)) {
             return Err(format!("alias {alias} is given to two targets"));
         }
@@ -115,7 +124,7 @@ impl Args {
                 "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap or --mdns",
                 shortened(scraper.key)
             )),
-            _ => self.inventory().map(drop).map_err(|error| format!("{error:#}")),
+            _ => Ok(()),
         }
     }
 }
@@ -144,7 +153,7 @@ impl Args {
     }
 
     /// What to serve, as far as it is known. `--target` beats the file, as every flag does.
-    fn inventory(&self) -> anyhow::Result<Inventory> {
+    pub(super) fn inventory(&self) -> anyhow::Result<Inventory> {
         let spec = |target: &TargetUrl| TargetSpec::new(target.alias.clone(), target.url.clone());
         let mut inventory = Inventory::new()
             .fixed(self.target.iter().map(spec).collect())
@@ -156,13 +165,7 @@ impl Args {
         {
             inventory = inventory.config(path.clone())?;
         }
-        inventory = self.targets_dir.iter().cloned().fold(inventory, Inventory::directory);
-        anyhow::ensure!(
-            !inventory.is_empty(),
-            "there is nothing to register: give --target ALIAS=URL, --targets-dir DIR, or [[target]] tables in the \
-             --config file"
-        );
-        Ok(inventory)
+        Ok(self.targets_dir.iter().cloned().fold(inventory, Inventory::directory))
     }
 
     /// The file whose `[[target]]` tables `--target` beats.
@@ -269,6 +272,9 @@ fn labels(given: &[Label]) -> Result<Labels, TargetError> {
 fn shortened(key: PublicKey) -> String {
     format!("{:.8}..", key.to_string())
 }
+
+const NOTHING: &str = "there is nothing to register: give --target ALIAS=URL, --targets-dir DIR, or [[target]] tables in \
+                       the --config file";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -17,18 +17,20 @@ mod registering;
 mod report;
 mod running;
 mod scraper_side;
+mod targets;
+mod whose;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
+use clap::{ArgMatches, Command, FromArgMatches};
 use http::Uri;
 
 use super::{
-    ConfigFile, data_dir,
+    ConfigFile, agent, data_dir, scraper,
     value::{self, TargetUrl},
 };
 use crate::{
-    agent::{self, TargetSpec},
     identity::{HostPort, PeerAddr, PublicKey},
     wire::Alias,
 };
@@ -40,14 +42,16 @@ use scraper_side::ScraperSide;
 /// Find out what is wrong: go through the chain step by step, beside an exporter or beside Prometheus
 ///
 /// With --scraper it looks from an agent's or a service's place: files, exporters, nodes, NAT, the look-up of the
-/// scraper, the link, the secret, the aliases. Without, from the scraper's: files, HTTP side, ports, nodes, relays,
-/// announcement, a pull. Give it the flags, or the --config file, of what does not work. It may be run beside a
-/// running agent or scraper: it takes no alias and changes nothing.
+/// scraper, the link, the secret, the aliases. Without, from the scraper's: files, HTTP side, ports, secret, nodes,
+/// relays, announcement, a pull. Give it the flags, or the --config file, of what does not work: it takes every flag of
+/// narthex agent and narthex scraper, also those that mean nothing to it and are not shown here. It may be run beside
+/// a running agent or scraper: it takes no alias and changes nothing.
 ///
-/// One line per check: ok, failed with the reason and what to do, or skipped. Exit code 0 if nothing failed, else 1.
+/// One line per check: ok, failed with the reason and what to do, warning (it works, but) with the same, or skipped.
+/// Exit code 0 if nothing failed, else 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Args {
+struct Flags {
     #[command(flatten)]
     config: ConfigFile,
     /// Look from a client's place: the scraper that it should register with; repeatable
@@ -93,62 +97,93 @@ pub(super) struct Args {
     json: bool,
 }
 
-impl Args {
-    /// What no single value can tell.
-    pub(super) fn check(&self) -> Result<(), String> {
-        if self.secret_file.is_empty() {
-            return Err("--secret-file FILE is needed".into());
-        }
-        if self.scraper.is_empty() {
-            return match (&self.key, self.target.is_empty()) {
-                (Some(_), true) => Ok(()),
-                (Some(_), false) => {
-                    Err("--target is an agent's: say with --scraper which scraper it registers with".into())
-                }
-                (None, _) => Err("give --scraper PEER beside an exporter, or --key FILE beside the scraper".into()),
-            };
-        }
-        if self.secret_file.len() > 1 {
-            return Err("a client has one --secret-file".into());
-        }
-        match self.scraper.iter().find(|scraper| scraper.hint.is_none()) {
-            Some(scraper) if self.bootstrap.is_empty() && !self.mdns => Err(format!(
-                "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap or --mdns",
-                short(&scraper.key)
-            )),
-            _ => Ok(()),
-        }
-    }
+/// The doctor's flags, and all others of an agent and of a scraper.
+#[derive(Debug)]
+pub(super) struct Args {
+    flags: Flags,
+    /// What an agent makes of them, if they are one's.
+    agent: Option<Box<agent::Args>>,
+}
 
-    fn client_side(self) -> anyhow::Result<ClientSide> {
-        let targets = self.targets()?;
-        let aliases = match self.alias.is_empty() {
-            true => targets.iter().map(|target| target.target.alias.clone()).collect(),
-            false => self.alias,
-        };
-        let key_file = self.key.or_else(|| data_dir::kept(self.data_dir.as_deref(), "agent", "agent.key"));
-        let secret_file = self.secret_file.into_iter().next().context("no secret file is given")?;
-        let wait = self.timeout;
-        Ok(ClientSide {
-            wait,
-            scrapers: self.scraper,
-            nodes: self.bootstrap,
-            mdns: self.mdns,
-            secret_file,
-            key_file,
-            targets,
-            aliases,
+impl clap::Args for Args {
+    fn augment_args(command: Command) -> Command {
+        let agent = agent::Args::augment_args(Command::new("agent"));
+        let scraper = scraper::Args::augment_args(Command::new("scraper"));
+        let others = agent.get_arguments().chain(scraper.get_arguments());
+        others.fold(Flags::augment_args(command), |command, other| {
+            let id = other.get_id();
+            let known = command.get_arguments().any(|arg| arg.get_id() == id);
+            // What a role needs, the doctor may do without.
+            let other = || other.clone().required(false).hide(!SHOWN.contains(&id.as_str()));
+            if known { command } else { command.arg(other()) }
         })
     }
 
-    /// As the agent has them: `--target` beats the tables of the file.
-    fn targets(&self) -> anyhow::Result<Vec<TargetSpec>> {
-        if self.target.is_empty()
-            && let Some(path) = &self.config.config
-        {
-            return Ok(agent::parse_config(path, &fs::read_to_string(path)?)?);
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Args {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = Flags::from_arg_matches(matches)?;
+        // Without a secret file there is no agent; `check` says so in our own words.
+        let is_agent = !flags.scraper.is_empty() && !flags.secret_file.is_empty();
+        let agent = is_agent.then(|| agent::Args::from_arg_matches(matches)).transpose()?;
+        Ok(Self { flags, agent: agent.map(Box::new) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args {
+    /// What no single value can tell.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let flags = &self.flags;
+        if flags.secret_file.is_empty() {
+            return Err("--secret-file FILE is needed".into());
         }
-        Ok(self.target.iter().map(|target| TargetSpec::new(target.alias.clone(), target.url.clone())).collect())
+        match &self.agent {
+            Some(_) if flags.secret_file.len() > 1 => Err("a client has one --secret-file".into()),
+            Some(agent) => agent.check_flags(),
+            None if flags.key.is_none() => {
+                Err("give --scraper PEER beside an exporter, or --key FILE beside the scraper".into())
+            }
+            None if !flags.target.is_empty() => {
+                Err("--target is an agent's: say with --scraper which scraper it registers with".into())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Makes every check; an error if one fails.
+pub(super) async fn run(Args { flags, agent }: Args) -> anyhow::Result<()> {
+    let mut report = Report::new(flags.json);
+    match agent {
+        Some(agent) => flags.client_side(*agent)?.examine(&mut report).await?,
+        None => flags.scraper_side()?.examine(&mut report).await?,
+    }
+    report.end()
+}
+
+impl Flags {
+    fn client_side(self, agent: agent::Args) -> anyhow::Result<ClientSide> {
+        let kept = |file| data_dir::kept(self.data_dir.as_deref(), "agent", file);
+        Ok(ClientSide {
+            wait: self.timeout,
+            addresses_file: kept("addresses"),
+            key_file: self.key.or_else(|| kept("agent.key")),
+            scrapers: self.scraper,
+            nodes: self.bootstrap,
+            mdns: self.mdns,
+            secret_file: self.secret_file.into_iter().next().context("no secret file is given")?,
+            agent,
+            aliases: self.alias,
+        })
     }
 
     fn scraper_side(self) -> anyhow::Result<ScraperSide> {
@@ -165,21 +200,13 @@ impl Args {
     }
 }
 
-/// Makes every check; an error if one fails.
-pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let mut report = Report::new(args.json);
-    if args.scraper.is_empty() {
-        args.scraper_side()?.examine(&mut report).await?;
-    } else {
-        args.client_side()?.examine(&mut report).await?;
-    }
-    report.end()
-}
-
 /// Enough of a key to tell which one is meant.
 fn short(key: &PublicKey) -> String {
     format!("{:.8}..", key.to_string())
 }
+
+/// Flags of an agent that the help of the doctor shows as well.
+const SHOWN: [&str; 2] = ["targets_dir", "self_alias"];
 
 const EXAMPLES: &str = "\
 Examples:

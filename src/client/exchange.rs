@@ -2,7 +2,10 @@
 
 use std::{error::Error, time::Duration};
 
-use tokio::time;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time,
+};
 
 use super::event::RegisterError;
 use crate::{
@@ -48,8 +51,8 @@ pub(crate) async fn handshake(
 }
 
 /// A request on a channel that is there. May take for ever.
-pub(crate) async fn ask(
-    channel: &mut Channel<LinkStream>,
+pub(crate) async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    channel: &mut Channel<S>,
     request: &RegisterRequest,
 ) -> Result<RegisterReply, ChannelError> {
     channel.send(request).await?;

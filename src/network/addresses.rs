@@ -19,6 +19,11 @@ pub(super) struct AddressBook {
 }
 
 impl AddressBook {
+    /// Reads the file, and never writes it.
+    pub(super) fn read_only(file: Option<PathBuf>) -> Self {
+        Self { file: None, ..Self::open(file) }
+    }
+
     /// Reads the file; what is unreadable in it is passed over.
     pub(super) fn open(file: Option<PathBuf>) -> Self {
         let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
@@ -72,6 +77,19 @@ mod tests {
         let address: Multiaddr = "/ip4/127.0.0.1/tcp/9".parse().expect("multiaddr");
         AddressBook::open(file.clone()).remember(peer, address.clone());
         assert_eq!(AddressBook::open(file).address(&peer), Some(address));
+    }
+
+    #[test]
+    fn a_book_that_is_only_read_leaves_the_file_as_it_is() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = dir.path().join("addresses");
+        let peer = KeyPair::generate().public();
+        let text = format!("{peer} /ip4/127.0.0.1/tcp/9\n");
+        fs::write(&file, &text).expect("writes");
+        let book = AddressBook::read_only(Some(file.clone()));
+        assert!(book.address(&peer).is_some());
+        book.remember(peer, "/ip4/127.0.0.1/tcp/10".parse().expect("multiaddr"));
+        assert_eq!(fs::read_to_string(file).expect("there"), text);
     }
 
     #[test]

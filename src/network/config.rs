@@ -32,6 +32,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) mdns: bool,
     /// Where the last good addresses of peers are kept.
     pub(crate) addresses_file: Option<PathBuf>,
+    /// Whether that file is somebody else's: it is read and not written.
+    pub(crate) addresses_read_only: bool,
     /// Whether a client asks nodes to dial it back (AutoNAT), as a scraper always does.
     pub(crate) asks_dial_back: bool,
     /// Whether this node carries circuits of others, and how many.
@@ -52,6 +54,7 @@ impl NetworkConfig {
             bootstrap: Vec::new(),
             mdns: false,
             addresses_file: None,
+            addresses_read_only: false,
             asks_dial_back: false,
             relay: None,
             hole_punching: true,

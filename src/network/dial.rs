@@ -110,7 +110,7 @@ impl Network {
     /// # Errors
     /// [`ConnectError`] says what was tried.
     pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
-        let (addresses, unresolved) = self.known(peer).await;
+        let (addresses, unresolved) = self.told(peer).await;
         let addresses = addresses.into_iter().filter(|address| LinkTransport::of(address) == transport).collect();
         let dialled = self.dial_at_once(peer.key, addresses).await;
         dialled.map(drop).map_err(|failure| explain(&peer.key, failure.after(unresolved)))
@@ -118,16 +118,19 @@ impl Network {
 
     /// Where a peer was the last time, and where we were told that it is.
     async fn known(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
-        let mut addresses: Vec<Multiaddr> = self.addresses.address(&peer.key).into_iter().collect();
-        let mut unresolved = None;
-        if let Some(hint) = &peer.hint {
-            match self.hinted(hint).await {
-                Ok(places) => addresses.extend(places),
-                Err(reason) => unresolved = Some(Failure::Other(format!("{hint}: {reason}"))),
-            }
-        }
+        let (told, unresolved) = self.told(peer).await;
+        let mut addresses: Vec<Multiaddr> = self.addresses.address(&peer.key).into_iter().chain(told).collect();
         addresses.dedup();
         (addresses, unresolved)
+    }
+
+    /// Where we were told that a peer is.
+    async fn told(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
+        let Some(hint) = &peer.hint else { return (Vec::new(), None) };
+        match self.hinted(hint).await {
+            Ok(places) => (places, None),
+            Err(reason) => (Vec::new(), Some(Failure::Other(format!("{hint}: {reason}")))),
+        }
     }
 
     /// Whether TCP to a place goes through a proxy.

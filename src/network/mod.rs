@@ -237,7 +237,10 @@ impl Network {
             listeners_by: (!bound.is_empty()).then(|| Instant::now() + dial::LISTEN_WAIT),
             reach,
             bound: bound.into(),
-            addresses: Arc::new(AddressBook::open(config.addresses_file)),
+            addresses: Arc::new(match config.addresses_read_only {
+                true => AddressBook::read_only(config.addresses_file),
+                false => AddressBook::open(config.addresses_file),
+            }),
             bootstrap: config.bootstrap.into(),
             external: config.external.into(),
             inbound,

@@ -3,13 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
+    super::agent,
     clock::{self, Told},
-    exporter, files, link, lookup, nat, node,
-    place::{self, Whose},
+    exporter, files, link, lookup, nat, node, place,
     presence::Presence,
     registering,
     report::{Check, Checks, Report},
-    short,
+    short, targets,
+    whose::Whose,
 };
 use crate::{
     agent::TargetSpec,
@@ -27,7 +28,11 @@ pub(super) struct ClientSide {
     pub(super) secret_file: PathBuf,
     /// The agent's key file, if there should be one.
     pub(super) key_file: Option<PathBuf>,
-    pub(super) targets: Vec<TargetSpec>,
+    /// The file where the agent keeps addresses, if it is there.
+    pub(super) addresses_file: Option<PathBuf>,
+    /// What it registers.
+    pub(super) agent: agent::Args,
+    /// Those to ask about; none means those that the agent registers.
     pub(super) aliases: Vec<Alias>,
 }
 
@@ -46,16 +51,17 @@ impl ClientSide {
                 None
             }
         };
-        let presence = Presence::start(&self.nodes, self.mdns, self.wait).await?;
+        let (checks, targets) = targets::read(&self.agent);
+        checks.into_iter().try_for_each(|check| report.add(check))?;
+        let aliases = self.aliases(&targets);
+        let presence = Presence::start(&self.nodes, self.mdns, self.addresses_file.clone(), self.wait).await?;
         let places = self.scrapers.iter().filter(|scraper| scraper.hint.is_some());
         let places = places.map(|scraper| -> Checks<'_> {
-            let whose = Whose { flag: "--scraper", role: "scraper" };
             let what = self.name("scraper", scraper);
             let presence = &presence;
-            Box::pin(async move { place::reach(presence, &what, scraper, &whose).await })
+            Box::pin(async move { place::reach(presence, &what, scraper, Whose::Scraper).await })
         });
-        let checks =
-            exporter::checks(&self.targets, self.wait).into_iter().chain(node::checks(&presence)).chain(places);
+        let checks = exporter::checks(&targets, self.wait).into_iter().chain(node::checks(&presence)).chain(places);
         report.add_all(checks).await?;
         report.add(nat::kind(&presence).await)?;
         let (mut told, mut found) = (None, None);
@@ -65,13 +71,22 @@ impl ClientSide {
             let link = link::check(&presence, self.name("link", scraper), scraper, place.1.as_ref()).await;
             let linked = link.is_ok();
             report.add(link)?;
-            let time = self.register(report, &presence, scraper, secret.as_ref().filter(|_| linked), own).await?;
+            let secret = secret.as_ref().filter(|_| linked);
+            let time = self.register(report, &presence, scraper, secret, own, &aliases).await?;
             (told, found) = (told.or(time), found.or(place.1));
         }
         report.add(clock::check(told, found.as_ref(), "the scraper's announcement fits it, to an hour"))?;
         report.add(nat::dial_back(&presence).await)?;
         presence.end().await;
         Ok(())
+    }
+
+    /// Those to ask about.
+    fn aliases(&self, targets: &[TargetSpec]) -> Vec<Alias> {
+        if !self.aliases.is_empty() {
+            return self.aliases.clone();
+        }
+        targets.iter().map(|spec| &spec.target.alias).chain(&self.agent.link.self_alias).cloned().collect()
     }
 
     /// The handshake, and the aliases; without a link or a secret neither can be tried.
@@ -82,20 +97,24 @@ impl ClientSide {
         scraper: &PeerAddr,
         secret: Option<&SharedSecret>,
         own: Option<PublicKey>,
+        aliases: &[Alias],
     ) -> anyhow::Result<Option<Told>> {
         let name = |alias: &Alias| self.name(&format!("alias {alias}"), scraper);
         let (shaken, channel) = match secret {
-            Some(secret) => registering::handshake(presence, self.name("secret", scraper), &scraper.key, secret).await,
+            Some(secret) => {
+                let name = self.name("secret", scraper);
+                registering::handshake(presence, name, &scraper.key, Whose::Scraper, secret).await
+            }
             None => {
                 (Check::skipped(self.name("secret", scraper), "it takes a link to the scraper and a secret file"), None)
             }
         };
         report.add(shaken)?;
         let (checks, told) = match channel {
-            Some(channel) => registering::aliases(channel, self.wait, name, own, &self.aliases).await,
+            Some(channel) => registering::aliases(channel, self.wait, name, own, aliases).await,
             None => {
                 let skipped = |alias| Check::skipped(name(alias), "it takes an accepted secret");
-                (self.aliases.iter().map(skipped).collect(), None)
+                (aliases.iter().map(skipped).collect(), None)
             }
         };
         checks.into_iter().try_for_each(|check| report.add(check))?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time;
 
-use super::{presence::Presence, report::Check};
+use super::{place, presence::Presence, report::Check, whose::Whose};
 use crate::{
     identity::{PeerAddr, PublicKey},
     network::{ConnectError, LinkPath, LinkStatus, Whereabouts},
@@ -15,11 +15,11 @@ pub(super) async fn check(presence: &Presence, name: String, scraper: &PeerAddr,
     let links = presence.network.links();
     links.keep(scraper.key);
     match time::timeout(presence.wait * CONNECT, presence.network.connect(scraper)).await {
-        Ok(Ok(())) => Check::ok(name, told(&settled(presence, &scraper.key).await)),
-        Ok(Err(error)) => unlinked(name, scraper, found, &error),
+        Ok(Ok(())) => told(name, &settled(presence, &scraper.key).await),
+        Ok(Err(error)) => unlinked(presence, name, scraper, found, &error),
         Err(_) => {
             let reasons = format!("no answer within {:?}", presence.wait * CONNECT);
-            unlinked(name, scraper, found, &ConnectError::Unreachable { peer: scraper.key, reasons })
+            unlinked(presence, name, scraper, found, &ConnectError::Unreachable { peer: scraper.key, reasons })
         }
     }
 }
@@ -38,38 +38,52 @@ async fn settled(presence: &Presence, scraper: &PublicKey) -> LinkStatus {
     links.status(scraper)
 }
 
-fn told(status: &LinkStatus) -> String {
+fn told(name: String, status: &LinkStatus) -> Check {
     let transport = status.transport.map_or("", |transport| transport.as_str());
     let address = status.address.as_deref().unwrap_or("an unknown place");
     let rtt = status.rtt.map_or_else(String::new, |rtt| format!(", round trip {rtt:.1?}"));
     match status.path {
-        Some(LinkPath::Direct) => format!("direct to {address}, {transport}{rtt}"),
-        Some(LinkPath::Relayed) => {
+        Some(LinkPath::Direct) => Check::ok(name, format!("direct to {address}, {transport}{rtt}")),
+        Some(LinkPath::Relayed) => Check::ok(
+            name,
             format!(
                 "through the relay at {address}, {transport}{rtt}; no hole was punched within {PUNCH:?}, it works so too"
-            )
-        }
-        None => "it was there, and is lost again".to_owned(),
+            ),
+        ),
+        None => Check::failed(name, "it was there, and the scraper has ended it", Whose::Scraper.cut()),
     }
 }
 
-fn unlinked(name: String, scraper: &PeerAddr, found: Option<&Whereabouts>, error: &ConnectError) -> Check {
-    let advice = match (error, found) {
-        (ConnectError::WrongKey { found, .. }, _) => format!(
-            "if that is the scraper you mean, give {found} with --scraper (narthex key FILE prints a scraper's); else mend the place"
-        ),
+fn unlinked(
+    presence: &Presence,
+    name: String,
+    scraper: &PeerAddr,
+    found: Option<&Whereabouts>,
+    error: &ConnectError,
+) -> Check {
+    if let Some(check) = place::wrong_key(&name, Whose::Scraper, error) {
+        return check;
+    }
+    let advice = match (&scraper.hint, found) {
+        (Some(hint), _) if place::is_indirect(presence, hint) => Whose::Scraper.way(),
+        _ if place::is_cut(error) => Whose::Scraper.cut(),
         (_, Some(found)) if found.public == 0 && found.relayed == 0 => {
             "is the scraper still running? It has announced private addresses only, which mean nothing outside of its network: \
              give it a node with --relay as --bootstrap, or forward a port to it and start it with --external"
                 .to_owned()
         }
-        (_, Some(_)) => "the scraper is announced but does not answer: is it still running, and does its firewall let port \
-            19961 pass? Run narthex doctor --key FILE beside it"
+        (_, Some(_)) => "the scraper is announced but does not answer: is it still running, and does its firewall let the \
+            port of its --listen pass? Run narthex doctor --key FILE beside it"
             .to_owned(),
-        (_, None) if scraper.hint.is_none() => {
-            "mend the look-up, or give the scraper's place: --scraper KEY@HOST:PORT".to_owned()
+        (None, None) => {
+            let mend = match presence.nodes.is_empty() {
+                true => "start the scraper with --mdns in this network",
+                false if presence.reaches_a_node() => "mend the look-up",
+                false => "mend the way to a node, of which none answers",
+            };
+            format!("{mend}, or give the scraper's place: --scraper KEY@HOST:PORT")
         }
-        (_, None) => "start the scraper; if it runs, run narthex doctor --key FILE beside it".to_owned(),
+        (Some(_), None) => "start the scraper; if it runs, run narthex doctor --key FILE beside it".to_owned(),
     };
     Check::failed(name, error.to_string(), advice)
 }

@@ -1,10 +1,11 @@
 //! Bootstrap nodes: whether they answer, are nodes at all, and relay.
 
 use super::{
-    place::{self, Whose},
+    place,
     presence::Presence,
     report::{Check, Checks},
     short,
+    whose::Whose,
 };
 use crate::identity::PeerAddr;
 
@@ -16,8 +17,7 @@ pub(super) fn checks(presence: &Presence) -> Vec<Checks<'_>> {
 
 async fn check(presence: &Presence, node: &PeerAddr) -> Vec<Check> {
     let what = format!("node {}", short(&node.key));
-    let whose = Whose { flag: "--bootstrap", role: "node" };
-    let mut checks = place::reach(presence, &what, node, &whose).await;
+    let mut checks = place::reach(presence, &what, node, Whose::Node).await;
     checks.push(role(presence, &what, node).await);
     checks
 }

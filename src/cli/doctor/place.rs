@@ -2,20 +2,23 @@
 
 use std::{io, time::Duration};
 
-use tokio::{net::TcpStream, time};
+use tokio::{
+    net::TcpStream,
+    time::{self, Instant},
+};
 
-use super::{presence::Presence, report::Check};
+use super::{presence::Presence, report::Check, whose::Whose};
 use crate::{
     identity::{HostPort, PeerAddr, Place},
     network::{self, ConnectError, LinkTransport},
 };
 
 /// Name, TCP and UDP of a peer with a hint.
-pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whose: &Whose) -> Vec<Check> {
+pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whose: Whose) -> Vec<Check> {
     let place = match &peer.hint {
         None => return Vec::new(),
-        Some(Place::HostPort(at)) if !presence.network.is_proxied(at) => at,
-        Some(place) => return vec![only_way(presence, what, peer, place, whose).await],
+        Some(place) if is_indirect(presence, place) => return vec![only_way(presence, what, peer, place, whose).await],
+        Some(place) => place.at(),
     };
     let mut checks = Vec::new();
     if place.ip().is_none() {
@@ -36,13 +39,18 @@ pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whos
         },
         over(LinkTransport::Quic)
     );
-    checks.push(tcp_check(what, place, whose, &tcp));
+    checks.push(tcp_check(what, place, whose, &tcp, quic.is_ok()));
     checks.push(quic_check(what, place, whose, &quic, tcp.is_ok()));
     checks
 }
 
+/// True where something stands before the peer that may be at fault as well.
+pub(super) fn is_indirect(presence: &Presence, place: &Place) -> bool {
+    matches!(place, Place::WebSocket(_)) || presence.network.is_proxied(place.at())
+}
+
 /// Of a WebSocket, and through a proxy. Its name may mean nothing to us, and more than the peer may be at fault.
-async fn only_way(presence: &Presence, what: &str, peer: &PeerAddr, place: &Place, whose: &Whose) -> Check {
+async fn only_way(presence: &Presence, what: &str, peer: &PeerAddr, place: &Place, whose: Whose) -> Check {
     let (name, transport) = match place {
         Place::HostPort(_) => (format!("{what} TCP"), LinkTransport::Tcp),
         Place::WebSocket(_) => (format!("{what} WebSocket"), LinkTransport::WebSocket),
@@ -50,34 +58,29 @@ async fn only_way(presence: &Presence, what: &str, peer: &PeerAddr, place: &Plac
     let proxy = if presence.network.is_proxied(place.at()) { ", through the proxy of HTTPS_PROXY" } else { "" };
     match dial(presence, peer, transport).await {
         Ok(()) => Check::ok(name, format!("{place} answers with the right key{proxy}")),
-        Err(error) => wrong_key(&name, whose, &error).unwrap_or_else(|| {
-            let advice = format!(
-                "see to the proxy of HTTPS_PROXY if there is one, to what passes requests on to the {} (its upgrade, its certificate), and to the {} itself",
-                whose.role, whose.role
-            );
-            Check::failed(name, error.to_string(), advice)
-        }),
+        Err(error) => {
+            wrong_key(&name, whose, &error).unwrap_or_else(|| Check::failed(name, error.to_string(), whose.way()))
+        }
     }
 }
 
-/// Tries twice: a lost packet is no fault.
+/// Tries twice: a lost packet is no fault. What the first attempt met is told if there is no time for the second.
 async fn dial(presence: &Presence, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
-    let attempts = async {
-        match presence.network.connect_over(peer, transport).await {
-            Err(ConnectError::Unreachable { .. }) => presence.network.connect_over(peer, transport).await,
-            ended => ended,
-        }
-    };
-    let silent = || ConnectError::Unreachable { peer: peer.key, reasons: "no answer in time".to_owned() };
-    time::timeout(DIAL.max(presence.wait), attempts).await.unwrap_or_else(|_| Err(silent()))
+    let end = Instant::now() + DIAL.max(presence.wait);
+    let attempt = || time::timeout_at(end, presence.network.connect_over(peer, transport));
+    match attempt().await {
+        Ok(Err(first @ ConnectError::Unreachable { .. })) => attempt().await.unwrap_or(Err(first)),
+        Ok(ended) => ended,
+        Err(_) => Err(ConnectError::Unreachable { peer: peer.key, reasons: "no answer in time".to_owned() }),
+    }
 }
 
-/// Words for advice on a peer.
-pub(super) struct Whose {
-    /// The flag that names it.
-    pub(super) flag: &'static str,
-    /// What should be running there.
-    pub(super) role: &'static str,
+/// The texts of operating system and QUIC for a connection that the other end has cut.
+pub(super) fn is_cut(error: &ConnectError) -> bool {
+    let text = error.to_string();
+    ["reset by peer", "Broken pipe", "end of file", "aborted by peer", "closed by peer"]
+        .iter()
+        .any(|word| text.contains(word))
 }
 
 /// What a bare TCP connection met, where a link did not come about.
@@ -114,9 +117,15 @@ async fn resolves(what: &str, place: &HostPort, wait: Duration) -> Check {
     }
 }
 
-fn tcp_check(what: &str, place: &HostPort, whose: &Whose, dialled: &Result<(), (ConnectError, Knock)>) -> Check {
+fn tcp_check(
+    what: &str,
+    place: &HostPort,
+    whose: Whose,
+    dialled: &Result<(), (ConnectError, Knock)>,
+    quic: bool,
+) -> Check {
     let name = format!("{what} TCP");
-    let Whose { flag, role } = whose;
+    let (flag, role) = (whose.flag(), whose.role());
     let (error, knock) = match dialled {
         Ok(()) => return Check::ok(name, format!("{place} answers with the right key")),
         Err((error, knock)) => (error, knock),
@@ -124,7 +133,14 @@ fn tcp_check(what: &str, place: &HostPort, whose: &Whose, dialled: &Result<(), (
     if let Some(check) = wrong_key(&name, whose, error) {
         return check;
     }
+    if quic {
+        let advice = format!("UDP is enough to work; let TCP to port {} pass too, for when UDP is blocked", place.port);
+        return Check::warning(name, format!("no link to {place} over TCP ({error})"), advice);
+    }
     match knock {
+        Knock::Open if is_cut(error) => {
+            Check::failed(name, format!("{place} takes connections and ends them ({error})"), whose.cut())
+        }
         Knock::Open => Check::failed(
             name,
             format!("something listens at {place}, but it does not speak as a narthex peer ({error})"),
@@ -148,26 +164,32 @@ fn tcp_check(what: &str, place: &HostPort, whose: &Whose, dialled: &Result<(), (
     }
 }
 
-fn quic_check(what: &str, place: &HostPort, whose: &Whose, dialled: &Result<(), ConnectError>, tcp: bool) -> Check {
+fn quic_check(what: &str, place: &HostPort, whose: Whose, dialled: &Result<(), ConnectError>, tcp: bool) -> Check {
     let name = format!("{what} UDP");
     let Err(error) = dialled else { return Check::ok(name, format!("{place} answers with the right key, by QUIC")) };
     if let Some(check) = wrong_key(&name, whose, error) {
         return check;
     }
-    let advice = if tcp {
-        format!("TCP is enough to work; let UDP to port {} pass too, so that more holes can be punched", place.port)
+    let silent = || format!("no QUIC answer from {place}");
+    if tcp {
+        let advice = format!(
+            "TCP is enough to work; let UDP to port {} pass too, so that more holes can be punched",
+            place.port
+        );
+        Check::warning(name, silent(), advice)
+    } else if is_cut(error) {
+        Check::failed(name, format!("{place} takes QUIC and ends it ({error})"), whose.cut())
     } else {
-        format!("as for TCP: start the narthex {} there, or let UDP to port {} pass", whose.role, place.port)
-    };
-    Check::failed(name, format!("no QUIC answer from {place}"), advice)
+        let advice =
+            format!("as for TCP: start the narthex {} there, or let UDP to port {} pass", whose.role(), place.port);
+        Check::failed(name, silent(), advice)
+    }
 }
 
-fn wrong_key(name: &str, whose: &Whose, error: &ConnectError) -> Option<Check> {
-    let ConnectError::WrongKey { peer, address, found } = error else { return None };
-    let detail = format!("{address} answered with another key: expected {peer}, found {found}");
-    let advice =
-        format!("if that is the {} you mean, give {found} with {}; else mend the place", whose.role, whose.flag);
-    Some(Check::failed(name, detail, advice))
+/// The check failed because of somebody else's key, if that is why.
+pub(super) fn wrong_key(name: &str, whose: Whose, error: &ConnectError) -> Option<Check> {
+    let ConnectError::WrongKey { found, .. } = error else { return None };
+    Some(Check::failed(name, error.to_string(), whose.other_key(found)))
 }
 
 /// Longer than one attempt takes to fail.

@@ -2,7 +2,7 @@
 //!
 //! Under the agent's own key it would be taken for the agent, and the scraper would pull from it.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tokio::{
     sync::{broadcast, watch},
@@ -30,12 +30,20 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Starts; with nodes it listens on ports of its own, as a client does that may have to punch a hole.
-    pub(super) async fn start(nodes: &[PeerAddr], mdns: bool, wait: Duration) -> anyhow::Result<Self> {
+    /// Starts; with nodes it listens on ports of its own, as a client does that may have to punch a hole. It knows the
+    /// addresses that an agent has remembered in its file.
+    pub(super) async fn start(
+        nodes: &[PeerAddr],
+        mdns: bool,
+        addresses_file: Option<PathBuf>,
+        wait: Duration,
+    ) -> anyhow::Result<Self> {
         let key = KeyPair::generate();
         let config = NetworkConfig {
             bootstrap: nodes.to_vec(),
             mdns,
+            addresses_file,
+            addresses_read_only: true,
             asks_dial_back: true,
             ..NetworkConfig::new(NetworkRole::Client)
         };

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time,
+};
 
-use super::{clock::Told, presence::Presence, report::Check};
+use super::{clock::Told, presence::Presence, report::Check, whose::Whose};
 use crate::{
     client::{RegisterError, exchange},
     identity::{PublicKey, SharedSecret},
@@ -21,6 +24,7 @@ pub(super) async fn handshake(
     presence: &Presence,
     name: String,
     scraper: &PublicKey,
+    whose: Whose,
     secret: &SharedSecret,
 ) -> (Check, Option<Channel<LinkStream>>) {
     let shaken = exchange::handshake(&presence.network, &presence.key, secret, scraper);
@@ -32,9 +36,7 @@ pub(super) async fn handshake(
         Err(_) => RegisterError::Timeout(presence.wait),
     };
     let advice = match &error {
-        RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => {
-            "copy the scraper's --secret-file here, or add this one there as a further --secret-file and restart it"
-        }
+        RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => whose.other_secret(),
         RegisterError::NotAScraper => "give the key of a scraper with --scraper: its log names it when it starts",
         RegisterError::Handshake(HandshakeRefusal::Busy | HandshakeRefusal::Unavailable)
         | RegisterError::Timeout(_) => "try again in a while; see the scraper's log and load",
@@ -44,8 +46,8 @@ pub(super) async fn handshake(
 }
 
 /// How each alias stands for the agent whose key is `own`. Nothing is claimed. Tells the scraper's time as well.
-pub(super) async fn aliases(
-    mut channel: Channel<LinkStream>,
+pub(super) async fn aliases<S: AsyncRead + AsyncWrite + Unpin>(
+    mut channel: Channel<S>,
     wait: Duration,
     name: impl Fn(&Alias) -> String,
     own: Option<PublicKey>,
@@ -112,8 +114,38 @@ const FAR: u64 = 100_000_000_000_000;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::identity::KeyPair;
+    use super::{super::clock, *};
+    use crate::{
+        identity::KeyPair,
+        wire::{REGISTER_PROTOCOL, channel},
+    };
+
+    /// The scraper that answers here is an hour behind.
+    #[tokio::test]
+    async fn a_clock_that_is_off_is_seen_by_the_scrapers_answer() {
+        let (client, scraper) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));
+        let secret = SharedSecret::from_bytes([3; 32]);
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let behind = async {
+            let pending = channel::accept(theirs, &scraper, &client.public(), REGISTER_PROTOCOL).await?;
+            let mut channel = pending.confirm(&secret).await?;
+            assert!(matches!(channel.receive().await?, RegisterRequest::Probe(_)));
+            let told = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970") - HOUR;
+            let unix_ms = told.as_millis().try_into().expect("it is not far past it");
+            channel.send(&RegisterReply::Probed(Probed { unix_ms, standings: vec![] })).await
+        };
+        let asked = async {
+            let key = scraper.public();
+            let channel = channel::connect(ours, &client, &key, &secret, REGISTER_PROTOCOL).await?;
+            Ok(aliases(channel, HOUR, Alias::to_string, None, &[]).await.1)
+        };
+        let ((), told) = tokio::try_join!(behind, asked).expect("both ends agree");
+        let told = told.expect("it has told its time");
+        assert!(told.heard.duration_since(told.at).is_ok_and(|behind| behind >= HOUR));
+        assert!(!clock::check(Some(told), None, "").is_ok());
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     #[test]
     fn an_alias_is_judged_for_the_agents_own_key() {

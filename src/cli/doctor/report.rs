@@ -12,6 +12,8 @@ use crate::telemetry::log::escaped;
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
     Ok,
+    /// It works, but not as well as it could, or not for everybody.
+    Warning,
     Failed,
     /// It could not be made, or there was nothing to check. That is no failure: what kept it from being made is one.
     Skipped,
@@ -37,6 +39,10 @@ impl Check {
         Self { check: check.into(), status: Status::Ok, detail: detail.into(), advice: None }
     }
 
+    pub(super) fn warning(check: impl Into<String>, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { status: Status::Warning, ..Self::failed(check, detail, advice) }
+    }
+
     pub(super) fn failed(check: impl Into<String>, detail: impl Into<String>, advice: impl Into<String>) -> Self {
         let advice = Some(advice.into());
         Self { check: check.into(), status: Status::Failed, detail: detail.into(), advice }
@@ -54,6 +60,7 @@ impl Check {
     fn line(&self) -> String {
         let status = match self.status {
             Status::Ok => "ok",
+            Status::Warning => "warning",
             Status::Failed => "failed",
             Status::Skipped => "skipped",
         };
@@ -119,9 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn a_skipped_check_is_no_failure() {
+    fn a_skipped_check_and_a_warning_are_no_failures() {
         let mut report = Report::new(false);
         report.add(Check::skipped("key", "none given")).expect("prints");
+        report.add(Check::warning("UDP", "no answer", "let it pass")).expect("prints");
         report.end().expect("no failure");
+        let mut report = Report::new(false);
+        report.add(Check::failed("TCP", "no answer", "let it pass")).expect("prints");
+        report.end().expect_err("a failure");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use http::{Method, Uri, header};
 use serde::Deserialize;
 
@@ -33,12 +33,17 @@ impl Running {
     /// Whether anything answers there as a scraper does.
     pub(super) async fn healthy(&self) -> Check {
         let name = "healthy";
-        match self.read("/-/healthy").await {
+        if let Err(error) = self.read("/-/healthy").await {
+            let advice = "start the scraper, or give the --http HOST:PORT that it was started with";
+            return Check::failed(name, format!("{error:#}"), advice);
+        }
+        // Nodes are healthy too.
+        match self.metric("narthex_table_loaded").await {
             Ok(_) => Check::ok(name, format!("a scraper answers at {}", self.url)),
             Err(error) => Check::failed(
                 name,
-                format!("{error:#}"),
-                "start the scraper, or give the --http HOST:PORT that it was started with",
+                format!("what answers at {} is no scraper ({error:#})", self.url),
+                "give the --http HOST:PORT that the scraper was started with; a node's is another",
             ),
         }
     }
@@ -73,12 +78,15 @@ impl Running {
 
     /// How many relays the running scraper can be reached through.
     pub(super) async fn relays(&self) -> anyhow::Result<u64> {
+        self.metric("narthex_relays").await
+    }
+
+    /// A whole number among its own metrics.
+    async fn metric(&self, name: &str) -> anyhow::Result<u64> {
         let metrics = self.read("/metrics").await?;
-        let metrics = String::from_utf8_lossy(&metrics).into_owned();
-        let value = metrics.lines().find_map(|line| line.strip_prefix("narthex_relays "));
-        value
-            .and_then(|value| value.trim().parse().ok())
-            .ok_or_else(|| anyhow::anyhow!("no narthex_relays in /metrics"))
+        let metrics = String::from_utf8_lossy(&metrics);
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.trim().parse().ok()).with_context(|| format!("no {name} in /metrics"))
     }
 
     /// The paths of all aliases, and a pull of those that were named, or of one that is linked.

@@ -10,14 +10,16 @@ use std::{
 use http::Uri;
 
 use super::{
-    clock, files, lookup, nat, node,
-    place::{self, Whose},
+    clock::{self, Told},
+    files, lookup, nat, node, place,
     presence::Presence,
+    registering,
     report::{Check, Checks, Report},
     running::Running,
+    whose::Whose,
 };
 use crate::{
-    identity::{HostPort, PeerAddr, PublicKey},
+    identity::{HostPort, PeerAddr, PublicKey, SharedSecret},
     network::Whereabouts,
     wire::Alias,
 };
@@ -40,15 +42,18 @@ impl ScraperSide {
         let (check, key) = files::key(&self.key_file);
         report.add(check)?;
         let key = key.map(|key| key.public());
+        let mut secrets = Vec::new();
         for file in &self.secret_files {
-            report.add(files::secret(file).0)?;
+            let (check, secret) = files::secret(file);
+            report.add(check)?;
+            secrets.push(secret);
         }
         let running = Running::at(self.http.clone(), self.wait);
         let healthy = running.healthy().await;
         let runs = healthy.is_ok();
         report.add(files::data_dir(self.data_dir.as_deref(), runs))?;
         report.add(healthy)?;
-        let presence = Presence::start(&self.nodes, false, self.wait).await?;
+        let presence = Presence::start(&self.nodes, false, None, self.wait).await?;
         let mut checks: Vec<Checks<'_>> = Vec::new();
         if runs {
             checks.extend(running.checks());
@@ -66,11 +71,12 @@ impl ScraperSide {
         }
         checks.extend(node::checks(&presence));
         report.add_all(checks).await?;
+        let told = self.secrets(report, &presence, key.filter(|_| runs), &secrets).await?;
         report.add(nat::kind(&presence).await)?;
         let found = self.announcement(report, &presence, key).await?;
         report.add(self.relays(&presence, runs.then_some(&running), found.as_ref()).await)?;
         report.add(clock::check(
-            None,
+            told,
             found.as_ref(),
             "the nodes have taken the scraper's announcement: theirs agree to an hour",
         ))?;
@@ -83,6 +89,35 @@ impl ScraperSide {
         report.add(nat::dial_back(&presence).await)?;
         presence.end().await;
         Ok(())
+    }
+
+    /// Whether the running scraper holds the secrets, asked as a client would. Tells its time as well.
+    async fn secrets(
+        &self,
+        report: &mut Report,
+        presence: &Presence,
+        running: Option<PublicKey>,
+        secrets: &[Option<SharedSecret>],
+    ) -> anyhow::Result<Option<Told>> {
+        let linked = running.filter(|key| presence.network.links().path(key).is_some());
+        let mut told = None;
+        for (file, secret) in self.secret_files.iter().zip(secrets) {
+            let name = match self.secret_files.len() {
+                1 => "secret".to_owned(),
+                _ => format!("secret {}", file.display()),
+            };
+            let (Some(key), Some(secret)) = (linked, secret) else {
+                let detail = "not compared with the scraper's: it takes a running one that answers at --listen";
+                report.add(Check::skipped(name, detail))?;
+                continue;
+            };
+            let (check, channel) = registering::handshake(presence, name, &key, Whose::Own, secret).await;
+            report.add(check)?;
+            if let Some(channel) = channel {
+                told = told.or(registering::aliases(channel, self.wait, Alias::to_string, None, &[]).await.1);
+            }
+        }
+        Ok(told)
     }
 
     /// Whether clients find the scraper by its key, and at places that they can reach.
@@ -126,7 +161,7 @@ impl ScraperSide {
         } else if found.is_some_and(|found| found.public > 0) {
             Check::ok(name, "none, and none is needed where the announced public address can be reached")
         } else {
-            Check::failed(name, format!("there is none that {what}"), RELAY_ADVICE)
+            Check::warning(name, format!("there is none that {what}"), RELAY_ADVICE)
         }
     }
 }
@@ -140,9 +175,9 @@ async fn granted(presence: &Presence) -> u64 {
 fn reachable(found: &Whereabouts) -> Check {
     let name = "announced addresses";
     match found {
-        Whereabouts { public: 0, relayed: 0, .. } => Check::failed(
+        Whereabouts { public: 0, relayed: 0, .. } => Check::warning(
             name,
-            "only private ones: peers outside of this network cannot reach the scraper",
+            "only private ones: enough inside this network, peers outside of it cannot reach the scraper",
             RELAY_ADVICE,
         ),
         Whereabouts { public: 0, .. } => Check::ok(name, "through relays, and inside this network"),
@@ -160,8 +195,8 @@ async fn answers(presence: &Presence, place: &HostPort, key: PublicKey) -> Vec<C
     if lacks(place) {
         return vec![Check::skipped(format!("port {place}"), "this host has no such addresses")];
     }
-    let whose = Whose { flag: "--listen", role: "scraper" };
-    place::reach(presence, &format!("port {place}"), &PeerAddr::at(key, host, place.port), &whose).await
+    presence.network.links().keep(key);
+    place::reach(presence, &format!("port {place}"), &PeerAddr::at(key, host, place.port), Whose::Own).await
 }
 
 /// The port must be free for a scraper that is to start.
