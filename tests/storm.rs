@@ -30,6 +30,8 @@ use support::{
 const CLIENTS: usize = 1000;
 /// Processes that they are spread over.
 const PROCESSES: usize = 2;
+/// Handshakes that are let in at once.
+const AT_THE_DOOR: f64 = 512.0;
 /// Scrapes in flight while everybody is asked.
 const AT_ONCE: usize = 16;
 /// In a debug build, beside other tests.
@@ -52,6 +54,8 @@ fn a_thousand_clients_are_back_after_their_scraper_was_killed() {
     report("back after the kill", began, &scraper);
     everybody_answers(&scraper);
     eventually_true("they stay", AT_LAST, || all_are_back(&scraper));
+    let peak = scraper.count(&["narthex_handshakes_in_flight_peak"]);
+    assert!(peak > 0.0 && peak <= AT_THE_DOOR, "{peak} handshakes at once");
     println!("the scraper's peak memory: {} MiB", scraper.process.peak_memory_kib() / 1024);
 }
 
