@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     fs::{self, Permissions},
-    io::Write,
+    io::{self, Write},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -419,7 +419,11 @@ fn something_else_at_the_place_of_a_node_is_found() {
     let wrong = nobody(listener.local_addr().expect("bound").port());
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let _ = stream.write_all(&[b'x'; 512]);
+            // It waits for the other to end, which is then not the end that a node at a limit makes.
+            thread::spawn(move || {
+                let _ = stream.write_all(&[b'x'; 512]);
+                let _ = io::copy(&mut stream, &mut io::sink());
+            });
         }
     });
     let visit = beside_exporter(&nobody(0).key.to_string(), &fleet.secret_file(), &["--bootstrap", &wrong.to_string()]);

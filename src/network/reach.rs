@@ -33,3 +33,22 @@ impl Reach {
         self.given.iter().chain(&self.listeners).chain(&self.confirmed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_to_us_is_told_once() {
+        let [listener, given, seen] = ["/ip4/10.0.0.1/tcp/1", "/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/1"]
+            .map(|address| address.parse::<Multiaddr>().expect("an address"));
+        let circuit: Multiaddr =
+            "/ip4/192.0.2.3/tcp/1/p2p/12D3KooWEJwx3qvU2w9eaQcSe6UgimumVaG3TtmpFkpqNfdLMjSR/p2p-circuit"
+                .parse()
+                .expect("an address");
+        let external = [&listener, &given, &seen, &circuit];
+        let reach = Reach::new([&listener, &circuit].into_iter(), external.into_iter(), vec![given.clone()]);
+        assert_eq!(reach.direct().collect::<Vec<_>>(), [&given, &listener, &seen]);
+        assert_eq!(reach.circuits, [circuit]);
+    }
+}
