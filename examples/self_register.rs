@@ -29,21 +29,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let client = Client::builder(scraper, secret)
         .bootstrap(bootstrap)
-        .alias("web-1")
+        .alias("hello-1")
         .service("web")
         .label("region", "eu")
         .metrics(Arc::new(registry))
         .start()
         .await?;
+    let mut events = client.events();
+    tokio::spawn(async move {
+        while let Ok(event) = events.recv().await {
+            println!("{:?}", event.kind)
+        }
+    });
 
     let router = Router::new().route("/", get(hello)).with_state(hits);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}/ counts its visitors; it is listed as web-1", listener.local_addr()?);
+    println!("http://{}/ counts its visitors; it is listed as hello-1", listener.local_addr()?);
     let stop = async {
         let _ = signal::ctrl_c().await;
     };
     axum::serve(listener, router).with_graceful_shutdown(stop).await?;
-    client.shutdown().await; // releases the alias: it leaves the list at once
+    client.shutdown().await; // releases the alias: it leaves the list, without an alert
     Ok(())
 }
 

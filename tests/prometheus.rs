@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::net::SocketAddr;
+
 use support::{
     PROMETHEUS_NOTICES, SOON, eventually,
     fleet::Fleet,
@@ -92,6 +94,29 @@ fn everything_is_up_again_after_the_scraper_was_killed() {
             (series.len() == 1).then_some(())
         });
     }
+}
+
+#[test]
+fn alerts_tell_a_dead_exporter_from_a_killed_agent() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let Some(prometheus) = Monitor::prometheus_with_alerts(fleet.path(), scraper.http) else { return };
+    let Some((dead, mut exporter)) = node_exporter(fleet.path()) else { return };
+    let Some((alive, _process)) = node_exporter(fleet.path()) else { return };
+    let agent = |alias: &str, exporter: SocketAddr| {
+        let target = format!("{alias}=http://{exporter}/metrics");
+        fleet.agent(alias, &["--scraper", &scraper.peer().to_string(), "--target", &target])
+    };
+    let (_agent, mut killed) = (agent("dead-exporter", dead), agent("killed-agent", alive));
+    for alias in ["dead-exporter", "killed-agent"] {
+        prometheus.wait_value(&format!("up{{instance=\"{alias}\"}}"), 1.0);
+        prometheus.wait_alert(alias, None);
+    }
+
+    exporter.kill();
+    killed.kill();
+    prometheus.wait_alert("dead-exporter", Some("NarthexExporterDown"));
+    prometheus.wait_alert("killed-agent", Some("NarthexAgentGone"));
 }
 
 #[test]

@@ -36,6 +36,9 @@ use crate::{
 /// Only the URLs given here are ever asked, and only scrapers given here may pull. SIGTERM and Ctrl-C release the
 /// aliases, so that Prometheus drops the targets at once and without an alert. SIGHUP re-reads the [[target]] tables of
 /// the --config file and the directories of --targets-dir.
+///
+/// It dials out. With --bootstrap it also listens, for hole punching, on TCP and UDP ports of the kernel's choice on every
+/// address, and lets in nobody but its scrapers; without, it listens nowhere.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {

@@ -21,8 +21,8 @@ enum Action {
 
 /// Take an alias out of the table, whoever holds it
 ///
-/// It leaves /sd at once and is free for any key with a valid secret. A client that still runs takes it again when it
-/// renews: stop that one first.
+/// It leaves /sd at once and is free for any key with a valid secret; Prometheus drops it at its next refresh. A client
+/// that still runs takes it again when it renews, within seconds if it is scraped: stop that one first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  narthex alias release host-1")]
 struct Release {

@@ -2,7 +2,8 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -71,7 +72,8 @@ struct Demo {
 
 impl Demo {
     async fn start(http: HostPort) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("narthex-demo-").tempdir()?;
+        let dir =
+            tempfile::Builder::new().prefix("narthex-demo-").permissions(Permissions::from_mode(0o700)).tempdir()?;
         let secret = SharedSecret::generate();
         let mut node = NodeConfig::new(KeyPair::generate());
         node.listen = vec![any_port()];
@@ -117,9 +119,9 @@ impl Demo {
         ] {
             writeln!(text, "  {what:<30}http://{at}{path}")?;
         }
-        writeln!(text, "\nA Prometheus that scrapes them:\n")?;
-        let tsdb = self.dir.path().join("tsdb");
-        writeln!(text, "  prometheus --config.file={} --storage.tsdb.path={}\n", file.display(), tsdb.display())?;
+        writeln!(text, "\nA Prometheus that scrapes them, and then shows them at http://localhost:9090/targets:\n")?;
+        // Its data are its own: it may run on when this is gone.
+        writeln!(text, "  prometheus --config.file={} --storage.tsdb.path=$(mktemp -d)\n", file.display())?;
         writeln!(text, "{config}")?;
         write!(text, "Ctrl-C ends it; nothing is kept.")?;
         super::output::print(format!("{text}\n").as_bytes())
@@ -149,7 +151,7 @@ async fn registered(builder: Builder, scraper: PublicKey) -> anyhow::Result<Clie
     }
 }
 
-/// A service that links the client: its metrics are in its own memory, and it listens nowhere.
+/// A service that links the client: its metrics are in its own memory, and nothing but a scraper's pull gets at them.
 fn service(tasks: &mut JoinSet<()>, stop: &CancellationToken) -> TargetBuilder {
     let (orders, in_cart) = (Counter::<u64>::default(), Gauge::<i64>::default());
     let mut registry = Registry::default();

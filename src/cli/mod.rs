@@ -34,8 +34,8 @@ use crate::telemetry::log::{LogFilter, LogFormat};
 /// Prometheus scrapes services that have no reachable address.
 ///
 /// A service registers an alias with a scraper by the scraper's public key and a shared secret. The scraper, beside
-/// Prometheus, pulls its metrics over an encrypted peer-to-peer link and lists it by http_sd. No port is opened at the
-/// service, no list of targets is kept by hand.
+/// Prometheus, pulls its metrics over an encrypted peer-to-peer link and lists it by http_sd. No port of the service has
+/// to be reachable, no list of targets is kept by hand.
 #[derive(Debug, Parser)]
 #[command(name = "narthex", version, arg_required_else_help = false, after_help = EXAMPLES)]
 pub struct Cli {

@@ -6,6 +6,7 @@
 //! | `GET /scrape/{alias}/metrics` | an exposition, pulled from the peer |
 //! | `GET http://{alias}/metrics` | the same, for Prometheus's `proxy_url` |
 //! | `GET /metrics` | the scraper's own metrics |
+//! | `GET /metrics/aliases` | how the holder of each alias is linked, as metrics |
 //! | `GET /-/healthy`, `/-/ready` | as Prometheus's management API |
 //! | `GET /api/v1/aliases`, `/api/v1/aliases/{alias}`, `DELETE` on it | the table as JSON, and the operator's release |
 //!

@@ -15,7 +15,8 @@ use tokio::sync::Semaphore;
 use super::{HttpConfig, HttpState, ScrapeConfig, api, proxy, scrape, sd, sd_list::SdList, text};
 use crate::{
     identity::HostPort,
-    telemetry::{ExpositionFormat, Standing},
+    registry::Lease,
+    telemetry::{self, ExpositionFormat, Standing},
 };
 
 /// What every handler can reach.
@@ -47,6 +48,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/sd", get(sd::list))
         .route("/scrape/{alias}/metrics", get(scrape::by_path))
         .route("/metrics", get(metrics))
+        .route("/metrics/aliases", get(alias_metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .route("/api/v1/aliases", get(api::aliases))
@@ -69,6 +71,19 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         holders: links.holders(),
     };
     exposition(&headers, |format| metrics.encode(standing, format))
+}
+
+/// `GET /metrics/aliases`: how the holder of each alias is linked. Unknown, as `/sd` is, until the table is loaded.
+async fn alias_metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let HttpState { registry, links, .. } = &shared.state;
+    match registry.snapshot() {
+        Ok(snapshot) => {
+            let path = |lease: Arc<Lease>| (links.path(&lease.peer), lease);
+            let linked = snapshot.leases.into_iter().map(path).collect();
+            exposition(&headers, |format| telemetry::alias_metrics(linked, format))
+        }
+        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
 }
 
 /// Own metrics, in the format that suits the request.
@@ -111,6 +126,7 @@ GET    /sd                       targets for Prometheus's http_sd_configs
                                  filters: ?service=S ?alias=A ?label=NAME:VALUE
 GET    /scrape/{alias}/metrics   metrics of a target
 GET    /metrics                  metrics of this scraper
+GET    /metrics/aliases          how each alias is linked, as metrics
 GET    /-/healthy                is this process alive
 GET    /-/ready                  is the table of aliases loaded
 GET    /api/v1/aliases           the table of aliases

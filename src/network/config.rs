@@ -1,6 +1,6 @@
 //! What a network is told at its start.
 
-use std::path::PathBuf;
+use std::{ops::Range, path::PathBuf, time::Duration};
 
 use super::relaying::RelayLimits;
 use crate::identity::{HostPort, PeerAddr, Place};
@@ -40,6 +40,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) relay: Option<RelayLimits>,
     /// Whether relayed links are made direct where that works; off in tests of relayed ones.
     pub(crate) hole_punching: bool,
+    /// How often a connection to a peer that is no node of ours is pinged: at a random interval of this range.
+    pub(crate) ping_every: Range<Duration>,
     pub(crate) limits: NetworkLimits,
 }
 
@@ -58,9 +60,20 @@ impl NetworkConfig {
             asks_dial_back: false,
             relay: None,
             hole_punching: true,
+            ping_every: ping_every(role),
             limits: NetworkLimits::default(),
         }
     }
+}
+
+/// A client pings so that a silently dead link is noticed on the side that can dial; so does a node, which sends nobody to
+/// another node that is dead. To a scraper the scrape is the ping: it only keeps up with the round trips that it shows.
+fn ping_every(role: NetworkRole) -> Range<Duration> {
+    let (least, most) = match role {
+        NetworkRole::Client | NetworkRole::Node => (30, 60),
+        NetworkRole::Scraper => (45, 75),
+    };
+    Duration::from_secs(least)..Duration::from_secs(most)
 }
 
 /// Bounds on what peers may cost.

@@ -1,10 +1,12 @@
 //! Pings: often to the nodes, seldom to everybody else.
 //!
 //! A node carries what is relayed and keeps a NAT's mapping open, so its death, or the mapping's, must show within
-//! seconds. libp2p's behaviour has one interval for all peers; this one holds two of them and picks by peer.
+//! seconds. libp2p's behaviour has one interval for all peers; here each connection has its own, so that a thousand
+//! peers that connected at once are not pinged at once.
 
 use std::{
     collections::HashSet,
+    ops::Range,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,23 +20,27 @@ use libp2p::{
         ToSwarm,
     },
 };
+use rand::Rng;
 
 pub(super) struct Behaviour {
-    to_nodes: ping::Behaviour,
-    to_others: ping::Behaviour,
+    pings: ping::Behaviour,
     nodes: HashSet<PeerId>,
+    others_every: Range<Duration>,
 }
 
 impl Behaviour {
-    /// Pings `nodes` every few seconds, and others at the interval.
-    pub(super) fn new(nodes: HashSet<PeerId>, others_every: Duration) -> Self {
-        let pings =
-            |every, timeout| ping::Behaviour::new(ping::Config::new().with_interval(every).with_timeout(timeout));
-        Self { to_nodes: pings(NODES_EVERY, NODE_TIMEOUT), to_others: pings(others_every, TIMEOUT), nodes }
+    /// Pings `nodes` every few seconds, and each connection to others at a random interval of this range.
+    pub(super) fn new(nodes: HashSet<PeerId>, others_every: Range<Duration>) -> Self {
+        Self { pings: ping::Behaviour::default(), nodes, others_every }
     }
 
-    fn of(&mut self, peer: PeerId) -> &mut ping::Behaviour {
-        if self.nodes.contains(&peer) { &mut self.to_nodes } else { &mut self.to_others }
+    /// A new connection's handler is made by a behaviour of its own, as libp2p's has one interval for all.
+    fn of(&self, peer: PeerId) -> ping::Behaviour {
+        let (every, timeout) = match self.nodes.contains(&peer) {
+            true => (NODES_EVERY, NODE_TIMEOUT),
+            false => (rand::rng().random_range(self.others_every.clone()), TIMEOUT),
+        };
+        ping::Behaviour::new(ping::Config::new().with_interval(every).with_timeout(timeout))
     }
 }
 
@@ -64,19 +70,15 @@ impl NetworkBehaviour for Behaviour {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        self.to_nodes.on_swarm_event(event);
-        self.to_others.on_swarm_event(event);
+        self.pings.on_swarm_event(event);
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.of(peer).on_connection_handler_event(peer, id, event);
+        self.pings.on_connection_handler_event(peer, id, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Poll::Ready(action) = self.to_nodes.poll(cx) {
-            return Poll::Ready(action);
-        }
-        self.to_others.poll(cx)
+        self.pings.poll(cx)
     }
 }
 

@@ -13,7 +13,6 @@ use libp2p::{
     yamux,
 };
 use libp2p_websocket as websocket;
-use rand::Rng;
 
 use crate::wire::Announcement;
 
@@ -87,7 +86,7 @@ pub(super) fn build(
                 .with_hide_listen_addrs(role == NetworkRole::Client)
                 .with_cache_size(0),
         ),
-        ping: pinger::Behaviour::new(nodes, ping_interval(role)),
+        ping: pinger::Behaviour::new(nodes, config.ping_every.clone()),
         relay: config.relay.map(|limits| relay_server::Behaviour::new(local, limits, stats)).into(),
         relay_client,
         observed: observed::Behaviour::default(),
@@ -204,16 +203,6 @@ pub(super) fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::
     // Those few bytes bound what all streams can pin together, so that a relay may have one for each of many circuits.
     config.max_concurrent_stream_limit = MAX_QUIC_STREAMS;
     config
-}
-
-/// A client pings, at 30 to 60 s, so that a silently dead link is noticed on the side that can dial. So does a node, which
-/// sends nobody to another node that is dead. A scraper answers, and sends the one ping with which the behaviour begins:
-/// to a scraped peer the scrape is the ping.
-fn ping_interval(role: NetworkRole) -> Duration {
-    match role {
-        NetworkRole::Client | NetworkRole::Node => Duration::from_millis(rand::rng().random_range(30_000..60_000)),
-        NetworkRole::Scraper => RARELY,
-    }
 }
 
 const RARELY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

@@ -2,7 +2,7 @@
 
 mod relay;
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -121,6 +121,25 @@ async fn a_link_carries_streams_in_both_directions() {
         assert_eq!(&said, b"hello");
     }
     assert_eq!(scraper.network.links().counts(), LinkCounts { direct: 1, ..LinkCounts::default() });
+}
+
+#[tokio::test]
+async fn a_link_is_measured_again_and_again() {
+    let listen = vec![HostPort { host: "127.0.0.1".to_owned(), port: 0 }];
+    let config = NetworkConfig { listen, ..NetworkConfig::new(NetworkRole::Scraper) };
+    assert!(config.ping_every.end <= Duration::from_secs(90), "{:?}", config.ping_every);
+    let config = NetworkConfig { ping_every: Duration::from_millis(1)..Duration::from_millis(2), ..config };
+    let scraper = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    client.network.connect(&scraper.addr().await).await.expect("connects");
+    let mut seen = HashSet::new();
+    within("three round trips that differ", async {
+        while seen.len() < 3 {
+            seen.extend(scraper.network.links().status(&client.key.public()).rtt);
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What a process tells about itself.
 
+#[cfg(feature = "scraper")]
+mod alias_metrics;
 mod chain;
 mod classic;
 mod client_metrics;
@@ -19,6 +21,8 @@ mod said;
 mod scraper_metrics;
 mod word;
 
+#[cfg(feature = "scraper")]
+pub(crate) use alias_metrics::alias_metrics;
 pub(crate) use chain::Chain;
 pub(crate) use client_metrics::ClientMetrics;
 pub use format::ExpositionFormat;

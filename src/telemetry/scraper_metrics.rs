@@ -214,7 +214,7 @@ impl StandingMetrics {
         let aliases = Family::<Label, Gauge>::default();
         registry.register("aliases", "Aliases in the table", aliases.clone());
         let links = Family::<Label, Gauge>::default();
-        registry.register("links", "Linked peers, by the best path to each", links.clone());
+        registry.register("links", "Linked peers, nodes among them, by the best path to each", links.clone());
         let punches = Family::<Label, Counter>::default();
         registry.register(
             "hole_punches",

@@ -61,10 +61,32 @@ impl Monitor {
     /// Starts Prometheus with these items of `scrape_configs`, and `more` flags.
     #[track_caller]
     pub(crate) fn prometheus_on(directory: &Path, scrape_configs: &str, more: &[&str]) -> Option<Self> {
+        Self::start_prometheus(directory, &write_config(directory, scrape_configs), more)
+    }
+
+    /// Starts Prometheus with the configuration and the alerts of `examples/prometheus`, for the scraper there; only that
+    /// 15 s are 1 s in them, and no alert waits.
+    #[track_caller]
+    pub(crate) fn prometheus_with_alerts(directory: &Path, scraper: SocketAddr) -> Option<Self> {
+        let example = |name: &str| {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/prometheus").join(name);
+            fs::read_to_string(path).expect("the example is read")
+        };
+        let config = example("prometheus.yml").replace("127.0.0.1:19960", &scraper.to_string()).replace("15s", "1s");
+        let alerts = example("alerts.yml");
+        let at_once: Vec<&str> = alerts.lines().filter(|line| !line.trim_start().starts_with("for:")).collect();
+        let path = directory.join("prometheus.yml");
+        fs::write(&path, config).expect("the configuration is written");
+        fs::write(directory.join("alerts.yml"), at_once.join("\n")).expect("the alerts are written");
+        Self::start_prometheus(directory, path.to_str().expect("temporary paths are plain"), &[])
+    }
+
+    #[track_caller]
+    fn start_prometheus(directory: &Path, config: &str, more: &[&str]) -> Option<Self> {
         let program = program("prometheus", "prometheus")?;
         let address = loopback(free_port());
         let mut command = Command::new(program);
-        command.arg(format!("--config.file={}", write_config(directory, scrape_configs)));
+        command.arg(format!("--config.file={config}"));
         command.arg(format!("--storage.tsdb.path={}", directory.join("tsdb").display()));
         command.arg(format!("--web.listen-address={address}")).args(more);
         let process = Process::spawn("prometheus", directory, &mut command);
@@ -158,6 +180,16 @@ impl Monitor {
                 _ => None,
             }
         })
+    }
+
+    /// Waits until exactly this alert fires for that `instance`; without a name, until none does.
+    #[track_caller]
+    pub(crate) fn wait_alert(&self, instance: &str, alert: Option<&str>) {
+        let firing = format!("ALERTS{{instance=\"{instance}\", alertstate=\"firing\"}}");
+        eventually_true(&format!("{alert:?} alone fires for {instance}"), PROMETHEUS_NOTICES, || {
+            let firing = self.query(&firing);
+            firing.iter().map(|(labels, _)| labels["alertname"].as_str()).eq(alert)
+        });
     }
 
     fn api(&self, path: &str) -> Value {

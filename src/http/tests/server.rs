@@ -9,8 +9,11 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::support::{Scraper, fed, no_pull, within};
-use crate::http::{HttpConfig, HttpError, bind};
+use super::support::{Scraper, claim, fed, no_pull, within};
+use crate::{
+    http::{HttpConfig, HttpError, bind},
+    scraper::LinkPath,
+};
 
 const HEALTHY: &str = "GET /-/healthy HTTP/1.1\r\nHost: h\r\n\r\n";
 
@@ -84,6 +87,31 @@ async fn connections_over_the_limit_wait_for_their_turn() {
     }
     drop(first);
     assert_eq!(waiting.await.status, 200);
+}
+
+#[tokio::test]
+async fn it_is_shown_how_the_holder_of_each_alias_is_linked() {
+    let scraper = Scraper::loading(HttpConfig::default(), no_pull).await;
+    assert_eq!(scraper.get("/metrics/aliases").await.status, 503);
+    scraper.load().await;
+    for (seed, alias) in [(1, "direct"), (2, "gone"), (3, "relayed")] {
+        scraper.register_as(seed, "", vec![claim(alias, "", &[])]).await;
+    }
+    scraper.links.set(1, LinkPath::Direct);
+    scraper.links.set(3, LinkPath::Relayed);
+    let expected = "\
+# HELP narthex_alias_link_up 1 while the peer that holds the alias is linked.
+# TYPE narthex_alias_link_up gauge
+narthex_alias_link_up{alias=\"direct\"} 1
+narthex_alias_link_up{alias=\"gone\"} 0
+narthex_alias_link_up{alias=\"relayed\"} 1
+# HELP narthex_alias_link_relayed 1 while that link goes through a relay.
+# TYPE narthex_alias_link_relayed gauge
+narthex_alias_link_relayed{alias=\"direct\"} 0
+narthex_alias_link_relayed{alias=\"gone\"} 0
+narthex_alias_link_relayed{alias=\"relayed\"} 1
+";
+    assert_eq!(scraper.get("/metrics/aliases").await.text(), expected);
 }
 
 #[tokio::test]

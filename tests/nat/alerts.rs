@@ -1,0 +1,35 @@
+//! A real Prometheus, with the alerts of `examples/prometheus`, and a target that is only relayed.
+
+use std::time::Duration;
+
+use crate::{
+    rig::{Agent, Relay, Seer},
+    support::{
+        lab::{Kind, Lab},
+        peers::Monitor,
+    },
+};
+
+#[test]
+fn alerts_tell_a_relayed_target_from_a_direct_one_and_from_one_that_is_gone() {
+    let Some(mut lab) = Lab::new() else { return };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let relays = Relay::start(&mut lab, 1, directory.path());
+    let scraper = Seer::start(&mut lab, Kind::Cone, &relays);
+    let (cone, symmetric) = (lab.site(Kind::Cone), lab.site(Kind::Symmetric));
+    let _direct = Agent::start("direct", &cone, &relays, &scraper);
+    let mut relayed = Agent::start("relayed", &symmetric, &relays, &scraper);
+    for path in ["direct", "relayed"] {
+        scraper.wait_path(path, path, WITHIN);
+    }
+    scraper.site.enter(|| {
+        let Some(prometheus) = Monitor::prometheus_with_alerts(directory.path(), scraper.scraper.http) else { return };
+        prometheus.wait_value("up{instance=\"direct\"}", 1.0);
+        prometheus.wait_alert("relayed", Some("NarthexOnlyRelayed"));
+        prometheus.wait_alert("direct", None);
+        relayed.process.kill();
+        prometheus.wait_alert("relayed", Some("NarthexAgentGone"));
+    });
+}
+
+const WITHIN: Duration = Duration::from_secs(60);
