@@ -11,6 +11,7 @@ mod addresses;
 mod announcer;
 mod config;
 mod dial;
+mod dial_back;
 mod driver;
 mod failure;
 mod limits;
