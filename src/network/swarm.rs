@@ -107,7 +107,7 @@ pub(super) fn build(
         })
         .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_other_transport(|keypair| {
-            let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(&proxies)));
+            let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(&proxies)).below_websocket());
             websocket.set_tls_config(trust::roots()).set_max_data_size(MAX_WEBSOCKET_FRAME);
             let websocket = websocket.upgrade(Version::V1Lazy);
             Ok(websocket.authenticate(noise::Config::new(keypair)?).multiplex(yamux_config()))
