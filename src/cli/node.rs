@@ -141,4 +141,5 @@ Examples:
   narthex node --relay --http 127.0.0.1:19962
   narthex node --relay --key /etc/narthex/node.key --external node.example.org:19961
 
-Its public key stands in the first line of its log; others name it --bootstrap <public key>@<host>:19961.";
+Its public key stands in the first line of its log.
+To others it is --bootstrap <public key>@<host>:19961.";
