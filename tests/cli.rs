@@ -133,6 +133,15 @@ fn values_that_cannot_be_meant_are_refused_with_the_reason() {
     let other = KeyPair::from_seed(&[6; 32]).public().to_string();
     agent(&["--scraper", &other]).fails(2, &["cannot be found by its key alone", "--bootstrap"]);
     agent(&["--bootstrap", &other]).fails(2, &["<host>:<port>"]);
+    for (nowhere, reason) in [
+        ("127.0.0.1:0", "port 0"),
+        ("wss://h:0", "port 0"),
+        ("ws://0.0.0.0", "0.0.0.0 is not the address of one host"),
+        ("[ff02::1]:1", "ff02::1 is not the address of one host"),
+    ] {
+        agent(&["--scraper", &format!("{other}@{nowhere}")]).fails(2, &["--scraper", reason]);
+        agent(&["--bootstrap", &format!("{other}@{nowhere}")]).fails(2, &["--bootstrap", reason]);
+    }
     let scraper = |more: &[&str]| place.narthex(&[&["scraper", "--key", "k", "--secret-file", "s"], more].concat());
     scraper(&["--http", "127.0.0.1"]).fails(2, &["--http", "<host>:<port>"]);
     scraper(&["--lease", "0s"]).fails(2, &["--lease", "longer than 0"]);

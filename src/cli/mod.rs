@@ -102,6 +102,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     match &cli.command {
         Command::Scraper(args) => args.check(),
         Command::Agent(args) => args.check(),
+        Command::Node(args) => args.check(),
         Command::Doctor(args) => args.check(),
         _ => Ok(()),
     }
