@@ -10,7 +10,11 @@ use std::{
     thread,
 };
 
-use narthex::identity::{self, KeyPair, PublicKey, SharedSecret};
+use clap::{ArgAction, CommandFactory};
+use narthex::{
+    cli::Cli,
+    identity::{self, KeyPair, PublicKey, SharedSecret},
+};
 use tempfile::TempDir;
 
 /// A place of its own for every test, with no variable of the machine's.
@@ -129,6 +133,15 @@ fn values_that_cannot_be_meant_are_refused_with_the_reason() {
     let other = KeyPair::from_seed(&[6; 32]).public().to_string();
     agent(&["--scraper", &other]).fails(2, &["cannot be found by its key alone", "--bootstrap"]);
     agent(&["--bootstrap", &other]).fails(2, &["<host>:<port>"]);
+    for (nowhere, reason) in [
+        ("127.0.0.1:0", "port 0"),
+        ("wss://h:0", "port 0"),
+        ("ws://0.0.0.0", "0.0.0.0 is not the address of one host"),
+        ("[ff02::1]:1", "ff02::1 is not the address of one host"),
+    ] {
+        agent(&["--scraper", &format!("{other}@{nowhere}")]).fails(2, &["--scraper", reason]);
+        agent(&["--bootstrap", &format!("{other}@{nowhere}")]).fails(2, &["--bootstrap", reason]);
+    }
     let scraper = |more: &[&str]| place.narthex(&[&["scraper", "--key", "k", "--secret-file", "s"], more].concat());
     scraper(&["--http", "127.0.0.1"]).fails(2, &["--http", "<host>:<port>"]);
     scraper(&["--lease", "0s"]).fails(2, &["--lease", "longer than 0"]);
@@ -225,6 +238,39 @@ fn flags_beat_the_environment_which_beats_the_file() {
         .fails(1, &["no file from,flag;"]);
     place.narthex_with(&[("NARTHEX_CONFIG", text(&config))], &["scraper"]).fails(1, &["no file from-file;"]);
     place.narthex_with(&[("NARTHEX_SECRET_FILE", ""), ("NARTHEX_LEASE", "")], &file).fails(1, &["no file from-file;"]);
+}
+
+/// Each command that reads a file and the environment, with each of its switches.
+fn switches() -> Vec<(String, String)> {
+    let root = Cli::command();
+    let commands = root.get_subcommands().filter(|command| command.get_arguments().any(|arg| arg.get_id() == "config"));
+    let switches = commands.flat_map(|command| {
+        let switches = command.get_arguments().filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
+        switches.map(|arg| (command.get_name().to_owned(), arg.get_long().expect("a flag").to_owned()))
+    });
+    switches.collect()
+}
+
+#[test]
+fn a_switch_can_be_set_in_the_file_and_in_the_environment() {
+    let place = Place::new();
+    assert!(switches().contains(&("node".to_owned(), "relay".to_owned())));
+    for (command, switch) in switches() {
+        for value in ["true", "false"] {
+            let config = place.config(&format!("{switch} = {value}\n"));
+            let variable = format!("NARTHEX_{}", switch.to_uppercase().replace('-', "_"));
+            // What is missing, or not there, keeps it from running; what is said of the switch would come before.
+            let missing = if command == "node" { &["--key", "none.key"][..] } else { &[] };
+            for run in [
+                place.narthex(&[&[&command, "--config", text(&config)], missing].concat()),
+                place.narthex_with(&[(&variable, value)], &[&[command.as_str()], missing].concat()),
+            ] {
+                let expected = if missing.is_empty() { (2, "") } else { (1, "no file none.key") };
+                run.fails(expected.0, &[expected.1]);
+                assert!(!run.stderr.contains(&switch), "{}", run.stderr);
+            }
+        }
+    }
 }
 
 #[test]

@@ -35,12 +35,43 @@ fn a_wrong_secret_is_named_at_both_ends() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let target = format!("web-1={}", exporter.url("/metrics"));
     let flags = ["--scraper", &scraper.peer().to_string(), "--target", &target];
-    let agent = fleet.agent_with_secret("agent", &fleet.wrong_secret_file(), &flags);
+    let mut agent = fleet.agent_with_secret("agent", &fleet.wrong_secret_file(), &flags);
 
-    wait_said(&agent, &["registration failed", "secret"]);
+    let line = wait_said(&agent, &["registration failed", "secret"]);
+    assert!(!line.contains("retry_in"), "it ends instead: {line}");
+    assert_eq!(agent.wait(SOON).code(), Some(1));
+    let log = agent.log();
+    assert!(log.lines().last().is_some_and(|line| line.contains("copy the scraper's --secret-file here")), "{log}");
     scraper.wait_counted(&["narthex_handshake_refusals_total", "unknown_secret"], 0.0);
     wait_said(&scraper.process, &["secret", "none of ours"]);
     assert!(scraper.listed().expect("a list").is_empty());
+}
+
+#[test]
+fn files_of_a_target_that_are_not_there_are_told_at_the_start() {
+    let fleet = Fleet::new();
+    let config = fleet.path().join("agent.toml");
+    let files = "ca_file = \"none.pem\"\nusername = \"u\"\npassword_file = \"none.password\"";
+    let target = format!("[[target]]\nalias = \"web-1\"\nurl = \"https://127.0.0.1:{}\"\n{files}\n", free_port());
+    std::fs::write(&config, target).expect("writes");
+    let nobody = PeerAddr::at(KeyPair::generate().public(), "127.0.0.1", free_port());
+    let agent = fleet.agent("agent", &["--scraper", &nobody.to_string(), "--config", &text(&config)]);
+    wait_said(&agent, &["scrapes of this target will fail", "alias=web-1", "none.pem", "no such file"]);
+    wait_said(&agent, &["scrapes of this target will fail", "alias=web-1", "none.password", "no such file"]);
+}
+
+#[test]
+fn an_agent_whose_key_is_its_scrapers_is_refused() {
+    let fleet = Fleet::new();
+    let key = KeyPair::generate();
+    let file = fleet.path().join("own.key");
+    narthex::identity::create_key(&file, &key).expect("the key is written");
+    let own = PeerAddr::at(key.public(), "127.0.0.1", 1).to_string();
+    let flags = ["--key", &text(&file), "--scraper", &own, "--target", "web-1=http://127.0.0.1:1"];
+    let mut agent = fleet.agent("agent", &flags);
+    assert_eq!(agent.wait(SOON).code(), Some(1));
+    let log = agent.log();
+    assert!(log.contains(&format!("error: scraper {} is this client's own key", key.public())), "{log}");
 }
 
 #[test]

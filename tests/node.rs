@@ -101,7 +101,49 @@ fn an_http_address_that_is_taken_is_refused() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let place = taken.local_addr().expect("an address").to_string();
     let line = refusal(relay(&fleet, &["--http", &place, "--external", "127.0.0.1:1"]), 1);
-    assert!(line.contains(&format!("could not listen for HTTP on {place}")), "{line}");
+    assert!(line.contains(&format!("could not listen for HTTP on {place}; --http gives another")), "{line}");
+}
+
+#[test]
+fn a_node_that_is_given_as_its_own_bootstrap_node_is_refused() {
+    let fleet = Fleet::new();
+    let key = KeyPair::generate();
+    let file = fleet.path().join("own.key");
+    narthex::identity::create_key(&file, &key).expect("the key is written");
+    let own = format!("{}@127.0.0.1:1", key.public());
+    let line = refusal(relay(&fleet, &["--key", &text(&file), "--bootstrap", &own, "--external", "127.0.0.1:1"]), 1);
+    assert!(line.contains(&format!("--bootstrap {} is this peer's own key", key.public())), "{line}");
+}
+
+#[test]
+fn limits_of_a_relay_without_a_relay_are_refused() {
+    let fleet = Fleet::new();
+    let file = |name: &str, settings: &str| {
+        let path = fleet.path().join(name);
+        std::fs::write(&path, settings).expect("writes");
+        text(&path)
+    };
+    let limit = file("limit.toml", "relay-circuits = 5\n");
+    let relay = file("relay.toml", "relay-circuits = 5\nrelay = true\n");
+    let no_relay = file("no-relay.toml", "relay-circuits = 5\nrelay = false\n");
+    let node = |args: &[&str]| {
+        let mut command = narthex("node");
+        command.args(["--key", "none.key"]).args(args).args(["--data-dir", &text(&fleet.path().join("data"))]);
+        let output = command.output().expect("runs");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    for (args, code, reason) in [
+        (&["--relay-circuit-duration", "1h"][..], 2, "--relay-circuit-duration is a limit of --relay"),
+        (&["--config", &limit], 2, "--relay-circuits is a limit of --relay"),
+        (&["--config", &no_relay], 2, "--relay-circuits is a limit of --relay"),
+        (&["--config", &relay], 1, "no file none.key"),
+        (&["--config", &limit, "--relay"], 1, "no file none.key"),
+        (&["--relay", "--relay-circuit-bytes", "10"], 2, "must be at least 64KiB"),
+    ] {
+        let (ended, said) = node(args);
+        assert_eq!(ended, Some(code), "{args:?}: {said}");
+        assert!(said.contains(reason), "{args:?}: {said}");
+    }
 }
 
 #[test]
@@ -116,12 +158,15 @@ fn an_external_address_that_nobody_can_use_is_refused() {
     let fleet = Fleet::new();
     for (external, code, reason) in [
         ("no-such-host.invalid:19961", 1, "external address no-such-host.invalid:19961 does not resolve"),
-        ("127.0.0.1:0", 2, "the port that others reach must be given"),
-        ("0.0.0.0:19961", 2, "this is every address: give the one that others reach"),
-        ("[::]:19961", 2, "this is every address: give the one that others reach"),
+        ("127.0.0.1:0", 2, "nobody can be reached at port 0: give the port"),
+        ("0.0.0.0:19961", 2, "0.0.0.0 is not the address of one host that others reach: give that"),
+        ("[::]:19961", 2, ":: is not the address of one host"),
+        ("255.255.255.255:19961", 2, "255.255.255.255 is not the address of one host"),
+        ("wss://224.0.0.1", 2, "224.0.0.1 is not the address of one host"),
+        ("[fe80::1]:19961", 2, "fe80::1 is not the address of one host"),
         ("node.example.org", 2, "--external"),
     ] {
-        let directory = fleet.path().join(external.replace(['[', ']', ':'], "_"));
+        let directory = fleet.path().join(external.replace(['[', ']', ':', '/'], "_"));
         std::fs::create_dir(&directory).expect("a directory");
         let mut command = narthex("node");
         command.args(["--relay", "--external", external, "--listen", &loopback(free_port()).to_string()]);

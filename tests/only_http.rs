@@ -118,6 +118,8 @@ fn a_proxy_that_refuses_is_named_without_its_password() {
     let refusing = ConnectProxy::start(Manner::Refuses("502 Bad Gateway"), &places);
     // "Aladdin:opensesame", as in RFC 7617.
     let wanting = ConnectProxy::start(Manner::Wants("Basic QWxhZGRpbjpvcGVuc2VzYW1l"), &places);
+    let refuses_basic = "407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM";
+    let other_scheme = ConnectProxy::start(Manner::Refuses(refuses_basic), &places);
     let gone = loopback(free_port());
     let at = |login: &str, address: SocketAddr| format!("http://{login}{address}");
     let answered =
@@ -126,6 +128,7 @@ fn a_proxy_that_refuses_is_named_without_its_password() {
         ("refused", at("Aladdin:hunter2@", refusing.address), answered.as_str()),
         ("anonymous", at("", wanting.address), "wants a user and a password"),
         ("wrong", at("Aladdin:hunter2@", wanting.address), "refuses the user and the password"),
+        ("scheme", at("Aladdin:hunter2@", other_scheme.address), "wants negotiate or ntlm"),
         ("gone", at("", gone), "cannot be reached: connection refused"),
         ("socks", format!("socks5://Aladdin:hunter2@{gone}"), "must begin with http://"),
     ] {
@@ -136,6 +139,14 @@ fn a_proxy_that_refuses_is_named_without_its_password() {
     let _right =
         rig.agent("right", "scraper.test:19961", &[("https_proxy", &at("Aladdin:opensesame@", wanting.address))]);
     rig.wait_scraped_over("right", "tcp");
+}
+
+#[test]
+fn a_tunnel_is_open_whatever_success_the_proxy_calls_it() {
+    let rig = Rig::new();
+    let proxy = ConnectProxy::start(Manner::OpenWith("HTTP/1.1 201 Created"), &[("scraper.test:19961", rig.p2p())]);
+    let _agent = rig.agent("created", "scraper.test:19961", &[("HTTPS_PROXY", &format!("http://{}", proxy.address))]);
+    rig.wait_scraped_over("created", "tcp");
 }
 
 #[test]

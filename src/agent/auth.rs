@@ -36,6 +36,11 @@ impl Auth {
         })
     }
 
+    /// What is wrong with its file now. Blocks.
+    pub(super) fn unusable(&self) -> Option<SecretFileError> {
+        self.header_blocking().err()
+    }
+
     fn file(&self) -> &PathBuf {
         match self {
             Self::Basic { password_file, .. } => password_file,

@@ -148,6 +148,14 @@ impl Exporter {
         Self { settings, host, tls, pool: Pool::default() }
     }
 
+    /// What is wrong now with the files that its settings name. Blocks.
+    pub(super) fn unusable_files(&self) -> Vec<ExporterError> {
+        let url = || self.url();
+        let auth = self.settings.auth.as_ref().and_then(Auth::unusable);
+        let auth = auth.map(|source| ExporterError::Credentials { url: url(), source });
+        auth.into_iter().chain(self.tls.unusable().map(|source| ExporterError::Tls { url: url(), source })).collect()
+    }
+
     fn url(&self) -> String {
         self.settings.url.to_string()
     }

@@ -230,7 +230,11 @@ impl Inventory {
                         let url = &spec.exporter.url;
                         tracing::warn!(%alias, %url, "insecure_skip_verify: this exporter may be anybody");
                     }
-                    Arc::new(Exporter::with(spec.exporter.clone()))
+                    let exporter = Exporter::with(spec.exporter.clone());
+                    for error in exporter.unusable_files() {
+                        tracing::warn!(%alias, error = %Chain(&error), "scrapes of this target will fail");
+                    }
+                    Arc::new(exporter)
                 }
             };
             let mut builder = TargetBuilder::new(alias.as_str()).service(&spec.target.service);

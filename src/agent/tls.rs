@@ -132,6 +132,12 @@ impl Tls {
         TlsConnector::from(config).connect(server_name, stream).await.map_err(|error| self.told(error))
     }
 
+    /// What is wrong with its own files now. Blocks.
+    pub(super) fn unusable(&self) -> Option<TlsError> {
+        let has_files = self.settings.ca_file.is_some() || self.settings.client.is_some();
+        has_files.then(|| current_config(&self.settings, &self.built).err())?
+    }
+
     fn told(&self, error: io::Error) -> TlsError {
         use rustls::Error::{InvalidCertificate, InvalidMessage as Invalid};
         match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {

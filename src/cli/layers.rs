@@ -86,7 +86,7 @@ pub(super) fn apply(mut command: Command, asked: &Asked) -> Result<Layered, Stri
 const DOCTOR: &str = "doctor";
 
 /// The id of `--config`.
-const CONFIG: &str = "config";
+pub(super) const CONFIG: &str = "config";
 
 /// The same command with no argument required and any value fit.
 fn unchecked(command: Command) -> Command {
@@ -162,13 +162,18 @@ fn set_default(command: Command, role: &str, key: &str, values: Vec<String>) -> 
     if values.len() != 1 && !list {
         return Err(format!("key {key:?} takes one value, not an array"));
     }
-    let under = |arg: Arg| arg.required(false).default_values(values).hide_default_value(true);
     let id = key.replace('-', "_");
     Ok(if shared.iter().any(|(flag, _)| flag == key) {
-        command.mut_arg(id, under)
+        command.mut_arg(id, |arg| with_default(arg, values))
     } else {
-        command.mut_subcommand(role, |role| role.mut_arg(id, under))
+        command.mut_subcommand(role, |role| role.mut_arg(id, |arg| with_default(arg, values)))
     })
+}
+
+/// The values under a flag, and none of anybody's business in the help.
+fn with_default(arg: Arg, values: Vec<String>) -> Arg {
+    let shows_values = arg.get_action().takes_values(); // a switch has none to hide, and clap insists on it
+    arg.required(false).default_values(values).hide_default_value(shows_values)
 }
 
 /// Takes empty variables as unset and splits those that hold a list.
@@ -189,7 +194,7 @@ fn environment(command: Command, origins: &mut Origins) -> Command {
         match (is_list(&arg), value.to_str()) {
             (true, Some(items)) => match split(items) {
                 items if items.is_empty() => unset(arg),
-                items => unset(arg).required(false).default_values(items).hide_default_value(true),
+                items => with_default(unset(arg), items),
             },
             _ => arg,
         }

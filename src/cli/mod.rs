@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod file_sd;
 mod files;
+mod help;
 mod keys;
 mod layers;
 mod link;
@@ -93,7 +94,7 @@ pub enum Command {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     let asked = layers::Asked::guess(Cli::command(), args.into_iter().collect());
     let usage = |message: String| output::usage(&message, &asked.words);
-    let layers::Layered { command, origins } = layers::apply(Cli::command(), &asked).map_err(usage)?;
+    let layers::Layered { command, origins } = layers::apply(help::readable(Cli::command()), &asked).map_err(usage)?;
     let cli = command
         .try_get_matches_from(&asked.args)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
@@ -101,6 +102,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     match &cli.command {
         Command::Scraper(args) => args.check(),
         Command::Agent(args) => args.check(),
+        Command::Node(args) => args.check(),
         Command::Doctor(args) => args.check(),
         _ => Ok(()),
     }
@@ -161,7 +163,8 @@ Examples:
   narthex targets                                   what the scraper beside you lists
   narthex doctor --help                             when it does not work: find out why
 
-A flag that takes a value is also a variable: --data-dir is NARTHEX_DATA_DIR. 'narthex help COMMAND' tells more.";
+A flag that takes a value is also a variable: --data-dir is NARTHEX_DATA_DIR.
+'narthex help COMMAND' tells more.";
 
 #[cfg(test)]
 mod tests {

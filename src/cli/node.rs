@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
     /// The address that others reach this node at, where it cannot know it itself (behind a port forward); repeatable
-    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE", value_parser = value::external)]
+    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE")]
     external: Vec<Place>,
     /// Carry links between peers that cannot reach each other directly; sees only ciphertext
     #[arg(long, env = "NARTHEX_RELAY")]
@@ -50,51 +50,63 @@ pub(super) struct Args {
     connections: Connections,
 }
 
-/// What the relay bears.
+/// What the relay bears. None of it has a default here: that it was given is what must be known.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits of --relay")]
 struct Relay {
-    /// Most peers that can be reached through this node at once
-    #[arg(
-        long, env = "NARTHEX_RELAY_RESERVATIONS", value_name = "N", default_value = "4096", value_parser = value::count
-    )]
-    relay_reservations: usize,
-    /// Most circuits at once, of all peers
-    #[arg(long, env = "NARTHEX_RELAY_CIRCUITS", value_name = "N", default_value = "4096", value_parser = value::count)]
-    relay_circuits: usize,
-    /// Most circuits at once that one peer opens
-    #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUITS_PER_PEER", value_name = "N", default_value = "16",
-        value_parser = value::count
-    )]
-    relay_circuits_per_peer: usize,
-    /// Longest life of a circuit; its ends then build another
-    #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUIT_DURATION", value_name = "DURATION", default_value = "24h",
-        value_parser = value::duration
-    )]
-    relay_circuit_duration: Duration,
-    /// Most bytes of a circuit, both directions together; its ends then build another
-    #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUIT_BYTES", value_name = "BYTES", default_value = "16GiB",
-        value_parser = value::bytes
-    )]
-    relay_circuit_bytes: u64,
+    /// Most peers that can be reached through this node at once [default: 4096]
+    #[arg(long, env = "NARTHEX_RELAY_RESERVATIONS", value_name = "N", value_parser = value::count)]
+    relay_reservations: Option<usize>,
+    /// Most circuits at once, of all peers [default: 4096]
+    #[arg(long, env = "NARTHEX_RELAY_CIRCUITS", value_name = "N", value_parser = value::count)]
+    relay_circuits: Option<usize>,
+    /// Most circuits at once that one peer opens [default: 16]
+    #[arg(long, env = "NARTHEX_RELAY_CIRCUITS_PER_PEER", value_name = "N", value_parser = value::count)]
+    relay_circuits_per_peer: Option<usize>,
+    /// Longest life of a circuit; its ends then build another [default: 24h]
+    #[arg(long, env = "NARTHEX_RELAY_CIRCUIT_DURATION", value_name = "DURATION", value_parser = value::duration)]
+    relay_circuit_duration: Option<Duration>,
+    /// Most bytes of a circuit, both directions together, at least 64KiB; its ends then build another [default: 16GiB]
+    #[arg(long, env = "NARTHEX_RELAY_CIRCUIT_BYTES", value_name = "BYTES", value_parser = value::circuit_bytes)]
+    relay_circuit_bytes: Option<u64>,
+}
+
+impl Relay {
+    /// A limit that was given.
+    fn given(&self) -> Option<&'static str> {
+        let flags = [
+            ("--relay-reservations", self.relay_reservations.is_some()),
+            ("--relay-circuits", self.relay_circuits.is_some()),
+            ("--relay-circuits-per-peer", self.relay_circuits_per_peer.is_some()),
+            ("--relay-circuit-duration", self.relay_circuit_duration.is_some()),
+            ("--relay-circuit-bytes", self.relay_circuit_bytes.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
 }
 
 impl From<Relay> for RelayLimits {
     fn from(relay: Relay) -> Self {
+        let usual = Self::default();
         Self {
-            reservations: relay.relay_reservations,
-            circuits: relay.relay_circuits,
-            circuits_per_peer: relay.relay_circuits_per_peer,
-            circuit_duration: relay.relay_circuit_duration,
-            circuit_bytes: relay.relay_circuit_bytes,
+            reservations: relay.relay_reservations.unwrap_or(usual.reservations),
+            circuits: relay.relay_circuits.unwrap_or(usual.circuits),
+            circuits_per_peer: relay.relay_circuits_per_peer.unwrap_or(usual.circuits_per_peer),
+            circuit_duration: relay.relay_circuit_duration.unwrap_or(usual.circuit_duration),
+            circuit_bytes: relay.relay_circuit_bytes.unwrap_or(usual.circuit_bytes),
         }
     }
 }
 
 impl Args {
+    /// What no single value can tell.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.relay_limits.given() {
+            Some(flag) if !self.relay => Err(format!("{flag} is a limit of --relay, which is not given")),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads or makes the key. The data directory is the node's until it is dropped.
     fn settings(self) -> anyhow::Result<(NodeConfig, DataDir)> {
         let data_dir = DataDir::take(self.data_dir.as_deref(), "node")?;
@@ -141,4 +153,5 @@ Examples:
   narthex node --relay --http 127.0.0.1:19962
   narthex node --relay --key /etc/narthex/node.key --external node.example.org:19961
 
-Its public key stands in the first line of its log; others name it --bootstrap <public key>@<host>:19961.";
+Its public key stands in the first line of its log.
+To others it is --bootstrap <public key>@<host>:19961.";

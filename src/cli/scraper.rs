@@ -50,7 +50,7 @@ pub(super) struct Args {
     #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
     /// An address to announce instead of the ones it listens on, as behind a forwarded port; repeatable
-    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE", value_parser = value::external)]
+    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE")]
     external: Vec<Place>,
     /// Let clients on the same local network find this scraper by its key, without a node
     #[arg(long, env = "NARTHEX_MDNS")]

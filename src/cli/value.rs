@@ -7,7 +7,7 @@ use http::Uri;
 
 use crate::{
     agent::ExporterUrl,
-    identity::{HostPort, PeerAddr, Place},
+    identity::{HostPort, PeerAddr},
     registry::AliasPolicy,
     telemetry::Chain,
     wire::{Alias, Labels, Target},
@@ -136,6 +136,14 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// As [`bytes`], enough for the handshakes at both ends of a circuit and a scrape.
+pub(super) fn circuit_bytes(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        ..LEAST_CIRCUIT => Err("must be at least 64KiB: a circuit begins with handshakes".into()),
+        bytes => Ok(bytes),
+    }
+}
+
 /// When another key may take an alias that is held.
 pub(super) fn alias_policy() -> impl TypedValueParser<Value = AliasPolicy> {
     let policies = PossibleValuesParser::new([
@@ -164,18 +172,6 @@ pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
     text.parse().map_err(|_| "expected a whole number from 1 to 4294967295".into())
 }
 
-/// An address that others reach us at.
-pub(super) fn external(text: &str) -> Result<Place, String> {
-    let place: Place = text.parse().map_err(chain)?;
-    if place.at().port == 0 {
-        return Err("the port that others reach must be given".into());
-    }
-    if place.at().ip().is_some_and(|ip| ip.is_unspecified()) {
-        return Err("this is every address: give the one that others reach".into());
-    }
-    Ok(place)
-}
-
 /// The first of the items that stands there twice.
 pub(super) fn duplicate<T: Ord>(items: impl IntoIterator<Item = T>) -> Option<T> {
     let mut items: Vec<T> = items.into_iter().collect();
@@ -184,6 +180,7 @@ pub(super) fn duplicate<T: Ord>(items: impl IntoIterator<Item = T>) -> Option<T>
     Some(items.swap_remove(twice))
 }
 
+const LEAST_CIRCUIT: u64 = 64 << 10;
 /// Far beyond any use, and safely added to any clock.
 const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
@@ -248,6 +245,8 @@ mod tests {
             assert!(duration(text).is_err(), "{text}");
         }
         assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(circuit_bytes("64KiB"), Ok(64 << 10));
+        assert!(circuit_bytes("65535").expect_err("too few").contains("64KiB"));
         for text in ["", "0", "64M", "-1", "99999999999GiB", "KiB"] {
             assert!(bytes(text).is_err(), "{text}");
         }

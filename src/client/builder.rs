@@ -10,7 +10,7 @@ use super::{
 #[cfg(feature = "filter")]
 use super::{Filter, Filtered};
 use crate::{
-    identity::{KeyPair, PeerAddr, SharedSecret},
+    identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::NetworkError,
     telemetry::ClientMetrics,
     wire::{Alias, Labels, Target, TargetError, codec::MAX_MESSAGE_LEN},
@@ -23,6 +23,9 @@ pub enum BuildError {
     /// An alias, label, service or host name cannot be listed.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// A scraper that is this client itself.
+    #[error("scraper {0} is this client's own key: give the scraper's")]
+    OwnKey(PublicKey),
     /// Nothing to register.
     #[error("no target: give an alias and its metrics")]
     NoTarget,
@@ -286,6 +289,10 @@ impl Builder {
                 scrapers.push(scraper);
             }
         }
+        let key = self.key.unwrap_or_else(KeyPair::generate);
+        if scrapers.iter().any(|scraper| scraper.key == key.public()) {
+            return Err(BuildError::OwnKey(key.public()));
+        }
         let metrics = Arc::new(ClientMetrics::new(scrapers.iter().map(|scraper| scraper.key)));
         let own_target = self.about_itself.map(|target| target.metrics(Arc::clone(&metrics) as Arc<dyn Source>));
         let hostname = match self.hostname {
@@ -302,7 +309,7 @@ impl Builder {
         Ok(Setup {
             scrapers,
             secret: self.secret,
-            key: self.key.unwrap_or_else(KeyPair::generate),
+            key,
             bootstrap: self.bootstrap,
             mdns: self.mdns,
             data_dir: self.data_dir,

@@ -237,6 +237,10 @@ fn log(id: u64, kind: &EventKind) {
         }
         EventKind::Registered { scraper, alias, updated: true } => tracing::info!(%scraper, %alias, "registered"),
         EventKind::Registered { scraper, alias, updated: false } => tracing::debug!(%scraper, %alias, "renewed"),
+        // It is tried again, too, but nobody shall wait for that.
+        EventKind::RegisterFailed { scraper, error, .. } if error.needs_operator() => {
+            tracing::warn!(%scraper, error = %Chain(&**error), "registration failed");
+        }
         EventKind::RegisterFailed { scraper, error, retry_in } => {
             tracing::warn!(%scraper, error = %Chain(&**error), ?retry_in, "registration failed");
         }

@@ -40,7 +40,7 @@ use crate::identity::HostPort;
 #[non_exhaustive]
 pub enum HttpError {
     /// The address is taken, or not ours.
-    #[error("could not listen for HTTP on {addr}")]
+    #[error("could not listen for HTTP on {addr}; --http gives another place")]
     Bind {
         /// The address asked for.
         addr: HostPort,

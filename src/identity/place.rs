@@ -1,6 +1,6 @@
 //! Where a peer may be reached, as people write it.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use super::HostPort;
 
@@ -59,32 +59,59 @@ impl fmt::Display for WebSocketUrl {
 
 /// Why a text is not a [`Place`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected <host>:<port>, with an IPv6 address in brackets, or ws://<host>:<port>/<path>, or wss:// so")]
 #[non_exhaustive]
-pub struct PlaceError;
+pub enum PlaceError {
+    /// It is not written as one.
+    #[error("expected <host>:<port>, with an IPv6 address in brackets, or ws://<host>:<port>/<path>, or wss:// so")]
+    Form,
+    /// Port 0 is any free one to who listens, and none to who dials.
+    #[error("nobody can be reached at port 0: give the port")]
+    NoPort,
+    /// Every address, a group of hosts, or one that means nothing without the name of an interface.
+    #[error("{0} is not the address of one host that others reach: give that")]
+    Nowhere(IpAddr),
+}
 
 impl FromStr for Place {
     type Err = PlaceError;
 
     fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let place = Self::written(text)?;
+        match (place.at().port, place.at().ip()) {
+            (0, _) => Err(PlaceError::NoPort),
+            (_, Some(ip)) if is_nowhere(ip) => Err(PlaceError::Nowhere(ip)),
+            _ => Ok(place),
+        }
+    }
+}
+
+impl Place {
+    fn written(text: &str) -> Result<Self, PlaceError> {
         let (tls, rest) = match text.split_once("://") {
             Some(("ws", rest)) => (false, rest),
             Some(("wss", rest)) => (true, rest),
-            Some(_) => return Err(PlaceError),
-            None => return text.parse().map(Self::HostPort).map_err(|_| PlaceError),
+            Some(_) => return Err(PlaceError::Form),
+            None => return text.parse().map(Self::HostPort).map_err(|_| PlaceError::Form),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let has_port = !authority.ends_with(']') && authority.contains(':');
         let default_port = if tls { ":443" } else { ":80" };
         let at = format!("{authority}{}", if has_port { "" } else { default_port });
-        let at = at.parse().map_err(|_| PlaceError)?;
+        let at = at.parse().map_err(|_| PlaceError::Form)?;
         // It goes into a request line as it is. Lists in the environment are separated by commas.
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '?' | '#');
         if path.len() > MAX_PATH || !path.chars().all(plain) {
-            return Err(PlaceError);
+            return Err(PlaceError::Form);
         }
         let path = if path.is_empty() { "/" } else { path }.to_owned();
         Ok(Self::WebSocket(WebSocketUrl { tls, at, path }))
+    }
+}
+
+fn is_nowhere(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
     }
 }
 
@@ -115,10 +142,24 @@ mod tests {
     #[test]
     fn what_would_not_survive_a_request_line_is_refused() {
         for text in ["ws://", "ws:///x", "ws://h:", "http://h:1", "WS://h", "ws://u:p@h", "ws://h/a b", "ws://h/\r\n"] {
-            assert_eq!(text.parse::<Place>(), Err(PlaceError), "{text}");
+            assert_eq!(text.parse::<Place>(), Err(PlaceError::Form), "{text}");
         }
         for text in ["ws://h/a?b", "ws://h/#", "ws://h/ä", "ws://h/a,b", &format!("ws://h/{}", "x".repeat(128))] {
-            assert_eq!(text.parse::<Place>(), Err(PlaceError), "{text}");
+            assert_eq!(text.parse::<Place>(), Err(PlaceError::Form), "{text}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_can_be_dialled_is_no_place() {
+        for text in ["h:0", "192.0.2.1:0", "ws://h:0", "wss://h:0/x"] {
+            assert_eq!(text.parse::<Place>(), Err(PlaceError::NoPort), "{text}");
+        }
+        for ip in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "fe80::1", "::ffff:0.0.0.0"] {
+            let ip: IpAddr = ip.parse().expect("an address");
+            let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+            for text in [format!("{host}:1"), format!("ws://{host}"), format!("wss://{host}:443/x")] {
+                assert_eq!(text.parse::<Place>(), Err(PlaceError::Nowhere(ip)), "{text}");
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod addresses;
 mod announcer;
 mod config;
 mod dial;
+mod dial_back;
 mod driver;
 mod external;
 mod failure;
@@ -95,7 +96,7 @@ pub(crate) const PULL_PROTOCOL: &str = "/narthex/pull/1";
 #[non_exhaustive]
 pub enum NetworkError {
     /// A listen address is taken, or not ours.
-    #[error("cannot listen on {place} (TCP and UDP): {reason}; is another process using it?")]
+    #[error("cannot listen on {place} (TCP and UDP): {reason}; is another process using it? --listen gives another")]
     Listen {
         /// As it was given.
         place: HostPort,
@@ -103,7 +104,9 @@ pub enum NetworkError {
         reason: String,
     },
     /// A place for WebSocket links is taken, or not ours.
-    #[error("cannot listen for WebSocket links on {place}: {reason}; is something else using it?")]
+    #[error(
+        "cannot listen for WebSocket links on {place}: {reason}; is something else using it? --listen-ws gives another"
+    )]
     ListenWebSocket {
         /// As it was given.
         place: HostPort,
@@ -116,6 +119,9 @@ pub enum NetworkError {
     /// A bootstrap node without its place cannot be dialled.
     #[error("bootstrap node {0} needs its place: give it as <key>@<host>:<port>")]
     BootstrapPlace(PublicKey),
+    /// A bootstrap node that is this peer itself.
+    #[error("--bootstrap {0} is this peer's own key: give another node, or none")]
+    BootstrapSelf(PublicKey),
     /// An external address is a name that does not resolve.
     #[error("external address {0} does not resolve")]
     External(Place),
@@ -181,6 +187,9 @@ impl Network {
     ) -> Result<(Self, NetworkTask), NetworkError> {
         if let Some(node) = config.bootstrap.iter().find(|node| node.hint.is_none()) {
             return Err(NetworkError::BootstrapPlace(node.key));
+        }
+        if config.bootstrap.iter().any(|node| node.key == key.public()) {
+            return Err(NetworkError::BootstrapSelf(key.public()));
         }
         let links = Links::new();
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);

@@ -1,6 +1,7 @@
 //! Peers on the same local network, by mDNS.
 //!
-//! Anybody there can say anything: what is heard is tried, and whoever answers must prove its key. libp2p's behaviour
+//! Anybody there can say anything: what is heard is tried if it is a host's own TCP or QUIC address (a name would be
+//! looked up, a URL asked), and whoever answers must prove its key. libp2p's behaviour
 //! remembers all it hears, and hands it to everything that dials; this one keeps it to itself, within bounds. Clients
 //! listen only: nobody looks for them.
 
@@ -72,7 +73,7 @@ impl Behaviour {
 
     fn hear(&self, peer: &PeerId, address: &Multiaddr) {
         let address = peer_id::without_peer(address);
-        let Some(key) = peer_id::public_key(peer).filter(|_| peer_id::is_dialable(&address)) else { return };
+        let Some(key) = peer_id::public_key(peer).filter(|_| peer_id::is_plain(&address)) else { return };
         // There is always room for a peer that we want to reach.
         let wanted = self.links.is_kept(&key);
         self.heard.send_if_modified(|nearby| {
@@ -190,5 +191,25 @@ mod tests {
         let all = addresses.iter().map(|address| (peer_id::peer_id(&wanted), address.clone())).collect();
         nearby.on_event(mdns::Event::Expired(all));
         assert!(!heard.borrow().contains_key(&wanted));
+    }
+
+    #[tokio::test]
+    async fn nobody_nearby_can_have_names_looked_up_or_urls_asked() {
+        let heard = Arc::new(watch::Sender::default());
+        let nearby = Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&heard), Links::new());
+        let nearby = nearby.expect("starts");
+        let peer = peer_id::peer_id(&KeyPair::generate().public());
+        let plain = "/ip4/192.0.2.1/udp/1/quic-v1";
+        for address in [
+            "/dns/h.example/tcp/1",
+            "/ip4/192.0.2.1/tcp/80/x-parity-ws/%2Fadmin",
+            "/ip4/192.0.2.1/tcp/443/tls/ws",
+            plain,
+        ] {
+            let address = address.parse().expect("a multiaddr");
+            nearby.on_event(mdns::Event::Discovered(vec![(peer, address)]));
+        }
+        let addresses: Vec<String> = heard.borrow().values().flatten().map(ToString::to_string).collect();
+        assert_eq!(addresses, [plain]);
     }
 }

@@ -193,8 +193,7 @@ pub(super) fn shown_place(addr: &Multiaddr) -> Option<Place> {
 /// An address that we may dial at a stranger's word: a direct one, and as narthex writes it.
 pub(super) fn is_dialable(addr: &Multiaddr) -> bool {
     let Some(place) = direct(addr).map(Direct::place) else { return false };
-    let somewhere = place.at().port != 0 && place.at().ip().is_none_or(|ip| !ip.is_unspecified());
-    somewhere && place.to_string().parse() == Ok(place)
+    place.to_string().parse() == Ok(place)
 }
 
 /// A host's own TCP or QUIC address: with an IP address and no more.
@@ -274,6 +273,8 @@ mod tests {
         for odd in [
             "/ip4/1.2.3.4/tcp/0",
             "/ip4/0.0.0.0/tcp/1",
+            "/ip4/224.0.0.251/udp/5353/quic-v1",
+            "/ip6/fe80::1/tcp/1",
             "/dns4/x/tcp/1",
             "/dns/a b/tcp/1",
             "/dns/h/udp/1/quic-v1",

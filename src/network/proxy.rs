@@ -7,7 +7,7 @@
 use std::{env, io, pin::pin, time::Duration};
 
 use futures::future::{self, Either};
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::{
@@ -57,6 +57,10 @@ pub(super) enum ProxyError {
     #[error("the proxy {proxy} refuses the user and the password in HTTPS_PROXY")]
     WrongCredentials { proxy: String },
     #[error(
+        "the proxy {proxy} wants {wanted}: narthex speaks Basic alone, so put a proxy between that speaks the other"
+    )]
+    OtherScheme { proxy: String, wanted: String },
+    #[error(
         "the proxy {proxy} answered {status} to CONNECT {place}: it must allow that, or NO_PROXY must name the host if \
          there is a way past the proxy"
     )]
@@ -96,11 +100,14 @@ async fn tunnel(proxy: &Intercept, place: &HostPort) -> Result<TcpStream, ProxyE
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(broken)?;
         match answer.status() {
-            StatusCode::OK => hyper::upgrade::on(answer).await.map_err(broken),
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.basic_auth().is_none() => {
-                Err(ProxyError::NoCredentials { proxy: name() })
-            }
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(ProxyError::WrongCredentials { proxy: name() }),
+            status if status.is_success() => hyper::upgrade::on(answer).await.map_err(broken), // RFC 9110, 9.3.6
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(match (schemes(answer.headers()), proxy.basic_auth()) {
+                (schemes, _) if !schemes.is_empty() && !schemes.iter().any(|scheme| scheme == "basic") => {
+                    ProxyError::OtherScheme { proxy: name(), wanted: schemes.join(" or ") }
+                }
+                (_, None) => ProxyError::NoCredentials { proxy: name() },
+                (_, Some(_)) => ProxyError::WrongCredentials { proxy: name() },
+            }),
             status => Err(ProxyError::Refused { proxy: name(), status, place: place.clone() }),
         }
     };
@@ -118,6 +125,16 @@ async fn tunnel(proxy: &Intercept, place: &HostPort) -> Result<TcpStream, ProxyE
     }
 }
 
+/// The ways to prove oneself that a proxy offers (RFC 9110, section 11.7.1), in lower case. Commas part schemes as well as
+/// their parameters, which have a `=`.
+fn schemes(headers: &HeaderMap) -> Vec<String> {
+    let challenges = headers.get_all(header::PROXY_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    let words = challenges.flat_map(|text| text.split(',')).filter_map(|part| part.split_ascii_whitespace().next());
+    let is_scheme =
+        |word: &&str| word.len() <= MAX_SCHEME && word.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    words.filter(is_scheme).take(MAX_SCHEMES).map(str::to_ascii_lowercase).collect()
+}
+
 /// Without user and password.
 fn shown(proxy: &Intercept) -> String {
     let uri = proxy.uri();
@@ -128,5 +145,30 @@ fn shown(proxy: &Intercept) -> String {
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const DEFAULT_PORT: u16 = 80;
 const MAX_HEAD: usize = 16 * 1024;
+/// What is shown of the schemes that a proxy offers: there are about a dozen.
+const MAX_SCHEMES: usize = 16;
+const MAX_SCHEME: usize = 24;
 /// Less than a whole handshake may take, so that the error names the proxy.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn schemes_are_told_from_their_parameters() {
+        for (challenges, found) in [
+            (&["Negotiate", "NTLM"][..], &["negotiate", "ntlm"][..]),
+            (&["Digest realm=\"a, b\", qop=\"auth\", BASIC realm=\"c\""], &["digest", "basic"]),
+            (&["", "a(b", "=x"], &[]),
+        ] {
+            let mut headers = HeaderMap::new();
+            for challenge in challenges {
+                headers.append(header::PROXY_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            assert_eq!(schemes(&headers), found, "{challenges:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! How the libp2p swarm is put together: transports, behaviours, limits.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use libp2p::{
     PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, autonat, connection_limits,
@@ -21,6 +21,7 @@ use super::nearby;
 use super::{
     NetworkError,
     config::{NetworkConfig, NetworkRole},
+    dial_back,
     limits::{Inbound, InboundCounters},
     node_stats::NodeStats,
     observed, peer_id, pinger,
@@ -44,7 +45,7 @@ pub(super) struct Behaviour {
     relay_client: relay::client::Behaviour,
     pub(super) observed: observed::Behaviour,
     pub(super) dcutr: Toggle<dcutr::Behaviour>,
-    nat_client: Toggle<autonat::v2::client::Behaviour>,
+    nat_client: Toggle<dial_back::Behaviour>,
     nat_server: Toggle<autonat::v2::server::Behaviour>,
     #[cfg(feature = "mdns")]
     nearby: Toggle<nearby::Behaviour>,
@@ -65,7 +66,7 @@ pub(super) fn build(
     #[cfg(feature = "mdns")] nearby: Option<nearby::Behaviour>,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
-    let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
+    let nodes: HashSet<PeerId> = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
     let is_node = role == NetworkRole::Node;
     let asks_dial_back = role == NetworkRole::Scraper || config.asks_dial_back;
     let behaviour = |keypair: &Keypair, relay_client: relay::client::Behaviour| Behaviour {
@@ -86,12 +87,12 @@ pub(super) fn build(
                 .with_hide_listen_addrs(role == NetworkRole::Client)
                 .with_cache_size(0),
         ),
-        ping: pinger::Behaviour::new(nodes, config.ping_every.clone()),
+        ping: pinger::Behaviour::new(nodes.clone(), config.ping_every.clone()),
         relay: config.relay.map(|limits| relay_server::Behaviour::new(local, limits, stats)).into(),
         relay_client,
         observed: observed::Behaviour::default(),
         dcutr: (!is_node && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
-        nat_client: asks_dial_back.then(autonat::v2::client::Behaviour::default).into(),
+        nat_client: asks_dial_back.then(|| dial_back::Behaviour::new(nodes.clone())).into(),
         nat_server: is_node.then(autonat::v2::server::Behaviour::default).into(),
         #[cfg(feature = "mdns")]
         nearby: nearby.into(),
@@ -105,7 +106,7 @@ pub(super) fn build(
         })
         .map_err(|source| NetworkError::Transport { source: source.into() })?
         .with_other_transport(|keypair| {
-            let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(&proxies)));
+            let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(&proxies)).below_websocket());
             websocket.set_tls_config(trust::roots()).set_max_data_size(MAX_WEBSOCKET_FRAME);
             let websocket = websocket.upgrade(Version::V1Lazy);
             Ok(websocket.authenticate(noise::Config::new(keypair)?).multiplex(yamux_config()))

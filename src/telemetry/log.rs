@@ -30,7 +30,7 @@ pub enum LogFormat {
 
 /// Which events are logged: a level, or a list such as `info,narthex::registry=debug`.
 ///
-/// The libraries below narthex log at `warn` only, unless the list names them (`libp2p=debug`).
+/// The libraries below narthex log errors only, unless the list names them (`libp2p=debug`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -62,8 +62,8 @@ impl fmt::Display for LogFilter {
 impl From<&LogFilter> for EnvFilter {
     fn from(filter: &LogFilter) -> Self {
         // The last directive for a target holds, so the user's come last.
-        let quiet: String = QUIET.iter().fold(String::new(), |all, target| all + target + "=warn,");
-        Self::new(quiet + UNFOUNDED + &filter.0)
+        let quiet: String = QUIET.iter().fold(String::new(), |all, target| all + target + "=error,");
+        Self::new(quiet + &filter.0)
     }
 }
 
@@ -93,11 +93,8 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 /// What a list may hold besides `target=level`.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Kademlia warns whenever it has nobody to ask, as every lone node does; quinn's sockets whenever a peer has an IPv6
-/// address and we have none.
-const UNFOUNDED: &str = "libp2p_kad=error,quinn_udp=error,";
-
-/// Libraries whose `info` says nothing to an operator. A prefix: `libp2p` stands for `libp2p_swarm` and the rest.
+/// Libraries whose `info` says nothing to an operator, and whose `warn` is a stranger's to cause: libp2p's crates have one
+/// for each stream that ends too early. A prefix: `libp2p` stands for `libp2p_swarm` and the rest.
 const QUIET: [&str; 10] =
     ["libp2p", "yamux", "quinn", "rustls", "hickory", "netlink", "hyper", "sled", "multistream_select", "tower"];
 
@@ -205,7 +202,7 @@ mod tests {
     fn libraries_are_quiet_until_they_are_asked_for() {
         let events = || {
             tracing::debug!(target: "narthex::registry", "ours");
-            tracing::debug!(target: "libp2p_swarm", "theirs");
+            tracing::warn!(target: "libp2p_kad", "theirs");
             tracing::error!(target: "libp2p_swarm", "broken");
         };
         let quiet = logged(LogFormat::Logfmt, "debug", events);

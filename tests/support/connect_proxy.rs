@@ -16,7 +16,9 @@ pub(crate) enum Manner {
     Open,
     /// As `Open`, to who sends this `Proxy-Authorization`; 407 to others.
     Wants(&'static str),
-    /// With this status, always.
+    /// As `Open`, with this status line.
+    OpenWith(&'static str),
+    /// With this status, and perhaps headers, always.
     Refuses(&'static str),
 }
 
@@ -70,12 +72,15 @@ fn serve(
         Manner::Wants(wanted) if credentials.is_none_or(|(_, given)| given != wanted) => {
             return answer("407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"test\"");
         }
-        Manner::Open | Manner::Wants(_) => {}
+        Manner::Open | Manner::OpenWith(_) | Manner::Wants(_) => {}
     }
     let Some((_, there)) = places.iter().find(|(name, _)| name == place) else { return answer("502 Bad Gateway") };
     let Ok(mut there) = TcpStream::connect(there) else { return answer("502 Bad Gateway") };
-    // As old as many of them say they are.
-    write!(stream, "HTTP/1.0 200 Connection established\r\nProxy-Agent: test\r\n\r\n")?;
+    let status = match manner {
+        Manner::OpenWith(status) => status,
+        _ => "HTTP/1.0 200 Connection established", // as old as many of them say they are
+    };
+    write!(stream, "{status}\r\nProxy-Agent: test\r\n\r\n")?;
     stream.set_nodelay(true)?;
     there.set_nodelay(true)?;
     let (mut back, mut from_there) = (stream, there.try_clone()?);

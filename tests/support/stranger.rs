@@ -12,14 +12,15 @@ use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::{
     Transport,
     core::{
+        Endpoint,
         muxing::{StreamMuxerBox, StreamMuxerExt},
-        transport::{ListenerId, TransportEvent},
+        transport::{Boxed, DialOpts, ListenerId, PortUse, TransportEvent},
         upgrade::Version,
     },
-    identity::Keypair,
+    identity::{Keypair, PeerId},
     noise, tcp, yamux,
 };
-use narthex::identity::KeyPair;
+use narthex::identity::{KeyPair, PeerAddr};
 
 /// Waits on `port` for a peer to connect, asks it for `alias` by the pull protocol as a scraper would, and gives every
 /// byte that came back before the peer ended the stream.
@@ -31,12 +32,7 @@ pub(crate) async fn pull_from_whoever_connects(key: &KeyPair, port: u16, alias: 
 /// Waits on `port` for a peer to connect, sends it each request on a pull stream of its own, byte for byte, and gives
 /// what came back on each before the peer ended it.
 pub(crate) async fn ask_whoever_connects(key: &KeyPair, port: u16, requests: &[String]) -> Vec<Vec<u8>> {
-    let keypair = Keypair::ed25519_from_bytes(*key.seed()).expect("a seed of 32 bytes");
-    let mut transport = tcp::tokio::Transport::new(tcp::Config::default())
-        .upgrade(Version::V1)
-        .authenticate(noise::Config::new(&keypair).expect("a key"))
-        .multiplex(yamux::Config::default())
-        .boxed();
+    let mut transport = transport(key);
     let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
     transport.listen_on(ListenerId::next(), address).expect("the port is free");
     let mut muxer = loop {
@@ -52,7 +48,48 @@ pub(crate) async fn ask_whoever_connects(key: &KeyPair, port: u16, requests: &[S
     answers
 }
 
+/// Connects to the peer at its hint, on this host, and opens `count` streams of each protocol, one after the other, that end where its first message
+/// should begin. Gives how many the peer agreed to.
+pub(crate) async fn open_empty_streams(peer: &PeerAddr, protocols: &[&str], count: usize) -> usize {
+    let port = peer.hint.as_ref().expect("a place").at().port;
+    let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+    let dial = transport(&KeyPair::generate()).dial(address, options).expect("an address to dial");
+    let (_, mut muxer) = dial.await.expect("the peer takes connections");
+    let mut agreed = 0;
+    for protocol in protocols {
+        let name = format!("{protocol}\n");
+        for _ in 0..count {
+            let came_back = exchange(&mut muxer, &negotiation(protocol), true).await;
+            agreed += usize::from(came_back.ends_with(name.as_bytes()));
+        }
+    }
+    agreed
+}
+
+fn transport(key: &KeyPair) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let keypair = Keypair::ed25519_from_bytes(*key.seed()).expect("a seed of 32 bytes");
+    tcp::tokio::Transport::new(tcp::Config::default())
+        .upgrade(Version::V1)
+        .authenticate(noise::Config::new(&keypair).expect("a key"))
+        .multiplex(yamux::Config::default())
+        .boxed()
+}
+
+/// What proposes a protocol on a new stream (multistream-select 1.0).
+fn negotiation(protocol: &str) -> Vec<u8> {
+    let messages = ["/multistream/1.0.0", protocol];
+    messages.iter().flat_map(|message| [&[message.len() as u8 + 1], message.as_bytes(), b"\n"].concat()).collect()
+}
+
 async fn ask(muxer: &mut StreamMuxerBox, request: &str) -> Vec<u8> {
+    exchange(muxer, &[&negotiation("/narthex/pull/1"), request.as_bytes()].concat(), false).await
+}
+
+/// Sends the bytes on a stream of their own and gives what comes back before the peer ends it. If `end`, the peer is told
+/// that nothing follows, and no more than the same number of bytes is waited for.
+async fn exchange(muxer: &mut StreamMuxerBox, bytes: &[u8], end: bool) -> Vec<u8> {
+    let most = if end { bytes.len() as u64 } else { u64::MAX };
     let mut stream = poll_fn(|cx| {
         keep_going(muxer, cx);
         muxer.poll_outbound_unpin(cx)
@@ -62,15 +99,10 @@ async fn ask(muxer: &mut StreamMuxerBox, request: &str) -> Vec<u8> {
 
     let mut came_back = Vec::new();
     let mut ask = Box::pin(async {
-        let mut bytes = Vec::new();
-        for message in ["/multistream/1.0.0\n", "/narthex/pull/1\n"] {
-            bytes.push(message.len() as u8);
-            bytes.extend_from_slice(message.as_bytes());
-        }
-        bytes.extend_from_slice(request.as_bytes());
         // Errors are the peer's refusal.
-        if stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok() {
-            let _ = stream.read_to_end(&mut came_back).await;
+        let sent = stream.write_all(bytes).await.is_ok() && stream.flush().await.is_ok();
+        if sent && (!end || stream.close().await.is_ok()) {
+            let _ = stream.take(most).read_to_end(&mut came_back).await;
         }
     });
     poll_fn(|cx| {

@@ -1,0 +1,103 @@
+//! What clap's help lacks: examples that can be pasted, and usage that knows of `--config`.
+
+use clap::{Arg, Command};
+
+use super::layers;
+
+/// The command with such help, and all below it.
+pub(super) fn readable(command: Command) -> Command {
+    pastable(with_usage(command)).mut_subcommands(readable)
+}
+
+/// Moves what stands after the help into the template: there clap breaks no lines.
+fn pastable(command: Command) -> Command {
+    match command.get_after_help().map(ToString::to_string) {
+        Some(examples) => command.help_template(format!("{TEMPLATE}\n\n{examples}")),
+        None => command,
+    }
+}
+
+/// Says that the file may give what must be given.
+fn with_usage(command: Command) -> Command {
+    let required = command.get_arguments().filter(|arg| arg.is_required_set());
+    let required: Vec<String> = required.filter_map(written).collect();
+    if required.is_empty() || !command.get_arguments().any(|arg| arg.get_id() == layers::CONFIG) {
+        return command;
+    }
+    let usage = format!("narthex {} [OPTIONS]", command.get_name());
+    command.override_usage(format!("{usage} {}\n       {usage} --config <FILE>", required.join(" ")))
+}
+
+/// The flag with its value, as clap's usage has it. Clap shows an argument only once the whole command is built.
+fn written(arg: &Arg) -> Option<String> {
+    Some(format!("--{} <{}>", arg.get_long()?, arg.get_value_names()?.first()?))
+}
+
+/// Clap's own, less what stands after the help.
+const TEMPLATE: &str = "\
+{before-help}{about-with-newline}
+{usage-heading} {usage}
+
+{all-args}";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    /// Calls `check` with each command and what its help says at some width.
+    fn each(width: usize, check: &mut impl FnMut(&Command, &str)) {
+        fn visit(command: &mut Command, check: &mut impl FnMut(&Command, &str)) {
+            let help = command.render_long_help().to_string();
+            check(command, &help);
+            command.get_subcommands_mut().for_each(|inner| visit(inner, check));
+        }
+        let mut command = readable(Cli::command()).term_width(width);
+        command.build();
+        visit(&mut command, check);
+    }
+
+    #[test]
+    fn what_stands_after_the_help_is_not_broken_in_a_terminal_of_any_width() {
+        let mut seen = 0;
+        for width in (60..=200).step_by(20) {
+            each(width, &mut |command, help| {
+                let Some(examples) = command.get_after_help() else { return };
+                assert!(help.trim_end().ends_with(&examples.to_string()), "{} at {width}:\n{help}", command.get_name());
+                seen += 1;
+            });
+        }
+        assert!(seen > 0);
+    }
+
+    #[test]
+    fn an_example_goes_on_in_the_next_line_after_a_backslash_only() {
+        each(100, &mut |command, _| {
+            let Some(examples) = command.get_after_help().map(ToString::to_string) else { return };
+            for (line, next) in examples.lines().zip(examples.lines().skip(1)) {
+                let goes_on = next.trim_start().starts_with("--");
+                assert_eq!(line.ends_with('\\'), goes_on, "{}: {line}\n{next}", command.get_name());
+            }
+        });
+    }
+
+    #[test]
+    fn usage_tells_of_the_file_that_may_give_what_must_be_given() {
+        let mut told = Vec::new();
+        each(100, &mut |command, help| {
+            if help.contains("[OPTIONS] --config <FILE>\n") {
+                told.push(command.get_name().to_owned());
+            }
+        });
+        assert_eq!(told, ["scraper", "agent", "file-sd"]);
+        each(100, &mut |command, help| {
+            if help.contains("NARTHEX_TARGET") && command.get_name() == "agent" {
+                let usage =
+                    "Usage: narthex agent [OPTIONS] --scraper <PEER> --secret-file <FILE>\n       narthex agent";
+                assert!(help.contains(usage), "{help}");
+            }
+        });
+    }
+}
