@@ -66,6 +66,11 @@ impl NetworkConfig {
     }
 }
 
+/// As long as a scraper takes its relay for alive, all who come through it wait in vain; there are few scrapers.
+pub(super) fn nodes_pinged_every(role: NetworkRole) -> Duration {
+    Duration::from_secs(if role == NetworkRole::Scraper { 5 } else { 10 })
+}
+
 /// A client pings so that a silently dead link is noticed on the side that can dial; so does a node, which sends nobody to
 /// another node that is dead. To a scraper the scrape is the ping: it only keeps up with the round trips that it shows.
 fn ping_every(role: NetworkRole) -> Range<Duration> {

@@ -25,19 +25,20 @@ use rand::Rng;
 pub(super) struct Behaviour {
     pings: ping::Behaviour,
     nodes: HashSet<PeerId>,
+    nodes_every: Duration,
     others_every: Range<Duration>,
 }
 
 impl Behaviour {
     /// Pings `nodes` every few seconds, and each connection to others at a random interval of this range.
-    pub(super) fn new(nodes: HashSet<PeerId>, others_every: Range<Duration>) -> Self {
-        Self { pings: ping::Behaviour::default(), nodes, others_every }
+    pub(super) fn new(nodes: HashSet<PeerId>, nodes_every: Duration, others_every: Range<Duration>) -> Self {
+        Self { pings: ping::Behaviour::default(), nodes, nodes_every, others_every }
     }
 
     /// A new connection's handler is made by a behaviour of its own, as libp2p's has one interval for all.
     fn of(&self, peer: PeerId) -> ping::Behaviour {
         let (every, timeout) = match self.nodes.contains(&peer) {
-            true => (NODES_EVERY, NODE_TIMEOUT),
+            true => (self.nodes_every, NODE_TIMEOUT),
             false => (rand::rng().random_range(self.others_every.clone()), TIMEOUT),
         };
         ping::Behaviour::new(ping::Config::new().with_interval(every).with_timeout(timeout))
@@ -82,6 +83,5 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-const NODES_EVERY: Duration = Duration::from_secs(10);
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);

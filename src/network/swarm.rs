@@ -20,7 +20,7 @@ use crate::wire::Announcement;
 use super::nearby;
 use super::{
     NetworkError,
-    config::{NetworkConfig, NetworkRole},
+    config::{NetworkConfig, NetworkRole, nodes_pinged_every},
     dial_back,
     limits::{Inbound, InboundCounters},
     node_stats::NodeStats,
@@ -87,7 +87,7 @@ pub(super) fn build(
                 .with_hide_listen_addrs(role == NetworkRole::Client)
                 .with_cache_size(0),
         ),
-        ping: pinger::Behaviour::new(nodes.clone(), config.ping_every.clone()),
+        ping: pinger::Behaviour::new(nodes.clone(), nodes_pinged_every(role), config.ping_every.clone()),
         relay: config.relay.map(|limits| relay_server::Behaviour::new(local, limits, stats)).into(),
         relay_client,
         observed: observed::Behaviour::default(),

@@ -3,7 +3,7 @@
 
 use libp2p::{
     Multiaddr, PeerId,
-    core::ConnectedPoint,
+    core::{ConnectedPoint, transport::PortUse},
     identify,
     swarm::{
         ConnectionId,
@@ -20,7 +20,9 @@ use crate::{
 
 impl Driver {
     pub(super) fn on_opened(&mut self, id: ConnectionId, peer: PeerId, endpoint: &ConnectedPoint) {
-        if endpoint.is_dialer() && !endpoint.is_relayed() {
+        // From the port that we listen on: from another we are seen at one that means nothing to anybody.
+        let reused = matches!(endpoint, ConnectedPoint::Dialer { port_use: PortUse::Reuse, .. });
+        if reused && !endpoint.is_relayed() {
             self.dialled.insert(id);
         }
         let Some(peer) = peer_id::public_key(&peer) else { return };
@@ -77,7 +79,10 @@ impl Driver {
     /// Whoever comes through a relay may have a public address: then there is no hole to punch, and a dial from here, where
     /// libp2p has both ends dial, gets through whatever is before us. (The first step of DCUtR, which libp2p leaves out.)
     pub(super) fn dial_straight(&mut self, circuit: ConnectionId, peer: PeerId, info: &identify::Info) {
-        if !self.swarm.behaviour().dcutr.is_enabled() || !self.circuits.remove(&circuit) {
+        let punches = self.swarm.behaviour().dcutr.is_enabled();
+        // A node that dials us back comes through relays, too.
+        let linked = peer_id::public_key(&peer).is_none_or(|key| !self.links.direct(&key).is_empty());
+        if !self.circuits.remove(&circuit) || !punches || linked {
             return;
         }
         let public = |address: &&Multiaddr| peer_id::is_plain(address) && !peer_id::is_private(address);
