@@ -33,10 +33,8 @@ async fn empty_streams_leave_no_line_at_a_node() {
     let fleet = Fleet::new();
     let mut relay = fleet.relay();
     let lines = lines_of_a_flood(&mut relay.process, &relay.peer).await;
-    assert!(
-        matches!(&lines[..], [stopping, end] if stopping.contains("stopping") && end.contains("node ended")),
-        "{lines:#?}"
-    );
+    assert!(!lines.iter().any(|line| line.contains("libp2p")), "{lines:#?}");
+    assert!(lines.len() < STREAMS, "{lines:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

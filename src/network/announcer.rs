@@ -31,7 +31,7 @@ pub(crate) async fn keep_nodes(network: Network, stop: CancellationToken) {
     stop.cancelled().await; // also where there are none
 }
 
-pub(super) async fn keep_node(network: &Network, node: &PeerAddr) {
+async fn keep_node(network: &Network, node: &PeerAddr) {
     network.links.keep_node(node.key);
     loop {
         let mut pauses = redial_backoff(MOST_REDIAL);

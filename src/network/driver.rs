@@ -60,7 +60,7 @@ pub(super) enum Command {
     Reserve { circuit: Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation> },
     /// Says where the operator's places for us are now.
     External { addresses: Vec<Multiaddr> },
-    /// Gives up a connection that answers nothing, and with it the other direct ones to the same peer.
+    /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer.
     Disconnect { peer: PublicKey, link: LinkId },
 }
 
@@ -99,6 +99,8 @@ pub(super) struct Driver {
     /// Direct connections that we opened: how we are seen over them is true for others, too.
     dialled: HashSet<ConnectionId>,
     sources: Sources,
+    /// Connections to peers that we wanted to reach, which have not told yet where they see us.
+    chosen: HashSet<ConnectionId>,
     /// Circuits from others whom we have not tried to dial straight.
     circuits: HashSet<ConnectionId>,
     /// Connections that others opened, from peers that nothing has made us keep.
@@ -132,6 +134,7 @@ impl Driver {
             sources: Sources::default(),
             role,
             external: Vec::new(),
+            chosen: HashSet::new(),
             circuits: HashSet::new(),
             strangers: HashMap::new(),
             nodes: HashSet::new(),
@@ -185,10 +188,7 @@ impl Driver {
             }
             Command::External { addresses } => self.set_external(addresses),
             Command::Reserve { circuit, accepted, ended } => self.reserve(&circuit, accepted, ended),
-            Command::Disconnect { peer, link } => {
-                self.close_others(peer);
-                self.give_up_silent(peer, link.0, "it answered nothing");
-            }
+            Command::Disconnect { peer, link } => self.disconnect(peer, link.0),
         }
     }
 
@@ -228,6 +228,7 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { connection_id, endpoint, peer_id, .. } => {
                 self.on_opened(connection_id, peer_id, &endpoint);
                 if let Some(reply) = self.dials.remove(&connection_id) {
+                    self.chosen.insert(connection_id);
                     let _ = reply.send(Ok(peer_id::without_peer(endpoint.get_remote_address())));
                 }
             }
@@ -291,7 +292,9 @@ impl Driver {
                 peer_id,
                 info,
             })) => {
-                if self.dialled.contains(&connection_id) && peer_id::is_plain(&info.observed_addr) {
+                // Once: where it is believed, nobody shall make us believe in ever more places.
+                let chosen = self.chosen.remove(&connection_id) && self.dialled.contains(&connection_id);
+                if chosen && peer_id::is_plain(&info.observed_addr) {
                     self.swarm.behaviour_mut().observed.add(info.observed_addr.clone());
                 }
                 self.observe_peer(connection_id, &peer_id, &info);

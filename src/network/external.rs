@@ -16,7 +16,10 @@ use crate::identity::Place;
 pub(super) async fn resolve(places: &[Place]) -> Result<Vec<Multiaddr>, NetworkError> {
     let mut addresses = Vec::new();
     for place in places {
-        addresses.extend(dial::addresses(place).await.map_err(|_| NetworkError::External(place.clone()))?);
+        let mut found = dial::addresses(place).await.map_err(|_| NetworkError::External(place.clone()))?;
+        // Name servers give the same addresses in turn.
+        found.sort();
+        addresses.extend(found);
     }
     Ok(addresses)
 }

@@ -212,8 +212,9 @@ impl Links {
     pub(super) fn through(&self, relay: &PublicKey) -> Vec<(PublicKey, ConnectionId)> {
         let peers = self.peers();
         let all = peers.iter().flat_map(|(key, peer)| peer.connections.iter().map(|connection| (*key, connection)));
+        let relayed = all.filter(|(_, connection)| connection.path == LinkPath::Relayed);
         let through = |one: &Connection| Circuit::parse(&one.address).is_some_and(|circuit| circuit.relay == *relay);
-        all.filter(|(_, connection)| through(connection)).map(|(key, connection)| (key, connection.id)).collect()
+        relayed.filter(|(_, connection)| through(connection)).map(|(key, connection)| (key, connection.id)).collect()
     }
 
     /// Returns once the peer has told how it sees us over each direct connection to it.

@@ -15,6 +15,7 @@ mod dial_back;
 mod driver;
 mod external;
 mod failure;
+mod identify;
 mod limits;
 mod link;
 mod links;
@@ -292,8 +293,8 @@ impl Network {
         self.links.open(peer, StreamProtocol::new(protocol)).await
     }
 
-    /// Gives up a connection that answers nothing, and with it the other direct ones to the same peer: their streams end
-    /// at once.
+    /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer: their streams
+    /// end at once.
     pub(crate) async fn disconnect(&self, peer: PublicKey, link: LinkId) {
         let _ = self.command(Command::Disconnect { peer, link }).await;
     }

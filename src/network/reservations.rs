@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use futures::future;
 use tokio::{
-    sync::{Semaphore, broadcast::error::RecvError, oneshot},
+    sync::{Semaphore, broadcast::error::RecvError, oneshot, watch},
     time,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Network,
-    announcer::keep_node,
     driver::Command,
     failure::{NoReservation, Refusal},
     observation::{Observation, PeerKind},
@@ -40,11 +39,27 @@ pub(crate) async fn keep_reservations(network: Network, stop: CancellationToken)
     stop.cancelled().await;
 }
 
-/// Links a relay that was met in the DHT, for as long as it is there, and holds a reservation at it.
+/// Reserves at a relay that was met in the DHT, and at another when that one is gone or does not serve. It may be
+/// anybody's: what it does is told at `debug` only.
 async fn keep_met(network: &Network, places: &Semaphore) {
+    loop {
+        let Some(node) = meet(network).await else { return };
+        tracing::debug!(%node, "met a relay in the DHT");
+        network.links.keep_node(node.key);
+        tokio::select! {
+            () = stay_linked(network, &node) => {}
+            () = try_met(network, node.key, places) => {}
+            () = gone(network, &node.key) => {}
+        }
+        network.links.let_go(&node.key);
+    }
+}
+
+/// The next relay that we dial on our way through the DHT.
+async fn meet(network: &Network) -> Option<PeerAddr> {
     let mut observations = network.observations();
     loop {
-        let met = match observations.recv().await {
+        let key = match observations.recv().await {
             Ok(Observation::Identified {
                 peer,
                 seen_at: Some(_),
@@ -52,21 +67,36 @@ async fn keep_met(network: &Network, places: &Semaphore) {
                 ..
             }) => peer,
             Ok(_) | Err(RecvError::Lagged(_)) => continue,
-            Err(RecvError::Closed) => return,
+            Err(RecvError::Closed) => return None,
         };
-        let at = network.links.address(&met).as_ref().and_then(peer_id::shown_place);
-        if at.is_none() || network.bootstrap.iter().any(|node| node.key == met) {
-            continue;
+        let hint = network.links.address(&key).as_ref().and_then(peer_id::shown_place);
+        if hint.is_some() && !network.bootstrap.iter().any(|node| node.key == key) {
+            return Some(PeerAddr { key, hint });
         }
-        tracing::debug!(relay = %met, "met a relay in the DHT");
-        let node = PeerAddr { key: met, hint: at };
-        tokio::select! {
-            () = keep_node(network, &node) => {}
-            () = keep_reservation(network, met, places) => {}
-            () = gone(network, &met) => {}
+    }
+}
+
+async fn stay_linked(network: &Network, node: &PeerAddr) {
+    loop {
+        match network.link_node(node).await {
+            Ok(()) => network.links.down(&node.key).await,
+            Err(_) => time::sleep(MOST_PAUSE).await,
         }
-        network.links.let_go(&met);
-        observations = network.observations();
+    }
+}
+
+/// Returns once it has refused, or ended, a few reservations.
+async fn try_met(network: &Network, node: PublicKey, places: &Semaphore) {
+    for _ in 0..MET_TRIES {
+        network.links.up(&node).await;
+        let Ok(place) = places.acquire().await else { return };
+        let why = match reserve(network, node).await {
+            Ok(granted) => held(network, granted).await,
+            Err(why) => why,
+        };
+        drop(place);
+        tracing::debug!(relay = %node, %why, "no reservation at a relay that was met");
+        time::sleep(MOST_PAUSE).await;
     }
 }
 
@@ -84,12 +114,10 @@ async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore
         network.links.up(&node).await;
         let Ok(place) = places.acquire().await else { return };
         let end = match reserve(network, node).await {
-            Ok(held) => {
+            Ok(granted) => {
                 tracing::info!(relay = %node, "reachable through a relay");
                 pauses = redial_backoff(MOST_PAUSE);
-                network.links.relays().send_modify(|held| *held += 1);
-                let end = held.await.unwrap_or_else(|_| unsaid());
-                network.links.relays().send_modify(|held| *held -= 1);
+                let end = held(network, granted).await;
                 tracing::warn!(relay = %node, why = %end, "no longer reachable through a relay");
                 end
             }
@@ -105,6 +133,27 @@ async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore
             why => tracing::debug!(relay = %node, %why, retry_in = ?pause, "no reservation"),
         }
         time::sleep(pause).await;
+    }
+}
+
+/// Counts a reservation until it ends, or nobody waits for that any more.
+async fn held(network: &Network, granted: oneshot::Receiver<NoReservation>) -> NoReservation {
+    let _counted = Counted::new(network.links.relays());
+    granted.await.unwrap_or_else(|_| unsaid())
+}
+
+struct Counted<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -144,6 +193,8 @@ fn unsaid() -> NoReservation {
 /// Enough that one may fail; each costs the relay a connection.
 const RELAYS: usize = 2;
 const IDENTIFY: Duration = Duration::from_secs(1);
+/// Reservations that a relay may refuse, or end, before another is looked for.
+const MET_TRIES: usize = 3;
 const GONE: Duration = Duration::from_secs(120);
 const GRANT: Duration = Duration::from_secs(5);
 const MOST_PAUSE: Duration = Duration::from_secs(30);

@@ -38,7 +38,7 @@ pub(super) struct Behaviour {
     inbound: Inbound,
     pub(super) streams: streams::Behaviour,
     pub(super) kad: kad::Behaviour<MemoryStore>,
-    identify: identify::Behaviour,
+    identify: super::identify::Behaviour,
     ping: pinger::Behaviour,
     /// A node carries circuits of others; the rest hold their ends.
     relay: Toggle<relay_server::Behaviour>,
@@ -79,7 +79,7 @@ pub(super) fn build(
         inbound: Inbound::new(max_handshakes(role), config.limits.connections_per_address, inbound),
         streams,
         kad: kademlia(local, config),
-        identify: identify::Behaviour::new(
+        identify: super::identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), keypair.public())
                 .with_agent_version(concat!("narthex/", env!("CARGO_PKG_VERSION")).to_owned())
                 .with_push_listen_addr_updates(false)

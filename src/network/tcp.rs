@@ -90,8 +90,8 @@ impl libp2p::Transport for Transport {
     }
 }
 
-/// A hole punch, towards where somebody says that is relayed to us, or a dial-back (AutoNAT), towards where somebody asks
-/// whether it can be reached: only these are from another port than ours.
+/// A hole punch or a straight dial, towards where somebody says that is relayed to us, or a dial-back (AutoNAT), towards
+/// where somebody asks whether it can be reached: nothing else plays the listener, or dials from another port than ours.
 fn at_a_strangers_word(DialOpts { role, port_use }: DialOpts) -> bool {
     role == Endpoint::Listener || port_use == PortUse::New
 }

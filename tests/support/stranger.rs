@@ -21,6 +21,9 @@ use libp2p::{
     noise, tcp, yamux,
 };
 use narthex::identity::{KeyPair, PeerAddr};
+use tokio::time::timeout;
+
+use super::SOON;
 
 /// Waits on `port` for a peer to connect, asks it for `alias` by the pull protocol as a scraper would, and gives every
 /// byte that came back before the peer ended the stream.
@@ -48,8 +51,8 @@ pub(crate) async fn ask_whoever_connects(key: &KeyPair, port: u16, requests: &[S
     answers
 }
 
-/// Connects to the peer at its hint, on this host, and opens `count` streams of each protocol, one after the other, that end where its first message
-/// should begin. Gives how many the peer agreed to.
+/// Connects to the peer at its hint, on this host, and opens `count` streams of each protocol, one after the other, that
+/// end where its first message should begin. Gives how many the peer agreed to.
 pub(crate) async fn open_empty_streams(peer: &PeerAddr, protocols: &[&str], count: usize) -> usize {
     let port = peer.hint.as_ref().expect("a place").at().port;
     let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
@@ -58,9 +61,10 @@ pub(crate) async fn open_empty_streams(peer: &PeerAddr, protocols: &[&str], coun
     let (_, mut muxer) = dial.await.expect("the peer takes connections");
     let mut agreed = 0;
     for protocol in protocols {
-        let name = format!("{protocol}\n");
+        let (name, opening) = (format!("{protocol}\n"), negotiation(protocol));
         for _ in 0..count {
-            let came_back = exchange(&mut muxer, &negotiation(protocol), true).await;
+            let exchange = exchange(&mut muxer, &opening, true);
+            let came_back = timeout(SOON, exchange).await.expect("a stream ends");
             agreed += usize::from(came_back.ends_with(name.as_bytes()));
         }
     }

@@ -39,6 +39,7 @@ impl Driver {
     pub(super) fn on_closed(&mut self, id: ConnectionId, endpoint: &ConnectedPoint, broken: bool) {
         self.strangers.remove(&id);
         self.dialled.remove(&id);
+        self.chosen.remove(&id);
         self.circuits.remove(&id);
         // A connection that one side has too many of is closed as soon as it is there, and a node closes what a passer-by
         // leaves idle.
@@ -59,13 +60,28 @@ impl Driver {
         self.swarm.close_connection(id);
     }
 
-    /// Closes a connection over which a peer has fallen silent, and the circuits that it carried if it was the last: they
-    /// would otherwise be missed one by one.
+    /// A ping was not answered.
     pub(super) fn give_up_silent(&mut self, peer: PublicKey, id: ConnectionId, why: &str) {
         self.give_up(peer, id, why);
-        if self.links.direct(&peer).is_empty() {
-            for (other, circuit) in self.links.through(&peer) {
-                self.give_up(other, circuit, "the relay has fallen silent");
+        self.close_carried(peer);
+    }
+
+    /// Somebody found out that nothing is answered over a connection. Others to the same peer are as dead, unless this one
+    /// was a circuit.
+    pub(super) fn disconnect(&mut self, peer: PublicKey, id: ConnectionId) {
+        let direct = self.links.direct(&peer).contains(&id);
+        self.give_up(peer, id, "it answered nothing");
+        if direct {
+            self.close_others(peer);
+        }
+        self.close_carried(peer);
+    }
+
+    /// Circuits end with the last connection to the relay that carried them: they would otherwise be missed one by one.
+    fn close_carried(&mut self, relay: PublicKey) {
+        if self.links.direct(&relay).is_empty() {
+            for (peer, circuit) in self.links.through(&relay) {
+                self.give_up(peer, circuit, "the relay has fallen silent");
             }
         }
     }
@@ -89,7 +105,7 @@ impl Driver {
         let places: Vec<_> = info.listen_addrs.iter().filter(public).take(MAX_PLACES).cloned().collect();
         if !places.is_empty() {
             tracing::debug!(%peer, ?places, "dialling a relayed peer straight");
-            // From another port than the hole punch that goes on meanwhile.
+            // From another port than the hole punch that goes on meanwhile. That also marks a stranger's word (`tcp.rs`).
             let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(places);
             let options = options.allocate_new_port().build();
             if let Err(error) = self.swarm.dial(options) {
