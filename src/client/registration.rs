@@ -3,7 +3,10 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use rand::Rng;
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -33,8 +36,10 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
     let mut targets = shared.targets.subscribe();
     let exchange = watch::Sender::new(Exchange::None);
     let mut work = pin!(async {
+        let mut pauses = redial_backoff(MOST_REDIAL);
         loop {
             connect(&shared, &scraper).await;
+            let since = Instant::now();
             shared.silence.begins(&scraper.key);
             tokio::select! {
                 biased;
@@ -42,6 +47,12 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
                 () = keep_upgrading(&shared.network, &scraper) => {}
                 () = renew(&shared, &scraper.key, &mut targets, &exchange) => {}
             }
+            // A scraper that has no room for a connection takes it, and ends it.
+            if since.elapsed() < AT_ONCE {
+                time::sleep(pauses.next().unwrap_or(MOST_REDIAL)).await;
+                continue;
+            }
+            pauses = redial_backoff(MOST_REDIAL);
             // A scraper that restarts loses all its links at once; they shall not come back at once.
             let spread = rand::rng().random_range(0..REDIAL_SPREAD_MS);
             time::sleep(Duration::from_millis(spread)).await;
@@ -239,6 +250,8 @@ fn third(lease_ms: u64) -> Duration {
 
 const MOST_REDIAL: Duration = Duration::from_secs(15);
 const MOST_RETRY: Duration = Duration::from_secs(30);
+/// A link that is lost so soon was refused.
+const AT_ONCE: Duration = Duration::from_secs(2);
 const REDIAL_SPREAD_MS: u64 = 250;
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 const LAST_EXCHANGE: Duration = Duration::from_secs(2);

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::future;
 use libp2p::Multiaddr;
 use rand::Rng;
 use tokio::{
     sync::{broadcast, oneshot},
-    time,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,16 +34,25 @@ pub(crate) async fn keep_nodes(network: Network, stop: CancellationToken) {
 
 async fn keep_node(network: &Network, node: &PeerAddr) {
     network.links.keep_node(node.key);
+    let mut pauses = redial_backoff(MOST_REDIAL);
     loop {
-        let mut pauses = redial_backoff(MOST_REDIAL);
-        while let Err(failure) = network.link_node(node).await {
-            let pause = pauses.next().unwrap_or(MOST_REDIAL);
-            let error = explain(&node.key, failure);
-            tracing::warn!(%node, %error, retry_in = ?pause, "bootstrap node does not answer");
-            time::sleep(pause).await;
+        let failure = network.link_node(node).await.err();
+        if failure.is_none() {
+            tracing::debug!(%node, "bootstrap node linked");
+            let since = Instant::now();
+            network.links.down(&node.key).await;
+            if since.elapsed() > AT_ONCE {
+                pauses = redial_backoff(MOST_REDIAL);
+                continue;
+            }
+            // A node that has no room for a connection takes it, and ends it.
         }
-        tracing::debug!(%node, "bootstrap node linked");
-        network.links.down(&node.key).await;
+        let pause = pauses.next().unwrap_or(MOST_REDIAL);
+        match failure.map(|failure| explain(&node.key, failure)) {
+            Some(error) => tracing::warn!(%node, %error, retry_in = ?pause, "bootstrap node does not answer"),
+            None => tracing::debug!(%node, retry_in = ?pause, "the link to a bootstrap node was lost at once"),
+        }
+        time::sleep(pause).await;
     }
 }
 
@@ -56,7 +66,7 @@ async fn announce_forever(network: Network, key: KeyPair) {
     let mut links = network.links.events();
     let mut reach = network.reach.clone();
     let (mut sequence, mut failing) = (0_u64, false);
-    let mut pauses = redial_backoff(MOST_REDIAL);
+    let (mut pauses, mut settling) = (redial_backoff(MOST_REDIAL), settle());
     loop {
         let pause = if network.bootstrap.iter().any(|node| network.links.path(&node.key).is_some()) {
             sequence = unix_micros().max(sequence.saturating_add(1));
@@ -84,14 +94,26 @@ async fn announce_forever(network: Network, key: KeyPair) {
             network.announced.send_replace(0);
             REPEAT
         };
+        let since = Instant::now();
         tokio::select! {
             () = time::sleep(pause) => {}
             _ = reach.changed() => {}
             () = node_linked(&network, &mut links) => {}
         }
-        // Addresses and links come in bursts; one announcement tells of them all.
-        time::sleep(SETTLE).await;
+        if since.elapsed() > CALM {
+            settling = settle();
+        }
+        // Addresses and links come in bursts; one announcement tells of them all. To announce links nodes, too: where
+        // they are lost at once, that shall not go round in circles.
+        time::sleep(settling.next().unwrap_or(MOST_SETTLE)).await;
+        links = links.resubscribe();
+        reach.mark_unchanged();
     }
+}
+
+/// Pauses before one announcement after the other, ever longer.
+fn settle() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new().with_min_delay(SETTLE).with_max_delay(MOST_SETTLE).without_max_times().build()
 }
 
 /// Why nobody finds us.
@@ -190,5 +212,9 @@ fn unix_micros() -> u64 {
 const REPEAT: Duration = Duration::from_secs(4 * 60);
 const MOST_CIRCUITS: usize = Announcement::MAX_ADDRESSES / 2;
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
+/// A link that is lost so soon was refused.
+const AT_ONCE: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_millis(50);
+const MOST_SETTLE: Duration = Duration::from_secs(5);
+const CALM: Duration = Duration::from_secs(10);
 const MOST_REDIAL: Duration = Duration::from_secs(15);

@@ -86,7 +86,8 @@ fn ping_every(role: NetworkRole) -> Range<Duration> {
 pub struct NetworkLimits {
     /// Connections at once. Default 16 384.
     pub connections: u32,
-    /// Connections of one peer; hole punching makes three. Default 4.
+    /// Connections of one peer. Hole punching makes three, and those that it had before it moved take a while to be missed.
+    /// Default 8.
     pub connections_per_peer: u32,
     /// Inbound connections from one public address (IPv6: one /64). Default 64.
     pub connections_per_address: usize,
@@ -96,6 +97,6 @@ pub struct NetworkLimits {
 
 impl Default for NetworkLimits {
     fn default() -> Self {
-        Self { connections: 16_384, connections_per_peer: 4, connections_per_address: 64, announcements: 65_536 }
+        Self { connections: 16_384, connections_per_peer: 8, connections_per_address: 64, announcements: 65_536 }
     }
 }
