@@ -305,7 +305,7 @@ impl Network {
     }
 
     /// Waits for each of them to have an address, soon after the start.
-    async fn listeners_up(&self) {
+    pub(crate) async fn listeners_up(&self) {
         let Some(by) = self.listeners_by else { return };
         let is_up = |reach: &Reach, at: &SocketAddr| {
             let mut own = reach.listeners.iter().filter_map(peer_id::socket_addr);

@@ -112,6 +112,7 @@ impl Node {
         }
         tasks.spawn(network::keep_nodes(network.clone(), stop.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.clone()));
+        network.listeners_up().await;
         let listening = network.listening().to_vec();
         let http_addr = http.as_ref().map(|(_, at)| *at);
         if let Some((listener, _)) = http {

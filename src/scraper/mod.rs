@@ -220,6 +220,7 @@ impl Scraper {
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(forget_peers(registry.clone(), network.links().clone(), stop.tasks.clone()));
         http_task.spawn(http::serve(listener, config.http_limits, state, stop.http.clone()));
+        network.listeners_up().await;
         let listening = network.listening().to_vec();
         Ok(Self { public_key, http_addr, listening, registry, network, stop, http: http_task, tasks, table })
     }
