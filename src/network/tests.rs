@@ -389,6 +389,24 @@ async fn a_relay_whose_name_moves_tells_its_new_address_alone() {
 }
 
 #[tokio::test]
+async fn a_scraper_whose_node_has_no_room_for_it_does_not_hurry() {
+    let limits = NetworkLimits { connections_per_peer: 0, ..NetworkLimits::default() };
+    let listen = vec![HostPort { host: "127.0.0.1".to_owned(), port: 0 }];
+    let config = NetworkConfig { listen, limits, ..NetworkConfig::new(NetworkRole::Node) };
+    let node = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
+    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, vec![node.addr().await]).await;
+    let mut events = scraper.network.links().events();
+    let mut linked = 0;
+    let counted = async {
+        while let Ok(event) = events.recv().await {
+            linked += usize::from(matches!(event, LinkEvent::Up(_)));
+        }
+    };
+    time::timeout(Duration::from_secs(5), counted).await.expect_err("events go on");
+    assert!((1..20).contains(&linked), "linked {linked} times in 5 s, and refused each time");
+}
+
+#[tokio::test]
 async fn nobody_but_its_scrapers_connects_to_a_client_that_listens() {
     let node = Peer::start(NetworkRole::Node, Firewall::Anyone, Vec::new()).await;
     let client = Peer::start(NetworkRole::Client, Firewall::Anyone, vec![node.addr().await]).await;
