@@ -134,7 +134,7 @@ pub(super) struct Connections {
         value_parser = value::count
     )]
     pub(super) max_connections_per_ip: usize,
-    /// Most connections of one peer; a hole punch needs 3 for a moment
+    /// Most connections of one peer; a hole punch needs 3 for a moment, and those from before it moved count until they are missed
     #[arg(
         long, env = "NARTHEX_MAX_CONNECTIONS_PER_PEER", value_name = "N", default_value = "4",
         value_parser = value::count32

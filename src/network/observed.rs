@@ -1,7 +1,7 @@
-//! Where nodes see us, as they see it.
+//! Where we are seen by those whom we wanted to reach, as they see it: the only candidates for addresses of ours.
 //!
-//! `libp2p-identify` puts our listen port in the place of the one that a node saw, so that a NAT which changes ports is
-//! never punched, although its mapping is the same for everybody. A hole is punched at the address as it was seen.
+//! `libp2p-identify` believes everybody, and puts our listen port in the place of the one that was seen, so that a NAT
+//! which changes ports is never punched, although its mapping is the same for all. See [`identify`](super::identify).
 
 use std::{
     collections::VecDeque,

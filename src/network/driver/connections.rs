@@ -41,7 +41,8 @@ impl Driver {
         self.dialled.remove(&id);
         self.chosen.remove(&id);
         self.circuits.remove(&id);
-        // A connection that one side has too many of is closed as soon as it is there, and a node closes what a passer-by
+        // A process that dies takes all its TCP connections along: while one is left, this one was closed on purpose. So may
+        // the last be: one that a side has too many of ends as soon as it is there, and a node closes what a passer-by
         // leaves idle.
         if let Some(source) = self.sources.closed(id)
             && broken
