@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     exporter::ExporterError,
     tls::Tls,
-    url::{ExporterUrl, Place},
+    url::{Endpoint, ExporterUrl},
 };
 
 pub(super) type Sender = SendRequest<Empty<Bytes>>;
@@ -32,8 +32,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub(super) async fn open(url: &ExporterUrl, tls: &Tls) -> Result<Sender, ExporterError> {
     let failed = |source| ExporterError::Connect { url: url.to_string(), source };
     let stream: Box<dyn Duplex> = match url.place() {
-        Place::Unix(socket) => Box::new(UnixStream::connect(socket).await.map_err(failed)?),
-        Place::Tcp { tls: is_tls, host, port, .. } => {
+        Endpoint::Unix(socket) => Box::new(UnixStream::connect(socket).await.map_err(failed)?),
+        Endpoint::Tcp { tls: is_tls, host, port, .. } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
             if *is_tls {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 /// Shown without its query, which may hold a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExporterUrl {
-    place: Place,
+    place: Endpoint,
     path: PathAndQuery,
     /// The path was written, not assumed.
     explicit: bool,
@@ -22,7 +22,7 @@ pub struct ExporterUrl {
 
 /// The exporter's end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Endpoint {
     Tcp {
         tls: bool,
         /// Without the brackets of an IPv6 address.
@@ -67,7 +67,7 @@ impl ExporterUrl {
         Ok(Self { path: path_and_query(path)?, explicit: true, ..self })
     }
 
-    pub(super) fn place(&self) -> &Place {
+    pub(super) fn place(&self) -> &Endpoint {
         &self.place
     }
 
@@ -76,14 +76,14 @@ impl ExporterUrl {
     }
 
     pub(super) fn is_tls(&self) -> bool {
-        matches!(self.place, Place::Tcp { tls: true, .. })
+        matches!(self.place, Endpoint::Tcp { tls: true, .. })
     }
 
     /// What the exporter is told as `Host`.
     pub(super) fn host_header(&self) -> &str {
         match &self.place {
-            Place::Tcp { authority, .. } => authority,
-            Place::Unix(_) => "localhost",
+            Endpoint::Tcp { authority, .. } => authority,
+            Endpoint::Unix(_) => "localhost",
         }
     }
 
@@ -103,11 +103,11 @@ impl ExporterUrl {
         let (asked_scheme, authority) = (to.scheme_str()?, to.authority()?);
         let same_scheme = asked_scheme == scheme;
         let same_place = match &self.place {
-            Place::Tcp { tls, host, port, .. } => {
+            Endpoint::Tcp { tls, host, port, .. } => {
                 let to_port = authority.port_u16().unwrap_or(default_port(*tls));
                 bare_host(authority.host()).eq_ignore_ascii_case(host) && to_port == *port
             }
-            Place::Unix(_) => authority.as_str() == self.host_header(),
+            Endpoint::Unix(_) => authority.as_str() == self.host_header(),
         };
         let plain = !authority.as_str().contains('@');
         (same_scheme && same_place && plain).then(|| to.path_and_query().cloned()).flatten()
@@ -119,7 +119,7 @@ impl ExporterUrl {
         }
         let explicit = !path.is_empty();
         let path = path_and_query(if explicit { path } else { DEFAULT_PATH })?;
-        Ok(Self { place: Place::Unix(socket.into()), path, explicit })
+        Ok(Self { place: Endpoint::Unix(socket.into()), path, explicit })
     }
 }
 
@@ -170,7 +170,7 @@ impl TryFrom<Uri> for ExporterUrl {
         if host.is_empty() || port == 0 || odd_port {
             return Err(UrlError::Form);
         }
-        let place = Place::Tcp { tls, host: host.to_owned(), port, authority: authority.to_string() };
+        let place = Endpoint::Tcp { tls, host: host.to_owned(), port, authority: authority.to_string() };
         let path = url.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         Ok(Self { place, path, explicit: true })
     }
@@ -179,8 +179,8 @@ impl TryFrom<Uri> for ExporterUrl {
 impl fmt::Display for ExporterUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Tcp { tls, authority, .. } => write!(f, "http{}://{authority}", if *tls { "s" } else { "" })?,
-            Place::Unix(socket) => write!(f, "unix:{}:", socket.display())?,
+            Endpoint::Tcp { tls, authority, .. } => write!(f, "http{}://{authority}", if *tls { "s" } else { "" })?,
+            Endpoint::Unix(socket) => write!(f, "unix:{}:", socket.display())?,
         }
         let hidden = if self.path.query().is_some() { "?.." } else { "" };
         write!(f, "{}{hidden}", self.path.path())
@@ -315,7 +315,7 @@ mod tests {
         ] {
             assert_eq!(url(text).to_string(), shown, "{text}");
         }
-        let Place::Tcp { tls: true, host, port: 443, .. } = url("https://[::1]/m").place else { panic!("a place") };
+        let Endpoint::Tcp { tls: true, host, port: 443, .. } = url("https://[::1]/m").place else { panic!("a place") };
         assert_eq!(host, "::1");
     }
 

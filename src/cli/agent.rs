@@ -134,7 +134,7 @@ impl Args {
 
 impl Args {
     /// Reads the files that the flags name. The data directory is the agent's until it is dropped.
-    fn client(self) -> anyhow::Result<(client::Builder, DataDir)> {
+    fn client(self) -> anyhow::Result<(client::ClientBuilder, DataDir)> {
         let secret = keys::load_secret(&self.secret_file)?;
         let data_dir = DataDir::take(self.data_dir.as_deref(), "agent")?;
         let key = match &self.key {
@@ -192,7 +192,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let (builder, data_dir) = args.client()?;
     let targets = inventory.read().unwrap_or_default();
     let count = targets.len();
-    let client = targets.into_iter().fold(builder.targets_later(), client::Builder::target).start().await?;
+    let client = targets.into_iter().fold(builder.targets_later(), client::ClientBuilder::target).start().await?;
     let mut events = client.events();
     tracing::info!(key = %client.public_key(), scrapers, targets = count, %data_dir, "agent runs");
     let outcome = tokio::select! {

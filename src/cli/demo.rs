@@ -29,7 +29,7 @@ use super::{files, signals};
 use crate::{
     Client, KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, TargetBuilder,
     agent::Exporter,
-    client::{Builder, EventKind},
+    client::{ClientBuilder, EventKind},
     identity::HostPort,
 };
 
@@ -138,7 +138,7 @@ impl Demo {
 }
 
 /// Starts the client and waits until the scraper has its alias on disk.
-async fn registered(builder: Builder, scraper: PublicKey) -> anyhow::Result<Client> {
+async fn registered(builder: ClientBuilder, scraper: PublicKey) -> anyhow::Result<Client> {
     let client = builder.start().await?;
     let mut events = client.events();
     let until = Instant::now() + START_TIMEOUT;

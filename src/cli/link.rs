@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use super::value::{self, Label};
 use crate::{
-    client::{Builder, Compression, TargetBuilder},
+    client::{ClientBuilder, Compression, TargetBuilder},
     wire::Alias,
 };
 
@@ -36,7 +36,7 @@ enum How {
 
 impl Flags {
     /// Sets what the flags say.
-    pub(super) fn apply(self, builder: Builder, labels: &[Label]) -> Builder {
+    pub(super) fn apply(self, builder: ClientBuilder, labels: &[Label]) -> ClientBuilder {
         let compression = match self.compression {
             How::Off => Compression::Off,
             How::Gzip => Compression::gzip().min_size(self.compression_min_size),

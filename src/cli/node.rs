@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{ConfigFile, data_dir::DataDir, files, keys, scraper::Connections, signals, value};
 use crate::{
     Node, NodeConfig,
-    identity::{HostPort, PeerAddr, Place, load_or_create_key},
+    identity::{DialAddress, HostPort, PeerAddr, load_or_create_key},
     network::RelayLimits,
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Args {
     bootstrap: Vec<PeerAddr>,
     /// The address that others reach this node at, where it cannot know it itself (behind a port forward); repeatable
     #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE")]
-    external: Vec<Place>,
+    external: Vec<DialAddress>,
     /// Carry links between peers that cannot reach each other directly; sees only ciphertext
     #[arg(long, env = "NARTHEX_RELAY")]
     relay: bool,

@@ -6,7 +6,7 @@ use super::{ConfigFile, data_dir::DataDir, files, keys, signals, value};
 use crate::{
     Scraper, ScraperConfig,
     http::{HttpConfig, ScrapeConfig},
-    identity::{HostPort, PeerAddr, Place},
+    identity::{DialAddress, HostPort, PeerAddr},
     network::NetworkLimits,
     registry::{AliasPolicy, RegistryConfig},
 };
@@ -51,7 +51,7 @@ pub(super) struct Args {
     bootstrap: Vec<PeerAddr>,
     /// An address to announce instead of the ones it listens on, as behind a forwarded port; repeatable
     #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE")]
-    external: Vec<Place>,
+    external: Vec<DialAddress>,
     /// Let clients on the same local network find this scraper by its key, without a node
     #[arg(long, env = "NARTHEX_MDNS")]
     mdns: bool,

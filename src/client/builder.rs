@@ -54,10 +54,10 @@ pub enum BuildError {
     Network(NetworkError),
 }
 
-/// Collects what a [`Client`] needs. Nothing is checked before [`Builder::start`].
+/// Collects what a [`Client`] needs. Nothing is checked before [`ClientBuilder::start`].
 ///
-/// The simple form describes one target on the builder itself; [`Builder::target`] adds more.
-pub struct Builder {
+/// The simple form describes one target on the builder itself; [`ClientBuilder::target`] adds more.
+pub struct ClientBuilder {
     scrapers: Vec<PeerAddr>,
     secret: SharedSecret,
     key: Option<KeyPair>,
@@ -152,7 +152,7 @@ pub(super) struct Setup {
     pub(super) metrics: Arc<ClientMetrics>,
 }
 
-impl Builder {
+impl ClientBuilder {
     pub(super) fn new(scraper: PeerAddr, secret: SharedSecret) -> Self {
         Self {
             scrapers: vec![scraper],
@@ -333,7 +333,7 @@ const MAX_BODY: u64 = 64 * 1024 * 1024;
 mod tests {
     use super::*;
 
-    fn builder() -> Builder {
+    fn builder() -> ClientBuilder {
         Client::builder(KeyPair::from_seed(&[1; 32]).public(), SharedSecret::generate())
     }
 

@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use builder::{BuildError, Builder, TargetBuilder};
+pub use builder::{BuildError, ClientBuilder, TargetBuilder};
 pub use compression::Compression;
 pub use event::{Event, EventKind, PullFailure, RegisterError};
 #[cfg(feature = "filter")]
@@ -80,8 +80,8 @@ struct Shared {
 
 impl Client {
     /// A client of one scraper, to begin with: `scraper` is a [`PublicKey`], or a [`PeerAddr`] with a hint.
-    pub fn builder(scraper: impl Into<PeerAddr>, secret: SharedSecret) -> Builder {
-        Builder::new(scraper.into(), secret)
+    pub fn builder(scraper: impl Into<PeerAddr>, secret: SharedSecret) -> ClientBuilder {
+        ClientBuilder::new(scraper.into(), secret)
     }
 
     /// The key that the client registers with.
@@ -103,7 +103,7 @@ impl Client {
 
     /// Puts these targets in the place of the ones it has, and registers the change at once: what is new or different
     /// appears at the scrapers, what is left out is released and its pulls in flight end. The client's own
-    /// target ([`Builder::self_alias`]) stays, and is not named here. A target without [`metrics`](TargetBuilder::metrics) keeps the source that its alias has; other pulls go on undisturbed.
+    /// target ([`ClientBuilder::self_alias`]) stays, and is not named here. A target without [`metrics`](TargetBuilder::metrics) keeps the source that its alias has; other pulls go on undisturbed.
     ///
     /// # Errors
     /// [`BuildError`] if a target can never be listed, or there are too many for one registration. Then nothing has
@@ -131,7 +131,7 @@ impl Client {
         ended(&mut self.network).await;
     }
 
-    async fn start(builder: Builder) -> Result<Self, BuildError> {
+    async fn start(builder: ClientBuilder) -> Result<Self, BuildError> {
         let setup = builder.check()?;
         let (inbox, pulls) = mpsc::channel(PULL_QUEUE);
         let acceptor = Acceptor {

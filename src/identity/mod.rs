@@ -4,16 +4,16 @@
 //! knowing a public key is enough to dial a peer and to know that it is the one that answered. Nothing here opens
 //! a socket or reads a clock.
 
+mod dial_address;
 mod file;
 mod key;
 mod peer_addr;
-mod place;
 mod secret;
 mod text;
 
+pub use dial_address::{DialAddress, DialAddressError, WebSocketUrl};
 pub use file::{KeyFileError, create_key, create_secret, load_key, load_or_create_key, load_secret};
 pub use key::{KeyPair, PublicKey, SIGNATURE_LEN};
 pub use peer_addr::{HostPort, HostPortError, PeerAddr, PeerAddrError};
-pub use place::{Place, PlaceError, WebSocketUrl};
 pub use secret::{SecretId, SharedSecret};
 pub use text::KeyError;

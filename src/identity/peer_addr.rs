@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::{KeyError, Place, PlaceError, PublicKey};
+use super::{DialAddress, DialAddressError, KeyError, PublicKey};
 
 /// A peer, written `<public key>` or `<public key>@<place>`. The hint spares the look-up by key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -12,7 +12,7 @@ pub struct PeerAddr {
     /// Who it is; whoever answers at the hint must prove to be this key.
     pub key: PublicKey,
     /// Where to try first.
-    pub hint: Option<Place>,
+    pub hint: Option<DialAddress>,
 }
 
 impl PeerAddr {
@@ -46,7 +46,7 @@ pub enum PeerAddrError {
     Key(#[source] KeyError),
     /// The part after `@`.
     #[error("after the @ of a peer")]
-    Hint(#[source] PlaceError),
+    Hint(#[source] DialAddressError),
 }
 
 impl FromStr for PeerAddr {

@@ -3,7 +3,7 @@
 use std::{ops::Range, path::PathBuf, time::Duration};
 
 use super::relaying::RelayLimits;
-use crate::identity::{HostPort, PeerAddr, Place};
+use crate::identity::{DialAddress, HostPort, PeerAddr};
 
 /// What a process is on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) struct NetworkConfig {
     /// Where to take WebSocket links, without TLS.
     pub(crate) listen_ws: Vec<HostPort>,
     /// Addresses to announce instead of the ones we listen on.
-    pub(crate) external: Vec<Place>,
+    pub(crate) external: Vec<DialAddress>,
     /// Nodes through which others are found.
     pub(crate) bootstrap: Vec<PeerAddr>,
     /// Whether peers on the same network are found by mDNS, and find us.

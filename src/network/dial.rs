@@ -22,7 +22,7 @@ use super::{
     link::LinkTransport,
     peer_id::{self, Circuit},
 };
-use crate::identity::{HostPort, PeerAddr, Place, PublicKey};
+use crate::identity::{DialAddress, HostPort, PeerAddr, PublicKey};
 
 /// Why there is no link to a peer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -139,9 +139,9 @@ impl Network {
     }
 
     /// Behind a proxy a name is the proxy's to resolve; nothing else may know it.
-    async fn hinted(&self, hint: &Place) -> Result<Vec<Multiaddr>, String> {
+    async fn hinted(&self, hint: &DialAddress) -> Result<Vec<Multiaddr>, String> {
         match hint {
-            Place::HostPort(at) if at.ip().is_none() && self.is_proxied(at) => Ok(vec![peer_id::named_tcp(at)]),
+            DialAddress::HostPort(at) if at.ip().is_none() && self.is_proxied(at) => Ok(vec![peer_id::named_tcp(at)]),
             hint => addresses(hint).await,
         }
     }
@@ -298,12 +298,12 @@ impl Network {
 }
 
 /// The addresses that a place stands for. Of a WebSocket's the name is looked up when it is dialled.
-pub(super) async fn addresses(place: &Place) -> Result<Vec<Multiaddr>, String> {
+pub(super) async fn addresses(place: &DialAddress) -> Result<Vec<Multiaddr>, String> {
     match place {
-        Place::HostPort(at) => {
+        DialAddress::HostPort(at) => {
             Ok(resolve(at).await?.into_iter().flat_map(|at| [peer_id::tcp(at), peer_id::quic(at)]).collect())
         }
-        Place::WebSocket(url) => Ok(vec![peer_id::websocket(url)]),
+        DialAddress::WebSocket(url) => Ok(vec![peer_id::websocket(url)]),
     }
 }
 

@@ -7,13 +7,13 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::{Network, NetworkError, dial, driver::Command};
-use crate::identity::Place;
+use crate::identity::DialAddress;
 
 /// The addresses of all of them.
 ///
 /// # Errors
 /// [`NetworkError::External`] names the first that has none.
-pub(super) async fn resolve(places: &[Place]) -> Result<Vec<Multiaddr>, NetworkError> {
+pub(super) async fn resolve(places: &[DialAddress]) -> Result<Vec<Multiaddr>, NetworkError> {
     let mut addresses = Vec::new();
     for place in places {
         let mut found = dial::addresses(place).await.map_err(|_| NetworkError::External(place.clone()))?;

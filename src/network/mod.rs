@@ -85,7 +85,7 @@ use proxy::Proxies;
 use reach::Reach;
 
 use crate::{
-    identity::{HostPort, KeyPair, PeerAddr, Place, PublicKey, WebSocketUrl},
+    identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey, WebSocketUrl},
     wire::Announcement,
 };
 
@@ -125,7 +125,7 @@ pub enum NetworkError {
     BootstrapSelf(PublicKey),
     /// An external address is a name that does not resolve.
     #[error("external address {0} does not resolve")]
-    External(Place),
+    External(DialAddress),
     /// A relay that does not know where it is makes nobody reachable.
     #[error("a relay needs an address that others reach it at: none of ours is public, so give --external HOST:PORT")]
     RelayPlace,
@@ -155,7 +155,7 @@ pub(crate) struct Network {
     bound: Arc<[SocketAddr]>,
     addresses: Arc<AddressBook>,
     bootstrap: Arc<[PeerAddr]>,
-    external: Arc<[Place]>,
+    external: Arc<[DialAddress]>,
     proxies: Arc<Proxies>,
     /// What was heard by mDNS, if we listen to it.
     #[cfg(feature = "mdns")]

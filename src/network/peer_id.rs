@@ -10,7 +10,7 @@ use libp2p::{
 };
 
 use super::link::LinkTransport;
-use crate::identity::{HostPort, KeyPair, Place, PublicKey, WebSocketUrl};
+use crate::identity::{DialAddress, HostPort, KeyPair, PublicKey, WebSocketUrl};
 
 /// The multihash code of peer ids that carry the key itself.
 const IDENTITY_HASH: u64 = 0;
@@ -143,11 +143,11 @@ pub(super) enum Direct {
 }
 
 impl Direct {
-    fn place(self) -> Place {
+    fn place(self) -> DialAddress {
         match self {
             Self::Tcp(at) => at.into(),
             Self::Quic(at) => HostPort { host: at.ip().to_string(), port: at.port() }.into(),
-            Self::WebSocket(url) => Place::WebSocket(url),
+            Self::WebSocket(url) => DialAddress::WebSocket(url),
         }
     }
 }
@@ -178,14 +178,14 @@ pub(super) fn direct(addr: &Multiaddr) -> Option<Direct> {
 /// An address as people write it, with the transport behind it; of a circuit, the relay's.
 pub(super) fn shown(addr: &Multiaddr) -> String {
     match shown_place(addr) {
-        Some(Place::HostPort(at)) => format!("{at} {}", LinkTransport::of(addr).as_str()),
-        Some(Place::WebSocket(url)) => url.to_string(),
+        Some(DialAddress::HostPort(at)) => format!("{at} {}", LinkTransport::of(addr).as_str()),
+        Some(DialAddress::WebSocket(url)) => url.to_string(),
         None => addr.to_string(),
     }
 }
 
 /// Where the other end of a connection is; of a circuit, the relay.
-pub(super) fn shown_place(addr: &Multiaddr) -> Option<Place> {
+pub(super) fn shown_place(addr: &Multiaddr) -> Option<DialAddress> {
     let own = Circuit::parse(addr).map_or_else(|| without_peer(addr), |circuit| circuit.at);
     direct(&own).map(Direct::place)
 }
@@ -298,7 +298,7 @@ mod tests {
             ("wss://example.org:443", "/dns/example.org/tcp/443/tls/ws"),
         ] {
             let addr: Multiaddr = addr.parse().expect("multiaddr");
-            let Ok(Place::WebSocket(url)) = text.parse() else { panic!("{text}") };
+            let Ok(DialAddress::WebSocket(url)) = text.parse() else { panic!("{text}") };
             assert_eq!(websocket(&url), addr);
             assert_eq!(shown(&addr.clone().with(Protocol::P2p(PeerId::random()))), text);
             assert_eq!(direct(&addr), Some(Direct::WebSocket(url)));

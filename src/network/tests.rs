@@ -46,7 +46,7 @@ impl Peer {
     async fn start_relay_with(key: KeyPair, at: SocketAddr, limits: RelayLimits, bootstrap: Vec<PeerAddr>) -> Self {
         let place = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
         let (listen, relay) = (place.clone(), Some(limits));
-        let external = place.into_iter().map(Place::from).collect();
+        let external = place.into_iter().map(DialAddress::from).collect();
         let config = NetworkConfig { listen, external, relay, bootstrap, ..NetworkConfig::new(NetworkRole::Node) };
         // A QUIC socket outlives its owner for a moment.
         within("the port", async {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::{self, HttpError, NodeState, NodeStatus},
-    identity::{HostPort, KeyPair, PeerAddr, Place, PublicKey},
+    identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey},
     network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, RelayLimits},
     telemetry::{NodeMetrics, NodeStanding},
 };
@@ -28,7 +28,7 @@ pub struct NodeConfig {
     /// Other nodes of the same network. Each needs its place.
     pub bootstrap: Vec<PeerAddr>,
     /// The addresses that others reach it at, where it cannot know them itself, as behind a forwarded port.
-    pub external: Vec<Place>,
+    pub external: Vec<DialAddress>,
     /// Whether it carries links between peers that cannot reach each other, and how many. Default none.
     pub relay: Option<RelayLimits>,
     /// Where it shows its metrics, and whether it is well. Default nowhere.

@@ -31,7 +31,7 @@ pub use pull::{
 
 use crate::{
     http::{self, HttpConfig, HttpError, HttpState},
-    identity::{HostPort, KeyPair, PeerAddr, Place, PublicKey, SharedSecret},
+    identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::{
         self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole,
         PULL_PROTOCOL,
@@ -60,7 +60,7 @@ pub struct ScraperConfig {
     /// Where peers dial in by WebSocket, without TLS: that is for what stands before it. Default nowhere.
     pub listen_ws: Vec<HostPort>,
     /// Addresses to announce instead of the ones it listens on, as behind a forwarded port.
-    pub external: Vec<Place>,
+    pub external: Vec<DialAddress>,
     /// Nodes that help clients to find it by key. Each needs its place.
     pub bootstrap: Vec<PeerAddr>,
     /// Whether clients on the same network find it by mDNS. Default not.

@@ -2,7 +2,7 @@
 
 use narthex::{
     Client,
-    client::{Builder, Event, EventKind},
+    client::{ClientBuilder, Event, EventKind},
 };
 use tokio::{runtime::Runtime, sync::broadcast};
 
@@ -18,7 +18,7 @@ pub(crate) struct Linked {
 impl Linked {
     /// Starts a client of this scraper. `set` gives it its targets.
     #[track_caller]
-    pub(crate) fn start(fleet: &Fleet, scraper: &Scraper, set: impl FnOnce(Builder) -> Builder) -> Self {
+    pub(crate) fn start(fleet: &Fleet, scraper: &Scraper, set: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let builder = set(Client::builder(scraper.peer(), fleet.secret.clone()));
         let client = runtime.block_on(builder.start()).expect("the client starts");

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{presence::Presence, report::Check, whose::Whose};
 use crate::{
-    identity::{HostPort, PeerAddr, Place},
+    identity::{DialAddress, HostPort, PeerAddr},
     network::{self, ConnectError, LinkTransport},
 };
 
@@ -45,15 +45,15 @@ pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whos
 }
 
 /// True where something stands before the peer that may be at fault as well.
-pub(super) fn is_indirect(presence: &Presence, place: &Place) -> bool {
-    matches!(place, Place::WebSocket(_)) || presence.network.is_proxied(place.at())
+pub(super) fn is_indirect(presence: &Presence, place: &DialAddress) -> bool {
+    matches!(place, DialAddress::WebSocket(_)) || presence.network.is_proxied(place.at())
 }
 
 /// Of a WebSocket, and through a proxy. Its name may mean nothing to us, and more than the peer may be at fault.
-async fn only_way(presence: &Presence, what: &str, peer: &PeerAddr, place: &Place, whose: Whose) -> Check {
+async fn only_way(presence: &Presence, what: &str, peer: &PeerAddr, place: &DialAddress, whose: Whose) -> Check {
     let (name, transport) = match place {
-        Place::HostPort(_) => (format!("{what} TCP"), LinkTransport::Tcp),
-        Place::WebSocket(_) => (format!("{what} WebSocket"), LinkTransport::WebSocket),
+        DialAddress::HostPort(_) => (format!("{what} TCP"), LinkTransport::Tcp),
+        DialAddress::WebSocket(_) => (format!("{what} WebSocket"), LinkTransport::WebSocket),
     };
     let proxy = if presence.network.is_proxied(place.at()) { ", through the proxy of HTTPS_PROXY" } else { "" };
     match dial(presence, peer, transport).await {

@@ -95,7 +95,7 @@ pub trait Source: Send + Sync + 'static {
     fn pull(&self, request: PullRequest) -> BoxFuture<'_, Result<Exposition, SourceError>>;
 }
 
-/// What [`metrics`](super::Builder::metrics) takes.
+/// What [`metrics`](super::ClientBuilder::metrics) takes.
 ///
 /// | metrics | source | feature |
 /// |---|---|---|

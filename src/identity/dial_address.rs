@@ -6,7 +6,7 @@ use super::HostPort;
 
 /// Where to try a peer first, or where others reach us.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum DialAddress {
     /// `<host>:<port>`: that TCP port, and the same UDP port for QUIC.
     HostPort(HostPort),
     /// `ws://` or `wss://`, for where only HTTP(S) gets through.
@@ -26,13 +26,13 @@ pub struct WebSocketUrl {
     pub path: String,
 }
 
-impl From<HostPort> for Place {
+impl From<HostPort> for DialAddress {
     fn from(at: HostPort) -> Self {
         Self::HostPort(at)
     }
 }
 
-impl Place {
+impl DialAddress {
     /// The host and its port.
     pub fn at(&self) -> &HostPort {
         match self {
@@ -41,7 +41,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DialAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HostPort(at) => at.fmt(f),
@@ -57,10 +57,10 @@ impl fmt::Display for WebSocketUrl {
     }
 }
 
-/// Why a text is not a [`Place`].
+/// Why a text is not a [`DialAddress`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PlaceError {
+pub enum DialAddressError {
     /// It is not written as one.
     #[error("expected <host>:<port>, with an IPv6 address in brackets, or ws://<host>:<port>/<path>, or wss:// so")]
     Form,
@@ -72,36 +72,36 @@ pub enum PlaceError {
     Nowhere(IpAddr),
 }
 
-impl FromStr for Place {
-    type Err = PlaceError;
+impl FromStr for DialAddress {
+    type Err = DialAddressError;
 
-    fn from_str(text: &str) -> Result<Self, PlaceError> {
+    fn from_str(text: &str) -> Result<Self, DialAddressError> {
         let place = Self::written(text)?;
         match (place.at().port, place.at().ip()) {
-            (0, _) => Err(PlaceError::NoPort),
-            (_, Some(ip)) if is_nowhere(ip) => Err(PlaceError::Nowhere(ip)),
+            (0, _) => Err(DialAddressError::NoPort),
+            (_, Some(ip)) if is_nowhere(ip) => Err(DialAddressError::Nowhere(ip)),
             _ => Ok(place),
         }
     }
 }
 
-impl Place {
-    fn written(text: &str) -> Result<Self, PlaceError> {
+impl DialAddress {
+    fn written(text: &str) -> Result<Self, DialAddressError> {
         let (tls, rest) = match text.split_once("://") {
             Some(("ws", rest)) => (false, rest),
             Some(("wss", rest)) => (true, rest),
-            Some(_) => return Err(PlaceError::Form),
-            None => return text.parse().map(Self::HostPort).map_err(|_| PlaceError::Form),
+            Some(_) => return Err(DialAddressError::Form),
+            None => return text.parse().map(Self::HostPort).map_err(|_| DialAddressError::Form),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let has_port = !authority.ends_with(']') && authority.contains(':');
         let default_port = if tls { ":443" } else { ":80" };
         let at = format!("{authority}{}", if has_port { "" } else { default_port });
-        let at = at.parse().map_err(|_| PlaceError::Form)?;
+        let at = at.parse().map_err(|_| DialAddressError::Form)?;
         // It goes into a request line as it is. Lists in the environment are separated by commas.
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '?' | '#');
         if path.len() > MAX_PATH || !path.chars().all(plain) {
-            return Err(PlaceError::Form);
+            return Err(DialAddressError::Form);
         }
         let path = if path.is_empty() { "/" } else { path }.to_owned();
         Ok(Self::WebSocket(WebSocketUrl { tls, at, path }))
@@ -126,7 +126,7 @@ mod tests {
         for text in
             ["h:1", "[::1]:1", "ws://h:80", "ws://[::1]:8080/a/b", "wss://h.example:443/narthex", "wss://1.2.3.4:1"]
         {
-            assert_eq!(text.parse::<Place>().expect(text).to_string(), text);
+            assert_eq!(text.parse::<DialAddress>().expect(text).to_string(), text);
         }
     }
 
@@ -135,30 +135,30 @@ mod tests {
         for (text, full) in
             [("ws://h", "ws://h:80"), ("wss://h/", "wss://h:443"), ("wss://[::1]/x", "wss://[::1]:443/x")]
         {
-            assert_eq!(text.parse::<Place>().expect(text).to_string(), full);
+            assert_eq!(text.parse::<DialAddress>().expect(text).to_string(), full);
         }
     }
 
     #[test]
     fn what_would_not_survive_a_request_line_is_refused() {
         for text in ["ws://", "ws:///x", "ws://h:", "http://h:1", "WS://h", "ws://u:p@h", "ws://h/a b", "ws://h/\r\n"] {
-            assert_eq!(text.parse::<Place>(), Err(PlaceError::Form), "{text}");
+            assert_eq!(text.parse::<DialAddress>(), Err(DialAddressError::Form), "{text}");
         }
         for text in ["ws://h/a?b", "ws://h/#", "ws://h/ä", "ws://h/a,b", &format!("ws://h/{}", "x".repeat(128))] {
-            assert_eq!(text.parse::<Place>(), Err(PlaceError::Form), "{text}");
+            assert_eq!(text.parse::<DialAddress>(), Err(DialAddressError::Form), "{text}");
         }
     }
 
     #[test]
     fn where_nobody_can_be_dialled_is_no_place() {
         for text in ["h:0", "192.0.2.1:0", "ws://h:0", "wss://h:0/x"] {
-            assert_eq!(text.parse::<Place>(), Err(PlaceError::NoPort), "{text}");
+            assert_eq!(text.parse::<DialAddress>(), Err(DialAddressError::NoPort), "{text}");
         }
         for ip in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "fe80::1", "::ffff:0.0.0.0"] {
             let ip: IpAddr = ip.parse().expect("an address");
             let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
             for text in [format!("{host}:1"), format!("ws://{host}"), format!("wss://{host}:443/x")] {
-                assert_eq!(text.parse::<Place>(), Err(PlaceError::Nowhere(ip)), "{text}");
+                assert_eq!(text.parse::<DialAddress>(), Err(DialAddressError::Nowhere(ip)), "{text}");
             }
         }
     }
