@@ -57,7 +57,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use config::NetworkLimits;
+pub use config::{DEFAULT_P2P_PORT, NetworkLimits};
 pub use dial::ConnectError;
 pub use limits::InboundCounts;
 pub use link::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
@@ -65,7 +65,7 @@ pub use node_stats::{CircuitEnds, CircuitRefusals, NodeCounts, RecordRefusals};
 pub use relaying::RelayLimits;
 
 pub(crate) use announcer::{announce, keep_nodes};
-pub(crate) use config::{NetworkConfig, NetworkRole};
+pub(crate) use config::{NetworkConfig, NetworkRole, default_listen};
 pub(crate) use dial::resolve;
 pub(crate) use external::keep_external;
 pub(crate) use links::{LinkEvent, Links, OpenError};
