@@ -17,14 +17,16 @@ pub(super) fn scraper_url() -> String {
 pub(super) fn duration(span: Duration) -> String {
     let millis = span.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
-    let (unit, name) = units.into_iter().find(|(unit, _)| millis % unit == 0 && millis >= *unit).unwrap_or((1, "ms"));
+    let (unit, name) =
+        units.into_iter().find(|(unit, _)| millis.is_multiple_of(*unit) && millis >= *unit).unwrap_or((1, "ms"));
     format!("{}{name}", millis / unit)
 }
 
 /// A number of bytes as users write one, `64MiB`.
 pub(super) fn bytes(count: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let (unit, name) = units.into_iter().find(|(unit, _)| count % unit == 0 && count >= *unit).unwrap_or((1, ""));
+    let (unit, name) =
+        units.into_iter().find(|(unit, _)| count.is_multiple_of(*unit) && count >= *unit).unwrap_or((1, ""));
     format!("{}{name}", count / unit)
 }
 
@@ -76,7 +78,7 @@ mod tests {
         }
 
         /// Every field of the config that a role gets from `narthex ROLE` with the flags that the role requires, and `more`.
-        fn from_flags(&self, role: &str, more: &[String]) -> String {
+        fn flags_give(&self, role: &str, more: &[String]) -> String {
             let text = |path: &Path| path.to_str().expect("text").to_owned();
             let mut args = vec!["narthex".to_owned(), role.to_owned()];
             args.extend([
@@ -101,7 +103,7 @@ mod tests {
         }
 
         /// Every field of the config that the library has for that role.
-        fn from_library(&self, role: &str, relay: bool) -> String {
+        fn library_gives(&self, role: &str, relay: bool) -> String {
             let (key, secret) = (self.key.clone(), self.secret.clone());
             match role {
                 "scraper" => format!("{:#?}", ScraperConfig::new(key, vec![secret], self.path("data"))),
@@ -120,9 +122,9 @@ mod tests {
     fn a_role_without_flags_has_the_librarys_defaults() {
         let files = Files::new();
         for role in ["scraper", "agent", "node"] {
-            assert_eq!(files.from_flags(role, &[]), files.from_library(role, false), "{role}");
+            assert_eq!(files.flags_give(role, &[]), files.library_gives(role, false), "{role}");
         }
-        assert_eq!(files.from_flags("node", &["--relay".into()]), files.from_library("node", true));
+        assert_eq!(files.flags_give("node", &["--relay".into()]), files.library_gives("node", true));
     }
 
     /// The text of each default in the help, given as a flag, changes no field.
@@ -144,8 +146,8 @@ mod tests {
                 }
                 let relay = flag.starts_with("relay-").then(|| "--relay".to_owned());
                 let given = defaults.iter().map(|value| format!("--{flag}={value}")).chain(relay.clone());
-                let given = files.from_flags(role, &given.collect::<Vec<_>>());
-                assert_eq!(given, files.from_library(role, relay.is_some()), "{role} --{flag} {defaults:?}");
+                let given = files.flags_give(role, &given.collect::<Vec<_>>());
+                assert_eq!(given, files.library_gives(role, relay.is_some()), "{role} --{flag} {defaults:?}");
             }
         }
         assert!(rules.iter().eq(RULES), "{rules:?}");

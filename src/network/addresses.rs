@@ -11,7 +11,7 @@ use std::{
 
 use libp2p::Multiaddr;
 
-use crate::identity::PublicKey;
+use crate::{atomic_file, identity::PublicKey};
 
 pub(super) struct AddressBook {
     file: Option<PathBuf>,
@@ -55,9 +55,7 @@ impl AddressBook {
 
     fn save(&self, text: &str) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        let next = file.with_extension("next");
-        fs::write(&next, text)?;
-        fs::rename(next, file)
+        atomic_file::replace(file, text.as_bytes(), atomic_file::SHARED)
     }
 }
 
