@@ -10,11 +10,11 @@ use tokio::{sync::watch, task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HttpConfig, HttpError, replaced_file,
+    HttpConfig, HttpError,
     router::Shared,
     sd_list::{LINKS_PAUSE, SdUnknown},
 };
-use crate::telemetry::FileSdOutcome;
+use crate::{atomic_file, telemetry::FileSdOutcome};
 
 /// A file to keep.
 #[derive(Debug)]
@@ -84,7 +84,9 @@ impl FileSd {
 
     async fn write(&self, list: Bytes) -> io::Result<()> {
         let path = self.path.clone();
-        task::spawn_blocking(move || replaced_file::replace(&path, &list)).await.map_err(io::Error::other)?
+        task::spawn_blocking(move || atomic_file::replace(&path, &list, atomic_file::SHARED))
+            .await
+            .map_err(io::Error::other)?
     }
 }
 

@@ -26,7 +26,6 @@ mod host;
 mod node;
 mod passed_body;
 mod proxy;
-pub(crate) mod replaced_file;
 mod router;
 mod scrape;
 mod sd;
