@@ -5,10 +5,10 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use super::{ConfigFile, data_dir::DataDir, files, keys, signals, value};
 use crate::{
     Scraper, ScraperConfig,
-    http::{HttpConfig, ScrapeConfig},
     identity::{DialAddress, HostPort, PeerAddr},
     network::NetworkLimits,
     registry::{AliasPolicy, RegistryConfig},
+    scraper::{HttpConfig, ScrapeConfig},
 };
 
 /// Run the scraper: keep the alias table, pull metrics, answer Prometheus

@@ -16,6 +16,8 @@ mod driver;
 mod external;
 mod failure;
 mod identify;
+#[cfg(feature = "scraper")]
+mod inbound_metrics;
 mod limits;
 mod link;
 mod links;
@@ -68,6 +70,8 @@ pub(crate) use announcer::{announce, keep_nodes};
 pub(crate) use config::{NetworkConfig, NetworkRole};
 pub(crate) use dial::resolve;
 pub(crate) use external::keep_external;
+#[cfg(feature = "scraper")]
+pub(crate) use inbound_metrics::InboundMetrics;
 pub(crate) use links::{LinkEvent, Links, OpenError};
 pub(crate) use observation::{Observation, PeerKind, Whereabouts};
 pub(crate) use reservations::keep_reservations;

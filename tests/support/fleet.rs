@@ -28,8 +28,7 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn new() -> Self {
-        let directory =
-            tempfile::Builder::new().prefix("narthex-test-").tempdir().expect("a temporary directory");
+        let directory = tempfile::Builder::new().prefix("narthex-test-").tempdir().expect("a temporary directory");
         let fleet = Self { directory, secret: SharedSecret::generate() };
         identity::create_secret(&fleet.secret_file(), &fleet.secret).expect("the secret is written");
         fleet
