@@ -46,6 +46,7 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
+mod atomic_file;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

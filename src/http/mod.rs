@@ -4,8 +4,6 @@
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 mod hop_by_hop;
 #[cfg(feature = "scraper")]
-pub(crate) mod replaced_file;
-#[cfg(feature = "scraper")]
 mod server;
 #[cfg(feature = "scraper")]
 mod slow_head;

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
-use super::relaying::RelayLimits;
+use super::swarm::relay::limits::RelayLimits;
 use crate::identity::{DialAddress, HostPort, PeerAddr};
 
 /// What a process is on the network.
@@ -67,7 +67,7 @@ impl NetworkConfig {
 }
 
 /// As long as a scraper takes its relay for alive, all who come through it wait in vain; there are few scrapers.
-pub(super) fn nodes_pinged_every(role: NetworkRole) -> Duration {
+pub(crate) fn nodes_pinged_every(role: NetworkRole) -> Duration {
     Duration::from_secs(if role == NetworkRole::Scraper { 5 } else { 10 })
 }
 

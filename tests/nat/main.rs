@@ -1,5 +1,4 @@
 //! Links through real NATs: see `docs/nat.md` for the lab, and for what these tests print.
-#![cfg(feature = "cli")]
 
 #[path = "../support/mod.rs"]
 mod support;

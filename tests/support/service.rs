@@ -1,6 +1,6 @@
 //! A service that links the client, as a process of its own, so that it can be killed.
 //!
-//! It is the test binary itself, started again for one ignored test that calls [`run`]: see `prometheus.rs`.
+//! It is the test binary itself, started again for one ignored test that calls [`run`]: see `tests/prometheus/main.rs`.
 
 use std::{convert::Infallible, env, path::Path, process::Command};
 

@@ -14,7 +14,7 @@ use super::{
     router::Shared,
     sd_list::{LINKS_PAUSE, SdUnknown},
 };
-use crate::{http::replaced_file, scraper::outcome::FileSdOutcome};
+use crate::{atomic_file, scraper::outcome::FileSdOutcome};
 
 /// Listening on every address, and none of them is advertised as the one that leads here.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,9 @@ impl FileSd {
 
     async fn write(&self, list: Bytes) -> io::Result<()> {
         let path = self.path.clone();
-        task::spawn_blocking(move || replaced_file::replace(&path, &list)).await.map_err(io::Error::other)?
+        task::spawn_blocking(move || atomic_file::replace(&path, &list, atomic_file::SHARED))
+            .await
+            .map_err(io::Error::other)?
     }
 }
 

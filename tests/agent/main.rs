@@ -1,0 +1,9 @@
+//! The agent: its targets, and how it asks their exporters.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attack;
+mod exporter;
+mod targets;
+mod tls;

@@ -1,0 +1,8 @@
+//! The `narthex` command: its usage, `narthex doctor`, and how its processes end.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod command;
+mod doctor;
+mod lifecycle;

@@ -1,0 +1,338 @@
+//! A network of twenty nodes, each told of one other: a scraper is found by its key alone, and lies about it are refused.
+#![expect(clippy::print_stdout, reason = "how long it took is shown on demand")]
+
+use std::{
+    convert::Infallible,
+    net::{TcpListener, UdpSocket},
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use libp2p::Multiaddr;
+use narthex::{
+    Client, KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, client::EventKind,
+    identity::HostPort, wire::Announcement,
+};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    MACHINE,
+    support::{SOON, dht_peer::DhtPeer, http, ports::free_port},
+};
+
+const NODES: usize = 20;
+/// In a debug build twenty nodes keep a machine busy for long until they know each other.
+const AT_LAST: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scraper_is_found_by_its_key_from_every_node_of_twenty() {
+    let _alone = MACHINE.lock().await;
+    let mut network = Network::chained(NODES).await;
+    let fleet = Fleet::new();
+    let everywhere: Vec<PeerAddr> = network.peers.clone();
+
+    let scraper = fleet.scraper(&everywhere[10]).await;
+    fleet.find_from("while the nodes get to know each other", &everywhere[..4]).await;
+    fleet.find_from("from every node", &everywhere).await;
+
+    scraper.shutdown().await.expect("it ends");
+    let scraper = fleet.scraper(&everywhere[3]).await;
+    fleet.find_from("after it has moved", &everywhere[10..]).await;
+
+    // As if their hosts were gone.
+    let dead = [5, 11, 17];
+    let mut silent = Vec::new();
+    for number in dead {
+        silent.push(network.silence(number).await);
+    }
+    let alive: Vec<PeerAddr> = everywhere
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| !dead.contains(number))
+        .map(|(_, peer)| peer.clone())
+        .collect();
+    fleet.find_from("with three dead nodes", &alive).await;
+
+    scraper.shutdown().await.expect("it ends");
+    let scraper = fleet.scraper(&everywhere[8]).await;
+    fleet.find_from("moved again, with three dead nodes", &alive).await;
+    scraper.shutdown().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_lie_about_a_scraper_do_not_keep_clients_from_it() {
+    const HONEST: usize = 6;
+    let _alone = MACHINE.lock().await;
+    let network = Network::chained(HONEST).await;
+    let fleet = Fleet::new();
+    // Where nobody answers, or somebody else: nobody must be sent there.
+    let (silent, elsewhere) = (TcpListener::bind("127.0.0.1:0").expect("a port"), free_port());
+    let silent_port = silent.local_addr().expect("its address").port();
+    let key = &fleet.key;
+    let lies = [
+        ("forged", announcement(&KeyPair::generate(), elsewhere, NOW + 10, minutes(10))),
+        ("resigned", resigned(key, &KeyPair::generate(), elsewhere)),
+        ("old, of an address that refuses", announcement(key, elsewhere, 1, minutes(10))),
+        ("old, of an address that is silent", announcement(key, silent_port, 2, minutes(10))),
+        ("expired", announcement(key, elsewhere, u64::MAX, -1)),
+        ("of the far future", announcement(key, elsewhere, u64::MAX, 60 * 60 * 24 * 365)),
+        ("too long", [announcement(key, elsewhere, u64::MAX, minutes(10)), vec![0; 5_000]].concat()),
+        ("longer than any packet", vec![0; 500_000]),
+        ("empty", Vec::new()),
+    ];
+    let mut liars = Vec::new();
+    for (what, lie) in lies {
+        let liar = DhtPeer::join(&KeyPair::generate(), &network.peers[liars.len() % HONEST]).await;
+        liars.push((what, liar.answer(&key.public(), lie).await));
+    }
+    let scraper = fleet.scraper(&network.peers[0]).await;
+    // Through a liar, which may say nothing true of the scraper, but names other nodes, and through an honest node.
+    for (what, liar) in &liars {
+        fleet.find_from(&format!("through a node whose answer is {what}"), std::slice::from_ref(liar)).await;
+    }
+    fleet.find_from("through honest nodes, among nine that lie", &network.peers).await;
+    scraper.shutdown().await.expect("it ends");
+}
+
+#[tokio::test]
+async fn nodes_keep_only_what_its_owner_puts_signed_in_time_and_newer() {
+    let _alone = MACHINE.lock().await;
+    let network = Network::chained(3).await;
+    let [owner, stranger] = [KeyPair::generate(), KeyPair::generate()];
+    let about = owner.public();
+    let good = |sequence| announcement(&owner, 1, sequence, minutes(10));
+    let mut as_owner = DhtPeer::join(&owner, &network.peers[0]).await;
+    let mut as_stranger = DhtPeer::join(&stranger, &network.peers[1]).await;
+    let mut reader = DhtPeer::join(&KeyPair::generate(), &network.peers[2]).await;
+
+    let later_by_a_stranger = good(NOW + 2);
+    as_stranger.put(&about, &later_by_a_stranger).await;
+    assert!(reader.answers(&about).await.is_empty(), "kept although its owner did not put it");
+
+    let held = good(NOW);
+    as_owner.publish(&held, &mut reader).await;
+    let bad = [
+        ("its own older one", good(NOW - 1)),
+        ("another one of the same sequence", announcement(&owner, 2, NOW, minutes(10))),
+        ("one of another key", announcement(&stranger, 1, NOW + 1, minutes(10))),
+        ("one signed by another key", resigned(&owner, &stranger, 1)),
+        ("an expired one", announcement(&owner, 1, NOW + 1, -1)),
+        ("one of the far future", announcement(&owner, 1, NOW + 1, 60 * 60 * 24 * 3)),
+        ("one that is too long", [good(NOW + 1), vec![0; 5_000]].concat()),
+        ("one that is longer than a packet", vec![0; 60_000]),
+        ("one that is cut", good(NOW + 1).split_last().expect("not empty").1.to_vec()),
+        ("nothing", Vec::new()),
+    ];
+    for (what, bytes) in bad {
+        as_owner.put(&about, &bytes).await;
+        as_stranger.put(&about, &bytes).await;
+        assert_eq!(reader.answers(&about).await, [held.clone()].into(), "a node took {what}");
+    }
+    as_stranger.put(&about, &later_by_a_stranger).await;
+    assert_eq!(reader.answers(&about).await, [held.clone()].into(), "a node took a later one from a stranger");
+    as_owner.publish(&good(NOW + 1), &mut reader).await;
+}
+
+#[tokio::test]
+async fn a_full_node_forgets_the_first_to_expire() {
+    const ROOM: usize = 6;
+    let _alone = MACHINE.lock().await;
+    let mut config = NodeConfig::new(KeyPair::generate());
+    let port = free_port();
+    config.listen = vec![local(port)];
+    config.limits.announcements = ROOM;
+    let peer = PeerAddr::at(config.key.public(), "127.0.0.1", port);
+    let node = Node::start(config).await.expect("a node starts");
+    let mut reader = DhtPeer::join(&KeyPair::generate(), &peer).await;
+    let mut owners: Vec<PublicKey> = Vec::new();
+    // Each expires before the ones that were there already, but for the last two.
+    for life in [50, 40, 30, 20, 10, 5, 55, 54] {
+        let owner = KeyPair::generate();
+        let bytes = announcement(&owner, 1, NOW, minutes(life));
+        DhtPeer::join(&owner, &peer).await.publish(&bytes, &mut reader).await;
+        owners.push(owner.public());
+    }
+    let mut kept = Vec::new();
+    for owner in &owners {
+        kept.push(!reader.answers(owner).await.is_empty());
+    }
+    assert_eq!(kept, [true, true, true, true, false, false, true, true]);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scraper_that_no_node_keeps_knows_that_it_is_not_announced() {
+    let _alone = MACHINE.lock().await;
+    let mut config = NodeConfig::new(KeyPair::generate());
+    let port = free_port();
+    config.listen = vec![local(port)];
+    config.limits.announcements = 0; // it says yes to a put all the same
+    let peer = PeerAddr::at(config.key.public(), "127.0.0.1", port);
+    let node = Node::start(config).await.expect("a node starts");
+    let fleet = Fleet::new();
+    let scraper = fleet.unannounced(&peer).await;
+    assert!(timeout(Duration::from_secs(2), scraper.announced()).await.is_err());
+    assert_eq!(announced_nodes(&scraper), 0.0);
+    scraper.shutdown().await.expect("it ends");
+    node.shutdown().await;
+
+    let network = Network::chained(2).await;
+    let scraper = fleet.scraper(&network.peers[0]).await;
+    assert!(announced_nodes(&scraper) >= 1.0);
+    scraper.shutdown().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scraper_whose_clock_was_set_back_is_announced_all_the_same() {
+    let _alone = MACHINE.lock().await;
+    let network = Network::chained(2).await;
+    let fleet = Fleet::new();
+    let tomorrow = unix_now().as_micros() as u64 + 24 * 60 * 60 * 1_000_000;
+    let left_behind = announcement(&fleet.key, free_port(), tomorrow, minutes(10));
+    let mut reader = DhtPeer::join(&KeyPair::generate(), &network.peers[1]).await;
+    DhtPeer::join(&fleet.key, &network.peers[0]).await.publish(&left_behind, &mut reader).await;
+    let scraper = fleet.scraper(&network.peers[0]).await;
+    fleet.find_from("after its clock was set back", &network.peers).await;
+    scraper.shutdown().await.expect("it ends");
+}
+
+/// What the scraper says of itself.
+fn announced_nodes(scraper: &Scraper) -> f64 {
+    let metrics = http::get(scraper.http_addr(), "/metrics", &[]).expect("the scraper answers").text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("narthex_announced_nodes ")).expect("a gauge");
+    line.parse().expect("a number")
+}
+
+/// A sequence as good as any other.
+const NOW: u64 = 1_000;
+
+/// Says that `key` is at this port of 127.0.0.1, from now for so many seconds.
+fn announcement(key: &KeyPair, port: u16, sequence: u64, lasts_s: i64) -> Vec<u8> {
+    let address: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+    let expires_at = unix_now().as_secs().saturating_add_signed(lasts_s);
+    Announcement::sign(key, &[address.to_vec()], sequence, expires_at).expect("fit to be announced")
+}
+
+/// An announcement of `key` with the signature of `other`.
+fn resigned(key: &KeyPair, other: &KeyPair, port: u16) -> Vec<u8> {
+    let mut bytes = announcement(key, port, u64::MAX, minutes(10));
+    let theirs = announcement(other, port, u64::MAX, minutes(10));
+    let signature = bytes.len() - 64;
+    bytes.truncate(signature);
+    [bytes, theirs[signature..].to_vec()].concat()
+}
+
+fn minutes(count: i64) -> i64 {
+    count * 60
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970")
+}
+
+/// Nodes that know each other.
+struct Network {
+    nodes: Vec<Option<Node>>,
+    peers: Vec<PeerAddr>,
+}
+
+impl Network {
+    /// Each knows the one before it.
+    async fn chained(count: usize) -> Self {
+        let mut network = Self { nodes: Vec::new(), peers: Vec::new() };
+        for _ in 0..count {
+            let mut config = NodeConfig::new(KeyPair::generate());
+            let port = free_port();
+            config.listen = vec![local(port)];
+            config.bootstrap = network.peers.last().cloned().into_iter().collect();
+            network.peers.push(PeerAddr::at(config.key.public(), "127.0.0.1", port));
+            network.nodes.push(Some(Node::start(config).await.expect("a node starts")));
+        }
+        network
+    }
+
+    /// The node ends, and what is sent to it is lost from then on, as if its host were gone.
+    async fn silence(&mut self, number: usize) -> (TcpListener, UdpSocket) {
+        self.nodes[number].take().expect("still runs").shutdown().await;
+        let at = ("127.0.0.1", self.peers[number].hint.as_ref().expect("a place").at().port);
+        let bound = async {
+            loop {
+                match (TcpListener::bind(at), UdpSocket::bind(at)) {
+                    (Ok(tcp), Ok(udp)) => return (tcp, udp),
+                    _ => sleep(Duration::from_millis(20)).await, // its connections are still being closed
+                }
+            }
+        };
+        timeout(SOON, bound).await.expect("its port becomes free")
+    }
+}
+
+/// A scraper's key, and those that look for it.
+struct Fleet {
+    key: KeyPair,
+    secret: SharedSecret,
+    data: tempfile::TempDir,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        Self { key: KeyPair::generate(), secret: SharedSecret::generate(), data }
+    }
+
+    /// The scraper, at a port where it never was before, announced through one node.
+    async fn scraper(&self, node: &PeerAddr) -> Scraper {
+        let began = Instant::now();
+        let scraper = self.unannounced(node).await;
+        timeout(AT_LAST, scraper.announced()).await.expect("it is announced");
+        println!("announced {:?} after its start", began.elapsed());
+        scraper
+    }
+
+    /// As [`scraper`](Self::scraper), not announced yet.
+    async fn unannounced(&self, node: &PeerAddr) -> Scraper {
+        let data: &Path = self.data.path();
+        let mut config = ScraperConfig::new(self.key.clone(), vec![self.secret.clone()], data);
+        config.http = local(0);
+        config.listen = vec![local(free_port())];
+        config.bootstrap = vec![node.clone()];
+        Scraper::start(config).await.expect("the scraper starts")
+    }
+
+    /// Looks for it from each of these nodes, one after the other, and prints how long that took.
+    async fn find_from(&self, when: &str, nodes: &[PeerAddr]) {
+        let mut times = Vec::new();
+        for node in nodes {
+            times.push(self.time_to_find(node).await);
+        }
+        times.sort();
+        println!("found {when}: median {:?}, worst {:?}", times[times.len() / 2], times[times.len() - 1]);
+    }
+
+    /// From nothing but its key and one node to a link.
+    async fn time_to_find(&self, node: &PeerAddr) -> Duration {
+        let began = Instant::now();
+        let client = Client::builder(self.key.public(), self.secret.clone())
+            .bootstrap([node.clone()])
+            .alias("seeker")
+            .metrics(|| Ok::<_, Infallible>("m 1\n".to_owned()))
+            .start()
+            .await
+            .expect("the client starts");
+        let mut events = client.events();
+        let linked = async {
+            loop {
+                match events.recv().await.expect("events go on").kind {
+                    EventKind::LinkUp { .. } => return began.elapsed(),
+                    EventKind::LinkFailed { error, .. } => println!("through {node}: {error}"),
+                    _ => {}
+                }
+            }
+        };
+        timeout(AT_LAST, linked).await.expect("the scraper is found")
+    }
+}
+
+fn local(port: u16) -> HostPort {
+    HostPort { host: "127.0.0.1".to_owned(), port }
+}

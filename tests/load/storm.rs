@@ -1,0 +1,148 @@
+//! A scraper with a thousand clients is killed and started again: everybody is back, and nobody notices more than that.
+#![expect(clippy::print_stdout, reason = "what it cost is shown on demand")]
+
+use std::{
+    convert::Infallible,
+    env,
+    path::Path,
+    process::Command,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use narthex::{
+    Client,
+    identity::{self, PeerAddr},
+};
+
+use crate::{
+    MACHINE,
+    support::{
+        SOON, eventually_true,
+        fleet::{Fleet, Scraper},
+        process::Process,
+    },
+};
+
+const CLIENTS: usize = 1000;
+/// Processes that they are spread over.
+const PROCESSES: usize = 2;
+/// Handshakes that are let in at once.
+const AT_THE_DOOR: f64 = 512.0;
+/// Scrapes in flight while everybody is asked.
+const AT_ONCE: usize = 16;
+/// In a debug build, beside other tests.
+const AT_LAST: Duration = Duration::from_secs(300);
+
+#[test]
+fn a_thousand_clients_are_back_after_their_scraper_was_killed() {
+    let _alone = MACHINE.blocking_lock();
+    let fleet = Fleet::new();
+    let mut scraper = fleet.scraper(&[]);
+    let began = Instant::now();
+    let _clients: Vec<Process> = (0..PROCESSES).map(|number| spawn_clients(&fleet, &scraper.peer(), number)).collect();
+    eventually_true("all register", AT_LAST, || all_are_back(&scraper));
+    report("first registered", began, &scraper);
+    everybody_answers(&scraper);
+
+    scraper.process.kill();
+    scraper.restart();
+    let began = Instant::now();
+    eventually_true("all are back", AT_LAST, || all_are_back(&scraper));
+    report("back after the kill", began, &scraper);
+    everybody_answers(&scraper);
+    eventually_true("they stay", AT_LAST, || all_are_back(&scraper));
+    let peak = scraper.count(&["narthex_handshakes_in_flight_peak"]);
+    assert!(peak > 0.0 && peak <= AT_THE_DOOR, "{peak} handshakes at once");
+    println!("the scraper's peak memory: {} MiB", scraper.process.peak_memory_kib() / 1024);
+}
+
+/// Everybody is linked and registered with this process, none lapsed.
+fn all_are_back(scraper: &Scraper) -> bool {
+    let all = |count: f64| count as usize == CLIENTS;
+    let registered = ["updated", "renewed"].map(|outcome| scraper.count(&["narthex_registrations_total", outcome]));
+    registered.iter().sum::<f64>() as usize >= CLIENTS
+        && all(scraper.count(&["narthex_aliases", "active"]))
+        && all(scraper.count(&["narthex_links", "direct"]))
+}
+
+/// One scrape of each. A machine that is busy with other tests may starve a ping, and cost a link: of those few another.
+#[track_caller]
+fn everybody_answers(scraper: &Scraper) {
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= CLIENTS {
+                        return;
+                    }
+                    let answer = scraper.scrape(&alias(number), SOON);
+                    if answer.status != 200 {
+                        wrong.lock().expect("sound").push((number, answer.status, answer.text()));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().expect("sound");
+    println!("scrapes that failed: {} of {CLIENTS}", wrong.len());
+    assert!(wrong.len() <= CLIENTS / 100, "{} of {CLIENTS} did not answer, such as {:?}", wrong.len(), wrong[0]);
+    for (number, ..) in wrong {
+        scraper.wait_scraped(&alias(number));
+    }
+}
+
+fn report(what: &str, began: Instant, scraper: &Scraper) {
+    println!("{what}: {:?}", began.elapsed());
+    for (name, value) in scraper.samples() {
+        if name.contains("in_flight_peak") || name.contains("refus") && value > 0.0 {
+            println!("  {name} {value}");
+        }
+    }
+}
+
+fn alias(number: usize) -> String {
+    format!("client-{number}")
+}
+
+/// The test binary once more, as the clients whose number leaves this remainder.
+fn spawn_clients(fleet: &Fleet, scraper: &PeerAddr, remainder: usize) -> Process {
+    let mut command = Command::new(env::current_exe().expect("the test binary has a path"));
+    command.args(["--exact", "storm::clients", "--ignored", "--nocapture"]);
+    command.env(REMAINDER, remainder.to_string()).env(SCRAPER, scraper.to_string());
+    command.env(SECRET_FILE, fleet.secret_file());
+    Process::spawn(&format!("clients-{remainder}"), fleet.path(), &mut command)
+}
+
+#[test]
+#[ignore = "the clients: the test above runs them as processes of their own"]
+fn clients() {
+    let Ok(remainder) = env::var(REMAINDER) else { return };
+    let remainder: usize = remainder.parse().expect("a number");
+    let scraper: PeerAddr = env::var(SCRAPER).expect("set by the test").parse().expect("a peer");
+    let secret_file = env::var_os(SECRET_FILE).expect("set by the test");
+    let secret = identity::load_secret(Path::new(&secret_file)).expect("a secret");
+    rlimit::increase_nofile_limit(u64::MAX).expect("a file for each link");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut clients = Vec::new();
+        for number in (0..CLIENTS).filter(|number| number % PROCESSES == remainder) {
+            let client = Client::builder(scraper.clone(), secret.clone())
+                .alias(alias(number))
+                .metrics(|| Ok::<_, Infallible>("m 1\n".to_owned()))
+                .start();
+            clients.push(client.await.expect("the client starts"));
+        }
+        std::future::pending::<()>().await;
+    });
+}
+
+const REMAINDER: &str = "TEST_STORM_REMAINDER";
+const SCRAPER: &str = "TEST_STORM_SCRAPER";
+const SECRET_FILE: &str = "TEST_STORM_SECRET_FILE";

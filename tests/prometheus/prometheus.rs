@@ -1,0 +1,117 @@
+//! A real Prometheus that is told nothing but where the http_sd list is.
+
+use std::net::SocketAddr;
+
+use crate::support::{
+    PROMETHEUS_NOTICES, SOON, eventually,
+    fleet::Fleet,
+    peers::{Monitor, node_exporter},
+    service,
+};
+
+#[test]
+fn a_linked_service_and_an_exporter_behind_an_agent_are_up_under_their_aliases() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
+    let Some((exporter, _process)) = node_exporter(fleet.path()) else { return };
+    let _service = service::spawn(&fleet, "web-1", &scraper.peer());
+    let _agent = fleet.agent(
+        "agent",
+        &[
+            &["--scraper", &scraper.peer().to_string()][..],
+            &["--target", &format!("node-1=http://{exporter}/metrics")],
+            &["--service", "node", "--label", "region=us", "--label", "rack=r7", "--hostname", "host-7"],
+        ]
+        .concat(),
+    );
+
+    let web = prometheus.wait_health("web-1", "up");
+    assert_eq!((web.labels["service"].as_str(), web.labels["region"].as_str()), ("web", "eu"));
+    assert_eq!(web.labels["job"], "narthex");
+    assert!(web.labels.contains_key("hostname"), "{web:?}");
+
+    let node = prometheus.wait_health("node-1", "up");
+    for (name, value) in [("service", "node"), ("region", "us"), ("rack", "r7"), ("hostname", "host-7")] {
+        assert_eq!(node.labels[name], value, "{node:?}");
+    }
+
+    let series = prometheus.wait_value("orders_open", 42.0);
+    assert_eq!((series["instance"].as_str(), series["region"].as_str()), ("web-1", "eu"));
+    prometheus.wait_value("up{instance=\"node-1\"}", 1.0);
+    // What node_exporter says of itself got here whole: its own version, not ours.
+    let series = prometheus.wait_value("node_exporter_build_info", 1.0);
+    assert_eq!((series["instance"].as_str(), series["rack"].as_str()), ("node-1", "r7"));
+}
+
+#[test]
+fn a_killed_service_is_down_and_a_stopped_one_leaves_the_list() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
+    let mut killed = service::spawn(&fleet, "killed", &scraper.peer());
+    let mut stopped = service::spawn(&fleet, "stopped", &scraper.peer());
+    prometheus.wait_value("up{instance=\"killed\"}", 1.0);
+    prometheus.wait_value("up{instance=\"stopped\"}", 1.0);
+
+    killed.kill();
+    prometheus.wait_value("up{instance=\"killed\"}", 0.0);
+    let down = prometheus.wait_health("killed", "down");
+    assert!(down.last_error.contains("502"), "{down:?}");
+
+    let status = stopped.terminate(SOON);
+    assert!(status.success(), "{status}");
+    scraper.wait_unlisted("stopped");
+    prometheus.wait_gone("stopped");
+    assert!(prometheus.targets().contains_key("killed"), "a service that fell over stays a target, so that up is 0");
+}
+
+#[test]
+fn everything_is_up_again_after_the_scraper_was_killed() {
+    let fleet = Fleet::new();
+    let mut scraper = fleet.scraper(&[]);
+    let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
+    let Some((exporter, _process)) = node_exporter(fleet.path()) else { return };
+    let _service = service::spawn(&fleet, "web-1", &scraper.peer());
+    let target = format!("node-1=http://{exporter}/metrics");
+    let _agent = fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &target]);
+    for alias in ["web-1", "node-1"] {
+        prometheus.wait_value(&format!("up{{instance=\"{alias}\"}}"), 1.0);
+    }
+
+    scraper.process.kill();
+    // While the list cannot be had, Prometheus keeps the one that it has.
+    for alias in ["web-1", "node-1"] {
+        prometheus.wait_value(&format!("up{{instance=\"{alias}\"}}"), 0.0);
+    }
+    scraper.restart();
+    for alias in ["web-1", "node-1"] {
+        eventually(&format!("{alias} is up again"), PROMETHEUS_NOTICES, || {
+            let series = prometheus.query(&format!("up{{instance=\"{alias}\"}} == 1"));
+            (series.len() == 1).then_some(())
+        });
+    }
+}
+
+#[test]
+fn alerts_tell_a_dead_exporter_from_a_killed_agent() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let Some(prometheus) = Monitor::prometheus_with_alerts(fleet.path(), scraper.http) else { return };
+    let Some((dead, mut exporter)) = node_exporter(fleet.path()) else { return };
+    let Some((alive, _process)) = node_exporter(fleet.path()) else { return };
+    let agent = |alias: &str, exporter: SocketAddr| {
+        let target = format!("{alias}=http://{exporter}/metrics");
+        fleet.agent(alias, &["--scraper", &scraper.peer().to_string(), "--target", &target])
+    };
+    let (_agent, mut killed) = (agent("dead-exporter", dead), agent("killed-agent", alive));
+    for alias in ["dead-exporter", "killed-agent"] {
+        prometheus.wait_value(&format!("up{{instance=\"{alias}\"}}"), 1.0);
+        prometheus.wait_alert(alias, None);
+    }
+
+    exporter.kill();
+    killed.kill();
+    prometheus.wait_alert("dead-exporter", Some("NarthexExporterDown"));
+    prometheus.wait_alert("killed-agent", Some("NarthexAgentGone"));
+}

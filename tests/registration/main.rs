@@ -1,0 +1,9 @@
+//! What a client registers, how a registration changes and ends, and how each failure is reported.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod dynamic_targets;
+mod errors;
+mod in_process;
+mod self_alias;
