@@ -21,7 +21,7 @@ mod tests;
 mod transport;
 mod upkeep;
 
-pub use config::NetworkLimits;
+pub use config::{DEFAULT_P2P_PORT, NetworkLimits};
 pub use error::NetworkError;
 pub use links::{
     dial::ConnectError,
@@ -33,7 +33,7 @@ pub use swarm::{
     relay::limits::RelayLimits,
 };
 
-pub(crate) use config::{NetworkConfig, NetworkRole};
+pub(crate) use config::{NetworkConfig, NetworkRole, default_listen};
 pub(crate) use handle::Network;
 pub(crate) use links::{
     dial::resolve,
