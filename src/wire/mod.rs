@@ -26,7 +26,7 @@ pub use answer::{HandshakeAnswer, HandshakeRefusal};
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 pub(crate) use hop_by_hop::remove_hop_by_hop;
 pub use message::{
-    AliasGuard, AliasOutcome, AliasRefusal, AliasStanding, Claim, Probe, Probed, REGISTER_PROTOCOL, Register,
+    AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, Probe, Probed, REGISTER_PROTOCOL, Register,
     RegisterReply, RegisterRequest, Registered,
 };
 pub use noise::{FIRST_MESSAGE_LEN, HandshakeError, Initiator, NoiseError, RESPONSE_LEN, Responder};
