@@ -40,10 +40,9 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// The defaults for a key.
     pub fn new(key: KeyPair) -> Self {
-        let at = |host: &str| HostPort { host: host.to_owned(), port: DEFAULT_PORT };
         Self {
             key,
-            listen: vec![at("0.0.0.0"), at("::")],
+            listen: network::default_listen(),
             listen_ws: Vec::new(),
             bootstrap: Vec::new(),
             external: Vec::new(),
@@ -173,7 +172,6 @@ impl NodeStatus for Status {
     }
 }
 
-const DEFAULT_PORT: u16 = 19_961;
 /// The kernel lists the addresses of a host at once.
 const PLACE: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(3);

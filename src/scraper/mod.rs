@@ -41,6 +41,7 @@ use crate::{
     wire::REGISTER_PROTOCOL,
 };
 
+pub use crate::network::DEFAULT_P2P_PORT;
 use puller::Puller;
 use registrar::{Registrar, RegistrarLimits};
 
@@ -80,13 +81,12 @@ pub struct ScraperConfig {
 impl ScraperConfig {
     /// The defaults, for a key, its secrets, and a place for the table.
     pub fn new(key: KeyPair, secrets: Vec<SharedSecret>, data_dir: impl Into<PathBuf>) -> Self {
-        let at = |host: &str, port| HostPort { host: host.to_owned(), port };
         Self {
             key,
             secrets,
             data_dir: data_dir.into(),
-            http: at("127.0.0.1", DEFAULT_HTTP_PORT),
-            listen: vec![at("0.0.0.0", DEFAULT_P2P_PORT), at("::", DEFAULT_P2P_PORT)],
+            http: HostPort { host: "127.0.0.1".to_owned(), port: DEFAULT_HTTP_PORT },
+            listen: network::default_listen(),
             listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
@@ -102,8 +102,6 @@ impl ScraperConfig {
 
 /// The port where Prometheus asks.
 pub const DEFAULT_HTTP_PORT: u16 = 19_960;
-/// The port where peers dial in, TCP and UDP.
-pub const DEFAULT_P2P_PORT: u16 = 19_961;
 
 /// Why a scraper could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
