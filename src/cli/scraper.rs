@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     Scraper, ScraperConfig,
-    http::{HttpConfig, ScrapeConfig},
     identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
+    scraper::{HttpConfig, ScrapeConfig},
 };
 
 /// Run the scraper: keep the alias table, pull metrics, answer Prometheus

@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::{
     Client, Compression,
+    metrics::ClientMetrics,
     source::{IntoSource, Source},
     targets::{MAX_TARGETS, Targets},
 };
@@ -12,7 +13,6 @@ use super::{Filter, Filtered};
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::NetworkError,
-    telemetry::ClientMetrics,
     wire::{Alias, Labels, Target, TargetError, codec::MAX_MESSAGE_LEN},
 };
 

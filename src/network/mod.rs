@@ -41,6 +41,8 @@ pub(crate) use links::{
     table::{LinkEvent, Links, OpenError},
 };
 pub(crate) use observation::{Observation, PeerKind, Whereabouts};
+#[cfg(feature = "scraper")]
+pub(crate) use swarm::inbound_metrics::InboundMetrics;
 pub(crate) use swarm::{
     build::MAX_PULL_STREAMS,
     stream_behaviour::{Acceptor, Firewall, FirewallBlock, InboundStream},
