@@ -7,6 +7,7 @@ mod agent;
 mod alias;
 mod ask;
 mod data_dir;
+mod defaults;
 mod demo;
 mod doctor;
 mod file_sd;
@@ -18,6 +19,9 @@ mod link;
 mod node;
 mod output;
 mod own_files;
+mod peers;
+#[cfg(test)]
+mod reference;
 mod scrape;
 mod scraper;
 mod signals;

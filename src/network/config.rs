@@ -81,6 +81,14 @@ fn ping_every(role: NetworkRole) -> Range<Duration> {
     Duration::from_secs(least)..Duration::from_secs(most)
 }
 
+/// The port where scrapers and nodes listen for peers, TCP and UDP.
+pub const DEFAULT_P2P_PORT: u16 = 19_961;
+
+/// Where scrapers and nodes listen by default: every address of both families.
+pub(crate) fn default_listen() -> Vec<HostPort> {
+    ["0.0.0.0", "::"].map(|host| HostPort { host: host.to_owned(), port: DEFAULT_P2P_PORT }).into()
+}
+
 /// Bounds on what peers may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkLimits {

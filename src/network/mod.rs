@@ -21,7 +21,7 @@ mod tests;
 mod transport;
 mod upkeep;
 
-pub use config::NetworkLimits;
+pub use config::{DEFAULT_P2P_PORT, NetworkLimits};
 pub use error::{Attempt, AttemptKind, ConnectError, NetworkError, RelayRefusal};
 pub use links::status::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
 pub use swarm::{
@@ -30,7 +30,7 @@ pub use swarm::{
     relay::limits::RelayLimits,
 };
 
-pub(crate) use config::{NetworkConfig, NetworkRole};
+pub(crate) use config::{NetworkConfig, NetworkRole, default_listen};
 pub(crate) use handle::Network;
 pub(crate) use links::{
     dial::resolve,
@@ -38,6 +38,8 @@ pub(crate) use links::{
     table::{LinkEvent, Links, OpenError},
 };
 pub(crate) use observation::{Observation, PeerKind, Whereabouts};
+#[cfg(feature = "scraper")]
+pub(crate) use swarm::inbound_metrics::InboundMetrics;
 pub(crate) use swarm::{
     build::MAX_PULL_STREAMS,
     stream_behaviour::{Acceptor, Firewall, FirewallBlock, InboundStream},

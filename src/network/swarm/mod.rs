@@ -4,6 +4,8 @@ pub(crate) mod build;
 pub(crate) mod dial_back;
 pub(crate) mod driver;
 pub(crate) mod identify;
+#[cfg(feature = "scraper")]
+pub(crate) mod inbound_metrics;
 pub(crate) mod limits;
 pub(crate) mod local_addresses;
 #[cfg(feature = "mdns")]
