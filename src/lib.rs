@@ -46,13 +46,14 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
+mod atomic_file;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
-#[cfg(feature = "scraper")]
-pub mod http;
+#[cfg(feature = "client")]
+mod http;
 pub mod identity;
 #[cfg(feature = "client")]
 pub mod network;
@@ -68,6 +69,8 @@ pub mod wire;
 
 #[cfg(feature = "client")]
 pub use client::{Client, TargetBuilder};
+#[cfg(feature = "scraper")]
+pub use http::BindError;
 pub use identity::{KeyPair, PeerAddr, PublicKey, SharedSecret};
 #[cfg(feature = "scraper")]
 pub use node::{Node, NodeConfig, NodeError};

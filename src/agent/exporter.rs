@@ -29,8 +29,9 @@ use super::{
 };
 use crate::{
     client::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError},
-    telemetry::said,
-    wire::{remove_hop_by_hop, scrape_timeout, set_scrape_timeout},
+    http::remove_hop_by_hop,
+    telemetry::remote_message,
+    wire::{scrape_timeout, set_scrape_timeout},
 };
 
 /// Why an exporter gave no exposition.
@@ -248,7 +249,7 @@ impl Exporter {
         if parts.status != StatusCode::OK {
             // It must not use up the time in which the status can still be told.
             let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
-            let message = if is_plain_text(&parts.headers) { said(body, until).await } else { String::new() };
+            let message = if is_plain_text(&parts.headers) { remote_message(body, until).await } else { String::new() };
             return Err(ExporterError::Status { url: self.url(), status: parts.status, message });
         }
         let mut headers = parts.headers;

@@ -134,7 +134,7 @@ impl Args {
 
 impl Args {
     /// Reads the files that the flags name. The data directory is the agent's until it is dropped.
-    fn client(self) -> anyhow::Result<(client::ClientBuilder, DataDir)> {
+    pub(super) fn settings(self) -> anyhow::Result<(client::ClientBuilder, DataDir)> {
         let secret = keys::load_secret(&self.secret_file)?;
         let data_dir = DataDir::take(self.data_dir.as_deref(), "agent")?;
         let key = match &self.key {
@@ -189,7 +189,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let mut inventory = args.inventory()?;
     let (scrapers, refresh) = (args.scraper.len(), args.targets_refresh);
-    let (builder, data_dir) = args.client()?;
+    let (builder, data_dir) = args.settings()?;
     let targets = inventory.read().unwrap_or_default();
     let count = targets.len();
     let client = targets.into_iter().fold(builder.targets_later(), client::ClientBuilder::target).start().await?;

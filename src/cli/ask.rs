@@ -10,14 +10,14 @@ use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time};
 
-use super::value;
+use super::{defaults, value};
 
 /// Which scraper is asked, and how long it may take.
 #[derive(Debug, clap::Args)]
 pub(super) struct RunningScraper {
     /// HTTP address of the scraper
     #[arg(
-        long, env = "NARTHEX_URL", value_name = "URL", default_value = "http://127.0.0.1:19960",
+        long, env = "NARTHEX_URL", value_name = "URL", default_value = defaults::scraper_url(),
         value_parser = value::http_url
     )]
     url: Uri,

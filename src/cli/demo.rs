@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{files, signals};
+use super::{defaults::SCRAPER, files, signals};
 use crate::{
     Client, KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, TargetBuilder,
     agent::Exporter,
@@ -42,7 +42,7 @@ use crate::{
 #[command(after_help = "Example:\n  narthex demo --http 127.0.0.1:9000")]
 pub(super) struct Args {
     /// Where the scraper's HTTP side listens; port 0 takes a free one
-    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value = "127.0.0.1:19960")]
+    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
     http: HostPort,
 }
 

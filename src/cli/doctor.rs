@@ -27,7 +27,9 @@ use clap::{ArgMatches, Command, FromArgMatches};
 use http::Uri;
 
 use super::{
-    ConfigFile, agent, data_dir, scraper,
+    ConfigFile, agent, data_dir,
+    defaults::SCRAPER,
+    scraper,
     value::{self, TargetUrl},
 };
 use crate::{
@@ -80,12 +82,12 @@ struct Flags {
     target: Vec<TargetUrl>,
     /// HTTP side of the running scraper, as HOST:PORT or URL
     #[arg(
-        long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value = "127.0.0.1:19960",
+        long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value = SCRAPER.http.to_string(),
         value_parser = value::http_side
     )]
     http: Uri,
     /// Where the scraper listens for peers; repeatable
-    #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values = ["0.0.0.0:19961", "[::]:19961"])]
+    #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values_t = SCRAPER.listen.clone())]
     listen: Vec<HostPort>,
     /// Longest wait for each answer
     #[arg(

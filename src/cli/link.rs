@@ -2,7 +2,10 @@
 
 use clap::ValueEnum;
 
-use super::value::{self, Label};
+use super::{
+    defaults,
+    value::{self, Label},
+};
 use crate::{
     client::{ClientBuilder, Compression, TargetBuilder},
     wire::Alias,
@@ -12,7 +15,7 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Flags {
     /// What becomes of metrics that the exporter did not compress, if the scrape accepts gzip: for slow or metered links
-    #[arg(long, env = "NARTHEX_COMPRESSION", value_name = "HOW", default_value = "off")]
+    #[arg(long, env = "NARTHEX_COMPRESSION", value_name = "HOW", value_enum, default_value_t = How::from(Compression::default()))]
     compression: How,
     /// The shortest answer that is compressed, in bytes
     #[arg(
@@ -21,17 +24,27 @@ pub(super) struct Flags {
     )]
     compression_min_size: usize,
     /// Largest exposition, before it is compressed; a longer one is refused or cut, which fails the scrape
-    #[arg(long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", default_value = "64MiB", value_parser = value::bytes)]
+    #[arg(long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", value_parser = value::bytes, default_value = defaults::bytes(ClientBuilder::DEFAULT_MAX_BODY))]
     max_body: u64,
     /// Registers the agent's own metrics under this alias, with service narthex and the labels of --label
     #[arg(long, env = "NARTHEX_SELF_ALIAS", value_name = "ALIAS")]
     pub(super) self_alias: Option<Alias>,
 }
 
+/// The choices of [`Compression`] on a command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum How {
     Off,
     Gzip,
+}
+
+impl From<Compression> for How {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::Off => Self::Off,
+            Compression::Gzip { .. } => Self::Gzip,
+        }
+    }
 }
 
 impl Flags {

@@ -2,10 +2,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{ConfigFile, data_dir::DataDir, files, keys, scraper::Connections, signals, value};
+use super::{
+    ConfigFile,
+    data_dir::DataDir,
+    defaults, files, keys,
+    peers::{Connections, Reachable},
+    signals, value,
+};
 use crate::{
     Node, NodeConfig,
-    identity::{DialAddress, HostPort, PeerAddr, load_or_create_key},
+    identity::{HostPort, load_or_create_key},
     network::RelayLimits,
 };
 
@@ -25,19 +31,8 @@ pub(super) struct Args {
     /// Where the key is kept [default: $STATE_DIRECTORY, else ~/.local/state/narthex/node]
     #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where peers connect: UDP for QUIC and the same TCP port; repeatable
-    #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values = ["0.0.0.0:19961", "[::]:19961"])]
-    listen: Vec<HostPort>,
-    /// Where peers that only HTTP lets out connect by WebSocket, without TLS: put what has a certificate before it;
-    /// repeatable
-    #[arg(long, env = "NARTHEX_LISTEN_WS", value_name = "HOST:PORT")]
-    listen_ws: Vec<HostPort>,
-    /// Another node; repeatable
-    #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
-    bootstrap: Vec<PeerAddr>,
-    /// The address that others reach this node at, where it cannot know it itself (behind a port forward); repeatable
-    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE")]
-    external: Vec<DialAddress>,
+    #[command(flatten)]
+    reachable: Reachable,
     /// Carry links between peers that cannot reach each other directly; sees only ciphertext
     #[arg(long, env = "NARTHEX_RELAY")]
     relay: bool,
@@ -50,29 +45,45 @@ pub(super) struct Args {
     connections: Connections,
 }
 
-/// What the relay bears. None of it has a default here: that it was given is what must be known.
+/// Limits of the relay. They are options because a limit without --relay is bad usage.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits of --relay")]
 struct Relay {
-    /// Most peers that can be reached through this node at once [default: 4096]
-    #[arg(long, env = "NARTHEX_RELAY_RESERVATIONS", value_name = "N", value_parser = value::count)]
+    #[arg(
+        long, env = "NARTHEX_RELAY_RESERVATIONS", value_name = "N", value_parser = value::count,
+        help = defaults::help("Most peers that others reach through this node at once", RelayLimits::default().reservations)
+    )]
     relay_reservations: Option<usize>,
-    /// Most circuits at once, of all peers [default: 4096]
-    #[arg(long, env = "NARTHEX_RELAY_CIRCUITS", value_name = "N", value_parser = value::count)]
+    #[arg(
+        long, env = "NARTHEX_RELAY_CIRCUITS", value_name = "N", value_parser = value::count,
+        help = defaults::help("Most circuits at once, of all peers", RelayLimits::default().circuits)
+    )]
     relay_circuits: Option<usize>,
-    /// Most circuits at once that one peer opens [default: 16]
-    #[arg(long, env = "NARTHEX_RELAY_CIRCUITS_PER_PEER", value_name = "N", value_parser = value::count)]
+    #[arg(
+        long, env = "NARTHEX_RELAY_CIRCUITS_PER_PEER", value_name = "N", value_parser = value::count,
+        help = defaults::help("Most circuits at once that one peer opens", RelayLimits::default().circuits_per_peer)
+    )]
     relay_circuits_per_peer: Option<usize>,
-    /// Longest life of a circuit; its ends then build another [default: 24h]
-    #[arg(long, env = "NARTHEX_RELAY_CIRCUIT_DURATION", value_name = "DURATION", value_parser = value::duration)]
+    #[arg(
+        long, env = "NARTHEX_RELAY_CIRCUIT_DURATION", value_name = "DURATION", value_parser = value::duration,
+        help = defaults::help(
+            "Longest life of a circuit; its ends then build another",
+            defaults::duration(RelayLimits::default().circuit_duration)
+        )
+    )]
     relay_circuit_duration: Option<Duration>,
-    /// Most bytes of a circuit, both directions together, at least 64KiB; its ends then build another [default: 16GiB]
-    #[arg(long, env = "NARTHEX_RELAY_CIRCUIT_BYTES", value_name = "BYTES", value_parser = value::circuit_bytes)]
+    #[arg(
+        long, env = "NARTHEX_RELAY_CIRCUIT_BYTES", value_name = "BYTES", value_parser = value::circuit_bytes,
+        help = defaults::help(
+            "Most bytes of a circuit, both directions together, at least 64KiB; its ends then build another",
+            defaults::bytes(RelayLimits::default().circuit_bytes)
+        )
+    )]
     relay_circuit_bytes: Option<u64>,
 }
 
 impl Relay {
-    /// A limit that was given.
+    /// The flag of a limit that was given.
     fn given(&self) -> Option<&'static str> {
         let flags = [
             ("--relay-reservations", self.relay_reservations.is_some()),
@@ -108,22 +119,21 @@ impl Args {
     }
 
     /// Reads or makes the key. The data directory is the node's until it is dropped.
-    fn settings(self) -> anyhow::Result<(NodeConfig, DataDir)> {
+    pub(super) fn settings(self) -> anyhow::Result<(NodeConfig, DataDir)> {
         let data_dir = DataDir::take(self.data_dir.as_deref(), "node")?;
         let key = match &self.key {
             Some(path) => keys::load_key(path)?,
             None => load_or_create_key(&data_dir.path().join("node.key"))?,
         };
-        let limits = self.connections.limits();
         let config = NodeConfig {
             key,
-            listen: self.listen,
-            listen_ws: self.listen_ws,
-            bootstrap: self.bootstrap,
-            external: self.external,
+            listen: self.reachable.listen,
+            listen_ws: self.reachable.listen_ws,
+            bootstrap: self.reachable.bootstrap,
+            external: self.reachable.external,
             relay: self.relay.then(|| self.relay_limits.into()),
             http: self.http,
-            limits,
+            limits: self.connections.into(),
         };
         Ok((config, data_dir))
     }

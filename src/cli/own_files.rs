@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use blake2::{Blake2s256, Digest};
 use data_encoding::HEXLOWER;
 
-use crate::http::replaced_file;
+use crate::atomic_file;
 
 /// The directory, ours alone as long as this value lives.
 #[derive(Debug)]
@@ -72,7 +72,8 @@ impl OwnFiles {
             if fs::read(&path).is_ok_and(|there| there == *content) {
                 continue;
             }
-            replaced_file::replace(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+            atomic_file::replace(&path, content, atomic_file::SHARED)
+                .with_context(|| format!("cannot write {}", path.display()))?;
             updated.written += 1;
         }
         for name in before.difference(&after) {
@@ -118,7 +119,8 @@ impl OwnFiles {
         let path = self.dir.join(LIST);
         let text: String =
             [ABOUT].into_iter().chain(after.iter().map(String::as_str)).flat_map(|line| [line, "\n"]).collect();
-        replaced_file::replace(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+        atomic_file::replace(&path, text.as_bytes(), atomic_file::SHARED)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

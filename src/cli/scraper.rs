@@ -2,13 +2,19 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use super::{ConfigFile, data_dir::DataDir, files, keys, signals, value};
+use super::{
+    ConfigFile,
+    data_dir::DataDir,
+    defaults::{self, SCRAPER},
+    files, keys,
+    peers::{Connections, Reachable},
+    signals, value,
+};
 use crate::{
     Scraper, ScraperConfig,
-    http::{HttpConfig, ScrapeConfig},
-    identity::{DialAddress, HostPort, PeerAddr},
-    network::NetworkLimits,
+    identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
+    scraper::{HttpConfig, ScrapeConfig},
 };
 
 /// Run the scraper: keep the alias table, pull metrics, answer Prometheus
@@ -26,54 +32,46 @@ pub(super) struct Args {
     /// A shared secret that clients may prove; several while one replaces another
     #[arg(long, env = "NARTHEX_SECRET_FILE", value_name = "FILE", required = true)]
     secret_file: Vec<PathBuf>,
-    /// Where the alias table is kept [default: $STATE_DIRECTORY, else
+    /// Where the scraper keeps the alias table [default: $STATE_DIRECTORY, else
     /// ~/.local/state/narthex/scraper]
     #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where Prometheus asks. There is no authentication: keep it on loopback, or behind what has some
-    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value = "127.0.0.1:19960")]
+    /// Where Prometheus asks. There is no authentication: keep it on loopback, or behind a proxy that has some
+    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
     http: HostPort,
-    /// Address of the HTTP side as it stands in /sd [default: the one that Prometheus used to ask]
+    /// The address of the HTTP side that /sd lists [default: the address that Prometheus asked]
     #[arg(long, env = "NARTHEX_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
-    /// A file that is kept as /sd would answer, for file_sd_configs of a Prometheus on this host
+    /// A file with the same list as /sd, for file_sd_configs of a Prometheus on this host
     #[arg(long, env = "NARTHEX_FILE_SD", value_name = "FILE")]
     file_sd: Option<PathBuf>,
-    /// Where peers connect: UDP for QUIC and the same TCP port; repeatable
-    #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values = ["0.0.0.0:19961", "[::]:19961"])]
-    listen: Vec<HostPort>,
-    /// Where peers that only HTTP lets out connect by WebSocket, without TLS: put what has a certificate before it;
-    /// repeatable
-    #[arg(long, env = "NARTHEX_LISTEN_WS", value_name = "HOST:PORT")]
-    listen_ws: Vec<HostPort>,
-    /// A node through which clients find this scraper by its key; repeatable
-    #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
-    bootstrap: Vec<PeerAddr>,
-    /// An address to announce instead of the ones it listens on, as behind a forwarded port; repeatable
-    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "PLACE")]
-    external: Vec<DialAddress>,
+    #[command(flatten)]
+    reachable: Reachable,
     /// Let clients on the same local network find this scraper by its key, without a node
     #[arg(long, env = "NARTHEX_MDNS")]
     mdns: bool,
     /// Life of a registration that is not renewed; clients renew at a third of it
-    #[arg(long, env = "NARTHEX_LEASE", value_name = "DURATION", default_value = "10m", value_parser = value::duration)]
+    #[arg(
+        long, env = "NARTHEX_LEASE", value_name = "DURATION", value_parser = value::duration,
+        default_value = defaults::duration(SCRAPER.registry.lease)
+    )]
     lease: Duration,
     /// How long a lapsed alias stays listed, so that up == 0 can alert
     #[arg(
-        long, env = "NARTHEX_RETENTION", value_name = "DURATION", default_value = "3h",
-        value_parser = value::duration_or_zero
+        long, env = "NARTHEX_RETENTION", value_name = "DURATION", value_parser = value::duration_or_zero,
+        default_value = defaults::duration(SCRAPER.registry.retention)
     )]
     retention: Duration,
     /// When another key, with a valid secret, may take an alias that is held
     #[arg(
-        long, env = "NARTHEX_ALIAS_POLICY", value_name = "POLICY", default_value = "live",
-        value_parser = value::alias_policy()
+        long, env = "NARTHEX_ALIAS_POLICY", value_name = "POLICY", value_parser = value::alias_policy(),
+        default_value_t = SCRAPER.registry.policy
     )]
     alias_policy: AliasPolicy,
-    /// After a start, holders count as linked for so long: nobody has reconnected yet
+    /// How long holders count as linked after a start, before they have reconnected
     #[arg(
-        long, env = "NARTHEX_START_GRACE", value_name = "DURATION", default_value = "60s",
-        value_parser = value::duration_or_zero
+        long, env = "NARTHEX_START_GRACE", value_name = "DURATION", value_parser = value::duration_or_zero,
+        default_value = defaults::duration(SCRAPER.registry.start_grace)
     )]
     start_grace: Duration,
     #[command(flatten)]
@@ -85,72 +83,43 @@ pub(super) struct Args {
 /// What a pull and the table may cost.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
-pub(super) struct Limits {
+struct Limits {
     /// Longest pull, if the request has no X-Prometheus-Scrape-Timeout-Seconds
     #[arg(
-        long, env = "NARTHEX_PULL_TIMEOUT", value_name = "DURATION", default_value = "10s",
-        value_parser = value::duration
+        long, env = "NARTHEX_PULL_TIMEOUT", value_name = "DURATION", value_parser = value::duration,
+        default_value = defaults::duration(SCRAPER.http_limits.scrape.timeout_default)
     )]
     pull_timeout: Duration,
     /// Largest exposition, as it travels; a longer one is cut, which fails the scrape
-    #[arg(long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", default_value = "64MiB", value_parser = value::bytes)]
+    #[arg(
+        long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", value_parser = value::bytes,
+        default_value = defaults::bytes(SCRAPER.http_limits.scrape.max_body)
+    )]
     max_body: u64,
-    /// Most aliases in the table; a further one is refused
-    #[arg(long, env = "NARTHEX_MAX_ALIASES", value_name = "N", default_value = "100000", value_parser = value::count)]
+    /// Most aliases in the table; the scraper refuses a further one
+    #[arg(
+        long, env = "NARTHEX_MAX_ALIASES", value_name = "N", value_parser = value::count,
+        default_value_t = SCRAPER.registry.max_targets
+    )]
     max_aliases: usize,
     /// Most aliases of one peer
     #[arg(
-        long, env = "NARTHEX_MAX_ALIASES_PER_PEER", value_name = "N", default_value = "256",
-        value_parser = value::count
+        long, env = "NARTHEX_MAX_ALIASES_PER_PEER", value_name = "N", value_parser = value::count,
+        default_value_t = SCRAPER.registry.max_per_peer
     )]
     max_aliases_per_peer: usize,
-    /// Most registrations a second of one peer; it is told to slow down
+    /// Most registrations a second of one peer; the scraper asks a faster one to slow down
     #[arg(
-        long, env = "NARTHEX_MAX_REGISTRATION_RATE", value_name = "N", default_value = "10",
-        value_parser = value::rate
+        long, env = "NARTHEX_MAX_REGISTRATION_RATE", value_name = "N", value_parser = value::rate,
+        default_value_t = SCRAPER.registrations_per_second
     )]
     max_registration_rate: NonZeroU32,
     /// Longest register handshake
     #[arg(
-        long, env = "NARTHEX_HANDSHAKE_TIMEOUT", value_name = "DURATION", default_value = "5s",
-        value_parser = value::duration
+        long, env = "NARTHEX_HANDSHAKE_TIMEOUT", value_name = "DURATION", value_parser = value::duration,
+        default_value = defaults::duration(SCRAPER.handshake_timeout)
     )]
     handshake_timeout: Duration,
-}
-
-/// How many connections strangers may open.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Limits")]
-pub(super) struct Connections {
-    /// Most peer-to-peer connections
-    #[arg(
-        long, env = "NARTHEX_MAX_CONNECTIONS", value_name = "N", default_value = "16384",
-        value_parser = value::count32
-    )]
-    pub(super) max_connections: u32,
-    /// Most connections from one IP address
-    #[arg(
-        long, env = "NARTHEX_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value = "64",
-        value_parser = value::count
-    )]
-    pub(super) max_connections_per_ip: usize,
-    /// Most connections of one peer; a hole punch needs 3 for a moment, and those from before it moved count until they are missed
-    #[arg(
-        long, env = "NARTHEX_MAX_CONNECTIONS_PER_PEER", value_name = "N", default_value = "4",
-        value_parser = value::count32
-    )]
-    pub(super) max_connections_per_peer: u32,
-}
-
-impl Connections {
-    pub(super) fn limits(&self) -> NetworkLimits {
-        NetworkLimits {
-            connections: self.max_connections,
-            connections_per_peer: self.max_connections_per_peer,
-            connections_per_address: self.max_connections_per_ip,
-            ..NetworkLimits::default()
-        }
-    }
 }
 
 impl Args {
@@ -172,16 +141,16 @@ impl Args {
 
 impl Args {
     /// Reads the files that the flags name. The data directory is the scraper's until it is dropped.
-    fn settings(self) -> anyhow::Result<(ScraperConfig, DataDir)> {
+    pub(super) fn settings(self) -> anyhow::Result<(ScraperConfig, DataDir)> {
         let key = keys::load_key(&self.key)?;
         let secrets = keys::load_secrets(&self.secret_file)?;
         let data_dir = DataDir::take(self.data_dir.as_deref(), "scraper")?;
         let config = ScraperConfig {
             http: self.http,
-            listen: self.listen,
-            listen_ws: self.listen_ws,
-            external: self.external,
-            bootstrap: self.bootstrap,
+            listen: self.reachable.listen,
+            listen_ws: self.reachable.listen_ws,
+            external: self.reachable.external,
+            bootstrap: self.reachable.bootstrap,
             mdns: self.mdns,
             registry: RegistryConfig {
                 lease: self.lease,
@@ -201,7 +170,7 @@ impl Args {
                 },
                 ..HttpConfig::default()
             },
-            limits: self.connections.limits(),
+            limits: self.connections.into(),
             registrations_per_second: self.limits.max_registration_rate,
             handshake_timeout: self.limits.handshake_timeout,
             ..ScraperConfig::new(key, secrets, data_dir.path())

@@ -1,9 +1,10 @@
 //! How a client is put together.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::{
     Client, Compression,
+    metrics::ClientMetrics,
     source::{IntoSource, Source},
     targets::{MAX_TARGETS, Targets},
 };
@@ -12,7 +13,6 @@ use super::{Filter, Filtered};
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::NetworkError,
-    telemetry::ClientMetrics,
     wire::{Alias, Labels, Target, TargetError, codec::MAX_MESSAGE_LEN},
 };
 
@@ -152,7 +152,29 @@ pub(super) struct Setup {
     pub(super) metrics: Arc<ClientMetrics>,
 }
 
+/// The settings, without the secret and with each target's alias alone.
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let targets = self.own.iter().chain(&self.about_itself).chain(&self.targets);
+        f.debug_struct("ClientBuilder")
+            .field("scrapers", &self.scrapers)
+            .field("key", &self.key)
+            .field("bootstrap", &self.bootstrap)
+            .field("mdns", &self.mdns)
+            .field("hostname", &self.hostname)
+            .field("data_dir", &self.data_dir)
+            .field("max_body", &self.max_body)
+            .field("compression", &self.compression)
+            .field("targets", &targets.map(|target| &target.alias).collect::<Vec<_>>())
+            .field("targets_later", &self.targets_later)
+            .finish_non_exhaustive()
+    }
+}
+
 impl ClientBuilder {
+    /// The longest exposition that a client hands over unless [`max_body`](Self::max_body) says otherwise: 64 MiB.
+    pub const DEFAULT_MAX_BODY: u64 = 64 << 20;
+
     pub(super) fn new(scraper: PeerAddr, secret: SharedSecret) -> Self {
         Self {
             scrapers: vec![scraper],
@@ -162,7 +184,7 @@ impl ClientBuilder {
             mdns: false,
             hostname: None,
             data_dir: None,
-            max_body: MAX_BODY,
+            max_body: Self::DEFAULT_MAX_BODY,
             compression: Compression::default(),
             own: None,
             about_itself: None,
@@ -209,7 +231,7 @@ impl ClientBuilder {
     }
 
     /// The longest exposition handed over, in bytes, before it is compressed. A longer one fails its pull: at once if its
-    /// length is known, else in the middle. Default 64 MiB.
+    /// length is known, else in the middle. Default [`DEFAULT_MAX_BODY`](Self::DEFAULT_MAX_BODY).
     pub fn max_body(mut self, bytes: u64) -> Self {
         self.max_body = bytes;
         self
@@ -326,8 +348,6 @@ fn own_hostname() -> String {
     let name = gethostname::gethostname().to_string_lossy().into_owned();
     if Target::check_name("hostname", &name).is_ok() { name } else { String::new() }
 }
-
-const MAX_BODY: u64 = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -11,11 +11,11 @@ use std::{
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::source::SourceError;
+use super::{metrics::ClientMetrics, source::SourceError};
 use crate::{
     identity::PublicKey,
     network::{ConnectError, FirewallBlock, LinkPath},
-    telemetry::{Chain, ClientMetrics},
+    telemetry::Chain,
     wire::{Alias, AliasRefusal, HandshakeRefusal},
 };
 

@@ -9,9 +9,10 @@ mod event;
 pub(crate) mod exchange;
 #[cfg(feature = "filter")]
 mod filter;
+mod metrics;
+mod pull_watchdog;
 mod registration;
 mod server;
-mod silence;
 mod source;
 mod targets;
 
@@ -46,7 +47,7 @@ use crate::{
 };
 
 use event::Events;
-use silence::Silence;
+use pull_watchdog::PullWatchdog;
 use targets::Targets;
 
 /// A service's side of narthex. Built by [`Client::builder`]; lives in background tasks until [`Client::shutdown`].
@@ -75,7 +76,7 @@ struct Shared {
     compression: Compression,
     events: Events,
     network: Network,
-    silence: Silence,
+    pull_watchdog: PullWatchdog,
 }
 
 impl Client {
@@ -159,7 +160,7 @@ impl Client {
             compression: setup.compression,
             events: events.clone(),
             network: network.clone(),
-            silence: Silence::default(),
+            pull_watchdog: PullWatchdog::default(),
         });
         let (stop, stop_network) = (CancellationToken::new(), CancellationToken::new());
         let (mut registrations, mut serving, mut network_task) = (JoinSet::new(), JoinSet::new(), JoinSet::new());

@@ -40,7 +40,7 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
         loop {
             connect(&shared, &scraper).await;
             let since = Instant::now();
-            shared.silence.begins(&scraper.key);
+            shared.pull_watchdog.begins(&scraper.key);
             tokio::select! {
                 biased;
                 () = lost(&shared, &scraper.key) => {}
@@ -156,7 +156,7 @@ async fn pause_or_change(
         () = time::sleep(pause) => false,
         // An error means that the client itself is gone, which ends this task as well.
         _ = targets.changed() => false,
-        () = shared.silence.falls(scraper) => true,
+        () = shared.pull_watchdog.falls(scraper) => true,
     }
 }
 
@@ -166,10 +166,10 @@ async fn sign_of_life(
     scraper: &PublicKey,
     exchange: impl Future<Output = Result<Answer, RegisterError>>,
 ) -> Result<Answer, RegisterError> {
-    let (asked, link) = (shared.silence.last(scraper), shared.network.links().best(scraper));
+    let (asked, link) = (shared.pull_watchdog.last(scraper), shared.network.links().best(scraper));
     let answer = time::timeout(SIGN_OF_LIFE, exchange).await.unwrap_or(Err(RegisterError::Timeout(SIGN_OF_LIFE)));
     if let (Err(RegisterError::Timeout(_)), Some(link)) = (&answer, link)
-        && shared.silence.last(scraper) == asked
+        && shared.pull_watchdog.last(scraper) == asked
     {
         tracing::debug!(%scraper, "no pull when one was due, and no answer: the connection is closed");
         shared.network.disconnect(*scraper, link).await;

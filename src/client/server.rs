@@ -92,7 +92,7 @@ async fn answer(
     let Some(served) = path.strip_prefix('/').and_then(|alias| shared.targets.find(alias)) else {
         return Ok(refusal(StatusCode::NOT_FOUND, "this peer does not serve the alias"));
     };
-    shared.silence.heard(scraper);
+    shared.pull_watchdog.pulled(scraper);
     let began = Instant::now();
     let deadline = began + own_limit(request.headers());
     let mut pull = Pull::start(shared.events.clone(), scraper, served.target.alias.clone(), began);

@@ -26,61 +26,48 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HttpConfig, HttpState,
-    file_sd::FileSd,
-    head_in_time::{HeadInTime, Requests},
-    host::LocalAddr,
-    router::{Shared, router},
-    taken_in_time::TakenInTime,
+    slow_head::{Requests, SlowHead},
+    slow_reader::SlowReader,
 };
 use crate::identity::HostPort;
 
-/// Why the HTTP side could not start.
+/// The address to listen on for HTTP is taken, or is no address of this host.
 #[derive(Debug, thiserror::Error)]
+#[error("could not listen for HTTP on {addr}")]
 #[non_exhaustive]
-pub enum HttpError {
-    /// The address is taken, or not ours.
-    #[error("could not listen for HTTP on {addr}; --http gives another place")]
-    Bind {
-        /// The address asked for.
-        addr: HostPort,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Listening on every address, and none of them is said to be the one that leads here.
-    #[error("a file_sd file needs an advertised address: {local} is every address, which nobody can scrape")]
-    NoTarget {
-        /// The address listened on.
-        local: SocketAddr,
-    },
+pub struct BindError {
+    /// The address asked for.
+    pub addr: HostPort,
+    /// The error of the system.
+    pub source: io::Error,
 }
 
-/// Opens the listening socket. Port 0 takes any free one: ask the listener which.
+/// The scraper's or node's end of the connection that a request came by; every request has it as an extension.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalAddr(pub(crate) SocketAddr);
+
+impl From<SocketAddr> for LocalAddr {
+    fn from(addr: SocketAddr) -> Self {
+        Self(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+    }
+}
+
+/// Opens the listening socket, and returns its address: port 0 takes any free one.
 ///
 /// # Errors
-/// [`HttpError::Bind`].
-pub async fn bind(addr: &HostPort) -> Result<TcpListener, HttpError> {
-    TcpListener::bind((addr.host.as_str(), addr.port))
-        .await
-        .map_err(|source| HttpError::Bind { addr: addr.clone(), source })
+/// [`BindError`].
+pub(crate) async fn bind(addr: &HostPort) -> Result<(TcpListener, SocketAddr), BindError> {
+    let bound = async {
+        let listener = TcpListener::bind((addr.host.as_str(), addr.port)).await?;
+        let local = listener.local_addr()?;
+        Ok((listener, local))
+    };
+    bound.await.map_err(|source| BindError { addr: addr.clone(), source })
 }
 
 /// Answers requests until `stop` fires, then closes the connections on which none is being answered, and returns when
-/// the others have got their answers: scrapes end by their deadlines. Dropping the future ends everything at once. A
-/// configuration that [`HttpConfig::check`] refuses keeps no file.
-pub async fn serve(listener: TcpListener, config: HttpConfig, state: HttpState, stop: CancellationToken) {
-    let file_sd = listener.local_addr().ok().and_then(|local| FileSd::new(&config, local).ok().flatten());
-    let max_connections = config.max_connections;
-    let shared = Arc::new(Shared::new(config, state));
-    let keep_file = async {
-        if let Some(file_sd) = file_sd {
-            file_sd.keep(Arc::clone(&shared), stop.clone()).await;
-        }
-    };
-    tokio::join!(accept(listener, max_connections, router(Arc::clone(&shared)), stop.clone()), keep_file);
-}
-
-pub(super) async fn accept(listener: TcpListener, max_connections: usize, router: Router, stop: CancellationToken) {
+/// the others have got their answers. Dropping the future ends everything at once.
+pub(crate) async fn accept(listener: TcpListener, max_connections: usize, router: Router, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -131,8 +118,8 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         })
     });
     let (reader, writer) = stream.into_split();
-    let reader = HeadInTime::new(reader, HEAD_LIMIT, Arc::clone(&requests));
-    let io = TokioIo::new(tokio::io::join(reader, TakenInTime::new(writer, READER_LIMIT)));
+    let reader = SlowHead::new(reader, HEAD_LIMIT, Arc::clone(&requests));
+    let io = TokioIo::new(tokio::io::join(reader, SlowReader::new(writer, READER_LIMIT)));
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

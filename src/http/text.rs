@@ -1,10 +1,12 @@
 //! Answers for people: one line of plain text.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use crate::telemetry::ExpositionFormat;
 
 /// A status with one line that says why. What is not fit for a line is escaped, and too long a text is cut.
-pub(super) fn line(status: StatusCode, text: impl AsRef<str>) -> Response {
+pub(crate) fn line(status: StatusCode, text: impl AsRef<str>) -> Response {
     let mut line = String::new();
     for c in text.as_ref().chars().take(MOST) {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
@@ -14,24 +16,36 @@ pub(super) fn line(status: StatusCode, text: impl AsRef<str>) -> Response {
 }
 
 /// A page of plain text.
-pub(super) fn page(text: &'static str) -> Response {
+pub(crate) fn page(text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
 /// 404 with what there is.
-pub(super) fn not_found(endpoints: &str) -> Response {
+pub(crate) fn not_found(endpoints: &str) -> Response {
     let body = format!("nothing here\n\n{endpoints}");
     (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, TEXT)], body).into_response()
 }
 
 /// 405 with the methods that there are.
-pub(super) fn only(methods: &'static str) -> Response {
+pub(crate) fn only(methods: &'static str) -> Response {
     let mut response = line(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} here"));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response
 }
 
-pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// Own metrics, in the format that suits the request.
+pub(crate) fn exposition(headers: &HeaderMap, encode: impl FnOnce(ExpositionFormat) -> String) -> Response {
+    let format = ExpositionFormat::asked_for(headers);
+    let content_type = HeaderValue::from_static(format.content_type());
+    ([(header::CONTENT_TYPE, content_type)], encode(format)).into_response()
+}
+
+/// 405 for any other method of a route; axum adds the `Allow` header.
+pub(crate) async fn method_not_allowed(method: Method) -> Response {
+    line(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not served here"))
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const MOST: usize = 500;
 
 #[cfg(test)]

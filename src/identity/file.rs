@@ -4,9 +4,9 @@
 //! whole fleet as its secret, a scraper's key would be everybody's.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
-    io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs::{self, File, Permissions},
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -14,6 +14,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{KeyError, KeyPair, SharedSecret, text};
+use crate::atomic_file;
 
 /// Why a key or secret file could not be used. The text says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -179,9 +180,8 @@ fn create_private(path: &Path, kind: Kind, text: &str) -> Result<(), KeyFileErro
         fs::create_dir_all(directory).map_err(failed)?;
         fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     let content = Zeroizing::new(format!("{}\n{text}\n", kind.comment()));
-    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+    atomic_file::create(path, content.as_bytes(), atomic_file::PRIVATE).map_err(failed)
 }
 
 #[cfg(test)]

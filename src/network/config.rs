@@ -2,7 +2,7 @@
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
-use super::relaying::RelayLimits;
+use super::swarm::relay::limits::RelayLimits;
 use crate::identity::{DialAddress, HostPort, PeerAddr};
 
 /// What a process is on the network.
@@ -67,7 +67,7 @@ impl NetworkConfig {
 }
 
 /// As long as a scraper takes its relay for alive, all who come through it wait in vain; there are few scrapers.
-pub(super) fn nodes_pinged_every(role: NetworkRole) -> Duration {
+pub(crate) fn nodes_pinged_every(role: NetworkRole) -> Duration {
     Duration::from_secs(if role == NetworkRole::Scraper { 5 } else { 10 })
 }
 
@@ -79,6 +79,14 @@ fn ping_every(role: NetworkRole) -> Range<Duration> {
         NetworkRole::Scraper => (45, 75),
     };
     Duration::from_secs(least)..Duration::from_secs(most)
+}
+
+/// The port where scrapers and nodes listen for peers, TCP and UDP.
+pub const DEFAULT_P2P_PORT: u16 = 19_961;
+
+/// Where scrapers and nodes listen by default: every address of both families.
+pub(crate) fn default_listen() -> Vec<HostPort> {
+    ["0.0.0.0", "::"].map(|host| HostPort { host: host.to_owned(), port: DEFAULT_P2P_PORT }).into()
 }
 
 /// Bounds on what peers may cost.

@@ -11,7 +11,7 @@ use super::peer_id;
 
 /// Why a dial failed.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum DialFailure {
+pub(crate) enum DialFailure {
     #[error("the peer at {address} has another key: {found}")]
     WrongKey { address: String, found: String },
     #[error("{}", attempts.join("; "))]
@@ -39,7 +39,7 @@ impl From<&DialError> for DialFailure {
 
 /// Why a relay does not make us reachable, or no longer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoReservation {
+pub(crate) enum NoReservation {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("{0}")]
@@ -47,19 +47,19 @@ pub(super) enum NoReservation {
 }
 
 impl NoReservation {
-    pub(super) fn lost(why: &str) -> Self {
+    pub(crate) fn lost(why: &str) -> Self {
         Self::Lost(why.to_owned())
     }
 
     /// From the error that a listener on a relay ended with.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         refusal(error).map_or_else(|| Self::Lost(innermost(error)), Self::Refused)
     }
 }
 
 /// What a relay said instead of granting a circuit or a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("refused: too many circuits")]
     Circuits,
     #[error("refused: too many reservations")]
@@ -116,7 +116,7 @@ fn why(error: &(dyn Error + 'static)) -> String {
 }
 
 /// What the operating system said is at the bottom.
-pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut at = error;
     while let Some(source) = at.source() {
         at = source;

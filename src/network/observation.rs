@@ -9,16 +9,18 @@ use std::{
 use libp2p::{Multiaddr, StreamProtocol, relay};
 use tokio::{sync::broadcast, time};
 
-use super::{
-    Network,
-    dial::{ConnectError, explain},
-    link::LinkTransport,
-    peer_id::{self, Circuit},
-    reservations,
-    swarm::KAD_PROTOCOL,
-};
 use crate::{
     identity::PublicKey,
+    network::{
+        handle::Network,
+        links::{
+            dial::{ConnectError, explain},
+            status::LinkTransport,
+        },
+        peer_id::{self, Circuit},
+        swarm::build::KAD_PROTOCOL,
+        upkeep::reservations,
+    },
     wire::{AnnounceError, Announcement, REGISTER_PROTOCOL},
 };
 
@@ -51,7 +53,7 @@ pub(crate) struct PeerKind {
 }
 
 impl PeerKind {
-    pub(super) fn of(protocols: &[StreamProtocol]) -> Self {
+    pub(crate) fn of(protocols: &[StreamProtocol]) -> Self {
         Self {
             node: protocols.contains(&KAD_PROTOCOL),
             relay: protocols.contains(&relay::HOP_PROTOCOL_NAME),

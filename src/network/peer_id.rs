@@ -9,19 +9,19 @@ use libp2p::{
     multihash::Multihash,
 };
 
-use super::link::LinkTransport;
+use super::links::status::LinkTransport;
 use crate::identity::{DialAddress, HostPort, KeyPair, PublicKey, WebSocketUrl};
 
 /// The multihash code of peer ids that carry the key itself.
 const IDENTITY_HASH: u64 = 0;
 
-pub(super) fn peer_id(key: &PublicKey) -> PeerId {
+pub(crate) fn peer_id(key: &PublicKey) -> PeerId {
     let key = ed25519::PublicKey::try_from_bytes(key.as_bytes()).expect("a PublicKey is a valid Ed25519 key");
     Libp2pKey::from(key).to_peer_id()
 }
 
 /// None for peers whose id is not an Ed25519 key: no narthex peer has one.
-pub(super) fn public_key(peer: &PeerId) -> Option<PublicKey> {
+pub(crate) fn public_key(peer: &PeerId) -> Option<PublicKey> {
     let hash = Multihash::<64>::from_bytes(&peer.to_bytes()).ok()?;
     if hash.code() != IDENTITY_HASH {
         return None;
@@ -30,20 +30,20 @@ pub(super) fn public_key(peer: &PeerId) -> Option<PublicKey> {
     PublicKey::from_bytes(&key.to_bytes()).ok()
 }
 
-pub(super) fn keypair(key: &KeyPair) -> Keypair {
+pub(crate) fn keypair(key: &KeyPair) -> Keypair {
     Keypair::ed25519_from_bytes(*key.seed()).expect("any 32 bytes are an Ed25519 seed")
 }
 
-pub(super) fn tcp(addr: SocketAddr) -> Multiaddr {
+pub(crate) fn tcp(addr: SocketAddr) -> Multiaddr {
     Multiaddr::from(addr.ip()).with(Protocol::Tcp(addr.port()))
 }
 
-pub(super) fn quic(addr: SocketAddr) -> Multiaddr {
+pub(crate) fn quic(addr: SocketAddr) -> Multiaddr {
     Multiaddr::from(addr.ip()).with(Protocol::Udp(addr.port())).with(Protocol::QuicV1)
 }
 
 /// A TCP address whose name is looked up when it is dialled, by us or by a proxy.
-pub(super) fn named_tcp(place: &HostPort) -> Multiaddr {
+pub(crate) fn named_tcp(place: &HostPort) -> Multiaddr {
     let host = match place.ip() {
         Some(ip) => Multiaddr::from(ip),
         None => Multiaddr::empty().with(Protocol::Dns(place.host.as_str().into())),
@@ -52,7 +52,7 @@ pub(super) fn named_tcp(place: &HostPort) -> Multiaddr {
 }
 
 /// With its name: TLS and whatever passes requests on want to know it.
-pub(super) fn websocket(url: &WebSocketUrl) -> Multiaddr {
+pub(crate) fn websocket(url: &WebSocketUrl) -> Multiaddr {
     let mut addr = named_tcp(&url.at);
     if url.tls {
         addr.push(Protocol::Tls);
@@ -61,7 +61,7 @@ pub(super) fn websocket(url: &WebSocketUrl) -> Multiaddr {
 }
 
 /// The address alone: a swarm that dials adds who is expected there.
-pub(super) fn without_peer(addr: &Multiaddr) -> Multiaddr {
+pub(crate) fn without_peer(addr: &Multiaddr) -> Multiaddr {
     let mut addr = addr.clone();
     if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
         addr.pop();
@@ -69,16 +69,16 @@ pub(super) fn without_peer(addr: &Multiaddr) -> Multiaddr {
     addr
 }
 
-pub(super) fn is_tcp(addr: &Multiaddr) -> bool {
+pub(crate) fn is_tcp(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| matches!(part, Protocol::Tcp(_)))
 }
 
-pub(super) fn is_websocket(addr: &Multiaddr) -> bool {
+pub(crate) fn is_websocket(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| matches!(part, Protocol::Ws(_)))
 }
 
 /// Those that are dialled by TCP, by QUIC and by WebSocket.
-pub(super) fn by_transport(addresses: impl IntoIterator<Item = Multiaddr>) -> [Vec<Multiaddr>; 3] {
+pub(crate) fn by_transport(addresses: impl IntoIterator<Item = Multiaddr>) -> [Vec<Multiaddr>; 3] {
     let [mut tcp, mut quic, mut websocket] = [const { Vec::new() }; 3];
     for address in addresses {
         match LinkTransport::of(&address) {
@@ -90,11 +90,11 @@ pub(super) fn by_transport(addresses: impl IntoIterator<Item = Multiaddr>) -> [V
     [tcp, quic, websocket]
 }
 
-pub(super) fn is_relayed(addr: &Multiaddr) -> bool {
+pub(crate) fn is_relayed(addr: &Multiaddr) -> bool {
     addr.iter().any(|part| matches!(part, Protocol::P2pCircuit))
 }
 
-pub(super) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
+pub(crate) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
     addr.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),
@@ -103,7 +103,7 @@ pub(super) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
 }
 
 /// True for addresses that mean something in one network only.
-pub(super) fn is_private(addr: &Multiaddr) -> bool {
+pub(crate) fn is_private(addr: &Multiaddr) -> bool {
     match direct(addr).map(Direct::place) {
         Some(place) => is_private_host(place.at()),
         None => ip(addr).is_none_or(is_private_ip),
@@ -111,7 +111,7 @@ pub(super) fn is_private(addr: &Multiaddr) -> bool {
 }
 
 /// As [`is_private`]. A name is taken for a public one, but for this host's own.
-pub(super) fn is_private_host(place: &HostPort) -> bool {
+pub(crate) fn is_private_host(place: &HostPort) -> bool {
     place.ip().map_or_else(|| place.host.eq_ignore_ascii_case("localhost"), is_private_ip)
 }
 
@@ -126,7 +126,7 @@ fn is_private_ip(ip: IpAddr) -> bool {
 }
 
 /// The address and port of an address that names no host.
-pub(super) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
+pub(crate) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
     let port = addr.iter().find_map(|part| match part {
         Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
         _ => None,
@@ -136,7 +136,7 @@ pub(super) fn socket_addr(addr: &Multiaddr) -> Option<SocketAddr> {
 
 /// A direct address, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Direct {
+pub(crate) enum Direct {
     Tcp(HostPort),
     Quic(SocketAddr),
     WebSocket(WebSocketUrl),
@@ -154,7 +154,7 @@ impl Direct {
 
 /// None for circuits, and for what narthex never makes: names that are none, for instance, or paths that would not
 /// survive a request line.
-pub(super) fn direct(addr: &Multiaddr) -> Option<Direct> {
+pub(crate) fn direct(addr: &Multiaddr) -> Option<Direct> {
     let mut parts = addr.iter();
     let host = match parts.next()? {
         Protocol::Ip4(ip) => ip.to_string(),
@@ -176,7 +176,7 @@ pub(super) fn direct(addr: &Multiaddr) -> Option<Direct> {
 }
 
 /// An address as people write it, with the transport behind it; of a circuit, the relay's.
-pub(super) fn shown(addr: &Multiaddr) -> String {
+pub(crate) fn shown(addr: &Multiaddr) -> String {
     match shown_place(addr) {
         Some(DialAddress::HostPort(at)) => format!("{at} {}", LinkTransport::of(addr).as_str()),
         Some(DialAddress::WebSocket(url)) => url.to_string(),
@@ -185,34 +185,34 @@ pub(super) fn shown(addr: &Multiaddr) -> String {
 }
 
 /// Where the other end of a connection is; of a circuit, the relay.
-pub(super) fn shown_place(addr: &Multiaddr) -> Option<DialAddress> {
+pub(crate) fn shown_place(addr: &Multiaddr) -> Option<DialAddress> {
     let own = Circuit::parse(addr).map_or_else(|| without_peer(addr), |circuit| circuit.at);
     direct(&own).map(Direct::place)
 }
 
 /// An address that we may dial at a stranger's word: a direct one, and as narthex writes it.
-pub(super) fn is_dialable(addr: &Multiaddr) -> bool {
+pub(crate) fn is_dialable(addr: &Multiaddr) -> bool {
     let Some(place) = direct(addr).map(Direct::place) else { return false };
     place.to_string().parse() == Ok(place)
 }
 
 /// A host's own TCP or QUIC address: with an IP address and no more.
-pub(super) fn is_plain(addr: &Multiaddr) -> bool {
+pub(crate) fn is_plain(addr: &Multiaddr) -> bool {
     socket_addr(addr).is_some_and(|at| *addr == tcp(at) || *addr == quic(at)) && is_dialable(addr)
 }
 
 /// A way to a peer through a relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Circuit {
-    pub(super) relay: PublicKey,
+pub(crate) struct Circuit {
+    pub(crate) relay: PublicKey,
     /// Where the relay is.
-    pub(super) at: Multiaddr,
+    pub(crate) at: Multiaddr,
 }
 
 impl Circuit {
     /// Reads `<address of the relay>/p2p/<relay>/p2p-circuit`, perhaps with the peer behind it. None for anything else,
     /// and if the relay's address is not [dialable](is_dialable).
-    pub(super) fn parse(addr: &Multiaddr) -> Option<Self> {
+    pub(crate) fn parse(addr: &Multiaddr) -> Option<Self> {
         let mut at = Multiaddr::empty();
         let mut parts = addr.iter();
         let relay = loop {
@@ -228,7 +228,7 @@ impl Circuit {
     }
 
     /// What to dial, and what to listen on.
-    pub(super) fn address(&self) -> Multiaddr {
+    pub(crate) fn address(&self) -> Multiaddr {
         self.at.clone().with(Protocol::P2p(peer_id(&self.relay))).with(Protocol::P2pCircuit)
     }
 }

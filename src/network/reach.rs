@@ -5,19 +5,19 @@ use libp2p::Multiaddr;
 use super::peer_id;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     /// What we listen on: an address of this host each.
-    pub(super) listeners: Vec<Multiaddr>,
+    pub(crate) listeners: Vec<Multiaddr>,
     /// Where the operator says that we are.
-    pub(super) given: Vec<Multiaddr>,
+    pub(crate) given: Vec<Multiaddr>,
     /// Others that lead to us.
-    pub(super) confirmed: Vec<Multiaddr>,
+    pub(crate) confirmed: Vec<Multiaddr>,
     /// Through relays.
-    pub(super) circuits: Vec<Multiaddr>,
+    pub(crate) circuits: Vec<Multiaddr>,
 }
 
 impl Reach {
-    pub(super) fn new<'a>(
+    pub(crate) fn new<'a>(
         listening: impl Iterator<Item = &'a Multiaddr>,
         external: impl Iterator<Item = &'a Multiaddr>,
         given: Vec<Multiaddr>,
@@ -29,7 +29,7 @@ impl Reach {
     }
 
     /// The addresses that lead straight to us.
-    pub(super) fn direct(&self) -> impl Iterator<Item = &Multiaddr> {
+    pub(crate) fn direct(&self) -> impl Iterator<Item = &Multiaddr> {
         self.given.iter().chain(&self.listeners).chain(&self.confirmed)
     }
 }

@@ -2,17 +2,30 @@
 
 mod relay;
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
+use libp2p::Multiaddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time,
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{peer_id::Circuit, *};
-use crate::identity::KeyPair;
+use super::{
+    peer_id::{self, Circuit},
+    swarm::driver::Command,
+    transport::listen::free_port,
+    upkeep::announcer,
+    *,
+};
+use crate::identity::{DialAddress, HostPort, KeyPair, PeerAddr};
 
 const ECHO: &str = "/test/echo/1";
 

@@ -1,20 +1,22 @@
 //! The node: a public helper through which peers find each other by key. It knows no secret and sees no metrics.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod http;
+mod metrics;
+
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::{self, HttpError, NodeState, NodeStatus},
+    http::{BindError, bind},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey},
     network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, RelayLimits},
-    telemetry::{NodeMetrics, NodeStanding},
 };
+
+/// The kernel lists the addresses of a host at once.
+const PLACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What a node is told at its start.
 #[derive(Debug)]
@@ -40,10 +42,9 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// The defaults for a key.
     pub fn new(key: KeyPair) -> Self {
-        let at = |host: &str| HostPort { host: host.to_owned(), port: DEFAULT_PORT };
         Self {
             key,
-            listen: vec![at("0.0.0.0"), at("::")],
+            listen: network::default_listen(),
             listen_ws: Vec::new(),
             bootstrap: Vec::new(),
             external: Vec::new(),
@@ -60,7 +61,7 @@ impl NodeConfig {
 pub enum NodeError {
     /// The HTTP address cannot be listened on.
     #[error(transparent)]
-    Http(#[from] HttpError),
+    Bind(#[from] BindError),
     /// The network could not start.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -82,11 +83,7 @@ impl Node {
     /// [`NodeError`] for settings that cannot work here.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
         let http = match &config.http {
-            Some(place) => {
-                let listener = http::bind(place).await?;
-                let at = listener.local_addr().map_err(|source| HttpError::Bind { addr: place.clone(), source })?;
-                Some((listener, at))
-            }
+            Some(addr) => Some(bind(addr).await?),
             None => None,
         };
         let relays = config.relay.is_some();
@@ -116,9 +113,7 @@ impl Node {
         let listening = network.listening().to_vec();
         let http_addr = http.as_ref().map(|(_, at)| *at);
         if let Some((listener, _)) = http {
-            let metrics = Arc::new(NodeMetrics::new(SystemTime::now()));
-            let state = NodeState { status: Arc::new(Status(network)), metrics };
-            tasks.spawn(http::serve_node(listener, state, stop.clone()));
+            tasks.spawn(http::serve(listener, network, stop.clone()));
         }
         Ok(Self { public_key: config.key.public(), listening, http_addr, stop, tasks })
     }
@@ -150,30 +145,3 @@ impl Node {
         let _ = time::timeout(GRACE, ended).await;
     }
 }
-
-/// What the HTTP side is told.
-struct Status(Network);
-
-impl NodeStatus for Status {
-    fn standing(&self) -> NodeStanding {
-        let links = self.0.links();
-        NodeStanding {
-            peers: links.counts().direct,
-            connections: links.connections(),
-            inbound: self.0.inbound(),
-            counts: self.0.node_counts(),
-        }
-    }
-
-    fn unready(&self) -> Option<&'static str> {
-        if !self.0.is_listening() {
-            return Some("peers cannot connect: no listener is left");
-        }
-        (!self.0.has_a_node()).then_some("none of the bootstrap nodes is linked")
-    }
-}
-
-const DEFAULT_PORT: u16 = 19_961;
-/// The kernel lists the addresses of a host at once.
-const PLACE: Duration = Duration::from_secs(1);
-const GRACE: Duration = Duration::from_secs(3);

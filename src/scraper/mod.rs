@@ -3,9 +3,13 @@
 //! A [`Scraper`] is found by its key, registers peers (`registrar`), pulls from them over the links that they opened
 //! (`puller`), and shows it all to Prometheus over HTTP.
 
-mod comebacks;
+mod alias_metrics;
+mod http;
+mod metrics;
+mod outcome;
 mod pull;
 mod puller;
+mod reconnect_grace;
 mod registrar;
 
 use std::{
@@ -24,23 +28,22 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use pull::{
-    InboundCounts, LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport, Links, Pull, PullBody, PullBodyError,
-    PullError, PullRequest,
-};
+pub use crate::network::DEFAULT_P2P_PORT;
+pub use http::{HttpConfig, ScrapeConfig};
 
 use crate::{
-    http::{self, HttpConfig, HttpError, HttpState},
+    http::{BindError, bind},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::{
         self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole,
         PULL_PROTOCOL,
     },
     registry::{Registry, RegistryConfig, RegistryError, SledStore, StoreError},
-    telemetry::ScraperMetrics,
     wire::REGISTER_PROTOCOL,
 };
 
+use http::{HttpState, NoTarget};
+use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::{Registrar, RegistrarLimits};
 
@@ -80,13 +83,12 @@ pub struct ScraperConfig {
 impl ScraperConfig {
     /// The defaults, for a key, its secrets, and a place for the table.
     pub fn new(key: KeyPair, secrets: Vec<SharedSecret>, data_dir: impl Into<PathBuf>) -> Self {
-        let at = |host: &str, port| HostPort { host: host.to_owned(), port };
         Self {
             key,
             secrets,
             data_dir: data_dir.into(),
-            http: at("127.0.0.1", DEFAULT_HTTP_PORT),
-            listen: vec![at("0.0.0.0", DEFAULT_P2P_PORT), at("::", DEFAULT_P2P_PORT)],
+            http: HostPort { host: "127.0.0.1".to_owned(), port: DEFAULT_HTTP_PORT },
+            listen: network::default_listen(),
             listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
@@ -102,8 +104,6 @@ impl ScraperConfig {
 
 /// The port where Prometheus asks.
 pub const DEFAULT_HTTP_PORT: u16 = 19_960;
-/// The port where peers dial in, TCP and UDP.
-pub const DEFAULT_P2P_PORT: u16 = 19_961;
 
 /// Why a scraper could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +114,13 @@ pub enum ScraperError {
     NoSecret,
     /// The HTTP address cannot be listened on.
     #[error(transparent)]
-    Http(#[from] HttpError),
+    Bind(#[from] BindError),
+    /// A file_sd file is wanted of a scraper that listens on every address and advertises none.
+    #[error("a file_sd file needs an advertised address: {local} is every address, which nobody can scrape")]
+    NoTarget {
+        /// The address listened on.
+        local: SocketAddr,
+    },
     /// The network could not start.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -159,10 +165,8 @@ impl Scraper {
         if config.secrets.is_empty() {
             return Err(ScraperError::NoSecret);
         }
-        let listener = http::bind(&config.http).await?;
-        let http_addr =
-            listener.local_addr().map_err(|source| HttpError::Bind { addr: config.http.clone(), source })?;
-        config.http_limits.check(http_addr)?;
+        let (listener, http_addr) = bind(&config.http).await?;
+        config.http_limits.check(http_addr).map_err(|NoTarget { local }| ScraperError::NoTarget { local })?;
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
         let (network, network_task) = Network::start(
             &config.key,

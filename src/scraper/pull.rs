@@ -8,36 +8,39 @@ use http::{HeaderMap, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::{sync::watch, time::Instant};
 
-pub use crate::network::{InboundCounts, LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
-use crate::{identity::PublicKey, wire::Alias};
+use crate::{
+    identity::PublicKey,
+    network::{InboundCounts, LinkCounts, LinkPath, LinkStatus},
+    wire::Alias,
+};
 
 /// One pull, as Prometheus asked for it.
 #[derive(Debug)]
-pub struct PullRequest {
+pub(super) struct PullRequest {
     /// Prometheus's own request headers, hop-by-hop ones removed.
-    pub headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     /// The query of the scrape, without the `?`.
-    pub query: Option<String>,
+    pub(super) query: Option<String>,
     /// When the whole pull, body included, must have ended.
-    pub deadline: Instant,
+    pub(super) deadline: Instant,
 }
 
 /// An exposition on its way. It ends with an error if the peer is lost or the deadline passes before its end, so that
 /// a cut body is never ended cleanly.
-pub type PullBody = UnsyncBoxBody<Bytes, PullBodyError>;
+pub(super) type PullBody = UnsyncBoxBody<Bytes, PullBodyError>;
 
 /// Why an exposition stopped before its end.
 #[derive(Debug, thiserror::Error)]
 #[error("the exposition was cut: {reason}")]
-pub struct PullBodyError {
+pub(super) struct PullBodyError {
     /// What happened, for our log.
-    pub reason: String,
+    pub(super) reason: String,
 }
 
 /// Why a pull gave no exposition.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PullError {
+pub(super) enum PullError {
     /// No link to the peer.
     #[error("peer {peer} of alias {alias} is not connected")]
     NotConnected {
@@ -81,7 +84,7 @@ pub enum PullError {
 }
 
 /// Pulls expositions from peers.
-pub trait Pull: Send + Sync + 'static {
+pub(super) trait Pull: Send + Sync + 'static {
     /// Asks `peer` for the exposition of `alias`. The answer's status is always 200. Dropping the future, or the body,
     /// ends the pull at the peer.
     fn pull<'a>(
@@ -93,7 +96,7 @@ pub trait Pull: Send + Sync + 'static {
 }
 
 /// Knows which peers are linked.
-pub trait Links: Send + Sync + 'static {
+pub(super) trait Links: Send + Sync + 'static {
     /// The best path to a peer, if there is a link.
     fn path(&self, peer: &PublicKey) -> Option<LinkPath>;
 

@@ -28,15 +28,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    comebacks::{self, Comebacks},
-    pull::{
-        InboundCounts, LinkCounts, LinkPath, LinkStatus, Links, Pull, PullBody, PullBodyError, PullError, PullRequest,
-    },
+    pull::{Links, Pull, PullBody, PullBodyError, PullError, PullRequest},
+    reconnect_grace::{self, ReconnectGrace},
 };
 use crate::{
     identity::PublicKey,
-    network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
-    telemetry::said,
+    network::{
+        InboundCounts, LinkCounts, LinkEvent, LinkId, LinkPath, LinkStatus, MAX_PULL_STREAMS, Network, PULL_PROTOCOL,
+    },
+    telemetry::remote_message,
     wire::{Alias, scrape_timeout, set_scrape_timeout},
 };
 
@@ -59,7 +59,7 @@ struct Inner {
     slots: Mutex<HashMap<PublicKey, Arc<Semaphore>>>,
     /// Deadlines in a row that passed without a sign of life. A peer of ours answers a little before the deadline.
     silent: Mutex<HashMap<PublicKey, u32>>,
-    comebacks: Comebacks,
+    reconnect_grace: ReconnectGrace,
     streams: TaskTracker,
     started_at: Instant,
 }
@@ -77,7 +77,7 @@ impl Puller {
             idle: Mutex::default(),
             slots: Mutex::default(),
             silent: Mutex::default(),
-            comebacks: Comebacks::default(),
+            reconnect_grace: ReconnectGrace::default(),
             streams: TaskTracker::new(),
             started_at: Instant::now(),
         }))
@@ -153,7 +153,7 @@ impl Inner {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slots| slots.available_permits() < MAX_PULL_STREAMS);
         drop(slots);
-        self.comebacks.forget_old();
+        self.reconnect_grace.forget_old();
         self.idle().retain(|_, streams| {
             streams.retain(|stream| stream.since.elapsed() < IDLE_FOR && !stream.sender.requests.is_closed());
             !streams.is_empty()
@@ -217,8 +217,10 @@ impl Inner {
             return true;
         }
         let until = match links.lost_for(peer) {
-            Some(lost_for) => self.comebacks.wait_until(*peer, lost_for),
-            None => (self.started_at.elapsed() < comebacks::WINDOW).then(|| Instant::now() + comebacks::WAIT),
+            Some(lost_for) => self.reconnect_grace.wait_until(*peer, lost_for),
+            None => {
+                (self.started_at.elapsed() < reconnect_grace::WINDOW).then(|| Instant::now() + reconnect_grace::WAIT)
+            }
         };
         match until {
             Some(until) => time::timeout_at(deadline.min(until), links.up(peer)).await.is_ok(),
@@ -280,7 +282,7 @@ impl Pull for Puller {
             self.0.heard_from(&peer);
             if response.status() != StatusCode::OK {
                 let status = response.status();
-                let message = said(response.into_body(), deadline).await;
+                let message = remote_message(response.into_body(), deadline).await;
                 return Err(PullError::Refused { alias: alias.clone(), peer, status, message });
             }
             let pool = Arc::clone(&self.0);

@@ -18,11 +18,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::{
+    metrics::ScraperMetrics,
+    outcome::{HandshakeFailure, RegistrationOutcome},
+};
 use crate::{
     identity::{KeyPair, PublicKey, SecretId, SharedSecret},
     network::{InboundStream, LinkStream, Links},
     registry::{Registry, RegistryError},
-    telemetry::{self, Chain, RegistrationOutcome, ScraperMetrics},
+    telemetry::Chain,
     wire::{
         HandshakeError, HandshakeRefusal, Probed, REGISTER_PROTOCOL, RegisterReply, RegisterRequest,
         channel::{self, Channel, ChannelError},
@@ -137,7 +141,7 @@ impl Registrar {
                 Err(error)
             }
             Err(_) => {
-                self.metrics.handshake_refusal(telemetry::HandshakeRefusal::Timeout);
+                self.metrics.handshake_refusal(HandshakeFailure::Timeout);
                 tracing::debug!(%peer, "a register handshake took too long");
                 Ok(())
             }
@@ -156,7 +160,7 @@ impl Registrar {
         let peer = inbound.peer;
         let pending = channel::accept(inbound.stream, &self.key, &peer, REGISTER_PROTOCOL).await?;
         let Some(secret) = self.secrets.get(&pending.secret_id()) else {
-            self.metrics.handshake_refusal(telemetry::HandshakeRefusal::UnknownSecret);
+            self.metrics.handshake_refusal(HandshakeFailure::UnknownSecret);
             if self.warnings.check().is_ok() {
                 tracing::warn!(%peer, secret = %pending.secret_id(), "a peer's shared secret is none of ours");
             }
@@ -230,7 +234,7 @@ impl Turn {
     fn take(registrar: &Arc<Registrar>, peer: PublicKey) -> Option<Self> {
         let turn = Self::find(registrar, peer);
         if turn.is_none() {
-            registrar.metrics.handshake_refusal(telemetry::HandshakeRefusal::Busy);
+            registrar.metrics.handshake_refusal(HandshakeFailure::Busy);
         }
         turn
     }
@@ -275,14 +279,12 @@ async fn tell(mut channel: Channel<LinkStream>, reply: &RegisterReply) -> Result
 }
 
 /// The word under which a failed handshake is counted.
-fn reason(error: &ChannelError) -> telemetry::HandshakeRefusal {
+fn reason(error: &ChannelError) -> HandshakeFailure {
     match error {
-        ChannelError::Handshake(HandshakeError::IdentityMismatch { .. }) => telemetry::HandshakeRefusal::WrongKey,
-        ChannelError::Session(_) => telemetry::HandshakeRefusal::BadProof,
-        ChannelError::Frame(_) | ChannelError::Handshake(_) | ChannelError::Codec(_) => {
-            telemetry::HandshakeRefusal::Malformed
-        }
-        _ => telemetry::HandshakeRefusal::Broken,
+        ChannelError::Handshake(HandshakeError::IdentityMismatch { .. }) => HandshakeFailure::WrongKey,
+        ChannelError::Session(_) => HandshakeFailure::BadProof,
+        ChannelError::Frame(_) | ChannelError::Handshake(_) | ChannelError::Codec(_) => HandshakeFailure::Malformed,
+        _ => HandshakeFailure::Broken,
     }
 }
 

@@ -7,7 +7,7 @@ use super::classic::classic;
 
 /// The format of an exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpositionFormat {
+pub(crate) enum ExpositionFormat {
     /// OpenMetrics 1.0.
     OpenMetrics,
     /// Prometheus's text format 0.0.4, for readers that do not ask for OpenMetrics.
@@ -16,7 +16,7 @@ pub enum ExpositionFormat {
 
 impl ExpositionFormat {
     /// Its `Content-Type`.
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -24,7 +24,7 @@ impl ExpositionFormat {
     }
 
     /// The one that suits a request: OpenMetrics if it asks for that, else the one that everything reads.
-    pub fn asked_for(headers: &HeaderMap) -> Self {
+    pub(crate) fn asked_for(headers: &HeaderMap) -> Self {
         let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
         match accepted.any(|accept| accept.contains("application/openmetrics-text")) {
             true => Self::OpenMetrics,
@@ -32,7 +32,7 @@ impl ExpositionFormat {
         }
     }
 
-    pub(super) fn encode(self, registry: &Registry) -> String {
+    pub(crate) fn encode(self, registry: &Registry) -> String {
         let mut exposition = String::with_capacity(8 * 1024);
         text::encode(&mut exposition, registry).expect("writing to a String does not fail");
         match self {

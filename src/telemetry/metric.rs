@@ -1,4 +1,4 @@
-//! What the metrics of both roles are made of.
+//! Parts that the metrics of every role are made of.
 
 use std::{
     marker::PhantomData,
@@ -11,64 +11,64 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::word::Word;
+use super::label_value::LabelValue;
 
-/// A counter per word.
+/// From a scrape over a good link (a few milliseconds) to Prometheus's longest usual timeout.
+pub(crate) const SCRAPE_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// A counter per label value.
 #[derive(Debug)]
-pub(super) struct Counters<W> {
+pub(crate) struct Counters<V> {
     counters: Vec<Counter>,
-    words: PhantomData<fn(W)>,
+    values: PhantomData<fn(V)>,
 }
 
-impl<W: Word> Counters<W> {
-    pub(super) fn new(registry: &mut Registry, name: &str, help: &str, label: &'static str) -> Self {
+impl<V: LabelValue> Counters<V> {
+    pub(crate) fn new(registry: &mut Registry, name: &str, help: &str, label: &'static str) -> Self {
         let family = Family::<Label, Counter>::default();
-        let counters = W::ALL.iter().map(|word| family.get_or_create_owned(&[(label, word.word())])).collect();
+        let counters = V::ALL.iter().map(|value| family.get_or_create_owned(&[(label, value.as_str())])).collect();
         registry.register(name, help, family);
-        Self { counters, words: PhantomData }
+        Self { counters, values: PhantomData }
     }
 
-    pub(super) fn add(&self, word: W) {
-        self.counters[word.index()].inc();
+    pub(crate) fn add(&self, value: V) {
+        self.counters[value.index()].inc();
     }
 }
 
 /// One label.
-pub(super) type Label = [(&'static str, &'static str); 1];
+pub(crate) type Label = [(&'static str, &'static str); 1];
 
-pub(super) fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+pub(crate) fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
     let counter = Counter::default();
     registry.register(name, help, counter.clone());
     counter
 }
 
-pub(super) fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+pub(crate) fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
     let gauge = Gauge::default();
     registry.register(name, help, gauge.clone());
     gauge
 }
 
 /// A counter of bytes; its name ends in `_bytes_total`.
-pub(super) fn bytes(registry: &mut Registry, name: &str, help: &str) -> Counter {
+pub(crate) fn bytes(registry: &mut Registry, name: &str, help: &str) -> Counter {
     let counter = Counter::default();
     registry.register_with_unit(name, help, Unit::Bytes, counter.clone());
     counter
 }
 
 /// A constant gauge of an instant; its name ends in `_seconds`.
-pub(super) fn unix_time(registry: &mut Registry, name: &str, help: &str, at: SystemTime) {
+pub(crate) fn unix_time(registry: &mut Registry, name: &str, help: &str, at: SystemTime) {
     let gauge = Gauge::<f64, AtomicU64>::default();
     gauge.set(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     registry.register_with_unit(name, help, Unit::Seconds, gauge);
 }
 
 /// A constant gauge with this build's version.
-pub(super) fn build_info(registry: &mut Registry) {
+pub(crate) fn build_info(registry: &mut Registry) {
     let build = Family::<Label, Gauge>::default();
     build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
     registry.register("build_info", "Always 1, labelled with the version", build);
 }
-
-/// From a scrape over a good link (a few milliseconds) to Prometheus's longest usual timeout.
-pub(super) const SCRAPE_BUCKETS: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];

@@ -1,36 +1,24 @@
-//! What a process tells about itself.
+//! What every role reports about itself: logs, formats of own metrics, chains of errors.
+//!
+//! Each role's metrics live with the role (`client::metrics`, `node::metrics`, `scraper::metrics`).
 
-#[cfg(feature = "scraper")]
-mod alias_metrics;
 mod chain;
 mod classic;
-mod client_metrics;
 mod format;
-#[cfg(feature = "scraper")]
-mod inbound_metrics;
+mod label_value;
 #[cfg(feature = "cli")]
 pub mod log;
 mod metric;
-#[cfg(feature = "scraper")]
-mod node_metrics;
-#[cfg(feature = "scraper")]
-mod outcome;
 #[cfg(any(feature = "agent", feature = "scraper"))]
-mod said;
-#[cfg(feature = "scraper")]
-mod scraper_metrics;
-mod word;
+mod remote_message;
 
-#[cfg(feature = "scraper")]
-pub(crate) use alias_metrics::alias_metrics;
 pub(crate) use chain::Chain;
-pub(crate) use client_metrics::ClientMetrics;
-pub use format::ExpositionFormat;
+pub(crate) use format::ExpositionFormat;
+#[cfg(test)]
+pub(crate) use label_value::check_labels;
+pub(crate) use label_value::{LabelValue, label_values};
 #[cfg(feature = "scraper")]
-pub use node_metrics::{NodeMetrics, NodeStanding};
-#[cfg(feature = "scraper")]
-pub use outcome::{FileSdOutcome, HandshakeRefusal, RegistrationOutcome, ScrapeOutcome, SdOutcome};
+pub(crate) use metric::Label;
+pub(crate) use metric::{Counters, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time};
 #[cfg(any(feature = "agent", feature = "scraper"))]
-pub(crate) use said::said;
-#[cfg(feature = "scraper")]
-pub use scraper_metrics::{ScrapeRecord, ScraperMetrics, Standing};
+pub(crate) use remote_message::remote_message;

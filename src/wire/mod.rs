@@ -12,8 +12,6 @@ mod answer;
 pub mod channel;
 pub mod codec;
 pub mod frame;
-#[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
-mod hop_by_hop;
 mod message;
 mod noise;
 mod session;
@@ -23,8 +21,6 @@ mod timeout;
 
 pub use announce::{AnnounceError, Announcement, parse_record_key, record_key};
 pub use answer::{HandshakeAnswer, HandshakeRefusal};
-#[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
-pub(crate) use hop_by_hop::remove_hop_by_hop;
 pub use message::{
     AliasGuard, AliasOutcome, AliasRefusal, AliasStanding, Claim, Probe, Probed, REGISTER_PROTOCOL, Register,
     RegisterReply, RegisterRequest, Registered,

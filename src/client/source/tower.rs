@@ -16,7 +16,7 @@ use hyper::body::Body;
 use tower_service::Service;
 
 use super::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError};
-use crate::wire::remove_hop_by_hop;
+use crate::http::remove_hop_by_hop;
 
 /// A service that is asked `GET /metrics` in process, with the headers and the query of the scrape.
 ///

@@ -16,9 +16,10 @@ use libp2p::{
 };
 use tokio::sync::oneshot;
 
-use super::{
+use super::*;
+use crate::network::{
     failure::{DialFailure, NoReservation},
-    *,
+    swarm::build,
 };
 
 /// A libp2p peer without any of our limits. Ends on drop.
@@ -50,10 +51,10 @@ impl Plain {
     fn start() -> Self {
         let swarm = SwarmBuilder::with_existing_identity(peer_id::keypair(&KeyPair::generate()))
             .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, swarm::yamux_config)
+            .with_tcp(tcp::Config::default(), noise::Config::new, build::yamux_config)
             .expect("TCP")
-            .with_quic_config(|quic| swarm::quic_config(quic, NetworkRole::Scraper))
-            .with_relay_client(noise::Config::new, swarm::yamux_config)
+            .with_quic_config(|quic| build::quic_config(quic, NetworkRole::Scraper))
+            .with_relay_client(noise::Config::new, build::yamux_config)
             .expect("circuits")
             .with_behaviour(|_, relay| {
                 let often = ping::Config::new().with_interval(Duration::from_secs(1));
@@ -200,7 +201,7 @@ async fn a_tcp_connection_full_of_circuits_refuses_more_and_lives() {
     let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
     assert!(refused.iter().all(|why| why.ends_with("or has no room for a circuit")), "{refused:?}");
     // Those that are built but not yet told of come on top: fewer than eight.
-    let (open, most) = (128 - refused.len(), swarm::max_circuits(true));
+    let (open, most) = (128 - refused.len(), build::max_circuits(true));
     assert!((most..most + 8).contains(&open), "{open} are open");
     let mut inbound = scraper.inbound.clone();
     let all = time::timeout(LONG, inbound.wait_for(|inbound| *inbound == open));

@@ -6,13 +6,14 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use blake2::{Blake2s256, Digest};
 use data_encoding::HEXLOWER;
+
+use crate::atomic_file;
 
 /// What a database held at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +54,7 @@ impl Witness {
 
     /// Replaces the file. After a crash it is either the old one or the new one.
     pub(super) fn write(self, file: &Path) -> io::Result<()> {
-        let mut next = OsString::from(file);
-        next.push(".next");
-        let mut output = File::create(&next)?;
-        output.write_all(self.encode().as_bytes())?;
-        output.sync_all()?;
-        fs::rename(&next, file)?;
-        match file.parent() {
-            // Makes the rename last. Where a directory cannot be opened there is no such thing.
-            Some(directory) => File::open(directory).map_or(Ok(()), |directory| directory.sync_all()),
-            None => Ok(()),
-        }
+        atomic_file::replace(file, self.encode().as_bytes(), atomic_file::SHARED)
     }
 
     fn encode(self) -> String {

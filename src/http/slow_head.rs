@@ -1,0 +1,188 @@
+//! Clients that begin to ask and do not come to an end.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::{self, Sleep},
+};
+
+/// The reading side of a connection, which fails once a request's head has not come to its end `limit` after its first
+/// byte.
+///
+/// hyper's `header_read_timeout` runs from the end of the answer before, so it must be long enough for an idle
+/// connection, for all of which an unfinished head would hold its memory.
+pub(super) struct SlowHead<R> {
+    reader: R,
+    limit: Duration,
+    requests: Arc<Requests>,
+    /// The value of `requests.asked` that the fields below know of.
+    asked: u64,
+    /// Whether something has come that is not part of a request that was asked.
+    begun: bool,
+    /// The last bytes that came.
+    tail: [u8; 4],
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+/// How many requests of a connection have been asked, their heads being complete, and how many of them answered.
+#[derive(Default)]
+pub(super) struct Requests {
+    asked: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// A request that has been asked. Dropped once it is answered, or given up.
+pub(super) struct Asked(Arc<Requests>);
+
+impl Requests {
+    pub(super) fn ask(self: &Arc<Self>) -> Asked {
+        self.asked.fetch_add(1, Relaxed);
+        Asked(Arc::clone(self))
+    }
+
+    pub(super) fn any(&self) -> bool {
+        self.asked.load(Relaxed) > 0
+    }
+
+    fn is_answering(&self) -> bool {
+        self.asked.load(Relaxed) > self.answered.load(Relaxed)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.answered.fetch_add(1, Relaxed);
+    }
+}
+
+impl<R> SlowHead<R> {
+    pub(super) fn new(reader: R, limit: Duration, requests: Arc<Requests>) -> Self {
+        Self { reader, limit, requests, asked: 0, begun: false, tail: [0; 4], clock: None }
+    }
+
+    /// Starts anew if a head has been completed since the last call.
+    fn note_asked(&mut self) {
+        let asked = self.requests.asked.load(Relaxed);
+        if asked != self.asked {
+            self.asked = asked;
+            self.clock = None;
+            // What came with the head and is not its end: a body, or the begin of the next head.
+            self.begun = self.tail != *b"\r\n\r\n";
+        }
+    }
+
+    fn note_read(&mut self, bytes: &[u8]) {
+        self.begun |= !bytes.is_empty();
+        for byte in &bytes[bytes.len().saturating_sub(self.tail.len())..] {
+            self.tail.rotate_left(1);
+            self.tail[3] = *byte;
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for SlowHead<R> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.note_asked();
+        let filled = buf.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.reader).poll_read(cx, buf) {
+            self.note_read(&buf.filled()[filled..]);
+            return Poll::Ready(read);
+        }
+        if !self.begun || self.requests.is_answering() {
+            return Poll::Pending;
+        }
+        let limit = self.limit;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(time::sleep(limit)));
+        ready!(clock.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not finish its request")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+        time::{sleep, timeout},
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+    const HEAD: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_in_ends_in_time() {
+        let (mut near, mut far, _) = connection();
+        let trickle = async {
+            while far.write_all(b"a").await.is_ok() {
+                sleep(LIMIT / 3).await;
+            }
+        };
+        let reading = async {
+            let read = timeout(LIMIT * 2, near.read_to_end(&mut Vec::new())).await;
+            read.expect("in time").expect_err("never complete")
+        };
+        let error = tokio::select! { error = reading => error, () = trickle => unreachable!("it goes on") };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_left_alone() {
+        let (mut near, mut far, requests) = connection();
+        is_left_alone(&mut near).await;
+        for _ in 0..2 {
+            read(&mut near, &mut far, HEAD).await;
+            drop(requests.ask());
+            is_left_alone(&mut near).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_behind_a_request_has_its_time_from_the_answer_on() {
+        for split in [HEAD.len(), HEAD.len() + 1, HEAD.len() + 5] {
+            let (mut near, mut far, requests) = connection();
+            let both = [HEAD, b"GET / HT"].concat();
+            read(&mut near, &mut far, &both[..split]).await;
+            let asked = requests.ask();
+            read(&mut near, &mut far, &both[split..]).await;
+            is_left_alone(&mut near).await;
+            drop(asked);
+            is_cut(&mut near).await;
+        }
+        let (mut near, mut far, requests) = connection();
+        read(&mut near, &mut far, &[HEAD, b"GET / HT"].concat()).await;
+        drop(requests.ask());
+        is_cut(&mut near).await;
+    }
+
+    fn connection() -> (SlowHead<DuplexStream>, DuplexStream, Arc<Requests>) {
+        let (near, far) = tokio::io::duplex(64);
+        let requests = Arc::new(Requests::default());
+        (SlowHead::new(near, LIMIT, Arc::clone(&requests)), far, requests)
+    }
+
+    async fn read(near: &mut SlowHead<DuplexStream>, far: &mut DuplexStream, bytes: &[u8]) {
+        far.write_all(bytes).await.expect("fits");
+        near.read_exact(&mut vec![0; bytes.len()]).await.expect("has come");
+    }
+
+    async fn is_left_alone(near: &mut SlowHead<DuplexStream>) {
+        timeout(LIMIT * 20, near.read_u8()).await.expect_err("nothing is to be read");
+    }
+
+    async fn is_cut(near: &mut SlowHead<DuplexStream>) {
+        let read = timeout(LIMIT * 2, near.read_u8()).await.expect("in time");
+        assert_eq!(read.expect_err("half a head").kind(), io::ErrorKind::TimedOut);
+    }
+}

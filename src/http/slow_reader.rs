@@ -1,0 +1,130 @@
+//! Clients that ask and do not read.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWrite,
+    time::{self, Sleep},
+};
+
+/// The writing side of a connection, which fails once what was to be written has not gone out for `limit`.
+///
+/// A client that stops reading would otherwise hold its answer's memory, its place among the scrapes, and the peer's
+/// stream, for as long as it likes. hyper flushes whenever its buffer has become empty (some 400 KiB of a stream, or a whole
+/// http_sd list), so the clock runs from the first write that had to wait until the next flush: a client that reads a
+/// byte now and then is caught too.
+pub(super) struct SlowReader<W> {
+    writer: W,
+    limit: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<W> SlowReader<W> {
+    pub(super) fn new(writer: W, limit: Duration) -> Self {
+        Self { writer, limit, waiting: None }
+    }
+
+    /// Passes on what a write gave; if that is "not now", lets the clock run.
+    fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_pending() {
+            let limit = self.limit;
+            let clock = self.waiting.get_or_insert_with(|| Box::pin(time::sleep(limit)));
+            ready!(clock.as_mut().poll(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")));
+        }
+        written
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for SlowReader<W> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.writer).poll_write(cx, buf);
+        self.timed(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.writer).poll_write_vectored(cx, bufs);
+        self.timed(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.writer.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.writer).poll_flush(cx);
+        if flushed.is_ready() {
+            self.waiting = None;
+        }
+        self.timed(cx, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_loses_its_connection() {
+        let (near, _far) = tokio::io::duplex(16);
+        let mut near = SlowReader::new(near, LIMIT);
+        let error = near.write_all(&[0; 64]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_a_byte_now_and_then_loses_its_connection() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut near = SlowReader::new(near, LIMIT);
+        let trickle = async {
+            loop {
+                tokio::time::sleep(LIMIT / 3).await;
+                if far.read_u8().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            written = near.write_all(&[0; 64]) => {
+                assert_eq!(written.expect_err("too slow").kind(), io::ErrorKind::TimedOut);
+            }
+            () = trickle => panic!("the reader saw an end"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_and_one_that_keeps_up_are_left_alone() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut near = SlowReader::new(near, LIMIT);
+        let reader = tokio::spawn(async move {
+            let mut read = Vec::new();
+            far.read_to_end(&mut read).await.expect("reads");
+            read.len()
+        });
+        for _ in 0..3 {
+            near.write_all(&[0; 64]).await.expect("kept up");
+            near.flush().await.expect("flushes");
+            tokio::time::sleep(LIMIT * 2).await;
+        }
+        near.shutdown().await.expect("ends");
+        assert_eq!(reader.await.expect("runs"), 192);
+    }
+}

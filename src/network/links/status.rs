@@ -1,0 +1,104 @@
+//! A link as it is told of: its path, what it travels in, what has become of it.
+
+use std::time::{Duration, SystemTime};
+
+use libp2p::Multiaddr;
+
+use crate::network::peer_id;
+
+/// How the bytes of a link travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LinkPath {
+    /// Peer to peer.
+    Direct,
+    /// Through a relay, which sees only ciphertext.
+    Relayed,
+}
+
+impl LinkPath {
+    /// `direct` or `relayed`, as it stands in labels and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Relayed => "relayed",
+        }
+    }
+}
+
+/// What the bytes travel in: to the peer, or to the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LinkTransport {
+    /// TCP, Noise, yamux.
+    Tcp,
+    /// QUIC version 1.
+    Quic,
+    /// WebSocket, with or without TLS; Noise, yamux.
+    WebSocket,
+}
+
+impl LinkTransport {
+    pub(crate) fn of(address: &Multiaddr) -> Self {
+        if peer_id::is_websocket(address) {
+            Self::WebSocket
+        } else if peer_id::is_tcp(address) {
+            Self::Tcp
+        } else {
+            Self::Quic
+        }
+    }
+
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Quic, Self::WebSocket];
+
+    /// `tcp`, `quic` or `ws`, as it stands in labels and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+            Self::WebSocket => "ws",
+        }
+    }
+}
+
+/// What is known of the way to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// The best path; none without a link.
+    pub path: Option<LinkPath>,
+    /// What it travels in.
+    pub transport: Option<LinkTransport>,
+    /// The other end's `host:port`: the peer's, or the relay's.
+    pub address: Option<String>,
+    /// The last round trip that was measured over it.
+    pub rtt: Option<Duration>,
+    /// How often a relayed link became direct.
+    pub punches_succeeded: u32,
+    /// Hole punches that were given up.
+    pub punches_failed: u32,
+    /// The last change of the path.
+    pub change: Option<LinkChange>,
+}
+
+/// A change of the path to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkChange {
+    /// When it was noticed.
+    pub at: SystemTime,
+    /// One line: what happened.
+    pub reason: String,
+}
+
+/// How all peers are linked, each counted once, by its best path; and what became of hole punches since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounts {
+    /// Peers with a direct link.
+    pub direct: usize,
+    /// Peers with a relayed link only.
+    pub relayed: usize,
+    /// Relays that we can be reached through.
+    pub relays: usize,
+    /// Relayed links that became direct.
+    pub punches_succeeded: u64,
+    /// Hole punches that were given up.
+    pub punches_failed: u64,
+}

@@ -1,0 +1,297 @@
+//! Connections on their way in, and those of each source address, which `libp2p-connection-limits` does not count.
+//!
+//! Refused before any handshake work, counted, and warned about now and then. Private and loopback sources have no limit
+//! per address: there, one address is often a whole office behind a router of ours, and a limit cuts off the fleet it should
+//! protect.
+
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use libp2p::{
+    Multiaddr, PeerId, connection_limits,
+    core::{Endpoint, transport::PortUse},
+    memory_connection_limits::MemoryUsageLimitExceeded,
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, ListenError, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm, dummy,
+    },
+};
+use tokio::time::Instant;
+
+use crate::network::{failure::innermost, peer_id};
+
+/// Connections that others open, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InboundCounts {
+    /// In their handshake now.
+    pub handshakes: usize,
+    /// Most that were in their handshake at once.
+    pub handshakes_peak: usize,
+    /// Refused because so many were in their handshake.
+    pub refused_handshakes: u64,
+    /// Refused because their address has so many already.
+    pub refused_address: u64,
+    /// Refused because there are so many, or so many of that peer.
+    pub refused_connections: u64,
+    /// Refused because memory runs short.
+    pub refused_memory: u64,
+}
+
+/// Where they are counted.
+#[derive(Default)]
+pub(crate) struct InboundCounters {
+    handshakes: AtomicUsize,
+    handshakes_peak: AtomicUsize,
+    refused_handshakes: AtomicU64,
+    refused_address: AtomicU64,
+    refused_connections: AtomicU64,
+    refused_memory: AtomicU64,
+}
+
+impl InboundCounters {
+    pub(crate) fn read(&self) -> InboundCounts {
+        InboundCounts {
+            handshakes: self.handshakes.load(Relaxed),
+            handshakes_peak: self.handshakes_peak.load(Relaxed),
+            refused_handshakes: self.refused_handshakes.load(Relaxed),
+            refused_address: self.refused_address.load(Relaxed),
+            refused_connections: self.refused_connections.load(Relaxed),
+            refused_memory: self.refused_memory.load(Relaxed),
+        }
+    }
+
+    fn set_handshakes(&self, count: usize) {
+        self.handshakes.store(count, Relaxed);
+        self.handshakes_peak.fetch_max(count, Relaxed);
+    }
+
+    /// The counter for a refusal, whoever refused; none for one that tells nothing about load.
+    fn of(&self, cause: &ConnectionDenied) -> Option<&AtomicU64> {
+        match cause.downcast_ref::<TooMany>() {
+            Some(TooMany::Handshakes { .. }) => Some(&self.refused_handshakes),
+            Some(TooMany::OfAddress { .. }) => Some(&self.refused_address),
+            None if cause.downcast_ref::<connection_limits::Exceeded>().is_some() => Some(&self.refused_connections),
+            None if cause.downcast_ref::<MemoryUsageLimitExceeded>().is_some() => Some(&self.refused_memory),
+            None => None,
+        }
+    }
+}
+
+/// Denies inbound connections beyond a number in their handshake, and beyond a number per source address (IPv6: per /64).
+pub(crate) struct Inbound {
+    most_handshakes: usize,
+    most_of_address: usize,
+    handshakes: HashSet<ConnectionId>,
+    /// Sources of the inbound connections that are there or on their way.
+    sources: HashMap<ConnectionId, IpAddr>,
+    of_address: HashMap<IpAddr, usize>,
+    counters: Arc<InboundCounters>,
+    warned_at: Option<Instant>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum TooMany {
+    #[error("{limit} connections are in their handshake")]
+    Handshakes { limit: usize },
+    #[error("{ip} has {limit} connections already (--max-connections-per-ip)")]
+    OfAddress { ip: IpAddr, limit: usize },
+}
+
+impl Inbound {
+    pub(crate) fn new(most_handshakes: usize, most_of_address: usize, counters: Arc<InboundCounters>) -> Self {
+        Self {
+            most_handshakes,
+            most_of_address,
+            handshakes: HashSet::new(),
+            sources: HashMap::new(),
+            of_address: HashMap::new(),
+            counters,
+            warned_at: None,
+        }
+    }
+
+    fn admit(&mut self, id: ConnectionId, remote: &Multiaddr) -> Result<(), TooMany> {
+        if self.handshakes.len() >= self.most_handshakes {
+            return Err(TooMany::Handshakes { limit: self.most_handshakes });
+        }
+        if let Some(ip) = network(remote).filter(|_| !peer_id::is_private(remote)) {
+            let count = self.of_address.entry(ip).or_default();
+            if *count >= self.most_of_address {
+                return Err(TooMany::OfAddress { ip, limit: self.most_of_address });
+            }
+            *count += 1;
+            self.sources.insert(id, ip);
+        }
+        self.handshakes.insert(id);
+        self.counters.set_handshakes(self.handshakes.len());
+        Ok(())
+    }
+
+    fn handshake_ended(&mut self, id: ConnectionId) {
+        self.handshakes.remove(&id);
+        self.counters.set_handshakes(self.handshakes.len());
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
+        let Some(ip) = self.sources.remove(&id) else { return };
+        if let Some(count) = self.of_address.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_address.remove(&ip);
+            }
+        }
+    }
+
+    fn note_refusal(&mut self, from: &Multiaddr, cause: &ConnectionDenied) {
+        let Some(counter) = self.counters.of(cause) else { return };
+        counter.fetch_add(1, Relaxed);
+        // Strangers could fill the log.
+        if self.warned_at.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+            self.warned_at = Some(Instant::now());
+            let why = innermost(cause);
+            tracing::warn!(from = %peer_id::shown(from), why, "connections are refused; the next such line in a minute");
+        }
+    }
+}
+
+/// Where a peer comes from: whoever has an IPv6 address usually has its whole /64.
+pub(crate) fn network(remote: &Multiaddr) -> Option<IpAddr> {
+    Some(match peer_id::ip(remote)? {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    })
+}
+
+impl NetworkBehaviour for Inbound {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.admit(id, remote).map_err(ConnectionDenied::new)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.handshake_ended(id);
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionClosed(closed) => self.forget(closed.connection_id),
+            FromSwarm::ListenFailure(failure) => {
+                self.handshake_ended(failure.connection_id);
+                self.forget(failure.connection_id);
+                if let ListenError::Denied { cause } = failure.error {
+                    self.note_refusal(failure.send_back_addr, cause);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> Multiaddr {
+        text.parse().expect("multiaddr")
+    }
+
+    fn limits(most_handshakes: usize, most_of_address: usize) -> Inbound {
+        Inbound::new(most_handshakes, most_of_address, Arc::default())
+    }
+
+    fn refusal(result: Result<(), TooMany>) -> ConnectionDenied {
+        ConnectionDenied::new(result.expect_err("refused"))
+    }
+
+    #[test]
+    fn the_connection_past_the_limit_is_refused_until_one_ends() {
+        let mut limits = limits(9, 2);
+        let remote = addr("/ip4/203.0.113.7/tcp/1");
+        let ids = [1, 2, 3].map(ConnectionId::new_unchecked);
+        assert!(limits.admit(ids[0], &remote).is_ok() && limits.admit(ids[1], &remote).is_ok());
+        let refused = refusal(limits.admit(ids[2], &remote));
+        limits.note_refusal(&remote, &refused);
+        assert_eq!(limits.counters.read().refused_address, 1);
+        assert!(limits.admit(ids[2], &addr("/ip4/203.0.113.8/tcp/1")).is_ok());
+        limits.forget(ids[0]);
+        assert!(limits.admit(ids[0], &remote).is_ok());
+    }
+
+    #[test]
+    fn the_handshake_past_the_limit_is_refused_until_one_ends() {
+        let mut limits = limits(2, 9);
+        let remote = addr("/ip4/127.0.0.1/tcp/1");
+        let ids = [1, 2, 3].map(ConnectionId::new_unchecked);
+        assert!(limits.admit(ids[0], &remote).is_ok() && limits.admit(ids[1], &remote).is_ok());
+        let refused = refusal(limits.admit(ids[2], &remote));
+        limits.note_refusal(&remote, &refused);
+        limits.handshake_ended(ids[0]);
+        assert!(limits.admit(ids[2], &remote).is_ok());
+        limits.handshake_ended(ids[1]);
+        let counts = limits.counters.read();
+        assert_eq!((counts.handshakes, counts.handshakes_peak, counts.refused_handshakes), (1, 2, 1));
+    }
+
+    #[test]
+    fn addresses_of_one_v6_network_are_counted_together() {
+        let mut limits = limits(9, 1);
+        assert!(limits.admit(ConnectionId::new_unchecked(1), &addr("/ip6/2001:db8::1/tcp/1")).is_ok());
+        assert!(limits.admit(ConnectionId::new_unchecked(2), &addr("/ip6/2001:db8::2/tcp/1")).is_err());
+    }
+
+    #[test]
+    fn private_and_loopback_sources_are_not_counted() {
+        let mut limits = limits(9, 0);
+        for remote in ["/ip4/127.0.0.1/tcp/1", "/ip4/10.1.2.3/udp/1/quic-v1", "/ip6/::1/tcp/1", "/ip6/fd00::1/tcp/1"] {
+            assert!(limits.admit(ConnectionId::new_unchecked(1), &addr(remote)).is_ok(), "{remote}");
+        }
+        assert!(limits.of_address.is_empty());
+    }
+}

@@ -1,0 +1,96 @@
+//! What a node has done for others: counted where it happens, read when metrics are asked for.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The counts of a node since its start, and what it holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeCounts {
+    /// Announcements held.
+    pub records: u64,
+    /// Announcements taken, new ones and renewals.
+    pub records_stored: u64,
+    /// Announcements forgotten to make room for another.
+    pub records_displaced: u64,
+    /// Announcements refused.
+    pub records_refused: RecordRefusals,
+    /// Look-ups answered with an announcement.
+    pub lookups_found: u64,
+    /// Look-ups answered without one.
+    pub lookups_missed: u64,
+    /// Peers that hold a reservation.
+    pub reservations: u64,
+    /// Requests for a reservation that were granted, renewals among them.
+    pub reservations_granted: u64,
+    /// Requests for a reservation that were refused: a limit was reached.
+    pub reservations_refused: u64,
+    /// Circuits open.
+    pub circuits: u64,
+    /// Circuits built.
+    pub circuits_built: u64,
+    /// Requests for a circuit that were refused.
+    pub circuits_refused: CircuitRefusals,
+    /// Circuits that have ended.
+    pub circuits_ended: CircuitEnds,
+    /// Requests to be dialled back that were answered.
+    pub dial_backs: u64,
+    /// Requests to be dialled back that broke off.
+    pub dial_backs_failed: u64,
+}
+
+/// Why announcements were refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordRefusals {
+    /// Sent by another peer than its owner.
+    pub not_owner: u64,
+    /// Not signed by its owner.
+    pub signature: u64,
+    /// Malformed, too long, expired, or of another version.
+    pub malformed: u64,
+    /// Not newer than the one that is held.
+    pub stale: u64,
+    /// No room.
+    pub full: u64,
+}
+
+/// Why circuits were refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CircuitRefusals {
+    /// A limit: too many circuits, of all peers or of this one, or too many requests from it or its address.
+    pub limit: u64,
+    /// The other end has no reservation here.
+    pub no_reservation: u64,
+    /// The other end did not answer.
+    pub unreachable: u64,
+    /// The request makes no sense.
+    pub malformed: u64,
+}
+
+/// How circuits ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CircuitEnds {
+    /// By one of its ends, or because one was lost.
+    pub closed: u64,
+    /// It has carried its share of bytes.
+    pub bytes: u64,
+    /// It has lived its time.
+    pub duration: u64,
+}
+
+/// Written by the network's task.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NodeStats(Arc<Mutex<NodeCounts>>);
+
+impl NodeStats {
+    /// Everything, at one moment.
+    pub(crate) fn counts(&self) -> NodeCounts {
+        *self.lock()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut NodeCounts)) {
+        change(&mut self.lock());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, NodeCounts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,87 @@
+//! Pings: often to the nodes, seldom to everybody else.
+//!
+//! A node carries what is relayed and keeps a NAT's mapping open, so its death, or the mapping's, must show within
+//! seconds. libp2p's behaviour has one interval for all peers; here each connection has its own, so that a thousand
+//! peers that connected at once are not pinged at once.
+
+use std::{
+    collections::HashSet,
+    ops::Range,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    ping,
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm,
+    },
+};
+use rand::Rng;
+
+pub(crate) struct Behaviour {
+    pings: ping::Behaviour,
+    nodes: HashSet<PeerId>,
+    nodes_every: Duration,
+    others_every: Range<Duration>,
+}
+
+impl Behaviour {
+    /// Pings `nodes` every few seconds, and each connection to others at a random interval of this range.
+    pub(crate) fn new(nodes: HashSet<PeerId>, nodes_every: Duration, others_every: Range<Duration>) -> Self {
+        Self { pings: ping::Behaviour::default(), nodes, nodes_every, others_every }
+    }
+
+    /// A new connection's handler is made by a behaviour of its own, as libp2p's has one interval for all.
+    fn of(&self, peer: PeerId) -> ping::Behaviour {
+        let (every, timeout) = match self.nodes.contains(&peer) {
+            true => (self.nodes_every, NODE_TIMEOUT),
+            false => (rand::rng().random_range(self.others_every.clone()), TIMEOUT),
+        };
+        ping::Behaviour::new(ping::Config::new().with_interval(every).with_timeout(timeout))
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = THandler<ping::Behaviour>;
+    type ToSwarm = ping::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.of(peer).handle_established_inbound_connection(id, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.of(peer).handle_established_outbound_connection(id, peer, remote, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.pings.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.pings.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.pings.poll(cx)
+    }
+}
+
+const NODE_TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(10);

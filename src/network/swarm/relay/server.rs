@@ -1,0 +1,304 @@
+//! libp2p's relay, with what it lacks.
+//!
+//! - It gives each connection ten places for circuits that are being built, and loses track of an eleventh: the peer
+//!   that asked is never answered, and the circuit counts against its limits until its connection ends. A scraper that
+//!   restarts has all its clients ask at the same time. Here they wait for a place.
+//! - It builds circuits over a connection until that has no room for another stream, and breaks: see [`handler`](super::handler).
+//! - It panics when a reservation runs out while its renewal is on the way.
+//! - Its events do not say which connection they are about, tell of every closed connection that a reservation has
+//!   ended, and of a circuit whose far end is lost that it has ended twice: here they are counted by connection.
+//! - At a relay that is full it refuses renewals, too; [`limits`] does not.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
+    relay::{self, StatusCode},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+    },
+};
+
+use crate::network::{
+    peer_id,
+    swarm::{
+        build,
+        node_stats::{NodeCounts, NodeStats},
+        relay::{
+            handler::{Handler, Instruction},
+            limits::{self, Holders, RelayLimits},
+        },
+    },
+};
+
+type Inner = relay::Behaviour;
+type Request = THandlerInEvent<Inner>;
+type Action = ToSwarm<relay::Event, Instruction>;
+
+/// A relay that keeps to its limits, and counts.
+pub(crate) struct Behaviour {
+    inner: Inner,
+    stats: NodeStats,
+    holders: Holders,
+    connections: HashMap<ConnectionId, Connection>,
+    /// By the connection that they are to be built over: circuits that wait, each with the connection it was asked for
+    /// on.
+    waiting: HashMap<ConnectionId, Vec<(ConnectionId, Request)>>,
+    /// Open circuits, by the peer that they were asked for.
+    carried: HashMap<PeerId, usize>,
+    actions: VecDeque<Action>,
+}
+
+struct Connection {
+    peer: PeerId,
+    endpoint: ConnectedPoint,
+    reserved: bool,
+    /// The other ends of the circuits that were asked for on it and are open.
+    circuits: Vec<PeerId>,
+    /// Circuits that are being built over it, towards its peer.
+    building: usize,
+}
+
+impl Behaviour {
+    pub(crate) fn new(local: PeerId, limits: RelayLimits, stats: NodeStats) -> Self {
+        let holders = Holders::default();
+        Self {
+            inner: limits::behaviour(local, limits, Arc::clone(&holders)),
+            stats,
+            holders,
+            connections: HashMap::new(),
+            waiting: HashMap::new(),
+            carried: HashMap::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes what the relay wants done; `source` is the connection whose event made it want that.
+    fn take_actions(&mut self, source: Option<ConnectionId>) {
+        // The swarm polls us after each event: then the relay gets a waker that wakes.
+        while let Poll::Ready(action) = self.inner.poll(&mut Context::from_waker(Waker::noop())) {
+            match (action, source) {
+                (ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(to), event }, Some(from))
+                    if to != from =>
+                {
+                    self.between_connections(peer_id, from, to, event);
+                }
+                (ToSwarm::GenerateEvent(event), source) => {
+                    self.count(&event, source);
+                    self.actions.push_back(ToSwarm::GenerateEvent(event));
+                }
+                (action, _) => self.actions.push_back(action.map_in(Instruction::Follow)),
+            }
+        }
+    }
+
+    /// A message that one connection's event makes the relay send to another: "build a circuit", which it addresses to
+    /// the peer that asks although the connection is the other end's, or, in return, what came of it.
+    fn between_connections(&mut self, peer_id: PeerId, from: ConnectionId, to: ConnectionId, event: Request) {
+        let peer = |id| self.connections.get(&id).map(|connection| connection.peer);
+        let (asks, answers) = (peer(from), peer(to));
+        if asks == Some(peer_id) && answers.is_some_and(|answers| answers != peer_id) {
+            self.waiting.entry(to).or_default().push((from, event));
+            self.build(to);
+            return;
+        }
+        let (handler, event) = (NotifyHandler::One(to), Instruction::Follow(event));
+        self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
+        if asks != Some(peer_id)
+            && let Some(connection) = self.connections.get_mut(&from)
+        {
+            connection.building = connection.building.saturating_sub(1);
+            self.build(from);
+        }
+    }
+
+    /// Builds the circuits that wait for a connection, as far as it has places: the latest first, as whoever asked for
+    /// an earlier one may have given up.
+    fn build(&mut self, over: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&over) else { return };
+        let Some(waiting) = self.waiting.get_mut(&over) else { return };
+        let carried = self.carried.get(&connection.peer).copied().unwrap_or(0);
+        let most = build::max_circuits(peer_id::is_tcp(connection.endpoint.get_remote_address()));
+        while !waiting.is_empty() {
+            let full = carried + connection.building >= most;
+            // A refusal needs no place.
+            let Some((_, event)) = waiting.pop_if(|_| full || connection.building < MOST_BUILDING) else { break };
+            connection.building += 1;
+            let event = if full { Instruction::Refuse(event) } else { Instruction::Follow(event) };
+            let (peer_id, handler) = (connection.peer, NotifyHandler::One(over));
+            self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
+        }
+        if waiting.is_empty() {
+            self.waiting.remove(&over);
+        }
+    }
+
+    fn count(&mut self, event: &relay::Event, source: Option<ConnectionId>) {
+        let Some(id) = source else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        match event {
+            relay::Event::ReservationReqAccepted { .. } => {
+                connection.set_reserved(true, &self.holders, &self.stats);
+                self.stats.update(|counts| counts.reservations_granted += 1);
+            }
+            relay::Event::ReservationReqDenied { .. } => self.stats.update(|counts| counts.reservations_refused += 1),
+            relay::Event::ReservationTimedOut { .. } => {
+                connection.set_reserved(false, &self.holders, &self.stats);
+                // The relay has forgotten the connection, and panics if a renewal on it has still to be answered.
+                self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                    peer_id: connection.peer,
+                    connection_id: id,
+                    endpoint: &connection.endpoint,
+                    failed_addresses: &[],
+                    other_established: 0,
+                }));
+            }
+            relay::Event::CircuitReqAccepted { dst_peer_id, .. } => {
+                connection.circuits.push(*dst_peer_id);
+                *self.carried.entry(*dst_peer_id).or_default() += 1;
+                self.stats.update(|counts| {
+                    counts.circuits += 1;
+                    counts.circuits_built += 1;
+                });
+            }
+            relay::Event::CircuitReqDenied { status, .. } => {
+                self.stats.update(|counts| count_refusal(counts, status));
+            }
+            relay::Event::CircuitClosed { dst_peer_id, error, .. } => {
+                if let Some(at) = connection.circuits.iter().position(|peer| peer == dst_peer_id) {
+                    connection.circuits.swap_remove(at);
+                    put_down(&mut self.carried, dst_peer_id);
+                    self.stats.update(|counts| count_end(counts, error.as_ref()));
+                }
+            }
+            // ReservationClosed comes of every connection that closes.
+            _ => {}
+        }
+    }
+
+    fn closed(&mut self, id: ConnectionId) {
+        self.waiting.remove(&id);
+        self.waiting.retain(|_, waiting| {
+            waiting.retain(|(from, _)| *from != id);
+            !waiting.is_empty()
+        });
+        if let Some(mut connection) = self.connections.remove(&id) {
+            connection.set_reserved(false, &self.holders, &self.stats);
+            connection.circuits.iter().for_each(|peer| put_down(&mut self.carried, peer));
+            let circuits = connection.circuits.len() as u64;
+            self.stats.update(|counts| {
+                counts.circuits -= circuits;
+                counts.circuits_ended.closed += circuits;
+            });
+        }
+    }
+}
+
+impl Connection {
+    fn set_reserved(&mut self, reserved: bool, holders: &Holders, stats: &NodeStats) {
+        if std::mem::replace(&mut self.reserved, reserved) == reserved {
+            return;
+        }
+        let mut holders = holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = holders.entry(self.peer).or_default();
+        *held = if reserved { *held + 1 } else { held.saturating_sub(1) };
+        if *held == 0 {
+            holders.remove(&self.peer);
+        }
+        stats.update(|counts| counts.reservations = holders.len() as u64);
+    }
+}
+
+/// A circuit to the peer has ended.
+fn put_down(carried: &mut HashMap<PeerId, usize>, peer: &PeerId) {
+    if let Some(circuits) = carried.get_mut(peer) {
+        *circuits -= 1;
+        if *circuits == 0 {
+            carried.remove(peer);
+        }
+    }
+}
+
+fn count_refusal(counts: &mut NodeCounts, status: &StatusCode) {
+    let refused = &mut counts.circuits_refused;
+    *match status {
+        StatusCode::ResourceLimitExceeded => &mut refused.limit,
+        StatusCode::NoReservation => &mut refused.no_reservation,
+        StatusCode::ConnectionFailed => &mut refused.unreachable,
+        _ => &mut refused.malformed,
+    } += 1;
+}
+
+fn count_end(counts: &mut NodeCounts, error: Option<&io::Error>) {
+    counts.circuits -= 1;
+    let ended = &mut counts.circuits_ended;
+    *match error {
+        Some(error) if error.kind() == io::ErrorKind::TimedOut => &mut ended.duration,
+        // It has no kind of its own.
+        Some(error) if error.to_string().contains("Max circuit bytes") => &mut ended.bytes,
+        _ => &mut ended.closed,
+    } += 1;
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = relay::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(id, peer, local, remote).map(Handler::new)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(id, peer, remote, role, port).map(Handler::new)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.inner.on_swarm_event(event);
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
+                let endpoint = endpoint.clone();
+                let connection =
+                    Connection { peer: peer_id, endpoint, reserved: false, circuits: Vec::new(), building: 0 };
+                self.connections.insert(connection_id, connection);
+            }
+            FromSwarm::ConnectionClosed(closed) => self.closed(closed.connection_id),
+            _ => {}
+        }
+        self.take_actions(None);
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.inner.on_connection_handler_event(peer, id, event);
+        self.take_actions(Some(id));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        match self.actions.pop_front() {
+            Some(action) => Poll::Ready(action),
+            None => self.inner.poll(cx).map(|action| action.map_in(Instruction::Follow)),
+        }
+    }
+}
+
+/// Fewer than libp2p's ten, which it counts from another moment on.
+const MOST_BUILDING: usize = 8;

@@ -1,0 +1,320 @@
+//! The stream behaviour: opens and accepts streams by protocol and by key.
+//!
+//! Streams are handed straight from the connection's handler to whoever waits for them, past the swarm task. A
+//! stranger's stream is refused here, before one of its bytes is read. (`libp2p-stream` drops bursts, leaks a sender per
+//! connection, and may pick the relay.)
+
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol,
+    core::{ConnectedPoint, Endpoint, UpgradeInfo, transport::PortUse, upgrade::ReadyUpgrade},
+    swarm::{
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour, Stream,
+        StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+    },
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    identity::PublicKey,
+    network::{
+        failure::innermost,
+        links::{
+            status::LinkPath,
+            stream::LinkStream,
+            table::{Connection, Control, Links, OPEN_QUEUE, OpenError, OpenRequest},
+        },
+        peer_id,
+    },
+};
+
+/// A stream that a peer opened.
+pub(crate) struct InboundStream {
+    pub(crate) peer: PublicKey,
+    pub(crate) stream: LinkStream,
+}
+
+/// A peer's stream that was refused unread, because its protocol is not for everybody.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirewallBlock {
+    pub(crate) peer: PublicKey,
+}
+
+/// Who may open streams of a protocol.
+#[derive(Clone, Debug)]
+pub(crate) enum Firewall {
+    Anyone,
+    Only(HashSet<PublicKey>),
+}
+
+impl Firewall {
+    fn admits(&self, peer: &PublicKey) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Only(keys) => keys.contains(peer),
+        }
+    }
+}
+
+/// A protocol that we answer, and where its streams go. A full inbox refuses the stream.
+pub(crate) struct Acceptor {
+    pub(crate) protocol: &'static str,
+    pub(crate) firewall: Firewall,
+    pub(crate) inbox: mpsc::Sender<InboundStream>,
+}
+
+/// What every handler shares.
+struct Acceptors {
+    protocols: Vec<StreamProtocol>,
+    by_protocol: HashMap<StreamProtocol, Acceptor>,
+    blocks: broadcast::Sender<FirewallBlock>,
+}
+
+impl Acceptors {
+    /// A refused stream is dropped, which resets it.
+    fn route(&self, peer: PublicKey, protocol: &StreamProtocol, stream: LinkStream) {
+        let Some(acceptor) = self.by_protocol.get(protocol) else { return };
+        if !acceptor.firewall.admits(&peer) {
+            tracing::debug!(%peer, %protocol, "firewall: refused a stranger's stream");
+            let _ = self.blocks.send(FirewallBlock { peer });
+            return;
+        }
+        if acceptor.inbox.try_send(InboundStream { peer, stream }).is_err() {
+            tracing::debug!(%peer, %protocol, "too many streams wait: refused one");
+        }
+    }
+}
+
+pub(crate) struct Behaviour {
+    links: Links,
+    acceptors: Arc<Acceptors>,
+    /// Connections whose handler is built and which another behaviour may still deny.
+    unconfirmed: HashMap<ConnectionId, Control>,
+    /// Whether anybody may connect to us, or only peers whose links we keep.
+    open_to_strangers: bool,
+}
+
+impl Behaviour {
+    pub(crate) fn new(
+        links: Links,
+        acceptors: Vec<Acceptor>,
+        blocks: broadcast::Sender<FirewallBlock>,
+        open_to_strangers: bool,
+    ) -> Self {
+        let name = |acceptor: &Acceptor| StreamProtocol::new(acceptor.protocol);
+        let protocols = acceptors.iter().map(name).collect();
+        let by_protocol = acceptors.into_iter().map(|acceptor| (name(&acceptor), acceptor)).collect();
+        let acceptors = Arc::new(Acceptors { protocols, by_protocol, blocks });
+        Self { links, acceptors, unconfirmed: HashMap::new(), open_to_strangers }
+    }
+
+    fn handler(&mut self, id: ConnectionId, peer: PeerId) -> Result<Handler, ConnectionDenied> {
+        let peer = peer_id::public_key(&peer).ok_or_else(|| ConnectionDenied::new(NotEd25519))?;
+        let (open, requests) = mpsc::channel(OPEN_QUEUE);
+        let control = Control { open, gone: CancellationToken::new(), streams: Arc::default() };
+        self.unconfirmed.insert(id, control.clone());
+        let (kept, acceptors) = (self.links.kept_flag(peer), Arc::clone(&self.acceptors));
+        Ok(Handler { id, peer, requests, control, kept, acceptors })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the peer's key is not Ed25519")]
+struct NotEd25519;
+
+#[derive(Debug, thiserror::Error)]
+#[error("only our scrapers may connect to us")]
+struct Stranger;
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _local: &Multiaddr,
+        _remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let expected = || peer_id::public_key(&peer).is_some_and(|peer| self.links.is_kept(&peer));
+        if !self.open_to_strangers && !expected() {
+            return Err(ConnectionDenied::new(Stranger));
+        }
+        self.handler(id, peer)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _remote: &Multiaddr,
+        _role: Endpoint,
+        _port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.handler(id, peer)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(established) => {
+                let peer = peer_id::public_key(&established.peer_id);
+                if let (Some(peer), Some(control)) = (peer, self.unconfirmed.remove(&established.connection_id)) {
+                    let endpoint = established.endpoint;
+                    let path = if endpoint.is_relayed() { LinkPath::Relayed } else { LinkPath::Direct };
+                    let address = match endpoint {
+                        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr,
+                        _ => endpoint.get_remote_address(),
+                    };
+                    let (id, address) = (established.connection_id, peer_id::without_peer(address));
+                    self.links.add(peer, Connection::new(id, path, address, control));
+                }
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                if let Some(peer) = peer_id::public_key(&closed.peer_id) {
+                    let why = closed.cause.map_or_else(|| "closed".to_owned(), |cause| innermost(cause));
+                    self.links.remove(peer, closed.connection_id, &why);
+                }
+            }
+            // Denied by a sibling after our handler was built: nothing else tells us.
+            FromSwarm::DialFailure(failure) => drop_unconfirmed(self, failure.connection_id, failure.peer_id),
+            FromSwarm::ListenFailure(failure) => drop_unconfirmed(self, failure.connection_id, failure.peer_id),
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+fn drop_unconfirmed(behaviour: &mut Behaviour, id: ConnectionId, peer: Option<PeerId>) {
+    if behaviour.unconfirmed.remove(&id).is_some()
+        && let Some(peer) = peer.as_ref().and_then(peer_id::public_key)
+    {
+        behaviour.links.remove(peer, id, "denied");
+    }
+}
+
+pub(crate) struct Handler {
+    id: ConnectionId,
+    peer: PublicKey,
+    requests: mpsc::Receiver<OpenRequest>,
+    control: Control,
+    kept: Arc<AtomicBool>,
+    acceptors: Arc<Acceptors>,
+}
+
+type Reply = oneshot::Sender<Result<Stream, OpenError>>;
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Infallible;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = Accept;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = (StreamProtocol, Reply);
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
+        SubstreamProtocol::new(Accept(Arc::clone(&self.acceptors)), ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
+        loop {
+            match self.requests.poll_recv(cx) {
+                Poll::Ready(Some(request)) if request.reply.is_closed() => {} // gave up while waiting
+                Poll::Ready(Some(OpenRequest { protocol, reply })) => {
+                    let info = (protocol.clone(), reply);
+                    return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                        protocol: SubstreamProtocol::new(ReadyUpgrade::new(protocol), info),
+                    });
+                }
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
+        match event {}
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<
+            '_,
+            Self::InboundProtocol,
+            Self::OutboundProtocol,
+            Self::InboundOpenInfo,
+            Self::OutboundOpenInfo,
+        >,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, protocol), ..
+            }) => {
+                let stream = LinkStream::new(stream, self.id, &self.control);
+                self.acceptors.route(self.peer, &protocol, stream);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                info: (_, reply),
+            }) => {
+                let _ = reply.send(Ok(stream));
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info: (protocol, reply), error }) => {
+                let _ = reply.send(Err(match error {
+                    StreamUpgradeError::Timeout => OpenError::Timeout,
+                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported(protocol),
+                    StreamUpgradeError::Io(error) => OpenError::Io(error),
+                    StreamUpgradeError::Apply(never) => match never {},
+                }));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Accepts any of our protocols, and says which one it was.
+pub(crate) struct Accept(Arc<Acceptors>);
+
+impl UpgradeInfo for Accept {
+    type Info = StreamProtocol;
+    type InfoIter = std::vec::IntoIter<StreamProtocol>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        self.0.protocols.clone().into_iter()
+    }
+}
+
+impl<S: Send> libp2p::core::InboundUpgrade<S> for Accept {
+    type Output = (S, StreamProtocol);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_inbound(self, stream: S, protocol: StreamProtocol) -> Self::Future {
+        ready(Ok((stream, protocol)))
+    }
+}

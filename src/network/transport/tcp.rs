@@ -1,0 +1,129 @@
+//! TCP as libp2p wants it, with names, and through the proxy of the environment where there is one.
+//!
+//! Below both the plain TCP links and the WebSocket ones. Names get here as they were given: a proxy resolves them
+//! itself, and TLS has to check them.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures::{
+    FutureExt, TryFutureExt,
+    future::{BoxFuture, Ready},
+};
+use libp2p::{
+    Multiaddr,
+    core::{
+        Endpoint,
+        transport::{DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
+    },
+    tcp::{self, tokio::TcpStream},
+};
+
+use crate::{
+    identity::HostPort,
+    network::{
+        peer_id::{self, Direct},
+        transport::proxy::{self, Proxies},
+    },
+};
+
+pub(crate) struct Transport {
+    tcp: tcp::tokio::Transport,
+    proxies: Arc<Proxies>,
+    below_websocket: bool,
+}
+
+impl Transport {
+    pub(crate) fn new(proxies: Arc<Proxies>) -> Self {
+        let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+        Self { tcp, proxies, below_websocket: false }
+    }
+
+    pub(crate) fn below_websocket(self) -> Self {
+        Self { below_websocket: true, ..self }
+    }
+
+    /// Whether that may be dialled. A stranger can name a place to us, and shall neither have names looked up nor URLs
+    /// asked.
+    fn may_dial(&self, place: &HostPort, options: DialOpts) -> bool {
+        let plain = !self.below_websocket && place.ip().is_some();
+        plain || !at_a_strangers_word(options)
+    }
+}
+
+impl libp2p::Transport for Transport {
+    type Output = TcpStream;
+    type Error = io::Error;
+    type ListenerUpgrade = Ready<Result<TcpStream, io::Error>>;
+    type Dial = BoxFuture<'static, Result<TcpStream, io::Error>>;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        self.tcp.listen_on(id, addr)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.tcp.remove_listener(id)
+    }
+
+    fn dial(&mut self, addr: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        let Some(Direct::Tcp(place)) = peer_id::direct(&peer_id::without_peer(&addr)) else {
+            return Err(TransportError::MultiaddrNotSupported(addr));
+        };
+        if !self.may_dial(&place, options) {
+            return Err(TransportError::MultiaddrNotSupported(addr));
+        }
+        // A hole is punched from our own port.
+        let proxy = self.proxies.before(&place).filter(|_| options.role == Endpoint::Dialer);
+        match proxy {
+            Some(proxy) => {
+                Ok(async move { proxy::connect(proxy, &place).await.map(TcpStream).map_err(io::Error::other) }.boxed())
+            }
+            None if place.ip().is_some() => self.tcp.dial(addr, options),
+            None => Ok(connect(place).map_ok(TcpStream).boxed()),
+        }
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+        Pin::new(&mut self.tcp).poll(cx)
+    }
+}
+
+/// A hole punch or a straight dial, towards where somebody says that is relayed to us, or a dial-back (AutoNAT), towards
+/// where somebody asks whether it can be reached: nothing else plays the listener, or dials from another port than ours.
+fn at_a_strangers_word(DialOpts { role, port_use }: DialOpts) -> bool {
+    role == Endpoint::Listener || port_use == PortUse::New
+}
+
+async fn connect(place: HostPort) -> io::Result<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::connect((place.host.as_str(), place.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::Transport as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stranger_can_name_plain_addresses_only() {
+        let dials = |role, port_use, websocket: bool, to: &str| {
+            let transport = Transport::new(Arc::new(Proxies::from_env()));
+            let mut transport = if websocket { transport.below_websocket() } else { transport };
+            transport.dial(to.parse().expect("a multiaddr"), DialOpts { role, port_use }).is_ok()
+        };
+        for (websocket, to) in
+            [(false, "/ip4/127.0.0.1/tcp/1"), (false, "/dns/localhost/tcp/1"), (true, "/ip4/127.0.0.1/tcp/1")]
+        {
+            assert!(dials(Endpoint::Dialer, PortUse::Reuse, websocket, to), "{to}");
+            let plain = !websocket && to.starts_with("/ip4");
+            assert_eq!(dials(Endpoint::Listener, PortUse::Reuse, websocket, to), plain, "a punch: {to}");
+            assert_eq!(dials(Endpoint::Dialer, PortUse::New, websocket, to), plain, "a dial-back: {to}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The node's HTTP API: metrics, health and readiness. No request changes anything.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{Router, extract::State, response::Response, routing::get};
+use http::{HeaderMap, StatusCode};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics::{NodeMetrics, NodeState};
+use crate::{
+    http::{accept, text},
+    network::Network,
+};
+
+const ENDPOINTS: &str = "\
+narthex node
+
+GET /metrics     metrics of this node
+GET /-/healthy   is this process alive
+GET /-/ready     does it listen, and is one of its bootstrap nodes linked
+";
+/// Most connections at once; further ones wait to be accepted.
+const MAX_CONNECTIONS: usize = 256;
+
+/// What every handler can reach.
+#[derive(Clone)]
+struct Shared {
+    network: Network,
+    metrics: Arc<NodeMetrics>,
+}
+
+/// Answers requests until `stop` fires.
+pub(super) async fn serve(listener: TcpListener, network: Network, stop: CancellationToken) {
+    let shared = Shared { network, metrics: Arc::new(NodeMetrics::new(SystemTime::now())) };
+    let router = Router::new()
+        .route("/", get(async || text::page(ENDPOINTS)))
+        .route("/metrics", get(metrics))
+        .route("/-/healthy", get(async || text::line(StatusCode::OK, "narthex node is healthy")))
+        .route("/-/ready", get(ready))
+        .method_not_allowed_fallback(text::method_not_allowed)
+        .fallback(async || text::not_found(ENDPOINTS))
+        .with_state(shared);
+    accept(listener, MAX_CONNECTIONS, router, stop).await;
+}
+
+async fn metrics(State(Shared { network, metrics }): State<Shared>, headers: HeaderMap) -> Response {
+    let links = network.links();
+    let state = NodeState {
+        peers: links.counts().direct,
+        connections: links.connections(),
+        inbound: network.inbound(),
+        counts: network.node_counts(),
+    };
+    text::exposition(&headers, |format| metrics.encode(&state, format))
+}
+
+/// Ready while peers can connect and a bootstrap node is linked.
+async fn ready(State(Shared { network, .. }): State<Shared>) -> Response {
+    let missing = if !network.is_listening() {
+        "peers cannot connect: no listener is left"
+    } else if !network.has_a_node() {
+        "none of the bootstrap nodes is linked"
+    } else {
+        return text::line(StatusCode::OK, "narthex node is ready");
+    };
+    text::line(StatusCode::SERVICE_UNAVAILABLE, missing)
+}

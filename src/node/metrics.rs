@@ -1,0 +1,240 @@
+//! A node's own metrics, `narthex_*`.
+//!
+//! The network counts, for the node knows nothing else; what it knows is shown here when asked for.
+
+use std::{collections::HashMap, sync::atomic::Ordering, time::SystemTime};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::{
+    network::{InboundCounts, InboundMetrics, LinkTransport, NodeCounts},
+    telemetry::{ExpositionFormat, Label, build_info, counter, gauge, unix_time},
+};
+
+/// What a node holds and has done, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NodeState {
+    /// Linked peers.
+    pub(super) peers: usize,
+    /// Connections, by what they travel in.
+    pub(super) connections: HashMap<LinkTransport, usize>,
+    /// How it bears the connections that others open.
+    pub(super) inbound: InboundCounts,
+    /// What it has done for others.
+    pub(super) counts: NodeCounts,
+}
+
+/// Handles to every metric of a node.
+#[derive(Debug)]
+pub(super) struct NodeMetrics {
+    registry: Registry,
+    peers: Gauge,
+    connections: [(LinkTransport, Gauge); LinkTransport::ALL.len()],
+    inbound: InboundMetrics,
+    records: Gauge,
+    reservations: Gauge,
+    circuits: Gauge,
+    /// Each with where its value stands.
+    counters: Vec<(Counter, Value)>,
+}
+
+impl NodeMetrics {
+    /// Every metric at 0, of a process that started at `started_at`.
+    pub(super) fn new(started_at: SystemTime) -> Self {
+        let mut registry = Registry::default();
+        unix_time(&mut registry, "process_start_time", "Start of the process, in Unix time", started_at);
+        let narthex = registry.sub_registry_with_prefix("narthex");
+        build_info(narthex);
+        let connections = Family::<Label, Gauge>::default();
+        narthex.register("connections", "Connections, by transport", connections.clone());
+        let by_transport =
+            LinkTransport::ALL.map(|one| (one, connections.get_or_create_owned(&[("transport", one.as_str())])));
+        Self {
+            peers: gauge(narthex, "peers", "Linked peers"),
+            connections: by_transport,
+            inbound: InboundMetrics::new(narthex),
+            records: gauge(narthex, "dht_records", "Announcements held"),
+            reservations: gauge(narthex, "relay_reservations", "Peers that can be reached through this node"),
+            circuits: gauge(narthex, "relay_circuits", "Circuits open"),
+            counters: counters(narthex),
+            registry,
+        }
+    }
+
+    /// Everything, in the format asked for.
+    pub(super) fn encode(&self, state: &NodeState, format: ExpositionFormat) -> String {
+        let NodeState { peers, connections, inbound, counts } = state;
+        let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.peers, *peers as u64);
+        for (transport, gauge) in &self.connections {
+            set(gauge, connections.get(transport).copied().unwrap_or(0) as u64);
+        }
+        self.inbound.set(*inbound);
+        set(&self.records, counts.records);
+        set(&self.reservations, counts.reservations);
+        set(&self.circuits, counts.circuits);
+        for (counter, value) in &self.counters {
+            // Of two that ask at the same time one may hold older numbers; a counter never goes back.
+            counter.inner().fetch_max(value(counts), Ordering::Relaxed);
+        }
+        format.encode(&self.registry)
+    }
+}
+
+type Value = fn(&NodeCounts) -> u64;
+
+fn counters(registry: &mut Registry) -> Vec<(Counter, Value)> {
+    let mut counters: Vec<(Counter, Value)> = vec![
+        (counter(registry, "dht_records_stored", "Announcements taken, renewals among them"), |counts| {
+            counts.records_stored
+        }),
+        (counter(registry, "dht_records_displaced", "Announcements forgotten to make room for another"), |counts| {
+            counts.records_displaced
+        }),
+    ];
+    let mut family = |name: &str, help: &str, label: &'static str, children: &[(&'static str, Value)]| {
+        let family = Family::<Label, Counter>::default();
+        let children = children.iter().map(|(word, value)| (family.get_or_create_owned(&[(label, *word)]), *value));
+        counters.extend(children.collect::<Vec<_>>());
+        registry.register(name, help, family);
+    };
+    family(
+        "dht_records_refused",
+        "Announcements refused",
+        "reason",
+        &[
+            ("not_owner", |counts| counts.records_refused.not_owner),
+            ("signature", |counts| counts.records_refused.signature),
+            ("malformed", |counts| counts.records_refused.malformed),
+            ("stale", |counts| counts.records_refused.stale),
+            ("full", |counts| counts.records_refused.full),
+        ],
+    );
+    family(
+        "dht_lookups",
+        "Look-ups answered: with an announcement, or with nodes that may have it",
+        "outcome",
+        &[("found", |counts| counts.lookups_found), ("missed", |counts| counts.lookups_missed)],
+    );
+    family(
+        "relay_reservation_requests",
+        "Requests to be reachable through this node",
+        "outcome",
+        &[("granted", |counts| counts.reservations_granted), ("refused", |counts| counts.reservations_refused)],
+    );
+    family(
+        "relay_circuit_requests",
+        "Requests for a circuit",
+        "outcome",
+        &[
+            ("built", |counts| counts.circuits_built),
+            ("limit", |counts| counts.circuits_refused.limit),
+            ("no_reservation", |counts| counts.circuits_refused.no_reservation),
+            ("unreachable", |counts| counts.circuits_refused.unreachable),
+            ("malformed", |counts| counts.circuits_refused.malformed),
+        ],
+    );
+    family(
+        "relay_circuits_ended",
+        "Circuits that have ended",
+        "reason",
+        &[
+            ("closed", |counts| counts.circuits_ended.closed),
+            ("bytes", |counts| counts.circuits_ended.bytes),
+            ("duration", |counts| counts.circuits_ended.duration),
+        ],
+    );
+    family(
+        "dial_backs",
+        "Requests of peers to be dialled back, to learn whether they can be reached",
+        "outcome",
+        &[("answered", |counts| counts.dial_backs), ("failed", |counts| counts.dial_backs_failed)],
+    );
+    counters
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::network::{CircuitEnds, CircuitRefusals, RecordRefusals};
+
+    fn shown(state: &NodeState, format: ExpositionFormat) -> String {
+        NodeMetrics::new(UNIX_EPOCH).encode(state, format)
+    }
+
+    #[test]
+    fn every_child_is_shown_before_anything_happened() {
+        let text = shown(&NodeState::default(), ExpositionFormat::OpenMetrics);
+        for line in [
+            "narthex_connections{transport=\"quic\"} 0",
+            "narthex_dht_records_refused_total{reason=\"stale\"} 0",
+            "narthex_dht_lookups_total{outcome=\"found\"} 0",
+            "narthex_relay_circuit_requests_total{outcome=\"limit\"} 0",
+            "narthex_dial_backs_total{outcome=\"answered\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("narthex_build_info{version=") && text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn each_count_is_shown_in_its_own_place() {
+        let counts = NodeCounts {
+            records: 1,
+            records_stored: 2,
+            records_displaced: 3,
+            records_refused: RecordRefusals { not_owner: 4, signature: 5, malformed: 6, stale: 7, full: 8 },
+            lookups_found: 9,
+            lookups_missed: 10,
+            reservations: 11,
+            reservations_granted: 12,
+            reservations_refused: 13,
+            circuits: 14,
+            circuits_built: 15,
+            circuits_refused: CircuitRefusals { limit: 16, no_reservation: 17, unreachable: 18, malformed: 19 },
+            circuits_ended: CircuitEnds { closed: 20, bytes: 21, duration: 22 },
+            dial_backs: 23,
+            dial_backs_failed: 24,
+        };
+        let connections = [(LinkTransport::Tcp, 26), (LinkTransport::Quic, 27)].into();
+        let inbound = InboundCounts { refused_address: 28, ..InboundCounts::default() };
+        let text = shown(&NodeState { peers: 25, connections, inbound, counts }, ExpositionFormat::Text);
+        for line in [
+            "narthex_dht_records 1",
+            "narthex_dht_records_stored_total 2",
+            "narthex_dht_records_displaced_total 3",
+            "narthex_dht_records_refused_total{reason=\"not_owner\"} 4",
+            "narthex_dht_records_refused_total{reason=\"signature\"} 5",
+            "narthex_dht_records_refused_total{reason=\"malformed\"} 6",
+            "narthex_dht_records_refused_total{reason=\"stale\"} 7",
+            "narthex_dht_records_refused_total{reason=\"full\"} 8",
+            "narthex_dht_lookups_total{outcome=\"found\"} 9",
+            "narthex_dht_lookups_total{outcome=\"missed\"} 10",
+            "narthex_relay_reservations 11",
+            "narthex_relay_reservation_requests_total{outcome=\"granted\"} 12",
+            "narthex_relay_reservation_requests_total{outcome=\"refused\"} 13",
+            "narthex_relay_circuits 14",
+            "narthex_relay_circuit_requests_total{outcome=\"built\"} 15",
+            "narthex_relay_circuit_requests_total{outcome=\"limit\"} 16",
+            "narthex_relay_circuit_requests_total{outcome=\"no_reservation\"} 17",
+            "narthex_relay_circuit_requests_total{outcome=\"unreachable\"} 18",
+            "narthex_relay_circuit_requests_total{outcome=\"malformed\"} 19",
+            "narthex_relay_circuits_ended_total{reason=\"closed\"} 20",
+            "narthex_relay_circuits_ended_total{reason=\"bytes\"} 21",
+            "narthex_relay_circuits_ended_total{reason=\"duration\"} 22",
+            "narthex_dial_backs_total{outcome=\"answered\"} 23",
+            "narthex_dial_backs_total{outcome=\"failed\"} 24",
+            "narthex_peers 25",
+            "narthex_connections{transport=\"tcp\"} 26",
+            "narthex_connections{transport=\"quic\"} 27",
+            "narthex_connections_refused_total{reason=\"address\"} 28",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+}

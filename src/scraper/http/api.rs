@@ -1,0 +1,171 @@
+//! `/api/v1/aliases`: the table as JSON, and the operator's `DELETE`.
+//!
+//! A web page in a browser must not be able to release aliases. A page from elsewhere cannot send a `DELETE` unless we
+//! answer its preflight, which we do not; a page that made its own name lead here (DNS rebinding) needs no preflight,
+//! but its browser names it as the `Origin`. So a request that has an `Origin` must have ours: an address that is
+//! certainly this scraper's. Whatever is no browser sends no `Origin`.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Scheme};
+use serde::Serialize;
+
+use super::{router::Shared, sd_list::path_word};
+use crate::{
+    http::{LocalAddr, text},
+    identity::PublicKey,
+    network::{LinkStatus, LinkTransport},
+    registry::Lease,
+    scraper::pull::Links,
+    telemetry::Chain,
+    wire::Alias,
+};
+
+/// An alias as the API shows it.
+#[derive(Serialize)]
+struct AliasView<'a> {
+    alias: &'a Alias,
+    peer: PublicKey,
+    service: &'a str,
+    hostname: &'a str,
+    labels: BTreeMap<&'a str, &'a str>,
+    state: &'static str,
+    path: &'static str,
+    link: LinkView,
+    registered_at: String,
+    renewed_at: String,
+    expires_at: String,
+    /// 0 once it has lapsed.
+    expires_in_seconds: u64,
+}
+
+/// The way to the peer, as the API shows it.
+#[derive(Serialize)]
+struct LinkView {
+    /// `tcp`, `quic` or `ws`; null without a link.
+    transport: Option<&'static str>,
+    /// Where the peer is seen, or the relay.
+    address: Option<String>,
+    rtt_seconds: Option<f64>,
+    punches_succeeded: u32,
+    punches_failed: u32,
+    changed_at: Option<String>,
+    reason: Option<String>,
+}
+
+impl From<LinkStatus> for LinkView {
+    fn from(status: LinkStatus) -> Self {
+        let (changed_at, reason) = status.change.map(|change| (rfc3339(change.at), change.reason)).unzip();
+        Self {
+            transport: status.transport.map(LinkTransport::as_str),
+            address: status.address,
+            rtt_seconds: status.rtt.map(|rtt| rtt.as_secs_f64()),
+            punches_succeeded: status.punches_succeeded,
+            punches_failed: status.punches_failed,
+            changed_at,
+            reason,
+        }
+    }
+}
+
+impl<'a> AliasView<'a> {
+    fn new(lease: &'a Lease, links: &dyn Links, now: SystemTime) -> Self {
+        let link = links.status(&lease.peer);
+        Self {
+            alias: &lease.alias,
+            peer: lease.peer,
+            service: &lease.service,
+            hostname: &lease.hostname,
+            labels: lease.labels.iter().collect(),
+            state: lease.state(now).as_str(),
+            path: path_word(link.path),
+            link: link.into(),
+            registered_at: rfc3339(lease.registered_at),
+            renewed_at: rfc3339(lease.renewed_at),
+            expires_at: rfc3339(lease.expires_at),
+            expires_in_seconds: lease.expires_at.duration_since(now).unwrap_or_default().as_secs(),
+        }
+    }
+}
+
+/// `GET /api/v1/aliases`: an array in the order of the aliases.
+pub(super) async fn aliases(State(shared): State<Arc<Shared>>) -> Response {
+    match shared.state.registry.snapshot() {
+        Ok(snapshot) => {
+            let now = SystemTime::now();
+            let view = |lease| AliasView::new(lease, shared.state.links.as_ref(), now);
+            Json(snapshot.leases.iter().map(|lease| view(lease)).collect::<Vec<_>>()).into_response()
+        }
+        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+}
+
+/// `GET /api/v1/aliases/{alias}`.
+pub(super) async fn alias(State(shared): State<Arc<Shared>>, Path(alias): Path<String>) -> Response {
+    match shared.state.registry.lookup(&alias) {
+        Ok(Some(lease)) => Json(AliasView::new(&lease, shared.state.links.as_ref(), SystemTime::now())).into_response(),
+        Ok(None) => text::line(StatusCode::NOT_FOUND, "no peer holds this alias"),
+        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+}
+
+/// `DELETE /api/v1/aliases/{alias}`: 204 once it is free, on disk. A holder that is still there takes it again when it
+/// renews.
+pub(super) async fn release(
+    State(shared): State<Arc<Shared>>,
+    Extension(local): Extension<LocalAddr>,
+    Path(alias): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let ours = |origin: &HeaderValue| {
+        let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
+        origin.is_some_and(|origin| {
+            let http = origin.scheme() == Some(&Scheme::HTTP);
+            http && origin.authority().is_some_and(|host| local.is_ours(host, shared.advertise.as_ref()))
+        })
+    };
+    if !headers.get_all(header::ORIGIN).iter().all(ours) {
+        return text::line(StatusCode::FORBIDDEN, "aliases are not released from a web page of another origin");
+    }
+    let Ok(alias) = alias.parse::<Alias>() else {
+        return text::line(StatusCode::NOT_FOUND, "no peer holds this alias");
+    };
+    match shared.state.registry.release(&alias).await {
+        Ok(true) => {
+            tracing::info!(%alias, "alias released over HTTP");
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Ok(false) => text::line(StatusCode::NOT_FOUND, format!("no peer holds alias {alias}")),
+        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, Chain(&error).to_string()),
+    }
+}
+
+/// RFC 3339 in UTC, to the second. A stored time may be anything; the format ends with the year 9999.
+fn rfc3339(at: SystemTime) -> String {
+    let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
+}
+
+const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_stored_time_can_be_shown() {
+        let century = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(1_700_000_000_999)), "2023-11-14T22:13:20Z");
+        assert_eq!(rfc3339(UNIX_EPOCH - century), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(UNIX_EPOCH + century * 90), "9999-12-31T23:59:59Z");
+    }
+}

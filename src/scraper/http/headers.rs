@@ -1,0 +1,109 @@
+//! What of a scrape's headers goes to the peer, what comes back, and how long the peer has.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::ScrapeConfig;
+use crate::{http::remove_hop_by_hop, wire::scrape_timeout};
+
+/// How long a pull may take, as asked for in `headers`: a little less than Prometheus waits, so that our answer is
+/// there first.
+///
+/// # Errors
+/// The header's value, if that is not a positive decimal number.
+pub(super) fn time_to_pull<'a>(headers: &'a HeaderMap, config: &ScrapeConfig) -> Result<Duration, &'a HeaderValue> {
+    let timeout = scrape_timeout(headers)?.unwrap_or(config.timeout_default).min(config.timeout_max);
+    Ok(timeout - config.margin.min(timeout / 10))
+}
+
+/// Removes from a scrape's request what is not for the peer.
+///
+/// `Authorization` and `Cookie` are between Prometheus (or a browser) and the scraper or a reverse proxy before it:
+/// handed on, every peer that holds an alias would collect the credentials of the scraper. `Host` names the scraper,
+/// and a scrape has no body to describe.
+pub(super) fn for_the_peer(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    for name in [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::EXPECT] {
+        headers.remove(name);
+    }
+}
+
+/// Removes from a peer's answer what is not for whoever asked: what concerns the peer's connection, and cookies, which
+/// a peer would plant here.
+pub(super) fn for_the_asker(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    headers.remove(header::SET_COOKIE);
+}
+
+/// True if a person's browser asks, to show the answer as a page.
+///
+/// A peer may answer with any `Content-Type`, and a person may open the URL of a scrape: a page made by a peer would
+/// act as a page of this scraper, whose API can release aliases. Such an answer is sent with
+/// `Content-Security-Policy: sandbox`; Prometheus gets the peer's headers and no others.
+pub(super) fn asks_for_a_page(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|accept| accept.as_bytes().windows(HTML.len()).any(|part| part.eq_ignore_ascii_case(HTML)))
+}
+
+const HTML: &[u8] = b"html";
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+    use crate::wire::SCRAPE_TIMEOUT_HEADER;
+
+    fn timeout(value: &str) -> Option<Duration> {
+        let headers = HeaderMap::from_iter([(SCRAPE_TIMEOUT_HEADER, HeaderValue::from_str(value).expect("a header"))]);
+        time_to_pull(&headers, &ScrapeConfig::default()).ok()
+    }
+
+    #[test]
+    fn a_pull_has_a_little_less_time_than_prometheus_waits() {
+        assert_eq!(timeout("10"), Some(Duration::from_millis(9500)));
+        assert_eq!(timeout("2.000"), Some(Duration::from_millis(1800)));
+        assert_eq!(timeout("0.7"), Some(Duration::from_millis(630)));
+        assert_eq!(timeout("3600"), Some(Duration::from_millis(119_500)));
+        assert_eq!(time_to_pull(&HeaderMap::new(), &ScrapeConfig::default()), Ok(Duration::from_millis(9500)));
+    }
+
+    #[test]
+    fn a_timeout_that_is_no_positive_decimal_is_refused() {
+        let digits = "9".repeat(40);
+        for text in ["", ".", "0", "0.0", "-1", "+1", "1e3", "inf", "NaN", "2s", "1.2.3", "0x1", &digits] {
+            assert_eq!(timeout(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_what_connection_lists_stay_behind() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Private"),
+            ("connection", "x-second"),
+            ("x-private", "1"),
+            ("x-second", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("authorization", "Bearer x"),
+            ("cookie", "a=b"),
+            ("host", "scraper"),
+            ("accept", "text/plain"),
+            ("accept-encoding", "gzip"),
+            ("x-prometheus-scrape-timeout-seconds", "2"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        for_the_peer(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "accept-encoding", "x-prometheus-scrape-timeout-seconds"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! Which request goes where.
+
+use std::sync::Arc;
+
+use axum::{Router, extract::State, middleware, response::Response, routing::get};
+use http::{HeaderMap, StatusCode};
+use tokio::sync::Semaphore;
+
+use super::{HttpConfig, HttpState, ScrapeConfig, api, proxy, scrape, sd, sd_list::SdList};
+use crate::{
+    http::text::{self, exposition},
+    identity::HostPort,
+    registry::Lease,
+    scraper::{alias_metrics, metrics::ScraperState},
+};
+
+/// What every handler can reach.
+pub(super) struct Shared {
+    pub(super) state: HttpState,
+    pub(super) advertise: Option<HostPort>,
+    pub(super) scrape: ScrapeConfig,
+    /// Room for scrapes.
+    pub(super) scrapes: Arc<Semaphore>,
+    pub(super) sd: SdList,
+}
+
+impl Shared {
+    pub(super) fn new(config: HttpConfig, state: HttpState) -> Self {
+        Self {
+            sd: SdList::new(state.registry.clone(), Arc::clone(&state.links)),
+            state,
+            advertise: config.advertise,
+            scrapes: Arc::new(Semaphore::new(config.scrape.max_concurrent.min(Semaphore::MAX_PERMITS))),
+            scrape: config.scrape,
+        }
+    }
+}
+
+/// Everything that is answered. Requests must carry a [`LocalAddr`](crate::http::LocalAddr).
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(endpoints))
+        .route("/sd", get(sd::list))
+        .route("/scrape/{alias}/metrics", get(scrape::by_path))
+        .route("/metrics", get(metrics))
+        .route("/metrics/aliases", get(alias_metrics))
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready))
+        .route("/api/v1/aliases", get(api::aliases))
+        .route("/api/v1/aliases/{alias}", get(api::alias).delete(api::release))
+        .method_not_allowed_fallback(text::method_not_allowed)
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), proxy::route))
+        .with_state(shared)
+}
+
+/// `GET /metrics`: OpenMetrics for those that ask for it, else the older text format that everything reads.
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let HttpState { registry, links, metrics, .. } = &shared.state;
+    let state = ScraperState {
+        loaded: registry.is_loaded(),
+        aliases: registry.counts(),
+        totals: registry.totals(),
+        links: links.counts(),
+        inbound: links.inbound(),
+        holders: links.holders(),
+    };
+    exposition(&headers, |format| metrics.encode(state, format))
+}
+
+/// `GET /metrics/aliases`: how the holder of each alias is linked. Unknown, as `/sd` is, until the table is loaded.
+async fn alias_metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let HttpState { registry, links, .. } = &shared.state;
+    match registry.snapshot() {
+        Ok(snapshot) => {
+            let path = |lease: Arc<Lease>| (links.path(&lease.peer), lease);
+            let linked = snapshot.leases.into_iter().map(path).collect();
+            exposition(&headers, |format| alias_metrics::alias_metrics(linked, format))
+        }
+        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+}
+
+async fn healthy() -> Response {
+    text::line(StatusCode::OK, "narthex scraper is healthy")
+}
+
+/// Ready once the table is loaded. A store that fails or was damaged does not make it unready: scrapes go on.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.state.registry.is_loaded() {
+        text::line(StatusCode::OK, "narthex scraper is ready")
+    } else {
+        text::line(StatusCode::SERVICE_UNAVAILABLE, "the table of aliases is not loaded yet")
+    }
+}
+
+async fn endpoints() -> Response {
+    text::page(ENDPOINTS)
+}
+
+async fn not_found() -> Response {
+    text::not_found(ENDPOINTS)
+}
+
+const ENDPOINTS: &str = "\
+narthex scraper
+
+GET    /sd                       targets for Prometheus's http_sd_configs
+                                 filters: ?service=S ?alias=A ?label=NAME:VALUE
+GET    /scrape/{alias}/metrics   metrics of a target
+GET    /metrics                  metrics of this scraper
+GET    /metrics/aliases          how each alias is linked, as metrics
+GET    /-/healthy                is this process alive
+GET    /-/ready                  is the table of aliases loaded
+GET    /api/v1/aliases           the table of aliases
+GET    /api/v1/aliases/{alias}   one alias
+DELETE /api/v1/aliases/{alias}   release an alias
+";

@@ -1,0 +1,165 @@
+//! `GET /scrape/{alias}/metrics`: Prometheus's scrape, answered with what the peer answers.
+//!
+//! Status 200 with the peer's headers and bytes, untouched and as they come; or 404 for an alias nobody holds, 502 for a
+//! peer that cannot be reached or fails, 504 for one that is too slow, 503 when the scraper itself cannot. Prometheus
+//! shows only the status; the line of text in the body is for whoever opens the URL.
+//!
+//! Scrapes over the limit of [`ScrapeConfig::max_concurrent`](super::ScrapeConfig) are answered 503 at once rather than
+//! kept waiting: a scrape that waits uses up its own deadline, and then looks like a slow peer.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Path, Request, State, rejection::PathRejection},
+    response::Response,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{self, Instant},
+};
+
+use super::{
+    headers::{asks_for_a_page, for_the_asker, for_the_peer, time_to_pull},
+    passed_body::PassedBody,
+    router::Shared,
+};
+use crate::{
+    http::text,
+    scraper::{
+        metrics::ScrapeRecord,
+        outcome::ScrapeOutcome,
+        pull::{PullBody, PullError, PullRequest},
+    },
+    telemetry::Chain,
+    wire::{Alias, SCRAPE_TIMEOUT_HEADER},
+};
+
+/// By path: `/scrape/{alias}/metrics`, the alias percent-decoded once.
+pub(super) async fn by_path(
+    State(shared): State<Arc<Shared>>,
+    alias: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    // What is not UTF-8 once decoded is no alias, and "" is none either.
+    let alias = alias.map(|Path(alias)| alias).unwrap_or_default();
+    scrape(&shared, &alias, request.into_parts().0).await
+}
+
+/// Scrapes `alias` as `request` asks. Only GET: a HEAD would cost the peer a whole pull.
+pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Response {
+    if request.method != Method::GET {
+        return text::only("GET");
+    }
+    let mut record = shared.state.metrics.scrape();
+    match pull(shared, alias, request).await {
+        Ok(pulled) => pulled.handed_on(record, shared.scrape.max_body),
+        Err(failure) => {
+            record.end(failure.outcome);
+            tracing::debug!(status = failure.status.as_u16(), why = failure.why, "scrape failed");
+            text::line(failure.status, failure.why)
+        }
+    }
+}
+
+/// An exposition that has begun.
+struct Pulled {
+    alias: Alias,
+    answer: Response<PullBody>,
+    promised: Option<u64>,
+    permit: OwnedSemaphorePermit,
+}
+
+/// A scrape that gives none.
+struct Failure {
+    status: StatusCode,
+    outcome: ScrapeOutcome,
+    why: String,
+}
+
+async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Failure> {
+    let began = Instant::now();
+    let lease = match shared.state.registry.lookup(alias) {
+        Ok(Some(lease)) => lease,
+        Ok(None) => {
+            let why = match alias.parse::<Alias>() {
+                Ok(alias) => format!("no peer holds alias {alias}"),
+                Err(error) => error.to_string(),
+            };
+            return Err(Failure::new(StatusCode::NOT_FOUND, ScrapeOutcome::UnknownAlias, why));
+        }
+        Err(error) => return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::NotReady, error)),
+    };
+    let limit = time_to_pull(&request.headers, &shared.scrape).map_err(|value| {
+        let why = format!("{SCRAPE_TIMEOUT_HEADER} is {value:?}, not a positive decimal number of seconds");
+        Failure::new(StatusCode::BAD_REQUEST, ScrapeOutcome::BadRequest, why)
+    })?;
+    let permit = Arc::clone(&shared.scrapes).try_acquire_owned().map_err(|_| {
+        let why = format!("more than {} scrapes at once", shared.scrape.max_concurrent);
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded, why)
+    })?;
+
+    let page = asks_for_a_page(&request.headers);
+    let (alias, peer, deadline) = (&lease.alias, lease.peer, began + limit);
+    let mut headers = request.headers;
+    for_the_peer(&mut headers);
+    let query = request.uri.query().map(str::to_owned);
+    let pulling = shared.state.pull.pull(alias, peer, PullRequest { headers, query, deadline });
+    // A pull keeps its deadline by itself; that Prometheus is answered in time shall not hang on it.
+    let late = |_| PullError::Deadline { alias: alias.clone(), peer, limit };
+    let mut answer = time::timeout_at(deadline, pulling).await.map_err(late).flatten()?;
+
+    let promised = content_length(answer.headers());
+    if promised.is_some_and(|promised| promised > shared.scrape.max_body) {
+        let why =
+            format!("the exposition of alias {alias} is larger than the limit of {} bytes", shared.scrape.max_body);
+        return Err(Failure::new(StatusCode::BAD_GATEWAY, ScrapeOutcome::TooLarge, why));
+    }
+    if promised.is_none() && request.version < Version::HTTP_11 {
+        // There such a body ends with the connection, and a cut one would pass for a whole one.
+        let why = "an exposition of unknown length needs HTTP/1.1";
+        return Err(Failure::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, ScrapeOutcome::BadRequest, why));
+    }
+    for_the_asker(answer.headers_mut());
+    if page {
+        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    }
+    Ok(Pulled { alias: alias.clone(), answer, promised, permit })
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl Pulled {
+    fn handed_on(self, record: ScrapeRecord, limit: u64) -> Response {
+        let Self { alias, answer, promised, permit } = self;
+        let (head, body) = answer.into_parts();
+        let mut response = Response::new(Body::new(PassedBody::new(body, alias, promised, limit, record, permit)));
+        *response.headers_mut() = head.headers;
+        response
+    }
+}
+
+impl Failure {
+    fn new(status: StatusCode, outcome: ScrapeOutcome, why: impl ToString) -> Self {
+        Self { status, outcome, why: why.to_string() }
+    }
+}
+
+impl From<PullError> for Failure {
+    fn from(error: PullError) -> Self {
+        let (status, outcome) = match &error {
+            PullError::NotConnected { .. } => (StatusCode::BAD_GATEWAY, ScrapeOutcome::NotConnected),
+            PullError::Broken { .. } => (StatusCode::BAD_GATEWAY, ScrapeOutcome::Broken),
+            // The exporter behind an agent was too slow: as true of this scrape as of that one.
+            PullError::Refused { status: StatusCode::GATEWAY_TIMEOUT, .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, ScrapeOutcome::Deadline)
+            }
+            PullError::Refused { .. } => (StatusCode::BAD_GATEWAY, ScrapeOutcome::Refused),
+            PullError::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, ScrapeOutcome::Deadline),
+        };
+        Self::new(status, outcome, Chain(&error))
+    }
+}

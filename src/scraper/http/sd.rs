@@ -1,0 +1,112 @@
+//! `GET /sd`: the list for Prometheus's `http_sd_configs`.
+//!
+//! Prometheus keeps the list that it has unless it gets status 200, `Content-Type: application/json` and a whole, valid
+//! list; it drops every target on `[]`. So whenever the table is not known for certain the answer is 503.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::{Query, State},
+    response::Response,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+
+use super::router::Shared;
+use crate::{
+    http::{LocalAddr, text},
+    registry::Lease,
+    scraper::outcome::SdOutcome,
+};
+
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Extension(local): Extension<LocalAddr>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let (outcome, response) = answer(&shared, local, &uri, &headers);
+    shared.state.metrics.sd_request(outcome);
+    response
+}
+
+fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> (SdOutcome, Response) {
+    let filters = match Filters::read(uri) {
+        Ok(filters) => filters,
+        Err(why) => return (SdOutcome::BadRequest, text::line(StatusCode::BAD_REQUEST, why)),
+    };
+    let host = match &shared.advertise {
+        Some(advertise) => advertise.to_string(),
+        None => local.asked_as(uri, headers),
+    };
+    let list = if filters.0.is_empty() {
+        shared.sd.whole(&host)
+    } else {
+        shared.sd.matching(&host, |lease| filters.match_lease(lease))
+    };
+    match list {
+        Ok(list) => {
+            let mut response = Response::new(Body::from(list));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            (SdOutcome::Ok, response)
+        }
+        Err(why) => (SdOutcome::Unavailable, text::line(StatusCode::SERVICE_UNAVAILABLE, why.to_string())),
+    }
+}
+
+/// What the query of `/sd` asks for. All of it must match.
+#[derive(Debug)]
+struct Filters(Vec<Filter>);
+
+#[derive(Debug)]
+enum Filter {
+    Service(String),
+    Alias(String),
+    Label { name: String, value: String },
+}
+
+impl Filters {
+    /// Reads the query of `uri`. A parameter that we do not know is refused, as the list would hold more than was meant.
+    fn read(uri: &Uri) -> Result<Self, String> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| error.to_string())?;
+        pairs.into_iter().map(|(name, value)| Filter::read(&name, value)).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn match_lease(&self, lease: &Lease) -> bool {
+        self.0.iter().all(|filter| match filter {
+            Filter::Service(service) => lease.service == *service,
+            Filter::Alias(alias) => lease.alias.as_str() == alias,
+            // As in Prometheus, a label with an empty value is a label that is not there.
+            Filter::Label { name, value } => lease.labels.value(name).unwrap_or_default() == value,
+        })
+    }
+}
+
+impl Filter {
+    fn read(name: &str, value: String) -> Result<Self, String> {
+        match name {
+            "service" => Ok(Self::Service(value)),
+            "alias" => Ok(Self::Alias(value)),
+            "label" => match value.split_once(':') {
+                Some((name, value)) => Ok(Self::Label { name: name.to_owned(), value: value.to_owned() }),
+                None => Err(format!("label={value:?} is not of the form name:value")),
+            },
+            _ => Err(format!("unknown parameter {name:?}: there are service, alias and label")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_that_are_no_filter_are_refused_by_name() {
+        let refused =
+            |query: &str| Filters::read(&format!("/sd?{query}").parse().expect("a URI")).expect_err("refused");
+        assert!(refused("job=x").contains("\"job\""));
+        assert!(refused("service=a&Label=a:b").contains("\"Label\""));
+        assert!(refused("label=a").contains("\"a\""));
+    }
+}

@@ -1,0 +1,318 @@
+//! A scraper without peers, and a client that keeps every byte.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture, stream};
+use http::Response;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    http::bind,
+    identity::{KeyPair, PublicKey},
+    network::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport},
+    registry::{Change, Damage, Loaded, Registry, RegistryConfig, Store, StoreError},
+    scraper::{
+        http::{HttpConfig, HttpState, serve},
+        metrics::ScraperMetrics,
+        pull::{Links, Pull, PullBody, PullBodyError, PullError, PullRequest},
+    },
+    wire::{Alias, Claim, Register},
+};
+
+pub(super) type Pulled = Result<Response<PullBody>, PullError>;
+type Puller = dyn Fn(Alias, PullRequest) -> BoxFuture<'static, Pulled> + Send + Sync;
+
+/// A running HTTP side. Ends with the test's runtime.
+pub(super) struct Scraper {
+    pub(super) addr: SocketAddr,
+    pub(super) registry: Registry,
+    pub(super) links: Arc<FakeLinks>,
+    pub(super) stop: CancellationToken,
+    pub(super) serving: JoinHandle<()>,
+    pub(super) store_fails: Arc<AtomicBool>,
+    load: mpsc::Sender<Option<Damage>>,
+}
+
+impl Scraper {
+    /// With an empty table, loaded.
+    pub(super) async fn start<F, A>(config: HttpConfig, pull: F) -> Self
+    where
+        F: Fn(Alias, PullRequest) -> A + Send + Sync + 'static,
+        A: Future<Output = Pulled> + Send + 'static,
+    {
+        let scraper = Self::loading(config, pull).await;
+        scraper.load().await;
+        scraper
+    }
+
+    /// Its store has not answered yet.
+    pub(super) async fn loading<F, A>(config: HttpConfig, pull: F) -> Self
+    where
+        F: Fn(Alias, PullRequest) -> A + Send + Sync + 'static,
+        A: Future<Output = Pulled> + Send + 'static,
+    {
+        let registry = Registry::new(RegistryConfig::default());
+        let (load, may_load) = mpsc::channel();
+        let store_fails = Arc::new(AtomicBool::new(false));
+        let store = Box::new(FakeStore { may_load, fails: Arc::clone(&store_fails) });
+        let running = registry.clone();
+        tokio::spawn(async move { running.run(store, CancellationToken::new()).await });
+
+        let links = Arc::new(FakeLinks::default());
+        let puller: Box<Puller> = Box::new(move |alias, request| pull(alias, request).boxed());
+        let state = HttpState {
+            registry: registry.clone(),
+            pull: Arc::new(FakePull(puller)),
+            links: Arc::clone(&links) as Arc<dyn Links>,
+            metrics: Arc::new(ScraperMetrics::new(SystemTime::now())),
+        };
+        let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, config, state, stop.clone()));
+        Self { addr, registry, links, stop, serving, store_fails, load }
+    }
+
+    pub(super) async fn load(&self) {
+        self.load_with(None).await;
+    }
+
+    /// As [`load`](Self::load), from a store that has lost leases.
+    pub(super) async fn load_with(&self, damage: Option<Damage>) {
+        let mut changes = self.registry.changes();
+        self.load.send(damage).expect("the store waits");
+        changes.wait_for(|generation| *generation > 0).await.expect("loads");
+    }
+
+    pub(super) async fn register(&self, alias: &str) {
+        self.register_as(1, "", vec![claim(alias, "", &[])]).await;
+    }
+
+    pub(super) async fn register_as(&self, seed: u8, hostname: &str, claims: Vec<Claim>) {
+        let register = Register { hostname: hostname.into(), claims };
+        let registered = self.registry.register(peer(seed), &register, |_| true, SystemTime::now()).await;
+        registered.expect("acknowledged");
+    }
+
+    /// GET on a connection of its own.
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.addr)).await
+    }
+
+    /// Sends `request` as it is, and reads until the connection ends.
+    pub(super) async fn ask(&self, request: &str) -> Answer {
+        let mut stream = self.send(request).await;
+        let mut bytes = Vec::new();
+        // A reset is one way for a connection to be broken off.
+        let _ = within(stream.read_to_end(&mut bytes)).await;
+        Answer::read(&bytes)
+    }
+
+    pub(super) async fn send(&self, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.addr).await.expect("connects");
+        stream.write_all(request.as_bytes()).await.expect("sends");
+        stream
+    }
+
+    /// Waits until the scraper's own metrics have this line.
+    pub(super) async fn counted(&self, line: &str) {
+        let shown = async { while !self.get("/metrics").await.text().lines().any(|shown| shown == line) {} };
+        within(shown).await;
+    }
+}
+
+/// What came back, taken apart no further than needed.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// Lower-case names, in their order.
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+    /// True if the body ended as its framing says it should.
+    pub(super) complete: bool,
+}
+
+impl Answer {
+    fn read(bytes: &[u8]) -> Self {
+        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return Self { status: 0, headers: Vec::new(), body: Vec::new(), complete: false };
+        };
+        let head = std::str::from_utf8(&bytes[..end]).expect("a head is text");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+        let headers: Vec<_> = lines
+            .map(|line| line.split_once(": ").expect("a header"))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let mut answer = Self {
+            status: status.parse().expect("a status"),
+            headers,
+            body: bytes[end + 4..].to_vec(),
+            complete: true,
+        };
+        if answer.header("transfer-encoding").is_some() {
+            (answer.body, answer.complete) = unchunked(&answer.body);
+        } else if let Some(len) = answer.header("content-length") {
+            answer.complete = len.parse() == Ok(answer.body.len());
+        }
+        answer
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+}
+
+fn unchunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
+        let len = std::str::from_utf8(&rest[..end]).ok().and_then(|len| usize::from_str_radix(len, 16).ok());
+        let len = len.expect("a chunk's length");
+        rest = &rest[end + 2..];
+        body.extend_from_slice(&rest[..len.min(rest.len())]);
+        match rest.get(len..len + 2) {
+            Some(_) if len == 0 => return (body, true),
+            Some(_) => rest = &rest[len + 2..],
+            None => break,
+        }
+    }
+    (body, false)
+}
+
+/// Links as a test says.
+pub(super) struct FakeLinks {
+    paths: Mutex<HashMap<PublicKey, LinkPath>>,
+    generation: watch::Sender<u64>,
+}
+
+impl Default for FakeLinks {
+    fn default() -> Self {
+        Self { paths: Mutex::default(), generation: watch::Sender::new(0) }
+    }
+}
+
+impl FakeLinks {
+    pub(super) fn set(&self, seed: u8, path: LinkPath) {
+        self.paths.lock().expect("fine").insert(peer(seed), path);
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+impl Links for FakeLinks {
+    fn path(&self, peer: &PublicKey) -> Option<LinkPath> {
+        self.paths.lock().expect("fine").get(peer).copied()
+    }
+
+    fn status(&self, peer: &PublicKey) -> LinkStatus {
+        LinkStatus {
+            path: self.path(peer),
+            transport: Some(LinkTransport::Quic),
+            address: Some("192.0.2.7:19961".to_owned()),
+            rtt: Some(Duration::from_millis(25)),
+            punches_succeeded: 1,
+            punches_failed: 2,
+            change: Some(LinkChange {
+                at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+                reason: "connected to 192.0.2.7:19961 quic".to_owned(),
+            }),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    fn counts(&self) -> LinkCounts {
+        let paths = self.paths.lock().expect("fine");
+        let direct = paths.values().filter(|path| **path == LinkPath::Direct).count();
+        LinkCounts { direct, relayed: paths.len() - direct, ..LinkCounts::default() }
+    }
+}
+
+struct FakePull(Box<Puller>);
+
+impl Pull for FakePull {
+    fn pull<'a>(&'a self, alias: &'a Alias, _: PublicKey, request: PullRequest) -> BoxFuture<'a, Pulled> {
+        (self.0)(alias.clone(), request)
+    }
+}
+
+/// Holds nothing; loads when told to and fails when told to.
+#[derive(Debug)]
+struct FakeStore {
+    may_load: mpsc::Receiver<Option<Damage>>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Store for FakeStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let damage = self.may_load.recv().unwrap_or_default();
+        Ok(Loaded { damage, ..Loaded::default() })
+    }
+
+    fn commit(&mut self, _: &[Change]) -> Result<(), StoreError> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(StoreError::Locked { path: "here".into() });
+        }
+        Ok(())
+    }
+}
+
+/// Ends a test that would never end.
+pub(super) async fn within<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("what the test waits for happens")
+}
+
+/// For tests in which nothing is pulled.
+pub(super) async fn no_pull(_: Alias, _: PullRequest) -> Pulled {
+    panic!("nothing is pulled in this test")
+}
+
+pub(super) fn peer(seed: u8) -> PublicKey {
+    KeyPair::from_seed(&[seed; 32]).public()
+}
+
+pub(super) fn claim(alias: &str, service: &str, labels: &[(&str, &str)]) -> Claim {
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Claim { alias: alias.into(), service: service.into(), labels }
+}
+
+/// A body of these parts; an `Err` cuts it.
+pub(super) fn body<const N: usize>(parts: [Result<&'static [u8], &'static str>; N]) -> PullBody {
+    let frames = parts.map(|part| match part {
+        Ok(data) => Ok(Frame::data(Bytes::from_static(data))),
+        Err(reason) => Err(PullBodyError { reason: reason.into() }),
+    });
+    StreamBody::new(stream::iter(frames)).boxed_unsync()
+}
+
+/// A body that goes on as long as `parts` does.
+pub(super) fn fed(parts: tokio::sync::mpsc::Receiver<Bytes>) -> PullBody {
+    let frames = stream::unfold(parts, async |mut parts| Some((Ok(Frame::data(parts.recv().await?)), parts)));
+    StreamBody::new(frames).boxed_unsync()
+}

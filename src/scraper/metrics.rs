@@ -1,0 +1,383 @@
+//! The scraper's own metrics, `narthex_*`.
+//!
+//! One struct of handles: whoever has something to count calls a small typed method, none of which blocks or
+//! allocates. What others count or know already (the registry, the links) is handed in as a [`ScraperState`] when asked.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Instant, SystemTime},
+};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::outcome::{FileSdOutcome, HandshakeFailure, RegistrationOutcome, ScrapeOutcome, SdOutcome};
+use crate::{
+    network::{InboundCounts, InboundMetrics, LinkCounts},
+    registry::{Counts, Totals},
+    telemetry::{Counters, ExpositionFormat, Label, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
+};
+
+/// Handles to every metric of a scraper.
+#[derive(Debug)]
+pub(super) struct ScraperMetrics {
+    registry: Registry,
+    scrapes: Counters<ScrapeOutcome>,
+    scrape_duration: Histogram,
+    scrape_body: Counter,
+    scrapes_in_flight: Gauge,
+    sd_requests: Counters<SdOutcome>,
+    file_sd_writes: Counters<FileSdOutcome>,
+    registrations: Counters<RegistrationOutcome>,
+    registrations_in_flight: Peaking,
+    handshake_refusals: Counters<HandshakeFailure>,
+    firewall_blocks: Counter,
+    state: StateMetrics,
+}
+
+/// What others know, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ScraperState {
+    /// True once the table of aliases is loaded.
+    pub(super) loaded: bool,
+    /// What the table holds.
+    pub(super) aliases: Counts,
+    /// What happened in the table since the start.
+    pub(super) totals: Totals,
+    /// Which peers are linked.
+    pub(super) links: LinkCounts,
+    /// Connections that peers open.
+    pub(super) inbound: InboundCounts,
+    /// Nodes that hold our announcement.
+    pub(super) holders: usize,
+}
+
+impl ScraperMetrics {
+    /// Every metric at 0, of a process that started at `started_at`.
+    pub(super) fn new(started_at: SystemTime) -> Self {
+        let mut registry = Registry::default();
+        unix_time(&mut registry, "process_start_time", "Start of the process, in Unix time", started_at);
+
+        let narthex = registry.sub_registry_with_prefix("narthex");
+        build_info(narthex);
+        let scrape_duration = Histogram::new(SCRAPE_BUCKETS);
+        narthex.register_with_unit(
+            "scrape_duration",
+            "Time from a scrape's request to the end of its exposition, of scrapes that were ok",
+            Unit::Seconds,
+            scrape_duration.clone(),
+        );
+        let scrape_body =
+            bytes(narthex, "scrape_body", "Bytes of expositions handed on, as they came (often compressed)");
+        Self {
+            scrapes: Counters::new(narthex, "scrapes", "Scrapes through this scraper", "outcome"),
+            scrape_duration,
+            scrape_body,
+            scrapes_in_flight: gauge(narthex, "scrapes_in_flight", "Scrapes being answered now"),
+            sd_requests: Counters::new(narthex, "sd_requests", "Requests for the http_sd list", "outcome"),
+            file_sd_writes: Counters::new(narthex, "file_sd_writes", "Writes of the file_sd file", "outcome"),
+            registrations: Counters::new(
+                narthex,
+                "registrations",
+                "Claims to an alias; slow_down, unavailable, malformed and released count whole messages",
+                "outcome",
+            ),
+            registrations_in_flight: Peaking::new(
+                narthex,
+                "registrations_in_flight",
+                "Register exchanges under way now",
+                "registrations_in_flight_peak",
+                "Most register exchanges at once since the start",
+            ),
+            handshake_refusals: Counters::new(
+                narthex,
+                "handshake_refusals",
+                "Register handshakes that ended without a session",
+                "reason",
+            ),
+            firewall_blocks: counter(narthex, "firewall_blocks", "Streams refused unread because of who opened them"),
+            state: StateMetrics::new(narthex),
+            registry,
+        }
+    }
+
+    /// Begins the record of one scrape.
+    pub(super) fn scrape(self: &Arc<Self>) -> ScrapeRecord {
+        self.scrapes_in_flight.inc();
+        ScrapeRecord { metrics: Arc::clone(self), started: Instant::now(), outcome: ScrapeOutcome::ClientGone }
+    }
+
+    /// Counts an answer to a request for the http_sd list.
+    pub(super) fn sd_request(&self, outcome: SdOutcome) {
+        self.sd_requests.add(outcome);
+    }
+
+    /// Counts a write of the file_sd file.
+    pub(super) fn file_sd_write(&self, outcome: FileSdOutcome) {
+        self.file_sd_writes.add(outcome);
+    }
+
+    /// Counts a claim, or a message that was not looked into.
+    pub(super) fn registration(&self, outcome: impl Into<RegistrationOutcome>) {
+        self.registrations.add(outcome.into());
+    }
+
+    /// Begins a register exchange, handshake included; [`Self::registration_ended`] ends it.
+    pub(super) fn registration_began(&self) {
+        self.registrations_in_flight.inc();
+    }
+
+    /// Ends what [`Self::registration_began`] began.
+    pub(super) fn registration_ended(&self) {
+        self.registrations_in_flight.dec();
+    }
+
+    /// Counts a handshake that gave no session.
+    pub(super) fn handshake_refusal(&self, reason: HandshakeFailure) {
+        self.handshake_refusals.add(reason);
+    }
+
+    /// Counts a stream refused before a byte of it was read.
+    pub(super) fn firewall_block(&self) {
+        self.firewall_blocks.inc();
+    }
+
+    /// Everything, in the format asked for.
+    pub(super) fn encode(&self, state: ScraperState, format: ExpositionFormat) -> String {
+        self.state.set(state);
+        format.encode(&self.registry)
+    }
+}
+
+/// One scrape being counted: in flight as long as this lives. Dropped without an [`end`](Self::end), it counts as
+/// [`ScrapeOutcome::ClientGone`].
+#[derive(Debug)]
+pub(super) struct ScrapeRecord {
+    metrics: Arc<ScraperMetrics>,
+    started: Instant,
+    outcome: ScrapeOutcome,
+}
+
+impl ScrapeRecord {
+    /// Counts bytes handed on.
+    pub(super) fn bytes(&self, len: usize) {
+        self.metrics.scrape_body.inc_by(len as u64);
+    }
+
+    /// Says how the scrape ended.
+    pub(super) fn end(&mut self, outcome: ScrapeOutcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for ScrapeRecord {
+    fn drop(&mut self) {
+        self.metrics.scrapes_in_flight.dec();
+        self.metrics.scrapes.add(self.outcome);
+        if self.outcome == ScrapeOutcome::Ok {
+            self.metrics.scrape_duration.observe(self.started.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// The metrics of a [`ScraperState`].
+#[derive(Debug)]
+struct StateMetrics {
+    loaded: Gauge,
+    active: Gauge,
+    lapsed: Gauge,
+    peers: Gauge,
+    direct: Gauge,
+    relayed: Gauge,
+    relays: Gauge,
+    punches_succeeded: Counter,
+    punches_failed: Counter,
+    inbound: InboundMetrics,
+    holders: Gauge,
+    takeovers_granted: Counter,
+    takeovers_refused: Counter,
+    leases_lapsed: Counter,
+    leases_gone: Counter,
+    store_flush_failures: Counter,
+    store_unreadable: Counter,
+    store_damaged: Counter,
+}
+
+impl StateMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let aliases = Family::<Label, Gauge>::default();
+        registry.register("aliases", "Aliases in the table", aliases.clone());
+        let links = Family::<Label, Gauge>::default();
+        registry.register("links", "Linked peers, nodes among them, by the best path to each", links.clone());
+        let punches = Family::<Label, Counter>::default();
+        registry.register(
+            "hole_punches",
+            "Attempts to make a relayed link direct; a failed one leaves it relayed",
+            punches.clone(),
+        );
+        let takeovers = Family::<Label, Counter>::default();
+        registry.register("takeovers", "Claims by another key to a held alias", takeovers.clone());
+        Self {
+            loaded: gauge(registry, "table_loaded", "1 once the table of aliases is loaded"),
+            active: aliases.get_or_create_owned(&[("state", "active")]),
+            lapsed: aliases.get_or_create_owned(&[("state", "lapsed")]),
+            peers: gauge(registry, "peers", "Peers that hold an alias"),
+            direct: links.get_or_create_owned(&[("path", "direct")]),
+            relayed: links.get_or_create_owned(&[("path", "relayed")]),
+            relays: gauge(registry, "relays", "Relays that this scraper can be reached through"),
+            punches_succeeded: punches.get_or_create_owned(&[("outcome", "succeeded")]),
+            punches_failed: punches.get_or_create_owned(&[("outcome", "failed")]),
+            inbound: InboundMetrics::new(registry),
+            holders: gauge(registry, "announced_nodes", "Nodes that held our announcement when they were last asked"),
+            takeovers_granted: takeovers.get_or_create_owned(&[("outcome", "granted")]),
+            takeovers_refused: takeovers.get_or_create_owned(&[("outcome", "refused")]),
+            leases_lapsed: counter(registry, "leases_lapsed", "Leases that were not renewed in time"),
+            leases_gone: counter(registry, "leases_gone", "Lapsed leases that left the table after the retention"),
+            store_flush_failures: counter(registry, "store_flush_failures", "Failed writes of the table to its store"),
+            store_unreadable: counter(registry, "store_unreadable_records", "Stored records skipped as unreadable"),
+            store_damaged: counter(registry, "store_damaged", "Loads of the store that found aliases lost"),
+        }
+    }
+
+    fn set(&self, ScraperState { loaded, aliases, totals, links, inbound, holders }: ScraperState) {
+        let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.loaded, usize::from(loaded));
+        set(&self.active, aliases.active);
+        set(&self.lapsed, aliases.lapsed);
+        set(&self.peers, aliases.peers);
+        set(&self.direct, links.direct);
+        set(&self.relayed, links.relayed);
+        set(&self.relays, links.relays);
+        self.inbound.set(inbound);
+        set(&self.holders, holders);
+        // Of two that ask at the same time one may hold older numbers; a counter never goes back.
+        let raise = |counter: &Counter, value: u64| counter.inner().fetch_max(value, Ordering::Relaxed);
+        raise(&self.punches_succeeded, links.punches_succeeded);
+        raise(&self.punches_failed, links.punches_failed);
+        raise(&self.takeovers_granted, totals.takeovers);
+        raise(&self.takeovers_refused, totals.takeovers_refused);
+        raise(&self.leases_lapsed, totals.lapsed);
+        raise(&self.leases_gone, totals.gone);
+        raise(&self.store_flush_failures, totals.store_failures);
+        raise(&self.store_unreadable, totals.unreadable_records);
+        raise(&self.store_damaged, totals.store_damaged);
+    }
+}
+
+/// A gauge of what is under way, and one of the most at once: a burst is over before anybody looks.
+#[derive(Debug)]
+struct Peaking {
+    now: Gauge,
+    peak: Gauge,
+}
+
+impl Peaking {
+    fn new(registry: &mut Registry, name: &str, help: &str, peak_name: &str, peak_help: &str) -> Self {
+        Self { now: gauge(registry, name, help), peak: gauge(registry, peak_name, peak_help) }
+    }
+
+    fn inc(&self) {
+        let before = self.now.inc();
+        self.peak.inner().fetch_max(before + 1, Ordering::Relaxed);
+    }
+
+    fn dec(&self) {
+        self.now.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn metrics() -> Arc<ScraperMetrics> {
+        Arc::new(ScraperMetrics::new(UNIX_EPOCH + Duration::from_millis(1_700_000_000_500)))
+    }
+
+    #[test]
+    fn every_child_is_shown_before_anything_happened() {
+        let text = metrics().encode(ScraperState::default(), ExpositionFormat::OpenMetrics);
+        for line in [
+            "narthex_scrapes_total{outcome=\"too_large\"} 0",
+            "narthex_registrations_total{outcome=\"taken\"} 0",
+            "narthex_takeovers_total{outcome=\"refused\"} 0",
+            "narthex_handshake_refusals_total{reason=\"bad_proof\"} 0",
+            "narthex_sd_requests_total{outcome=\"unavailable\"} 0",
+            "narthex_file_sd_writes_total{outcome=\"failed\"} 0",
+            "narthex_aliases{state=\"lapsed\"} 0",
+            "narthex_links{path=\"relayed\"} 0",
+            "narthex_handshakes_in_flight 0",
+            "narthex_connections_refused_total{reason=\"address\"} 0",
+            "narthex_registrations_in_flight_peak 0",
+            "narthex_announced_nodes 0",
+            "narthex_scrape_body_bytes_total 0",
+            "narthex_firewall_blocks_total 0",
+            "narthex_store_flush_failures_total 0",
+            "narthex_scrape_duration_seconds_count 0",
+            "process_start_time_seconds 1700000000.5",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("narthex_build_info{version=") && text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_scrape_is_in_flight_until_its_record_is_dropped() {
+        let metrics = metrics();
+        let shown =
+            |line: &str| metrics.encode(ScraperState::default(), ExpositionFormat::Text).lines().any(|l| l == line);
+        let mut whole = metrics.scrape();
+        let left = metrics.scrape();
+        assert!(shown("narthex_scrapes_in_flight 2"));
+        whole.bytes(3);
+        whole.end(ScrapeOutcome::Ok);
+        drop((whole, left));
+        assert!(shown("narthex_scrapes_in_flight 0"));
+        assert!(shown("narthex_scrapes_total{outcome=\"ok\"} 1"));
+        assert!(shown("narthex_scrapes_total{outcome=\"client_gone\"} 1"));
+        assert!(shown("narthex_scrape_body_bytes_total 3"));
+        assert!(shown("narthex_scrape_duration_seconds_count 1"));
+    }
+
+    #[test]
+    fn the_state_is_shown_as_it_was_handed_in() {
+        let state = ScraperState {
+            loaded: true,
+            aliases: Counts { active: 5, lapsed: 4, peers: 3 },
+            totals: Totals { takeovers: 6, takeovers_refused: 7, store_failures: 8, ..Totals::default() },
+            links: LinkCounts { direct: 2, relayed: 1, relays: 9, punches_succeeded: 10, punches_failed: 11 },
+            inbound: InboundCounts {
+                handshakes: 9,
+                handshakes_peak: 10,
+                refused_address: 11,
+                ..InboundCounts::default()
+            },
+            holders: 12,
+        };
+        let text = metrics().encode(state, ExpositionFormat::Text);
+        for line in [
+            "narthex_table_loaded 1",
+            "narthex_aliases{state=\"active\"} 5",
+            "narthex_aliases{state=\"lapsed\"} 4",
+            "narthex_peers 3",
+            "narthex_links{path=\"direct\"} 2",
+            "narthex_links{path=\"relayed\"} 1",
+            "narthex_relays 9",
+            "narthex_hole_punches_total{outcome=\"succeeded\"} 10",
+            "narthex_hole_punches_total{outcome=\"failed\"} 11",
+            "narthex_handshakes_in_flight 9",
+            "narthex_handshakes_in_flight_peak 10",
+            "narthex_connections_refused_total{reason=\"address\"} 11",
+            "narthex_announced_nodes 12",
+            "narthex_takeovers_total{outcome=\"granted\"} 6",
+            "narthex_takeovers_total{outcome=\"refused\"} 7",
+            "narthex_store_flush_failures_total 8",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+}
