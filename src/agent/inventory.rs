@@ -1,8 +1,8 @@
-//! Everything an agent serves, from its flags, its configuration file and its directories of target files.
+//! Everything an agent serves: fixed targets, its configuration file and its directories of target files.
 //!
-//! Where two of these give one alias, the first wins: flags or configuration, then the directories in their order, in
-//! each the files by name. What is wrong is said once when it begins and once when it is over; meanwhile the last
-//! targets that made sense stay.
+//! Where two of these give one alias, the first wins: fixed targets or configuration, then the directories in their
+//! order, in each the files by name. A problem is logged when it begins and when it ends; meanwhile the last valid
+//! targets stay.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,23 +26,25 @@ use crate::{
 #[derive(Default)]
 pub struct Inventory {
     fixed: Vec<TargetSpec>,
+    /// What problems call the fixed targets.
+    fixed_origin: PathBuf,
     config: Option<ConfigTargets>,
     directories: Vec<Directory>,
     service: String,
     labels: Labels,
-    taken: Option<Alias>,
-    /// What the client was last given.
+    reserved: Option<Alias>,
+    /// The set that the client was last given.
     served: Option<Vec<TargetSpec>>,
     problems: BTreeSet<String>,
     sources: BTreeMap<Alias, (ExporterSettings, Arc<dyn Source>)>,
 }
 
-/// A configuration file with `[[target]]` tables, re-read when asked for.
+/// A configuration file with `[[target]]` tables, re-read on request.
 struct ConfigTargets {
     path: PathBuf,
     good: Vec<TargetSpec>,
     broken: Option<String>,
-    /// What else the file said when the agent started.
+    /// The file's other settings when the agent started.
     settings: toml::Table,
 }
 
@@ -70,13 +72,14 @@ impl ConfigTargets {
 }
 
 impl Inventory {
-    /// Nothing yet.
+    /// An inventory without targets.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Targets that never change.
-    pub fn fixed(mut self, targets: Vec<TargetSpec>) -> Self {
+    /// Targets that never change. Problems name them by `origin`, such as the flag that gave them.
+    pub fn fixed(mut self, origin: impl Into<PathBuf>, targets: Vec<TargetSpec>) -> Self {
+        self.fixed_origin = origin.into();
         self.fixed = targets;
         self
     }
@@ -84,59 +87,59 @@ impl Inventory {
     /// The `[[target]]` tables of this configuration file. Blocks.
     ///
     /// # Errors
-    /// If it cannot be used now.
+    /// If the file cannot be used now.
     pub fn config(mut self, path: PathBuf) -> Result<Self, TargetFileError> {
         self.config = Some(ConfigTargets::load(path)?);
         Ok(self)
     }
 
-    /// The target files in this directory. Several are read in the order in which they were given.
+    /// The target files in this directory. Several directories are read in the order of these calls.
     pub fn directory(mut self, path: PathBuf) -> Self {
         self.directories.push(Directory::new(path));
         self
     }
 
-    /// The service of targets that say none.
+    /// The service of targets that set none.
     pub fn service(mut self, service: String) -> Self {
         self.service = service;
         self
     }
 
-    /// An alias that no target may have, and which counts as one: that of the agent itself.
-    pub fn taken(mut self, alias: Option<Alias>) -> Self {
-        self.taken = alias;
+    /// An alias that no target may have and that counts as a target: that of the agent itself.
+    pub fn reserved(mut self, alias: Option<Alias>) -> Self {
+        self.reserved = alias;
         self
     }
 
-    /// Labels of every target; what a target says itself wins.
+    /// Labels of every target. A target's own value of a label wins.
     pub fn labels(mut self, labels: Labels) -> Self {
         self.labels = labels;
         self
     }
 
-    /// True if there is no target and no place where one could appear.
+    /// True if there is no target and no directory in which one could appear.
     pub fn is_empty(&self) -> bool {
         let configured = self.config.as_ref().is_some_and(|config| !config.good.is_empty());
         self.fixed.is_empty() && !configured && self.directories.is_empty()
     }
 
-    /// True if there is something to watch for changes.
+    /// True if there is a directory to watch for changes.
     pub fn has_directories(&self) -> bool {
         !self.directories.is_empty()
     }
 
-    /// Re-reads the configuration file too at the next [`read`](Self::read). Blocks.
+    /// Re-reads the configuration file. The next [`read`](Self::read) returns its targets. Blocks.
     pub fn reload_config(&mut self) {
         if let Some(config) = &mut self.config {
             config.reload();
         }
     }
 
-    /// Reads the directories. Gives the whole set of targets if it is not the one that was last given. Targets whose
-    /// exporter is asked as before keep their source, and with it their connections. Blocks.
+    /// Reads the directories. Returns the whole set of targets if the set has changed. Targets with the same exporter
+    /// settings keep their source and its connections. Blocks.
     pub fn read(&mut self) -> Option<Vec<TargetBuilder>> {
         let (targets, problems) = self.survey();
-        self.tell(problems);
+        self.log(problems);
         if self.served.as_ref() == Some(&targets) {
             return None;
         }
@@ -145,34 +148,34 @@ impl Inventory {
         Some(builders)
     }
 
-    /// Reads the directories. Gives every target that can be served, and what is wrong with others. Blocks.
+    /// Reads the directories. Returns every target that can be served, and the problems of the others. Blocks.
     pub(crate) fn survey(&mut self) -> (Vec<TargetSpec>, BTreeSet<String>) {
         let mut problems = BTreeSet::new();
         for directory in &mut self.directories {
             directory.read(&mut problems);
         }
-        let targets = self.gathered(&mut problems);
+        let targets = self.collect(&mut problems);
         (targets, problems)
     }
 
-    /// What is wrong at present.
+    /// The problems at present.
     pub fn problems(&self) -> impl ExactSizeIterator<Item = &str> {
         self.problems.iter().map(String::as_str)
     }
 
     /// All targets that can be served.
-    fn gathered(&self, problems: &mut BTreeSet<String>) -> Vec<TargetSpec> {
+    fn collect(&self, problems: &mut BTreeSet<String>) -> Vec<TargetSpec> {
         if let Some(broken) = self.config.as_ref().and_then(|config| config.broken.clone()) {
             problems.insert(broken);
         }
         let config = self.config.iter().flat_map(|config| config.good.iter().map(|spec| (config.path.as_path(), spec)));
-        let fixed = self.fixed.iter().map(|spec| (Path::new("--target"), spec));
+        let fixed = self.fixed.iter().map(|spec| (self.fixed_origin.as_path(), spec));
         let found = self.directories.iter().flat_map(Directory::targets);
         let mut targets: BTreeMap<&Alias, (&Path, TargetSpec)> = BTreeMap::new();
         let mut left_out = 0;
         for (origin, spec) in fixed.chain(config).chain(found) {
             let alias = &spec.target.alias;
-            if self.taken.as_ref() == Some(alias) {
+            if self.reserved.as_ref() == Some(alias) {
                 problems.insert(format!("alias {alias} of {} is left out: the agent itself has it", origin.display()));
             } else if let Some((first, _)) = targets.get(alias) {
                 problems.insert(format!(
@@ -180,7 +183,7 @@ impl Inventory {
                     origin.display(),
                     first.display()
                 ));
-            } else if targets.len() + usize::from(self.taken.is_some()) == MAX_TARGETS {
+            } else if targets.len() + usize::from(self.reserved.is_some()) == MAX_TARGETS {
                 left_out += 1;
             } else {
                 match self.with_defaults(spec) {
@@ -208,7 +211,7 @@ impl Inventory {
         Ok(spec)
     }
 
-    fn tell(&mut self, problems: BTreeSet<String>) {
+    fn log(&mut self, problems: BTreeSet<String>) {
         for problem in problems.difference(&self.problems) {
             tracing::error!(problem, "targets cannot be used as they are written");
         }
@@ -256,12 +259,12 @@ mod tests {
 
     use super::*;
 
-    struct Place {
+    struct Fixture {
         dir: TempDir,
         inventory: Inventory,
     }
 
-    impl Place {
+    impl Fixture {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
             let inventory = Inventory::new().directory(dir.path().to_owned());
@@ -277,8 +280,8 @@ mod tests {
 
         fn served(&self) -> Vec<String> {
             let served = self.inventory.served.iter().flatten();
-            let shown = |spec: &TargetSpec| format!("{}={}", spec.target.alias, spec.exporter.url.host_header());
-            served.map(shown).collect()
+            let summary = |spec: &TargetSpec| format!("{}={}", spec.target.alias, spec.exporter.url.host_header());
+            served.map(summary).collect()
         }
 
         fn source(&self, alias: &str) -> Arc<dyn Source> {
@@ -288,148 +291,148 @@ mod tests {
 
     #[test]
     fn files_that_come_change_and_go_are_followed() {
-        let mut place = Place::new();
-        assert!(place.inventory.read().is_some_and(|targets| targets.is_empty()));
-        place.write("b.toml", &["b1", "b2"]);
-        place.write(".hidden.toml", &["no"]);
-        place.write("notes.txt", &["no"]);
-        fs::create_dir(place.dir.path().join("folder.toml")).expect("makes");
-        assert!(place.inventory.read().is_some());
-        assert_eq!(place.served(), ["b1=b.toml", "b2=b.toml"]);
-        assert!(place.inventory.read().is_none(), "nothing has changed");
+        let mut fixture = Fixture::new();
+        assert!(fixture.inventory.read().is_some_and(|targets| targets.is_empty()));
+        fixture.write("b.toml", &["b1", "b2"]);
+        fixture.write(".hidden.toml", &["no"]);
+        fixture.write("notes.txt", &["no"]);
+        fs::create_dir(fixture.dir.path().join("folder.toml")).expect("makes");
+        assert!(fixture.inventory.read().is_some());
+        assert_eq!(fixture.served(), ["b1=b.toml", "b2=b.toml"]);
+        assert!(fixture.inventory.read().is_none(), "nothing has changed");
 
-        let kept = place.source("b2");
-        place.write("b.toml", &["b2", "b3"]);
-        place.write("a.json.toml", &[]);
-        assert!(place.inventory.read().is_some());
-        assert_eq!(place.served(), ["b2=b.toml", "b3=b.toml"]);
-        assert!(Arc::ptr_eq(&kept, &place.source("b2")), "its connections are kept");
-        fs::remove_file(place.dir.path().join("b.toml")).expect("there");
-        assert!(place.inventory.read().is_some_and(|targets| targets.is_empty()));
-        assert_eq!(place.inventory.problems().len(), 0);
+        let kept = fixture.source("b2");
+        fixture.write("b.toml", &["b2", "b3"]);
+        fixture.write("a.json.toml", &[]);
+        assert!(fixture.inventory.read().is_some());
+        assert_eq!(fixture.served(), ["b2=b.toml", "b3=b.toml"]);
+        assert!(Arc::ptr_eq(&kept, &fixture.source("b2")), "its connections are kept");
+        fs::remove_file(fixture.dir.path().join("b.toml")).expect("there");
+        assert!(fixture.inventory.read().is_some_and(|targets| targets.is_empty()));
+        assert_eq!(fixture.inventory.problems().len(), 0);
     }
 
     #[test]
     fn a_broken_file_keeps_its_last_good_targets_and_is_reported() {
-        let mut place = Place::new();
-        place.write("a.toml", &["a1"]);
-        place.write("b.toml", &["b1"]);
-        place.inventory.read();
+        let mut fixture = Fixture::new();
+        fixture.write("a.toml", &["a1"]);
+        fixture.write("b.toml", &["b1"]);
+        fixture.inventory.read();
         for broken in ["[[target", "", "[[target]]\nalias = \"b1\"\nurl = \"http://h\"\nunknown = 1"] {
-            fs::write(place.dir.path().join("b.toml"), broken).expect("writes");
+            fs::write(fixture.dir.path().join("b.toml"), broken).expect("writes");
             for _ in 0..2 {
-                assert!(place.inventory.read().is_none(), "{broken:?}");
-                let problems: Vec<_> = place.inventory.problems().collect();
-                let told = |problem: &str| problem.contains("b.toml") && problem.ends_with("stay as they were");
-                assert!(matches!(problems[..], [one] if told(one)), "{problems:?}");
+                assert!(fixture.inventory.read().is_none(), "{broken:?}");
+                let problems: Vec<_> = fixture.inventory.problems().collect();
+                let expected = |problem: &str| problem.contains("b.toml") && problem.ends_with("stay as they were");
+                assert!(matches!(problems[..], [one] if expected(one)), "{problems:?}");
             }
         }
-        let mut started_later = Inventory::new().directory(place.dir.path().to_owned());
+        let mut started_later = Inventory::new().directory(fixture.dir.path().to_owned());
         started_later.read();
         let problem = started_later.problems().next().expect("a broken file");
         assert!(problem.contains("b.toml") && problem.ends_with("none of its targets is registered"), "{problem}");
-        fs::remove_file(place.dir.path().join("b.toml")).expect("there");
-        symlink("nowhere", place.dir.path().join("b.toml")).expect("links");
-        assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 1);
-        fs::remove_file(place.dir.path().join("b.toml")).expect("there");
-        place.write("b.toml", &["b2"]);
-        assert!(place.inventory.read().is_some() && place.inventory.problems().len() == 0);
-        assert_eq!(place.served(), ["a1=a.toml", "b2=b.toml"]);
+        fs::remove_file(fixture.dir.path().join("b.toml")).expect("there");
+        symlink("nowhere", fixture.dir.path().join("b.toml")).expect("links");
+        assert!(fixture.inventory.read().is_none() && fixture.inventory.problems().len() == 1);
+        fs::remove_file(fixture.dir.path().join("b.toml")).expect("there");
+        fixture.write("b.toml", &["b2"]);
+        assert!(fixture.inventory.read().is_some() && fixture.inventory.problems().len() == 0);
+        assert_eq!(fixture.served(), ["a1=a.toml", "b2=b.toml"]);
         // A volume that is away for a moment takes nothing with it.
-        let elsewhere = place.dir.path().with_extension("away");
-        fs::rename(place.dir.path(), &elsewhere).expect("moves");
-        assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 1);
-        fs::rename(&elsewhere, place.dir.path()).expect("moves back");
-        assert!(place.inventory.read().is_none() && place.inventory.problems().len() == 0);
+        let elsewhere = fixture.dir.path().with_extension("away");
+        fs::rename(fixture.dir.path(), &elsewhere).expect("moves");
+        assert!(fixture.inventory.read().is_none() && fixture.inventory.problems().len() == 1);
+        fs::rename(&elsewhere, fixture.dir.path()).expect("moves back");
+        assert!(fixture.inventory.read().is_none() && fixture.inventory.problems().len() == 0);
     }
 
     #[test]
-    fn a_list_in_yaml_is_not_passed_over_in_silence() {
-        let mut place = Place::new();
-        place.write("a.toml", &["a1"]);
+    fn a_list_in_yaml_is_a_problem() {
+        let mut fixture = Fixture::new();
+        fixture.write("a.toml", &["a1"]);
         for name in ["b.yml", ".hidden.yaml", "c.yaml.bak"] {
-            place.write(name, &["b1"]);
+            fixture.write(name, &["b1"]);
         }
-        place.inventory.read();
-        assert_eq!(place.served(), ["a1=a.toml"]);
-        let problems: Vec<_> = place.inventory.problems().collect();
+        fixture.inventory.read();
+        assert_eq!(fixture.served(), ["a1=a.toml"]);
+        let problems: Vec<_> = fixture.inventory.problems().collect();
         assert!(matches!(problems[..], [one] if one.contains("b.yml is YAML")), "{problems:?}");
     }
 
     #[test]
     fn of_two_files_with_one_alias_the_first_by_name_wins() {
-        let mut place = Place::new();
-        place.write("b.toml", &["web"]);
-        place.inventory.read();
-        place.write("a.toml", &["web", "other"]);
-        place.inventory.read();
-        assert_eq!(place.served(), ["other=a.toml", "web=a.toml"]);
-        let problems: Vec<_> = place.inventory.problems().collect();
+        let mut fixture = Fixture::new();
+        fixture.write("b.toml", &["web"]);
+        fixture.inventory.read();
+        fixture.write("a.toml", &["web", "other"]);
+        fixture.inventory.read();
+        assert_eq!(fixture.served(), ["other=a.toml", "web=a.toml"]);
+        let problems: Vec<_> = fixture.inventory.problems().collect();
         assert!(matches!(problems[..], [one] if one.contains("web") && one.contains("b.toml")), "{problems:?}");
-        fs::remove_file(place.dir.path().join("a.toml")).expect("there");
-        place.inventory.read();
-        assert_eq!(place.served(), ["web=b.toml"]);
+        fs::remove_file(fixture.dir.path().join("a.toml")).expect("there");
+        fixture.inventory.read();
+        assert_eq!(fixture.served(), ["web=b.toml"]);
     }
 
     #[test]
     fn a_swapped_link_is_a_change() {
-        let mut place = Place::new();
+        let mut fixture = Fixture::new();
         // As kubelet lays a ConfigMap out.
         for (version, alias) in [("..v1", "one"), ("..v2", "two")] {
-            fs::create_dir(place.dir.path().join(version)).expect("makes");
-            place.write(&format!("{version}/t.toml"), &[alias]);
+            fs::create_dir(fixture.dir.path().join(version)).expect("makes");
+            fixture.write(&format!("{version}/t.toml"), &[alias]);
         }
-        let data = place.dir.path().join("..data");
+        let data = fixture.dir.path().join("..data");
         let swap_to = |version: &str| {
             let next = data.with_file_name("..data_tmp");
             symlink(version, &next).expect("links");
             fs::rename(next, &data).expect("renames");
         };
         swap_to("..v1");
-        symlink("..data/t.toml", place.dir.path().join("t.toml")).expect("links");
-        place.inventory.read();
-        assert!(place.served()[0].starts_with("one="));
+        symlink("..data/t.toml", fixture.dir.path().join("t.toml")).expect("links");
+        fixture.inventory.read();
+        assert!(fixture.served()[0].starts_with("one="));
         swap_to("..v2");
-        assert!(place.inventory.read().is_some());
-        assert!(place.served()[0].starts_with("two="));
+        assert!(fixture.inventory.read().is_some());
+        assert!(fixture.served()[0].starts_with("two="));
     }
 
     #[test]
-    fn what_is_too_much_is_left_out_and_told() {
-        let mut place = Place::new();
+    fn targets_past_the_limit_are_left_out_and_reported() {
+        let mut fixture = Fixture::new();
         let aliases: Vec<String> = (0..300).map(|n| format!("t{n:03}")).collect();
-        place.write("t.toml", &aliases.iter().map(String::as_str).collect::<Vec<_>>());
-        place.inventory.read();
-        assert_eq!(place.served().len(), MAX_TARGETS);
-        assert!(place.inventory.problems().next().is_some_and(|problem| problem.starts_with("44 targets")));
+        fixture.write("t.toml", &aliases.iter().map(String::as_str).collect::<Vec<_>>());
+        fixture.inventory.read();
+        assert_eq!(fixture.served().len(), MAX_TARGETS);
+        assert!(fixture.inventory.problems().next().is_some_and(|problem| problem.starts_with("44 targets")));
     }
 
     #[test]
-    fn the_agents_own_alias_is_no_targets_and_takes_the_room_of_one() {
-        let mut place = Place::new();
-        place.inventory = std::mem::take(&mut place.inventory).taken("t007".parse().ok());
+    fn the_agents_own_alias_is_reserved_and_counts_as_a_target() {
+        let mut fixture = Fixture::new();
+        fixture.inventory = std::mem::take(&mut fixture.inventory).reserved("t007".parse().ok());
         let aliases: Vec<String> = (0..257).map(|n| format!("t{n:03}")).collect();
-        place.write("t.toml", &aliases.iter().map(String::as_str).collect::<Vec<_>>());
-        place.inventory.read();
-        assert_eq!(place.served().len(), MAX_TARGETS - 1);
-        assert!(!place.served().iter().any(|served| served.starts_with("t007")));
-        let problems: Vec<_> = place.inventory.problems().collect();
+        fixture.write("t.toml", &aliases.iter().map(String::as_str).collect::<Vec<_>>());
+        fixture.inventory.read();
+        assert_eq!(fixture.served().len(), MAX_TARGETS - 1);
+        assert!(!fixture.served().iter().any(|served| served.starts_with("t007")));
+        let problems: Vec<_> = fixture.inventory.problems().collect();
         assert!(problems.iter().any(|problem| problem.starts_with("alias t007 of")), "{problems:?}");
         assert!(problems.iter().any(|problem| problem.starts_with("1 targets")), "{problems:?}");
     }
 
     #[test]
-    fn defaults_fill_what_a_target_does_not_say() {
+    fn defaults_fill_what_a_target_does_not_set() {
         let mut labels = Labels::default();
         labels.insert("region", "eu").expect("fine");
         labels.insert("zone", "1").expect("fine");
-        let mut place = Place::new();
-        place.inventory = mem::take(&mut place.inventory).service("node".into()).labels(labels);
+        let mut fixture = Fixture::new();
+        fixture.inventory = mem::take(&mut fixture.inventory).service("node".into()).labels(labels);
         let own = "[[target]]\nalias = \"own\"\nurl = \"http://h\"\nservice = \"db\"\nlabels = { region = \"us\" }\n";
-        fs::write(place.dir.path().join("t.toml"), own).expect("writes");
-        place.write("u.toml", &["plain"]);
-        place.inventory.read();
-        let [own, plain] = &place.inventory.served.as_ref().expect("read")[..] else { panic!("two targets") };
+        fs::write(fixture.dir.path().join("t.toml"), own).expect("writes");
+        fixture.write("u.toml", &["plain"]);
+        fixture.inventory.read();
+        let [own, plain] = &fixture.inventory.served.as_ref().expect("read")[..] else { panic!("two targets") };
         assert_eq!((own.target.service.as_str(), plain.target.service.as_str()), ("db", "node"));
         assert_eq!(own.target.labels.iter().collect::<Vec<_>>(), [("region", "us"), ("zone", "1")]);
         assert_eq!(plain.target.labels.value("region"), Some("eu"));

@@ -159,9 +159,9 @@ impl Args {
     pub(super) fn inventory(&self) -> anyhow::Result<Inventory> {
         let spec = |target: &TargetUrl| TargetSpec::new(target.alias.clone(), target.url.clone());
         let mut inventory = Inventory::new()
-            .fixed(self.target.iter().map(spec).collect())
+            .fixed("--target", self.target.iter().map(spec).collect())
             .service(self.service.clone())
-            .taken(self.link.self_alias.clone())
+            .reserved(self.link.self_alias.clone())
             .labels(labels(&self.label)?);
         if self.target.is_empty()
             && let Some(path) = &self.config.config

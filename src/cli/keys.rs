@@ -25,7 +25,7 @@ pub(super) struct Keygen {
 impl Keygen {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let key = KeyPair::generate();
-        identity::create_key(&self.out, &key)?;
+        identity::create_key(&self.out, &key).map_err(with_out)?;
         output::print(format!("{}\n", key.public()).as_bytes())
     }
 }
@@ -44,7 +44,7 @@ pub(super) struct Secret {
 
 impl Secret {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        identity::create_secret(&self.out, &SharedSecret::generate())?;
+        identity::create_secret(&self.out, &SharedSecret::generate()).map_err(with_out)?;
         writeln!(io::stderr(), "wrote a shared secret to {}", self.out.display()).context("stderr")
     }
 }
@@ -93,6 +93,16 @@ pub(super) fn load_secrets(paths: &[PathBuf]) -> anyhow::Result<Vec<SharedSecret
         secrets.push(secret);
     }
     Ok(secrets)
+}
+
+/// An error of a file that exists already, with the flag that names another.
+fn with_out(error: KeyFileError) -> anyhow::Error {
+    match error {
+        KeyFileError::Exists { path } => {
+            anyhow::anyhow!("{} exists already; give another path with --out, or remove it first", path.display())
+        }
+        _ => error.into(),
+    }
 }
 
 /// A missing file's error with the command that makes the file.

@@ -1,42 +1,46 @@
-//! Where a peer may be reached, as people write it.
+//! Addresses at which a peer can be dialled, as people write them.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use super::HostPort;
 
-/// Where to try a peer first, or where others reach us.
+/// Most bytes of a URL's path: far more than a proxy needs to route by.
+const MAX_PATH: usize = 128;
+
+/// An address to dial a peer at, or at which others dial this process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DialAddress {
     /// `<host>:<port>`: that TCP port, and the same UDP port for QUIC.
     HostPort(HostPort),
-    /// `ws://` or `wss://`, for where only HTTP(S) gets through.
+    /// `ws://` or `wss://`, for networks that let only HTTP(S) through.
     WebSocket(WebSocketUrl),
 }
 
 /// `ws://<host>[:80][/<path>]`, or `wss://<host>[:443][/<path>]`.
 ///
-/// The link in it is encrypted from end to end either way; what TLS adds is a way through proxies that want HTTPS.
+/// Both carry the same end-to-end encrypted link. TLS passes proxies that expect HTTPS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WebSocketUrl {
-    /// Whether it is `wss`.
+    /// True for `wss`.
     pub tls: bool,
-    /// The name stands in the `Host` header, and in the certificate.
-    pub at: HostPort,
-    /// Begins with `/`. For the sake of what passes requests on by path: narthex itself takes any.
+    /// The server. Its name is sent in the `Host` header and expected in the certificate.
+    pub host_port: HostPort,
+    /// Begins with `/`. Reverse proxies route by path; narthex accepts any.
     pub path: String,
 }
 
 impl From<HostPort> for DialAddress {
-    fn from(at: HostPort) -> Self {
-        Self::HostPort(at)
+    fn from(host_port: HostPort) -> Self {
+        Self::HostPort(host_port)
     }
 }
 
 impl DialAddress {
     /// The host and its port.
-    pub fn at(&self) -> &HostPort {
+    pub fn host_port(&self) -> &HostPort {
         match self {
-            Self::HostPort(at) | Self::WebSocket(WebSocketUrl { at, .. }) => at,
+            Self::HostPort(host_port) | Self::WebSocket(WebSocketUrl { host_port, .. }) => host_port,
         }
     }
 }
@@ -44,7 +48,7 @@ impl DialAddress {
 impl fmt::Display for DialAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HostPort(at) => at.fmt(f),
+            Self::HostPort(host_port) => host_port.fmt(f),
             Self::WebSocket(url) => url.fmt(f),
         }
     }
@@ -53,7 +57,7 @@ impl fmt::Display for DialAddress {
 impl fmt::Display for WebSocketUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, path) = (if self.tls { "wss" } else { "ws" }, self.path.as_str());
-        write!(f, "{scheme}://{}{}", self.at, if path == "/" { "" } else { path })
+        write!(f, "{scheme}://{}{}", self.host_port, if path == "/" { "" } else { path })
     }
 }
 
@@ -61,32 +65,32 @@ impl fmt::Display for WebSocketUrl {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialAddressError {
-    /// It is not written as one.
+    /// The text has another form.
     #[error("expected <host>:<port>, with an IPv6 address in brackets, or ws://<host>:<port>/<path>, or wss:// so")]
     Form,
-    /// Port 0 is any free one to who listens, and none to who dials.
+    /// Port 0 means any free port to a listener, and nothing to a dialler.
     #[error("nobody can be reached at port 0: give the port")]
     NoPort,
-    /// Every address, a group of hosts, or one that means nothing without the name of an interface.
+    /// An unspecified, multicast, broadcast or link-local address.
     #[error("{0} is not the address of one host that others reach: give that")]
-    Nowhere(IpAddr),
+    NotDialable(IpAddr),
 }
 
 impl FromStr for DialAddress {
     type Err = DialAddressError;
 
     fn from_str(text: &str) -> Result<Self, DialAddressError> {
-        let place = Self::written(text)?;
-        match (place.at().port, place.at().ip()) {
+        let address = Self::parse(text)?;
+        match (address.host_port().port, address.host_port().ip()) {
             (0, _) => Err(DialAddressError::NoPort),
-            (_, Some(ip)) if is_nowhere(ip) => Err(DialAddressError::Nowhere(ip)),
-            _ => Ok(place),
+            (_, Some(ip)) if !is_dialable(ip) => Err(DialAddressError::NotDialable(ip)),
+            _ => Ok(address),
         }
     }
 }
 
 impl DialAddress {
-    fn written(text: &str) -> Result<Self, DialAddressError> {
+    fn parse(text: &str) -> Result<Self, DialAddressError> {
         let (tls, rest) = match text.split_once("://") {
             Some(("ws", rest)) => (false, rest),
             Some(("wss", rest)) => (true, rest),
@@ -96,33 +100,32 @@ impl DialAddress {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let has_port = !authority.ends_with(']') && authority.contains(':');
         let default_port = if tls { ":443" } else { ":80" };
-        let at = format!("{authority}{}", if has_port { "" } else { default_port });
-        let at = at.parse().map_err(|_| DialAddressError::Form)?;
-        // It goes into a request line as it is. Lists in the environment are separated by commas.
+        let host_port = format!("{authority}{}", if has_port { "" } else { default_port });
+        let host_port = host_port.parse().map_err(|_| DialAddressError::Form)?;
+        // The path is copied into a request line. Commas separate lists in environment variables.
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '?' | '#');
         if path.len() > MAX_PATH || !path.chars().all(plain) {
             return Err(DialAddressError::Form);
         }
         let path = if path.is_empty() { "/" } else { path }.to_owned();
-        Ok(Self::WebSocket(WebSocketUrl { tls, at, path }))
+        Ok(Self::WebSocket(WebSocketUrl { tls, host_port, path }))
     }
 }
 
-fn is_nowhere(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
+fn is_dialable(ip: IpAddr) -> bool {
+    !match ip.to_canonical() {
         IpAddr::V4(v4) => v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast(),
+        // A link-local address is ambiguous without the name of an interface.
         IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
     }
 }
-
-const MAX_PATH: usize = 128;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn places_are_read_as_they_are_written() {
+    fn addresses_are_parsed_as_they_are_printed() {
         for text in
             ["h:1", "[::1]:1", "ws://h:80", "ws://[::1]:8080/a/b", "wss://h.example:443/narthex", "wss://1.2.3.4:1"]
         {
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_can_be_dialled_is_no_place() {
+    fn an_address_of_no_single_host_is_refused() {
         for text in ["h:0", "192.0.2.1:0", "ws://h:0", "wss://h:0/x"] {
             assert_eq!(text.parse::<DialAddress>(), Err(DialAddressError::NoPort), "{text}");
         }
@@ -158,7 +161,7 @@ mod tests {
             let ip: IpAddr = ip.parse().expect("an address");
             let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
             for text in [format!("{host}:1"), format!("ws://{host}"), format!("wss://{host}:443/x")] {
-                assert_eq!(text.parse::<DialAddress>(), Err(DialAddressError::Nowhere(ip)), "{text}");
+                assert_eq!(text.parse::<DialAddress>(), Err(DialAddressError::NotDialable(ip)), "{text}");
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Key and secret files: a line that says which it is, a line of text, readable by the owner alone.
+//! Key and secret files: a comment with the kind, a line of text, readable by the owner alone.
 //!
-//! The first line is a comment, and may be missing. Where it is there, a key is not taken for a secret: handed to a
-//! whole fleet as its secret, a scraper's key would be everybody's.
+//! The comment may be missing. It keeps a key from being used as a secret: a scraper's private key handed to a whole
+//! fleet as its secret would no longer be private.
 
 use std::{
     fs::{self, File, Permissions},
@@ -16,11 +16,14 @@ use zeroize::Zeroizing;
 use super::{KeyError, KeyPair, SharedSecret, text};
 use crate::atomic_file;
 
-/// Why a key or secret file could not be used. The text says what to change.
+/// Most bytes of a key file, which has some 80.
+const MAX_LEN: u64 = 1024;
+
+/// Why a key or secret file could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyFileError {
-    /// Others could read or change it.
+    /// Others could read or change the file.
     #[error(
         "{} may be read by others (mode {mode:04o}); mend it with: chmod 600 {}", path.display(), path.display()
     )]
@@ -30,38 +33,38 @@ pub enum KeyFileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// It is there already and is never overwritten.
-    #[error("{} exists already; give another path with --out, or remove it first", path.display())]
+    /// The file exists already. Keys and secrets are never overwritten.
+    #[error("{} exists already and is never overwritten", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// It holds the other of the two.
+    /// The file holds a key where a secret was wanted, or a secret where a key was wanted.
     #[error("{} holds a {found}, not a {wanted}", path.display())]
     Kind {
         /// The file.
         path: PathBuf,
-        /// What its first line says.
+        /// The kind that the comment names.
         found: &'static str,
-        /// What was asked for.
+        /// The kind that was wanted.
         wanted: &'static str,
     },
-    /// It holds something else.
+    /// The file holds something else.
     #[error("{} does not hold a key or secret", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong with the text in it.
+        /// The fault in the file's text.
         source: KeyError,
     },
-    /// It could not be read or written.
+    /// The file could not be read or written.
     #[error("cannot {action} {}", path.display())]
     Io {
         /// `read` or `write`.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
 }
@@ -77,7 +80,7 @@ pub fn load_key(path: &Path) -> Result<KeyPair, KeyFileError> {
     Ok(KeyPair::from_seed(&seed))
 }
 
-/// Writes the key pair to a new file of mode 0600, making its directory (mode 0700) where there is none.
+/// Writes the key pair to a new file of mode 0600. Creates its directory (mode 0700) where there is none.
 ///
 /// # Errors
 /// [`KeyFileError::Exists`] rather than overwriting; [`KeyFileError::Io`].
@@ -85,7 +88,7 @@ pub fn create_key(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
     create_private(path, Kind::Key, &Zeroizing::new(text::to_z_base_32(&key.seed())))
 }
 
-/// Reads the key at `path`, or makes one there if the file is missing.
+/// Reads the key at `path`, or creates one if the file is missing.
 ///
 /// # Errors
 /// As [`load_key`] and [`create_key`].
@@ -93,10 +96,13 @@ pub fn load_or_create_key(path: &Path) -> Result<KeyPair, KeyFileError> {
     match load_key(path) {
         Err(KeyFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             let key = KeyPair::generate();
-            create_key(path, &key)?;
-            Ok(key)
+            match create_key(path, &key) {
+                // Another process has created one meanwhile.
+                Err(KeyFileError::Exists { .. }) => load_key(path),
+                created => created.map(|()| key),
+            }
         }
-        other => other,
+        loaded => loaded,
     }
 }
 
@@ -118,7 +124,7 @@ pub fn create_secret(path: &Path, secret: &SharedSecret) -> Result<(), KeyFileEr
     create_private(path, Kind::Secret, &secret.expose_text())
 }
 
-/// What a file holds.
+/// The kind of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Key,
@@ -126,7 +132,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn word(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Key => "private key",
             Self::Secret => "shared secret",
@@ -134,22 +140,19 @@ impl Kind {
     }
 
     fn comment(self) -> String {
-        format!("# narthex {}", self.word())
+        format!("# narthex {}", self.name())
     }
 }
 
-/// The line that is no comment, from a file that does not say that it holds something else.
+/// The line that is no comment. An error if the comment names the other kind.
 fn line_of<'a>(wanted: Kind, path: &Path, text: &'a str) -> Result<&'a str, KeyFileError> {
     let other = if wanted == Kind::Key { Kind::Secret } else { Kind::Key };
     if text.lines().any(|line| line.trim() == other.comment()) {
-        let (found, wanted) = (other.word(), wanted.word());
+        let (found, wanted) = (other.name(), wanted.name());
         return Err(KeyFileError::Kind { path: path.to_owned(), found, wanted });
     }
     Ok(text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default())
 }
-
-/// A key file has some 80 bytes; more than this is another file.
-const MAX_LEN: u64 = 1024;
 
 fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let failed = |source| KeyFileError::Io { action: "read", path: path.to_owned(), source };
@@ -164,8 +167,7 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     Ok(text)
 }
 
-/// True for what systemd has handed over by `LoadCredential=`: it shows mode 0440 there for an access list that lets in
-/// the service alone.
+/// True for files of systemd's `LoadCredential=`: their access list admits the service alone, and shows as mode 0440.
 fn is_credential(path: &Path) -> bool {
     std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| path.starts_with(dir))
 }
@@ -222,6 +224,18 @@ mod tests {
         let path = dir.path().join("agent.key");
         let made = load_or_create_key(&path).expect("makes").public();
         assert_eq!(load_or_create_key(&path).expect("keeps").public(), made);
+    }
+
+    #[test]
+    fn processes_that_start_at_once_get_one_key() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("agent.key");
+        let load = || load_or_create_key(&path).expect("loads or creates").public();
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(load)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
     }
 
     #[test]

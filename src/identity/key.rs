@@ -1,4 +1,4 @@
-//! Ed25519 key pairs, and what is derived from them.
+//! Ed25519 key pairs and the X25519 keys derived from them.
 
 use std::{fmt, str::FromStr};
 
@@ -11,9 +11,9 @@ use super::text::{self, KeyError};
 /// Bytes of an Ed25519 signature (RFC 8032).
 pub const SIGNATURE_LEN: usize = 64;
 
-/// The public key of a peer, which is its name everywhere.
+/// The public key of a peer: its name everywhere.
 ///
-/// Written as z-base-32 (52 characters); 64 hex digits are read too. Always a valid, full-order point of the curve.
+/// Printed as z-base-32 (52 characters); parsed from that or from 64 hex digits. Always a valid point of full order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey([u8; 32]);
 
@@ -21,8 +21,8 @@ impl PublicKey {
     /// Takes the 32 bytes of RFC 8032.
     ///
     /// # Errors
-    /// [`KeyError::NotAKey`] for bytes that are no point of the curve, or a point of small order: with one of those
-    /// anybody could sign.
+    /// [`KeyError::NotAKey`] for bytes that are no point of the curve, or a point of small order: anybody could sign
+    /// for such a key.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
         let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotAKey)?;
         if key.is_weak() {
@@ -42,8 +42,8 @@ impl PublicKey {
     }
 
     /// The X25519 public key of the same peer, by the birational map of RFC 7748, section 4.1.
-    pub fn x25519(&self) -> x25519_dalek::PublicKey {
-        self.verifying_key().to_montgomery().to_bytes().into()
+    pub(crate) fn x25519(&self) -> [u8; 32] {
+        self.verifying_key().to_montgomery().to_bytes()
     }
 
     /// True if `signature` was made over `message` by the holder of this key (strict RFC 8032 verification).
@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for PublicKey {
     }
 }
 
-/// An Ed25519 key pair: what makes a process the peer that it is. Wiped on drop.
+/// An Ed25519 key pair: the identity of a peer. Wiped on drop.
 #[derive(Clone)]
 pub struct KeyPair(SigningKey);
 
@@ -102,7 +102,7 @@ impl KeyPair {
     /// A fresh key from the operating system's randomness.
     ///
     /// # Panics
-    /// If the operating system has no randomness to give; going on without it would make a guessable key.
+    /// If the operating system has no randomness to give: any other key could be guessed.
     pub fn generate() -> Self {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut_slice()).expect("the operating system gives randomness");
@@ -125,8 +125,8 @@ impl KeyPair {
     }
 
     /// The X25519 private key that belongs to [`PublicKey::x25519`].
-    pub fn x25519_private(&self) -> x25519_dalek::StaticSecret {
-        self.0.to_scalar_bytes().into()
+    pub(crate) fn x25519_private(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
     }
 
     /// Signs `message` (RFC 8032).
@@ -158,7 +158,8 @@ mod tests {
     #[test]
     fn x25519_private_and_public_keys_belong_together() {
         let pair = KeyPair::from_seed(&[9; 32]);
-        assert_eq!(x25519_dalek::PublicKey::from(&pair.x25519_private()), pair.public().x25519());
+        let private = x25519_dalek::StaticSecret::from(*pair.x25519_private());
+        assert_eq!(x25519_dalek::PublicKey::from(&private).to_bytes(), pair.public().x25519());
     }
 
     #[test]

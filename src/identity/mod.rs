@@ -1,8 +1,7 @@
 //! Who a peer is: Ed25519 keys, the shared secret, their text forms and their files.
 //!
-//! A peer *is* its Ed25519 key. The Noise static key (X25519) and the libp2p peer id are both derived from it, so
-//! knowing a public key is enough to dial a peer and to know that it is the one that answered. Nothing here opens
-//! a socket or reads a clock.
+//! A peer *is* its Ed25519 key. The Noise static key (X25519) and the libp2p peer id are both derived from that key, so
+//! a public key is enough to dial a peer and to verify who answered. This module opens no socket and reads no clock.
 
 mod dial_address;
 mod file;

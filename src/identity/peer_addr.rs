@@ -1,4 +1,4 @@
-//! `PEER` of the command line: a public key, with or without the place to try first.
+//! A peer as people write it: a public key, optionally with an address to dial first.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{DialAddress, DialAddressError, KeyError, PublicKey};
 
-/// A peer, written `<public key>` or `<public key>@<place>`. The hint spares the look-up by key.
+/// A peer, written `<public key>` or `<public key>@<dial address>`. The address saves the look-up by key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddr {
-    /// Who it is; whoever answers at the hint must prove to be this key.
+    /// The peer's identity. Whoever answers at `hint` must prove this key.
     pub key: PublicKey,
-    /// Where to try first.
+    /// The address to dial first.
     pub hint: Option<DialAddress>,
 }
 
 impl PeerAddr {
-    /// A peer at a known place.
+    /// A peer at a known host and port.
     pub fn at(key: PublicKey, host: impl Into<String>, port: u16) -> Self {
         Self { key, hint: Some(HostPort { host: host.into(), port }.into()) }
     }
@@ -61,13 +61,12 @@ impl FromStr for PeerAddr {
     }
 }
 
-/// A host (name, IPv4, or IPv6 in brackets) and a port. For the P2P side it means that UDP port for QUIC and the same
-/// TCP port.
+/// A host (name, IPv4, or IPv6 in brackets) and a port. Peers use the UDP port for QUIC and the same TCP port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// A name or an address, an IPv6 one without its brackets.
     pub host: String,
-    /// 0 asks for any free port where one listens.
+    /// 0 means any free port to a listener.
     pub port: u16,
 }
 
@@ -130,10 +129,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peers_are_read_as_they_are_written() {
+    fn peers_are_parsed_as_they_are_printed() {
         let key = crate::identity::KeyPair::from_seed(&[5; 32]).public();
-        for place in ["", "@example.org:19961", "@[::1]:1", "@wss://example.org:443/narthex"] {
-            let text = format!("{key}{place}");
+        for hint in ["", "@example.org:19961", "@[::1]:1", "@wss://example.org:443/narthex"] {
+            let text = format!("{key}{hint}");
             assert_eq!(text.parse::<PeerAddr>().expect("reads").to_string(), text);
         }
     }

@@ -1,4 +1,4 @@
-//! The shared secret: what a client must know, besides the scraper's key, to register.
+//! The shared secret: a client needs this secret and the scraper's public key to register.
 
 use std::{fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::text::{self, KeyError};
 
-/// 32 random bytes that a scraper and its clients share. Proved in the register handshake, never sent.
+/// 32 random bytes that a scraper and its clients share. The register handshake proves them and never sends them.
 ///
 /// Compared in constant time, wiped on drop, printed as `SharedSecret(..)`.
 #[derive(Clone)]
@@ -41,9 +41,9 @@ impl SharedSecret {
         Zeroizing::new(text::to_z_base_32(&self.0))
     }
 
-    /// The name under which a client says which secret it is about to prove.
+    /// The id by which a client names the secret that the handshake will prove.
     ///
-    /// The first 8 bytes of BLAKE2s-256 over a fixed prefix and the secret. It gives nothing away: the secret has
+    /// The first 8 bytes of BLAKE2s-256 over a fixed prefix and the secret. The id reveals nothing: the secret has
     /// 256 bits, and the id travels encrypted to the scraper's static key.
     pub fn id(&self) -> SecretId {
         let hash = Blake2s256::new().chain_update(b"narthex secret id v1").chain_update(self.0.as_slice()).finalize();

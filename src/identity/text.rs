@@ -9,18 +9,18 @@ use zeroize::{Zeroize, Zeroizing};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Neither of the two lengths.
+    /// A text of another length.
     #[error("expected 52 characters of z-base-32 or 64 hex digits, got {len} characters")]
     Length {
         /// How many characters came.
         len: usize,
     },
-    /// The right length, with characters (or a last character) the alphabet does not have.
+    /// A text of the right length with characters (or a last character) outside the alphabet.
     #[error("not {form}: wrong character at position {position}")]
     Character {
         /// `z-base-32` or `hex`, as the length says.
         form: &'static str,
-        /// Where it went wrong, from 0.
+        /// Position of the first wrong character, from 0.
         position: usize,
     },
     /// 32 bytes that are no point of the curve, or one of its few weak points.
@@ -46,7 +46,7 @@ pub(super) fn to_hex(bytes: &[u8; BYTES]) -> String {
     HEXLOWER.encode(bytes)
 }
 
-/// Reads either form; the length tells which. The buffer is wiped on drop, as it may hold a secret.
+/// Parses either form, by length. The buffer is wiped on drop: the text may be a secret.
 pub(super) fn parse(text: &str) -> Result<Zeroizing<[u8; BYTES]>, KeyError> {
     let (form, encoding) = match text.len() {
         Z_BASE_32_LEN => ("z-base-32", &*Z_BASE_32),

@@ -53,7 +53,7 @@ pub(crate) fn named_tcp(place: &HostPort) -> Multiaddr {
 
 /// With its name: TLS and whatever passes requests on want to know it.
 pub(crate) fn websocket(url: &WebSocketUrl) -> Multiaddr {
-    let mut addr = named_tcp(&url.at);
+    let mut addr = named_tcp(&url.host_port);
     if url.tls {
         addr.push(Protocol::Tls);
     }
@@ -105,7 +105,7 @@ pub(crate) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
 /// True for addresses that mean something in one network only.
 pub(crate) fn is_private(addr: &Multiaddr) -> bool {
     match direct(addr).map(Direct::place) {
-        Some(place) => is_private_host(place.at()),
+        Some(place) => is_private_host(place.host_port()),
         None => ip(addr).is_none_or(is_private_ip),
     }
 }
@@ -162,7 +162,7 @@ pub(crate) fn direct(addr: &Multiaddr) -> Option<Direct> {
         Protocol::Dns(name) => name.into_owned(),
         _ => return None,
     };
-    let url = |at, tls, path: &str| Direct::WebSocket(WebSocketUrl { tls, at, path: path.to_owned() });
+    let url = |host_port, tls, path: &str| Direct::WebSocket(WebSocketUrl { tls, host_port, path: path.to_owned() });
     let direct = match (parts.next()?, parts.next(), parts.next()) {
         (Protocol::Tcp(port), None, _) => Direct::Tcp(HostPort { host, port }),
         (Protocol::Tcp(port), Some(Protocol::Ws(path)), None) => url(HostPort { host, port }, false, &path),

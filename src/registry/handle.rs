@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     identity::PublicKey,
-    wire::{Alias, AliasOutcome, AliasStanding, Register, Registered},
+    wire::{Alias, AliasOutcome, AliasStatus, Register, Registered},
 };
 
 /// The alias table of a scraper, shared by all that ask it. Cheap to clone.
@@ -172,19 +172,19 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::NotReady`] while it cannot be known; [`RegistryError::TooManyClaims`] for more than a peer may have.
-    pub fn standings(
+    pub fn alias_statuses(
         &self,
         aliases: &[String],
         holder_is_linked: impl Fn(&PublicKey) -> bool,
         now: SystemTime,
-    ) -> Result<Vec<AliasStanding>, RegistryError> {
+    ) -> Result<Vec<AliasStatus>, RegistryError> {
         let (count, limit) = (aliases.len(), self.shared.config.max_per_peer);
         if count > limit {
             return Err(RegistryError::TooManyClaims { count, limit });
         }
         let state = self.read();
         let table = state.table.as_ref().ok_or(RegistryError::NotReady)?;
-        Ok(aliases.iter().map(|alias| table.standing(alias, &holder_is_linked, now)).collect())
+        Ok(aliases.iter().map(|alias| table.status(alias, &holder_is_linked, now)).collect())
     }
 
     /// Gives up every alias of the peer. Returns once that is on disk.

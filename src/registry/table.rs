@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     identity::PublicKey,
-    wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStanding, Register, Target},
+    wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Register, Target},
 };
 
 pub(super) use clock::ClockStep;
@@ -216,16 +216,16 @@ impl Table {
     }
 
     /// How the alias stands, for a peer that would claim it.
-    pub(super) fn standing(
+    pub(super) fn status(
         &self,
         alias: &str,
         holder_is_linked: impl Fn(&PublicKey) -> bool,
         now: SystemTime,
-    ) -> AliasStanding {
+    ) -> AliasStatus {
         match self.entries.get(alias) {
-            None if alias.parse::<Alias>().is_err() => AliasStanding::Invalid,
-            None if self.entries.len() >= self.config.max_targets => AliasStanding::Full,
-            None => AliasStanding::Free,
+            None if alias.parse::<Alias>().is_err() => AliasStatus::Invalid,
+            None if self.entries.len() >= self.config.max_targets => AliasStatus::Full,
+            None => AliasStatus::Free,
             Some(entry) => {
                 let guard = match self.config.policy {
                     _ if self.may_be_taken(entry, &holder_is_linked, now) => AliasGuard::None,
@@ -233,7 +233,7 @@ impl Table {
                     AliasPolicy::Live | AliasPolicy::Overwrite => AliasGuard::Live,
                 };
                 let holder = entry.lease.peer;
-                AliasStanding::Held { holder, linked: holder_is_linked(&holder), guard }
+                AliasStatus::Held { holder, linked: holder_is_linked(&holder), guard }
             }
         }
     }

@@ -200,13 +200,15 @@ impl Registrar {
                 }
                 Err(error) => self.failed(peer, &error),
             },
-            RegisterRequest::Probe(probe) => match self.registry.standings(&probe.aliases, linked, SystemTime::now()) {
-                Ok(standings) => {
-                    self.metrics.registration(RegistrationOutcome::Probed);
-                    RegisterReply::Probed(Probed { unix_ms: unix_ms(), standings })
+            RegisterRequest::Probe(probe) => {
+                match self.registry.alias_statuses(&probe.aliases, linked, SystemTime::now()) {
+                    Ok(statuses) => {
+                        self.metrics.registration(RegistrationOutcome::Probed);
+                        RegisterReply::Probed(Probed { unix_ms: unix_ms(), statuses })
+                    }
+                    Err(error) => self.failed(peer, &error),
                 }
-                Err(error) => self.failed(peer, &error),
-            },
+            }
         }
     }
 

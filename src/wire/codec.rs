@@ -100,7 +100,7 @@ mod tests {
     use crate::{
         identity::KeyPair,
         wire::{
-            AliasGuard, AliasOutcome, AliasRefusal, AliasStanding, Claim, Probe, Probed, Register, RegisterReply,
+            AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, Probe, Probed, Register, RegisterReply,
             RegisterRequest, Registered,
         },
     };
@@ -160,16 +160,16 @@ mod tests {
         assert_eq!(decode::<RegisterRequest>(&encoded).expect("decodes"), request);
 
         let holder = KeyPair::from_seed(&[1; 32]).public();
-        let held = |linked, guard| AliasStanding::Held { holder, linked, guard };
-        let standings = vec![
-            AliasStanding::Free,
-            AliasStanding::Full,
-            AliasStanding::Invalid,
+        let held = |linked, guard| AliasStatus::Held { holder, linked, guard };
+        let statuses = vec![
+            AliasStatus::Free,
+            AliasStatus::Full,
+            AliasStatus::Invalid,
             held(false, AliasGuard::None),
             held(true, AliasGuard::Live),
             held(false, AliasGuard::Pinned),
         ];
-        let reply = RegisterReply::Probed(Probed { unix_ms: 250, standings });
+        let reply = RegisterReply::Probed(Probed { unix_ms: 250, statuses });
         let (key, encoded) = (hex(holder.as_bytes()), encode(&reply).expect("encodes"));
         let bytes = format!("01 05 fa 06 00 01 02 03{key}0000 03{key}0101 03{key}0002");
         assert_eq!(hex(&encoded), bytes.replace(' ', ""));

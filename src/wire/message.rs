@@ -98,12 +98,12 @@ pub struct Probed {
     /// The scraper's clock, in milliseconds since the Unix epoch.
     pub unix_ms: u64,
     /// One per alias, in the order of the aliases.
-    pub standings: Vec<AliasStanding>,
+    pub statuses: Vec<AliasStatus>,
 }
 
 /// How an alias stands at a scraper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AliasStanding {
+pub enum AliasStatus {
     /// Nobody holds it.
     Free,
     /// Nobody holds it, and the table has no room for it.

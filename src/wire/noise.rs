@@ -11,7 +11,6 @@
 //! it is also what makes a replayed first message worthless.
 
 use snow::{Builder, HandshakeState, params::NoiseParams};
-use zeroize::Zeroizing;
 
 use super::{HandshakeRefusal, Session};
 use crate::identity::{KeyPair, PublicKey, SecretId, SharedSecret};
@@ -40,7 +39,7 @@ impl Initiator {
         secret: &SharedSecret,
         protocol: &str,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
-        let private = x25519_private(local);
+        let private = local.x25519_private();
         let prologue = prologue(protocol, &local.public(), remote);
         Self::start_from(builder(&private, &prologue)?, remote, secret)
     }
@@ -50,8 +49,9 @@ impl Initiator {
         remote: &PublicKey,
         secret: &SharedSecret,
     ) -> Result<(Self, Vec<u8>), HandshakeError> {
+        let remote_static = remote.x25519();
         let mut state = builder
-            .remote_public_key(remote.x25519().as_bytes())
+            .remote_public_key(&remote_static)
             .and_then(|builder| builder.psk(PSK_LOCATION, secret.expose()))
             .and_then(Builder::build_initiator)
             .map_err(noise)?;
@@ -88,7 +88,7 @@ impl Responder {
     /// [`HandshakeError::Unreadable`] if it is no first message for this key and protocol,
     /// [`HandshakeError::IdentityMismatch`] if it was made with another key than that of `remote`.
     pub fn read(local: &KeyPair, remote: &PublicKey, protocol: &str, first: &[u8]) -> Result<Self, HandshakeError> {
-        let private = x25519_private(local);
+        let private = local.x25519_private();
         let prologue = prologue(protocol, remote, &local.public());
         Self::read_from(builder(&private, &prologue)?, remote, first)
     }
@@ -101,7 +101,7 @@ impl Responder {
         let mut state = builder.build_responder().map_err(noise)?;
         let mut id = [0; SECRET_ID_LEN];
         state.read_message(first, &mut id).map_err(unreadable)?;
-        if state.get_remote_static() != Some(remote.x25519().as_bytes()) {
+        if state.get_remote_static() != Some(&remote.x25519()[..]) {
             return Err(HandshakeError::IdentityMismatch { peer: *remote });
         }
         Ok(Self { state, secret_id: SecretId(id) })
@@ -183,10 +183,6 @@ const TAG_LEN: usize = 16;
 /// The protocol's name may have any length: the two keys after it have not, so no two triples give the same bytes.
 fn prologue(protocol: &str, initiator: &PublicKey, responder: &PublicKey) -> Vec<u8> {
     [protocol.as_bytes(), initiator.as_bytes(), responder.as_bytes()].concat()
-}
-
-fn x25519_private(key: &KeyPair) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(key.x25519_private().to_bytes())
 }
 
 fn builder<'a>(private: &'a [u8; 32], prologue: &'a [u8]) -> Result<Builder<'a>, HandshakeError> {

@@ -254,7 +254,7 @@ impl Network {
     /// The node ends, and what is sent to it is lost from then on, as if its host were gone.
     async fn silence(&mut self, number: usize) -> (TcpListener, UdpSocket) {
         self.nodes[number].take().expect("still runs").shutdown().await;
-        let at = ("127.0.0.1", self.peers[number].hint.as_ref().expect("a place").at().port);
+        let at = ("127.0.0.1", self.peers[number].hint.as_ref().expect("a place").host_port().port);
         let bound = async {
             loop {
                 match (TcpListener::bind(at), UdpSocket::bind(at)) {

@@ -40,7 +40,7 @@ impl Rig {
 
     fn p2p(&self) -> SocketAddr {
         let hint = self.scraper.peer().hint.expect("it has one");
-        loopback(hint.at().port)
+        loopback(hint.host_port().port)
     }
 
     #[track_caller]

@@ -174,7 +174,7 @@ fn peer_id(key: &PublicKey) -> PeerId {
 
 fn multiaddr(peer: &PeerAddr) -> Multiaddr {
     let hint = peer.hint.as_ref().expect("a node with its place");
-    Multiaddr::from(hint.at().ip().expect("an IP address")).with(Protocol::Tcp(hint.at().port))
+    Multiaddr::from(hint.host_port().ip().expect("an IP address")).with(Protocol::Tcp(hint.host_port().port))
 }
 
 /// Far more than any narthex peer takes.

@@ -54,7 +54,7 @@ pub(crate) async fn ask_whoever_connects(key: &KeyPair, port: u16, requests: &[S
 /// Connects to the peer at its hint, on this host, and opens `count` streams of each protocol, one after the other, that
 /// end where its first message should begin. Gives how many the peer agreed to.
 pub(crate) async fn open_empty_streams(peer: &PeerAddr, protocols: &[&str], count: usize) -> usize {
-    let port = peer.hint.as_ref().expect("a place").at().port;
+    let port = peer.hint.as_ref().expect("a place").host_port().port;
     let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
     let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
     let dial = transport(&KeyPair::generate()).dial(address, options).expect("an address to dial");

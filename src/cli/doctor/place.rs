@@ -18,7 +18,7 @@ pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whos
     let place = match &peer.hint {
         None => return Vec::new(),
         Some(place) if is_indirect(presence, place) => return vec![only_way(presence, what, peer, place, whose).await],
-        Some(place) => place.at(),
+        Some(place) => place.host_port(),
     };
     let mut checks = Vec::new();
     if place.ip().is_none() {
@@ -46,7 +46,7 @@ pub(super) async fn reach(presence: &Presence, what: &str, peer: &PeerAddr, whos
 
 /// True where something stands before the peer that may be at fault as well.
 pub(super) fn is_indirect(presence: &Presence, place: &DialAddress) -> bool {
-    matches!(place, DialAddress::WebSocket(_)) || presence.network.is_proxied(place.at())
+    matches!(place, DialAddress::WebSocket(_)) || presence.network.is_proxied(place.host_port())
 }
 
 /// Of a WebSocket, and through a proxy. Its name may mean nothing to us, and more than the peer may be at fault.
@@ -55,7 +55,7 @@ async fn only_way(presence: &Presence, what: &str, peer: &PeerAddr, place: &Dial
         DialAddress::HostPort(_) => (format!("{what} TCP"), LinkTransport::Tcp),
         DialAddress::WebSocket(_) => (format!("{what} WebSocket"), LinkTransport::WebSocket),
     };
-    let proxy = if presence.network.is_proxied(place.at()) { ", through the proxy of HTTPS_PROXY" } else { "" };
+    let proxy = if presence.network.is_proxied(place.host_port()) { ", through the proxy of HTTPS_PROXY" } else { "" };
     match dial(presence, peer, transport).await {
         Ok(()) => Check::ok(name, format!("{place} answers with the right key{proxy}")),
         Err(error) => {

@@ -14,7 +14,7 @@ use crate::{
     network::LinkStream,
     telemetry::Chain,
     wire::{
-        Alias, AliasGuard, AliasStanding, HandshakeRefusal, Probe, Probed, RegisterReply, RegisterRequest,
+        Alias, AliasGuard, AliasStatus, HandshakeRefusal, Probe, Probed, RegisterReply, RegisterRequest,
         channel::Channel,
     },
 };
@@ -57,8 +57,8 @@ pub(super) async fn aliases<S: AsyncRead + AsyncWrite + Unpin>(
     let reply = time::timeout(wait, exchange::ask(&mut channel, &RegisterRequest::Probe(probe))).await;
     let heard = SystemTime::now();
     let (detail, advice) = match reply {
-        Ok(Ok(RegisterReply::Probed(Probed { unix_ms, standings }))) if standings.len() == aliases.len() => {
-            let checks = aliases.iter().zip(standings).map(|(alias, standing)| judged(name(alias), standing, own));
+        Ok(Ok(RegisterReply::Probed(Probed { unix_ms, statuses }))) if statuses.len() == aliases.len() => {
+            let checks = aliases.iter().zip(statuses).map(|(alias, status)| judged(name(alias), status, own));
             let at = UNIX_EPOCH + Duration::from_millis(unix_ms.min(FAR));
             return (checks.collect(), Some(Told { by: "the scraper", at, heard }));
         }
@@ -78,15 +78,15 @@ pub(super) async fn aliases<S: AsyncRead + AsyncWrite + Unpin>(
     (aliases.iter().map(|alias| Check::failed(name(alias), detail, advice)).collect(), None)
 }
 
-fn judged(name: String, standing: AliasStanding, own: Option<PublicKey>) -> Check {
-    let (holder, linked, guard) = match standing {
-        AliasStanding::Free => return Check::ok(name, "nobody holds it"),
-        AliasStanding::Full => {
+fn judged(name: String, status: AliasStatus, own: Option<PublicKey>) -> Check {
+    let (holder, linked, guard) = match status {
+        AliasStatus::Free => return Check::ok(name, "nobody holds it"),
+        AliasStatus::Full => {
             let advice = "raise --max-aliases of the scraper, or release aliases that nobody needs";
             return Check::failed(name, "nobody holds it, but the scraper's table is full", advice);
         }
-        AliasStanding::Invalid => return Check::failed(name, "the scraper calls it invalid", "choose another alias"),
-        AliasStanding::Held { holder, linked, guard } => (holder, linked, guard),
+        AliasStatus::Invalid => return Check::failed(name, "the scraper calls it invalid", "choose another alias"),
+        AliasStatus::Held { holder, linked, guard } => (holder, linked, guard),
     };
     let link = if linked { "linked" } else { "not linked" };
     if own == Some(holder) {
@@ -132,7 +132,7 @@ mod tests {
             assert!(matches!(channel.receive().await?, RegisterRequest::Probe(_)));
             let told = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970") - HOUR;
             let unix_ms = told.as_millis().try_into().expect("it is not far past it");
-            channel.send(&RegisterReply::Probed(Probed { unix_ms, standings: vec![] })).await
+            channel.send(&RegisterReply::Probed(Probed { unix_ms, statuses: vec![] })).await
         };
         let asked = async {
             let key = scraper.public();
@@ -151,18 +151,18 @@ mod tests {
     fn an_alias_is_judged_for_the_agents_own_key() {
         let holder = KeyPair::from_seed(&[1; 32]).public();
         let other = KeyPair::from_seed(&[2; 32]).public();
-        let held = |linked, guard| AliasStanding::Held { holder, linked, guard };
-        for (standing, own, fine) in [
-            (AliasStanding::Free, Some(other), true),
-            (AliasStanding::Full, Some(other), false),
-            (AliasStanding::Invalid, Some(other), false),
+        let held = |linked, guard| AliasStatus::Held { holder, linked, guard };
+        for (status, own, fine) in [
+            (AliasStatus::Free, Some(other), true),
+            (AliasStatus::Full, Some(other), false),
+            (AliasStatus::Invalid, Some(other), false),
             (held(true, AliasGuard::Live), Some(holder), true),
             (held(true, AliasGuard::Live), Some(other), false),
             (held(true, AliasGuard::Live), None, false),
             (held(false, AliasGuard::None), Some(other), true),
             (held(false, AliasGuard::Pinned), Some(other), false),
         ] {
-            assert_eq!(judged(String::new(), standing, own).is_ok(), fine, "{standing:?}");
+            assert_eq!(judged(String::new(), status, own).is_ok(), fine, "{status:?}");
         }
     }
 }

@@ -255,7 +255,9 @@ impl Links {
         LinkStatus {
             path: best.map(|best| best.path),
             transport: best.map(Connection::transport),
-            address: best.and_then(|best| peer_id::shown_place(&best.address)).map(|place| place.at().to_string()),
+            address: best
+                .and_then(|best| peer_id::shown_place(&best.address))
+                .map(|place| place.host_port().to_string()),
             rtt: best.and_then(|best| best.rtt),
             punches_succeeded: peer.punches_succeeded,
             punches_failed: peer.punches_failed,

@@ -40,7 +40,7 @@ pub(crate) async fn websocket_listeners(places: &[HostPort]) -> Result<Vec<Multi
         for at in listen_addresses(place).await.map_err(failed)? {
             TcpListener::bind(at).map_err(failed)?;
             let at = HostPort { host: at.ip().to_string(), port: at.port() };
-            listeners.push(peer_id::websocket(&WebSocketUrl { tls: false, at, path: "/".to_owned() }));
+            listeners.push(peer_id::websocket(&WebSocketUrl { tls: false, host_port: at, path: "/".to_owned() }));
         }
     }
     Ok(listeners)

@@ -28,7 +28,7 @@ pub(crate) async fn resolve(places: &[DialAddress]) -> Result<Vec<Multiaddr>, Ne
 
 /// Looks the names up again and again, until `stop` fires. A relay tells those whom it makes reachable where it is.
 pub(crate) async fn keep_external(network: Network, stop: CancellationToken) {
-    let named = network.external.iter().any(|place| place.at().ip().is_none());
+    let named = network.external.iter().any(|place| place.host_port().ip().is_none());
     let forever = async {
         loop {
             time::sleep(LOOK_EVERY).await;

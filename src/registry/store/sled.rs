@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -16,6 +17,13 @@ use super::{
     record,
     witness::Witness,
 };
+
+/// Memory of sled's page cache. The registry keeps the whole table in memory, so the database needs little.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How long to wait for a locked database. sled's own threads may keep the lock for a moment after its last handle.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Leases in a directory of their own.
 ///
@@ -165,18 +173,14 @@ struct Open {
 }
 
 impl Open {
-    /// sled's own threads may hold the lock a moment longer than the database that was dropped.
     fn new(path: &Path) -> Result<Self, StoreError> {
         let give_up = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match Self::try_new(path) {
-                Err(StoreError::Locked { .. }) if Instant::now() < give_up => thread::sleep(LOCK_RETRY),
-                opened => return opened,
+        while is_locked(path) {
+            if Instant::now() >= give_up {
+                return Err(StoreError::Locked { path: path.into() });
             }
+            thread::sleep(LOCK_RETRY);
         }
-    }
-
-    fn try_new(path: &Path) -> Result<Self, StoreError> {
         // No flushing in the background: flushes that meet can wait for one another for ever.
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let opened = config.open().and_then(|db| Ok(Self { leases: db.open_tree("leases")?, _db: db }));
@@ -184,22 +188,19 @@ impl Open {
     }
 }
 
+/// True while a process has the database open. sled reports a held lock as an I/O error of no particular kind, so the
+/// lock that sled 0.34.7 takes, an exclusive one on its file `db`, is tried before.
+fn is_locked(path: &Path) -> bool {
+    let file = File::options().read(true).write(true).open(path.join("db"));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 fn store_error(path: &Path, attempt: &'static str, error: sled::Error) -> StoreError {
     match error {
-        // sled has no code of its own for this.
-        sled::Error::Io(io) if io.to_string().starts_with("could not acquire lock") => {
-            StoreError::Locked { path: path.into() }
-        }
         sled::Error::Io(io) => StoreError::Backend { place: path.display().to_string(), attempt, source: io.into() },
         other => StoreError::Damaged { path: path.into(), source: other.into() },
     }
 }
-
-/// The table is held in memory by the registry, so the database needs little.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests;

@@ -507,8 +507,8 @@ fn leases_come_in_the_order_of_their_aliases() {
 #[test]
 fn a_look_at_an_alias_says_who_may_have_it_and_changes_nothing() {
     use AliasGuard as Guard;
-    let look = |table: &Table, alias: &str, linked: fn(&PublicKey) -> bool| match table.standing(alias, linked, t0()) {
-        AliasStanding::Held { holder, linked, guard } => Some((holder, linked, guard)),
+    let look = |table: &Table, alias: &str, linked: fn(&PublicKey) -> bool| match table.status(alias, linked, t0()) {
+        AliasStatus::Held { holder, linked, guard } => Some((holder, linked, guard)),
         _ => None,
     };
     for (policy_of, of_linked, of_unlinked) in [
@@ -517,13 +517,13 @@ fn a_look_at_an_alias_says_who_may_have_it_and_changes_nothing() {
         (AliasPolicy::Overwrite, Guard::None, Guard::None),
     ] {
         let mut table = table(RegistryConfig { max_targets: 1, ..policy(policy_of) });
-        assert_eq!(table.standing("a", linked, t0()), AliasStanding::Free);
+        assert_eq!(table.status("a", linked, t0()), AliasStatus::Free);
         Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
         let before = table.lookup("a");
         assert_eq!(look(&table, "a", linked), Some((peer(1), true, of_linked)), "{policy_of}");
         assert_eq!(look(&table, "a", unlinked), Some((peer(1), false, of_unlinked)), "{policy_of}");
-        assert_eq!(table.standing("b", linked, t0()), AliasStanding::Full);
-        assert_eq!(table.standing("b/c", linked, t0()), AliasStanding::Invalid);
+        assert_eq!(table.status("b", linked, t0()), AliasStatus::Full);
+        assert_eq!(table.status("b/c", linked, t0()), AliasStatus::Invalid);
         assert_eq!(table.lookup("a"), before);
         table.assert_whole();
     }

@@ -144,9 +144,9 @@ async fn a_static_key_that_is_not_the_links_is_answered_identity_mismatch() {
     let local = KeyPair::from_seed(&[8; 32]);
     let prologue = [REGISTER_PROTOCOL.as_bytes(), client().public().as_bytes(), scraper().public().as_bytes()].concat();
     let mut state = snow::Builder::new("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s".parse().expect("known"))
-        .local_private_key(&local.x25519_private().to_bytes())
+        .local_private_key(local.x25519_private().as_slice())
         .and_then(|builder| builder.prologue(&prologue))
-        .and_then(|builder| builder.remote_public_key(scraper().public().x25519().as_bytes())?.build_initiator())
+        .and_then(|builder| builder.remote_public_key(&scraper().public().x25519())?.build_initiator())
         .expect("builds");
     let mut first = [0; FIRST_MESSAGE_LEN];
     state.write_message(&secret().id().0, &mut first).expect("writes");

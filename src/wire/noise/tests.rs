@@ -55,12 +55,12 @@ fn handshake_bytes_are_unchanged_since_v1() {
     let prologue = prologue(REGISTER_PROTOCOL, &client().public(), &scraper().public());
     assert_eq!(hex(&prologue), PROLOGUE.replace(char::is_whitespace, ""));
 
-    let (private, ephemeral) = (x25519_private(&client()), [4; 32]);
+    let (private, ephemeral) = (client().x25519_private(), [4; 32]);
     let fixed = builder(&private, &prologue).expect("builds").fixed_ephemeral_key_for_testing_only(&ephemeral);
     let (initiator, first) = Initiator::start_from(fixed, &scraper().public(), &secret()).expect("starts");
     assert_eq!(hex(&first), FIRST.replace(char::is_whitespace, ""));
 
-    let (private, ephemeral) = (x25519_private(&scraper()), [5; 32]);
+    let (private, ephemeral) = (scraper().x25519_private(), [5; 32]);
     let fixed = builder(&private, &prologue).expect("builds").fixed_ephemeral_key_for_testing_only(&ephemeral);
     let responder = Responder::read_from(fixed, &client().public(), &first).expect("reads");
     let (mut theirs, response) = responder.respond(&secret()).expect("responds");
@@ -101,11 +101,11 @@ fn a_responder_with_another_secret_is_found_out() {
 #[test]
 fn an_initiator_that_only_names_a_secret_gets_no_frame_opened() {
     // It knows the id of the secret, and follows the protocol with another one.
-    let (private, other) = (x25519_private(&client()), SharedSecret::from_bytes([9; 32]));
+    let (private, other) = (client().x25519_private(), SharedSecret::from_bytes([9; 32]));
     let prologue = prologue(REGISTER_PROTOCOL, &client().public(), &scraper().public());
     let remote = scraper().public().x25519();
     let builder = builder(&private, &prologue).expect("builds");
-    let builder = builder.remote_public_key(remote.as_bytes()).expect("sets").psk(2, other.expose()).expect("sets");
+    let builder = builder.remote_public_key(&remote).expect("sets").psk(2, other.expose()).expect("sets");
     let mut state = builder.build_initiator().expect("builds");
     let mut first = [0; FIRST_MESSAGE_LEN];
     state.write_message(&secret().id().0, &mut first).expect("writes");
@@ -133,7 +133,7 @@ fn a_handshake_of_another_protocol_is_unreadable() {
 
 #[test]
 fn a_handshake_with_the_keys_of_the_prologue_swapped_is_unreadable() {
-    let private = x25519_private(&client());
+    let private = client().x25519_private();
     let swapped = prologue(REGISTER_PROTOCOL, &scraper().public(), &client().public());
     let builder = builder(&private, &swapped).expect("builds");
     let (_, first) = Initiator::start_from(builder, &scraper().public(), &secret()).expect("starts");
@@ -151,7 +151,7 @@ fn a_handshake_sent_on_by_another_peer_is_unreadable() {
 #[test]
 fn a_static_key_that_is_not_the_links_is_an_identity_mismatch() {
     // The prologue names the peer of the link, the handshake is made with another key.
-    let private = x25519_private(&KeyPair::from_seed(&[8; 32]));
+    let private = KeyPair::from_seed(&[8; 32]).x25519_private();
     let prologue = prologue(REGISTER_PROTOCOL, &client().public(), &scraper().public());
     let builder = builder(&private, &prologue).expect("builds");
     let (_, first) = Initiator::start_from(builder, &scraper().public(), &secret()).expect("starts");
@@ -187,12 +187,11 @@ fn every_cut_or_lengthened_first_message_is_unreadable() {
 
 #[test]
 fn a_secret_id_of_another_length_is_unreadable() {
-    let (private, remote) = (x25519_private(&client()), scraper().public().x25519());
+    let (private, remote) = (client().x25519_private(), scraper().public().x25519());
     let prologue = prologue(REGISTER_PROTOCOL, &client().public(), &scraper().public());
     for payload in [&[][..], &[1; 7], &[1; 9]] {
         let builder = builder(&private, &prologue).expect("builds");
-        let mut state =
-            builder.remote_public_key(remote.as_bytes()).and_then(Builder::build_initiator).expect("builds");
+        let mut state = builder.remote_public_key(&remote).and_then(Builder::build_initiator).expect("builds");
         let mut first = [0; 2 * FIRST_MESSAGE_LEN];
         let len = state.write_message(payload, &mut first).expect("writes");
         assert!(matches!(read(&first[..len]), Err(HandshakeError::Unreadable { .. })), "{} bytes", payload.len());
