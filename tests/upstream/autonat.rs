@@ -12,6 +12,7 @@ use libp2p::{
 use tracing::Level;
 
 use crate::{
+    list::mended,
     log::Events,
     peer::{Peer, connect, field, settle},
 };
@@ -30,7 +31,7 @@ fn a_dial_back_that_ends_too_early_is_read_again_and_again() {
     // Each round logs an event; a panic in the log is the only way out before 5 s are over.
     let log = Events::new(Level::DEBUG, "libp2p_autonat").panic_at(1000);
     let rounds = catch_unwind(AssertUnwindSafe(|| log.during(|| settle(&mut [&mut stranger, &mut client]))));
-    assert!(rounds.is_err(), "libp2p mended early dial-backs: delete network's dial_back.rs");
+    assert!(rounds.is_err(), "{}", mended());
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn a_request_that_ends_too_early_is_a_warning_in_the_log() {
 
     let log = Events::new(Level::WARN, "libp2p");
     log.during(|| settle(&mut [&mut stranger, &mut server]));
-    assert!(log.count() > 0, "libp2p mended warnings that a stranger can cause: see telemetry's log.rs");
+    assert!(log.count() > 0, "{}", mended());
 }
 
 #[test]
@@ -64,8 +65,7 @@ fn a_server_dials_what_anybody_names() {
 
     // The transport of this test refuses names. That it is asked to dial one is the fault.
     let tried: Vec<_> = server.events.iter().filter_map(tried).collect();
-    let mended = "libp2p mended dial-backs to names: see `may_dial` in network's tcp.rs";
-    assert_eq!(tried, [named.with(Protocol::P2p(stranger.id))], "{mended}");
+    assert_eq!(tried, [named.with(Protocol::P2p(stranger.id))], "{}", mended());
 }
 
 fn tried<T>(event: &SwarmEvent<T>) -> Option<Multiaddr> {

@@ -5,6 +5,7 @@
 
 mod peer;
 
+mod list;
 mod log;
 
 mod autonat;

@@ -15,7 +15,10 @@ use libp2p::{
     tcp,
 };
 
-use crate::peer::{Peer, connect, nowhere, settle, until};
+use crate::{
+    list::mended,
+    peer::{Peer, connect, nowhere, settle, until},
+};
 
 fn kademlia(inserts: kad::StoreInserts) -> Peer<kad::Behaviour<MemoryStore>> {
     Peer::new(|keypair| {
@@ -41,7 +44,7 @@ fn a_record_that_is_not_stored_is_acknowledged() {
         matches!(result, kad::QueryResult::PutRecord(Ok(_)))
     });
     assert_eq!(node.behaviour().store_mut().records().count(), 0, "nobody has accepted it");
-    assert!(acknowledged, "libp2p mended the answer to a filtered record: see PUT_QUORUM in network's swarm.rs");
+    assert!(acknowledged, "{}", mended());
 }
 
 #[test]
@@ -54,10 +57,7 @@ fn a_dead_peer_stays_in_the_routing_table() {
     let failed = |event: &SwarmEvent<_>| matches!(event, SwarmEvent::OutgoingConnectionError { .. });
     assert!(node.events.iter().any(failed), "nobody is there");
     let known = node.behaviour().kbuckets().map(|bucket| bucket.iter().count()).sum::<usize>();
-    assert_eq!(
-        known, 1,
-        "libp2p mended dead peers in the table: delete the calls of `remove_peer` in network's driver"
-    );
+    assert_eq!(known, 1, "{}", mended());
 }
 
 #[test]
@@ -66,9 +66,8 @@ fn the_first_ping_that_fails_is_not_told() {
     let mut peer = Peer::new(|_| ping::Behaviour::new(every));
     let mut silent = Peer::raw(&[ping::PROTOCOL_NAME]);
     connect(&mut peer, &mut silent);
-    let mended = "libp2p mended the first lost ping: the timeouts in network's pinger.rs may be longer";
     let mut pings = 0;
-    until!(mended, [peer, silent], {
+    until!([peer, silent], {
         // Dropped, each of them.
         pings += silent.streams().len();
         let failed = |event: &&SwarmEvent<ping::Event>| {
@@ -76,7 +75,7 @@ fn the_first_ping_that_fails_is_not_told() {
         };
         peer.events.iter().find(failed).map(drop)
     });
-    assert!(pings > 1, "{mended}");
+    assert!(pings > 1, "{}", mended());
 }
 
 #[tokio::test]
@@ -85,17 +84,14 @@ async fn two_listeners_share_a_port() {
     let at = listening(&mut first, "/ip4/127.0.0.1/tcp/0".parse().expect("an address")).await;
     let mut second = tcp::tokio::Transport::default();
     let shared = listening(&mut second, at.clone()).await;
-    let mended = "libp2p mended shared ports: delete `websocket_listeners` in network";
-    assert_eq!(shared, at, "{mended}");
+    assert_eq!(shared, at, "{}", mended());
     let port = at.iter().find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None });
     let plain = std::net::TcpListener::bind(("127.0.0.1", port.expect("a port")));
     assert!(plain.is_err(), "everybody else is told that the port is taken");
 }
 
 async fn listening(transport: &mut tcp::tokio::Transport, at: Multiaddr) -> Multiaddr {
-    transport
-        .listen_on(ListenerId::next(), at)
-        .expect("libp2p mended shared ports: delete `websocket_listeners` in network");
+    transport.listen_on(ListenerId::next(), at).expect(&mended());
     poll_fn(|cx| match Pin::new(&mut *transport).poll(cx) {
         Poll::Ready(TransportEvent::NewAddress { listen_addr, .. }) => Poll::Ready(listen_addr),
         Poll::Ready(other) => panic!("not an address: {other:?}"),

@@ -38,6 +38,8 @@ use libp2p::{
     yamux,
 };
 
+use crate::list::mended;
+
 /// How long [`until`] waits before it says that libp2p has changed. A test that passes never waits that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -169,22 +171,22 @@ pub(crate) fn connect<A: NetworkBehaviour, B: NetworkBehaviour>(from: &mut Peer<
 
 /// Polls peers, and sleeps while they wait for a timer, until `done` finds what it looks for.
 macro_rules! until {
-    ($mended:expr, [$($peer:ident),+], $done:expr) => {{
+    ([$($peer:ident),+], $done:expr) => {{
         let started = std::time::Instant::now();
         loop {
             $crate::peer::settle(&mut [$(&mut $peer),+]);
             if let Some(found) = $done {
                 break found;
             }
-            $crate::peer::sleep(started, $mended);
+            $crate::peer::sleep(started);
         }
     }};
 }
 pub(crate) use until;
 
 /// Until a peer is woken; panics if that takes long.
-pub(crate) fn sleep(started: Instant, mended: &str) {
-    let left = PATIENCE.checked_sub(started.elapsed()).unwrap_or_else(|| panic!("{mended}"));
+pub(crate) fn sleep(started: Instant) {
+    let left = PATIENCE.checked_sub(started.elapsed()).unwrap_or_else(|| panic!("{}", mended()));
     thread::park_timeout(left);
 }
 

@@ -13,7 +13,10 @@ use std::{
 use futures::{AsyncRead, FutureExt, StreamExt};
 use libp2p::{StreamProtocol, swarm::SwarmEvent, yamux};
 
-use crate::peer::{Peer, Settings, connect, settle};
+use crate::{
+    list::mended,
+    peer::{Peer, Settings, connect, settle},
+};
 
 const SPOKEN: StreamProtocol = StreamProtocol::new("/spoken/1");
 const UNKNOWN: StreamProtocol = StreamProtocol::new("/unknown/1");
@@ -29,10 +32,7 @@ fn a_stream_too_many_closes_the_yamux_connection() {
     near.open(far.id, SPOKEN);
     settle(&mut [&mut near, &mut far]);
     let closed = |event: &SwarmEvent<_>| matches!(event, SwarmEvent::ConnectionClosed { cause: Some(_), .. });
-    assert!(
-        near.events.iter().any(closed),
-        "yamux mended its limit of streams: delete network's relay_handler.rs, and `max_circuits`"
-    );
+    assert!(near.events.iter().any(closed), "{}", mended());
     drop(streams);
 }
 
@@ -51,7 +51,7 @@ fn who_reads_a_stream_is_not_woken_when_its_connection_is_closed_here() {
     settle(&mut [&mut near]);
     assert!(!near.swarm().is_connected(&id), "the connection is closed");
     let woken = reader.0.load(Ordering::Relaxed);
-    assert!(!woken, "yamux mended streams of a closed connection: delete `gone` in network's stream.rs");
+    assert!(!woken, "{}", mended());
 }
 
 /// Whether a task that reads has been woken.
@@ -73,7 +73,7 @@ fn a_stream_that_has_failed_its_late_negotiation_panics_when_it_is_asked_again()
     settle(&mut [&mut near, &mut far]);
     assert!(stream.read().is_some_and(|read| read.is_err()), "the protocol is not spoken there");
     let again = catch_unwind(AssertUnwindSafe(|| stream.read().map(drop)));
-    assert!(again.is_err(), "multistream-select mended failed streams: delete `failed` in network's stream.rs");
+    assert!(again.is_err(), "{}", mended());
 }
 
 #[test]
@@ -85,9 +85,5 @@ fn libp2p_stream_drops_a_burst() {
     let mut streams = [near.opened(&mut far, SPOKEN), near.opened(&mut far, SPOKEN)];
     let ended = streams.iter_mut().filter_map(|stream| stream.has_ended().then_some(())).count();
     let accepted = std::iter::from_fn(|| inbox.next().now_or_never().flatten()).count();
-    assert_eq!(
-        (accepted, ended),
-        (1, 1),
-        "libp2p-stream mended bursts of streams: see why network has streams.rs in docs/upstream.md"
-    );
+    assert_eq!((accepted, ended), (1, 1), "{}", mended());
 }
