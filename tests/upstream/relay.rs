@@ -300,7 +300,7 @@ fn a_relay_that_is_full_refuses_a_renewal() {
     let mut target = Peer::raw(&[STOP]);
     connect(&mut target, &mut relay);
     let hops = [reserve(&mut target, &mut relay), reserve(&mut target, &mut relay)];
-    assert_eq!(count(&relay, |event| matches!(event, relay::Event::ReservationReqAccepted { .. })), 1);
+    assert_eq!(count(&relay, |event| matches!(event, relay::Event::ReservationReqAccepted { .. })), 1, "{}", mended());
     let denied = count(&relay, |event| matches!(event, relay::Event::ReservationReqDenied { .. }));
     assert_eq!(denied, 1, "{}", mended());
     drop(hops);
