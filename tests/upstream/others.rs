@@ -91,7 +91,7 @@ async fn two_listeners_share_a_port() {
 }
 
 async fn listening(transport: &mut tcp::tokio::Transport, at: Multiaddr) -> Multiaddr {
-    transport.listen_on(ListenerId::next(), at).expect(&mended());
+    transport.listen_on(ListenerId::next(), at).unwrap_or_else(|_| panic!("{}", mended()));
     poll_fn(|cx| match Pin::new(&mut *transport).poll(cx) {
         Poll::Ready(TransportEvent::NewAddress { listen_addr, .. }) => Poll::Ready(listen_addr),
         Poll::Ready(other) => panic!("not an address: {other:?}"),

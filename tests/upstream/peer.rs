@@ -159,7 +159,7 @@ impl<B: NetworkBehaviour> Polled for Peer<B> {
 
 /// Polls the peers until none of them has anything left to do.
 pub(crate) fn settle(peers: &mut [&mut dyn Polled]) {
-    while peers.iter_mut().fold(false, |busy, peer| peer.run() || busy) {}
+    while peers.iter_mut().filter_map(|peer| peer.run().then_some(())).count() > 0 {}
 }
 
 /// Connects one peer to another.

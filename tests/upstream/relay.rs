@@ -93,7 +93,7 @@ fn circuit(
     (near, far)
 }
 
-fn events<'a>(relay: &'a Peer<relay::Behaviour>) -> impl Iterator<Item = &'a relay::Event> {
+fn events(relay: &Peer<relay::Behaviour>) -> impl Iterator<Item = &relay::Event> {
     relay.events.iter().filter_map(|event| match event {
         SwarmEvent::Behaviour(event) => Some(event),
         _ => None,
@@ -198,7 +198,7 @@ fn a_reservation_that_runs_out_during_its_renewal_is_a_panic() {
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         until!([target, relay], renewed(&relay).then_some(()));
     }));
-    let panicked = panicked.expect_err(&mended());
+    let panicked = panicked.err().unwrap_or_else(|| panic!("{}", mended()));
     let why = panicked
         .downcast_ref::<&str>()
         .map_or_else(|| panicked.downcast_ref::<String>().cloned().unwrap_or_default(), |text| (*text).to_owned());
