@@ -64,10 +64,10 @@ impl Crate {
         let imports = file.imports.iter().filter(|import| !import.re_export).map(|import| &import.path);
         let mut uses = BTreeMap::new();
         for path in imports.chain(&file.paths) {
-            if let Some(used) = self.absolute(module, path, true).and_then(|path| self.home(path)) {
-                if used != *module {
-                    uses.entry(used).or_insert_with(|| path.join("::"));
-                }
+            if let Some(used) = self.absolute(module, path, true).and_then(|path| self.home(path))
+                && used != *module
+            {
+                uses.entry(used).or_insert_with(|| path.join("::"));
             }
         }
         uses

@@ -1,6 +1,9 @@
 //! Imports point down: between the top-level modules by a fixed order, between the files of one module without a circle.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    slice::from_ref,
+};
 
 use crate::files::{Crate, Segments};
 
@@ -82,7 +85,7 @@ fn circle_through(start: &Segments, uses: &BTreeMap<&Segments, BTreeMap<Segments
                 return Some(way);
             }
             if seen.insert(next.clone()) {
-                ways.push_back([&way[..], &[next.clone()]].concat());
+                ways.push_back([&way[..], from_ref(next)].concat());
             }
         }
     }
