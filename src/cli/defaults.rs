@@ -36,7 +36,7 @@ pub(super) fn help(text: &str, default: impl std::fmt::Display) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use clap::{Arg, CommandFactory, Parser};

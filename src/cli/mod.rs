@@ -20,6 +20,8 @@ mod node;
 mod output;
 mod own_files;
 mod peers;
+#[cfg(test)]
+mod reference;
 mod scrape;
 mod scraper;
 mod signals;

@@ -5,11 +5,11 @@
 //! one line of JSON.
 //!
 //! ```text
-//! cargo run --release --example load -- --clients 1,100 --sizes 2000,50000,500000 --at-once 1,16
-//! cargo run --release --example load -- --clients 1000 --sizes 2000 --at-once 16 --idle 10s
-//! cargo run --release --example load -- --exposition node_exporter.txt --gzip-levels 0,1,6
-//! cargo run --release --example load -- --clients 40 --aliases 250 --sizes 2000 --at-once 8 --sd
-//! cargo build --release && cargo run --release --example load -- --agent --exposition node_exporter.txt
+//! cargo bench --bench load -- --clients 1,100 --sizes 2000,50000,500000 --at-once 1,16
+//! cargo bench --bench load -- --clients 1000 --sizes 2000 --at-once 16 --idle 10s
+//! cargo bench --bench load -- --exposition node_exporter.txt --gzip-levels 0,1,6
+//! cargo bench --bench load -- --clients 40 --aliases 250 --sizes 2000 --at-once 8 --sd
+//! cargo bench --bench load -- --agent --exposition node_exporter.txt
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -72,6 +72,9 @@ pub(crate) struct Args {
     /// Also measures /sd beside a static body of the same length
     #[arg(long)]
     sd: bool,
+    /// `cargo bench` adds this flag
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 /// What the child processes are.
@@ -117,13 +120,13 @@ async fn measure(args: &Args) -> Result<(), BoxError> {
         args.clients.iter().flat_map(|n| args.gzip_levels.iter().map(move |level| (n, level)))
     {
         let scraper = Child::start(&["scraper"])?;
-        let [key, secret, http] = scraper.told::<3>()?;
+        let [key, secret, http] = scraper.ready::<3>()?;
         let before = scraper.memory_kib()?;
         let began = std::time::Instant::now();
         let (count, aliases, level) = (clients.to_string(), args.aliases.to_string(), gzip_level.to_string());
         let peers = ["clients", &key, &secret, &count, &aliases, &level].into_iter().chain(args.exposition.as_deref());
         let peers = Child::start(&peers.collect::<Vec<_>>())?;
-        let [direct] = peers.told::<1>()?;
+        let [direct] = peers.ready::<1>()?;
         report.links(clients, began.elapsed(), before, scraper.memory_kib()?);
         if let Some(length) = args.idle {
             let cpu = scraper.cpu()?;

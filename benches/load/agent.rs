@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    path::PathBuf,
+    path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -80,9 +80,9 @@ pub(crate) async fn measure(args: &Args) -> Result<(), BoxError> {
         for &size in &args.sizes {
             let exporter = ["exporter"].into_iter().chain(args.exposition.as_deref()).collect::<Vec<_>>();
             let exporter = Child::start(&exporter)?;
-            let [direct] = exporter.told::<1>()?;
+            let [direct] = exporter.ready::<1>()?;
             let scraper = Child::start(&["scraper"])?;
-            let [key, secret, http] = scraper.told::<3>()?;
+            let [key, secret, http] = scraper.ready::<3>()?;
             let files = tempfile::tempdir()?;
             let agent = agent(files.path(), &key, &secret, form, &format!("http://{direct}/{}/{size}", form.served))?;
             registered(&http).await?;
@@ -105,9 +105,8 @@ pub(crate) async fn measure(args: &Args) -> Result<(), BoxError> {
     report.print()
 }
 
-/// Starts the agent that was built beside this example.
-fn agent(files: &std::path::Path, scraper: &str, secret: &str, form: Form, url: &str) -> Result<Child, BoxError> {
-    let program: PathBuf = std::env::current_exe()?.parent().and_then(|dir| dir.parent()).ok_or("no target")?.into();
+/// Starts the agent of this build.
+fn agent(files: &path::Path, scraper: &str, secret: &str, form: Form, url: &str) -> Result<Child, BoxError> {
     let secret_file = files.join("secret");
     narthex::identity::create_secret(&secret_file, &secret.parse()?)?;
     let data = files.join("data");
@@ -127,7 +126,10 @@ fn agent(files: &std::path::Path, scraper: &str, secret: &str, form: Form, url: 
         "--target",
         &target,
     ];
-    Child::run(&program.join("narthex"), &[&flags[..], &["--compression", form.compression]].concat())
+    Child::run(
+        path::Path::new(env!("CARGO_BIN_EXE_narthex")),
+        &[&flags[..], &["--compression", form.compression]].concat(),
+    )
 }
 
 async fn registered(http: &str) -> Result<(), BoxError> {

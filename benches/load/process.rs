@@ -33,12 +33,12 @@ impl Child {
         Ok(Self { process, stdout: Mutex::new(BufReader::new(stdout)) })
     }
 
-    /// The next line that it prints, which has `N` words. It prints it when it is ready.
-    pub(crate) fn told<const N: usize>(&self) -> Result<[String; N], BoxError> {
+    /// Waits for the line that the child prints when it is ready, and splits it into its `N` words.
+    pub(crate) fn ready<const N: usize>(&self) -> Result<[String; N], BoxError> {
         let mut line = String::new();
         self.stdout.lock().map_err(|_| "poisoned")?.read_line(&mut line)?;
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        words.try_into().map_err(|_| format!("the child said {line:?}").into())
+        words.try_into().map_err(|_| format!("the child printed {line:?}").into())
     }
 
     /// CPU time so far, user and system.
