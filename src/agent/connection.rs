@@ -31,7 +31,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// Opens a connection.
 pub(super) async fn open(url: &ExporterUrl, tls: &Tls) -> Result<Sender, ExporterError> {
     let failed = |source| ExporterError::Connect { url: url.to_string(), source };
-    let stream: Box<dyn Duplex> = match url.place() {
+    let stream: Box<dyn Duplex> = match url.endpoint() {
         Endpoint::Unix(socket) => Box::new(UnixStream::connect(socket).await.map_err(failed)?),
         Endpoint::Tcp { tls: is_tls, host, port, .. } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
