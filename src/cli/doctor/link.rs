@@ -18,8 +18,8 @@ pub(super) async fn check(presence: &Presence, name: String, scraper: &PeerAddr,
         Ok(Ok(())) => told(name, &settled(presence, &scraper.key).await),
         Ok(Err(error)) => unlinked(presence, name, scraper, found, &error),
         Err(_) => {
-            let reasons = format!("no answer within {:?}", presence.wait * CONNECT);
-            unlinked(presence, name, scraper, found, &ConnectError::Unreachable { peer: scraper.key, reasons })
+            let error = ConnectError::timed_out(scraper.key, presence.wait * CONNECT);
+            unlinked(presence, name, scraper, found, &error)
         }
     }
 }
@@ -66,7 +66,7 @@ fn unlinked(
     }
     let advice = match (&scraper.hint, found) {
         (Some(hint), _) if place::is_indirect(presence, hint) => Whose::Scraper.way(),
-        _ if place::is_cut(error) => Whose::Scraper.cut(),
+        _ if error.was_cut() => Whose::Scraper.cut(),
         (_, Some(found)) if found.public == 0 && found.relayed == 0 => {
             "is the scraper still running? It has announced private addresses only, which mean nothing outside of its network: \
              give it a node with --relay as --bootstrap, or forward a port to it and start it with --external"

@@ -66,21 +66,14 @@ async fn only_way(presence: &Presence, what: &str, peer: &PeerAddr, place: &Dial
 
 /// Tries twice: a lost packet is no fault. What the first attempt met is told if there is no time for the second.
 async fn dial(presence: &Presence, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
-    let end = Instant::now() + DIAL.max(presence.wait);
+    let wait = DIAL.max(presence.wait);
+    let end = Instant::now() + wait;
     let attempt = || time::timeout_at(end, presence.network.connect_over(peer, transport));
     match attempt().await {
         Ok(Err(first @ ConnectError::Unreachable { .. })) => attempt().await.unwrap_or(Err(first)),
         Ok(ended) => ended,
-        Err(_) => Err(ConnectError::Unreachable { peer: peer.key, reasons: "no answer in time".to_owned() }),
+        Err(_) => Err(ConnectError::timed_out(peer.key, wait)),
     }
-}
-
-/// The texts of operating system and QUIC for a connection that the other end has cut.
-pub(super) fn is_cut(error: &ConnectError) -> bool {
-    let text = error.to_string();
-    ["reset by peer", "Broken pipe", "end of file", "aborted by peer", "closed by peer"]
-        .iter()
-        .any(|word| text.contains(word))
 }
 
 /// What a bare TCP connection met, where a link did not come about.
@@ -138,7 +131,7 @@ fn tcp_check(
         return Check::warning(name, format!("no link to {place} over TCP ({error})"), advice);
     }
     match knock {
-        Knock::Open if is_cut(error) => {
+        Knock::Open if error.was_cut() => {
             Check::failed(name, format!("{place} takes connections and ends them ({error})"), whose.cut())
         }
         Knock::Open => Check::failed(
@@ -177,7 +170,7 @@ fn quic_check(what: &str, place: &HostPort, whose: Whose, dialled: &Result<(), C
             place.port
         );
         Check::warning(name, silent(), advice)
-    } else if is_cut(error) {
+    } else if error.was_cut() {
         Check::failed(name, format!("{place} takes QUIC and ends it ({error})"), whose.cut())
     } else {
         let advice =
