@@ -210,8 +210,7 @@ mod tests {
                 frame.flatten().expect("a frame").expect("data");
             }
             drop(body);
-            let ends = ends.lock().unwrap().clone();
-            ends
+            ends.lock().unwrap().clone()
         };
         assert_eq!(dropped(4, 1, Some(4)), one(4, "Whole"));
         assert_eq!(dropped(4, 1, None), one(4, "Whole"));
