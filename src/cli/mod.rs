@@ -3,6 +3,7 @@
 //! Flags beat the environment (`NARTHEX_*`), which beats `--config FILE.toml`; see `layers`. Results go to stdout, one
 //! line of error to stderr, logs to stderr. Exit 0 for success, 1 for failure, 2 for bad usage; see `output`.
 
+mod advice;
 mod agent;
 mod alias;
 mod ask;
