@@ -7,7 +7,7 @@ use std::{
 
 use clap::error::{ContextKind, ContextValue};
 
-use super::{advice, layers::Origins};
+use super::{advice, precedence::Origins};
 use crate::telemetry::log::escaped;
 
 /// Bad usage: what was typed, set or written cannot be meant. Exit 2, where everything else is 1.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::identity::{KeyFileError, KeyPair, SharedSecret};
 
-/// The key pair in a file, if it is as it should be.
+/// Checks a key file, and gives the key pair if the check passes.
 pub(super) fn key(path: &Path) -> (Check, Option<KeyPair>) {
     match keys::load_key(path) {
         Ok(key) => (Check::ok("key file", format!("{} holds {}", path.display(), key.public())), Some(key)),
@@ -20,7 +20,7 @@ pub(super) fn key(path: &Path) -> (Check, Option<KeyPair>) {
     }
 }
 
-/// The secret in a file, if it is as it should be.
+/// Checks a secret file, and gives the secret if the check passes.
 pub(super) fn secret(path: &Path) -> (Check, Option<SharedSecret>) {
     match keys::load_secret(path) {
         Ok(secret) => {
@@ -49,11 +49,11 @@ fn unfit(check: &str, error: &anyhow::Error) -> Check {
     Check::failed(check, format!("{error:#}"), advice)
 }
 
-/// The data directory of the scraper: what a scraper could do with it. Nothing is made in it.
+/// Checks whether a scraper could use its data directory, and creates nothing in it.
 pub(super) fn data_dir(asked: Option<&Path>, scraper_runs: bool) -> Check {
     let name = "data directory";
     let (path, state) = match data_dir::look(asked, "scraper") {
-        Ok(seen) => seen,
+        Ok(found) => found,
         Err(error) => return Check::failed(name, format!("{error:#}"), "give --data-dir DIR"),
     };
     let path = path.display();
