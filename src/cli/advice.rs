@@ -69,9 +69,9 @@ fn about_network(error: &NetworkError) -> Option<&'static str> {
         NetworkError::Listen { .. } => "is another process using the port? --listen gives another address",
         NetworkError::ListenWebSocket { .. } => "is something else using the port? --listen-ws gives another address",
         NetworkError::NoListen => "see --listen",
-        NetworkError::BootstrapPlace(_) | NetworkError::BootstrapSelf(_) => "see --bootstrap",
+        NetworkError::BootstrapAddress(_) | NetworkError::BootstrapSelf(_) => "see --bootstrap",
         NetworkError::External(_) => "see --external",
-        NetworkError::RelayPlace => "give --external HOST:PORT",
+        NetworkError::RelayAddress => "give --external HOST:PORT",
         NetworkError::Mdns(_) => "leave --mdns out",
         _ => return None,
     })
@@ -81,7 +81,10 @@ const OTHER_HTTP: &str = "--http gives another address";
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{
+        fs, io,
+        path::{Path, PathBuf},
+    };
 
     use super::*;
     use crate::{BindError, KeyPair, identity::HostPort};
@@ -89,6 +92,37 @@ mod tests {
     fn bind() -> BindError {
         let addr = HostPort { host: "127.0.0.1".to_owned(), port: 80 };
         BindError { addr, source: io::ErrorKind::AddrInUse.into() }
+    }
+
+    /// A service that links the library has no command line.
+    #[test]
+    fn the_library_names_no_flag() {
+        let mut folders = vec![PathBuf::from("src")];
+        let mut lines = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder of src") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() && path != Path::new("src/cli") {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = fs::read_to_string(&path).expect("a source file");
+                    for (number, line) in text.lines().enumerate() {
+                        lines += 1;
+                        assert!(!names_flag(line), "{}:{}: {line}", path.display(), number + 1);
+                    }
+                }
+            }
+        }
+        assert!(lines > 0 && names_flag("give `--listen`") && !names_flag("// ----- a--b"));
+    }
+
+    /// True if the line has `--` between something that is no part of a word and a letter.
+    fn names_flag(line: &str) -> bool {
+        line.match_indices("--").any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + 2..].chars().next();
+            before.is_none_or(|c| c != '-' && !c.is_alphanumeric()) && after.is_some_and(|c| c.is_ascii_lowercase())
+        })
     }
 
     #[test]
@@ -99,7 +133,7 @@ mod tests {
             (ScraperError::from(bind()).into(), Some("--http")),
             (ScraperError::from(own()).into(), Some("--bootstrap")),
             (anyhow::Error::from(NodeError::from(bind())).context("the node"), Some("--http")),
-            (NodeError::from(NetworkError::RelayPlace).into(), Some("--external HOST:PORT")),
+            (NodeError::from(NetworkError::RelayAddress).into(), Some("--external HOST:PORT")),
             (BuildError::Network(own()).into(), Some("--bootstrap")),
             (KeyFileError::Exists { path: "a.key".into() }.into(), Some("--out")),
             (anyhow::Error::new(refused).context("refused"), Some("--secret-file")),

@@ -1,6 +1,6 @@
 //! The `Network` handle: what one may ask of the network.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use libp2p::StreamProtocol;
 use tokio::{
@@ -92,7 +92,7 @@ impl Network {
         acceptors: Vec<Acceptor>,
     ) -> Result<(Self, NetworkTask), NetworkError> {
         if let Some(node) = config.bootstrap.iter().find(|node| node.hint.is_none()) {
-            return Err(NetworkError::BootstrapPlace(node.key));
+            return Err(NetworkError::BootstrapAddress(node.key));
         }
         if config.bootstrap.iter().any(|node| node.key == key.public()) {
             return Err(NetworkError::BootstrapSelf(key.public()));
@@ -123,10 +123,10 @@ impl Network {
         )?;
         let (places, mut bound) = (listen::places(&config), Vec::new());
         for place in &places {
-            let failed = |reason: String| NetworkError::Listen { place: place.clone(), reason };
-            for at in listen::listen_addresses(place).await.map_err(|error| failed(error.to_string()))? {
-                swarm.listen_on(peer_id::tcp(at)).map_err(|error| failed(failure::innermost(&error)))?;
-                swarm.listen_on(peer_id::quic(at)).map_err(|error| failed(failure::innermost(&error)))?;
+            let failed = |source: io::Error| NetworkError::Listen { address: place.clone(), source };
+            for at in listen::listen_addresses(place).await.map_err(failed)? {
+                swarm.listen_on(peer_id::tcp(at)).map_err(|error| failed(failure::os_error(&error)))?;
+                swarm.listen_on(peer_id::quic(at)).map_err(|error| failed(failure::os_error(&error)))?;
                 bound.push(at);
             }
         }

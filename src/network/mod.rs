@@ -22,11 +22,8 @@ mod transport;
 mod upkeep;
 
 pub use config::{DEFAULT_P2P_PORT, NetworkLimits};
-pub use error::NetworkError;
-pub use links::{
-    dial::ConnectError,
-    status::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport},
-};
+pub use error::{Attempt, AttemptKind, ConnectError, NetworkError, RelayRefusal};
+pub use links::status::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
 pub use swarm::{
     limits::InboundCounts,
     node_stats::{CircuitEnds, CircuitRefusals, NodeCounts, RecordRefusals},

@@ -12,11 +12,9 @@ use tokio::{sync::broadcast, time};
 use crate::{
     identity::PublicKey,
     network::{
+        error::ConnectError,
         handle::Network,
-        links::{
-            dial::{ConnectError, explain},
-            status::LinkTransport,
-        },
+        links::{dial::explain, status::LinkTransport},
         peer_id::{self, Circuit},
         swarm::build::KAD_PROTOCOL,
         upkeep::reservations,

@@ -243,7 +243,7 @@ async fn a_bootstrap_node_without_its_place_is_refused_at_once() {
     let nowhere = vec![PeerAddr::from(KeyPair::generate().public())];
     let config = NetworkConfig { bootstrap: nowhere, ..NetworkConfig::new(NetworkRole::Client) };
     let started = Network::start(&KeyPair::generate(), config, Vec::new()).await;
-    assert!(matches!(started, Err(NetworkError::BootstrapPlace(_))));
+    assert!(matches!(started, Err(NetworkError::BootstrapAddress(_))));
 }
 
 #[tokio::test]
@@ -434,4 +434,23 @@ async fn nobody_but_its_scrapers_connects_to_a_client_that_listens() {
     within("the friend", client.network.links().up(&friend.key.public())).await;
     within("the stranger's end", stranger.network.links().down(&place.key)).await;
     assert_eq!(client.network.links().path(&stranger.key.public()), None);
+}
+
+#[tokio::test]
+async fn a_refused_connection_and_a_cut_one_have_different_kinds() {
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    let kinds = async |at: SocketAddr| {
+        let hint = HostPort { host: at.ip().to_string(), port: at.port() }.into();
+        let peer = PeerAddr { key: KeyPair::generate().public(), hint: Some(hint) };
+        let error = client.network.connect_over(&peer, LinkTransport::Tcp).await.expect_err("nobody is there");
+        let ConnectError::Unreachable { attempts, .. } = &error else { panic!("{error}") };
+        (attempts.iter().map(|attempt| attempt.kind).collect::<Vec<_>>(), error.was_cut())
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address");
+    let cut = async { listener.accept().await.map(drop).expect("somebody comes") };
+    let (found, ()) = futures::future::join(kinds(at), cut).await;
+    assert_eq!(found, (vec![AttemptKind::Cut], true));
+    drop(listener);
+    assert_eq!(kinds(at).await, (vec![AttemptKind::Refused], false));
 }

@@ -105,7 +105,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(stop.clone()));
         if relays && time::timeout(PLACE, network.public_address()).await.is_err() {
-            return Err(NetworkError::RelayPlace.into());
+            return Err(NetworkError::RelayAddress.into());
         }
         tasks.spawn(network::keep_nodes(network.clone(), stop.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.clone()));

@@ -27,8 +27,8 @@ pub(super) async fn check(presence: &Presence, name: String, scraper: &PeerAddr,
         Ok(Ok(())) => linked(name, &settled(presence, &scraper.key).await),
         Ok(Err(error)) => unlinked(presence, name, scraper, found, &error),
         Err(_) => {
-            let reasons = format!("no answer within {:?}", presence.wait * CONNECT);
-            unlinked(presence, name, scraper, found, &ConnectError::Unreachable { peer: scraper.key, reasons })
+            let error = ConnectError::timed_out(scraper.key, presence.wait * CONNECT);
+            unlinked(presence, name, scraper, found, &error)
         }
     }
 }
@@ -75,7 +75,7 @@ fn unlinked(
     }
     let advice = match (&scraper.hint, found) {
         (Some(hint), _) if reachability::is_indirect(presence, hint) => ExpectedPeer::Scraper.proxy_advice(),
-        _ if reachability::is_cut(error) => ExpectedPeer::Scraper.closed_advice(),
+        _ if error.was_cut() => ExpectedPeer::Scraper.closed_advice(),
         (_, Some(found)) if found.public == 0 && found.relayed == 0 => {
             "is the scraper still running? It has announced private addresses only, which mean nothing outside of its network: \
              give it a node with --relay as --bootstrap, or forward a port to it and start it with --external"

@@ -1,4 +1,4 @@
-//! Whether a peer answers at its address, over each transport by itself, and whether it is who it should be.
+//! Whether a peer answers at its dial address, over each transport by itself, with the expected key.
 
 use std::{io, time::Duration};
 
@@ -79,21 +79,14 @@ async fn single_transport(
 
 /// Dials up to two times, because a lost packet is no fault. The first error stands if there is no time for a second dial.
 async fn dial(presence: &Presence, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
-    let end = Instant::now() + DIAL.max(presence.wait);
+    let wait = DIAL.max(presence.wait);
+    let end = Instant::now() + wait;
     let attempt = || time::timeout_at(end, presence.network.connect_over(peer, transport));
     match attempt().await {
         Ok(Err(first @ ConnectError::Unreachable { .. })) => attempt().await.unwrap_or(Err(first)),
         Ok(ended) => ended,
-        Err(_) => Err(ConnectError::Unreachable { peer: peer.key, reasons: "no answer in time".to_owned() }),
+        Err(_) => Err(ConnectError::timed_out(peer.key, wait)),
     }
-}
-
-/// The texts of operating system and QUIC for a connection that the other end has cut.
-pub(super) fn is_cut(error: &ConnectError) -> bool {
-    let text = error.to_string();
-    ["reset by peer", "Broken pipe", "end of file", "aborted by peer", "closed by peer"]
-        .iter()
-        .any(|word| text.contains(word))
 }
 
 /// The outcome of a bare TCP connection, tried after a failed link.
@@ -152,7 +145,7 @@ fn tcp_check(
         return Check::warning(name, format!("no link to {address} over TCP ({error})"), advice);
     }
     match probe {
-        TcpProbe::Open if is_cut(error) => Check::failed(
+        TcpProbe::Open if error.was_cut() => Check::failed(
             name,
             format!("{address} takes connections and ends them ({error})"),
             expected.closed_advice(),
@@ -199,7 +192,7 @@ fn quic_check(
             address.port
         );
         Check::warning(name, no_answer(), advice)
-    } else if is_cut(error) {
+    } else if error.was_cut() {
         Check::failed(name, format!("{address} takes QUIC and ends it ({error})"), expected.closed_advice())
     } else {
         let advice = format!(

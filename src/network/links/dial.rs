@@ -4,7 +4,7 @@
 //! they fail, the DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link
 //! wins. What is heard by mDNS is tried at once, where that is asked for.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt, TryFutureExt,
@@ -18,6 +18,7 @@ use crate::{
     identity::{DialAddress, HostPort, PeerAddr, PublicKey},
     network::{
         config::NetworkRole,
+        error::{Attempt, AttemptKind, ConnectError},
         failure::DialFailure,
         handle::Network,
         links::status::LinkTransport,
@@ -25,39 +26,6 @@ use crate::{
         swarm::driver::Command,
     },
 };
-
-/// Why there is no link to a peer.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// Nothing says where the peer could be.
-    #[error("nothing says where peer {peer} is: give it as <key>@<host>:<port>, or give a --bootstrap node, or --mdns")]
-    NoAddress {
-        /// Who was to be reached.
-        peer: PublicKey,
-    },
-    /// Somebody else answered at the peer's address.
-    #[error("{address} answered with another key: expected {peer}, found {found}")]
-    WrongKey {
-        /// Who was to be reached.
-        peer: PublicKey,
-        /// Where.
-        address: String,
-        /// Who it was.
-        found: String,
-    },
-    /// No known address answered.
-    #[error("peer {peer} cannot be reached ({reasons})")]
-    Unreachable {
-        /// Who was to be reached.
-        peer: PublicKey,
-        /// What was tried, and what came of it.
-        reasons: String,
-    },
-    /// The network has been shut down.
-    #[error("the network is shut down")]
-    Closed,
-}
 
 impl Network {
     /// Returns once there is a link to the peer, dialling it if there is none.
@@ -131,7 +99,7 @@ impl Network {
         let Some(hint) = &peer.hint else { return (Vec::new(), None) };
         match self.hinted(hint).await {
             Ok(places) => (places, None),
-            Err(reason) => (Vec::new(), Some(Failure::Other(format!("{hint}: {reason}")))),
+            Err(error) => (Vec::new(), Some(unresolved(hint, error))),
         }
     }
 
@@ -141,7 +109,7 @@ impl Network {
     }
 
     /// Behind a proxy a name is the proxy's to resolve; nothing else may know it.
-    async fn hinted(&self, hint: &DialAddress) -> Result<Vec<Multiaddr>, String> {
+    async fn hinted(&self, hint: &DialAddress) -> io::Result<Vec<Multiaddr>> {
         match hint {
             DialAddress::HostPort(at) if at.ip().is_none() && self.is_proxied(at) => Ok(vec![peer_id::named_tcp(at)]),
             hint => addresses(hint).await,
@@ -171,7 +139,7 @@ impl Network {
             }
         }
         if newest == 0 {
-            return Err(Failure::Other("not announced in the DHT".to_owned()));
+            return Err(Attempt::without_address(AttemptKind::NotAnnounced, None).into());
         }
         Err(Failure::Several(failures))
     }
@@ -250,7 +218,8 @@ impl Network {
         relay: PublicKey,
         places: Vec<Multiaddr>,
     ) -> Result<Multiaddr, Failure> {
-        let circuit = Circuit { relay, at: places.first().cloned().ok_or(Failure::Nothing)? }.address();
+        let at = places.first().cloned().ok_or(Failure::Nothing)?;
+        let circuit = Circuit { relay, at: at.clone() }.address();
         let [tcp, quic, websocket] = peer_id::by_transport(places);
         let linked = self.links().transports(&relay);
         let missing = |transport, places| if linked.contains(&transport) { Vec::new() } else { places };
@@ -270,7 +239,7 @@ impl Network {
         let _ = time::timeout(IDENTIFY, self.links().identified(&relay)).await;
         time::timeout(CIRCUIT, self.dial_at_once(peer, vec![circuit]))
             .await
-            .unwrap_or_else(|_| Err(Failure::Other(format!("relay {relay}: no circuit in {CIRCUIT:?}"))))
+            .unwrap_or_else(|_| Err(no_circuit(&at).into()))
     }
 
     async fn dial_at_once(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
@@ -300,7 +269,7 @@ impl Network {
 }
 
 /// The addresses that a place stands for. Of a WebSocket's the name is looked up when it is dialled.
-pub(crate) async fn addresses(place: &DialAddress) -> Result<Vec<Multiaddr>, String> {
+pub(crate) async fn addresses(place: &DialAddress) -> io::Result<Vec<Multiaddr>> {
     match place {
         DialAddress::HostPort(at) => {
             Ok(resolve(at).await?.into_iter().flat_map(|at| [peer_id::tcp(at), peer_id::quic(at)]).collect())
@@ -310,8 +279,8 @@ pub(crate) async fn addresses(place: &DialAddress) -> Result<Vec<Multiaddr>, Str
 }
 
 /// A name may mean several addresses; a few are tried.
-pub(crate) async fn resolve(place: &HostPort) -> Result<Vec<SocketAddr>, String> {
-    let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await.map_err(|error| error.to_string())?;
+pub(crate) async fn resolve(place: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await?;
     Ok(found.take(MAX_RESOLVED).collect())
 }
 
@@ -321,7 +290,8 @@ pub(crate) enum Failure {
     Nothing,
     Dial(DialFailure),
     Several(Vec<Failure>),
-    Other(String),
+    /// It failed before a peer was dialled, or without libp2p's word for it.
+    Other(Box<Attempt>),
     Closed,
 }
 
@@ -331,6 +301,28 @@ impl Failure {
             Some(other) => Self::Several(vec![other, self]),
             None => self,
         }
+    }
+}
+
+impl From<Attempt> for Failure {
+    fn from(attempt: Attempt) -> Self {
+        Self::Other(Box::new(attempt))
+    }
+}
+
+fn unresolved(hint: &DialAddress, error: io::Error) -> Failure {
+    let failed = Attempt::without_address(AttemptKind::Unresolved, Some(Arc::new(error)));
+    Attempt { address: Some(hint.clone()), ..failed }.into()
+}
+
+fn no_circuit(relay: &Multiaddr) -> Attempt {
+    let source = io::Error::new(io::ErrorKind::TimedOut, format!("no circuit in {CIRCUIT:?}"));
+    Attempt {
+        address: peer_id::shown_place(relay),
+        transport: Some(LinkTransport::of(relay)),
+        relayed: true,
+        kind: AttemptKind::TimedOut,
+        source: Some(Arc::new(source)),
     }
 }
 
@@ -362,24 +354,24 @@ impl From<[Failure; 2]> for Failure {
 }
 
 pub(crate) fn explain(peer: &PublicKey, failure: Failure) -> ConnectError {
-    let mut reasons = Vec::new();
+    let mut all = Vec::new();
     let mut pending = vec![failure];
     while let Some(failure) = pending.pop() {
         match failure {
             Failure::Nothing => {}
             Failure::Closed => return ConnectError::Closed,
             Failure::Several(several) => pending.extend(several.into_iter().rev()),
-            Failure::Other(reason) => reasons.push(reason),
+            Failure::Other(attempt) => all.push(*attempt),
             Failure::Dial(DialFailure::WrongKey { address, found }) => {
                 return ConnectError::WrongKey { peer: *peer, address, found };
             }
-            Failure::Dial(DialFailure::Unreachable { attempts }) => reasons.extend(attempts),
+            Failure::Dial(DialFailure::Unreachable { attempts }) => all.extend(attempts),
         }
     }
-    if reasons.is_empty() {
+    if all.is_empty() {
         return ConnectError::NoAddress { peer: *peer };
     }
-    ConnectError::Unreachable { peer: *peer, reasons: reasons.join("; ") }
+    ConnectError::Unreachable { peer: *peer, attempts: all }
 }
 
 /// What is cheaper, or better, gets so much time before the next is tried beside it.

@@ -209,7 +209,7 @@ impl Driver {
                 self.dials.insert(id, reply);
             }
             Err(error) => {
-                let _ = reply.send(Err(DialFailure::from(&error)));
+                let _ = reply.send(Err(DialFailure::from(error)));
             }
         }
     }
@@ -249,7 +249,7 @@ impl Driver {
                     self.kad().remove_peer(&peer);
                 }
                 if let Some(reply) = self.dials.remove(&connection_id) {
-                    let _ = reply.send(Err(DialFailure::from(&error)));
+                    let _ = reply.send(Err(DialFailure::from(error)));
                 }
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {

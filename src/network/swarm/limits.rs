@@ -27,7 +27,7 @@ use libp2p::{
 };
 use tokio::time::Instant;
 
-use crate::network::{failure::innermost, peer_id};
+use crate::network::{error::innermost, peer_id};
 
 /// Connections that others open, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(crate) struct Inbound {
 enum TooMany {
     #[error("{limit} connections are in their handshake")]
     Handshakes { limit: usize },
-    #[error("{ip} has {limit} connections already (--max-connections-per-ip)")]
+    #[error("{ip} has {limit} connections already, as many as an address may have")]
     OfAddress { ip: IpAddr, limit: usize },
 }
 

@@ -29,6 +29,7 @@ use crate::{
     identity::PublicKey,
     network::{
         config::NetworkRole,
+        error::{Attempt, AttemptKind},
         handle::Network,
         links::{dial::Failure, table::Links},
         peer_id,
@@ -45,7 +46,7 @@ impl Network {
         let mut nearby = nearby.subscribe();
         let addresses = match time::timeout(HEAR, nearby.wait_for(|nearby| nearby.contains_key(peer))).await {
             Ok(Ok(nearby)) => nearby.get(peer).cloned().unwrap_or_default(),
-            _ => return Err(Failure::Other("not heard of by mDNS".to_owned())),
+            _ => return Err(Attempt::without_address(AttemptKind::NotNearby, None).into()),
         };
         self.dial(*peer, addresses).await
     }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     identity::PublicKey,
     network::{
-        failure::innermost,
+        error::innermost,
         links::{
             status::LinkPath,
             stream::LinkStream,

@@ -134,7 +134,7 @@ async fn run(mut swarm: Swarm<PlainBehaviour>, mut inbox: mpsc::UnboundedReceive
                 inbound.send_modify(|count| *count -= usize::from(endpoint.is_listener()));
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                answer(dials.remove(&connection_id), Err(DialFailure::from(&error).to_string()));
+                answer(dials.remove(&connection_id), Err(shown(DialFailure::from(error))));
             }
             SwarmEvent::NewListenAddr { listener_id, .. } => answer(reservations.remove(&listener_id), Ok(())),
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
@@ -173,6 +173,11 @@ async fn counted(relay: &Peer, what: &str, holds: impl Fn(&NodeCounts) -> bool) 
         panic!("not in {LONG:?}: {what}: {:?}", relay.network.node_counts());
     }
     relay.network.node_counts()
+}
+
+fn shown(failure: DialFailure) -> String {
+    let DialFailure::Unreachable { attempts } = failure else { return "another key".to_owned() };
+    attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

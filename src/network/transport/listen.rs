@@ -35,8 +35,7 @@ pub(crate) fn places(config: &NetworkConfig) -> Vec<HostPort> {
 pub(crate) async fn websocket_listeners(places: &[HostPort]) -> Result<Vec<Multiaddr>, NetworkError> {
     let mut listeners = Vec::new();
     for place in places {
-        let failed =
-            |error: io::Error| NetworkError::ListenWebSocket { place: place.clone(), reason: error.to_string() };
+        let failed = |source: io::Error| NetworkError::ListenWebSocket { address: place.clone(), source };
         for at in listen_addresses(place).await.map_err(failed)? {
             TcpListener::bind(at).map_err(failed)?;
             let at = HostPort { host: at.ip().to_string(), port: at.port() };
@@ -51,7 +50,7 @@ pub(crate) async fn websocket_listeners(places: &[HostPort]) -> Result<Vec<Multi
 pub(crate) async fn listen_addresses(place: &HostPort) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = match place.ip() {
         Some(ip) => vec![SocketAddr::new(ip, place.port)],
-        None => dial::resolve(place).await.map_err(io::Error::other)?,
+        None => dial::resolve(place).await?,
     };
     // The kernel's own word, before libp2p wraps it: whether this host has such addresses at all.
     for at in &found {

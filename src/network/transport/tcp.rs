@@ -12,7 +12,7 @@ use std::{
 
 use futures::{
     FutureExt, TryFutureExt,
-    future::{BoxFuture, Ready},
+    future::{BoxFuture, Ready, ready},
 };
 use libp2p::{
     Multiaddr,
@@ -30,6 +30,12 @@ use crate::{
         transport::proxy::{self, Proxies},
     },
 };
+
+/// The operating system's error, or the proxy's. With a type of its own the error stays in the chain of sources: libp2p's
+/// wrappers skip the outermost one that they get.
+#[derive(Debug, thiserror::Error)]
+#[error("TCP")]
+pub(crate) struct TcpError(#[from] io::Error);
 
 pub(crate) struct Transport {
     tcp: tcp::tokio::Transport,
@@ -57,19 +63,19 @@ impl Transport {
 
 impl libp2p::Transport for Transport {
     type Output = TcpStream;
-    type Error = io::Error;
-    type ListenerUpgrade = Ready<Result<TcpStream, io::Error>>;
-    type Dial = BoxFuture<'static, Result<TcpStream, io::Error>>;
+    type Error = TcpError;
+    type ListenerUpgrade = Ready<Result<TcpStream, TcpError>>;
+    type Dial = BoxFuture<'static, Result<TcpStream, TcpError>>;
 
-    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<io::Error>> {
-        self.tcp.listen_on(id, addr)
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<TcpError>> {
+        self.tcp.listen_on(id, addr).map_err(|error| error.map(TcpError))
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
         self.tcp.remove_listener(id)
     }
 
-    fn dial(&mut self, addr: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+    fn dial(&mut self, addr: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
         let Some(Direct::Tcp(place)) = peer_id::direct(&peer_id::without_peer(&addr)) else {
             return Err(TransportError::MultiaddrNotSupported(addr));
         };
@@ -80,15 +86,20 @@ impl libp2p::Transport for Transport {
         let proxy = self.proxies.before(&place).filter(|_| options.role == Endpoint::Dialer);
         match proxy {
             Some(proxy) => {
-                Ok(async move { proxy::connect(proxy, &place).await.map(TcpStream).map_err(io::Error::other) }.boxed())
+                let tunnel = async move { proxy::connect(proxy, &place).await.map(TcpStream) };
+                Ok(tunnel.map_err(|error| TcpError(io::Error::other(error))).boxed())
             }
-            None if place.ip().is_some() => self.tcp.dial(addr, options),
-            None => Ok(connect(place).map_ok(TcpStream).boxed()),
+            None if place.ip().is_some() => {
+                let dialled = self.tcp.dial(addr, options).map_err(|error| error.map(TcpError))?;
+                Ok(dialled.map_err(TcpError).boxed())
+            }
+            None => Ok(connect(place).map_ok(TcpStream).map_err(TcpError).boxed()),
         }
     }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
-        Pin::new(&mut self.tcp).poll(cx)
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, TcpError>> {
+        let event = Pin::new(&mut self.tcp).poll(cx);
+        event.map(|event| event.map_upgrade(|stream| ready(stream.into_inner().map_err(TcpError))).map_err(TcpError))
     }
 }
 

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     identity::{PeerAddr, PublicKey},
     network::{
-        failure::{NoReservation, Refusal},
+        error::RelayRefusal,
+        failure::NoReservation,
         handle::Network,
         observation::{Observation, PeerKind},
         peer_id::{self, Circuit},
@@ -129,7 +130,7 @@ async fn keep_reservation(network: &Network, node: PublicKey, places: &Semaphore
         let pause = pauses.next().unwrap_or(MOST_PAUSE);
         match end {
             // Not every node is a relay.
-            NoReservation::Refused(why) if why != Refusal::NoRelay => {
+            NoReservation::Refused(why) if why != RelayRefusal::NoRelay => {
                 tracing::warn!(relay = %node, %why, retry_in = ?pause, "a relay does not make us reachable");
             }
             why => tracing::debug!(relay = %node, %why, retry_in = ?pause, "no reservation"),
