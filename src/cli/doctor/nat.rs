@@ -124,7 +124,7 @@ mod tests {
             (vec![seen(1, "192.0.2.1:9"), seen(2, "192.0.2.1:9")], "a cone"),
             (vec![seen(1, "192.0.2.1:9"), seen(2, "192.0.2.1:8")], "symmetric"),
         ] {
-            let kind = kind_of(&seen_addresses.iter().collect::<Vec<_>>(), &ends).expect("seen_addresses");
+            let found = kind_of(&seen_addresses.iter().collect::<Vec<_>>(), &ends).expect("seen_addresses");
             assert!(found.contains(kind), "{kind}: {found}");
         }
         assert_eq!(kind_of(&[], &ends), None);
