@@ -207,7 +207,7 @@ impl Scraper {
         let state = HttpState {
             registry: registry.clone(),
             pull: Arc::new(puller.clone()),
-            links: Arc::new(puller.clone()),
+            network: network.clone(),
             metrics: Arc::clone(&metrics),
         };
 
