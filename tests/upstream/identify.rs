@@ -9,7 +9,7 @@ use libp2p::{
 
 use crate::{
     list::mended,
-    peer::{Peer, connect, field, settle},
+    peer::{Peer, connect, field, settle, until},
 };
 
 const IDENTIFY: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
@@ -24,7 +24,8 @@ fn candidates(listens: Option<&Multiaddr>, said: &Multiaddr) -> Vec<Multiaddr> {
     }
     let mut stranger = Peer::raw(&[IDENTIFY]);
     connect(&mut stranger, &mut peer);
-    let mut asked = stranger.streams().pop().expect("the peer asks who it is");
+    // The peer asks who it is, once its timer has ended.
+    let mut asked = until!([stranger, peer], stranger.streams().pop());
     let (key, seen) = (stranger.keypair.public().encode_protobuf(), said.to_vec());
     // `publicKey` and `observedAddr`.
     asked.send(&[field(1, &key), field(4, &seen)].concat());

@@ -458,6 +458,16 @@ impl Links {
         peers.get(peer).is_some_and(|peer| peer.connections.iter().any(|one| one.path == LinkPath::Relayed))
     }
 
+    /// Adds a connection without a swarm, over QUIC to `192.0.2.7:19961` with a round trip of 25 ms.
+    #[cfg(test)]
+    pub(crate) fn add_test_link(&self, peer: PublicKey, path: LinkPath) {
+        let (open, _) = mpsc::channel(1);
+        let control = Control { open, gone: CancellationToken::new(), streams: Arc::new(()) };
+        let (id, address) = (ConnectionId::new_unchecked(0), "/ip4/192.0.2.7/udp/19961/quic-v1".parse());
+        self.add(peer, Connection::new(id, path, address.expect("an address"), control));
+        self.measured(&peer, id, Duration::from_millis(25));
+    }
+
     fn update<T>(&self, peer: &PublicKey, id: ConnectionId, change: impl FnOnce(&mut Connection) -> T) -> Option<T> {
         let mut peers = self.peers();
         peers.get_mut(peer)?.connections.iter_mut().find(|connection| connection.id == id).map(change)
