@@ -276,7 +276,7 @@ impl NetworkBehaviour for Slow {
 }
 
 #[test]
-fn a_connection_without_a_reservation_ends_one() {
+fn a_closed_connection_reports_the_end_of_a_reservation_that_it_never_had() {
     let mut relay = relay_with(Settings::default(), config());
     let mut peer = Peer::raw(&[]);
     connect(&mut peer, &mut relay);
@@ -312,7 +312,7 @@ fn a_relay_that_is_full_refuses_a_renewal() {
 }
 
 #[test]
-fn the_limits_of_one_peer_let_one_more_pass() {
+fn limits_per_peer_admit_one_too_many() {
     let limits = relay::Config { max_reservations_per_peer: 0, max_circuits_per_peer: 0, ..config() };
     let (mut relay, mut target, mut source) = relayed(limits);
     assert_eq!(count(&relay, |event| matches!(event, relay::Event::ReservationReqAccepted { .. })), 1, "{}", mended());
@@ -332,7 +332,7 @@ fn a_limit_per_address_counts_each_ipv6_address() {
 }
 
 #[test]
-fn a_circuit_that_has_carried_its_share_ends_with_an_error_of_no_kind() {
+fn a_circuit_at_its_byte_limit_ends_with_an_error_of_no_kind() {
     let (mut relay, mut target, mut source) = relayed(relay::Config { max_circuit_bytes: 1, ..config() });
     let (mut near, far) = circuit(&mut source, &mut relay, &mut target);
     near.send(b"more than that");
