@@ -41,6 +41,8 @@ pub use source::{Tower, TowerError};
 #[cfg(feature = "agent")]
 pub(crate) use targets::MAX_TARGETS;
 
+pub use crate::wire::{Alias, AliasRefusal, HandshakeRefusal, Labels, Target, TargetError};
+
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::{Acceptor, Firewall, Links, Network, NetworkConfig, NetworkError, NetworkRole, PULL_PROTOCOL},
