@@ -224,7 +224,7 @@ fn source(address: SocketAddr, tls: TlsSettings) -> Arc<dyn client::Source> {
 }
 
 async fn pull(source: &Arc<dyn client::Source>) -> Result<String, String> {
-    let request = PullRequest { headers: HeaderMap::new(), query: None, deadline: Instant::now() + SOON };
+    let request = PullRequest::new(HeaderMap::new(), None, Instant::now() + SOON);
     let exposition = source.pull(request).await.map_err(|error| chain(&error))?;
     let body = exposition.body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     Ok(String::from_utf8_lossy(&body).into_owned())
