@@ -60,7 +60,7 @@ pub mod network;
 #[cfg(feature = "scraper")]
 pub mod node;
 #[cfg(feature = "scraper")]
-pub mod registry;
+mod registry;
 #[cfg(feature = "scraper")]
 pub mod scraper;
 #[cfg(feature = "client")]

@@ -1,18 +1,10 @@
-//! Connections to one exporter: opened when they are needed, kept for the next pull.
+//! Connections to one exporter.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    time::Instant,
 };
 
 use super::{
@@ -20,16 +12,27 @@ use super::{
     tls::Tls,
     url::{Endpoint, ExporterUrl},
 };
+use crate::http::{Connection, Pool, PoolLimits};
 
-pub(super) type Sender = SendRequest<Empty<Bytes>>;
+/// Idle connections to an exporter: one for each of several scrapers that pull at once. Prometheus's usual interval is
+/// up to a minute, so a connection lives from one pull to the next.
+const POOL: PoolLimits = PoolLimits { max_idle: 16, idle_for: Duration::from_secs(75) };
 
-/// A stream to an exporter, over whatever.
+/// The connections to one exporter.
+pub(super) type ExporterPool = Pool<(), ()>;
+
+/// A stream to an exporter, over TCP, TLS or a Unix socket.
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
+/// A pool without connections.
+pub(super) fn pool() -> ExporterPool {
+    Pool::new(POOL, |(), ()| true)
+}
+
 /// Opens a connection.
-pub(super) async fn open(url: &ExporterUrl, tls: &Tls) -> Result<Sender, ExporterError> {
+pub(super) async fn open(url: &ExporterUrl, tls: &Tls, pool: &ExporterPool) -> Result<Connection<()>, ExporterError> {
     let failed = |source| ExporterError::Connect { url: url.to_string(), source };
     let stream: Box<dyn Duplex> = match url.place() {
         Endpoint::Unix(socket) => Box::new(UnixStream::connect(socket).await.map_err(failed)?),
@@ -44,39 +47,5 @@ pub(super) async fn open(url: &ExporterUrl, tls: &Tls) -> Result<Sender, Exporte
             }
         }
     };
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_BUFFER)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| ExporterError::Http { url: url.to_string(), source })?;
-    tokio::spawn(async {
-        if let Err(error) = connection.await {
-            tracing::trace!(%error, "a connection to an exporter ended");
-        }
-    });
-    Ok(sender)
+    pool.connect(stream, ()).await.map_err(|source| ExporterError::Http { url: url.to_string(), source: source.into() })
 }
-
-/// Connections that wait for the next pull. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Vec<(Sender, Instant)>>>);
-
-impl Pool {
-    pub(super) fn take(&self) -> Option<Sender> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE_FOR);
-        idle.pop().map(|(sender, _)| sender)
-    }
-
-    pub(super) fn put_back(&self, sender: Sender) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MAX_IDLE && !sender.is_closed() {
-            idle.push((sender, Instant::now()));
-        }
-    }
-}
-
-const IDLE_FOR: Duration = Duration::from_secs(75);
-const MAX_IDLE: usize = 16;
-/// A buffer is there as long as its connection. It also bounds the head of an answer.
-const MAX_BUFFER: usize = 64 * 1024;

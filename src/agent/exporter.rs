@@ -6,33 +6,56 @@
 //! Where it is asked is the agent's own affair: of a pull there remain headers, less those that could lead the exporter
 //! elsewhere or show it somebody's credentials, and the query parameters that [`Params`](super::Params) lets through.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{self, Instant, Sleep};
+use tokio::time::{self, Instant};
 
 use super::{
     auth::Auth,
-    connection::{self, Pool, Sender},
+    connection::{self, ExporterPool},
     secret_file::SecretFileError,
     tls::{Tls, TlsError, TlsSettings},
     url::{ExporterUrl, Params, UrlError},
 };
 use crate::{
-    client::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError},
-    http::remove_hop_by_hop,
+    client::{BoxError, Exposition, IntoSource, PullRequest, Source, SourceError},
+    http::{PooledBody, PooledBodyError, SendError, remove_hop_by_hop},
     telemetry::remote_message,
     wire::{scrape_timeout, set_scrape_timeout},
 };
+
+/// Headers that a scraper could send an exporter to lead it elsewhere, to make it wait for a body, or to be taken for
+/// somebody else.
+const NOT_FOR_EXPORTERS: [&str; 16] = [
+    "authorization",
+    "cookie",
+    "content-length",
+    "content-type",
+    "expect",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+];
+/// Redirects followed: a path with or without a slash at the end takes one.
+const MAX_REDIRECTS: usize = 3;
+/// Most bytes of a redirect's body that are read to save a connection.
+const SHORT_BODY: usize = 16 * 1024;
+/// Characters of an exporter's header that go into an error.
+const SHOWN: usize = 200;
+
+/// An answer's body, which gives its connection back to the pool at the end.
+type ExporterBody = PooledBody<(), ()>;
 
 /// Why an exporter gave no exposition.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +91,7 @@ pub enum ExporterError {
         /// Which exporter.
         url: String,
         /// How.
-        source: hyper::Error,
+        source: BoxError,
     },
     /// It answered something else than an exposition.
     #[error("exporter {url} answered {status}{}{message}", if message.is_empty() { "" } else { ": " })]
@@ -130,7 +153,7 @@ pub struct Exporter {
     settings: ExporterSettings,
     host: HeaderValue,
     tls: Tls,
-    pool: Pool,
+    pool: ExporterPool,
 }
 
 impl Exporter {
@@ -146,7 +169,7 @@ impl Exporter {
     pub fn with(settings: ExporterSettings) -> Self {
         let host = HeaderValue::from_str(settings.url.host_header()).unwrap_or(HeaderValue::from_static("localhost"));
         let tls = Tls::new(settings.tls.clone());
-        Self { settings, host, tls, pool: Pool::default() }
+        Self { settings, host, tls, pool: connection::pool() }
     }
 
     /// What is wrong now with the files that its settings name. Blocks.
@@ -162,19 +185,17 @@ impl Exporter {
     }
 
     /// Follows redirects to the end.
-    async fn answer(&self, request: PullRequest) -> Result<(Response<Incoming>, Sender), ExporterError> {
+    async fn answer(&self, request: PullRequest) -> Result<Response<ExporterBody>, ExporterError> {
         let headers = self.headers(request.headers, request.deadline).await?;
         let mut path = self.settings.params.applied(self.settings.url.path(), request.query.as_deref());
         for _ in 0..=MAX_REDIRECTS {
-            let (response, sender) = self.ask(&path, &headers).await?;
+            let response = self.ask(&path, &headers).await?;
             match self.redirect(&path, &response)? {
                 Some(elsewhere) => path = elsewhere,
-                None => return Ok((response, sender)),
+                None => return Ok(response),
             }
-            // Short as such a body is, reading it saves a connection.
-            if Limited::new(response.into_body(), SHORT_BODY).collect().await.is_ok() {
-                self.pool.put_back(sender);
-            }
+            // A short body is read to its end, which gives the connection back to the pool.
+            let _ = Limited::new(response.into_body(), SHORT_BODY).collect().await;
         }
         Err(ExporterError::Redirects { url: self.url() })
     }
@@ -182,7 +203,7 @@ impl Exporter {
     fn redirect(
         &self,
         asked: &PathAndQuery,
-        response: &Response<Incoming>,
+        response: &Response<ExporterBody>,
     ) -> Result<Option<PathAndQuery>, ExporterError> {
         let status = response.status();
         let location = match (status.as_u16(), response.headers().get(header::LOCATION)) {
@@ -198,26 +219,15 @@ impl Exporter {
         }
     }
 
-    /// Over a kept connection, or over a new one: an exporter may have closed a kept one meanwhile, which shows only
-    /// when it is used. A request that it lost before an answer began is sent once more.
-    async fn ask(
-        &self,
-        path: &PathAndQuery,
-        headers: &HeaderMap,
-    ) -> Result<(Response<Incoming>, Sender), ExporterError> {
-        let broke_off = |source| ExporterError::Http { url: self.url(), source };
-        if let Some(mut kept) = self.pool.take()
-            && kept.ready().await.is_ok()
-        {
-            match kept.send_request(request(path, headers)).await {
-                Ok(response) => return Ok((response, kept)),
-                Err(error) if error.is_parse() => return Err(broke_off(error)),
-                Err(error) => tracing::trace!(%error, "a kept connection to an exporter had died"),
-            }
-        }
-        let mut fresh = connection::open(&self.settings.url, &self.tls).await?;
-        let response = fresh.send_request(request(path, headers)).await.map_err(broke_off)?;
-        Ok((response, fresh))
+    async fn ask(&self, path: &PathAndQuery, headers: &HeaderMap) -> Result<Response<ExporterBody>, ExporterError> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = path.clone().into();
+        *request.headers_mut() = headers.clone();
+        let open = connection::open(&self.settings.url, &self.tls, &self.pool);
+        self.pool.send((), request, open).await.map_err(|error| match error {
+            SendError::Open(error) => error,
+            SendError::Http(source) => ExporterError::Http { url: self.url(), source: source.into() },
+        })
     }
 
     /// What of a pull's headers the exporter gets, and the agent's own.
@@ -244,10 +254,9 @@ impl Exporter {
 
     async fn exposition(&self, request: PullRequest) -> Result<Exposition, ExporterError> {
         let (began, deadline) = (Instant::now(), request.deadline);
-        let (response, sender) = self.answer(request).await?;
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.answer(request).await?.into_parts();
         if parts.status != StatusCode::OK {
-            // It must not use up the time in which the status can still be told.
+            // Reading the message must leave time to report the status.
             let until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
             let message = if is_plain_text(&parts.headers) { remote_message(body, until).await } else { String::new() };
             return Err(ExporterError::Status { url: self.url(), status: parts.status, message });
@@ -260,17 +269,16 @@ impl Exporter {
             headers.insert(header::CONTENT_TYPE, fallback.clone());
         }
         let cap = self.settings.timeout.and_then(|cap| began.checked_add(cap));
-        let cap = cap.map(|cap| Box::pin(time::sleep_until(cap)));
-        let body = ExporterBody { body, cap, sender: Some(sender), pool: self.pool.clone() };
-        Ok(Exposition { headers, body: ExpositionBody::new(body) })
+        let body = match cap {
+            Some(cap) => body.until(cap),
+            None => body,
+        };
+        let body = body.map_err(|error| match error {
+            PooledBodyError::BrokeOff(error) => BoxError::from(error),
+            PooledBodyError::Deadline => SourceError::Deadline.into(),
+        });
+        Ok(Exposition { headers, body: body.boxed_unsync() })
     }
-}
-
-fn request(path: &PathAndQuery, headers: &HeaderMap) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = path.clone().into();
-    *request.headers_mut() = headers.clone();
-    request
 }
 
 impl Source for Exporter {
@@ -296,80 +304,3 @@ fn is_plain_text(headers: &HeaderMap) -> bool {
     let is_text = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
     headers.get(header::CONTENT_TYPE).is_none_or(is_text) && !headers.contains_key(header::CONTENT_ENCODING)
 }
-
-/// The exporter's body; read to its end it gives the connection back.
-struct ExporterBody {
-    body: Incoming,
-    /// When the target's own limit is reached.
-    cap: Option<Pin<Box<Sleep>>>,
-    sender: Option<Sender>,
-    pool: Pool,
-}
-
-impl ExporterBody {
-    fn ended(&mut self) {
-        if let Some(sender) = self.sender.take() {
-            self.pool.put_back(sender);
-        }
-    }
-}
-
-impl Body for ExporterBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            let over = self.cap.as_mut().is_some_and(|cap| cap.as_mut().poll(cx).is_ready());
-            return if over { Poll::Ready(Some(Err(SourceError::Deadline.into()))) } else { Poll::Pending };
-        };
-        if frame.is_none() || self.body.is_end_stream() {
-            self.ended();
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for ExporterBody {
-    fn drop(&mut self) {
-        if self.body.is_end_stream() {
-            self.ended();
-        }
-    }
-}
-
-/// Headers that a scraper could send an exporter to lead it elsewhere, to make it wait for a body, or to be taken for
-/// somebody else.
-const NOT_FOR_EXPORTERS: [&str; 16] = [
-    "authorization",
-    "cookie",
-    "content-length",
-    "content-type",
-    "expect",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-http-method",
-    "x-http-method-override",
-];
-const MAX_REDIRECTS: usize = 3;
-const SHORT_BODY: usize = 16 * 1024;
-/// Characters of an exporter's header that go into an error.
-const SHOWN: usize = 200;

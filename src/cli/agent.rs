@@ -25,10 +25,10 @@ use super::{
 use crate::{
     Client,
     agent::{Inventory, TargetSpec},
-    client::{self, Event, EventKind, MAX_TARGETS, RegisterError},
+    client::{self, Event, EventKind, MAX_TARGETS},
     identity::{PeerAddr, PublicKey, load_or_create_key},
     telemetry::Chain,
-    wire::{HandshakeRefusal, Labels, TargetError},
+    wire::{Labels, TargetError},
 };
 
 /// Run an agent: register exporters under aliases and answer the scraper's pulls
@@ -252,8 +252,7 @@ async fn refused_by_all(events: &mut broadcast::Receiver<Event>, scrapers: usize
             Ok(EventKind::RegisterFailed { scraper, error, .. }) if error.needs_operator() => {
                 refused.insert(scraper);
                 if refused.len() == scrapers {
-                    return anyhow::anyhow!("{}{}", Chain(&*error), cure(&error))
-                        .context("the registration was refused");
+                    return anyhow::Error::new(error).context("the registration was refused");
                 }
             }
             Ok(EventKind::Registered { .. }) => break,
@@ -262,17 +261,6 @@ async fn refused_by_all(events: &mut broadcast::Receiver<Event>, scrapers: usize
         }
     }
     future::pending().await
-}
-
-/// What to change, where the error does not say it.
-fn cure(error: &RegisterError) -> &'static str {
-    match error {
-        RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => {
-            "; copy the scraper's --secret-file here, or give it this one as a further --secret-file"
-        }
-        RegisterError::NotAScraper => "",
-        _ => "; narthex doctor with the same flags tells more",
-    }
 }
 
 fn labels(given: &[Label]) -> Result<Labels, TargetError> {

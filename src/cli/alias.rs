@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::{ask::RunningScraper, output};
+use super::{output, scraper_api::ScraperApi};
 use crate::wire::Alias;
 
 /// Change the alias table of a running scraper
@@ -29,7 +29,7 @@ struct Release {
     /// The alias, as narthex targets lists it
     alias: Alias,
     #[command(flatten)]
-    scraper: RunningScraper,
+    scraper: ScraperApi,
 }
 
 impl Args {

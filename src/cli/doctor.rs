@@ -1,24 +1,24 @@
 //! `narthex doctor`: goes through the chain step by step, with the code that the roles run, and says what is wrong.
 //!
-//! A check is a function that gives a [`Check`](report::Check); `client_side` and `scraper_side` put them in order. It
-//! dials under a key of its own that is thrown away, claims nothing, and leaves nothing behind.
+//! A check is a function that gives a [`Check`](report::Check); `client_side` and `scraper_side` put the checks in order. The
+//! doctor dials with a fresh key, claims no alias, and leaves nothing behind.
 
 mod client_side;
 mod clock;
+mod expected_peer;
 mod exporter;
 mod files;
 mod link;
 mod lookup;
 mod nat;
 mod node;
-mod place;
 mod presence;
+mod reachability;
 mod registering;
 mod report;
-mod running;
+mod running_scraper;
 mod scraper_side;
 mod targets;
-mod whose;
 
 use std::{path::PathBuf, time::Duration};
 

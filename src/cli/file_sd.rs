@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ConfigFile,
-    ask::RunningScraper,
-    own_files::{OwnFiles, Updated},
+    managed_files::{ManagedFiles, Updated},
+    scraper_api::ScraperApi,
     signals, value,
 };
 
@@ -50,8 +50,10 @@ pub(super) struct Args {
 /// Runs until a signal asks for the end. The files stay.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
-    let mirror =
-        Mirror { source: Source::new(&args.from, args.timeout)?, files: Arc::new(OwnFiles::take(args.out.clone())?) };
+    let mirror = Mirror {
+        source: Source::new(&args.from, args.timeout)?,
+        files: Arc::new(ManagedFiles::take(args.out.clone())?),
+    };
     if args.once {
         // The end was asked for: nothing failed.
         return mirror.update(&stop).await.unwrap_or(Ok(Updated::default())).map(drop);
@@ -65,7 +67,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 /// From the list to the files.
 struct Mirror {
     source: Source,
-    files: Arc<OwnFiles>,
+    files: Arc<ManagedFiles>,
 }
 
 impl Mirror {
@@ -107,7 +109,7 @@ impl Mirror {
 
 /// Where the list is.
 struct Source {
-    scraper: RunningScraper,
+    scraper: ScraperApi,
     path: String,
 }
 
@@ -120,7 +122,7 @@ impl Source {
         };
         let authority = from.authority().context("the URL has no host")?.clone();
         let url = Uri::builder().scheme("http").authority(authority).path_and_query("/").build()?;
-        Ok(Self { scraper: RunningScraper::at(url, timeout, "--from"), path: path.to_owned() })
+        Ok(Self { scraper: ScraperApi::at(url, timeout, "--from"), path: path.to_owned() })
     }
 
     async fn list(&self) -> anyhow::Result<Vec<Group>> {
@@ -148,7 +150,7 @@ fn by_service(list: Vec<Group>) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
         let lines = groups.iter().map(serde_json::to_vec).collect::<Result<Vec<_>, _>>()?;
         Ok([b"[\n", &lines.join(&b",\n"[..])[..], b"\n]\n"].concat())
     };
-    services.into_iter().map(|(service, groups)| Ok((super::own_files::name(&service), content(groups)?))).collect()
+    services.into_iter().map(|(service, groups)| Ok((super::managed_files::name(&service), content(groups)?))).collect()
 }
 
 const EXAMPLES: &str = "\

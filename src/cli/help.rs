@@ -2,7 +2,7 @@
 
 use clap::{Arg, Command};
 
-use super::layers;
+use super::precedence;
 
 /// The command with such help, and all below it.
 pub(super) fn readable(command: Command) -> Command {
@@ -21,7 +21,7 @@ fn pastable(command: Command) -> Command {
 fn with_usage(command: Command) -> Command {
     let required = command.get_arguments().filter(|arg| arg.is_required_set());
     let required: Vec<String> = required.filter_map(written).collect();
-    if required.is_empty() || !command.get_arguments().any(|arg| arg.get_id() == layers::CONFIG) {
+    if required.is_empty() || !command.get_arguments().any(|arg| arg.get_id() == precedence::CONFIG) {
         return command;
     }
     let usage = format!("narthex {} [OPTIONS]", command.get_name());

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::output;
+use super::{advice::Advised, output};
 use crate::identity::{self, KeyFileError, KeyPair, PublicKey, SharedSecret};
 
 /// Write a new key to a file and print its public key
@@ -25,7 +25,7 @@ pub(super) struct Keygen {
 impl Keygen {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let key = KeyPair::generate();
-        identity::create_key(&self.out, &key).map_err(with_out)?;
+        identity::create_key(&self.out, &key)?;
         output::print(format!("{}\n", key.public()).as_bytes())
     }
 }
@@ -44,7 +44,7 @@ pub(super) struct Secret {
 
 impl Secret {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        identity::create_secret(&self.out, &SharedSecret::generate()).map_err(with_out)?;
+        identity::create_secret(&self.out, &SharedSecret::generate())?;
         writeln!(io::stderr(), "wrote a shared secret to {}", self.out.display()).context("stderr")
     }
 }
@@ -69,20 +69,21 @@ impl Key {
     }
 }
 
-/// The key pair in a file that was named by the user, who is told how to make it.
+/// The key pair in a file that the user named. The error of a missing file says how to make one.
 pub(super) fn load_key(path: &Path) -> anyhow::Result<KeyPair> {
     refuse_bare_secret(path)?;
-    identity::load_key(path).map_err(|error| hinted(error, &format!("narthex keygen --out {}", path.display())))
+    identity::load_key(path).map_err(|error| with_command(error, &format!("narthex keygen --out {}", path.display())))
 }
 
-/// The secret in a file that was named by the user.
+/// The secret in a file that the user named.
 pub(super) fn load_secret(path: &Path) -> anyhow::Result<SharedSecret> {
     refuse_bare_secret(path)?;
-    identity::load_secret(path)
-        .map_err(|error| hinted(error, &format!("narthex secret --out {} (or copy the scraper's)", path.display())))
+    identity::load_secret(path).map_err(|error| {
+        with_command(error, &format!("narthex secret --out {} (or copy the scraper's)", path.display()))
+    })
 }
 
-/// The secrets in files that were named by the user.
+/// The secrets in files that the user named.
 pub(super) fn load_secrets(paths: &[PathBuf]) -> anyhow::Result<Vec<SharedSecret>> {
     let mut secrets = Vec::with_capacity(paths.len());
     for path in paths {
@@ -95,31 +96,22 @@ pub(super) fn load_secrets(paths: &[PathBuf]) -> anyhow::Result<Vec<SharedSecret
     Ok(secrets)
 }
 
-/// An error of a file that exists already, with the flag that names another.
-fn with_out(error: KeyFileError) -> anyhow::Error {
-    match error {
-        KeyFileError::Exists { path } => {
-            anyhow::anyhow!("{} exists already; give another path with --out, or remove it first", path.display())
-        }
-        _ => error.into(),
-    }
-}
-
 /// A missing file's error with the command that makes the file.
-fn hinted(error: KeyFileError, command: &str) -> anyhow::Error {
+fn with_command(error: KeyFileError, command: &str) -> anyhow::Error {
     match &error {
         KeyFileError::Io { source, path, .. } if source.kind() == io::ErrorKind::NotFound => {
-            anyhow::anyhow!("there is no file {}; make it with: {command}", path.display())
+            let what = format!("there is no file {}", path.display());
+            Advised { what, advice: format!("make it with: {command}") }.into()
         }
         _ => error.into(),
     }
 }
 
-/// Refuses a key or secret itself in the place of its file, before the text gets into an error and from there into
-/// a journal.
+/// Refuses a key or secret where a file name belongs, before the text gets into an error and from there into a journal.
 fn refuse_bare_secret(path: &Path) -> anyhow::Result<()> {
     if path.to_str().is_some_and(output::may_be_secret) && !path.exists() {
-        bail!("expected a file, got what looks like a key or secret itself; write it to a file of mode 0600");
+        let what = "expected a file, got what looks like a key or secret itself".to_owned();
+        return Err(Advised { what, advice: "write it to a file of mode 0600".to_owned() }.into());
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! The command line: one file per subcommand, from flags to a running role or a printed answer.
 //!
-//! Flags beat the environment (`NARTHEX_*`), which beats `--config FILE.toml`; see `layers`. Results go to stdout, one
+//! Flags beat the environment (`NARTHEX_*`), which beats `--config FILE.toml`; see `precedence`. Results go to stdout, one
 //! line of error to stderr, logs to stderr. Exit 0 for success, 1 for failure, 2 for bad usage; see `output`.
 
+mod advice;
 mod agent;
 mod alias;
-mod ask;
 mod data_dir;
 mod defaults;
 mod demo;
@@ -14,16 +14,17 @@ mod file_sd;
 mod files;
 mod help;
 mod keys;
-mod layers;
 mod link;
+mod managed_files;
 mod node;
 mod output;
-mod own_files;
 mod peers;
+mod precedence;
 #[cfg(test)]
 mod reference;
 mod scrape;
 mod scraper;
+mod scraper_api;
 mod signals;
 mod targets;
 mod value;
@@ -96,9 +97,10 @@ pub enum Command {
 /// # Errors
 /// One that [`report`] turns into help on stdout, or a line on stderr and exit 2.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
-    let asked = layers::Asked::guess(Cli::command(), args.into_iter().collect());
+    let asked = precedence::Asked::guess(Cli::command(), args.into_iter().collect());
     let usage = |message: String| output::usage(&message, &asked.words);
-    let layers::Layered { command, origins } = layers::apply(help::readable(Cli::command()), &asked).map_err(usage)?;
+    let precedence::Layered { command, origins } =
+        precedence::apply(help::readable(Cli::command()), &asked).map_err(usage)?;
     let cli = command
         .try_get_matches_from(&asked.args)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
@@ -135,7 +137,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// `--config`, the same for every role. Read by [`layers`] before the rest is parsed.
+/// `--config`, the same for every role. Read by [`precedence`] before the rest is parsed.
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// TOML file whose keys are these flags (data-dir = "/var/lib/narthex"); a repeated flag is an array

@@ -7,7 +7,7 @@ use std::{
 
 use clap::error::{ContextKind, ContextValue};
 
-use super::layers::Origins;
+use super::{advice, precedence::Origins};
 use crate::telemetry::log::escaped;
 
 /// Bad usage: what was typed, set or written cannot be meant. Exit 2, where everything else is 1.
@@ -21,9 +21,10 @@ pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
     if let Some(help) = error.downcast_ref::<clap::Error>() {
         return help.print().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    // A chain may hold texts from elsewhere; the promise is one line.
-    let line = format!("error: {}\n", escaped(&format!("{error:#}")));
-    // With stderr gone there is nobody left to tell.
+    let advice = advice::advice(&error).map(|advice| format!("; {advice}")).unwrap_or_default();
+    // A chain may hold texts from elsewhere, and an error is one line.
+    let line = format!("error: {}\n", escaped(&format!("{error:#}{advice}")));
+    // With stderr gone, nobody reads the error.
     let _ = io::stderr().write_all(line.as_bytes());
     if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

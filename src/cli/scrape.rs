@@ -4,7 +4,7 @@ use anyhow::Context;
 use http::Method;
 use http_body_util::BodyExt;
 
-use super::{ask::RunningScraper, output};
+use super::{output, scraper_api::ScraperApi};
 use crate::wire::Alias;
 
 /// Print the metrics of one alias, pulled now through a running scraper
@@ -16,7 +16,7 @@ pub(super) struct Args {
     /// The alias, as narthex targets lists it
     alias: Alias,
     #[command(flatten)]
-    scraper: RunningScraper,
+    scraper: ScraperApi,
 }
 
 impl Args {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use http::Method;
 use serde::Deserialize;
 
-use super::{ask::RunningScraper, output};
+use super::{output, scraper_api::ScraperApi};
 use crate::telemetry::log::escaped;
 
 /// List the targets of a running scraper
@@ -17,7 +17,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    scraper: RunningScraper,
+    scraper: ScraperApi,
 }
 
 impl Args {

@@ -20,6 +20,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::source::{BoxError, Exposition, ExpositionBody};
+use crate::http::expected_len;
 
 /// What becomes of expositions that their source did not compress. Default: [`Off`](Self::Off).
 ///
@@ -105,12 +106,6 @@ pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
         }
     }
     gzip.unwrap_or(any)
-}
-
-/// The length of a body that has one before it has ended.
-pub(super) fn expected_len(headers: &HeaderMap, body: &impl Body) -> Option<u64> {
-    let header = headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
-    header.or_else(|| body.size_hint().exact())
 }
 
 /// A validator or a range is about these very bytes, and `no-transform` is a request to leave them alone.

@@ -1,26 +1,15 @@
 //! Answers pulls: HTTP/1.1 on the streams that a scraper opens.
 //!
-//! `GET /<alias>` and nothing else. Streams are kept alive, as the scraper pools them. What a scraper is told of a
-//! failure is a status and the pull's id; the detail stays in the event of that id.
+//! Only `GET /<alias>` is answered. Streams are kept alive, as the scraper pools them. Of a failure a scraper receives a
+//! status and the pull's id; the detail stays in the event of that id.
 
-use std::{
-    convert::Infallible,
-    panic::AssertUnwindSafe,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper::{
-    body::{Body, Frame, Incoming, SizeHint},
-    server::conn::http1,
-    service::service_fn,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     sync::mpsc,
@@ -33,13 +22,23 @@ use super::{
     Shared,
     compression::{self, LinkBody},
     event::{EventKind, Events, PullFailure},
-    source::{BoxError, Exposition, ExpositionBody, PullRequest, Source, SourceError},
+    source::{Exposition, ExpositionBody, PullRequest, Source, SourceError},
 };
 use crate::{
+    http::{BodyEnd, BodyObserver, LimitedBody, expected_len},
     identity::PublicKey,
     network::InboundStream,
     wire::{Alias, scrape_timeout},
 };
+
+/// Time for a pull whose scraper states none: Prometheus's default timeout.
+const DEFAULT_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time that a scraper can ask for, so that no pull holds its source for ever.
+const MAX_LIMIT: Duration = Duration::from_secs(300);
+/// How much sooner than the scraper's deadline a pull ends, at most.
+const MARGIN: Duration = Duration::from_millis(750);
+/// Buffer of a stream, which lives as long as the stream.
+const MAX_BUFFER: usize = 64 * 1024;
 
 /// Serves streams until `stop` fires, then lets the pulls in flight end.
 pub(super) async fn serve(shared: Arc<Shared>, mut streams: mpsc::Receiver<InboundStream>, stop: CancellationToken) {
@@ -95,62 +94,55 @@ async fn answer(
     shared.pull_watchdog.pulled(scraper);
     let began = Instant::now();
     let deadline = began + own_limit(request.headers());
-    let mut pull = Pull::start(shared.events.clone(), scraper, served.target.alias.clone(), began);
-    let query = request.uri().query().map(str::to_owned);
+    let pull = Pull::start(&shared, scraper, served.target.alias.clone(), began);
     let gzip = compression::accepts_gzip(request.headers());
+    let query = request.uri().query().map(str::to_owned);
     let request = PullRequest { headers: request.into_parts().0.headers, query, deadline };
-    let mut cut: BoxFuture<'static, PullFailure> = {
-        let removed = served.removed.clone();
-        Box::pin(async move {
-            tokio::select! {
-                () = removed.cancelled() => PullFailure::Removed,
-                () = time::sleep_until(deadline) => PullFailure::Source(SourceError::Deadline),
-            }
-        })
-    };
-    let answering = async {
-        let exposition = asked(&*served.source, request).await.map_err(PullFailure::Source)?;
-        let promised = compression::expected_len(&exposition.headers, &exposition.body);
-        if promised.is_some_and(|promised| promised > shared.max_body) {
-            return Err(PullFailure::TooLarge { limit: shared.max_body });
+
+    // One future ends the pull early, whether the source or the body is at work.
+    let removed = served.removed.clone();
+    let mut cut: BoxFuture<'static, PullFailure> = Box::pin(async move {
+        tokio::select! {
+            () = removed.cancelled() => PullFailure::Removed,
+            () = time::sleep_until(deadline) => PullFailure::Source(SourceError::Deadline),
         }
-        Ok(shared.compression.apply(gzip, exposition).await)
-    };
+    });
     let answered = tokio::select! {
         biased;
-        answered = answering => answered,
+        answered = exposition(&shared, &*served.source, request, gzip) => answered,
         failure = &mut cut => Err(failure),
     };
     Ok(match answered {
         Ok((headers, body)) => {
-            pull.limit = shared.max_body;
-            pull.expected = compression::expected_len(&headers, &body);
-            let mut response = Response::new(ExpositionBody::new(ServedBody { body, cut, pull }));
+            let expected = expected_len(&headers, &body);
+            let body = LimitedBody::new(body, shared.max_body, expected, pull).cut_by(cut);
+            let mut response = Response::new(ExpositionBody::new(body));
             *response.headers_mut() = headers;
             response
         }
-        Err(error) => {
-            let status = match error {
-                PullFailure::Source(SourceError::Deadline) => StatusCode::GATEWAY_TIMEOUT,
-                PullFailure::Removed => StatusCode::NOT_FOUND,
-                _ => StatusCode::BAD_GATEWAY,
-            };
-            let text = format!("pull {} failed at its source", pull.id);
-            pull.fail(error);
-            refusal(status, &text)
-        }
+        Err(failure) => pull.refuse(failure),
     })
 }
 
-/// A source's panic is its own affair: the stream lives on.
-async fn asked(source: &dyn Source, request: PullRequest) -> Result<Exposition, SourceError> {
-    let pulled = AssertUnwindSafe(async { source.pull(request).await }).catch_unwind();
-    pulled.await.unwrap_or(Err(SourceError::Panicked))
+/// The source's exposition, compressed if that is wanted. One known to be too long fails before its first byte.
+async fn exposition(
+    shared: &Shared,
+    source: &dyn Source,
+    request: PullRequest,
+    gzip: bool,
+) -> Result<(HeaderMap, LinkBody), PullFailure> {
+    // A panic of the source ends the pull, not the stream with other pulls to come.
+    let pulled = AssertUnwindSafe(async { source.pull(request).await }).catch_unwind().await;
+    let exposition = pulled.unwrap_or(Err(SourceError::Panicked)).map_err(PullFailure::Source)?;
+    if expected_len(&exposition.headers, &exposition.body).is_some_and(|len| len > shared.max_body) {
+        return Err(PullFailure::TooLarge { limit: shared.max_body });
+    }
+    Ok(shared.compression.apply(gzip, exposition).await)
 }
 
-/// A little less than the scraper's own deadline, so that our answer, which names the pull, is the one that counts.
+/// The client's limit is a little shorter than the scraper's, so that the scraper gets an answer that names the pull.
 fn own_limit(headers: &HeaderMap) -> Duration {
-    let limit = scrape_timeout(headers).ok().flatten().unwrap_or(DEFAULT_LIMIT).min(MOST_LIMIT);
+    let limit = scrape_timeout(headers).ok().flatten().unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
     limit - (limit * 15 / 100).min(MARGIN)
 }
 
@@ -162,115 +154,79 @@ fn refusal(status: StatusCode, text: &str) -> Response<ExpositionBody> {
     response
 }
 
-/// A pull under way; tells its end exactly once, however it ends.
+/// A pull under way. Its end is reported once, however it ends.
 struct Pull {
     id: u64,
     events: Events,
     scraper: PublicKey,
     alias: Alias,
     began: Instant,
-    bytes: u64,
-    uncompressed: u64,
+    /// Most bytes of the exposition.
     limit: u64,
-    expected: Option<u64>,
-    told: bool,
+    reported: bool,
 }
 
 impl Pull {
-    fn start(events: Events, scraper: PublicKey, alias: Alias, began: Instant) -> Self {
+    fn start(shared: &Shared, scraper: PublicKey, alias: Alias, began: Instant) -> Self {
+        let events = shared.events.clone();
         let id = events.next_id();
         events.emit_as(id, EventKind::PullStarted { scraper, alias: alias.clone() });
-        Self { id, events, scraper, alias, began, bytes: 0, uncompressed: 0, limit: 0, expected: None, told: false }
+        Self { id, events, scraper, alias, began, limit: shared.max_body, reported: false }
     }
 
-    fn fail(&mut self, error: PullFailure) {
-        if !std::mem::replace(&mut self.told, true) {
-            let kind =
-                EventKind::PullFailed { scraper: self.scraper, alias: self.alias.clone(), error: Arc::new(error) };
-            self.events.emit_as(self.id, kind);
-        }
-    }
-
-    fn succeed(&mut self) {
-        if !std::mem::replace(&mut self.told, true) {
-            let (scraper, alias) = (self.scraper, self.alias.clone());
-            let kind = EventKind::PullSucceeded {
-                scraper,
-                alias,
-                bytes: self.bytes,
-                uncompressed_bytes: self.uncompressed,
-                took: self.began.elapsed(),
-            };
-            self.events.emit_as(self.id, kind);
-        }
-    }
-}
-
-/// Dropped while the source or the body is still at work: the scraper has gone.
-impl Drop for Pull {
-    fn drop(&mut self) {
-        // hyper does not ask for the end of a body whose length it knows.
-        if self.expected == Some(self.bytes) {
-            self.succeed();
-        } else {
-            self.fail(PullFailure::Abandoned);
-        }
-    }
-}
-
-/// The body, counted and bounded in length and time. It ends with an error rather than early.
-struct ServedBody {
-    body: LinkBody,
-    /// Resolves when it must end early, by the deadline or because its target was removed.
-    cut: BoxFuture<'static, PullFailure>,
-    pull: Pull,
-}
-
-impl Body for ServedBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = &mut *self;
-        let mut polled = Pin::new(&mut this.body).poll_frame(cx);
-        // Trailers belong to one connection; and hyper, given some, would never ask for the end that follows them.
-        while matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_trailers()) {
-            polled = Pin::new(&mut this.body).poll_frame(cx);
-        }
-        let failure = match polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.pull.bytes += frame.data_ref().map_or(0, |data| data.remaining() as u64);
-                this.pull.uncompressed = this.body.uncompressed(this.pull.bytes);
-                if this.pull.uncompressed <= this.pull.limit {
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                PullFailure::TooLarge { limit: this.pull.limit }
-            }
-            Poll::Ready(Some(Err(error))) => PullFailure::Source(SourceError::Failed(error)),
-            Poll::Ready(None) => {
-                this.pull.succeed();
-                return Poll::Ready(None);
-            }
-            Poll::Pending => ready!(this.cut.as_mut().poll(cx)),
+    /// Ends the pull before its answer began.
+    fn refuse(mut self, failure: PullFailure) -> Response<ExpositionBody> {
+        let status = match failure {
+            PullFailure::Source(SourceError::Deadline) => StatusCode::GATEWAY_TIMEOUT,
+            PullFailure::Removed => StatusCode::NOT_FOUND,
+            _ => StatusCode::BAD_GATEWAY,
         };
-        let told = failure.to_string();
-        this.pull.fail(failure);
-        Poll::Ready(Some(Err(told.into())))
+        self.report_failure(failure);
+        refusal(status, &format!("pull {} failed at its source", self.id))
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    fn report_failure(&mut self, error: PullFailure) {
+        let (scraper, alias) = (self.scraper, self.alias.clone());
+        self.report(EventKind::PullFailed { scraper, alias, error: Arc::new(error) });
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn report(&mut self, end: EventKind) {
+        self.reported = true;
+        self.events.emit_as(self.id, end);
     }
 }
 
-const DEFAULT_LIMIT: Duration = Duration::from_secs(10);
-const MOST_LIMIT: Duration = Duration::from_secs(300);
-const MARGIN: Duration = Duration::from_millis(750);
-const MAX_BUFFER: usize = 64 * 1024;
+impl BodyObserver<LinkBody> for Pull {
+    type Cut = PullFailure;
+
+    /// The limit is one of the exposition, whatever compression makes of it.
+    fn counted(&self, body: &LinkBody, passed: u64) -> u64 {
+        body.uncompressed(passed)
+    }
+
+    fn ended(mut self, body: &LinkBody, bytes: u64, end: BodyEnd<PullFailure>) {
+        let failed = |error| PullFailure::Source(SourceError::Failed(error));
+        let failure = match end {
+            BodyEnd::Whole => {
+                let (scraper, alias, took) = (self.scraper, self.alias.clone(), self.began.elapsed());
+                let uncompressed_bytes = body.uncompressed(bytes);
+                return self.report(EventKind::PullSucceeded { scraper, alias, bytes, uncompressed_bytes, took });
+            }
+            BodyEnd::TooLong => PullFailure::TooLarge { limit: self.limit },
+            BodyEnd::TooShort => failed("the exposition is shorter than its Content-Length".into()),
+            BodyEnd::Failed(error) => failed(error),
+            BodyEnd::Cut(failure) => failure,
+            BodyEnd::Abandoned => PullFailure::Abandoned,
+        };
+        self.report_failure(failure);
+    }
+}
+
+impl Drop for Pull {
+    /// Dropped while the source was at work: the scraper has gone.
+    fn drop(&mut self) {
+        if !self.reported {
+            self.report_failure(PullFailure::Abandoned);
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Why the network could not start, and why a peer could not be reached.
 //!
 //! Errors are data: who asks for the kind of an [`Attempt`] need not read its text. No text names a command-line flag:
-//! the `narthex` command adds the flags that mend an error.
+//! the `narthex` command adds the flag that mends an error.
 
 use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
@@ -16,8 +16,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
-    /// A listen address is used by another process, or belongs to another host. Mended by another listen address
-    /// (`--listen`).
+    /// A listen address is used by another process, or belongs to another host.
     #[error("cannot listen on {address} (TCP and UDP)")]
     Listen {
         /// As the configuration has it.
@@ -25,8 +24,7 @@ pub enum NetworkError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// A listen address for WebSocket links is in use, perhaps by this process, or belongs to another host. Mended by
-    /// another one (`--listen-ws`).
+    /// A listen address for WebSocket links is in use, perhaps by this process, or belongs to another host.
     #[error("cannot listen for WebSocket links on {address}")]
     ListenWebSocket {
         /// As the configuration has it.
@@ -34,22 +32,22 @@ pub enum NetworkError {
         /// The operating system's error.
         source: io::Error,
     },
-    /// A scraper or a node that listens nowhere serves nobody (`--listen`, `--listen-ws`).
+    /// A scraper or a node that listens nowhere serves nobody.
     #[error("no listen address: a scraper or a node needs at least one, of a family that this host has")]
     NoListen,
-    /// A bootstrap node without a dial address cannot be dialled (`--bootstrap`).
+    /// A bootstrap node without a dial address cannot be dialled.
     #[error("bootstrap node {0} needs its address: give it as <key>@<host>:<port>")]
     BootstrapAddress(PublicKey),
-    /// A bootstrap node has the key of this peer itself (`--bootstrap`).
+    /// A bootstrap node has the key of this peer itself.
     #[error("bootstrap node {0} is this peer's own key: give another node, or none")]
     BootstrapSelf(PublicKey),
-    /// An external address is a name that does not resolve (`--external`).
+    /// An external address is a name that does not resolve.
     #[error("external address {0} does not resolve")]
     External(DialAddress),
-    /// A relay without a public address makes nobody reachable. Mended by an external address (`--external`).
+    /// A relay without a public address makes nobody reachable. An external address mends that.
     #[error("a relay needs an address that others reach it at: none of ours is public, and no external one is given")]
     RelayAddress,
-    /// The system's networks cannot be listed (`--mdns`).
+    /// The system's networks cannot be listed.
     #[error("mDNS cannot be used here")]
     Mdns(#[source] io::Error),
     /// The transports could not be set up.
@@ -64,7 +62,7 @@ pub enum NetworkError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// There was nothing to try: no dial address, and no way to find one (`--bootstrap`, `--mdns`).
+    /// There was nothing to try: no dial address, and no way to find one.
     #[error("nothing says where peer {peer} is: no dial address is given, no bootstrap node, and mDNS finds nothing")]
     NoAddress {
         /// The peer that was to be reached.

@@ -1,9 +1,13 @@
-//! What an operator can set about the table.
+//! The settings of the table.
 
 use std::{fmt, str::FromStr, time::Duration};
 
-/// Limits and times of a [`Registry`](super::Registry).
+/// Most time after damage until the table counts as complete. Any clock can add a year.
+const MAX_DAMAGE_GRACE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Limits and times of a scraper's alias table.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegistryConfig {
     /// Life of a registration that is not renewed; clients renew at a third of it. Default 10 min.
     pub lease: Duration,
@@ -15,17 +19,16 @@ pub struct RegistryConfig {
     pub max_targets: usize,
     /// Most claims in one registration, and so most aliases of a peer. Default 256.
     pub max_per_peer: usize,
-    /// After the table was loaded, holders count as linked for so long: nobody has reconnected yet, and their aliases
-    /// must not fall to whoever comes first. If the store was damaged, the table counts as incomplete for so long, or for
-    /// a third of a lease if that is longer. Default 60 s.
+    /// How long holders count as linked after the table was loaded: their links are not up again yet, and another peer
+    /// must not take their aliases. After damage of the store, the table counts as incomplete for this long, or for a
+    /// third of a lease if that is longer. Default 60 s.
     pub start_grace: Duration,
 }
 
 impl RegistryConfig {
-    /// How long clients may need to register again what a store has lost. At most a year, which any clock can add.
+    /// How long clients may need to register again after the store has lost leases.
     pub(super) fn damage_grace(&self) -> Duration {
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-        self.start_grace.max(self.lease / 3).min(YEAR)
+        self.start_grace.max(self.lease / 3).min(MAX_DAMAGE_GRACE)
     }
 }
 
@@ -44,13 +47,14 @@ impl Default for RegistryConfig {
 
 /// When another peer, with a valid secret, may take an alias that is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AliasPolicy {
     /// Once the holder's lease has lapsed or its link is down.
     #[default]
     Live,
-    /// Not before the lease is gone or released.
+    /// Once the lease is gone or released.
     Pinned,
-    /// At any time: the last one wins.
+    /// At any time: the last claim wins.
     Overwrite,
 }
 
@@ -77,7 +81,7 @@ impl FromStr for AliasPolicy {
     }
 }
 
-/// The text is no [`AliasPolicy`].
+/// The text names no [`AliasPolicy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected one of live, pinned, overwrite")]
 pub struct AliasPolicyError;
@@ -87,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_reads_as_it_is_written() {
+    fn a_policy_is_parsed_as_it_is_printed() {
         for policy in [AliasPolicy::Live, AliasPolicy::Pinned, AliasPolicy::Overwrite] {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }

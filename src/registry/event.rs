@@ -1,54 +1,55 @@
-//! What happens to aliases, told to whoever listens, to the log and to the counters.
+//! Events of aliases: for subscribers, the log and the counters.
 
 use crate::{identity::PublicKey, wire::Alias};
 
-/// Something happened to an alias.
+/// An event of an alias.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RegistryEvent {
-    /// Which one.
+    /// The alias.
     pub alias: Alias,
-    /// The peer that caused it, or whose lease it was.
+    /// The peer that caused the event, or that held the lease.
     pub peer: PublicKey,
     /// What happened.
     pub kind: EventKind,
 }
 
-/// What happened to an alias. A plain renewal is no event; [`Totals::renewed`] counts those.
+/// What happened to an alias. A plain renewal is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// It is new.
+    /// A peer registered a free alias.
     Registered,
-    /// Its holder renewed it with another host name, service or labels.
+    /// The holder renewed the alias with another host name, service or labels.
     Updated,
-    /// Its holder renewed it after it had lapsed.
+    /// The holder renewed the alias after it had lapsed.
     Returned,
-    /// Its holder, or the operator, gave it up.
+    /// The holder, or the operator, gave the alias up.
     Released,
-    /// It was not renewed in time. It is still listed.
+    /// The alias was not renewed in time. It is still listed.
     Lapsed,
-    /// It was lapsed for the whole retention and is no longer listed.
+    /// The alias was lapsed for the whole retention and is no longer listed.
     Gone,
-    /// The peer took it from another.
+    /// The peer took the alias from another.
     TakenOver {
-        /// Who held it before.
+        /// The holder before.
         from: PublicKey,
     },
-    /// The peer wanted it, but another holds it and the alias policy protects it. Nothing changed.
+    /// The peer claimed the alias, but the alias policy protects its holder. Nothing changed.
     TakeoverRefused {
-        /// Who holds it.
+        /// The holder.
         holder: PublicKey,
     },
 }
 
 impl EventKind {
-    /// True if what `/sd` shows is different now.
+    /// True if the event changes what `/sd` lists.
     pub(super) fn is_visible(self) -> bool {
         !matches!(self, Self::TakeoverRefused { .. })
     }
 
-    /// True if it must be on disk before it is acknowledged. Lapses and ends follow from the stored times, so a
-    /// restart finds them again.
+    /// True if the event must be on disk before it is acknowledged. A restart finds lapses and ends again: they follow
+    /// from the stored times.
     pub(super) fn is_durable(self) -> bool {
         match self {
             Self::Registered | Self::Updated | Self::Returned | Self::Released | Self::TakenOver { .. } => true,
@@ -58,7 +59,7 @@ impl EventKind {
 }
 
 impl RegistryEvent {
-    /// One line in the log. Never called under a lock: a log may block.
+    /// Writes one line to the log. Never called under a lock, as a log may block.
     pub(super) fn log(&self) {
         let Self { alias, peer, kind } = self;
         match kind {
@@ -76,31 +77,31 @@ impl RegistryEvent {
     }
 }
 
-/// How often each thing happened since the start.
+/// Counts of events since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// New aliases.
-    pub registered: u64,
+    pub(crate) registered: u64,
     /// Renewals that changed something visible.
-    pub updated: u64,
+    pub(crate) updated: u64,
     /// Plain renewals, ones of lapsed leases included.
-    pub renewed: u64,
+    pub(crate) renewed: u64,
     /// Aliases given up.
-    pub released: u64,
+    pub(crate) released: u64,
     /// Leases that ran out.
-    pub lapsed: u64,
+    pub(crate) lapsed: u64,
     /// Leases that left the table after the retention.
-    pub gone: u64,
+    pub(crate) gone: u64,
     /// Aliases that changed hands.
-    pub takeovers: u64,
+    pub(crate) takeovers: u64,
     /// Aliases that another peer wanted and did not get.
-    pub takeovers_refused: u64,
+    pub(crate) takeovers_refused: u64,
     /// Stored records that could not be read and were skipped.
-    pub unreadable_records: u64,
+    pub(crate) unreadable_records: u64,
     /// Loads that found leases lost.
-    pub store_damaged: u64,
+    pub(crate) store_damaged: u64,
     /// Writes to the store that failed.
-    pub store_failures: u64,
+    pub(crate) store_failures: u64,
 }
 
 impl Totals {

@@ -7,51 +7,54 @@ use crate::{
     wire::{Alias, Labels, Target},
 };
 
-/// One alias, who holds it and until when. Times are wall-clock times.
+/// Longest span that is added to a time: longer ones could overflow.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// One alias, its holder and its end. Times are wall-clock times.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// The name it is listed under.
-    pub alias: Alias,
-    /// Who holds it.
-    pub peer: PublicKey,
-    /// What kind of service it is; may be empty.
-    pub service: String,
-    /// The host the peer runs on, as it says itself.
-    pub hostname: String,
+pub(crate) struct Lease {
+    /// The name that the target is listed under.
+    pub(crate) alias: Alias,
+    /// The holder.
+    pub(crate) peer: PublicKey,
+    /// The kind of service; may be empty.
+    pub(crate) service: String,
+    /// The host of the peer, by the peer's own account.
+    pub(crate) hostname: String,
     /// The target's own labels.
-    pub labels: Labels,
-    /// Since when this peer holds it.
-    pub registered_at: SystemTime,
-    /// When the peer last registered it.
-    pub renewed_at: SystemTime,
-    /// When it lapses unless it is renewed.
-    pub expires_at: SystemTime,
+    pub(crate) labels: Labels,
+    /// Since when this peer holds the alias.
+    pub(crate) registered_at: SystemTime,
+    /// When the peer last registered the alias.
+    pub(crate) renewed_at: SystemTime,
+    /// When the lease lapses unless it is renewed.
+    pub(crate) expires_at: SystemTime,
 }
 
 impl Lease {
-    /// Whether it still runs.
-    pub fn state(&self, now: SystemTime) -> LeaseState {
+    /// Active before its end, lapsed from then on.
+    pub(crate) fn state(&self, now: SystemTime) -> LeaseState {
         if now < self.expires_at { LeaseState::Active } else { LeaseState::Lapsed }
     }
 
-    /// True if listing it would show what `target` on `hostname` asks for.
-    pub(super) fn shows(&self, target: &Target, hostname: &str) -> bool {
+    /// True if the lease lists what `target` on `hostname` claims.
+    pub(super) fn matches(&self, target: &Target, hostname: &str) -> bool {
         self.service == target.service && self.hostname == hostname && self.labels == target.labels
     }
 }
 
-/// Where a lease stands. One that is gone is not in the table any more.
+/// The state of a lease in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LeaseState {
-    /// It runs.
+pub(crate) enum LeaseState {
+    /// The lease runs.
     Active,
-    /// It was not renewed in time. Still listed, until the retention has passed.
+    /// The lease was not renewed in time. It stays listed until the retention has passed.
     Lapsed,
 }
 
 impl LeaseState {
-    /// `active` or `lapsed`, as it stands in labels and in JSON.
-    pub fn as_str(self) -> &'static str {
+    /// `active` or `lapsed`, as in labels and JSON.
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Lapsed => "lapsed",
@@ -59,8 +62,7 @@ impl LeaseState {
     }
 }
 
-/// `at + by`, where "for ever" (any span past a century) neither overflows nor panics.
+/// `at + by`. A span past a century counts as a century, so no setting overflows or panics.
 pub(super) fn later(at: SystemTime, by: Duration) -> SystemTime {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     at.checked_add(by.min(CENTURY)).unwrap_or(at)
 }

@@ -2,17 +2,18 @@
 //!
 //! - `table`: every decision, as a plain data structure; no task, no clock (`now` is passed in), no disk.
 //! - [`Registry`]: the handle that the rest of a scraper holds: the table behind a lock, its events and its counters.
-//! - `writer`: the one thread that owns the [`Store`]; it groups what is waiting into one write and one flush.
-//! - [`Store`]: where leases survive a restart; [`SledStore`] is the embedded one.
+//! - `writer`: the one thread that owns the [`Store`]; it writes and flushes all waiting changes as one group.
+//! - [`Store`]: keeps leases across restarts; [`SledStore`] is the embedded database.
 //!
 //! A lease is *active* while it runs, *lapsed* once it was not renewed in time (still listed, so that Prometheus's
-//! `up == 0` fires), and *gone* after the retention. Its end is a wall-clock time: a restart revives nobody.
+//! `up == 0` fires), and *gone* after the retention. A lease ends at a wall-clock time, so a restart revives no lease.
 //!
-//! What was acknowledged is on disk. The table in memory may run ahead of the disk, never behind it: a change is made
-//! and queued under one lock, in one order, and acknowledged when its group was flushed. While the store fails nothing
-//! is granted but plain renewals, and no lease lapses or goes; what is owed stays with the writer, which tries again.
-//! A store that lost leases is found out at its load. The table is then incomplete for as long as clients need to register
-//! again, and must not be listed.
+//! Every acknowledged change is on disk. The table in memory may be ahead of the disk, never behind: a change is made
+//! and queued under one lock, and acknowledged after its group was flushed. While the store fails, the registry grants
+//! plain renewals only, no lease lapses or goes, and the writer keeps the unwritten changes and tries again.
+//!
+//! A load detects that the store has lost leases. The table is then incomplete, and must not be listed, until clients
+//! had the time to register again.
 
 mod config;
 mod error;
@@ -24,9 +25,13 @@ mod table;
 mod writer;
 
 pub use config::{AliasPolicy, AliasPolicyError, RegistryConfig};
-pub use error::{NotLoaded, RegistryError};
-pub use event::{EventKind, RegistryEvent, Totals};
-pub use handle::{Registry, Snapshot};
-pub use lease::{Lease, LeaseState};
-pub use store::{Change, Damage, Loaded, SledStore, Store, StoreError};
-pub use table::Counts;
+pub use error::RegistryError;
+pub use event::{EventKind, RegistryEvent};
+pub use store::StoreError;
+
+pub(crate) use error::NotLoaded;
+pub(crate) use event::Totals;
+pub(crate) use handle::Registry;
+pub(crate) use lease::{Lease, LeaseState};
+pub(crate) use store::{Change, Damage, Loaded, SledStore, Store};
+pub(crate) use table::Counts;

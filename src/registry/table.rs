@@ -1,7 +1,7 @@
-//! Every decision about aliases: a plain data structure that is told the time and does nothing by itself.
+//! Every decision about aliases: a plain data structure without a clock or a task.
 //!
-//! Three indexes agree at all times: the leases by alias, the aliases of each peer, and when each lease is due for its
-//! next step (active, then lapsed, then gone). After a registration the peer holds exactly the aliases it was granted.
+//! Three indexes agree at all times: the leases by alias, the aliases of each peer, and the time of each lease's next
+//! state (active, then lapsed, then gone). After a registration the peer holds exactly the aliases that were granted.
 
 mod clock;
 
@@ -30,47 +30,47 @@ pub(super) struct Table {
     due: BTreeSet<(SystemTime, Alias)>,
     lapsed: usize,
     loaded_at: SystemTime,
-    /// The latest time that it was told, unless the clock was set back.
+    /// The latest time passed in, unless the clock was set back.
     seen_at: SystemTime,
-    /// How many registrations there were: the number of the last one.
+    /// Registrations so far: the number of the last one.
     steps: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     lease: Arc<Lease>,
-    /// Whether the sweep has seen it lapse.
+    /// True once a sweep has marked the lease as lapsed.
     lapsed: bool,
-    /// The registration that made it what it shows; 0 if it was loaded.
+    /// The registration that last changed what is listed; 0 if the lease was loaded.
     step: u64,
 }
 
-/// How many there are, as of the last sweep.
+/// Numbers of aliases and peers, as of the last sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Aliases whose lease runs.
-    pub active: usize,
-    /// Aliases whose lease has run out, and that are still listed.
-    pub lapsed: usize,
+pub(crate) struct Counts {
+    /// Aliases with an active lease.
+    pub(crate) active: usize,
+    /// Aliases with a lapsed lease, which are still listed.
+    pub(crate) lapsed: usize,
     /// Peers that hold an alias.
-    pub peers: usize,
+    pub(crate) peers: usize,
 }
 
-/// What a step did: to be stored, told and counted.
+/// The effects of a step: to be stored, published and counted.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     pub(super) changes: Vec<Change>,
     pub(super) events: Vec<RegistryEvent>,
     /// Plain renewals, which are no events.
     pub(super) renewed: u64,
-    /// How the clock moved, if it did so unseen.
+    /// The clock's jump, if there was one.
     pub(super) clock: Option<ClockStep>,
-    /// The number of the registration that did it.
+    /// The number of the registration; 0 for other steps.
     pub(super) step: u64,
 }
 
 impl Effects {
-    /// True if what `/sd` shows is different now.
+    /// True if the list in `/sd` has changed.
     pub(super) fn are_visible(&self) -> bool {
         self.events.iter().any(|event| event.kind.is_visible())
     }
@@ -85,7 +85,7 @@ impl Effects {
     }
 }
 
-/// A registration whose parts were checked; an invalid claim is `None`.
+/// A checked registration. An invalid claim is `None`.
 #[derive(Debug)]
 pub(super) struct Claims {
     hostname: String,
@@ -93,7 +93,7 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Checks what came from a peer.
+    /// Checks a peer's registration.
     pub(super) fn check(register: &Register, config: &RegistryConfig) -> Result<Self, RegistryError> {
         let (count, limit) = (register.claims.len(), config.max_per_peer);
         if count > limit {
@@ -106,7 +106,7 @@ impl Claims {
 }
 
 impl Table {
-    /// The table as it was stored, but for what is gone by now.
+    /// Builds the table from the stored leases, without those that are gone by now.
     pub(super) fn load(config: RegistryConfig, leases: Vec<Lease>, now: SystemTime) -> (Self, Effects) {
         let mut table = Self {
             config,
@@ -144,7 +144,7 @@ impl Table {
         self.steps += 1;
         let mut effects = Effects { step: self.steps, ..Effects::default() };
         self.advance(now, &mut effects);
-        // Room is made before it is asked for, so that a peer can swap an alias in a full table.
+        // Release first: a peer can then swap an alias in a full table.
         self.release_left_out(&peer, &claims, &mut effects);
         let Claims { hostname, targets } = claims;
         let mut seen = HashSet::new();
@@ -156,9 +156,9 @@ impl Table {
         (outcomes.collect(), effects)
     }
 
-    /// What can be done while nothing can be written: leases that the peer still claims go on, as their ends need not be
-    /// on disk. The outcomes are `None` if it asks for more than that, or for what was never written: `written` is the
-    /// last registration that was.
+    /// Renews while nothing can be written: extends the leases that the peer still claims, as their ends need not be on
+    /// disk. The outcomes are `None` if the peer claims anything else, or a lease that is not on disk yet. `written` is
+    /// the last registration on disk.
     pub(super) fn renew(
         &mut self,
         peer: PublicKey,
@@ -168,6 +168,7 @@ impl Table {
     ) -> (Option<Vec<AliasOutcome>>, Effects) {
         let mut effects = Effects::default();
         let count = claims.targets.len();
+        // Stays true while the registration is nothing but a renewal of what is on disk.
         let mut plain = self.by_peer.get(&peer).map_or(0, BTreeSet::len) == count;
         let mut seen = HashSet::new();
         for target in claims.targets {
@@ -180,7 +181,7 @@ impl Table {
                 plain = false;
                 continue;
             }
-            plain &= lease.shows(&target, &claims.hostname) && step <= written;
+            plain &= lease.matches(&target, &claims.hostname) && step <= written;
             let expires_at = later(now, self.config.lease);
             let lease = Arc::new(Lease { renewed_at: now, expires_at, ..Lease::clone(lease) });
             match lapsed {
@@ -194,7 +195,7 @@ impl Table {
         (plain.then(|| vec![AliasOutcome::Granted { updated: false }; count]), effects)
     }
 
-    /// Gives up every alias of the peer.
+    /// Releases every alias of the peer.
     pub(super) fn release_peer(&mut self, peer: &PublicKey) -> Effects {
         let mut effects = Effects::default();
         for alias in self.by_peer.get(peer).cloned().unwrap_or_default() {
@@ -203,7 +204,7 @@ impl Table {
         effects
     }
 
-    /// Frees the alias, whoever holds it.
+    /// Releases the alias, whoever holds it.
     pub(super) fn release(&mut self, alias: &Alias) -> Effects {
         let mut effects = Effects::default();
         self.end(alias, EventKind::Released, &mut effects);
@@ -215,7 +216,7 @@ impl Table {
         self.entries.get(alias).map(|entry| Arc::clone(&entry.lease))
     }
 
-    /// How the alias stands, for a peer that would claim it.
+    /// The status of the alias for a peer that would claim it.
     pub(super) fn status(
         &self,
         alias: &str,
@@ -269,7 +270,7 @@ impl Table {
         let kind = match held {
             None if self.entries.len() >= self.config.max_targets => return AliasOutcome::Refused(AliasRefusal::Full),
             None => Some(EventKind::Registered),
-            Some(Entry { lease, .. }) if lease.peer == peer && !lease.shows(&target, hostname) => {
+            Some(Entry { lease, .. }) if lease.peer == peer && !lease.matches(&target, hostname) => {
                 Some(EventKind::Updated)
             }
             Some(Entry { lease, lapsed, .. }) if lease.peer == peer => lapsed.then_some(EventKind::Returned),
@@ -318,17 +319,17 @@ impl Table {
     /// Removes the lease of the alias, if there is one.
     fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
         if let Some(entry) = self.entries.remove(alias) {
-            self.forget(&entry);
+            self.unindex(&entry);
             effects.event(alias, entry.lease.peer, kind);
             effects.changes.push(Change::Remove(alias.clone()));
         }
     }
 
-    /// Puts the entry in, in place of the one its alias had.
+    /// Inserts the entry, replacing the alias's previous one.
     fn insert(&mut self, entry: Entry) {
         let alias = entry.lease.alias.clone();
         if let Some(old) = self.entries.remove(&alias) {
-            self.forget(&old);
+            self.unindex(&old);
         }
         self.by_peer.entry(entry.lease.peer).or_default().insert(alias.clone());
         self.due.insert((self.due_at(&entry), alias.clone()));
@@ -336,8 +337,8 @@ impl Table {
         self.entries.insert(alias, entry);
     }
 
-    /// Takes an entry that was removed out of the other indexes.
-    fn forget(&mut self, entry: &Entry) {
+    /// Removes an entry from the other indexes after its removal from `entries`.
+    fn unindex(&mut self, entry: &Entry) {
         let alias = &entry.lease.alias;
         self.due.remove(&(self.due_at(entry), alias.clone()));
         self.lapsed -= usize::from(entry.lapsed);

@@ -1,8 +1,8 @@
 //! The thread that owns the store.
 //!
-//! One writer for everything: flushes that run side by side are slow, and in sled some 16 of them wait for one another
-//! for ever. Whatever waits is taken as one group: one write, one flush, then every acknowledgement. Batches are taken
-//! in the order in which the table made them, so whatever is acknowledged finds all that came before it on disk too.
+//! There is one writer: concurrent flushes are slow, and in sled some 16 of them wait for one another for ever. All
+//! waiting batches become one group: one write, one flush, then every acknowledgement. Batches come in the order of the
+//! table's steps, so an acknowledged change and all before are on disk.
 
 use std::{
     collections::BTreeMap,
@@ -23,61 +23,67 @@ use super::{
 };
 use crate::wire::Alias;
 
+/// How often the store is checkpointed: the most acknowledged changes that damage can take unnoticed.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
+/// Most changes of a group. Larger groups would keep the first waiters waiting and would not be faster.
+const GROUP: usize = 1024;
+
 /// Changes of one step of the table, on their way to the store.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) changes: Vec<Change>,
-    /// Write now, rather than with the next group that must be.
+    /// Write at once. Other batches are written with the next durable one, or by the next flush.
     pub(super) durable: bool,
-    /// The registration that made them.
+    /// The registration that made the changes.
     pub(super) step: u64,
-    /// Who waits for it; they may have gone.
+    /// The caller that waits for the write, if any. The caller may have given up.
     pub(super) waiter: Option<Waiter>,
 }
 
-/// The end of a batch that a caller waits at.
+/// A caller that waits for its batch to be written.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) ack: oneshot::Sender<Ack>,
-    /// A place in the queue, free again once the waiter was answered.
+    /// A slot of the queue, free again once the waiter was answered.
     pub(super) _slot: OwnedSemaphorePermit,
 }
 
-/// Whether everything up to this batch that must be on disk is there.
+/// `Ok` once all durable changes up to the waiter's batch are on disk.
 pub(super) type Ack = Result<(), Arc<StoreError>>;
 
-/// What the store held.
+/// The result of the load.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) table: Table,
     pub(super) effects: Effects,
     pub(super) unreadable: u64,
     pub(super) damage: Option<Damage>,
-    /// When the table counts as complete: now, unless the store was damaged.
+    /// When the table counts as complete: at once, unless the store was damaged.
     pub(super) complete_at: Instant,
 }
 
-/// How the store is doing.
+/// The state of the store, for the handle.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// The last write failed.
+    /// True while the last write has failed.
     pub(super) failing: AtomicBool,
-    /// Writes that failed.
+    /// Failed writes so far.
     pub(super) failures: AtomicU64,
-    /// The last registration that is on disk, with all before it.
+    /// The last registration on disk; all before are on disk too.
     pub(super) written: AtomicU64,
 }
 
-/// A writer's ends.
+/// The results of a writer.
 #[derive(Debug)]
 pub(super) struct Handle {
-    /// Answered once, when the store was read.
+    /// Ready when the store was read.
     pub(super) started: oneshot::Receiver<Result<Start, StoreError>>,
-    /// Answered when the queue was closed and everything is written; broken off if the thread panicked.
+    /// Ready when the queue was closed and everything is written; an error if the thread panicked.
     pub(super) ended: oneshot::Receiver<Ack>,
 }
 
-/// Starts the thread. It reads the store, then writes what comes through `queue` until that is closed.
+/// Starts the thread, which reads the store and then writes the batches of `queue` until the queue is closed.
 pub(super) fn spawn(
     mut store: Box<dyn Store>,
     queue: mpsc::UnboundedReceiver<Batch>,
@@ -92,7 +98,7 @@ pub(super) fn spawn(
                 let wait = damage.map_or(Duration::ZERO, |_| config.damage_grace());
                 let (table, effects) = Table::load(config, leases, SystemTime::now());
                 let complete_at = Instant::now() + wait;
-                // If nobody listens any more, the queue is closed too, and the writer ends at once.
+                // If the receiver is gone, the queue is closed too and the writer ends at once.
                 let _ = started.send(Ok(Start { table, effects, unreadable, damage, complete_at }));
                 Writer::new(store, queue, health, complete_at).run()
             }
@@ -111,20 +117,19 @@ struct Writer {
     store: Box<dyn Store>,
     queue: mpsc::UnboundedReceiver<Batch>,
     health: Arc<Health>,
-    /// What is not on disk yet, the last change of each alias. Kept after a failure: the table has it, so the disk must
-    /// have it in the end.
-    owed: BTreeMap<Alias, Change>,
-    /// The last registration that is owed or written.
+    /// The last change of each alias that is not on disk yet. Kept after a failure, as the table has these changes.
+    unwritten: BTreeMap<Alias, Change>,
+    /// The last registration received.
     step: u64,
-    /// The last write failed, so that nothing is acknowledged without one that works.
+    /// True while the last write has failed: nothing is acknowledged before a write succeeds.
     failed: bool,
-    /// From when on the store may be told that it is complete.
+    /// When the store may be checkpointed as complete.
     complete_at: Instant,
     /// When the next checkpoint is due.
     checkpoint_at: Instant,
 }
 
-/// Batches that are written at once.
+/// Batches that are written together.
 #[derive(Default)]
 struct Group {
     waiters: Vec<Waiter>,
@@ -142,7 +147,7 @@ impl Writer {
             store,
             queue,
             health,
-            owed: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
             step: 0,
             failed: false,
             complete_at,
@@ -154,23 +159,23 @@ impl Writer {
         while let Some(first) = self.queue.blocking_recv() {
             let mut group = Group::default();
             self.take(first, &mut group);
-            while self.owed.len() < GROUP {
+            while self.unwritten.len() < GROUP {
                 match self.queue.try_recv() {
                     Ok(next) => self.take(next, &mut group),
                     Err(_) => break,
                 }
             }
-            // A store that failed is tried when somebody waits, and by each flush; not for every renewal.
+            // A failed store is tried for each waiter, which includes each flush, and not for every renewal.
             let is_due = match self.failed {
                 true => !group.waiters.is_empty(),
-                false => group.durable || self.owed.len() >= GROUP,
+                false => group.durable || self.unwritten.len() >= GROUP,
             };
             let result = if is_due { self.commit() } else { Ok(()) };
             for waiter in group.waiters {
                 // A caller that gave up does not undo its lease.
                 let _ = waiter.ack.send(result.clone());
             }
-            // Nobody waits for it, and a flush comes by often enough.
+            // After the acknowledgements, as nobody waits for a checkpoint.
             if is_due && result.is_ok() && Instant::now() >= self.checkpoint_at {
                 self.checkpoint();
             }
@@ -184,26 +189,26 @@ impl Writer {
 
     fn checkpoint(&mut self) {
         if let Err(error) = self.store.checkpoint() {
-            // The last one still holds: it tells less, and nothing wrong.
+            // The previous checkpoint stays valid: the database may be ahead of it.
             tracing::warn!(error = &error as &dyn std::error::Error, "registry store could not note how far it is");
         }
         self.checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
     }
 
     fn take(&mut self, batch: Batch, group: &mut Group) {
-        self.owed.extend(batch.changes.into_iter().map(|change| (change.alias().clone(), change)));
+        self.unwritten.extend(batch.changes.into_iter().map(|change| (change.alias().clone(), change)));
         self.step = self.step.max(batch.step);
         group.durable |= batch.durable;
         group.waiters.extend(batch.waiter);
     }
 
     fn commit(&mut self) -> Ack {
-        if !self.owed.is_empty() {
-            let changes: Vec<Change> = self.owed.values().cloned().collect();
+        if !self.unwritten.is_empty() {
+            let changes: Vec<Change> = self.unwritten.values().cloned().collect();
             if let Err(error) = self.store.commit(&changes) {
                 return Err(self.failed(error));
             }
-            self.owed.clear();
+            self.unwritten.clear();
         }
         self.failed = false;
         self.health.written.store(self.step, Ordering::Release);
@@ -213,7 +218,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Notes a failure. What is owed stays owed: only a write that works makes the store good again.
+    /// Records a failure. Unwritten changes are kept for the next attempt.
     fn failed(&mut self, error: StoreError) -> Arc<StoreError> {
         self.failed = true;
         self.health.failures.fetch_add(1, Ordering::Relaxed);
@@ -224,9 +229,3 @@ impl Writer {
         Arc::new(error)
     }
 }
-
-/// How much of what was acknowledged can be lost to damage before a load tells.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
-
-/// Changes that make a group. More would keep the first waiters waiting and bring no more speed.
-const GROUP: usize = 1024;

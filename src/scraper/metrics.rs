@@ -162,8 +162,8 @@ pub(super) struct ScrapeRecord {
 
 impl ScrapeRecord {
     /// Counts bytes handed on.
-    pub(super) fn bytes(&self, len: usize) {
-        self.metrics.scrape_body.inc_by(len as u64);
+    pub(super) fn bytes(&self, len: u64) {
+        self.metrics.scrape_body.inc_by(len);
     }
 
     /// Says how the scrape ended.

@@ -28,7 +28,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use crate::network::DEFAULT_P2P_PORT;
+pub use crate::{
+    network::DEFAULT_P2P_PORT,
+    registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
+};
 pub use http::{HttpConfig, ScrapeConfig};
 
 use crate::{
@@ -38,7 +41,7 @@ use crate::{
         self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole,
         PULL_PROTOCOL,
     },
-    registry::{Registry, RegistryConfig, RegistryError, SledStore, StoreError},
+    registry::{Registry, SledStore},
     wire::REGISTER_PROTOCOL,
 };
 
@@ -204,7 +207,7 @@ impl Scraper {
         let state = HttpState {
             registry: registry.clone(),
             pull: Arc::new(puller.clone()),
-            links: Arc::new(puller.clone()),
+            network: network.clone(),
             metrics: Arc::clone(&metrics),
         };
 
@@ -249,9 +252,9 @@ impl Scraper {
         self.network.announced().await;
     }
 
-    /// The table of aliases.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    /// Subscribes to events of aliases. A subscriber that is more than 1024 events behind misses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<RegistryEvent> {
+        self.registry.events()
     }
 
     /// Returns when a part of the scraper has failed; as long as all is well, never.

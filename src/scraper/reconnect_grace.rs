@@ -1,8 +1,8 @@
 //! How long a scrape waits for a peer whose link was lost a moment ago.
 //!
-//! Most links that are lost are back within a second: the peer redials at once. So a loss is worth one wait. The first
-//! scrape after it begins the wait, those that come meanwhile share it, and once it has passed in vain every further
-//! scrape fails at once, until the link was there again.
+//! Most lost links are back within a second, as the peer redials at once. So a loss is worth one wait: the first scrape
+//! after the loss begins the wait, scrapes that come meanwhile share it, and once it has passed in vain every further
+//! scrape fails at once, until the link is back.
 
 use std::{
     collections::HashMap,
@@ -10,18 +10,45 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 
-use crate::identity::PublicKey;
+use crate::{identity::PublicKey, network::Links};
 
-/// When scrapes last began to wait for a peer.
-#[derive(Default)]
-pub(super) struct ReconnectGrace(Mutex<HashMap<PublicKey, Instant>>);
+/// How long after a loss, or after the scraper's start, a peer may be about to come back.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Longest wait for the peer.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// When scrapes last began to wait for each peer.
+pub(super) struct ReconnectGrace {
+    started_at: Instant,
+    began: Mutex<HashMap<PublicKey, Instant>>,
+}
 
 impl ReconnectGrace {
-    /// Until when a scrape of a peer that lost its link so long ago waits for it; this may have passed. None if the
-    /// loss is too old.
-    pub(super) fn wait_until(&self, peer: PublicKey, lost_for: Duration) -> Option<Instant> {
+    /// The grace of a scraper that starts now.
+    pub(super) fn new() -> Self {
+        Self { started_at: Instant::now(), began: Mutex::default() }
+    }
+
+    /// Waits for a link to the peer, if its last one was lost a moment ago. Returns whether there is a link.
+    pub(super) async fn await_link(&self, links: &Links, peer: &PublicKey, deadline: Instant) -> bool {
+        if links.path(peer).is_some() {
+            return true;
+        }
+        let until = match links.lost_for(peer) {
+            Some(lost_for) => self.wait_until(*peer, lost_for),
+            None => (self.started_at.elapsed() < WINDOW).then(|| Instant::now() + WAIT),
+        };
+        match until {
+            Some(until) => time::timeout_at(deadline.min(until), links.up(peer)).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// The end of a scrape's wait for a peer that lost its link so long ago; this may have passed. None if the loss is
+    /// too old.
+    fn wait_until(&self, peer: PublicKey, lost_for: Duration) -> Option<Instant> {
         if lost_for >= WINDOW {
             return None;
         }
@@ -39,14 +66,9 @@ impl ReconnectGrace {
     }
 
     fn began(&self) -> MutexGuard<'_, HashMap<PublicKey, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.began.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// For so long after a loss, or after the scraper's start, a peer may be about to come back.
-pub(super) const WINDOW: Duration = Duration::from_secs(10);
-/// Longest wait for it.
-pub(super) const WAIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -63,7 +85,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn scrapes_share_the_one_wait_that_a_loss_is_worth() {
-        let (grace, lost_at) = (ReconnectGrace::default(), Instant::now());
+        let (grace, lost_at) = (ReconnectGrace::new(), Instant::now());
         let wait = || grace.wait_until(peer(1), lost_at.elapsed());
         advance(3 * WAIT).await;
         let until = wait().expect("the loss is young");
@@ -81,7 +103,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_loss_is_worth_a_new_wait() {
-        let grace = ReconnectGrace::default();
+        let grace = ReconnectGrace::new();
         grace.wait_until(peer(1), TICK);
         advance(3 * WAIT).await;
         // It was back, and was lost again.

@@ -27,7 +27,7 @@ async fn a_client_that_ends_at_any_moment_leaves_no_alias_behind() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let secret = SharedSecret::generate();
     let (scraper, peer) = scraper(&dir, &secret).await;
-    let registered = scraper.registry().events();
+    let registered = scraper.events();
     // Ever longer lives, until some of them come as far as registering: how long that takes depends on the machine.
     let mut moments = (0..16).map(|round| Duration::from_millis(1 << round));
     while registered.is_empty() {
@@ -47,8 +47,8 @@ async fn a_client_that_ends_at_any_moment_leaves_no_alias_behind() {
             ended.expect("no panic");
         }
     }
-    let left = scraper.registry().snapshot().expect("loaded").leases;
-    assert!(left.is_empty(), "left behind: {:?}", left.iter().map(|lease| lease.alias.as_str()).collect::<Vec<_>>());
+    let listed = get(scraper.http_addr(), "/sd").await;
+    assert!(listed.starts_with("HTTP/1.1 200") && listed.ends_with("[]"), "left behind: {listed}");
     scraper.shutdown().await.expect("ends");
 }
 

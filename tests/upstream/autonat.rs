@@ -48,7 +48,7 @@ fn a_request_that_ends_too_early_is_a_warning_in_the_log() {
 }
 
 #[test]
-fn a_server_dials_what_anybody_names() {
+fn a_server_dials_any_name_that_it_is_given() {
     let named: Multiaddr = "/dns4/intranet.example/tcp/80".parse().expect("an address");
     let mut server = Peer::new(|_| server::Behaviour::default());
     let mut stranger = Peer::raw(&[]);

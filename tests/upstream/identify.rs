@@ -1,4 +1,4 @@
-//! Identify: what others say of our addresses.
+//! Identify: other peers' claims about our addresses.
 
 use libp2p::{
     Multiaddr, StreamProtocol,
@@ -9,13 +9,13 @@ use libp2p::{
 
 use crate::{
     list::mended,
-    peer::{Peer, connect, field, settle},
+    peer::{Peer, connect, field, settle, until},
 };
 
 const IDENTIFY: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");
 
-/// The candidates for its address that a peer makes of what a stranger says, who has dialled it.
-fn candidates(listens: Option<&Multiaddr>, said: &Multiaddr) -> Vec<Multiaddr> {
+/// A peer's candidates for its own address, after a stranger dialled it and claimed to observe it there.
+fn candidates(listens: Option<&Multiaddr>, claimed: &Multiaddr) -> Vec<Multiaddr> {
     let mut peer =
         Peer::new(|keypair| identify::Behaviour::new(identify::Config::new("/test/1".to_owned(), keypair.public())));
     if let Some(addr) = listens {
@@ -24,8 +24,9 @@ fn candidates(listens: Option<&Multiaddr>, said: &Multiaddr) -> Vec<Multiaddr> {
     }
     let mut stranger = Peer::raw(&[IDENTIFY]);
     connect(&mut stranger, &mut peer);
-    let mut asked = stranger.streams().pop().expect("the peer asks who it is");
-    let (key, seen) = (stranger.keypair.public().encode_protobuf(), said.to_vec());
+    // The peer asks who it is, once its timer has ended.
+    let mut asked = until!([stranger, peer], stranger.streams().pop());
+    let (key, seen) = (stranger.keypair.public().encode_protobuf(), claimed.to_vec());
     // `publicKey` and `observedAddr`.
     asked.send(&[field(1, &key), field(4, &seen)].concat());
     drop(asked);
@@ -42,13 +43,13 @@ fn address(text: &str) -> Multiaddr {
 }
 
 #[test]
-fn anybody_is_believed_where_we_are_seen() {
-    let said = address("/ip4/203.0.113.7/tcp/555");
-    assert_eq!(candidates(None, &said), [said], "{}", mended());
+fn any_claim_about_our_address_is_believed() {
+    let claimed = address("/ip4/203.0.113.7/tcp/555");
+    assert_eq!(candidates(None, &claimed), [claimed], "{}", mended());
 }
 
 #[test]
-fn the_port_that_is_seen_gives_way_to_the_one_that_we_listen_on() {
-    let (listens, said) = (address("/ip4/192.168.0.2/tcp/4001"), address("/ip4/203.0.113.7/tcp/555"));
-    assert_eq!(candidates(Some(&listens), &said), [address("/ip4/203.0.113.7/tcp/4001")], "{}", mended());
+fn the_observed_port_is_replaced_by_the_listening_port() {
+    let (listens, claimed) = (address("/ip4/192.168.0.2/tcp/4001"), address("/ip4/203.0.113.7/tcp/555"));
+    assert_eq!(candidates(Some(&listens), &claimed), [address("/ip4/203.0.113.7/tcp/4001")], "{}", mended());
 }

@@ -1,10 +1,10 @@
-//! `docs/upstream.md`: the one list of faults, of what narthex does about each, and of the tests here.
+//! `docs/upstream.md` lists each fault, what narthex does about it, and its test. Messages and checks read that list.
 
-use std::{collections::BTreeSet, fs, path::Path, thread};
+use std::{collections::BTreeSet, ffi::OsStr, fs, path::Path, thread};
 
 const LIST: &str = include_str!("../../docs/upstream.md");
 
-/// What a test says once its fault is mended: which part of narthex can go.
+/// The message of a test whose fault is mended: the part of narthex that can go.
 pub(crate) fn mended() -> String {
     let thread = thread::current();
     let row = LIST.lines().find(|row| thread.name().is_some_and(|test| row.contains(&format!("`{test}`"))));
@@ -14,7 +14,7 @@ pub(crate) fn mended() -> String {
     }
 }
 
-/// What stands between backticks, and begins so.
+/// Text between backticks that begins so.
 fn quoted(begin: &str) -> impl Iterator<Item = &'static str> {
     LIST.split('`').skip(1).step_by(2).filter(move |text| text.starts_with(begin))
 }
@@ -29,10 +29,15 @@ fn the_list_names_files_that_exist() {
 #[test]
 fn the_list_names_every_test() {
     let (mut listed, mut tests) = (BTreeSet::new(), BTreeSet::new());
-    for module in ["autonat", "identify", "others", "punching", "relay", "streams"] {
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upstream")).expect("the modules") {
+        let path = entry.expect("a module").path();
+        let module = path.file_stem().and_then(OsStr::to_str).expect("a module");
+        // This file tests the list itself.
+        if module == "list" {
+            continue;
+        }
         listed.extend(quoted(&format!("{module}::")).map(str::to_owned));
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/upstream/{module}.rs"));
-        let source = fs::read_to_string(path).expect("a module");
+        let source = fs::read_to_string(&path).expect("a module");
         // The first word with an underscore after `#[test]` or `#[tokio::test]`.
         let found =
             source.split("test]\n").skip(1).filter_map(|test| test.split(['(', ' ']).find(|word| word.contains('_')));

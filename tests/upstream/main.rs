@@ -1,7 +1,7 @@
-//! Faults of libp2p, and of what it builds on, that narthex works around: each is shown against the plain libraries.
+//! Faults of libp2p and its dependencies that narthex works around. Each test shows one against the plain libraries.
 //!
-//! A test here fails once an upgrade mends its fault, and its message names the part of narthex that can go. The list, with
-//! the upstream issues, is `docs/upstream.md`.
+//! A test fails once an upgrade mends its fault, and its message names the part of narthex that can go. `docs/upstream.md`
+//! lists the faults with their upstream issues.
 
 mod peer;
 
@@ -10,7 +10,9 @@ mod log;
 
 mod autonat;
 mod identify;
-mod others;
+mod kad;
+mod ping;
 mod punching;
 mod relay;
 mod streams;
+mod tcp;

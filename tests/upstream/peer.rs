@@ -1,7 +1,7 @@
-//! Plain libp2p peers in memory, polled by the test itself, and a behaviour that opens and accepts raw streams.
+//! Plain libp2p peers in memory, and a behaviour that opens and accepts raw streams.
 //!
-//! No task runs behind a test: [`settle`] polls every peer until none has anything left to do. What has not happened by then
-//! will not happen, unless a timer ends. So "nothing comes" needs no clock.
+//! The test itself polls the peers; no task runs in the background. [`settle`] polls all of them until none has work left. What has
+//! not happened by then happens only if a timer ends, so a test can assert that nothing comes without a clock.
 
 use std::{
     collections::VecDeque,
@@ -40,10 +40,10 @@ use libp2p::{
 
 use crate::list::mended;
 
-/// How long [`until`] waits before it says that libp2p has changed. A test that passes never waits that long.
+/// How long [`until`] waits before it fails. A test that passes never waits that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A swarm with a memory transport, and what it has said so far.
+/// A swarm with a memory transport, and its events so far.
 pub(crate) struct Peer<B: NetworkBehaviour> {
     swarm: Swarm<B>,
     pub(crate) events: Vec<SwarmEvent<B::ToSwarm>>,
@@ -190,7 +190,7 @@ pub(crate) fn sleep(started: Instant) {
     thread::park_timeout(left);
 }
 
-/// Opens and accepts streams of these protocols, and leaves what is said on them to the test.
+/// Opens and accepts streams of these protocols; the test reads and writes them.
 pub(crate) struct Raw {
     protocols: Vec<StreamProtocol>,
     asked: VecDeque<(PeerId, StreamProtocol)>,

@@ -37,7 +37,7 @@ fn punching() -> Peer<Punching> {
 }
 
 #[test]
-fn a_circuit_stays_for_ever_once_a_hole_is_punched() {
+fn a_circuit_stays_open_after_its_hole_is_punched() {
     let mut relay = Peer::new(|keypair| {
         let mut relay = relay::Behaviour::new(keypair.public().to_peer_id(), relay::Config::default());
         relay.set_status(Some(relay::Status::Enable));
@@ -74,7 +74,7 @@ fn a_circuit_stays_for_ever_once_a_hole_is_punched() {
 }
 
 #[test]
-fn nobody_is_dialled_straight_before_a_hole_is_punched() {
+fn no_peer_is_dialled_directly_before_a_hole_is_punched() {
     let (me, peer, relay) = (PeerId::random(), PeerId::random(), PeerId::random());
     let mut dcutr = dcutr::Behaviour::new(me);
     let public: Multiaddr = "/ip4/203.0.113.7/tcp/1".parse().expect("an address");

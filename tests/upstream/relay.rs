@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -173,7 +174,16 @@ fn circuit_over(
 
 #[test]
 fn a_reservation_that_runs_out_during_its_renewal_is_a_panic() {
-    let config = relay::Config { reservation_duration: Duration::from_millis(500), ..config() };
+    // A machine may be too busy for the short one.
+    let renewed = [500, 5000].into_iter().find_map(|lasts| renew_late(Duration::from_millis(lasts)));
+    let panicked = renewed.expect("a renewal in time").err().unwrap_or_else(|| panic!("{}", mended()));
+    let why = panicked.downcast_ref::<&str>().copied().or(panicked.downcast_ref().map(String::as_str));
+    assert!(why.is_some_and(|why| why.contains("valid connection")), "{}: {why:?}", mended());
+}
+
+/// Renews a reservation whose relay answers late. None if it ran out before it was renewed.
+fn renew_late(lasts: Duration) -> Option<thread::Result<()>> {
+    let config = relay::Config { reservation_duration: lasts, ..config() };
     let mut relay = Peer::new(|keypair| Slow {
         relay: behaviour(keypair.public().to_peer_id(), config),
         answers: 0,
@@ -189,21 +199,16 @@ fn a_reservation_that_runs_out_during_its_renewal_is_a_panic() {
         settle(&mut [&mut target, &mut relay]);
         hops.push(hop);
     }
+    if relay.behaviour().timed_out {
+        return None;
+    }
     let renewed = |relay: &Peer<Slow>| {
         let accepted = |event: &&SwarmEvent<relay::Event>| {
             matches!(event, SwarmEvent::Behaviour(relay::Event::ReservationReqAccepted { .. }))
         };
         relay.events.iter().filter(accepted).count() == 2
     };
-    let panicked = catch_unwind(AssertUnwindSafe(|| {
-        until!([target, relay], renewed(&relay).then_some(()));
-    }));
-    let panicked = panicked.err().unwrap_or_else(|| panic!("{}", mended()));
-    let why = panicked
-        .downcast_ref::<&str>()
-        .map_or_else(|| panicked.downcast_ref::<String>().cloned().unwrap_or_default(), |text| (*text).to_owned());
-    assert!(why.contains("valid connection"), "{}: {why}", mended());
-    drop(hops);
+    Some(catch_unwind(AssertUnwindSafe(|| until!([target, relay], renewed(&relay).then_some(())))))
 }
 
 /// A relay whose answer to a renewal reaches the connection only after the reservation has run out, as may happen on a busy
@@ -271,7 +276,7 @@ impl NetworkBehaviour for Slow {
 }
 
 #[test]
-fn a_connection_without_a_reservation_ends_one() {
+fn a_closed_connection_reports_the_end_of_a_reservation_that_it_never_had() {
     let mut relay = relay_with(Settings::default(), config());
     let mut peer = Peer::raw(&[]);
     connect(&mut peer, &mut relay);
@@ -307,7 +312,7 @@ fn a_relay_that_is_full_refuses_a_renewal() {
 }
 
 #[test]
-fn the_limits_of_one_peer_let_one_more_pass() {
+fn limits_per_peer_admit_one_too_many() {
     let limits = relay::Config { max_reservations_per_peer: 0, max_circuits_per_peer: 0, ..config() };
     let (mut relay, mut target, mut source) = relayed(limits);
     assert_eq!(count(&relay, |event| matches!(event, relay::Event::ReservationReqAccepted { .. })), 1, "{}", mended());
@@ -327,7 +332,7 @@ fn a_limit_per_address_counts_each_ipv6_address() {
 }
 
 #[test]
-fn a_circuit_that_has_carried_its_share_ends_with_an_error_of_no_kind() {
+fn a_circuit_at_its_byte_limit_ends_with_an_error_of_no_kind() {
     let (mut relay, mut target, mut source) = relayed(relay::Config { max_circuit_bytes: 1, ..config() });
     let (mut near, far) = circuit(&mut source, &mut relay, &mut target);
     near.send(b"more than that");

@@ -37,7 +37,7 @@ fn a_stream_too_many_closes_the_yamux_connection() {
 }
 
 #[test]
-fn who_reads_a_stream_is_not_woken_when_its_connection_is_closed_here() {
+fn a_reader_is_not_woken_when_this_side_closes_the_connection() {
     let (mut near, mut far) = (Peer::raw(&[]), Peer::raw(&[SPOKEN]));
     connect(&mut near, &mut far);
     let mut stream = near.opened(&mut far, SPOKEN);
@@ -64,7 +64,7 @@ impl Wake for Reader {
 }
 
 #[test]
-fn a_stream_that_has_failed_its_late_negotiation_panics_when_it_is_asked_again() {
+fn a_stream_whose_late_negotiation_failed_panics_at_the_next_read() {
     let settings = Settings { lazy_streams: true, ..Settings::default() };
     let (mut near, mut far) = (Peer::raw_with(settings, &[]), Peer::raw(&[SPOKEN]));
     connect(&mut near, &mut far);

@@ -1,16 +1,16 @@
-//! Beside an exporter: everything between it and the scrapers, in the order of the chain.
+//! The checks beside an exporter: everything between exporter and scrapers, in order.
 
 use std::{path::PathBuf, time::Duration};
 
 use super::{
     super::agent,
-    clock::{self, Told},
-    exporter, files, link, lookup, nat, node, place,
+    clock::{self, PeerTime},
+    expected_peer::ExpectedPeer,
+    exporter, files, link, lookup, nat, node,
     presence::Presence,
-    registering,
+    reachability, registering,
     report::{Check, Checks, Report},
     short, targets,
-    whose::Whose,
 };
 use crate::{
     agent::TargetSpec,
@@ -18,21 +18,21 @@ use crate::{
     wire::Alias,
 };
 
-/// What an agent would be given.
+/// The settings of an agent.
 pub(super) struct ClientSide {
-    /// For each answer.
+    /// Longest wait for each answer.
     pub(super) wait: Duration,
     pub(super) scrapers: Vec<PeerAddr>,
     pub(super) nodes: Vec<PeerAddr>,
     pub(super) mdns: bool,
     pub(super) secret_file: PathBuf,
-    /// The agent's key file, if there should be one.
+    /// The agent's key file, if one is named or exists.
     pub(super) key_file: Option<PathBuf>,
-    /// The file where the agent keeps addresses, if it is there.
+    /// The agent's file of known addresses, if the file exists.
     pub(super) addresses_file: Option<PathBuf>,
-    /// What it registers.
+    /// Everything else of the agent: its targets, for one.
     pub(super) agent: agent::Args,
-    /// Those to ask about; none means those that the agent registers.
+    /// Aliases to ask about; none means those that the agent registers.
     pub(super) aliases: Vec<Alias>,
 }
 
@@ -55,33 +55,33 @@ impl ClientSide {
         checks.into_iter().try_for_each(|check| report.add(check))?;
         let aliases = self.aliases(&targets);
         let presence = Presence::start(&self.nodes, self.mdns, self.addresses_file.clone(), self.wait).await?;
-        let places = self.scrapers.iter().filter(|scraper| scraper.hint.is_some());
-        let places = places.map(|scraper| -> Checks<'_> {
+        let scrapers = self.scrapers.iter().filter(|scraper| scraper.hint.is_some());
+        let scrapers = scrapers.map(|scraper| -> Checks<'_> {
             let what = self.name("scraper", scraper);
             let presence = &presence;
-            Box::pin(async move { place::reach(presence, &what, scraper, Whose::Scraper).await })
+            Box::pin(async move { reachability::reach(presence, &what, scraper, ExpectedPeer::Scraper).await })
         });
-        let checks = exporter::checks(&targets, self.wait).into_iter().chain(node::checks(&presence)).chain(places);
+        let checks = exporter::checks(&targets, self.wait).into_iter().chain(node::checks(&presence)).chain(scrapers);
         report.add_all(checks).await?;
         report.add(nat::kind(&presence).await)?;
-        let (mut told, mut found) = (None, None);
+        let (mut peer_time, mut found) = (None, None);
         for scraper in &self.scrapers {
-            let place = lookup::find(&presence, self.name("look-up", scraper), &scraper.key).await;
-            report.add(place.0)?;
-            let link = link::check(&presence, self.name("link", scraper), scraper, place.1.as_ref()).await;
+            let (look_up, announced) = lookup::find(&presence, self.name("look-up", scraper), &scraper.key).await;
+            report.add(look_up)?;
+            let link = link::check(&presence, self.name("link", scraper), scraper, announced.as_ref()).await;
             let linked = link.is_ok();
             report.add(link)?;
             let secret = secret.as_ref().filter(|_| linked);
             let time = self.register(report, &presence, scraper, secret, own, &aliases).await?;
-            (told, found) = (told.or(time), found.or(place.1));
+            (peer_time, found) = (peer_time.or(time), found.or(announced));
         }
-        report.add(clock::check(told, found.as_ref(), "the scraper's announcement fits it, to an hour"))?;
+        report.add(clock::check(peer_time, found.as_ref(), "the scraper's announcement fits it, to an hour"))?;
         report.add(nat::dial_back(&presence).await)?;
         presence.end().await;
         Ok(())
     }
 
-    /// Those to ask about.
+    /// The aliases to ask about.
     fn aliases(&self, targets: &[TargetSpec]) -> Vec<Alias> {
         if !self.aliases.is_empty() {
             return self.aliases.clone();
@@ -89,7 +89,7 @@ impl ClientSide {
         targets.iter().map(|spec| &spec.target.alias).chain(&self.agent.link.self_alias).cloned().collect()
     }
 
-    /// The handshake, and the aliases; without a link or a secret neither can be tried.
+    /// Checks the handshake and the aliases. Both need a link and a secret.
     async fn register(
         &self,
         report: &mut Report,
@@ -98,19 +98,19 @@ impl ClientSide {
         secret: Option<&SharedSecret>,
         own: Option<PublicKey>,
         aliases: &[Alias],
-    ) -> anyhow::Result<Option<Told>> {
+    ) -> anyhow::Result<Option<PeerTime>> {
         let name = |alias: &Alias| self.name(&format!("alias {alias}"), scraper);
-        let (shaken, channel) = match secret {
+        let (handshake, channel) = match secret {
             Some(secret) => {
                 let name = self.name("secret", scraper);
-                registering::handshake(presence, name, &scraper.key, Whose::Scraper, secret).await
+                registering::handshake(presence, name, &scraper.key, ExpectedPeer::Scraper, secret).await
             }
             None => {
                 (Check::skipped(self.name("secret", scraper), "it takes a link to the scraper and a secret file"), None)
             }
         };
-        report.add(shaken)?;
-        let (checks, told) = match channel {
+        report.add(handshake)?;
+        let (checks, time) = match channel {
             Some(channel) => registering::aliases(channel, self.wait, name, own, aliases).await,
             None => {
                 let skipped = |alias| Check::skipped(name(alias), "it takes an accepted secret");
@@ -118,10 +118,10 @@ impl ClientSide {
             }
         };
         checks.into_iter().try_for_each(|check| report.add(check))?;
-        Ok(told)
+        Ok(time)
     }
 
-    /// With several scrapers a check names the one that it is of.
+    /// The name of a check. With several scrapers the name includes the scraper.
     fn name(&self, check: &str, scraper: &PeerAddr) -> String {
         match self.scrapers.len() {
             1 => check.to_owned(),

@@ -1,21 +1,26 @@
-//! This host's clock, against whatever tells the time.
+//! This host's clock, compared with another clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{lookup::whole_seconds, report::Check};
 use crate::network::Whereabouts;
 
-/// Who told which time.
-pub(super) struct Told {
-    pub(super) by: &'static str,
-    pub(super) at: SystemTime,
-    /// When it was told, by our clock.
-    pub(super) heard: SystemTime,
+/// 2024-01-01: narthex is younger, so an earlier time is wrong.
+const OLDEST: Duration = Duration::from_secs(1_704_067_200);
+/// A difference that harms nobody, because leases and announcements live for minutes.
+const TOLERANCE: Duration = Duration::from_secs(60);
+
+/// The time that a peer sent.
+pub(super) struct PeerTime {
+    pub(super) peer: &'static str,
+    pub(super) time: SystemTime,
+    /// When the answer came, by this host's clock.
+    pub(super) received_at: SystemTime,
 }
 
-/// Against the scraper's own clock, or else against the announcement that we found: one from the future is a wrong clock, and any
-/// other `proves` what it does.
-pub(super) fn check(told: Option<Told>, found: Option<&Whereabouts>, proves: &str) -> Check {
+/// Compares with the clock of a peer, or else with the time of the found announcement. An announcement from the future
+/// means a wrong clock; `proves` says what any other announcement shows.
+pub(super) fn check(peer_time: Option<PeerTime>, found: Option<&Whereabouts>, proves: &str) -> Check {
     let name = "clock";
     let now = SystemTime::now();
     let shown = humantime::format_rfc3339_seconds(now.max(UNIX_EPOCH));
@@ -23,15 +28,19 @@ pub(super) fn check(told: Option<Told>, found: Option<&Whereabouts>, proves: &st
     if now < UNIX_EPOCH + OLDEST {
         return Check::failed(name, format!("{shown} cannot be: this host's clock is wrong"), advice);
     }
-    if let Some(Told { by, at, heard }) = told {
-        let (apart, word) = match heard.duration_since(at) {
+    if let Some(PeerTime { peer, time, received_at }) = peer_time {
+        let (apart, direction) = match received_at.duration_since(time) {
             Ok(ahead) => (ahead, "ahead of"),
             Err(behind) => (behind.duration(), "behind"),
         };
         return if apart > TOLERANCE {
-            Check::failed(name, format!("this host is {} {word} {by} ({shown} here)", whole_seconds(apart)), advice)
+            Check::failed(
+                name,
+                format!("this host is {} {direction} {peer} ({shown} here)", whole_seconds(apart)),
+                advice,
+            )
         } else {
-            Check::ok(name, format!("within {} s of that of {by}", apart.as_secs() + 1))
+            Check::ok(name, format!("within {} s of that of {peer}", apart.as_secs() + 1))
         };
     }
     match found {
@@ -48,11 +57,6 @@ pub(super) fn check(told: Option<Told>, found: Option<&Whereabouts>, proves: &st
     }
 }
 
-/// 2024-01-01: nothing of narthex is older.
-const OLDEST: Duration = Duration::from_secs(1_704_067_200);
-/// Leases and announcements are good for minutes.
-const TOLERANCE: Duration = Duration::from_secs(60);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,8 +66,8 @@ mod tests {
         let now = SystemTime::now();
         let hour = Duration::from_secs(3600);
         for (at, fine) in [(now, true), (now - hour, false), (now + hour, false)] {
-            let told = Told { by: "the scraper", at, heard: now };
-            assert_eq!(check(Some(told), None, "").is_ok(), fine);
+            let peer_time = PeerTime { peer: "the scraper", time: at, received_at: now };
+            assert_eq!(check(Some(peer_time), None, "").is_ok(), fine);
             let found = Whereabouts { announced_at: at, public: 1, private: 0, relayed: 0 };
             assert_eq!(check(None, Some(&found), "").is_ok(), at <= now, "an old announcement proves nothing");
         }

@@ -1,4 +1,4 @@
-//! What the agent would register: whether the exporters answer here, as they would be asked for a pull.
+//! Whether the exporters of an agent answer, asked as a pull asks them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     wire::SCRAPE_TIMEOUT_HEADER,
 };
 
-/// One pull of each, side by side.
+/// One pull of each target, all at the same time.
 pub(super) fn checks(targets: &[TargetSpec], wait: Duration) -> Vec<Checks<'_>> {
     targets.iter().map(|target| -> Checks<'_> { Box::pin(async move { vec![check(target, wait).await] }) }).collect()
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{
     super::{
+        advice::advice,
         data_dir::{self, DirState},
         keys,
     },
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::identity::{KeyFileError, KeyPair, SharedSecret};
 
-/// The key pair in a file, if it is as it should be.
+/// Checks a key file, and gives the key pair if the check passes.
 pub(super) fn key(path: &Path) -> (Check, Option<KeyPair>) {
     match keys::load_key(path) {
         Ok(key) => (Check::ok("key file", format!("{} holds {}", path.display(), key.public())), Some(key)),
@@ -19,7 +20,7 @@ pub(super) fn key(path: &Path) -> (Check, Option<KeyPair>) {
     }
 }
 
-/// The secret in a file, if it is as it should be.
+/// Checks a secret file, and gives the secret if the check passes.
 pub(super) fn secret(path: &Path) -> (Check, Option<SharedSecret>) {
     match keys::load_secret(path) {
         Ok(secret) => {
@@ -30,28 +31,29 @@ pub(super) fn secret(path: &Path) -> (Check, Option<SharedSecret>) {
     }
 }
 
-/// Errors of files say what to do after a semicolon, or it follows from what they are.
+/// A failed check of a key or secret file.
 fn unfit(check: &str, error: &anyhow::Error) -> Check {
-    let text = format!("{error:#}");
-    let advice = match error.downcast_ref::<KeyFileError>() {
+    let advice = match error.downcast_ref() {
+        Some(KeyFileError::Mode { path, mode }) => {
+            let found = format!("{} may be read by others (mode {mode:04o})", path.display());
+            return Check::failed(check, found, format!("mend it with: chmod 600 {}", path.display()));
+        }
         Some(KeyFileError::Kind { .. }) => {
             "give the other file: narthex keygen writes keys, narthex secret writes secrets. A key that was handed to others as a \
              secret is no secret any more: make a new one"
+                .to_owned()
         }
-        Some(KeyFileError::Content { .. }) => "copy the file anew, with its one line of 52 characters",
-        _ => match text.split_once("; ") {
-            Some((what, advice)) => return Check::failed(check, what, advice),
-            None => "see to the file's owner and directory",
-        },
+        Some(KeyFileError::Content { .. }) => "copy the file anew, with its one line of 52 characters".to_owned(),
+        _ => advice(error).unwrap_or_else(|| "see to the file's owner and directory".to_owned()),
     };
-    Check::failed(check, text, advice)
+    Check::failed(check, format!("{error:#}"), advice)
 }
 
-/// The data directory of the scraper: what a scraper could do with it. Nothing is made in it.
+/// Checks whether a scraper could use its data directory, and creates nothing in it.
 pub(super) fn data_dir(asked: Option<&Path>, scraper_runs: bool) -> Check {
     let name = "data directory";
     let (path, state) = match data_dir::look(asked, "scraper") {
-        Ok(seen) => seen,
+        Ok(found) => found,
         Err(error) => return Check::failed(name, format!("{error:#}"), "give --data-dir DIR"),
     };
     let path = path.display();

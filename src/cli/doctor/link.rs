@@ -4,18 +4,27 @@ use std::time::Duration;
 
 use tokio::time;
 
-use super::{place, presence::Presence, report::Check, whose::Whose};
+use super::{expected_peer::ExpectedPeer, presence::Presence, reachability, report::Check};
 use crate::{
     identity::{PeerAddr, PublicKey},
     network::{ConnectError, LinkPath, LinkStatus, Whereabouts},
 };
 
-/// Links the scraper by whatever is known of it, and tells how.
+/// Longest wait for a link, in waits for one answer: a look-up comes before the dial.
+const CONNECT: u32 = 2;
+/// Longest wait for a hole punch.
+const PUNCH: Duration = Duration::from_secs(4);
+/// Longest wait for the first measured round trip.
+const MEASURE: Duration = Duration::from_secs(1);
+/// How often the link is asked for that round trip.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Links the scraper as a client does, and reports the path of the link.
 pub(super) async fn check(presence: &Presence, name: String, scraper: &PeerAddr, found: Option<&Whereabouts>) -> Check {
     let links = presence.network.links();
     links.keep(scraper.key);
     match time::timeout(presence.wait * CONNECT, presence.network.connect(scraper)).await {
-        Ok(Ok(())) => told(name, &settled(presence, &scraper.key).await),
+        Ok(Ok(())) => linked(name, &settled(presence, &scraper.key).await),
         Ok(Err(error)) => unlinked(presence, name, scraper, found, &error),
         Err(_) => {
             let error = ConnectError::timed_out(scraper.key, presence.wait * CONNECT);
@@ -24,7 +33,7 @@ pub(super) async fn check(presence: &Presence, name: String, scraper: &PeerAddr,
     }
 }
 
-/// The link once its round trip is known, and once a hole has been punched if it is relayed.
+/// The state of the link, after a wait for its round trip and for a hole punch if it is relayed.
 async fn settled(presence: &Presence, scraper: &PublicKey) -> LinkStatus {
     let links = presence.network.links();
     let direct = links.wait_until(|| links.path(scraper) != Some(LinkPath::Relayed));
@@ -38,9 +47,9 @@ async fn settled(presence: &Presence, scraper: &PublicKey) -> LinkStatus {
     links.status(scraper)
 }
 
-fn told(name: String, status: &LinkStatus) -> Check {
+fn linked(name: String, status: &LinkStatus) -> Check {
     let transport = status.transport.map_or("", |transport| transport.as_str());
-    let address = status.address.as_deref().unwrap_or("an unknown place");
+    let address = status.address.as_deref().unwrap_or("an unknown address");
     let rtt = status.rtt.map_or_else(String::new, |rtt| format!(", round trip {rtt:.1?}"));
     match status.path {
         Some(LinkPath::Direct) => Check::ok(name, format!("direct to {address}, {transport}{rtt}")),
@@ -50,7 +59,7 @@ fn told(name: String, status: &LinkStatus) -> Check {
                 "through the relay at {address}, {transport}{rtt}; no hole was punched within {PUNCH:?}, it works so too"
             ),
         ),
-        None => Check::failed(name, "it was there, and the scraper has ended it", Whose::Scraper.cut()),
+        None => Check::failed(name, "the scraper has closed it again", ExpectedPeer::Scraper.closed_advice()),
     }
 }
 
@@ -61,12 +70,12 @@ fn unlinked(
     found: Option<&Whereabouts>,
     error: &ConnectError,
 ) -> Check {
-    if let Some(check) = place::wrong_key(&name, Whose::Scraper, error) {
+    if let Some(check) = reachability::wrong_key(&name, ExpectedPeer::Scraper, error) {
         return check;
     }
     let advice = match (&scraper.hint, found) {
-        (Some(hint), _) if place::is_indirect(presence, hint) => Whose::Scraper.way(),
-        _ if error.was_cut() => Whose::Scraper.cut(),
+        (Some(hint), _) if reachability::is_indirect(presence, hint) => ExpectedPeer::Scraper.proxy_advice(),
+        _ if error.was_cut() => ExpectedPeer::Scraper.closed_advice(),
         (_, Some(found)) if found.public == 0 && found.relayed == 0 => {
             "is the scraper still running? It has announced private addresses only, which mean nothing outside of its network: \
              give it a node with --relay as --bootstrap, or forward a port to it and start it with --external"
@@ -81,15 +90,9 @@ fn unlinked(
                 false if presence.reaches_a_node() => "mend the look-up",
                 false => "mend the way to a node, of which none answers",
             };
-            format!("{mend}, or give the scraper's place: --scraper KEY@HOST:PORT")
+            format!("{mend}, or give the scraper's address: --scraper KEY@HOST:PORT")
         }
         (Some(_), None) => "start the scraper; if it runs, run narthex doctor --key FILE beside it".to_owned(),
     };
     Check::failed(name, error.to_string(), advice)
 }
-
-/// A look-up, and dialling what it finds, take longer than one answer.
-const CONNECT: u32 = 2;
-const PUNCH: Duration = Duration::from_secs(4);
-const MEASURE: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);

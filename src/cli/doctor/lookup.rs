@@ -11,7 +11,10 @@ use crate::{
     wire::AnnounceError,
 };
 
-/// Asks the nodes where the scraper says that it is.
+/// Longest wait for a look-up: the DHT's own limit for a query.
+const LOOKUP: Duration = Duration::from_secs(10);
+
+/// Asks the nodes for the announcement of the scraper.
 pub(super) async fn find(presence: &Presence, name: String, scraper: &PublicKey) -> (Check, Option<Whereabouts>) {
     if presence.nodes.is_empty() {
         return (Check::skipped(name, "without --bootstrap nobody is asked"), None);
@@ -40,8 +43,8 @@ pub(super) async fn find(presence: &Presence, name: String, scraper: &PublicKey)
 }
 
 fn not_found(presence: &Presence, name: String, scraper: &PublicKey) -> Check {
-    let mut seen = presence.seen().into_iter().rev();
-    let disbelieved = seen.find_map(|one| match one {
+    let mut observations = presence.observations().into_iter().rev();
+    let disbelieved = observations.find_map(|one| match one {
         Observation::Disbelieved { peer, error } if peer == *scraper => Some(error),
         _ => None,
     });
@@ -77,6 +80,3 @@ fn ago(at: SystemTime) -> String {
 pub(super) fn whole_seconds(span: Duration) -> String {
     humantime::format_duration(Duration::from_secs(span.as_secs())).to_string()
 }
-
-/// As long as a query may take at most.
-const LOOKUP: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! What stands between us and the nodes: where they see us, and whether they get back to us.
+//! The NAT between this host and the nodes: from which address the nodes see us, and whether they can dial us.
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
@@ -8,73 +8,76 @@ use crate::{
     network::{LinkTransport, Observation},
 };
 
-/// Where one node sees one end of ours.
-struct Sight {
+/// Longest wait from the start to a node's answer, less the wait for one answer: the request goes out after 5 s.
+const ASKED: Duration = Duration::from_secs(7);
+
+/// The address at which one node sees one of our sockets.
+struct SeenAddress {
     node: PublicKey,
     transport: LinkTransport,
-    at: SocketAddr,
+    address: SocketAddr,
 }
 
-/// The kind of the NAT, from where several nodes see the same port of ours.
+/// The kind of the NAT: several nodes each see one port of ours at some address, and the kind follows from these addresses.
 pub(super) async fn kind(presence: &Presence) -> Check {
     let name = "NAT";
     if presence.nodes.is_empty() {
-        return Check::skipped(name, "without --bootstrap nobody sees us");
+        return Check::skipped(name, "without --bootstrap no node sees us");
     }
     presence.all_identified().await;
-    let mut sights: Vec<Sight> = Vec::new();
-    for observation in presence.seen() {
-        if let Observation::Identified { peer, transport, seen_at: Some(at), .. } = observation {
-            sights.push(Sight { node: peer, transport, at });
+    let mut seen_addresses: Vec<SeenAddress> = Vec::new();
+    for observation in presence.observations() {
+        if let Observation::Identified { peer, transport, seen_at: Some(address), .. } = observation {
+            seen_addresses.push(SeenAddress { node: peer, transport, address });
         }
     }
-    sights.retain(|sight| presence.nodes.iter().any(|node| node.key == sight.node));
-    let told: Vec<String> = [(LinkTransport::Tcp, "TCP"), (LinkTransport::Quic, "UDP")]
+    seen_addresses.retain(|seen| presence.nodes.iter().any(|node| node.key == seen.node));
+    let kinds: Vec<String> = [(LinkTransport::Tcp, "TCP"), (LinkTransport::Quic, "UDP")]
         .into_iter()
-        .flat_map(|(transport, word)| [true, false].map(|v4| (transport, word, v4)))
-        .filter_map(|(transport, word, v4)| {
-            let same = |sight: &&Sight| sight.transport == transport && sight.at.is_ipv4() == v4;
-            let sights: Vec<&Sight> = sights.iter().filter(same).collect();
+        .flat_map(|(transport, protocol)| [true, false].map(|v4| (transport, protocol, v4)))
+        .filter_map(|(transport, protocol, v4)| {
+            let same = |seen: &&SeenAddress| seen.transport == transport && seen.address.is_ipv4() == v4;
+            let seen_addresses: Vec<&SeenAddress> = seen_addresses.iter().filter(same).collect();
             let family = if v4 { "IPv4" } else { "IPv6" };
-            let told = judged(&sights, &presence.network.ends())?;
-            Some(format!("{word} over {family}: {told}"))
+            let kind = kind_of(&seen_addresses, &presence.network.ends())?;
+            Some(format!("{protocol} over {family}: {kind}"))
         })
         .collect();
-    if told.is_empty() {
+    if kinds.is_empty() {
         return Check::skipped(name, "no node has seen us");
     }
-    Check::ok(name, told.join("; "))
+    Check::ok(name, kinds.join("; "))
 }
 
-/// One end of ours, as the nodes see it.
-fn judged(sights: &[&Sight], ends: &[(LinkTransport, SocketAddr)]) -> Option<String> {
-    let first = sights.first()?;
-    let at = first.at;
-    if sights.iter().all(|sight| ends.contains(&(sight.transport, sight.at))) {
+/// The kind of NAT before one of our sockets, from the addresses at which the nodes see that socket.
+fn kind_of(seen_addresses: &[&SeenAddress], own: &[(LinkTransport, SocketAddr)]) -> Option<String> {
+    let first = seen_addresses.first()?;
+    let at = first.address;
+    if seen_addresses.iter().all(|seen| own.contains(&(seen.transport, seen.address))) {
         return Some(format!("none, seen at {at}"));
     }
-    let nodes: BTreeSet<PublicKey> = sights.iter().map(|sight| sight.node).collect();
-    let places: BTreeSet<SocketAddr> = sights.iter().map(|sight| sight.at).collect();
-    Some(match (nodes.len(), places.len()) {
+    let nodes: BTreeSet<PublicKey> = seen_addresses.iter().map(|seen| seen.node).collect();
+    let addresses: BTreeSet<SocketAddr> = seen_addresses.iter().map(|seen| seen.address).collect();
+    Some(match (nodes.len(), addresses.len()) {
         (1, _) => format!("there is one, seen at {at}; a second --bootstrap node would tell its kind"),
         (_, 1) => format!("a cone, seen at {at} by all nodes: holes can be punched"),
         _ => {
-            let places: Vec<String> = places.iter().map(SocketAddr::to_string).collect();
-            let places = places.join(", ");
-            format!("a symmetric one, seen at {places}: links to peers behind NAT stay relayed")
+            let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+            let addresses = addresses.join(", ");
+            format!("a symmetric one, seen at {addresses}: links to peers behind NAT stay relayed")
         }
     })
 }
 
-/// What a node met that dialled us.
+/// Whether a node that dialled us back reached us.
 pub(super) async fn dial_back(presence: &Presence) -> Check {
     let name = "reachable unasked";
     if !presence.reaches_a_node() {
         return Check::skipped(name, "no node answers that could dial back");
     }
     let limit = ASKED + presence.wait;
-    let verdict = |seen: &[Observation]| {
-        let dialled: Vec<_> = seen
+    let result = |observations: &[Observation]| {
+        let dialled: Vec<_> = observations
             .iter()
             .filter_map(|one| match one {
                 Observation::DialledBack { address, transport, reached } => Some((*address, *transport, *reached)),
@@ -83,12 +86,12 @@ pub(super) async fn dial_back(presence: &Presence) -> Check {
             .collect();
         dialled.iter().find(|(_, _, reached)| *reached).or(dialled.first()).copied()
     };
-    let success = |seen: &[Observation]| verdict(seen).filter(|(_, _, reached)| *reached);
-    let verdict = match presence.until(presence.left_of(limit), success).await {
+    let success = |observations: &[Observation]| result(observations).filter(|(_, _, reached)| *reached);
+    let result = match presence.until(presence.left_of(limit), success).await {
         Some(success) => Some(success),
-        None => verdict(&presence.seen()),
+        None => result(&presence.observations()),
     };
-    match verdict {
+    match result {
         Some((at, transport, true)) => Check::ok(
             name,
             format!("yes, a node dialled back to {at}, a port of this doctor's, over {}", transport.as_str()),
@@ -101,32 +104,29 @@ pub(super) async fn dial_back(presence: &Presence) -> Check {
     }
 }
 
-/// Nodes are asked 5 s after the start.
-const ASKED: Duration = Duration::from_secs(7);
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::identity::KeyPair;
 
-    fn sight(node: u8, at: &str) -> Sight {
+    fn seen(node: u8, at: &str) -> SeenAddress {
         let node = KeyPair::from_seed(&[node; 32]).public();
-        Sight { node, transport: LinkTransport::Quic, at: at.parse().expect("an address") }
+        SeenAddress { node, transport: LinkTransport::Quic, address: at.parse().expect("an address") }
     }
 
     #[test]
-    fn a_nat_is_told_from_what_two_nodes_see() {
+    fn the_kind_of_nat_follows_from_what_two_nodes_see() {
         let ends = [(LinkTransport::Quic, "10.0.0.2:7".parse().expect("an address"))];
-        for (sights, word) in [
-            (vec![sight(1, "10.0.0.2:7")], "none"),
-            (vec![sight(1, "192.0.2.1:7")], "a second --bootstrap node"),
-            (vec![sight(1, "192.0.2.1:7"), sight(1, "192.0.2.1:8")], "a second --bootstrap node"),
-            (vec![sight(1, "192.0.2.1:9"), sight(2, "192.0.2.1:9")], "a cone"),
-            (vec![sight(1, "192.0.2.1:9"), sight(2, "192.0.2.1:8")], "symmetric"),
+        for (seen_addresses, kind) in [
+            (vec![seen(1, "10.0.0.2:7")], "none"),
+            (vec![seen(1, "192.0.2.1:7")], "a second --bootstrap node"),
+            (vec![seen(1, "192.0.2.1:7"), seen(1, "192.0.2.1:8")], "a second --bootstrap node"),
+            (vec![seen(1, "192.0.2.1:9"), seen(2, "192.0.2.1:9")], "a cone"),
+            (vec![seen(1, "192.0.2.1:9"), seen(2, "192.0.2.1:8")], "symmetric"),
         ] {
-            let told = judged(&sights.iter().collect::<Vec<_>>(), &ends).expect("sights");
-            assert!(told.contains(word), "{word}: {told}");
+            let found = kind_of(&seen_addresses.iter().collect::<Vec<_>>(), &ends).expect("seen_addresses");
+            assert!(found.contains(kind), "{kind}: {found}");
         }
-        assert_eq!(judged(&[], &ends), None);
+        assert_eq!(kind_of(&[], &ends), None);
     }
 }

@@ -1,15 +1,15 @@
 //! Bootstrap nodes: whether they answer, are nodes at all, and relay.
 
 use super::{
-    place,
+    expected_peer::ExpectedPeer,
     presence::Presence,
+    reachability,
     report::{Check, Checks},
     short,
-    whose::Whose,
 };
 use crate::identity::PeerAddr;
 
-/// Everything about each node, side by side.
+/// The checks of each node, all at the same time.
 pub(super) fn checks(presence: &Presence) -> Vec<Checks<'_>> {
     let all = presence.nodes.iter().map(|node| -> Checks<'_> { Box::pin(check(presence, node)) });
     all.collect()
@@ -17,7 +17,7 @@ pub(super) fn checks(presence: &Presence) -> Vec<Checks<'_>> {
 
 async fn check(presence: &Presence, node: &PeerAddr) -> Vec<Check> {
     let what = format!("node {}", short(&node.key));
-    let mut checks = place::reach(presence, &what, node, Whose::Node).await;
+    let mut checks = reachability::reach(presence, &what, node, ExpectedPeer::Node).await;
     checks.push(role(presence, &what, node).await);
     checks
 }

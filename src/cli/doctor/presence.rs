@@ -1,6 +1,6 @@
-//! The doctor's own presence on the network: a client with a key that is thrown away.
+//! The doctor's own peer on the network: a client with a fresh key.
 //!
-//! Under the agent's own key it would be taken for the agent, and the scraper would pull from it.
+//! A scraper would take a doctor with the agent's key for the agent, and pull from it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,12 +16,17 @@ use crate::{
     network::{LinkTransport, Network, NetworkConfig, NetworkRole, Observation, PeerKind},
 };
 
-/// A peer that looks about.
+/// Longest wait for the tasks at the end.
+const GRACE: Duration = Duration::from_secs(2);
+/// Most observations kept: a hostile peer can cause any number.
+const MOST_OBSERVATIONS: usize = 1024;
+
+/// The running peer, with all that it observes.
 pub(super) struct Presence {
     pub(super) key: KeyPair,
     pub(super) network: Network,
     pub(super) nodes: Vec<PeerAddr>,
-    seen: watch::Receiver<Vec<Observation>>,
+    observations: watch::Receiver<Vec<Observation>>,
     /// Longest wait for an answer.
     pub(super) wait: Duration,
     started: Instant,
@@ -30,8 +35,8 @@ pub(super) struct Presence {
 }
 
 impl Presence {
-    /// Starts; with nodes it listens on ports of its own, as a client does that may have to punch a hole. It knows the
-    /// addresses that an agent has remembered in its file.
+    /// Starts. With nodes the peer listens on ports of its own, as a client does for hole punching. The peer knows the addresses
+    /// in the file of an agent.
     pub(super) async fn start(
         nodes: &[PeerAddr],
         mdns: bool,
@@ -52,59 +57,59 @@ impl Presence {
             network.links().keep_node(node.key);
         }
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        let (told, seen) = watch::channel(Vec::new());
-        tasks.spawn(collect(network.observations(), told));
+        let (sender, observations) = watch::channel(Vec::new());
+        tasks.spawn(collect(network.observations(), sender));
         tasks.spawn(task.run(stop.clone()));
-        Ok(Self { key, network, nodes: nodes.to_vec(), seen, wait, started: Instant::now(), stop, tasks })
+        Ok(Self { key, network, nodes: nodes.to_vec(), observations, wait, started: Instant::now(), stop, tasks })
     }
 
-    /// What others have told so far.
-    pub(super) fn seen(&self) -> Vec<Observation> {
-        self.seen.borrow().clone()
+    /// All observations so far.
+    pub(super) fn observations(&self) -> Vec<Observation> {
+        self.observations.borrow().clone()
     }
 
-    /// Waits until something that others told makes sense of the question.
+    /// Waits for the observations in which `find` finds something, for `most` at most.
     pub(super) async fn until<T>(&self, most: Duration, find: impl Fn(&[Observation]) -> Option<T>) -> Option<T> {
-        let mut seen = self.seen.clone();
-        let found = async { Some(find(&seen.wait_for(|seen| find(seen).is_some()).await.ok()?)) };
+        let mut observations = self.observations.clone();
+        let found = async { Some(find(&observations.wait_for(|all| find(all).is_some()).await.ok()?)) };
         time::timeout(most, found).await.ok().flatten().flatten()
     }
 
-    /// What is left of a span of time that began with our start.
+    /// The rest of a span of time that began at the start.
     pub(super) fn left_of(&self, span: Duration) -> Duration {
         span.saturating_sub(self.started.elapsed())
     }
 
-    /// What a linked peer says that it is.
+    /// The kind that a linked peer states.
     pub(super) async fn kind(&self, peer: &PublicKey) -> Option<PeerKind> {
-        self.until(self.wait, |seen| kind_of(seen, peer)).await
+        self.until(self.wait, |observations| kind_of(observations, peer)).await
     }
 
-    /// Waits until each linked node has said over each of its connections where it sees us.
+    /// Waits until each linked node has stated over each of its connections at which address it sees us.
     pub(super) async fn all_identified(&self) {
         let links = self.network.links();
         let connections = self.nodes.iter().map(|node| &node.key);
         let connections: Vec<_> =
             connections.flat_map(|key| links.transports(key).into_iter().map(move |by| (key, by))).collect();
-        let all = |seen: &[Observation]| {
-            let told = |(key, by): &(&PublicKey, LinkTransport)| {
-                seen.iter().any(|one| {
+        let all = |observations: &[Observation]| {
+            let identified = |(key, by): &(&PublicKey, LinkTransport)| {
+                observations.iter().any(|one| {
                     matches!(one, Observation::Identified { peer, transport, .. } if peer == *key && transport == by)
                 })
             };
-            connections.iter().all(told).then_some(())
+            connections.iter().all(identified).then_some(())
         };
         self.until(self.wait, all).await;
     }
 
-    /// True if there is a link to a node that is one, so that the DHT can be asked.
+    /// True if a node is linked and says that it is a node, so that the DHT can be asked.
     pub(super) fn reaches_a_node(&self) -> bool {
-        let (links, seen) = (self.network.links(), self.seen.borrow());
-        let is_node = |key| kind_of(&seen, key).is_some_and(|kind| kind.node);
+        let (links, observations) = (self.network.links(), self.observations.borrow());
+        let is_node = |key| kind_of(&observations, key).is_some_and(|kind| kind.node);
         self.nodes.iter().any(|node| links.path(&node.key).is_some() && is_node(&node.key))
     }
 
-    /// Closes the links, so that nobody waits for a peer that is gone.
+    /// Closes the links, so that no other peer keeps a dead one.
     pub(super) async fn end(mut self) {
         self.stop.cancel();
         drop(self.network);
@@ -113,20 +118,20 @@ impl Presence {
     }
 }
 
-fn kind_of(seen: &[Observation], peer: &PublicKey) -> Option<PeerKind> {
-    seen.iter().find_map(|one| match one {
+fn kind_of(observations: &[Observation], peer: &PublicKey) -> Option<PeerKind> {
+    observations.iter().find_map(|one| match one {
         Observation::Identified { peer: who, kind, .. } if who == peer => Some(*kind),
         _ => None,
     })
 }
 
-/// Keeps what there is to see, until the network ends.
-async fn collect(mut observations: broadcast::Receiver<Observation>, told: watch::Sender<Vec<Observation>>) {
+/// Keeps the observations of the network until the network ends.
+async fn collect(mut observations: broadcast::Receiver<Observation>, all: watch::Sender<Vec<Observation>>) {
     loop {
         match observations.recv().await {
-            Ok(observation) => told.send_modify(|seen| {
-                if seen.len() < MOST_SEEN {
-                    seen.push(observation);
+            Ok(observation) => all.send_modify(|all| {
+                if all.len() < MOST_OBSERVATIONS {
+                    all.push(observation);
                 }
             }),
             Err(broadcast::error::RecvError::Lagged(_)) => {}
@@ -134,6 +139,3 @@ async fn collect(mut observations: broadcast::Receiver<Observation>, told: watch
         }
     }
 }
-
-const GRACE: Duration = Duration::from_secs(2);
-const MOST_SEEN: usize = 1024;

@@ -1,4 +1,4 @@
-//! Registering, up to the point where something would change: the handshake, and how the aliases stand.
+//! A registration without its effect: the handshake, and the state of the aliases.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use tokio::{
     time,
 };
 
-use super::{clock::Told, presence::Presence, report::Check, whose::Whose};
+use super::{clock::PeerTime, expected_peer::ExpectedPeer, presence::Presence, report::Check};
 use crate::{
     client::{RegisterError, exchange},
     identity::{PublicKey, SharedSecret},
@@ -19,16 +19,19 @@ use crate::{
     },
 };
 
+/// The latest time taken from a scraper: some 3000 years, which each clock can hold.
+const MOST_UNIX_MS: u64 = 100_000_000_000_000;
+
 /// Proves the secret to the scraper.
 pub(super) async fn handshake(
     presence: &Presence,
     name: String,
     scraper: &PublicKey,
-    whose: Whose,
+    expected: ExpectedPeer,
     secret: &SharedSecret,
 ) -> (Check, Option<Channel<LinkStream>>) {
-    let shaken = exchange::handshake(&presence.network, &presence.key, secret, scraper);
-    let error = match time::timeout(presence.wait, shaken).await {
+    let handshake = exchange::handshake(&presence.network, &presence.key, secret, scraper);
+    let error = match time::timeout(presence.wait, handshake).await {
         Ok(Ok(channel)) => {
             return (Check::ok(name, "the scraper holds it too: both sides have proved it"), Some(channel));
         }
@@ -36,7 +39,7 @@ pub(super) async fn handshake(
         Err(_) => RegisterError::Timeout(presence.wait),
     };
     let advice = match &error {
-        RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => whose.other_secret(),
+        RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => expected.unknown_secret_advice(),
         RegisterError::NotAScraper => "give the key of a scraper with --scraper: its log names it when it starts",
         RegisterError::Handshake(HandshakeRefusal::Busy | HandshakeRefusal::Unavailable)
         | RegisterError::Timeout(_) => "try again in a while; see the scraper's log and load",
@@ -45,24 +48,24 @@ pub(super) async fn handshake(
     (Check::failed(name, Chain(&error).to_string(), advice), None)
 }
 
-/// How each alias stands for the agent whose key is `own`. Nothing is claimed. Tells the scraper's time as well.
+/// Whether the agent with the key `own` could register each alias, and the scraper's time. The probe claims nothing.
 pub(super) async fn aliases<S: AsyncRead + AsyncWrite + Unpin>(
     mut channel: Channel<S>,
     wait: Duration,
     name: impl Fn(&Alias) -> String,
     own: Option<PublicKey>,
     aliases: &[Alias],
-) -> (Vec<Check>, Option<Told>) {
+) -> (Vec<Check>, Option<PeerTime>) {
     let probe = Probe { aliases: aliases.iter().map(Alias::to_string).collect() };
     let reply = time::timeout(wait, exchange::ask(&mut channel, &RegisterRequest::Probe(probe))).await;
-    let heard = SystemTime::now();
+    let received_at = SystemTime::now();
     let (detail, advice) = match reply {
         Ok(Ok(RegisterReply::Probed(Probed { unix_ms, statuses }))) if statuses.len() == aliases.len() => {
-            let checks = aliases.iter().zip(statuses).map(|(alias, status)| judged(name(alias), status, own));
-            let at = UNIX_EPOCH + Duration::from_millis(unix_ms.min(FAR));
-            return (checks.collect(), Some(Told { by: "the scraper", at, heard }));
+            let checks = aliases.iter().zip(statuses).map(|(alias, status)| check_alias(name(alias), status, own));
+            let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(MOST_UNIX_MS));
+            return (checks.collect(), Some(PeerTime { peer: "the scraper", time, received_at }));
         }
-        // What an older one does with a request that it does not know.
+        // An older scraper ends the exchange at a request that it does not know.
         Ok(Err(_)) | Ok(Ok(RegisterReply::Malformed)) => {
             let detail = "the scraper ends the exchange at this question: it is older than this narthex";
             return (aliases.iter().map(|alias| Check::skipped(name(alias), detail)).collect(), None);
@@ -78,7 +81,7 @@ pub(super) async fn aliases<S: AsyncRead + AsyncWrite + Unpin>(
     (aliases.iter().map(|alias| Check::failed(name(alias), detail, advice)).collect(), None)
 }
 
-fn judged(name: String, status: AliasStatus, own: Option<PublicKey>) -> Check {
+fn check_alias(name: String, status: AliasStatus, own: Option<PublicKey>) -> Check {
     let (holder, linked, guard) = match status {
         AliasStatus::Free => return Check::ok(name, "nobody holds it"),
         AliasStatus::Full => {
@@ -109,9 +112,6 @@ fn judged(name: String, status: AliasStatus, own: Option<PublicKey>) -> Check {
     Check::failed(name, format!("held by another key, {holder}{unknown}: {why}"), advice)
 }
 
-/// Some 3000 years, which every clock can show.
-const FAR: u64 = 100_000_000_000_000;
-
 #[cfg(test)]
 mod tests {
     use super::{super::clock, *};
@@ -120,7 +120,7 @@ mod tests {
         wire::{REGISTER_PROTOCOL, channel},
     };
 
-    /// The scraper that answers here is an hour behind.
+    /// The clock of the answering scraper is an hour behind.
     #[tokio::test]
     async fn a_clock_that_is_off_is_seen_by_the_scrapers_answer() {
         let (client, scraper) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));
@@ -130,8 +130,8 @@ mod tests {
             let pending = channel::accept(theirs, &scraper, &client.public(), REGISTER_PROTOCOL).await?;
             let mut channel = pending.confirm(&secret).await?;
             assert!(matches!(channel.receive().await?, RegisterRequest::Probe(_)));
-            let told = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970") - HOUR;
-            let unix_ms = told.as_millis().try_into().expect("it is not far past it");
+            let sent = SystemTime::now().duration_since(UNIX_EPOCH).expect("the year is past 1970") - HOUR;
+            let unix_ms = sent.as_millis().try_into().expect("the year fits");
             channel.send(&RegisterReply::Probed(Probed { unix_ms, statuses: vec![] })).await
         };
         let asked = async {
@@ -139,10 +139,10 @@ mod tests {
             let channel = channel::connect(ours, &client, &key, &secret, REGISTER_PROTOCOL).await?;
             Ok(aliases(channel, HOUR, Alias::to_string, None, &[]).await.1)
         };
-        let ((), told) = tokio::try_join!(behind, asked).expect("both ends agree");
-        let told = told.expect("it has told its time");
-        assert!(told.heard.duration_since(told.at).is_ok_and(|behind| behind >= HOUR));
-        assert!(!clock::check(Some(told), None, "").is_ok());
+        let ((), peer_time) = tokio::try_join!(behind, asked).expect("both ends agree");
+        let peer_time = peer_time.expect("the scraper sends its time");
+        assert!(peer_time.received_at.duration_since(peer_time.time).is_ok_and(|behind| behind >= HOUR));
+        assert!(!clock::check(Some(peer_time), None, "").is_ok());
     }
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -162,7 +162,7 @@ mod tests {
             (held(false, AliasGuard::None), Some(other), true),
             (held(false, AliasGuard::Pinned), Some(other), false),
         ] {
-            assert_eq!(judged(String::new(), status, own).is_ok(), fine, "{status:?}");
+            assert_eq!(check_alias(String::new(), status, own).is_ok(), fine, "{status:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a doctor says: one line per check as it ends, or one JSON document at the end.
+//! The doctor's output: one line per check as the check ends, or one JSON document at the end.
 
 use anyhow::bail;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
@@ -12,26 +12,26 @@ use crate::telemetry::log::escaped;
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
     Ok,
-    /// It works, but not as well as it could, or not for everybody.
+    /// The checked thing works, but not as well as it could, or not for everybody.
     Warning,
     Failed,
-    /// It could not be made, or there was nothing to check. That is no failure: what kept it from being made is one.
+    /// The check was impossible or had nothing to check. The cause may be the failure of another check.
     Skipped,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Check {
     /// What was checked.
     check: String,
     status: Status,
-    /// What was found, or why it failed.
+    /// What the check found, or why it failed.
     detail: String,
-    /// What to do about it; nothing if nothing is to be done.
+    /// What to do, if there is something to do.
     advice: Option<String>,
 }
 
-/// Checks that belong together, on their way.
+/// A running group of checks.
 pub(super) type Checks<'a> = BoxFuture<'a, Vec<Check>>;
 
 impl Check {
@@ -56,7 +56,7 @@ impl Check {
         self.status == Status::Ok
     }
 
-    /// The texts of others stand in it: it stays one line.
+    /// The check as one line, whatever characters a peer put into the texts.
     fn line(&self) -> String {
         let status = match self.status {
             Status::Ok => "ok",
@@ -70,7 +70,7 @@ impl Check {
     }
 }
 
-/// The checks so far.
+/// The ended checks.
 #[derive(Debug)]
 pub(super) struct Report {
     json: bool,
@@ -90,7 +90,7 @@ impl Report {
         Ok(())
     }
 
-    /// Makes checks side by side, and tells of them in their order.
+    /// Runs groups of checks at the same time, and reports them in order.
     pub(super) async fn add_all(&mut self, checks: impl IntoIterator<Item = Checks<'_>>) -> anyhow::Result<()> {
         let mut ended: FuturesOrdered<_> = checks.into_iter().collect();
         while let Some(group) = ended.next().await {
@@ -99,7 +99,7 @@ impl Report {
         Ok(())
     }
 
-    /// The last word.
+    /// Ends the report.
     ///
     /// # Errors
     /// If a check failed.

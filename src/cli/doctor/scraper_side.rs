@@ -1,4 +1,4 @@
-//! Beside Prometheus: the scraper's files, its HTTP side, its ports, and how others get to it.
+//! The checks beside Prometheus: the scraper's files, HTTP side and ports, and how peers reach the scraper.
 
 use std::{
     io,
@@ -10,13 +10,13 @@ use std::{
 use http::Uri;
 
 use super::{
-    clock::{self, Told},
-    files, lookup, nat, node, place,
+    clock::{self, PeerTime},
+    expected_peer::ExpectedPeer,
+    files, lookup, nat, node,
     presence::Presence,
-    registering,
+    reachability, registering,
     report::{Check, Checks, Report},
-    running::Running,
-    whose::Whose,
+    running_scraper::RunningScraper,
 };
 use crate::{
     identity::{HostPort, PeerAddr, PublicKey, SharedSecret},
@@ -24,9 +24,9 @@ use crate::{
     wire::Alias,
 };
 
-/// What a scraper was given.
+/// The settings of a scraper.
 pub(super) struct ScraperSide {
-    /// For each answer.
+    /// Longest wait for each answer.
     pub(super) wait: Duration,
     pub(super) key_file: PathBuf,
     pub(super) secret_files: Vec<PathBuf>,
@@ -48,7 +48,7 @@ impl ScraperSide {
             report.add(check)?;
             secrets.push(secret);
         }
-        let running = Running::at(self.http.clone(), self.wait);
+        let running = RunningScraper::at(self.http.clone(), self.wait);
         let healthy = running.healthy().await;
         let runs = healthy.is_ok();
         report.add(files::data_dir(self.data_dir.as_deref(), runs))?;
@@ -60,23 +60,23 @@ impl ScraperSide {
         } else {
             checks.push(Box::pin(async { ["ready", "/sd"].map(|name| Check::skipped(name, NOT_RUNNING)).into() }));
         }
-        for place in &self.listen {
+        for address in &self.listen {
             let presence = &presence;
             checks.push(Box::pin(async move {
                 match key {
-                    Some(key) if runs => answers(presence, place, key).await,
-                    _ => vec![bindable(place)],
+                    Some(key) if runs => answers(presence, address, key).await,
+                    _ => vec![bindable(address)],
                 }
             }));
         }
         checks.extend(node::checks(&presence));
         report.add_all(checks).await?;
-        let told = self.secrets(report, &presence, key.filter(|_| runs), &secrets).await?;
+        let peer_time = self.secrets(report, &presence, key.filter(|_| runs), &secrets).await?;
         report.add(nat::kind(&presence).await)?;
         let found = self.announcement(report, &presence, key).await?;
         report.add(self.relays(&presence, runs.then_some(&running), found.as_ref()).await)?;
         report.add(clock::check(
-            told,
+            peer_time,
             found.as_ref(),
             "the nodes have taken the scraper's announcement: theirs agree to an hour",
         ))?;
@@ -91,16 +91,16 @@ impl ScraperSide {
         Ok(())
     }
 
-    /// Whether the running scraper holds the secrets, asked as a client would. Tells its time as well.
+    /// Whether the running scraper holds the secrets, asked as a client asks; and the scraper's time.
     async fn secrets(
         &self,
         report: &mut Report,
         presence: &Presence,
         running: Option<PublicKey>,
         secrets: &[Option<SharedSecret>],
-    ) -> anyhow::Result<Option<Told>> {
+    ) -> anyhow::Result<Option<PeerTime>> {
         let linked = running.filter(|key| presence.network.links().path(key).is_some());
-        let mut told = None;
+        let mut peer_time = None;
         for (file, secret) in self.secret_files.iter().zip(secrets) {
             let name = match self.secret_files.len() {
                 1 => "secret".to_owned(),
@@ -111,16 +111,17 @@ impl ScraperSide {
                 report.add(Check::skipped(name, detail))?;
                 continue;
             };
-            let (check, channel) = registering::handshake(presence, name, &key, Whose::Own, secret).await;
+            let (check, channel) =
+                registering::handshake(presence, name, &key, ExpectedPeer::LocalScraper, secret).await;
             report.add(check)?;
             if let Some(channel) = channel {
-                told = told.or(registering::aliases(channel, self.wait, Alias::to_string, None, &[]).await.1);
+                peer_time = peer_time.or(registering::aliases(channel, self.wait, Alias::to_string, None, &[]).await.1);
             }
         }
-        Ok(told)
+        Ok(peer_time)
     }
 
-    /// Whether clients find the scraper by its key, and at places that they can reach.
+    /// Whether clients find the scraper by its key, and at addresses that they can reach.
     async fn announcement(
         &self,
         report: &mut Report,
@@ -140,8 +141,13 @@ impl ScraperSide {
         Ok(found)
     }
 
-    /// The relays that the running scraper has, or whether one could be had.
-    async fn relays(&self, presence: &Presence, running: Option<&Running>, found: Option<&Whereabouts>) -> Check {
+    /// The relays of the running scraper, or whether a relay would accept a scraper.
+    async fn relays(
+        &self,
+        presence: &Presence,
+        running: Option<&RunningScraper>,
+        found: Option<&Whereabouts>,
+    ) -> Check {
         let name = "relays";
         if self.nodes.is_empty() {
             return Check::skipped(name, "without --bootstrap there is none");
@@ -166,7 +172,7 @@ impl ScraperSide {
     }
 }
 
-/// How many nodes would relay for us.
+/// How many nodes grant a reservation.
 async fn granted(presence: &Presence) -> u64 {
     let asked = presence.nodes.iter().map(|node| presence.network.try_reservation(node.key));
     futures::future::join_all(asked).await.into_iter().filter(Result::is_ok).count() as u64
@@ -185,27 +191,33 @@ fn reachable(found: &Whereabouts) -> Check {
     }
 }
 
-/// The scraper's own key must answer at its port.
-async fn answers(presence: &Presence, place: &HostPort, key: PublicKey) -> Vec<Check> {
-    let host = match place.ip() {
+/// Checks that the scraper's own key answers at its port.
+async fn answers(presence: &Presence, address: &HostPort, key: PublicKey) -> Vec<Check> {
+    let host = match address.ip() {
         Some(ip) if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
         Some(ip) if ip.is_unspecified() => "::1".to_owned(),
-        _ => place.host.clone(),
+        _ => address.host.clone(),
     };
-    if lacks(place) {
-        return vec![Check::skipped(format!("port {place}"), "this host has no such addresses")];
+    if lacks(address) {
+        return vec![Check::skipped(format!("port {address}"), "this host has no such addresses")];
     }
     presence.network.links().keep(key);
-    place::reach(presence, &format!("port {place}"), &PeerAddr::at(key, host, place.port), Whose::Own).await
+    reachability::reach(
+        presence,
+        &format!("port {address}"),
+        &PeerAddr::at(key, host, address.port),
+        ExpectedPeer::LocalScraper,
+    )
+    .await
 }
 
-/// The port must be free for a scraper that is to start.
-fn bindable(place: &HostPort) -> Check {
-    let name = format!("port {place}");
-    if lacks(place) {
+/// Checks that the port is free for a scraper that starts later.
+fn bindable(address: &HostPort) -> Check {
+    let name = format!("port {address}");
+    if lacks(address) {
         return Check::skipped(name, "this host has no such addresses");
     }
-    let at = (place.host.as_str(), place.port);
+    let at = (address.host.as_str(), address.port);
     let bound = TcpListener::bind(at).map_err(|error| ("TCP", error)).and_then(|_| {
         UdpSocket::bind(at).map_err(|error| ("UDP", error))?;
         Ok(())
@@ -214,15 +226,15 @@ fn bindable(place: &HostPort) -> Check {
         Ok(()) => Check::ok(name, "free, for TCP and UDP"),
         Err((transport, error)) => Check::failed(
             name,
-            format!("cannot be listened on ({transport}: {error}), and no scraper of ours answers"),
+            format!("cannot be listened on ({transport}: {error}), and no running scraper answers"),
             "end what has the port (ss -lntup), or give the scraper another --listen",
         ),
     }
 }
 
-/// True for every address of a family that this host does not have.
-fn lacks(place: &HostPort) -> bool {
-    let unspecified = place.ip().filter(|ip| ip.is_unspecified());
+/// True if the address means every address of a family that this host does not have.
+fn lacks(address: &HostPort) -> bool {
+    let unspecified = address.ip().filter(|ip| ip.is_unspecified());
     let Some(Err(error)) = unspecified.map(|ip| UdpSocket::bind((ip, 0))) else { return false };
     error.kind() != io::ErrorKind::PermissionDenied
 }

@@ -1,9 +1,9 @@
-//! What the agent registers, read as it reads it: from its flags, the tables of its file, and its directories.
+//! The agent's targets, read as the agent reads them: from its flags, the tables of its file, and its directories.
 
 use super::{super::agent, report::Check};
 use crate::agent::TargetSpec;
 
-/// Every target that could be served, and whether some could not. Blocks.
+/// Every usable target, and a failed check for each problem. Blocks.
 pub(super) fn read(agent: &agent::Args) -> (Vec<Check>, Vec<TargetSpec>) {
     let name = "targets";
     let mut inventory = match agent.inventory() {

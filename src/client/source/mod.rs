@@ -8,35 +8,21 @@ mod text;
 #[cfg(feature = "tower")]
 mod tower;
 
-use std::{error::Error, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use tokio::time::Instant;
 
+pub use crate::http::{BoxError, PullRequest};
 pub use from_async::from_async;
 pub use text::Text;
 #[cfg(feature = "tower")]
 pub use tower::{Tower, TowerError};
 
-/// Any error.
-pub type BoxError = Box<dyn Error + Send + Sync>;
-
 /// The bytes of an exposition, on their way.
 pub type ExpositionBody = UnsyncBoxBody<Bytes, BoxError>;
-
-/// One pull, as a source sees it.
-#[derive(Clone, Debug)]
-pub struct PullRequest {
-    /// Prometheus's request headers, `Accept` and `Accept-Encoding` among them.
-    pub headers: HeaderMap,
-    /// The query of the scrape, without the `?`.
-    pub query: Option<String>,
-    /// When the exposition must have ended.
-    pub deadline: Instant,
-}
 
 /// What a source answers: headers (`Content-Type` at least) and a body, passed on byte for byte.
 #[derive(Debug)]
@@ -128,6 +114,8 @@ impl IntoSource for Arc<dyn Source> {
 #[cfg(test)]
 pub(super) mod tests {
     use std::time::Duration;
+
+    use tokio::time::Instant;
 
     use super::*;
 

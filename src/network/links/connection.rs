@@ -115,6 +115,19 @@ impl Connection {
         }
     }
 
+    /// Over QUIC to `192.0.2.7:19961`, or through a relay there.
+    #[cfg(test)]
+    pub(crate) fn without_swarm(peer: PublicKey, path: LinkPath) -> Self {
+        let own = "/ip4/192.0.2.7/udp/19961/quic-v1".parse().expect("an address");
+        let address = match path {
+            LinkPath::Direct => own,
+            LinkPath::Relayed => address::Circuit { relay: peer, at: own }.address(),
+        };
+        let (role_override, port_use) = (libp2p::core::Endpoint::Dialer, PortUse::Reuse);
+        let control = Control { open: mpsc::channel(1).0, gone: CancellationToken::new(), streams: Arc::new(()) };
+        Self::new(peer, &ConnectedPoint::Dialer { address, role_override, port_use }, control)
+    }
+
     /// Lower is better: direct before relayed, TCP before QUIC (half the memory, two thirds of the CPU), WebSocket last
     /// (frames around what TCP carries as well). Of a circuit each end knows only its own half.
     pub(crate) fn rank(&self) -> (LinkPath, Option<LinkTransport>) {

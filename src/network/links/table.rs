@@ -476,6 +476,15 @@ impl Links {
         self.table().of(peer).any(|(_, connection)| !connection.is_direct())
     }
 
+    /// Adds a connection without a swarm, over QUIC to `192.0.2.7:19961` with a round trip of 25 ms.
+    #[cfg(test)]
+    pub(crate) fn add_test_link(&self, peer: PublicKey, path: LinkPath) -> ConnectionId {
+        let id = ConnectionId::new_unchecked(self.table().connections.len());
+        let connection = Connection::without_swarm(peer, path);
+        self.add(id, Connection { rtt: Some(Duration::from_millis(25)), ..connection });
+        id
+    }
+
     fn has_changed(&self) {
         self.0.changes.send_modify(|generation| *generation += 1);
     }
@@ -487,43 +496,19 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::core::{ConnectedPoint, Endpoint, transport::PortUse};
-    use tokio_util::sync::CancellationToken;
-
     use super::*;
-    use crate::{
-        identity::KeyPair,
-        network::{links::connection::Control, peer_id},
-    };
-
-    fn connect(links: &Links, peer: PublicKey, id: usize, path: LinkPath) -> ConnectionId {
-        let (open, _) = mpsc::channel(1);
-        let control = Control { open, gone: CancellationToken::new(), streams: Arc::new(()) };
-        let relay = peer_id::peer_id(&KeyPair::from_seed(&[4; 32]).public());
-        let address = match path {
-            LinkPath::Direct => "/ip4/192.0.2.1/tcp/1".to_owned(),
-            LinkPath::Relayed => format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit"),
-        };
-        let endpoint = ConnectedPoint::Dialer {
-            address: address.parse().expect("an address"),
-            role_override: Endpoint::Dialer,
-            port_use: PortUse::Reuse,
-        };
-        let id = ConnectionId::new_unchecked(id);
-        links.add(id, Connection::new(peer, &endpoint, control));
-        id
-    }
+    use crate::identity::KeyPair;
 
     #[tokio::test(start_paused = true)]
     async fn a_newer_circuit_takes_over_and_one_of_the_same_moment_stays() {
         let (links, peer) = (Links::new(), KeyPair::generate().public());
-        let first = connect(&links, peer, 1, LinkPath::Relayed);
+        let first = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(1)).await;
-        let second = connect(&links, peer, 2, LinkPath::Relayed);
+        let second = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(60)).await;
         assert_eq!(links.superfluous(), [], "made together");
 
-        let third = connect(&links, peer, 3, LinkPath::Relayed);
+        let third = links.add_test_link(peer, LinkPath::Relayed);
         assert_eq!(links.best(&peer), Some(LinkId(third)));
         time::advance(SUPERSEDED_FOR * 2).await;
         assert_eq!(links.superfluous(), [second, first]);
@@ -536,10 +521,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_direct_connection_takes_over_and_is_never_superfluous() {
         let (links, peer) = (Links::new(), KeyPair::generate().public());
-        let direct = [1, 2].map(|id| connect(&links, peer, id, LinkPath::Direct));
-        let relayed = connect(&links, peer, 3, LinkPath::Relayed);
+        let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
+        let relayed = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(60)).await;
-        let other = connect(&links, peer, 4, LinkPath::Direct);
+        let other = links.add_test_link(peer, LinkPath::Direct);
         assert_eq!(links.superfluous(), [relayed]);
         assert_eq!(links.direct(&peer), [other, direct[1], direct[0]]);
     }
@@ -547,8 +532,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_has_identified_itself_once_it_did_over_each_direct_connection() {
         let (links, peer) = (Links::new(), KeyPair::generate().public());
-        connect(&links, peer, 1, LinkPath::Relayed);
-        let direct = [2, 3].map(|id| connect(&links, peer, id, LinkPath::Direct));
+        links.add_test_link(peer, LinkPath::Relayed);
+        let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
         links.on_identified(direct[0]);
         assert!(time::timeout(Duration::from_secs(5), links.identified(&peer)).await.is_err());
         links.on_identified(direct[1]);

@@ -19,7 +19,7 @@ const RETENTION: Duration = Duration::from_secs(3 * 3600);
 const RENEWED: AliasOutcome = AliasOutcome::Granted { updated: false };
 const UPDATED: AliasOutcome = AliasOutcome::Granted { updated: true };
 
-/// A store in memory that works, fails, blocks or panics as it is told.
+/// A store in memory that works, fails, blocks or panics on demand.
 #[derive(Clone, Default)]
 struct Fake(Arc<(Mutex<Contents>, Condvar)>);
 
@@ -68,7 +68,7 @@ impl Fake {
     }
 
     fn error() -> StoreError {
-        StoreError::Backend { place: "memory".into(), attempt: "written", source: "told to fail".into() }
+        StoreError::Backend { path: "memory".into(), attempt: "written", source: "a failure on purpose".into() }
     }
 }
 
@@ -94,7 +94,7 @@ impl Store for Fake {
             Mode::Fails => return Err(Self::error()),
             Mode::Panics => {
                 drop(contents);
-                panic!("told to panic");
+                panic!("a panic on purpose");
             }
             Mode::Works | Mode::Blocks => {}
         }

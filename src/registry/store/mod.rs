@@ -1,68 +1,67 @@
-//! Where leases survive a restart.
+//! Stores keep leases across restarts.
 
-mod mark;
+mod checkpoint;
+mod progress;
 mod record;
 mod sled;
-mod witness;
 
 use std::{path::PathBuf, sync::Arc};
 
-pub use self::sled::SledStore;
+pub(crate) use self::sled::SledStore;
 use super::Lease;
 use crate::wire::Alias;
 
-/// A place that keeps leases. Its methods block; only the writer's thread calls them, one at a time.
-pub trait Store: Send + 'static {
-    /// Everything that was committed.
+/// Keeps leases. Its methods block; only the writer's thread calls them, one at a time.
+pub(crate) trait Store: Send + 'static {
+    /// Reads everything that was committed.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be read at all. A single record that cannot be read is skipped, counted, and left
-    /// where it is.
+    /// [`StoreError`] if the store cannot be read at all. A record that cannot be read is counted, skipped and kept.
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
-    /// Applies the changes, which are of different aliases, and returns once a `kill -9` would not undo them.
+    /// Applies the changes, each of another alias, and returns once a `kill -9` would not undo them.
     ///
     /// # Errors
-    /// [`StoreError`] if that is not certain. Each change, or a later one of its alias, then comes again.
+    /// [`StoreError`] if that is not certain. The caller then repeats each change, or a later one of its alias.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// Notes apart from the leases how many there are, so that a later [`load`](Self::load) can tell if some were lost.
-    /// Called every few seconds and at the end, but only while the leases are known to be complete: after a load that
-    /// told of damage not before clients had the time to register again, and until then each load tells of it.
+    /// Records the number of leases apart from them, so that a later [`load`](Self::load) detects a loss. Called every
+    /// few seconds and at the end, while the leases are complete. After a load that reported damage, they are complete
+    /// once clients had the time to register again; until then each load reports the damage.
     ///
     /// # Errors
-    /// [`StoreError`] if it could not be noted. The note from before must still be good then.
+    /// [`StoreError`] if the checkpoint could not be written. The previous checkpoint must then still be valid.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-/// What a [`Store`] held.
+/// The content of a [`Store`].
 #[derive(Debug, Default)]
-pub struct Loaded {
-    /// The leases, in any order, run out or not.
-    pub leases: Vec<Lease>,
+pub(crate) struct Loaded {
+    /// The leases in any order, expired ones included.
+    pub(crate) leases: Vec<Lease>,
     /// Records that could not be read.
-    pub unreadable: u64,
+    pub(crate) unreadable: u64,
     /// Leases were lost, or may have been.
-    pub damage: Option<Damage>,
+    pub(crate) damage: Option<Damage>,
 }
 
-/// A [`Store`] does not hold what it held.
+/// A loss of leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Leases that it held when that was last noted, if this is known.
-    pub noted: Option<u64>,
+pub(crate) struct Damage {
+    /// Leases at the last checkpoint, if that is readable.
+    pub(crate) noted: Option<u64>,
     /// Leases that are left.
-    pub found: u64,
+    pub(crate) found: u64,
 }
 
-/// One change to what is stored.
+/// One change of the stored leases.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Keeps the lease, in place of an older one for its alias.
+pub(crate) enum Change {
+    /// Stores the lease, replacing an older one of its alias.
     Put(Arc<Lease>),
-    /// Forgets the lease of the alias.
+    /// Removes the lease of the alias.
     Remove(Alias),
 }
 
@@ -79,28 +78,28 @@ impl Change {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Another process has it open.
+    /// Another process has the store open.
     #[error("registry store {} is in use by another process: stop that one, or use another directory", path.display())]
     Locked {
         /// The store's directory.
         path: PathBuf,
     },
-    /// Its files are not what they were when they were written.
+    /// The store's files are not as they were written.
     #[error("registry store {} is damaged: move it away and start again, clients register anew", path.display())]
     Damaged {
         /// The store's directory.
         path: PathBuf,
-        /// What was found.
+        /// The database's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The operating system, or a server, refused to read or write.
-    #[error("registry store {place} cannot be {attempt}")]
+    /// The operating system refused to read or write.
+    #[error("registry store {} cannot be {attempt}", path.display())]
     Backend {
-        /// The store's directory or address.
-        place: String,
+        /// The store's directory.
+        path: PathBuf,
         /// `opened`, `read` or `written`.
         attempt: &'static str,
-        /// Why.
+        /// The operating system's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

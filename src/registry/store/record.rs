@@ -1,7 +1,7 @@
 //! The bytes of a stored lease: `version: u8 = 1 | bincode 2 (standard configuration) of a record`.
 //!
-//! The alias is not in it: it is the key. Times are milliseconds since 1970. What is read is checked like what comes
-//! from a peer: one bad label name in a damaged record would make Prometheus refuse the whole list.
+//! The key of the record is the alias. Times are milliseconds since 1970. Fields are checked like those of a peer: one
+//! bad label name in a damaged record would make Prometheus refuse the whole list.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +13,14 @@ use crate::{
     registry::Lease,
     wire::{Alias, Labels, Target, TargetError},
 };
+
+const VERSION: u8 = 1;
+
+/// Most bytes that decoding may allocate: a lying length in a damaged record cannot ask for more. The most and longest
+/// labels are 36 KiB.
+const MAX_LEN: usize = 64 * 1024;
+
+const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_LEN>> = bincode::config::standard().with_limit::<MAX_LEN>();
 
 /// Why stored bytes are no lease.
 #[derive(Debug, thiserror::Error)]
@@ -99,13 +107,6 @@ fn unix_ms(time: SystemTime) -> u64 {
 fn time(unix_ms: u64) -> Result<SystemTime, RecordError> {
     UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).ok_or(RecordError::Time)
 }
-
-const VERSION: u8 = 1;
-
-/// 32 labels of full length are 36 KiB; a damaged length cannot ask for more memory than this.
-const MAX_LEN: usize = 64 * 1024;
-
-const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_LEN>> = bincode::config::standard().with_limit::<MAX_LEN>();
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Leases in an embedded database (sled 0.34): one key per alias, in one tree.
 //!
-//! sled cuts its log at the first damaged byte and goes on with what came before. So each commit also counts itself and
-//! the leases, under a key that is no alias; and a [`Witness`] beside the database remembers how far it had come.
+//! sled cuts its log at the first damaged byte and continues with what came before. Each commit therefore counts commits
+//! and leases ([`Progress`]), and a [`Checkpoint`] beside the database records how far the database had come.
 
 use std::{
     fmt,
@@ -13,9 +13,9 @@ use std::{
 
 use super::{
     Change, Damage, Loaded, Store, StoreError,
-    mark::{MARK, Mark, is_damaged},
+    checkpoint::Checkpoint,
+    progress::{PROGRESS_KEY, Progress, is_damaged},
     record,
-    witness::Witness,
 };
 
 /// Memory of sled's page cache. The registry keeps the whole table in memory, so the database needs little.
@@ -27,66 +27,66 @@ const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Leases in a directory of their own.
 ///
-/// What was committed survives a `kill -9`. Losing the whole directory loses little: clients register again within a
-/// third of a lease.
-pub struct SledStore {
+/// Commits survive a `kill -9`. Losing the whole directory loses little: clients register again within a third of a
+/// lease.
+pub(crate) struct SledStore {
     path: PathBuf,
-    /// `None` after a failure: sled refuses everything after an I/O error until it is opened anew.
+    /// `None` after a failure: after an I/O error sled refuses everything until the database is opened again.
     open: Option<Open>,
-    /// The witness that is on disk, as far as we know.
-    witness: Option<Witness>,
+    /// The checkpoint on disk, as far as this process knows.
+    checkpoint: Option<Checkpoint>,
 }
 
 impl SledStore {
     /// Opens the database in the directory `path`, or creates it. Blocks: a quarter of a second with 100 000 aliases,
-    /// and up to one second while another has it open.
+    /// and up to one second while another process has the database open.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::Damaged`], or [`StoreError::Backend`] for what the file system says.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+    /// [`StoreError::Locked`], [`StoreError::Damaged`], or [`StoreError::Backend`] for errors of the file system.
+    pub(crate) fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
         let open = Open::new(&path)?;
-        Ok(Self { path, open: Some(open), witness: None })
+        Ok(Self { path, open: Some(open), checkpoint: None })
     }
 
-    /// Whether the database was more than it is. If so, that is noted for the next load, as this one cannot tell what
-    /// comes back; and the count starts anew from what there is.
-    fn examine(&mut self, mark: Option<Mark>, found: u64) -> Option<Damage> {
-        let read = Witness::read(&Witness::path(&self.path));
-        let is_damaged = is_damaged(mark, found, &read);
-        self.witness = read.unwrap_or_default();
+    /// Detects lost leases. A loss is recorded in the checkpoint, so that each load reports it until clients had the
+    /// time to register again; the database counts anew from the leases that are left.
+    fn find_damage(&mut self, progress: Option<Progress>, found: u64) -> Option<Damage> {
+        let read = Checkpoint::read(&Checkpoint::path(&self.path));
+        let is_damaged = is_damaged(progress, found, &read);
+        self.checkpoint = read.unwrap_or_default();
         if !is_damaged {
             return None;
         }
-        let noted = self.witness.map(|witness| witness.leases);
-        let mark = Mark { leases: found, ..mark.unwrap_or_default() };
-        if let Err(error) = self.note_damage(mark, noted.unwrap_or(found)) {
+        let noted = self.checkpoint.map(|checkpoint| checkpoint.leases);
+        let progress = Progress { leases: found, ..progress.unwrap_or_default() };
+        if let Err(error) = self.record_damage(progress, noted.unwrap_or(found)) {
             tracing::warn!(error = &error as &dyn std::error::Error, "damage of the store could not be noted");
         }
         Some(Damage { noted, found })
     }
 
-    fn note_damage(&mut self, mark: Mark, leases: u64) -> Result<(), StoreError> {
-        self.testify(Witness { sequence: mark.sequence, leases, whole: false })?;
+    fn record_damage(&mut self, progress: Progress, leases: u64) -> Result<(), StoreError> {
+        self.write_checkpoint(Checkpoint { sequence: progress.sequence, leases, intact: false })?;
         self.with("written", |tree| {
-            tree.insert(MARK, &mark.encode())?;
+            tree.insert(PROGRESS_KEY, &progress.encode())?;
             tree.flush().map(drop)
         })
     }
 
-    fn testify(&mut self, witness: Witness) -> Result<(), StoreError> {
-        if self.witness != Some(witness) {
-            witness.write(&Witness::path(&self.path)).map_err(|error| self.backend("written", error))?;
-            self.witness = Some(witness);
+    fn write_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        if self.checkpoint != Some(checkpoint) {
+            checkpoint.write(&Checkpoint::path(&self.path)).map_err(|error| self.backend("written", error))?;
+            self.checkpoint = Some(checkpoint);
         }
         Ok(())
     }
 
     fn backend(&self, attempt: &'static str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
-        StoreError::Backend { place: self.path.display().to_string(), attempt, source: error.into() }
+        StoreError::Backend { path: self.path.clone(), attempt, source: error.into() }
     }
 
-    /// Runs `work` on the database, opening it first if the last work failed.
+    /// Runs `work` on the database. Opens the database first if the last work failed.
     fn with<T>(
         &mut self,
         attempt: &'static str,
@@ -102,7 +102,7 @@ impl SledStore {
     }
 }
 
-/// The path only: sled's own form is the whole database.
+/// Prints the path only: sled prints the whole database.
 impl fmt::Debug for SledStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SledStore").field("path", &self.path).finish_non_exhaustive()
@@ -111,12 +111,12 @@ impl fmt::Debug for SledStore {
 
 impl Store for SledStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        let (mark, mut loaded) = self.with("read", |tree| {
-            let (mut mark, mut loaded) = (None, Loaded::default());
+        let (progress, mut loaded) = self.with("read", |tree| {
+            let (mut progress, mut loaded) = (None, Loaded::default());
             for entry in tree {
                 let (key, value) = entry?;
-                if key == MARK {
-                    mark = Mark::decode(&value);
+                if key == PROGRESS_KEY {
+                    progress = Progress::decode(&value);
                     continue;
                 }
                 match record::decode(&key, &value) {
@@ -128,10 +128,10 @@ impl Store for SledStore {
                     }
                 }
             }
-            Ok((mark, loaded))
+            Ok((progress, loaded))
         })?;
         let found = u64::try_from(loaded.leases.len()).unwrap_or(u64::MAX).saturating_add(loaded.unreadable);
-        loaded.damage = self.examine(mark, found);
+        loaded.damage = self.find_damage(progress, found);
         Ok(loaded)
     }
 
@@ -147,28 +147,28 @@ impl Store for SledStore {
             }
         }
         self.with("written", |tree| {
-            let mut mark = Mark::of(tree)?;
+            let mut progress = Progress::of(tree)?;
             for change in changes {
                 let had = tree.contains_key(change.alias().as_str())?;
                 let has = matches!(change, Change::Put(_));
-                mark.leases = mark.leases.saturating_add(has.into()).saturating_sub(had.into());
+                progress.leases = progress.leases.saturating_add(has.into()).saturating_sub(had.into());
             }
-            mark.sequence = mark.sequence.saturating_add(1);
-            batch.insert(MARK, &mark.encode());
+            progress.sequence = progress.sequence.saturating_add(1);
+            batch.insert(PROGRESS_KEY, &progress.encode());
             tree.apply_batch(batch)?;
             tree.flush().map(drop)
         })
     }
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {
-        let Mark { sequence, leases } = self.with("read", Mark::of)?;
-        self.testify(Witness { sequence, leases, whole: true })
+        let Progress { sequence, leases } = self.with("read", Progress::of)?;
+        self.write_checkpoint(Checkpoint { sequence, leases, intact: true })
     }
 }
 
 struct Open {
     leases: sled::Tree,
-    /// Keeps the database, and the lock on its directory.
+    /// Keeps the database and its lock.
     _db: sled::Db,
 }
 
@@ -181,7 +181,7 @@ impl Open {
             }
             thread::sleep(LOCK_RETRY);
         }
-        // No flushing in the background: flushes that meet can wait for one another for ever.
+        // No flushes in the background: concurrent flushes can wait for one another for ever.
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let opened = config.open().and_then(|db| Ok(Self { leases: db.open_tree("leases")?, _db: db }));
         opened.map_err(|error| store_error(path, "opened", error))
@@ -197,7 +197,7 @@ fn is_locked(path: &Path) -> bool {
 
 fn store_error(path: &Path, attempt: &'static str, error: sled::Error) -> StoreError {
     match error {
-        sled::Error::Io(io) => StoreError::Backend { place: path.display().to_string(), attempt, source: io.into() },
+        sled::Error::Io(io) => StoreError::Backend { path: path.into(), attempt, source: io.into() },
         other => StoreError::Damaged { path: path.into(), source: other.into() },
     }
 }

@@ -1,8 +1,8 @@
-//! What the passing of time does to leases, and what it must not do.
+//! Leases and the passing of time.
 //!
-//! Leases end at wall-clock times, so that a restart revives nobody. But a clock may be set, and a process may be frozen
-//! or its machine asleep; clients that are alive then had no chance to renew. A table is swept each second: where the
-//! clock went further than [`UNWATCHED`] between two sweeps, whatever the reason, nobody knows who was alive.
+//! Leases end at wall-clock times, so that a restart revives no lease. But a clock may be set, a process may be frozen,
+//! and a machine may sleep; live clients then had no chance to renew. A table is swept each second. A jump of more than
+//! [`UNWATCHED`] between two sweeps, for whatever reason, says nothing about which clients are alive.
 
 use std::{
     sync::Arc,
@@ -11,17 +11,20 @@ use std::{
 
 use super::{Change, Effects, Entry, EventKind, Lease, Table, later};
 
-/// The clock moved in a way that a table which is swept each second does not see.
+/// Most time between two sweeps, which are one second apart, of a process that runs and a clock that is not set.
+pub(super) const UNWATCHED: Duration = Duration::from_secs(5);
+
+/// A jump of the clock between two sweeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::registry) enum ClockStep {
-    /// So much time went by at once.
+    /// This much time passed at once.
     Ahead(Duration),
-    /// It was set back by so much.
+    /// The clock was set back by this much.
     Back(Duration),
 }
 
 impl ClockStep {
-    /// One line in the log.
+    /// Writes one line to the log.
     pub(in crate::registry) fn log(self) {
         match self {
             Self::Ahead(by) => tracing::warn!(
@@ -34,8 +37,8 @@ impl ClockStep {
 }
 
 impl Table {
-    /// Takes every lease that is due to its next step. Costs nothing for those that are not. Must be called each
-    /// second; after a pause, leases that ran before it go on for the time that a client needs to renew.
+    /// Takes every lease that is due to its next state; others cost nothing. Must be called each second. After a pause,
+    /// leases that ran before are extended by the time that a client needs to renew.
     pub(in crate::registry) fn sweep(&mut self, now: SystemTime) -> Effects {
         let mut effects = Effects::default();
         if let Ok(back) = self.seen_at.duration_since(now)
@@ -49,7 +52,7 @@ impl Table {
         effects
     }
 
-    /// As [`sweep`](Self::sweep), but for a `now` that may be a little old: it has waited, perhaps.
+    /// As [`sweep`](Self::sweep), for a `now` that may be a little old: a registration may have waited for the lock.
     pub(super) fn advance(&mut self, now: SystemTime, effects: &mut Effects) {
         let ahead = now.duration_since(self.seen_at).unwrap_or_default();
         self.seen_at += ahead;
@@ -74,13 +77,13 @@ impl Table {
         }
     }
 
-    /// No running lease ends before its holder had half a lease: it renews each third, and may have to link again.
+    /// Lets no running lease end within half a lease: holders renew each third, and may have to link again first.
     fn give_time_to_renew(&mut self, now: SystemTime, effects: &mut Effects) {
         let at_least = later(now, self.config.lease / 2);
         self.move_ends(effects, |entry| (!entry.lapsed).then(|| entry.lease.expires_at.max(at_least)));
     }
 
-    /// No lease runs for longer than one that is renewed now, and none that has lapsed runs again.
+    /// Lets no lease run longer than one that is renewed now, and no lapsed lease run again.
     pub(super) fn shorten(&mut self, now: SystemTime, effects: &mut Effects) {
         let at_most = later(now, self.config.lease);
         self.move_ends(effects, |entry| Some(entry.lease.expires_at.min(if entry.lapsed { now } else { at_most })));
@@ -98,6 +101,3 @@ impl Table {
         }
     }
 }
-
-/// Between two sweeps, one second apart, no more than this goes by unless something stood still or was set.
-pub(super) const UNWATCHED: Duration = Duration::from_secs(5);

@@ -23,9 +23,8 @@ use super::{router::Shared, sd_list::path_word};
 use crate::{
     http::{LocalAddr, text},
     identity::PublicKey,
-    network::{LinkStatus, LinkTransport},
+    network::{LinkStatus, LinkTransport, Links},
     registry::Lease,
-    scraper::pull::Links,
     telemetry::Chain,
     wire::Alias,
 };
@@ -78,7 +77,7 @@ impl From<LinkStatus> for LinkView {
 }
 
 impl<'a> AliasView<'a> {
-    fn new(lease: &'a Lease, links: &dyn Links, now: SystemTime) -> Self {
+    fn new(lease: &'a Lease, links: &Links, now: SystemTime) -> Self {
         let link = links.status(&lease.peer);
         Self {
             alias: &lease.alias,
@@ -102,7 +101,7 @@ pub(super) async fn aliases(State(shared): State<Arc<Shared>>) -> Response {
     match shared.state.registry.snapshot() {
         Ok(snapshot) => {
             let now = SystemTime::now();
-            let view = |lease| AliasView::new(lease, shared.state.links.as_ref(), now);
+            let view = |lease| AliasView::new(lease, shared.state.network.links(), now);
             Json(snapshot.leases.iter().map(|lease| view(lease)).collect::<Vec<_>>()).into_response()
         }
         Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
@@ -112,7 +111,9 @@ pub(super) async fn aliases(State(shared): State<Arc<Shared>>) -> Response {
 /// `GET /api/v1/aliases/{alias}`.
 pub(super) async fn alias(State(shared): State<Arc<Shared>>, Path(alias): Path<String>) -> Response {
     match shared.state.registry.lookup(&alias) {
-        Ok(Some(lease)) => Json(AliasView::new(&lease, shared.state.links.as_ref(), SystemTime::now())).into_response(),
+        Ok(Some(lease)) => {
+            Json(AliasView::new(&lease, shared.state.network.links(), SystemTime::now())).into_response()
+        }
         Ok(None) => text::line(StatusCode::NOT_FOUND, "no peer holds this alias"),
         Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     }

@@ -48,8 +48,11 @@ impl FileSd {
 
     /// Keeps the file until `stop` fires, and leaves it then.
     pub(super) async fn keep(self, shared: Arc<Shared>, stop: CancellationToken) {
-        let mut changes =
-            Changes { registry: shared.state.registry.changes(), links: shared.state.links.changes(), open: true };
+        let mut changes = Changes {
+            registry: shared.state.registry.changes(),
+            links: shared.state.network.links().changes(),
+            open: true,
+        };
         let mut written = None;
         let mut failing = false;
         loop {

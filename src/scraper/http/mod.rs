@@ -21,7 +21,6 @@ mod api;
 mod file_sd;
 mod headers;
 mod host;
-mod passed_body;
 mod proxy;
 mod router;
 mod scrape;
@@ -41,11 +40,8 @@ use self::{
     file_sd::FileSd,
     router::{Shared, router},
 };
-use super::{
-    metrics::ScraperMetrics,
-    pull::{Links, Pull},
-};
-use crate::{http, identity::HostPort, registry::Registry};
+use super::{metrics::ScraperMetrics, pull::Pull};
+use crate::{http, identity::HostPort, network::Network, registry::Registry};
 
 /// Settings of the HTTP side.
 #[derive(Clone, Debug)]
@@ -115,7 +111,7 @@ pub(super) struct HttpState {
     /// Pulls expositions.
     pub(super) pull: Arc<dyn Pull>,
     /// Knows which peers are linked.
-    pub(super) links: Arc<dyn Links>,
+    pub(super) network: Network,
     /// Counts.
     pub(super) metrics: Arc<ScraperMetrics>,
 }

@@ -27,7 +27,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(config: HttpConfig, state: HttpState) -> Self {
         Self {
-            sd: SdList::new(state.registry.clone(), Arc::clone(&state.links)),
+            sd: SdList::new(state.registry.clone(), state.network.links().clone()),
             state,
             advertise: config.advertise,
             scrapes: Arc::new(Semaphore::new(config.scrape.max_concurrent.min(Semaphore::MAX_PERMITS))),
@@ -56,24 +56,24 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 /// `GET /metrics`: OpenMetrics for those that ask for it, else the older text format that everything reads.
 async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let HttpState { registry, links, metrics, .. } = &shared.state;
+    let HttpState { registry, network, metrics, .. } = &shared.state;
     let state = ScraperState {
         loaded: registry.is_loaded(),
         aliases: registry.counts(),
         totals: registry.totals(),
-        links: links.counts(),
-        inbound: links.inbound(),
-        holders: links.holders(),
+        links: network.links().counts(),
+        inbound: network.inbound(),
+        holders: network.holders(),
     };
     exposition(&headers, |format| metrics.encode(state, format))
 }
 
 /// `GET /metrics/aliases`: how the holder of each alias is linked. Unknown, as `/sd` is, until the table is loaded.
 async fn alias_metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let HttpState { registry, links, .. } = &shared.state;
+    let HttpState { registry, network, .. } = &shared.state;
     match registry.snapshot() {
         Ok(snapshot) => {
-            let path = |lease: Arc<Lease>| (links.path(&lease.peer), lease);
+            let path = |lease: Arc<Lease>| (network.links().path(&lease.peer), lease);
             let linked = snapshot.leases.into_iter().map(path).collect();
             exposition(&headers, |format| alias_metrics::alias_metrics(linked, format))
         }

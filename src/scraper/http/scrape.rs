@@ -7,14 +7,14 @@
 //! Scrapes over the limit of [`ScrapeConfig::max_concurrent`](super::ScrapeConfig) are answered 503 at once rather than
 //! kept waiting: a scrape that waits uses up its own deadline, and then looks like a slow peer.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
     response::Response,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, StatusCode, Version, header, request::Parts};
 use tokio::{
     sync::OwnedSemaphorePermit,
     time::{self, Instant},
@@ -22,15 +22,14 @@ use tokio::{
 
 use super::{
     headers::{asks_for_a_page, for_the_asker, for_the_peer, time_to_pull},
-    passed_body::PassedBody,
     router::Shared,
 };
 use crate::{
-    http::text,
+    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, expected_len, text},
     scraper::{
         metrics::ScrapeRecord,
         outcome::ScrapeOutcome,
-        pull::{PullBody, PullError, PullRequest},
+        pull::{PullBody, PullError},
     },
     telemetry::Chain,
     wire::{Alias, SCRAPE_TIMEOUT_HEADER},
@@ -110,7 +109,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     let late = |_| PullError::Deadline { alias: alias.clone(), peer, limit };
     let mut answer = time::timeout_at(deadline, pulling).await.map_err(late).flatten()?;
 
-    let promised = content_length(answer.headers());
+    let promised = expected_len(answer.headers(), answer.body());
     if promised.is_some_and(|promised| promised > shared.scrape.max_body) {
         let why =
             format!("the exposition of alias {alias} is larger than the limit of {} bytes", shared.scrape.max_body);
@@ -128,17 +127,41 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     Ok(Pulled { alias: alias.clone(), answer, promised, permit })
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 impl Pulled {
     fn handed_on(self, record: ScrapeRecord, limit: u64) -> Response {
         let Self { alias, answer, promised, permit } = self;
         let (head, body) = answer.into_parts();
-        let mut response = Response::new(Body::new(PassedBody::new(body, alias, promised, limit, record, permit)));
+        let observer = ScrapeObserver { alias, record, _permit: permit };
+        let mut response = Response::new(Body::new(LimitedBody::new(body, limit, promised, observer)));
         *response.headers_mut() = head.headers;
         response
+    }
+}
+
+/// Counts a scrape until its exposition ends. An exposition that is cut closes Prometheus's connection, which Prometheus
+/// sees as `unexpected EOF`.
+struct ScrapeObserver {
+    alias: Alias,
+    record: ScrapeRecord,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl BodyObserver<PullBody> for ScrapeObserver {
+    type Cut = Infallible;
+
+    fn ended(mut self, _: &PullBody, passed: u64, end: BodyEnd<Infallible>) {
+        let (outcome, error) = match end {
+            BodyEnd::Whole => (ScrapeOutcome::Ok, None),
+            BodyEnd::Abandoned => (ScrapeOutcome::ClientGone, None),
+            BodyEnd::TooLong => (ScrapeOutcome::TooLarge, Some("the exposition is larger than the limit".into())),
+            BodyEnd::TooShort => (ScrapeOutcome::Cut, Some("the exposition is shorter than its Content-Length".into())),
+            BodyEnd::Failed(error) => (ScrapeOutcome::Cut, Some(error)),
+        };
+        if let Some(error) = error {
+            tracing::debug!(alias = %self.alias, passed, error = %Chain(&*error), "scrape cut");
+        }
+        self.record.bytes(passed);
+        self.record.end(outcome);
     }
 }
 

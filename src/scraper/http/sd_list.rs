@@ -18,9 +18,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use tokio::sync::watch;
 
 use crate::{
-    network::LinkPath,
+    network::{LinkPath, Links},
     registry::{Lease, LeaseState, NotLoaded, Registry},
-    scraper::pull::Links,
 };
 
 /// Why there is no list. Prometheus must then keep the one that it has.
@@ -47,7 +46,7 @@ impl From<NotLoaded> for SdUnknown {
 pub(super) struct SdList {
     registry: Registry,
     registry_changes: watch::Receiver<u64>,
-    links: Arc<dyn Links>,
+    links: Links,
     link_changes: watch::Receiver<u64>,
     rendered: Mutex<Option<Rendered>>,
 }
@@ -63,7 +62,7 @@ struct Rendered {
 }
 
 impl SdList {
-    pub(super) fn new(registry: Registry, links: Arc<dyn Links>) -> Self {
+    pub(super) fn new(registry: Registry, links: Links) -> Self {
         let (registry_changes, link_changes) = (registry.changes(), links.changes());
         Self { registry, registry_changes, links, link_changes, rendered: Mutex::default() }
     }
@@ -109,7 +108,7 @@ impl SdList {
             // Both are in the order of the aliases.
             while older.next_if(|older| older.lease.alias < lease.alias).is_some() {}
             let before = older.next_if(|older| older.lease.alias == lease.alias);
-            Fragment::render(lease, self.links.as_ref(), now, before)
+            Fragment::render(lease, &self.links, now, before)
         });
         let fragments = fragments.collect();
         Ok(Rendered { registry: snapshot.generation, links, at: Instant::now(), fragments, whole: VecDeque::new() })
@@ -137,7 +136,7 @@ struct Fragment {
 }
 
 impl Fragment {
-    fn render(lease: Arc<Lease>, links: &dyn Links, now: SystemTime, before: Option<Self>) -> Self {
+    fn render(lease: Arc<Lease>, links: &Links, now: SystemTime, before: Option<Self>) -> Self {
         let (state, path) = (lease.state(now), links.path(&lease.peer));
         let json = match before {
             Some(before) if before.state == state && before.path == path && shows_the_same(&before.lease, &lease) => {

@@ -42,7 +42,7 @@ fn a_record_that_cannot_be_read_is_skipped_and_kept() {
 }
 
 #[test]
-fn a_second_process_is_told_that_the_directory_is_in_use() {
+fn a_second_process_cannot_open_the_database() {
     let directory = tempfile::tempdir().expect("a directory");
     let _first = SledStore::open(directory.path().join("aliases")).expect("opens");
     let error = SledStore::open(directory.path().join("aliases")).expect_err("locked");
@@ -78,7 +78,7 @@ fn after_a_failure_the_database_is_opened_anew() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
     store.commit(&[Change::Put(lease("a"))]).expect("written");
-    let failure = store.with("written", |_| Err::<(), _>(sled::Error::Unsupported("told to fail".into())));
+    let failure = store.with("written", |_| Err::<(), _>(sled::Error::Unsupported("a failure on purpose".into())));
     assert!(failure.is_err() && store.open.is_none());
     store.commit(&[Change::Put(lease("b"))]).expect("written");
     assert_eq!(store.load().expect("reads").leases.len(), 2);
@@ -100,11 +100,11 @@ fn load(directory: &tempfile::TempDir) -> Loaded {
 }
 
 #[test]
-fn leases_that_a_damaged_database_has_lost_are_missed() {
+fn leases_lost_from_a_damaged_database_are_reported() {
     let good = checked();
     let bytes = fs::read(good.path().join("aliases/db")).expect("the log");
     let used = bytes.iter().rposition(|byte| *byte != 0).expect("something");
-    let mut told = 0;
+    let mut reported = 0;
     for at in (0..used).step_by(used / 40) {
         let directory = tempfile::tempdir().expect("a directory");
         fs::create_dir(directory.path().join("aliases")).expect("made");
@@ -121,20 +121,20 @@ fn leases_that_a_damaged_database_has_lost_are_missed() {
             Some(damage) => assert_eq!(damage, Damage { noted: Some(100), found }),
             None => assert_eq!(found, 100, "byte {at} of {used}"),
         }
-        told += u64::from(loaded.damage.is_some());
+        reported += u64::from(loaded.damage.is_some());
     }
-    assert!(told > 0, "no turned bit did harm");
+    assert!(reported > 0, "no flipped bit did harm");
 }
 
 #[test]
-fn a_database_that_is_gone_is_missed_until_its_leases_had_time_to_come_back() {
+fn a_lost_database_is_reported_until_its_leases_had_time_to_return() {
     let directory = checked();
     assert_eq!(load(&directory).damage, None);
     fs::remove_dir_all(directory.path().join("aliases")).expect("removed");
     let damage = Some(Damage { noted: Some(100), found: 0 });
     assert_eq!(load(&directory).damage, damage);
 
-    // A restart meanwhile knows of it too, whatever was written.
+    // A restart meanwhile reports the damage too, whatever was written.
     let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
     for n in 0..200 {
         store.commit(&[Change::Put(lease("a")), Change::Put(lease(&format!("a-{n}")))]).expect("written");
@@ -146,7 +146,7 @@ fn a_database_that_is_gone_is_missed_until_its_leases_had_time_to_come_back() {
 }
 
 #[test]
-fn a_database_that_lost_leases_from_its_middle_is_missed() {
+fn leases_lost_from_the_middle_are_reported() {
     let directory = checked();
     let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
     store.with("written", |tree| tree.remove("a-1")).expect("written");
@@ -156,7 +156,7 @@ fn a_database_that_lost_leases_from_its_middle_is_missed() {
 }
 
 #[test]
-fn a_database_ahead_of_its_check_or_without_one_is_whole() {
+fn a_database_ahead_of_its_checkpoint_or_without_one_is_intact() {
     let directory = checked();
     let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
     store.commit(&[Change::Remove(lease("a-1").alias.clone()), Change::Put(lease("a-2"))]).expect("written");
@@ -168,7 +168,7 @@ fn a_database_ahead_of_its_check_or_without_one_is_whole() {
 }
 
 #[test]
-fn a_database_from_before_there_were_marks_is_whole() {
+fn a_database_from_before_the_counters_is_intact() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
     let bytes = record::encode(&lease("old")).expect("fits");
@@ -180,7 +180,7 @@ fn a_database_from_before_there_were_marks_is_whole() {
 }
 
 #[test]
-fn a_check_that_is_damaged_itself_vouches_for_nothing() {
+fn a_damaged_checkpoint_counts_as_damage() {
     let directory = checked();
     fs::write(directory.path().join("aliases.check"), "v1 0 0 whole\n").expect("written");
     assert_eq!(load(&directory).damage, Some(Damage { noted: None, found: 100 }));

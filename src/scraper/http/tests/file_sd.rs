@@ -46,7 +46,7 @@ async fn the_file_says_what_sd_says() {
     assert_eq!(fs::read_to_string(&path).expect("reads"), scraper.get("/sd").await.text());
     scraper.register_as(1, "h", vec![claim("a", "web", &[("v", "2")])]).await;
     until(&path, |content| content.contains("\"v\":\"2\"")).await;
-    scraper.links.set(1, LinkPath::Direct);
+    scraper.link(1, LinkPath::Direct);
     until(&path, |content| content.contains("\"__meta_narthex_path\":\"direct\"")).await;
     assert_eq!(fs::read_to_string(&path).expect("reads"), scraper.get("/sd").await.text());
     scraper.register_as(1, "h", vec![]).await;
@@ -64,7 +64,7 @@ async fn what_is_not_shown_writes_nothing() {
     for _ in 0..20 {
         scraper.register("a").await;
     }
-    scraper.links.set(9, LinkPath::Direct);
+    scraper.link(9, LinkPath::Direct);
     // A write that must not come gives nothing else to wait for.
     time::sleep(LINKS_PAUSE * 3).await;
     assert_eq!(fs::metadata(&path).and_then(|there| there.modified()).expect("there"), written);

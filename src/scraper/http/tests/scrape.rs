@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::support::{Answer, Pulled, Scraper, body, claim, fed, no_pull, peer, within};
 use crate::{
+    http::PullRequest,
     scraper::{
         http::{HttpConfig, ScrapeConfig},
-        pull::{PullBody, PullError, PullRequest},
+        pull::{PullBody, PullError},
     },
     wire::Alias,
 };

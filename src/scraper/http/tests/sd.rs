@@ -1,7 +1,4 @@
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use ::http::Response;
 use serde_json::{Value, json};
@@ -10,10 +7,7 @@ use super::support::{Scraper, body, claim, no_pull, peer, within};
 use crate::{
     network::LinkPath,
     registry::Damage,
-    scraper::{
-        http::{HttpConfig, sd_list::SdList},
-        pull::Links,
-    },
+    scraper::http::{HttpConfig, sd_list::SdList},
 };
 
 async fn started() -> Scraper {
@@ -31,7 +25,7 @@ async fn aliases(scraper: &Scraper, query: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_group_is_unchanged_since_v1() {
     let scraper = started().await;
-    scraper.links.set(1, LinkPath::Relayed);
+    scraper.link(1, LinkPath::Relayed);
     let labels = [("region", "eu \"1\"\n\u{17e}"), ("tier", "a"), ("gone", "")];
     scraper.register_as(1, "host.example", vec![claim("web-1", "web", &labels)]).await;
     let answer = scraper.get("/sd").await;
@@ -133,7 +127,7 @@ async fn changed_labels_and_paths_are_shown() {
     assert_eq!((&labels().await["v"], &labels().await["__meta_narthex_path"]), (&json!("1"), &json!("none")));
     scraper.register_as(1, "h", vec![claim("a", "", &[("v", "2")])]).await;
     assert_eq!(labels().await["v"], json!("2"));
-    scraper.links.set(1, LinkPath::Direct);
+    scraper.link(1, LinkPath::Direct);
     within(async { while labels().await["__meta_narthex_path"] != json!("direct") {} }).await;
     scraper.counted("narthex_links{path=\"direct\"} 1").await;
     scraper.counted("narthex_aliases{state=\"active\"} 1").await;
@@ -193,7 +187,7 @@ async fn the_target_is_the_host_that_was_asked_or_the_advertised_one() {
 async fn an_unchanged_list_is_not_rendered_again_and_few_hosts_are_kept() {
     let scraper = started().await;
     scraper.register("a").await;
-    let list = SdList::new(scraper.registry.clone(), Arc::clone(&scraper.links) as Arc<dyn Links>);
+    let list = SdList::new(scraper.registry.clone(), scraper.links().clone());
     let whole = |host: &str| list.whole(host).expect("loaded").as_ptr();
     let (one, two) = (whole("one:1"), whole("two:2"));
     // A plain renewal changes nothing that is shown.

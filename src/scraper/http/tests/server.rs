@@ -93,8 +93,8 @@ async fn it_is_shown_how_the_holder_of_each_alias_is_linked() {
     for (seed, alias) in [(1, "direct"), (2, "gone"), (3, "relayed")] {
         scraper.register_as(seed, "", vec![claim(alias, "", &[])]).await;
     }
-    scraper.links.set(1, LinkPath::Direct);
-    scraper.links.set(3, LinkPath::Relayed);
+    scraper.link(1, LinkPath::Direct);
+    scraper.link(3, LinkPath::Relayed);
     let expected = "\
 # HELP narthex_alias_link_up 1 while the peer that holds the alias is linked.
 # TYPE narthex_alias_link_up gauge

@@ -1,14 +1,13 @@
 //! A scraper without peers, and a client that keeps every byte.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -19,20 +18,19 @@ use hyper::body::Frame;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::watch,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::bind,
+    http::{PullRequest, bind},
     identity::{KeyPair, PublicKey},
-    network::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport},
+    network::{LinkPath, Links, Network, NetworkConfig, NetworkRole},
     registry::{Change, Damage, Loaded, Registry, RegistryConfig, Store, StoreError},
     scraper::{
         http::{HttpConfig, HttpState, serve},
         metrics::ScraperMetrics,
-        pull::{Links, Pull, PullBody, PullBodyError, PullError, PullRequest},
+        pull::{Pull, PullBody, PullError},
     },
     wire::{Alias, Claim, Register},
 };
@@ -44,7 +42,7 @@ type Puller = dyn Fn(Alias, PullRequest) -> BoxFuture<'static, Pulled> + Send + 
 pub(super) struct Scraper {
     pub(super) addr: SocketAddr,
     pub(super) registry: Registry,
-    pub(super) links: Arc<FakeLinks>,
+    network: Network,
     pub(super) stop: CancellationToken,
     pub(super) serving: JoinHandle<()>,
     pub(super) store_fails: Arc<AtomicBool>,
@@ -76,18 +74,20 @@ impl Scraper {
         let running = registry.clone();
         tokio::spawn(async move { running.run(store, CancellationToken::new()).await });
 
-        let links = Arc::new(FakeLinks::default());
+        // Its task does not run: links are what the test makes of the table.
+        let client = NetworkConfig::new(NetworkRole::Client);
+        let (network, _) = Network::start(&KeyPair::generate(), client, Vec::new()).await.expect("starts");
         let puller: Box<Puller> = Box::new(move |alias, request| pull(alias, request).boxed());
         let state = HttpState {
             registry: registry.clone(),
             pull: Arc::new(FakePull(puller)),
-            links: Arc::clone(&links) as Arc<dyn Links>,
+            network: network.clone(),
             metrics: Arc::new(ScraperMetrics::new(SystemTime::now())),
         };
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, config, state, stop.clone()));
-        Self { addr, registry, links, stop, serving, store_fails, load }
+        Self { addr, registry, network, stop, serving, store_fails, load }
     }
 
     pub(super) async fn load(&self) {
@@ -109,6 +109,15 @@ impl Scraper {
         let register = Register { hostname: hostname.into(), claims };
         let registered = self.registry.register(peer(seed), &register, |_| true, SystemTime::now()).await;
         registered.expect("acknowledged");
+    }
+
+    pub(super) fn links(&self) -> &Links {
+        self.network.links()
+    }
+
+    /// Links a peer.
+    pub(super) fn link(&self, seed: u8, path: LinkPath) {
+        self.links().add_test_link(peer(seed), path);
     }
 
     /// GET on a connection of its own.
@@ -204,56 +213,6 @@ fn unchunked(mut rest: &[u8]) -> (Vec<u8>, bool) {
     (body, false)
 }
 
-/// Links as a test says.
-pub(super) struct FakeLinks {
-    paths: Mutex<HashMap<PublicKey, LinkPath>>,
-    generation: watch::Sender<u64>,
-}
-
-impl Default for FakeLinks {
-    fn default() -> Self {
-        Self { paths: Mutex::default(), generation: watch::Sender::new(0) }
-    }
-}
-
-impl FakeLinks {
-    pub(super) fn set(&self, seed: u8, path: LinkPath) {
-        self.paths.lock().expect("fine").insert(peer(seed), path);
-        self.generation.send_modify(|generation| *generation += 1);
-    }
-}
-
-impl Links for FakeLinks {
-    fn path(&self, peer: &PublicKey) -> Option<LinkPath> {
-        self.paths.lock().expect("fine").get(peer).copied()
-    }
-
-    fn status(&self, peer: &PublicKey) -> LinkStatus {
-        LinkStatus {
-            path: self.path(peer),
-            transport: Some(LinkTransport::Quic),
-            address: Some("192.0.2.7:19961".to_owned()),
-            rtt: Some(Duration::from_millis(25)),
-            punches_succeeded: 1,
-            punches_failed: 2,
-            change: Some(LinkChange {
-                at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-                reason: "connected to 192.0.2.7:19961 quic".to_owned(),
-            }),
-        }
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.generation.subscribe()
-    }
-
-    fn counts(&self) -> LinkCounts {
-        let paths = self.paths.lock().expect("fine");
-        let direct = paths.values().filter(|path| **path == LinkPath::Direct).count();
-        LinkCounts { direct, relayed: paths.len() - direct, ..LinkCounts::default() }
-    }
-}
-
 struct FakePull(Box<Puller>);
 
 impl Pull for FakePull {
@@ -306,7 +265,7 @@ pub(super) fn claim(alias: &str, service: &str, labels: &[(&str, &str)]) -> Clai
 pub(super) fn body<const N: usize>(parts: [Result<&'static [u8], &'static str>; N]) -> PullBody {
     let frames = parts.map(|part| match part {
         Ok(data) => Ok(Frame::data(Bytes::from_static(data))),
-        Err(reason) => Err(PullBodyError { reason: reason.into() }),
+        Err(reason) => Err(reason.into()),
     });
     StreamBody::new(stream::iter(frames)).boxed_unsync()
 }

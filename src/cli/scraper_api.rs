@@ -14,7 +14,7 @@ use super::{defaults, value};
 
 /// Which scraper is asked, and how long it may take.
 #[derive(Debug, clap::Args)]
-pub(super) struct RunningScraper {
+pub(super) struct ScraperApi {
     /// HTTP address of the scraper
     #[arg(
         long, env = "NARTHEX_URL", value_name = "URL", default_value = defaults::scraper_url(),
@@ -32,7 +32,7 @@ pub(super) struct RunningScraper {
     flag: &'static str,
 }
 
-impl RunningScraper {
+impl ScraperApi {
     /// The scraper that `flag` names.
     pub(super) fn at(url: Uri, timeout: Duration, flag: &'static str) -> Self {
         Self { url, timeout, flag }

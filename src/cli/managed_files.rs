@@ -18,7 +18,7 @@ use crate::atomic_file;
 
 /// The directory, ours alone as long as this value lives.
 #[derive(Debug)]
-pub(super) struct OwnFiles {
+pub(super) struct ManagedFiles {
     dir: PathBuf,
     /// Its lock goes when it is closed, also by `kill -9`.
     _lock: File,
@@ -31,7 +31,7 @@ pub(super) struct Updated {
     pub(super) removed: usize,
 }
 
-impl OwnFiles {
+impl ManagedFiles {
     /// Takes the directory, making it where there is none.
     ///
     /// # Errors
@@ -167,13 +167,13 @@ mod tests {
         files.iter().map(|(service, content)| (name(service), content.as_bytes().to_vec())).collect()
     }
 
-    fn place() -> (tempfile::TempDir, OwnFiles) {
+    fn place() -> (tempfile::TempDir, ManagedFiles) {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let files = OwnFiles::take(dir.path().join("made/here")).expect("takes");
+        let files = ManagedFiles::take(dir.path().join("made/here")).expect("takes");
         (dir, files)
     }
 
-    fn contents(files: &OwnFiles) -> BTreeMap<String, String> {
+    fn contents(files: &ManagedFiles) -> BTreeMap<String, String> {
         let entries = fs::read_dir(&files.dir).expect("reads").map(|entry| entry.expect("an entry"));
         entries
             .map(|entry| {
@@ -251,11 +251,11 @@ mod tests {
     #[test]
     fn a_directory_has_one_writer_at_a_time() {
         let (_dir, files) = place();
-        let error = OwnFiles::take(files.dir.clone()).expect_err("taken").to_string();
+        let error = ManagedFiles::take(files.dir.clone()).expect_err("taken").to_string();
         assert!(error.contains("--out"), "{error}");
         let dir = files.dir.clone();
         drop(files);
-        OwnFiles::take(dir).expect("free again");
+        ManagedFiles::take(dir).expect("free again");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The running scraper, by its HTTP side.
+//! The running scraper, asked over HTTP.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use http::{Method, Uri, header};
 use serde::Deserialize;
 
 use super::{
-    super::ask::RunningScraper,
+    super::scraper_api::ScraperApi,
     report::{Check, Checks},
 };
 use crate::wire::Alias;
 
-/// Where the scraper answers HTTP.
-pub(super) struct Running {
-    http: RunningScraper,
+/// The HTTP side of a scraper.
+pub(super) struct RunningScraper {
+    http: ScraperApi,
     url: Uri,
 }
 
-/// An alias as the API tells it, as far as it is looked at.
+/// The checked part of an alias in the JSON of the API.
 #[derive(Debug, Deserialize)]
 struct ListedAlias {
     alias: Alias,
     path: String,
 }
 
-impl Running {
+impl RunningScraper {
     pub(super) fn at(url: Uri, wait: Duration) -> Self {
-        Self { http: RunningScraper::at(url.clone(), wait, "--http"), url }
+        Self { http: ScraperApi::at(url.clone(), wait, "--http"), url }
     }
 
-    /// Whether anything answers there as a scraper does.
+    /// Whether a scraper answers at the address.
     pub(super) async fn healthy(&self) -> Check {
         let name = "healthy";
         if let Err(error) = self.read("/-/healthy").await {
@@ -48,7 +48,7 @@ impl Running {
         }
     }
 
-    /// What Prometheus needs of it.
+    /// The answers that Prometheus needs.
     pub(super) fn checks(&self) -> Vec<Checks<'_>> {
         vec![Box::pin(async { vec![self.ready().await] }), Box::pin(async { vec![self.sd().await] })]
     }
@@ -76,12 +76,12 @@ impl Running {
         }
     }
 
-    /// How many relays the running scraper can be reached through.
+    /// The number of the running scraper's relays.
     pub(super) async fn relays(&self) -> anyhow::Result<u64> {
         self.metric("narthex_relays").await
     }
 
-    /// A whole number among its own metrics.
+    /// The value of a metric of the scraper, a whole number.
     async fn metric(&self, name: &str) -> anyhow::Result<u64> {
         let metrics = self.read("/metrics").await?;
         let metrics = String::from_utf8_lossy(&metrics);
@@ -89,7 +89,7 @@ impl Running {
         value.and_then(|value| value.trim().parse().ok()).with_context(|| format!("no {name} in /metrics"))
     }
 
-    /// The paths of all aliases, and a pull of those that were named, or of one that is linked.
+    /// Checks the paths of all aliases, and pulls the named aliases, or else one that is linked.
     pub(super) async fn aliases(&self, named: &[Alias]) -> Vec<Check> {
         let listed = match self.listed().await {
             Ok(listed) => listed,
@@ -97,14 +97,15 @@ impl Running {
         };
         let count = |path| listed.iter().filter(|alias| alias.path == path).count();
         let [direct, relayed, none] = ["direct", "relayed", "none"].map(count);
-        let told = format!("{} in the table: {direct} direct, {relayed} relayed, {none} without a link", listed.len());
+        let counts =
+            format!("{} in the table: {direct} direct, {relayed} relayed, {none} without a link", listed.len());
         let lost = !listed.is_empty() && none == listed.len();
         let mut checks = vec![if lost {
             let advice =
                 "are the agents running, and do they reach this scraper? Run narthex doctor --scraper beside one";
-            Check::failed("aliases", format!("{told}: nobody is linked"), advice)
+            Check::failed("aliases", format!("{counts}: nobody is linked"), advice)
         } else {
-            Check::ok("aliases", told)
+            Check::ok("aliases", counts)
         }];
         let linked = listed.iter().find(|listed| listed.path != "none").map(|listed| &listed.alias);
         let pulled: Vec<&Alias> = if named.is_empty() { linked.into_iter().collect() } else { named.iter().collect() };

@@ -1,0 +1,151 @@
+//! What a user changes on the command line to mend an error of the library, which knows no flags.
+
+use std::{error::Error, sync::Arc};
+
+use crate::{
+    NodeError,
+    client::{BuildError, RegisterError},
+    identity::KeyFileError,
+    network::NetworkError,
+    scraper::ScraperError,
+    wire::HandshakeRefusal,
+};
+
+/// An error of the command line itself, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(super) struct Advised {
+    pub(super) what: String,
+    pub(super) advice: String,
+}
+
+/// What to do about an error, from the first error of its chain that says it.
+pub(super) fn advice(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(of).map(str::to_owned)
+}
+
+/// What to do about a registration that every scraper refuses.
+pub(super) fn about_registration(error: &RegisterError) -> &'static str {
+    match error {
+        RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => {
+            "copy the scraper's --secret-file here, or give it this one as a further --secret-file"
+        }
+        RegisterError::NotAScraper => "see --scraper",
+        _ => "narthex doctor with the same flags tells more",
+    }
+}
+
+/// What to do about one error of a chain.
+fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
+    if let Some(Advised { advice, .. }) = error.downcast_ref() {
+        return Some(advice);
+    }
+    if let Some(KeyFileError::Exists { .. }) = error.downcast_ref() {
+        return Some("give another path with --out, or remove the file first");
+    }
+    if let Some(error) = error.downcast_ref::<Arc<RegisterError>>() {
+        return Some(about_registration(error));
+    }
+    // The error of a role shows the error inside it as its own text, so that the chain has the outer one alone.
+    match error.downcast_ref() {
+        Some(ScraperError::Bind(_)) => return Some(OTHER_HTTP),
+        Some(ScraperError::NoTarget { .. }) => return Some("give --advertise HOST:PORT"),
+        Some(ScraperError::Network(error)) => return about_network(error),
+        _ => {}
+    }
+    match error.downcast_ref() {
+        Some(NodeError::Bind(_)) => return Some(OTHER_HTTP),
+        Some(NodeError::Network(error)) => return about_network(error),
+        _ => {}
+    }
+    match error.downcast_ref() {
+        Some(BuildError::Network(error)) => about_network(error),
+        _ => None,
+    }
+}
+
+fn about_network(error: &NetworkError) -> Option<&'static str> {
+    Some(match error {
+        NetworkError::Listen { .. } => "is another process using the port? --listen gives another address",
+        NetworkError::ListenWebSocket { .. } => "is something else using the port? --listen-ws gives another address",
+        NetworkError::NoListen => "see --listen",
+        NetworkError::BootstrapAddress(_) | NetworkError::BootstrapSelf(_) => "see --bootstrap",
+        NetworkError::External(_) => "see --external",
+        NetworkError::RelayAddress => "give --external HOST:PORT",
+        NetworkError::Mdns(_) => "leave --mdns out",
+        _ => return None,
+    })
+}
+
+const OTHER_HTTP: &str = "--http gives another address";
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs, io,
+        path::{Path, PathBuf},
+    };
+
+    use super::*;
+    use crate::{BindError, KeyPair, identity::HostPort};
+
+    fn bind() -> BindError {
+        let addr = HostPort { host: "127.0.0.1".to_owned(), port: 80 };
+        BindError { addr, source: io::ErrorKind::AddrInUse.into() }
+    }
+
+    /// A service that links the library has no command line.
+    #[test]
+    fn the_library_names_no_flag() {
+        let mut folders = vec![PathBuf::from("src")];
+        let mut lines = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder of src") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() && path != Path::new("src/cli") {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = fs::read_to_string(&path).expect("a source file");
+                    for (number, line) in text.lines().enumerate() {
+                        lines += 1;
+                        assert!(!names_flag(line), "{}:{}: {line}", path.display(), number + 1);
+                    }
+                }
+            }
+        }
+        assert!(lines > 0 && names_flag("give `--listen`") && !names_flag("// ----- a--b"));
+    }
+
+    /// True if the line has `--` between something that is no part of a word and a letter.
+    fn names_flag(line: &str) -> bool {
+        line.match_indices("--").any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + 2..].chars().next();
+            before.is_none_or(|c| c != '-' && !c.is_alphanumeric()) && after.is_some_and(|c| c.is_ascii_lowercase())
+        })
+    }
+
+    #[test]
+    fn an_error_of_each_role_gets_the_flag_that_mends_it() {
+        let own = || NetworkError::BootstrapSelf(KeyPair::from_seed(&[1; 32]).public());
+        let refused = Arc::new(RegisterError::Handshake(HandshakeRefusal::UnknownSecret));
+        for (error, flag) in [
+            (ScraperError::from(bind()).into(), Some("--http")),
+            (ScraperError::from(own()).into(), Some("--bootstrap")),
+            (anyhow::Error::from(NodeError::from(bind())).context("the node"), Some("--http")),
+            (NodeError::from(NetworkError::RelayAddress).into(), Some("--external HOST:PORT")),
+            (BuildError::Network(own()).into(), Some("--bootstrap")),
+            (KeyFileError::Exists { path: "a.key".into() }.into(), Some("--out")),
+            (anyhow::Error::new(refused).context("refused"), Some("--secret-file")),
+            (ScraperError::NoSecret.into(), None),
+        ] {
+            let advice = advice(&error);
+            match flag {
+                Some(flag) => {
+                    assert!(advice.as_ref().is_some_and(|advice| advice.contains(flag)), "{error:#}: {advice:?}")
+                }
+                None => assert_eq!(advice, None, "{error:#}"),
+            }
+        }
+    }
+}

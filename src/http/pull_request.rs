@@ -1,0 +1,15 @@
+//! What a pull asks for, at the scraper as at the client.
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+/// One pull, as Prometheus asked for it.
+#[derive(Clone, Debug)]
+pub struct PullRequest {
+    /// Prometheus's request headers, `Accept` and `Accept-Encoding` among them; no hop-by-hop ones.
+    pub headers: HeaderMap,
+    /// The query of the scrape, without the `?`.
+    pub query: Option<String>,
+    /// When the exposition must have ended.
+    pub deadline: Instant,
+}

@@ -1,0 +1,4 @@
+//! The layout of `src/`: which module may use which.
+
+mod files;
+mod imports;
