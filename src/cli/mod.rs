@@ -35,6 +35,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use output::report;
 
+pub use crate::telemetry::log;
 use crate::telemetry::log::{LogFilter, LogFormat};
 
 /// Prometheus scrapes services that have no reachable address.

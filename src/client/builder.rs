@@ -1,4 +1,4 @@
-//! How a client is put together.
+//! The builders of a client and its targets.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -97,7 +97,7 @@ impl TargetBuilder {
         }
     }
 
-    /// What kind of service it is; Prometheus sees it as the label `service`.
+    /// The kind of service, which Prometheus sees as the label `service`.
     pub fn service(mut self, service: impl Into<String>) -> Self {
         self.service = service.into();
         self
@@ -109,7 +109,7 @@ impl TargetBuilder {
         self
     }
 
-    /// Where its metrics come from.
+    /// The source of its metrics.
     pub fn metrics(mut self, source: impl IntoSource) -> Self {
         self.source = Some(source.into_source());
         self
@@ -122,7 +122,7 @@ impl TargetBuilder {
         self
     }
 
-    /// Its source is missing where it was not given.
+    /// The checked target, and its source if one was given.
     pub(super) fn check(self) -> Result<(Target, Option<Arc<dyn Source>>), BuildError> {
         let alias: Alias = self.alias.parse()?;
         Target::check_name("service", &self.service)?;
@@ -172,7 +172,7 @@ impl fmt::Debug for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The longest exposition that a client hands over unless [`max_body`](Self::max_body) says otherwise: 64 MiB.
+    /// The longest exposition that a client hands over unless [`max_body`](Self::max_body) sets another: 64 MiB.
     pub const DEFAULT_MAX_BODY: u64 = 64 << 20;
 
     pub(super) fn new(scraper: PeerAddr, secret: SharedSecret) -> Self {
@@ -205,7 +205,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Nodes through which scrapers are found by key. Each needs its place.
+    /// Nodes through which scrapers are found by key. Each needs its address.
     pub fn bootstrap(mut self, nodes: impl IntoIterator<Item = PeerAddr>) -> Self {
         self.bootstrap.extend(nodes);
         self
@@ -261,7 +261,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Where that target's metrics come from.
+    /// The source of that target's metrics.
     pub fn metrics(mut self, source: impl IntoSource) -> Self {
         self.own_target().source = Some(source.into_source());
         self
@@ -292,7 +292,7 @@ impl ClientBuilder {
     }
 
     /// Starts the client. It is usable at once; linking and registering go on in the background, for as long as it
-    /// takes, and are told as [events](Client::events).
+    /// takes, and are reported as [events](Client::events).
     ///
     /// # Errors
     /// [`BuildError`] for settings that can never work.
