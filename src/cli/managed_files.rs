@@ -219,7 +219,7 @@ mod tests {
             fs::write(files.dir.join(name), content).expect("writes");
         }
         let error = files.update(wanted(&[("a", "1"), ("b", "1")])).expect_err("in the way").to_string();
-        assert!(error.contains("narthex-a.json") && error.contains("not ours"), "{error}");
+        assert!(error.contains("narthex-a.json") && error.contains("not managed by narthex"), "{error}");
         assert_eq!(contents(&files), expected(&[&theirs[..], &[("narthex-b.json", "1")]].concat()));
         files.update(wanted(&[])).expect("updates");
         assert_eq!(contents(&files), expected(&theirs));

@@ -38,6 +38,8 @@ pub(crate) use links::{
     table::{LinkEvent, Links, OpenError},
 };
 pub(crate) use observation::{Observation, PeerKind, Whereabouts};
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use swarm::build::{HANDSHAKE_TIMEOUT, MAX_QUIC_STREAMS, MAX_STREAMS, max_handshakes};
 #[cfg(feature = "scraper")]
 pub(crate) use swarm::inbound_metrics::InboundMetrics;
 pub(crate) use swarm::{

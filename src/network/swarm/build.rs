@@ -170,7 +170,7 @@ pub(crate) fn yamux_config() -> yamux::Config {
 
 /// Towards a scraper a peer opens a few streams; a scraper opens up to [`MAX_PULL_STREAMS`] of its own on the same
 /// connection. Between a relay and a scraper each circuit is one; those that find no place are refused.
-const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
+pub(crate) const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
 
 /// Circuits that a relay builds over one connection: what is left is for the other end's streams, and for those that
 /// are being closed.
@@ -180,7 +180,7 @@ pub(crate) fn max_circuits(is_tcp: bool) -> usize {
 }
 
 /// A client listens for the sake of hole punching only.
-fn max_handshakes(role: NetworkRole) -> usize {
+pub(crate) fn max_handshakes(role: NetworkRole) -> usize {
     match role {
         NetworkRole::Client => 16,
         // A thousand at once take longer than each of them has, and are all begun again.
@@ -213,7 +213,7 @@ pub(crate) fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::
 }
 
 const RARELY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Noise writes some 200 KiB at once.
 const MAX_WEBSOCKET_FRAME: usize = 1024 * 1024;
@@ -223,7 +223,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_MEMORY: f64 = 0.7;
 /// Pulls from one peer at once; further ones wait.
 pub(crate) const MAX_PULL_STREAMS: usize = 64;
-const MAX_QUIC_STREAMS: u32 = 1024;
+pub(crate) const MAX_QUIC_STREAMS: u32 = 1024;
 const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
 /// One signed announcement and the closest peers fit.
 const MAX_KAD_PACKET: usize = 16 * 1024;
