@@ -65,6 +65,7 @@ mod registry;
 pub mod scraper;
 #[cfg(feature = "client")]
 pub mod telemetry;
+#[doc(hidden)]
 pub mod wire;
 
 #[cfg(feature = "client")]

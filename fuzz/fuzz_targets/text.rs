@@ -1,4 +1,4 @@
-//! Texts that people and peers write: what is read is written as it was read, and errors show nothing unescaped.
+//! Texts that people and peers write: a parsed value prints as it was read, and errors escape what they quote.
 
 #![no_main]
 
@@ -23,8 +23,8 @@ fuzz_target!(|text: &str| {
     if let Ok(peer) = text.parse::<PeerAddr>() {
         assert_eq!(peer.to_string().parse(), Ok(peer));
     }
-    if let Ok(place) = text.parse::<HostPort>() {
-        assert_eq!(place.to_string().parse(), Ok(place));
+    if let Ok(host_port) = text.parse::<HostPort>() {
+        assert_eq!(host_port.to_string().parse(), Ok(host_port));
     }
     if let Ok(key) = text.parse::<PublicKey>() {
         assert!(key.to_string() == text || key.to_hex() == text.to_ascii_lowercase());

@@ -1,4 +1,4 @@
-//! What an exporter is shown so that it answers: a password or a token, from a file.
+//! Authorization at an exporter: a password or a token from a file.
 
 use std::{io, path::PathBuf};
 
@@ -9,25 +9,27 @@ use zeroize::Zeroizing;
 
 use super::secret_file::{self, SecretFileError};
 
-/// How the agent proves itself to an exporter. The files are read for every pull: what is rotated holds at once.
+/// How the agent authenticates itself to an exporter. The file is read for every pull, so a rotated secret is used at
+/// once.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Auth {
     /// `Authorization: Basic`.
     Basic {
         /// The user's name, without a colon.
         username: String,
-        /// Where the password is.
+        /// The password's file.
         password_file: PathBuf,
     },
     /// `Authorization: Bearer`.
     Bearer {
-        /// Where the token is.
+        /// The token's file.
         token_file: PathBuf,
     },
 }
 
 impl Auth {
-    /// The value of `Authorization`, as of now.
+    /// The value of `Authorization`, from the file as of now.
     pub(super) async fn header(&self) -> Result<HeaderValue, SecretFileError> {
         let auth = self.clone();
         let read = task::spawn_blocking(move || auth.header_blocking()).await;
@@ -36,7 +38,7 @@ impl Auth {
         })
     }
 
-    /// What is wrong with its file now. Blocks.
+    /// Why the file cannot be used now, if so. Blocks.
     pub(super) fn unusable(&self) -> Option<SecretFileError> {
         self.header_blocking().err()
     }
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_read_afresh_and_only_from_a_file_that_is_kept_from_others() {
+    fn a_password_is_read_afresh_and_only_from_a_private_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("password");
         let write = |text: &str, mode| {
@@ -115,7 +117,7 @@ mod tests {
         fs::remove_file(&file).expect("removes");
         let made = Command::new("mkfifo").args(["-m", "600"]).arg(&file).status().expect("mkfifo runs");
         assert!(made.success());
-        let Err(SecretFileError::Io { source, .. }) = bearer.header_blocking() else { panic!("nobody writes to it") };
+        let Err(SecretFileError::Io { source, .. }) = bearer.header_blocking() else { panic!("a pipe") };
         assert_eq!(source.to_string(), "not a regular file");
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn pool() -> ExporterPool {
 /// Opens a connection.
 pub(super) async fn open(url: &ExporterUrl, tls: &Tls, pool: &ExporterPool) -> Result<Connection<()>, ExporterError> {
     let failed = |source| ExporterError::Connect { url: url.to_string(), source };
-    let stream: Box<dyn Duplex> = match url.place() {
+    let stream: Box<dyn Duplex> = match url.endpoint() {
         Endpoint::Unix(socket) => Box::new(UnixStream::connect(socket).await.map_err(failed)?),
         Endpoint::Tcp { tls: is_tls, host, port, .. } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;

@@ -1,7 +1,7 @@
-//! A directory of target files, watched by reading it again and again.
+//! A directory of target files, followed by polling.
 //!
-//! Polled by content rather than by events: a ConfigMap of Kubernetes is changed by swapping a symbolic link two levels
-//! up, and bind mounts and network file systems tell of nothing at all.
+//! Events of the file system would miss changes: Kubernetes changes a ConfigMap by swapping a symbolic link two levels
+//! up, and bind mounts and network file systems send no events at all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,20 +16,23 @@ use super::{
 };
 use crate::telemetry::Chain;
 
-/// The directory and what its files said when they last made sense.
+/// Most bytes of a target file: room for thousands of targets.
+const MAX_LEN: u64 = 4 * 1024 * 1024;
+
+/// The directory and the last valid targets of its files.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    /// By name, so that the first of two files is always the same one.
+    /// Sorted by name, so that the first of two files is always the same one.
     files: BTreeMap<PathBuf, KnownFile>,
 }
 
 #[derive(Debug, Default)]
 struct KnownFile {
     content: Option<Vec<u8>>,
-    /// What is wrong with the content.
+    /// The fault in the content, if any.
     broken: Option<String>,
-    /// What it said when it last made sense.
+    /// The last valid targets.
     good: Option<Vec<TargetSpec>>,
 }
 
@@ -38,7 +41,7 @@ impl Directory {
         Self { path, files: BTreeMap::new() }
     }
 
-    /// Reads what has changed; what is wrong goes to `problems`, and leaves the targets as they were. Blocks.
+    /// Reads changed files. A file with a fault is added to `problems` and keeps its targets. Blocks.
     pub(super) fn read(&mut self, problems: &mut BTreeSet<String>) {
         let found = match target_files(&self.path, problems) {
             Ok(found) => found,
@@ -58,6 +61,7 @@ impl Directory {
                 }
                 Err(error) => Some(Chain(&error).to_string()),
             };
+            // Unreadable now, or broken since an earlier read.
             if let Some(why) = unreadable.as_ref().or(known.broken.as_ref()) {
                 let meanwhile = match known.good {
                     Some(_) => "its targets stay as they were",
@@ -68,7 +72,7 @@ impl Directory {
         }
     }
 
-    /// The targets, by file name, with the file of each.
+    /// The targets in the order of file names, with the file of each.
     pub(super) fn targets(&self) -> impl Iterator<Item = (&Path, &TargetSpec)> {
         self.files.iter().flat_map(|(path, file)| file.good.iter().flatten().map(move |spec| (path.as_path(), spec)))
     }
@@ -91,15 +95,15 @@ impl KnownFile {
     }
 }
 
-/// Files and links to files that end in `.toml` or `.json`. Hidden ones are not meant: editors and Kubernetes keep
-/// their own things there. Prometheus's lists in YAML are meant, but not read: that is a problem.
+/// Files, and links to files, that end in `.toml` or `.json`. Hidden ones are ignored: they belong to editors and
+/// Kubernetes. YAML cannot be read, so Prometheus's lists in YAML are a problem.
 fn target_files(directory: &Path, problems: &mut BTreeSet<String>) -> io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         let ends_in = |ends: [&str; 2]| path.extension().is_some_and(|end| ends.iter().any(|known| end == *known));
-        // Through links; one that leads nowhere is still a file that should be there.
+        // Follows links. A dangling link counts as a file: its target should be there.
         let is_file = || fs::metadata(&path).map_or(true, |metadata| metadata.is_file());
         if !hidden && ends_in(["yml", "yaml"]) && is_file() {
             problems.insert(format!("{} is YAML, which is not read: write it as JSON", path.display()));
@@ -119,6 +123,3 @@ fn content(path: &Path) -> Result<Vec<u8>, TargetFileError> {
     }
     Ok(content)
 }
-
-/// Thousands of targets.
-const MAX_LEN: u64 = 4 * 1024 * 1024;

@@ -51,8 +51,8 @@ const NOT_FOR_EXPORTERS: [&str; 16] = [
 const MAX_REDIRECTS: usize = 3;
 /// Most bytes of a redirect's body that are read to save a connection.
 const SHORT_BODY: usize = 16 * 1024;
-/// Characters of an exporter's header that go into an error.
-const SHOWN: usize = 200;
+/// Most characters of a redirect's `Location` in an error.
+const MAX_LOCATION: usize = 200;
 
 /// An answer's body, which gives its connection back to the pool at the end.
 type ExporterBody = PooledBody<(), ()>;
@@ -213,7 +213,7 @@ impl Exporter {
         match self.settings.url.redirected(asked, &location) {
             Some(elsewhere) => Ok(Some(elsewhere)),
             None => {
-                let location = location.chars().take(SHOWN).collect();
+                let location = location.chars().take(MAX_LOCATION).collect();
                 Err(ExporterError::Redirect { url: self.url(), status, location })
             }
         }
@@ -240,7 +240,7 @@ impl Exporter {
         // pull does: Prometheus's own limit is too late for that.
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = self.settings.timeout.map_or(left, |cap| cap.min(left));
-        if scrape_timeout(&headers).ok().flatten().is_none_or(|told| told > limit) {
+        if scrape_timeout(&headers).ok().flatten().is_none_or(|stated| stated > limit) {
             set_scrape_timeout(&mut headers, limit);
         }
         if let Some(auth) = &self.settings.auth {

@@ -1,9 +1,9 @@
 //! Prometheus's own file_sd lists, as targets of an agent.
 //!
-//! What Prometheus reads off a group holds here too: `__scheme__`, `__metrics_path__` and `__param_<name>` make the
-//! URL, other names that begin with `__` are for relabelling and stay behind. The alias is the label `__alias__` or
-//! `alias`, else `instance`, else the target itself, with what an alias cannot hold replaced by `-`
-//! (`127.0.0.1:9100` becomes `127.0.0.1-9100`). `service` is the service, else `job` is.
+//! Labels have Prometheus's meaning: `__scheme__`, `__metrics_path__` and `__param_<name>` make the URL, and other names
+//! that begin with `__` are for relabelling and dropped. The alias is the label `__alias__` or `alias`, else `instance`,
+//! else the target itself; in the last two cases `-` replaces characters that an alias cannot have (`127.0.0.1:9100`
+//! becomes `127.0.0.1-9100`). The service is the label `service`, else `job`.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,9 @@ use serde::Deserialize;
 
 use super::{ExporterUrl, SpecError, TargetSpec};
 use crate::wire::{Alias, Target, TargetError};
+
+/// Labels with a meaning of their own here, or that narthex sets.
+const OWN_LABELS: [&str; 4] = ["alias", "instance", "job", "service"];
 
 /// A target group, by Prometheus's documentation of `<file_sd_config>`.
 #[derive(Debug, Deserialize)]
@@ -22,20 +25,20 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Its targets; an error names the one that is not fit.
+    /// The group's targets. An error names the faulty one.
     pub(super) fn specs(&self) -> impl Iterator<Item = Result<TargetSpec, (String, SpecError)>> {
-        self.targets.iter().map(|place| self.spec(place).map_err(|error| (place.clone(), error)))
+        self.targets.iter().map(|address| self.spec(address).map_err(|error| (address.clone(), error)))
     }
 
     fn label(&self, name: &str) -> Option<&str> {
         self.labels.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    fn spec(&self, place: &str) -> Result<TargetSpec, SpecError> {
-        if place.contains('/') {
-            return Err(SpecError::Place);
+    fn spec(&self, address: &str) -> Result<TargetSpec, SpecError> {
+        if address.contains('/') {
+            return Err(SpecError::NotHostPort);
         }
-        let url: ExporterUrl = format!("{}://{place}", self.label("__scheme__").unwrap_or("http")).parse()?;
+        let url: ExporterUrl = format!("{}://{address}", self.label("__scheme__").unwrap_or("http")).parse()?;
         let mut path = self.label("__metrics_path__").unwrap_or("/metrics").to_owned();
         for (name, value) in &self.labels {
             if let Some(param) = name.strip_prefix("__param_") {
@@ -43,39 +46,36 @@ impl Group {
                 path.push_str(&format!("{mark}{}={}", encoded(param), encoded(value)));
             }
         }
-        let mut spec = TargetSpec::new(self.alias(place)?, url.with_path(&path)?);
+        let mut spec = TargetSpec::new(self.alias(address)?, url.with_path(&path)?);
         spec.target.service = self.label("service").or(self.label("job")).unwrap_or_default().to_owned();
         Target::check_name("service", &spec.target.service)?;
         for (name, value) in &self.labels {
-            if !name.starts_with("__") && !TAKEN.contains(&name.as_str()) && !value.is_empty() {
+            if !name.starts_with("__") && !OWN_LABELS.contains(&name.as_str()) && !value.is_empty() {
                 spec.target.labels.insert(name, value)?;
             }
         }
         Ok(spec)
     }
 
-    fn alias(&self, place: &str) -> Result<Alias, TargetError> {
+    fn alias(&self, address: &str) -> Result<Alias, TargetError> {
         match self.label("__alias__").or(self.label("alias")) {
             Some(alias) => alias.parse(),
-            None => made_fit(self.label("instance").unwrap_or(place)).parse(),
+            None => to_alias(self.label("instance").unwrap_or(address)).parse(),
         }
     }
 }
 
-/// An alias like the text.
-fn made_fit(text: &str) -> String {
-    let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
-    text.chars().map(fit).collect::<String>().trim_matches('-').to_owned()
+/// The text with `-` for each character that an alias cannot have.
+fn to_alias(text: &str) -> String {
+    let replaced = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+    text.chars().map(replaced).collect::<String>().trim_matches('-').to_owned()
 }
 
-/// A parameter's name or value, for a query.
+/// A parameter's name or value, percent-encoded for a query.
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
-
-/// Labels that say something else here, or that narthex sets.
-const TAKEN: [&str; 4] = ["alias", "instance", "job", "service"];
 
 #[cfg(test)]
 mod tests {
@@ -101,15 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_is_said_or_made_of_the_instance() {
+    fn an_alias_is_a_label_or_made_of_the_instance() {
         let alias = |labels: &str| {
             let group = format!(r#"{{"targets": ["h:1"], "labels": {{{labels}}}}}"#);
-            specs(&group).remove(0).map(|spec| spec.target.alias.to_string()).map_err(|(place, _)| place)
+            specs(&group).remove(0).map(|spec| spec.target.alias.to_string()).map_err(|(address, _)| address)
         };
         assert_eq!(alias(r#""__alias__": "web-1", "alias": "x", "instance": "y""#), Ok("web-1".into()));
         assert_eq!(alias(r#""alias": "web-1", "instance": "y""#), Ok("web-1".into()));
         assert_eq!(alias(r#""instance": "web 1/eu""#), Ok("web-1-eu".into()));
-        assert_eq!(alias(r#""alias": "web 1""#), Err("h:1".into()), "what is said is not changed");
+        assert_eq!(alias(r#""alias": "web 1""#), Err("h:1".into()), "a written alias is not changed");
         assert_eq!(alias(r#""bad-name": "x""#), Err("h:1".into()));
     }
 }

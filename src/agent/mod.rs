@@ -1,7 +1,7 @@
-//! Unmodified exporters as metrics sources: the agent beside them asks, and passes their answers on untouched.
+//! Unmodified exporters as metrics sources: the agent scrapes them and passes their answers on unchanged.
 //!
-//! An [`Exporter`] is a source for a [`Client`](crate::Client). An [`Inventory`] makes the targets of a whole agent from
-//! its settings and keeps up with their files.
+//! An [`Exporter`] is a source for a [`Client`](crate::Client). An [`Inventory`] builds the targets of a whole agent from
+//! its settings and follows changes of their files.
 
 mod auth;
 mod connection;

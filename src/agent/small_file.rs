@@ -1,4 +1,4 @@
-//! Files that settings name, read whole.
+//! Files named by settings, read whole.
 
 use std::{
     fs::{self, File, Metadata},
@@ -8,11 +8,11 @@ use std::{
 
 use zeroize::Zeroizing;
 
-/// The file's bytes and what is known of it as it was opened. Blocks.
+/// Reads the file; also returns the metadata of the opened file. Blocks.
 ///
 /// # Errors
-/// What the operating system says; `FileTooLarge` beyond `limit`; `InvalidInput` for a pipe or device, which could keep
-/// whoever opens or reads it waiting for ever.
+/// The operating system's; `FileTooLarge` beyond `limit`; `InvalidInput` for a pipe or device, which could block for
+/// ever.
 pub(super) fn read(path: &Path, limit: u64) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

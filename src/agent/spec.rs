@@ -1,4 +1,4 @@
-//! One target as it is written in a file: the table `[[target]]`.
+//! One target in a file: the table `[[target]]`.
 
 use std::{
     collections::BTreeMap,
@@ -15,62 +15,63 @@ use crate::{
     wire::{Alias, Labels, Target, TargetError},
 };
 
-/// A target of an agent: what is listed, and how the exporter behind it is asked.
+/// A target of an agent: what is listed, and how the exporter behind it is scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TargetSpec {
-    /// What the scraper is told.
+    /// What the scraper lists.
     pub target: Target,
-    /// What only the agent knows.
+    /// How the agent scrapes. The scraper does not learn these settings.
     pub exporter: ExporterSettings,
     /// Which metric families pass.
     pub filter: Filter,
 }
 
 impl TargetSpec {
-    /// A target of that alias with everything else by default.
+    /// A target with this alias and URL, and defaults for the rest.
     pub fn new(alias: Alias, url: ExporterUrl) -> Self {
         let target = Target { alias, service: String::new(), labels: Labels::default() };
         Self { target, exporter: ExporterSettings::new(url), filter: Filter::default() }
     }
 }
 
-/// Why a target that is well written cannot be meant.
+/// Why a well-formed target is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {
-    /// It cannot be listed.
+    /// The target cannot be listed.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// Its URL or path.
+    /// The URL or path is not valid.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// A target of a file_sd list that is more than a place.
+    /// A target of a file_sd list is not `host:port`.
     #[error("a target of a file_sd list is host:port; its labels __scheme__ and __metrics_path__ say the rest")]
-    Place,
-    /// `keep` or `drop`.
+    NotHostPort,
+    /// `keep` or `drop` is not a valid pattern.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// A pull of no time.
+    /// A timeout of zero.
     #[error("timeout must be longer than 0")]
     Timeout,
-    /// Not a header's value.
+    /// The content type cannot be a header's value.
     #[error("fallback_content_type is not fit for a header")]
     ContentType(#[source] InvalidHeaderValue),
-    /// One of two keys that go together.
+    /// Only one of two keys that go together.
     #[error("{given} needs {missing}")]
     Needs {
-        /// The key that is there.
+        /// The key that is present.
         given: &'static str,
-        /// The key that is not.
+        /// The key that is missing.
         missing: &'static str,
     },
-    /// Two ways to be somebody.
+    /// Two ways to authenticate.
     #[error("username and bearer_token_file exclude each other")]
     TwoAuths,
     /// RFC 7617, section 2: the first colon ends the name.
     #[error("a username has no colon and no control characters")]
     Username,
-    /// TLS settings where there is no TLS.
+    /// A TLS setting without TLS.
     #[error("{key} needs an https:// URL")]
     NoTls {
         /// The key.
@@ -112,7 +113,7 @@ impl Table {
         &self.alias
     }
 
-    /// Checks what no single key can tell. Paths are taken from `directory`.
+    /// Checks keys against each other. Relative paths start at `directory`.
     pub(super) fn spec(self, directory: &Path) -> Result<TargetSpec, SpecError> {
         let tls_key = [
             ("ca_file", self.ca_file.is_some()),
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_taken_and_files_are_found_beside_the_file() {
+    fn every_key_is_read_and_paths_start_at_the_files_directory() {
         let spec = read(
             r#"
             alias = "db-1"
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_the_key() {
+    fn contradictions_are_refused_with_the_key() {
         for (keys, reason) in [
             ("", "missing field `url`"),
             ("timout = \"1s\"\nurl = \"http://h\"", "unknown field `timout`"),

@@ -10,19 +10,19 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{SpecError, TargetSpec, file_sd::Group, spec::Table};
 use crate::wire::Alias;
 
-/// Why a file's targets cannot be taken. None of them is.
+/// Why none of a file's targets can be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetFileError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// It is longer than any list of targets.
+    /// The file is longer than any list of targets.
     #[error("{} is longer than {limit} bytes", path.display())]
     TooLong {
         /// The file.
@@ -30,47 +30,47 @@ pub enum TargetFileError {
         /// The limit.
         limit: u64,
     },
-    /// It may be about to be written. A list without targets is `target = []` or `[]`.
+    /// The file is empty: it may be about to be written. A list without targets is `target = []` or `[]`.
     #[error("{} is empty", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
-    /// Not its format, an unknown key, or a value that is not fit.
+    /// The content is malformed, or has an unknown key or an invalid value.
     #[error("{}, line {line}: {message}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// The first line is 1.
+        /// The line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
-    /// A target that is well written but cannot be meant.
+    /// A well-formed target is refused.
     #[error("{}: target {target}", path.display())]
     Target {
         /// The file.
         path: PathBuf,
-        /// Its alias, or its place in a file_sd list, quoted.
+        /// The target's alias, or its quoted address in a file_sd list.
         target: String,
-        /// What is wrong.
+        /// The fault.
         source: SpecError,
     },
-    /// Two targets with one alias.
+    /// Two targets have the same alias.
     #[error("{}: alias {alias} is given twice", path.display())]
     Duplicate {
         /// The file.
         path: PathBuf,
-        /// Which.
+        /// The alias.
         alias: Alias,
     },
 }
 
-/// The targets in a file's text; the format is told by the name's end. Files that the targets name are looked for
-/// beside it.
+/// Parses the targets in a file's text. The extension of `path` gives the format; relative paths in the text start at
+/// the file's directory.
 ///
 /// # Errors
-/// [`TargetFileError`], naming file, line and key.
+/// [`TargetFileError`] with file, line and key.
 pub fn parse_targets(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
     if text.trim().is_empty() {
         Err(TargetFileError::Empty { path: path.to_owned() })
@@ -81,8 +81,8 @@ pub fn parse_targets(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetF
     }
 }
 
-/// The `[[target]]` tables of a configuration file, which has other keys besides. Targets that are written as texts
-/// (`target = ["alias=url"]`) are none.
+/// Parses the `[[target]]` tables of a configuration file, which may have other keys. Targets written as texts
+/// (`target = ["alias=url"]`) are ignored.
 ///
 /// # Errors
 /// As [`parse_targets`].
@@ -122,9 +122,9 @@ fn parse_json(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileErro
     }
     let groups: Vec<Group> = from_json(path, text)?;
     let specs = groups.iter().flat_map(Group::specs).map(|spec| {
-        spec.map_err(|(place, source)| TargetFileError::Target {
+        spec.map_err(|(address, source)| TargetFileError::Target {
             path: path.to_owned(),
-            target: format!("{place:?}"),
+            target: format!("{address:?}"),
             source,
         })
     });
@@ -159,8 +159,9 @@ fn from_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, TargetFi
 fn from_json<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, TargetFileError> {
     serde_json::from_str(text).map_err(|error| {
         let message = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        content(path, error.line(), message.strip_suffix(&place).unwrap_or(&message))
+        // serde_json appends the position to its message; ours comes before.
+        let position = format!(" at line {} column {}", error.line(), error.column());
+        content(path, error.line(), message.strip_suffix(&position).unwrap_or(&message))
     })
 }
 

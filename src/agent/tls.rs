@@ -1,7 +1,7 @@
-//! TLS to an exporter: whom it must be certified by, and what it is shown.
+//! TLS to an exporter: trusted CAs and client certificates.
 //!
-//! Certificates and keys are read for every new connection and compared with the ones in use, so that what is rotated
-//! on disk holds from the next connection on, and sessions are resumed as long as nothing changes.
+//! Certificates and keys are read for every new connection and compared with the ones in use. Rotated files are used
+//! from the next connection on; sessions are resumed as long as nothing changes.
 
 use std::{
     error::Error,
@@ -25,29 +25,44 @@ use super::{
     verifier::{Verifier, is_untrusted},
 };
 
-/// How an `https://` exporter is recognised, and what it is shown.
+/// Most bytes of a file of certificates: several times a system's whole bundle.
+const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
+
+/// The system's CAs. Read once: they are hundreds, and the same for every target.
+static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(error = error as &dyn Error, "a system certificate could not be read");
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    Arc::new(roots)
+});
+
+/// How an `https://` exporter is verified, and how the agent authenticates itself by TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TlsSettings {
-    /// PEM file of the certificates that the exporter's must come from, or be one of. Default: the system's.
+    /// PEM file of CA certificates, or of the exporter's own certificate. Default: the system's CAs.
     pub ca_file: Option<PathBuf>,
-    /// PEM files of a certificate (with its chain) and its key, for an exporter that asks for one.
+    /// A client certificate, for an exporter that asks for one.
     pub client: Option<ClientCertificate>,
     /// The name that the exporter's certificate must be for. Default: the URL's host.
     pub server_name: Option<String>,
-    /// Takes any certificate: whoever is in the way reads along, and gets the password too.
+    /// Accepts any certificate: anybody on the way can read the metrics and the password.
     pub insecure_skip_verify: bool,
 }
 
-/// A certificate to show, and its key.
+/// A client certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// PEM, the certificate first, then the ones that lead to its CA.
+    /// PEM: the certificate, then its chain.
     pub cert_file: PathBuf,
     /// PEM: PKCS #8, PKCS #1 or SEC 1.
     pub key_file: PathBuf,
 }
 
-/// Why there is no TLS with an exporter.
+/// Why a TLS connection to an exporter failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -56,7 +71,7 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// A file holds no certificate, or a broken one.
@@ -65,7 +80,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// The private key's file.
+    /// The private key's file cannot be used.
     #[error(transparent)]
     KeyFile(#[from] SecretFileError),
     /// The private key's file holds something else, or the key of another certificate.
@@ -76,33 +91,33 @@ pub enum TlsError {
         /// The certificate's file.
         cert: PathBuf,
     },
-    /// The system has no certificates to trust.
+    /// The system has no CA certificates.
     #[error("this system has no CA certificates: install them, or give ca_file")]
     NoRoots,
-    /// Neither a DNS name nor an address.
+    /// The server's name is neither a DNS name nor an address.
     #[error("{name:?} is no name that a certificate could be for")]
     Name {
         /// The name.
         name: String,
-        /// Why.
+        /// The fault in the name.
         source: InvalidDnsNameError,
     },
-    /// The exporter's certificate comes from somebody who is not trusted.
+    /// The exporter's certificate does not come from a trusted CA.
     #[error("its certificate does not come from {trusted}; give the right CA with ca_file")]
     Untrusted {
-        /// Whom it should come from.
+        /// The trusted CAs, in words.
         trusted: String,
     },
-    /// The exporter's certificate has run out.
+    /// The exporter's certificate has expired.
     #[error("its certificate has expired")]
     Expired,
-    /// What answers is no TLS.
+    /// The answer is not TLS.
     #[error("it does not speak TLS here; is its URL http://?")]
     NoTls,
-    /// The handshake failed in another way; a certificate for another name, or none shown where one is asked for.
+    /// The handshake failed in another way: a certificate for another name, or a client certificate is missing.
     #[error("the TLS handshake failed")]
     Handshake(#[source] io::Error),
-    /// Files could not be read at all.
+    /// The task that reads files was aborted.
     #[error("files could not be read")]
     Aborted(#[source] task::JoinError),
 }
@@ -113,7 +128,7 @@ pub(super) struct Tls {
     built: Built,
 }
 
-/// The configuration in use, and the files' content that it was made of.
+/// The configuration in use, and the files' content behind it.
 type Built = Arc<Mutex<Option<(Material, Arc<ClientConfig>)>>>;
 
 impl Tls {
@@ -121,7 +136,7 @@ impl Tls {
         Self { settings, built: Arc::default() }
     }
 
-    /// Speaks TLS on the stream, with whoever is certified as `host`.
+    /// Makes a TLS connection to `host` over the stream.
     pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
         let name = self.settings.server_name.as_deref().unwrap_or(host);
         let server_name =
@@ -129,16 +144,16 @@ impl Tls {
         let (settings, built) = (self.settings.clone(), Arc::clone(&self.built));
         let config =
             task::spawn_blocking(move || current_config(&settings, &built)).await.map_err(TlsError::Aborted)??;
-        TlsConnector::from(config).connect(server_name, stream).await.map_err(|error| self.told(error))
+        TlsConnector::from(config).connect(server_name, stream).await.map_err(|error| self.explain(error))
     }
 
-    /// What is wrong with its own files now. Blocks.
+    /// Why the agent's own files cannot be used now, if so. Blocks.
     pub(super) fn unusable(&self) -> Option<TlsError> {
         let has_files = self.settings.ca_file.is_some() || self.settings.client.is_some();
         has_files.then(|| current_config(&self.settings, &self.built).err())?
     }
 
-    fn told(&self, error: io::Error) -> TlsError {
+    fn explain(&self, error: io::Error) -> TlsError {
         use rustls::Error::{InvalidCertificate, InvalidMessage as Invalid};
         match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
             Some(cause) if is_untrusted(cause) => TlsError::Untrusted {
@@ -158,14 +173,14 @@ impl Tls {
 
 type Pem = Zeroizing<Vec<u8>>;
 
-/// What the files held.
+/// The files' content.
 #[derive(PartialEq, Eq)]
 struct Material {
     ca: Option<Pem>,
     client: Option<(Pem, Pem)>,
 }
 
-/// The configuration for what the files hold now. Blocks.
+/// The configuration for the files' present content. Blocks.
 fn current_config(settings: &TlsSettings, built: &Built) -> Result<Arc<ClientConfig>, TlsError> {
     let read = |path: &PathBuf| match small_file::read(path, MAX_CERTIFICATES) {
         Ok((pem, _)) => Ok(pem),
@@ -195,7 +210,7 @@ impl Material {
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3");
         let verifier = if settings.insecure_skip_verify {
-            Verifier::of_anybody(provider)
+            Verifier::accept_any(provider)
         } else {
             self.verifier(settings, provider)?
         };
@@ -230,17 +245,3 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     let none = || TlsError::Certificates { path: path.to_owned() };
     read.ok().filter(|certificates| !certificates.is_empty()).ok_or_else(none)
 }
-
-/// Several times a system's whole bundle.
-const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
-
-/// Read once: hundreds of certificates, the same for every target.
-static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(error = error as &dyn Error, "a system certificate could not be read");
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    Arc::new(roots)
-});

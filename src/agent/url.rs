@@ -1,22 +1,25 @@
-//! Where an exporter is asked.
+//! The URL of an exporter.
 //!
-//! Everything about the place comes from here, which is to say from the agent's own settings. A scraper adds at most
-//! query parameters, and only those that [`Params`] lets through.
+//! The endpoint comes from the agent's own settings alone. A scraper adds at most query parameters, and only those that
+//! [`Params`] allows.
 
 use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
 
 use http::{Uri, uri::PathAndQuery};
 use serde::{Deserialize, Deserializer, de};
 
+/// The path of a URL without one, as in Prometheus.
+const DEFAULT_PATH: &str = "/metrics";
+
 /// `http://host:port/path`, `https://...`, or an exporter on a Unix socket: `unix:/run/x.sock:/metrics`, which can
-/// also be written `http+unix://%2Frun%2Fx.sock/metrics`. Where there is no path, `/metrics` is asked.
+/// also be written `http+unix://%2Frun%2Fx.sock/metrics`. The default path is `/metrics`.
 ///
-/// Shown without its query, which may hold a token.
+/// Printed without its query, which may contain a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExporterUrl {
-    place: Endpoint,
+    endpoint: Endpoint,
     path: PathAndQuery,
-    /// The path was written, not assumed.
+    /// True if the path was written, false if it is the default.
     explicit: bool,
 }
 
@@ -28,13 +31,13 @@ pub(super) enum Endpoint {
         /// Without the brackets of an IPv6 address.
         host: String,
         port: u16,
-        /// As it was written.
+        /// Host and port as written, for the `Host` header.
         authority: String,
     },
     Unix(PathBuf),
 }
 
-/// Why a text is not the URL of an exporter. The text itself may hold a password and is not shown.
+/// Why a text is not the URL of an exporter. The text may contain a password and is not printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlError {
@@ -44,10 +47,10 @@ pub enum UrlError {
     /// Another scheme.
     #[error("only http://, https:// and unix: URLs can be asked")]
     Scheme,
-    /// Credentials have settings of their own, which keep them out of logs.
+    /// Credentials have their own settings, which keep them out of logs.
     #[error("a user name or password in a URL is not supported: give username and password_file")]
     UserInfo,
-    /// Both the URL and the setting `path` say a path.
+    /// Both the URL and the setting `path` have a path.
     #[error("the path stands in the URL already")]
     PathTwice,
     /// Not a path.
@@ -56,10 +59,10 @@ pub enum UrlError {
 }
 
 impl ExporterUrl {
-    /// The same place with this path (and query).
+    /// The same endpoint with this path (and query).
     ///
     /// # Errors
-    /// [`UrlError::PathTwice`] if the URL has one, [`UrlError::Path`] if it is none.
+    /// [`UrlError::PathTwice`] if the URL has a path already, [`UrlError::Path`] for a text that is no path.
     pub fn with_path(self, path: &str) -> Result<Self, UrlError> {
         if self.explicit {
             return Err(UrlError::PathTwice);
@@ -67,8 +70,8 @@ impl ExporterUrl {
         Ok(Self { path: path_and_query(path)?, explicit: true, ..self })
     }
 
-    pub(super) fn place(&self) -> &Endpoint {
-        &self.place
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     pub(super) fn path(&self) -> &PathAndQuery {
@@ -76,33 +79,33 @@ impl ExporterUrl {
     }
 
     pub(super) fn is_tls(&self) -> bool {
-        matches!(self.place, Endpoint::Tcp { tls: true, .. })
+        matches!(self.endpoint, Endpoint::Tcp { tls: true, .. })
     }
 
-    /// What the exporter is told as `Host`.
+    /// The value of the `Host` header.
     pub(super) fn host_header(&self) -> &str {
-        match &self.place {
+        match &self.endpoint {
             Endpoint::Tcp { authority, .. } => authority,
             Endpoint::Unix(_) => "localhost",
         }
     }
 
-    /// Where `location`, in an answer to a request for `asked`, points: a path at this very place, or none.
-    pub(super) fn redirected(&self, asked: &PathAndQuery, location: &str) -> Option<PathAndQuery> {
+    /// The path that `location` points to, in an answer to a request for `requested`. `None` if another endpoint is meant:
+    /// an exporter must not lead the agent elsewhere.
+    pub(super) fn redirected(&self, requested: &PathAndQuery, location: &str) -> Option<PathAndQuery> {
         let location = location.split('#').next().unwrap_or_default();
         let scheme = if self.is_tls() { "https" } else { "http" };
         let absolute = match location {
             _ if location.starts_with("//") => format!("{scheme}:{location}"),
             _ if location.starts_with('/') => return location.parse().ok(),
-            _ if location.starts_with('?') => return format!("{}{location}", asked.path()).parse().ok(),
+            _ if location.starts_with('?') => return format!("{}{location}", requested.path()).parse().ok(),
             _ if location.split(['/', '?']).next()?.contains(':') => location.to_owned(),
-            // A path from where the asked one is.
-            _ => return format!("{}{location}", &asked.path()[..=asked.path().rfind('/')?]).parse().ok(),
+            // A path relative to the requested one.
+            _ => return format!("{}{location}", &requested.path()[..=requested.path().rfind('/')?]).parse().ok(),
         };
         let to: Uri = absolute.parse().ok()?;
-        let (asked_scheme, authority) = (to.scheme_str()?, to.authority()?);
-        let same_scheme = asked_scheme == scheme;
-        let same_place = match &self.place {
+        let (to_scheme, authority) = (to.scheme_str()?, to.authority()?);
+        let same_endpoint = match &self.endpoint {
             Endpoint::Tcp { tls, host, port, .. } => {
                 let to_port = authority.port_u16().unwrap_or(default_port(*tls));
                 bare_host(authority.host()).eq_ignore_ascii_case(host) && to_port == *port
@@ -110,7 +113,7 @@ impl ExporterUrl {
             Endpoint::Unix(_) => authority.as_str() == self.host_header(),
         };
         let plain = !authority.as_str().contains('@');
-        (same_scheme && same_place && plain).then(|| to.path_and_query().cloned()).flatten()
+        (to_scheme == scheme && same_endpoint && plain).then(|| to.path_and_query().cloned()).flatten()
     }
 
     fn unix(socket: &str, path: &str) -> Result<Self, UrlError> {
@@ -119,7 +122,7 @@ impl ExporterUrl {
         }
         let explicit = !path.is_empty();
         let path = path_and_query(if explicit { path } else { DEFAULT_PATH })?;
-        Ok(Self { place: Endpoint::Unix(socket.into()), path, explicit })
+        Ok(Self { endpoint: Endpoint::Unix(socket.into()), path, explicit })
     }
 }
 
@@ -149,7 +152,7 @@ impl FromStr for ExporterUrl {
     }
 }
 
-/// Of a parsed URL the path is asked as it stands there.
+/// A parsed URL keeps its path: `/` is no default.
 impl TryFrom<Uri> for ExporterUrl {
     type Error = UrlError;
 
@@ -170,15 +173,15 @@ impl TryFrom<Uri> for ExporterUrl {
         if host.is_empty() || port == 0 || odd_port {
             return Err(UrlError::Form);
         }
-        let place = Endpoint::Tcp { tls, host: host.to_owned(), port, authority: authority.to_string() };
+        let endpoint = Endpoint::Tcp { tls, host: host.to_owned(), port, authority: authority.to_string() };
         let path = url.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Ok(Self { place, path, explicit: true })
+        Ok(Self { endpoint, path, explicit: true })
     }
 }
 
 impl fmt::Display for ExporterUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
+        match &self.endpoint {
             Endpoint::Tcp { tls, authority, .. } => write!(f, "http{}://{authority}", if *tls { "s" } else { "" })?,
             Endpoint::Unix(socket) => write!(f, "unix:{}:", socket.display())?,
         }
@@ -193,21 +196,21 @@ impl<'de> Deserialize<'de> for ExporterUrl {
     }
 }
 
-/// Which query parameters of a scrape reach the exporter. Parameters that stand in the URL are the agent's own: a
-/// scrape never sets them.
+/// Which query parameters of a scrape reach the exporter. A scrape never sets parameters that the URL has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Params {
-    /// None: the exporter is asked for exactly the URL.
+    /// None: the agent requests exactly the URL.
     #[default]
     None,
     /// Those of these names.
     Named(Vec<String>),
-    /// All. An exporter that asks whatever `target` says (blackbox, snmp) then asks whatever the scraper says.
+    /// All. An exporter that probes the parameter `target` (blackbox, snmp) then probes whatever the scraper names.
     All,
 }
 
 impl Params {
-    /// What is asked when a scrape brings this query.
+    /// The path to request for a scrape with this query.
     pub(super) fn applied(&self, to: &PathAndQuery, query: Option<&str>) -> PathAndQuery {
         let own: Vec<_> = pairs(to.query().unwrap_or_default()).map(name).collect();
         let passes = |pair: &&str| {
@@ -217,7 +220,7 @@ impl Params {
                 Self::Named(names) => names.iter().any(|known| *known == name),
                 Self::All => true,
             };
-            // Some servers take ; for &: a second parameter shall not ride in the value of the first.
+            // Some servers treat ; as &: the value of one parameter must not contain another.
             listed && !own.contains(&name) && !pair.contains(';')
         };
         let passed: Vec<&str> = pairs(query.unwrap_or_default()).filter(passes).collect();
@@ -225,7 +228,7 @@ impl Params {
             return to.clone();
         }
         let mark = if to.query().is_some() { '&' } else { '?' };
-        // What does not parse as a whole does not travel.
+        // A query that does not parse is dropped whole.
         format!("{to}{mark}{}", passed.join("&")).parse().unwrap_or_else(|_| to.clone())
     }
 }
@@ -251,7 +254,7 @@ fn pairs(query: &str) -> impl Iterator<Item = &str> {
     query.split('&').filter(|pair| !pair.is_empty())
 }
 
-/// A parameter's name as a server reads it.
+/// A parameter's name, decoded.
 fn name(pair: &str) -> Cow<'_, str> {
     let raw = pair.split('=').next().unwrap_or_default();
     match percent_decoded(&raw.replace('+', " ")) {
@@ -290,8 +293,6 @@ fn default_port(tls: bool) -> u16 {
     if tls { 443 } else { 80 }
 }
 
-const DEFAULT_PATH: &str = "/metrics";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,8 +302,8 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read_and_a_missing_path_means_slash_metrics() {
-        for (text, shown) in [
+    fn every_form_is_parsed_and_a_missing_path_means_slash_metrics() {
+        for (text, printed) in [
             ("http://127.0.0.1:9100", "http://127.0.0.1:9100/metrics"),
             ("http://127.0.0.1:9100/", "http://127.0.0.1:9100/"),
             ("HTTPS://host", "https://host/metrics"),
@@ -313,14 +314,14 @@ mod tests {
             ("http+unix://%2Frun%2Fx.sock/m", "unix:/run/x.sock:/m"),
             ("http+unix://%2Frun%2Fx.sock", "unix:/run/x.sock:/metrics"),
         ] {
-            assert_eq!(url(text).to_string(), shown, "{text}");
+            assert_eq!(url(text).to_string(), printed, "{text}");
         }
-        let Endpoint::Tcp { tls: true, host, port: 443, .. } = url("https://[::1]/m").place else { panic!("a place") };
+        let Endpoint::Tcp { tls: true, host, port: 443, .. } = url("https://[::1]/m").endpoint else { panic!("TCP") };
         assert_eq!(host, "::1");
     }
 
     #[test]
-    fn what_cannot_be_asked_is_refused_and_never_shown() {
+    fn invalid_urls_are_refused_and_never_printed() {
         for (text, error) in [
             ("host:9100", UrlError::Form),
             ("9100", UrlError::Form),
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_leads_to_the_same_place_or_nowhere() {
+    fn a_redirect_stays_at_the_same_endpoint() {
         let from = |text: &str, location: &str| {
             let url = url(text);
             url.redirected(url.path(), location).map(|path| path.to_string())

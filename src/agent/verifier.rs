@@ -1,4 +1,4 @@
-//! Who an `https://` exporter may be.
+//! Verification of an `https://` exporter's certificate.
 
 use std::sync::Arc;
 
@@ -14,7 +14,9 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-/// Checks the exporter's certificate, or lets any pass. The handshake's signature is checked all the same.
+const CA_AS_EXPORTER: webpki::Error = webpki::Error::CaUsedAsEndEntity;
+
+/// Checks the exporter's certificate, or accepts any. The handshake's signature is always checked.
 #[derive(Debug)]
 pub(super) struct Verifier {
     provider: Arc<CryptoProvider>,
@@ -25,16 +27,16 @@ pub(super) struct Verifier {
 enum Trust {
     /// `insecure_skip_verify`.
     Anybody,
-    /// Whoever a CA certifies, and the very certificates of `ca_file`.
+    /// Certificates from a trusted CA, and the certificates in `ca_file` themselves.
     Certified { by: Arc<WebPkiServerVerifier>, listed: Vec<CertificateDer<'static>> },
 }
 
 impl Verifier {
-    pub(super) fn of_anybody(provider: Arc<CryptoProvider>) -> Self {
+    pub(super) fn accept_any(provider: Arc<CryptoProvider>) -> Self {
         Self { provider, trust: Trust::Anybody }
     }
 
-    /// Takes what comes from `roots`, and what is one of `listed`.
+    /// Accepts certificates from `roots`, and those in `listed`.
     pub(super) fn new(
         provider: Arc<CryptoProvider>,
         roots: Arc<RootCertStore>,
@@ -56,8 +58,8 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Trust::Certified { by, listed } = &self.trust else { return Ok(ServerCertVerified::assertion()) };
         match by.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // `openssl req -x509` makes a CA, and Prometheus's guide makes it an exporter's certificate and its own
-            // `ca_file`. webpki gives this reason only after it has checked the dates; the name is left to check.
+            // `openssl req -x509` makes a CA certificate. Prometheus's guide uses such a certificate as the exporter's own
+            // and as `ca_file`. webpki returns this error after it has checked the dates, so the name remains.
             Err(error) if webpki_error(&error) == Some(&CA_AS_EXPORTER) && listed.contains(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -89,20 +91,18 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// True if nobody who is trusted stands for the certificate.
+/// True if the certificate does not come from a trusted CA.
 pub(super) fn is_untrusted(error: &rustls::Error) -> bool {
     use rustls::Error::InvalidCertificate;
-    // A bad signature: from a CA of the same name, with another key.
+    // A bad signature means a CA of the same name with another key.
     matches!(error, InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature))
         || webpki_error(error) == Some(&CA_AS_EXPORTER)
 }
 
-/// What rustls has no word for.
+/// The webpki error that rustls passes on as "other".
 fn webpki_error(error: &rustls::Error) -> Option<&webpki::Error> {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
         _ => None,
     }
 }
-
-const CA_AS_EXPORTER: webpki::Error = webpki::Error::CaUsedAsEndEntity;

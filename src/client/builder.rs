@@ -172,7 +172,7 @@ impl fmt::Debug for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The longest exposition that a client hands over unless [`max_body`](Self::max_body) says otherwise: 64 MiB.
+    /// The longest exposition that a client hands over unless [`max_body`](Self::max_body) sets another: 64 MiB.
     pub const DEFAULT_MAX_BODY: u64 = 64 << 20;
 
     pub(super) fn new(scraper: PeerAddr, secret: SharedSecret) -> Self {
@@ -205,7 +205,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Nodes through which scrapers are found by key. Each needs its place.
+    /// Nodes through which scrapers are found by key. Each needs its address.
     pub fn bootstrap(mut self, nodes: impl IntoIterator<Item = PeerAddr>) -> Self {
         self.bootstrap.extend(nodes);
         self
@@ -292,7 +292,7 @@ impl ClientBuilder {
     }
 
     /// Starts the client. It is usable at once; linking and registering go on in the background, for as long as it
-    /// takes, and are told as [events](Client::events).
+    /// takes, and are reported as [events](Client::events).
     ///
     /// # Errors
     /// [`BuildError`] for settings that can never work.

@@ -1,6 +1,6 @@
 //! Compression on the link, for sources that do not compress.
 //!
-//! An exposition is compressed only if whoever scrapes asked for gzip, the source did not encode it already, nothing in
+//! An exposition is compressed only if the scrape accepts gzip, the source did not encode it already, nothing in
 //! its headers speaks against it, and it is long enough to be worth the work. Everything else passes byte for byte.
 
 use std::{
@@ -22,10 +22,19 @@ use hyper::body::{Body, Frame, SizeHint};
 use super::source::{BoxError, Exposition, ExpositionBody};
 use crate::http::expected_len;
 
-/// What becomes of expositions that their source did not compress. Default: [`Off`](Self::Off).
+/// The fastest level: higher ones take several times as long for a fifth to a quarter less.
+const DEFAULT_LEVEL: u8 = 1;
+/// Most bytes of a body of unknown length that are read before the first is sent.
+const MAX_READ_AHEAD: usize = 1024 * 1024;
+/// Most bytes compressed at once: an executor's turn must stay short.
+const PIECE: usize = 64 * 1024;
+/// Fewest compressed bytes that are worth a frame.
+const FRAME: usize = 8 * 1024;
+
+/// Whether expositions that their source did not compress are compressed on the link. Default: [`Off`](Self::Off).
 ///
-/// Gzip sends a quarter to a fifth of the bytes of usual metrics, for CPU time of the client. On a fast link nobody gains
-/// by that; on a slow or metered one it decides. The numbers are in `docs/performance.md`.
+/// Gzip sends a quarter to a fifth of the bytes of usual metrics, for CPU time of the client. On a fast link that gains
+/// nothing; on a slow or metered one much. The numbers are in `docs/performance.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
     /// They pass as they are.
@@ -63,7 +72,7 @@ impl Compression {
         if !accepted || !may_be_encoded(&exposition.headers) {
             return exposition.pass();
         }
-        let min_size = min_size.min(MOST_READ_AHEAD);
+        let min_size = min_size.min(MAX_READ_AHEAD);
         let len = match expected_len(&exposition.headers, &exposition.body) {
             Some(len) => len,
             None => {
@@ -144,7 +153,7 @@ impl Body for LinkBody {
         }
     }
 
-    /// Of a compressed body nobody knows before it has been asked once more than it has frames.
+    /// The end of a compressed body is known only once the encoder is finished.
     fn is_end_stream(&self) -> bool {
         match self {
             Self::AsItIs(body) => body.is_end_stream(),
@@ -179,7 +188,6 @@ impl Gzipped {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
         while let Some(encoder) = &mut self.encoder {
             if !self.waiting.is_empty() {
-                // A whole body may come in one piece: no more of it at a time than an executor's turn may take.
                 let piece = self.waiting.split_to(self.waiting.len().min(PIECE));
                 self.uncompressed += piece.len() as u64;
                 match compress(encoder, &piece) {
@@ -209,7 +217,7 @@ fn compress(encoder: &mut GzEncoder<Vec<u8>>, piece: &[u8]) -> io::Result<Bytes>
     Ok(if out.len() < FRAME { Bytes::new() } else { std::mem::take(out).into() })
 }
 
-/// A body whose beginning has been read, and comes again.
+/// A body whose beginning was read, and is passed on first.
 struct ReadAhead {
     begin: VecDeque<Result<Frame<Bytes>, BoxError>>,
     len: usize,
@@ -246,11 +254,6 @@ impl Body for ReadAhead {
         }
     }
 }
-
-const DEFAULT_LEVEL: u8 = 1;
-const MOST_READ_AHEAD: usize = 1024 * 1024;
-const PIECE: usize = 64 * 1024;
-const FRAME: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! What a client tells its program, as it happens.
+//! Events that a client reports to its program.
 
 use std::{
     sync::{
@@ -19,20 +19,24 @@ use crate::{
     wire::{Alias, AliasRefusal, HandshakeRefusal},
 };
 
+/// Events that a receiver may lag behind before it misses the oldest.
+const EVENTS_KEPT: usize = 1024;
+
 /// Something that happened at a client.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Event {
-    /// Counts up from 1. The events of one pull share the id that the scraper is told.
+    /// Counts up from 1. The events of one pull share the id that the scraper receives.
     pub id: u64,
     /// What it was.
     pub kind: EventKind,
 }
 
-/// What happened. Errors are for this side's eyes: the scraper is told codes and ids.
+/// What happened. Errors stay on this side: the scraper receives codes and ids.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A link to a scraper is there.
+    /// A link to a scraper is up.
     LinkUp {
         /// Which one.
         scraper: PublicKey,
@@ -112,7 +116,7 @@ pub enum EventKind {
         /// Why.
         error: Arc<PullFailure>,
     },
-    /// Somebody who is none of our scrapers asked for metrics and was refused unread.
+    /// A peer that is none of our scrapers asked for metrics and was refused unread.
     FirewallBlocked {
         /// Who it was.
         peer: PublicKey,
@@ -189,7 +193,7 @@ pub enum PullFailure {
     Abandoned,
 }
 
-/// Sends events to whoever listens, to the log, and to the client's own metrics.
+/// Sends events to the receivers, to the log, and to the client's own metrics.
 #[derive(Clone)]
 pub(super) struct Events(Arc<Sinks>);
 
@@ -237,7 +241,7 @@ fn log(id: u64, kind: &EventKind) {
         }
         EventKind::Registered { scraper, alias, updated: true } => tracing::info!(%scraper, %alias, "registered"),
         EventKind::Registered { scraper, alias, updated: false } => tracing::debug!(%scraper, %alias, "renewed"),
-        // It is tried again, too, but nobody shall wait for that.
+        // The next attempt is left out: only the operator can make it succeed.
         EventKind::RegisterFailed { scraper, error, .. } if error.needs_operator() => {
             tracing::warn!(%scraper, error = %Chain(&**error), "registration failed");
         }
@@ -274,5 +278,3 @@ pub(super) async fn report_blocks(
         }
     }
 }
-
-const EVENTS_KEPT: usize = 1024;

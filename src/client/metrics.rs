@@ -1,6 +1,6 @@
-//! A client's own metrics, `narthex_client_*`: everything that its events tell, counted.
+//! A client's own metrics, `narthex_client_*`: its events, counted.
 //!
-//! They are a [`Source`] themselves, so that a client can register them as one more target.
+//! The metrics are a [`Source`], so that a client can register them as one more target.
 
 use std::time::SystemTime;
 
@@ -47,7 +47,7 @@ label_values! {
         Malformed = "malformed",
         /// No answer in time.
         Timeout = "timeout",
-        /// The peer of that key registers nobody.
+        /// The peer of that key is no scraper.
         NotAScraper = "not_a_scraper",
         /// The exchange broke off.
         Broken = "broken",
@@ -205,17 +205,17 @@ impl ClientMetrics {
         }
     }
 
-    /// Says how many targets there are.
+    /// Sets the number of targets.
     pub(super) fn set_targets(&self, count: usize) {
         self.targets.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Says how much is wrong with the targets as they are written.
+    /// Sets the number of problems in the targets as they are written.
     pub(super) fn set_target_problems(&self, count: usize) {
         self.target_problems.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// One of the client's own scrapers: nobody else can make a series.
+    /// The scraper is one of the client's own: no stranger can create a series.
     fn link(&self, scraper: PublicKey, path: Option<LinkPath>) {
         let label = [("scraper", scraper.to_string())];
         self.links.get_or_create(&label).set(i64::from(path.is_some()));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn shows(metrics: &ClientMetrics, lines: &[&str]) {
+    fn has_lines(metrics: &ClientMetrics, lines: &[&str]) {
         let text = ExpositionFormat::Text.encode(&metrics.registry);
         for line in lines {
             assert!(text.lines().any(|l| l == *line), "{line} is missing in\n{text}");
@@ -259,7 +259,7 @@ mod tests {
         check_labels::<Registration>();
         check_labels::<PullOutcome>();
         let up = format!("narthex_client_link_up{{scraper=\"{}\"}} 0", scraper());
-        shows(
+        has_lines(
             &ClientMetrics::new([scraper()]),
             &[
                 &up,
@@ -312,7 +312,7 @@ mod tests {
         }
         metrics.set_targets(7);
         let up = format!("narthex_client_link_up{{scraper=\"{}\"}} 1", scraper());
-        shows(
+        has_lines(
             &metrics,
             &[
                 &up,
@@ -332,6 +332,6 @@ mod tests {
         );
         metrics.observe(&EventKind::LinkDown { scraper: scraper() });
         let down = format!("narthex_client_link_up{{scraper=\"{}\"}} 0", scraper());
-        shows(&metrics, &[&down, "narthex_client_links_lost_total 1"]);
+        has_lines(&metrics, &[&down, "narthex_client_links_lost_total 1"]);
     }
 }

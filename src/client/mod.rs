@@ -1,7 +1,7 @@
 //! The client: registers aliases with scrapers by their public keys, and answers their pulls.
 //!
 //! A [`Client`] keeps one link to each of its scrapers, states its targets over it, renews at a third of the lease, and
-//! serves `GET /<alias>` on the streams that the scraper opens over the same link. Nobody but those scrapers is served.
+//! serves `GET /<alias>` on the streams that the scraper opens over the same link. No other peer is served.
 
 mod builder;
 mod compression;
@@ -41,6 +41,8 @@ pub use source::{Tower, TowerError};
 #[cfg(feature = "agent")]
 pub(crate) use targets::MAX_TARGETS;
 
+pub use crate::wire::{Alias, AliasRefusal, HandshakeRefusal, Labels, Target, TargetError};
+
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::{Acceptor, Firewall, Links, Network, NetworkConfig, NetworkError, NetworkRole, PULL_PROTOCOL},
@@ -50,13 +52,18 @@ use event::Events;
 use pull_watchdog::PullWatchdog;
 use targets::Targets;
 
+/// Streams that may wait to be served; more are refused.
+const PULL_QUEUE: usize = 256;
+/// Longest wait at shutdown for pulls in flight.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
 /// A service's side of narthex. Built by [`Client::builder`]; lives in background tasks until [`Client::shutdown`].
 ///
 /// Dropped without a shutdown, it breaks off: its aliases then lapse at their scrapers instead of being released.
 pub struct Client {
     public_key: PublicKey,
     events: Events,
-    /// For the first who asks: registration may be faster than the asking.
+    /// For the first caller of [`Client::events`]: registration may be faster than that call.
     since_start: Mutex<Option<broadcast::Receiver<Event>>>,
     links: Links,
     targets: Arc<Targets>,
@@ -90,8 +97,8 @@ impl Client {
         self.public_key
     }
 
-    /// What happens: for the first caller since the start, for others from now on. A receiver that falls behind by more
-    /// than 1024 events misses the oldest, and is told so.
+    /// Events: for the first caller since the start, for others from now on. A receiver that lags behind by more than 1024
+    /// events misses the oldest, which its next `recv` reports.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let first = self.since_start.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| self.events.subscribe())
@@ -102,8 +109,8 @@ impl Client {
         self.links.path(scraper).is_some()
     }
 
-    /// Puts these targets in the place of the ones it has, and registers the change at once: what is new or different
-    /// appears at the scrapers, what is left out is released and its pulls in flight end. The client's own
+    /// Replaces the targets, and registers the change at once: new or different ones appear at the scrapers, missing ones
+    /// are released and their pulls in flight end. The client's own
     /// target ([`ClientBuilder::self_alias`]) stays, and is not named here. A target without [`metrics`](TargetBuilder::metrics) keeps the source that its alias has; other pulls go on undisturbed.
     ///
     /// # Errors
@@ -115,8 +122,8 @@ impl Client {
         Ok(())
     }
 
-    /// Says how many things are wrong with the targets as somebody wrote them, such as the problems of an agent's
-    /// inventory: the client's own metrics show it.
+    /// Sets the number of problems in the targets as they were written, such as those of an agent's inventory, for the
+    /// client's own metrics.
     pub fn set_target_problems(&self, count: usize) {
         self.events.metrics().set_target_problems(count);
     }
@@ -196,7 +203,3 @@ impl From<NetworkError> for BuildError {
         Self::Network(source)
     }
 }
-
-/// Streams that may wait to be served; more are refused.
-const PULL_QUEUE: usize = 256;
-const DRAIN_GRACE: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
-//! Notices that a scraper has fallen silent.
+//! Notices that a scraper's pulls are overdue.
 //!
-//! A link may die without a word: the scraper has moved, or a router forgot the mapping through which its pulls came in.
-//! A scraper that pulls at an interval is missed soon after a pull was due. It is then asked something: that either
-//! renews the mapping, or shows that the link is dead, long before a ping would.
+//! A link may die unnoticed: the scraper moved, or a router forgot the mapping through which its pulls arrive. A scraper
+//! that pulls at an interval is missed soon after a pull was due. The client then sends a registration, which either
+//! renews the mapping or shows that the link is dead, long before a ping would.
 
 use std::{
     collections::HashMap,
@@ -14,76 +14,76 @@ use tokio::time::{self, Instant};
 
 use crate::identity::PublicKey;
 
-/// When scrapers were heard of last, and how long their pauses are.
-#[derive(Default)]
-pub(super) struct PullWatchdog(Mutex<HashMap<PublicKey, Rhythm>>);
+/// How late a scrape may be.
+const SLACK: Duration = Duration::from_secs(2);
+/// How often the pauses are looked at again: pulls that begin, or come more often, make the due time earlier.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Longest pause that is counted: beyond, pings notice a dead link.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-struct Rhythm {
-    heard: Instant,
-    /// When we were last patient: since a pull, or since we asked.
+/// When each scraper pulled last, and how long its pauses are.
+#[derive(Default)]
+pub(super) struct PullWatchdog(Mutex<HashMap<PublicKey, Pulls>>);
+
+struct Pulls {
+    last: Instant,
+    /// Start of the current wait: the last pull, or the last time that pulls were found overdue.
     since: Instant,
-    /// The longest pause of late; none until there were two pulls.
+    /// The longest recent pause; none before the second pull.
     pause: Option<Duration>,
 }
 
 impl PullWatchdog {
-    /// A pull came in.
+    /// Records a pull.
     pub(super) fn pulled(&self, scraper: PublicKey) {
         let now = Instant::now();
-        let mut rhythms = self.rhythms();
-        let Some(rhythm) = rhythms.get_mut(&scraper) else {
-            rhythms.insert(scraper, Rhythm { heard: now, since: now, pause: None });
+        let mut pulls = self.pulls();
+        let Some(pulls) = pulls.get_mut(&scraper) else {
+            pulls.insert(scraper, Pulls { last: now, since: now, pause: None });
             return;
         };
-        // Pulls of several aliases come unevenly: the longest pause counts, and is forgotten slowly.
-        let forgotten = rhythm.pause.unwrap_or_default().mul_f64(0.75);
-        rhythm.pause = Some((now - rhythm.heard).max(forgotten).min(MOST_PATIENCE));
-        (rhythm.heard, rhythm.since) = (now, now);
+        // Pulls of several aliases come unevenly, so the longest pause counts, and decays slowly.
+        let decayed = pulls.pause.unwrap_or_default().mul_f64(0.75);
+        pulls.pause = Some((now - pulls.last).max(decayed).min(MAX_PAUSE));
+        (pulls.last, pulls.since) = (now, now);
     }
 
-    /// There is a new link: the pause before it says nothing, and pulls shall come over it.
-    pub(super) fn begins(&self, scraper: &PublicKey) {
-        if let Some(rhythm) = self.rhythms().get_mut(scraper) {
+    /// Records a new link: the time without a link is no pause.
+    pub(super) fn linked(&self, scraper: &PublicKey) {
+        if let Some(pulls) = self.pulls().get_mut(scraper) {
             let now = Instant::now();
-            (rhythm.heard, rhythm.since) = (now, now);
+            (pulls.last, pulls.since) = (now, now);
         }
     }
 
-    /// When the scraper was heard of last.
-    pub(super) fn last(&self, scraper: &PublicKey) -> Option<Instant> {
-        self.rhythms().get(scraper).map(|rhythm| rhythm.heard)
+    /// When the scraper pulled last.
+    pub(super) fn last_pull(&self, scraper: &PublicKey) -> Option<Instant> {
+        self.pulls().get(scraper).map(|pulls| pulls.last)
     }
 
-    /// Returns once pulls are overdue; later the next time, in case that nobody scrapes any more.
-    pub(super) async fn falls(&self, scraper: &PublicKey) {
+    /// Returns once pulls are overdue; later the next time, in case Prometheus stopped scraping.
+    pub(super) async fn overdue(&self, scraper: &PublicKey) {
         loop {
             let now = Instant::now();
-            let due = match self.rhythms().get_mut(scraper) {
-                Some(Rhythm { since, pause: Some(pause), .. }) => {
+            let due = match self.pulls().get_mut(scraper) {
+                Some(Pulls { since, pause: Some(pause), .. }) => {
                     let due = *since + *pause * 2 + SLACK;
                     if due <= now {
-                        (*since, *pause) = (now, (*pause * 2).min(MOST_PATIENCE));
+                        (*since, *pause) = (now, (*pause * 2).min(MAX_PAUSE));
                         return;
                     }
                     due
                 }
                 _ => now + LOOK_EVERY,
             };
-            // Pulls that begin, or come more often, make it earlier.
             time::sleep_until(due.min(now + LOOK_EVERY)).await;
         }
     }
 
-    fn rhythms(&self) -> MutexGuard<'_, HashMap<PublicKey, Rhythm>> {
+    fn pulls(&self) -> MutexGuard<'_, HashMap<PublicKey, Pulls>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// A scrape may be late by so much.
-const SLACK: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Beyond that pings notice.
-const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -95,20 +95,20 @@ mod tests {
         let (watchdog, scraper) = (PullWatchdog::default(), KeyPair::generate().public());
         for _ in 0..10 {
             watchdog.pulled(scraper);
-            let early = time::timeout(Duration::from_secs(15), watchdog.falls(&scraper)).await;
-            assert!(early.is_err(), "a pull every 15 s is no silence");
+            let early = time::timeout(Duration::from_secs(15), watchdog.overdue(&scraper)).await;
+            assert!(early.is_err(), "a pull every 15 s is not overdue");
         }
         let missed_in = |began: Instant| (Instant::now() - began).as_secs();
         let began = Instant::now();
-        watchdog.falls(&scraper).await;
+        watchdog.overdue(&scraper).await;
         assert_eq!(missed_in(began), 17, "15 s, once more, and the slack; 15 s are over");
         let began = Instant::now();
-        watchdog.falls(&scraper).await;
+        watchdog.overdue(&scraper).await;
         assert_eq!(missed_in(began), 62);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pulls_that_begin_while_we_listen_are_missed_when_they_end() {
+    async fn pulls_that_begin_during_the_wait_are_missed_when_they_end() {
         let (watchdog, scraper) = (PullWatchdog::default(), KeyPair::generate().public());
         let pulls = async {
             for _ in 0..3 {
@@ -117,7 +117,7 @@ mod tests {
             }
             Instant::now()
         };
-        let ((), ended) = tokio::join!(watchdog.falls(&scraper), pulls);
+        let ((), ended) = tokio::join!(watchdog.overdue(&scraper), pulls);
         assert!(ended.elapsed() < Duration::from_secs(7), "{:?}", ended.elapsed());
     }
 
@@ -125,18 +125,18 @@ mod tests {
     async fn a_scraper_that_never_pulled_twice_is_not_missed() {
         let (watchdog, scraper) = (PullWatchdog::default(), KeyPair::generate().public());
         watchdog.pulled(scraper);
-        let missed = time::timeout(Duration::from_secs(3600), watchdog.falls(&scraper)).await;
+        let missed = time::timeout(Duration::from_secs(3600), watchdog.overdue(&scraper)).await;
         assert!(missed.is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn uneven_pulls_are_no_silence() {
+    async fn uneven_pulls_are_not_overdue() {
         let (watchdog, scraper) = (PullWatchdog::default(), KeyPair::generate().public());
         for round in 0..20 {
             for pause in [1, 2, 12] {
                 watchdog.pulled(scraper);
                 let next = Instant::now() + Duration::from_secs(pause);
-                let missed = time::timeout_at(next, watchdog.falls(&scraper)).await;
+                let missed = time::timeout_at(next, watchdog.overdue(&scraper)).await;
                 time::sleep_until(next).await;
                 assert!(missed.is_err() || round == 0, "round {round}, pause {pause}");
             }

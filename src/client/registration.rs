@@ -1,4 +1,4 @@
-//! Keeps a client linked to one scraper and registered with it, until told to stop.
+//! Keeps a client linked to one scraper and registered with it, until its stop token fires.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -21,6 +21,24 @@ use crate::{
     wire::{AliasOutcome, RegisterReply, RegisterRequest, Registered},
 };
 
+/// Longest pause between two attempts to dial.
+const MAX_REDIAL: Duration = Duration::from_secs(15);
+/// Longest pause between two attempts to register.
+const MAX_RETRY: Duration = Duration::from_secs(30);
+/// A scraper without room accepts a connection and closes it at once: a link lost so soon counts as a failed attempt.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+/// A scraper that restarts loses all its links at once; clients redial spread over this time.
+const REDIAL_SPREAD_MS: u64 = 250;
+/// Longest wait for a release at shutdown, shorter than that for another exchange: the program waits for the client's end,
+/// and the lease lapses anyway.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait at shutdown for a registration under way.
+const LAST_EXCHANGE: Duration = Duration::from_secs(2);
+/// Longest wait for an answer that shows whether a connection still carries anything.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest pause between two renewals, whatever lease a scraper grants.
+const MIN_RENEWAL: Duration = Duration::from_millis(100);
+
 /// How far registering with a scraper has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exchange {
@@ -30,30 +48,28 @@ enum Exchange {
     Ended,
 }
 
-/// Links, registers, renews, redials; at the end releases.
+/// Links, registers, renews and redials until `stop` fires, then releases.
 pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: CancellationToken) {
     shared.network.links().keep(scraper.key);
     let mut targets = shared.targets.subscribe();
     let exchange = watch::Sender::new(Exchange::None);
     let mut work = pin!(async {
-        let mut pauses = redial_backoff(MOST_REDIAL);
+        let mut pauses = redial_backoff(MAX_REDIAL);
         loop {
             connect(&shared, &scraper).await;
             let since = Instant::now();
-            shared.pull_watchdog.begins(&scraper.key);
+            shared.pull_watchdog.linked(&scraper.key);
             tokio::select! {
                 biased;
                 () = lost(&shared, &scraper.key) => {}
                 () = keep_upgrading(&shared.network, &scraper) => {}
                 () = renew(&shared, &scraper.key, &mut targets, &exchange) => {}
             }
-            // A scraper that has no room for a connection takes it, and ends it.
-            if since.elapsed() < AT_ONCE {
-                time::sleep(pauses.next().unwrap_or(MOST_REDIAL)).await;
+            if since.elapsed() < REFUSED_WITHIN {
+                time::sleep(pauses.next().unwrap_or(MAX_REDIAL)).await;
                 continue;
             }
-            pauses = redial_backoff(MOST_REDIAL);
-            // A scraper that restarts loses all its links at once; they shall not come back at once.
+            pauses = redial_backoff(MAX_REDIAL);
             let spread = rand::rng().random_range(0..REDIAL_SPREAD_MS);
             time::sleep(Duration::from_millis(spread)).await;
         }
@@ -61,7 +77,7 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
     tokio::select! {
         () = &mut work => {}
         () = stop.cancelled() => {
-            // A registration that has left may be granted: it is let end, so that the release comes after it.
+            // A registration already sent may still be granted; the release must come after the grant.
             let mut ended = exchange.subscribe();
             let ended = ended.wait_for(|exchange| *exchange != Exchange::UnderWay);
             let _ = time::timeout(LAST_EXCHANGE, async { tokio::select! { () = &mut work => {}, _ = ended => {} } }).await;
@@ -74,15 +90,15 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
 }
 
 async fn connect(shared: &Shared, scraper: &PeerAddr) {
-    let mut pauses = redial_backoff(MOST_REDIAL);
+    let mut pauses = redial_backoff(MAX_REDIAL);
     while let Err(error) = shared.network.connect(scraper).await {
-        let retry_in = pauses.next().unwrap_or(MOST_REDIAL);
+        let retry_in = pauses.next().unwrap_or(MAX_REDIAL);
         shared.events.emit(EventKind::LinkFailed { scraper: scraper.key, error: Arc::new(error), retry_in });
         time::sleep(retry_in).await;
     }
 }
 
-/// Tells of the link and of each change of its path; returns once it is lost.
+/// Reports the link and each change of its path; returns once the link is lost.
 async fn lost(shared: &Shared, scraper: &PublicKey) {
     let links = shared.network.links();
     let mut known = None;
@@ -99,21 +115,21 @@ async fn lost(shared: &Shared, scraper: &PublicKey) {
     }
 }
 
-/// Registers again and again, for as long as the link is there: before the lease ends, when the targets change, and when
-/// the scraper has fallen silent. If it then lets that pass in silence, too, the connection is given up.
+/// Registers again and again while the link is there: before the lease ends, when the targets change, and when pulls are
+/// overdue. A connection over which neither pulls nor an answer arrive is closed.
 async fn renew(
     shared: &Shared,
     scraper: &PublicKey,
     targets: &mut watch::Receiver<TargetSet>,
     exchange: &watch::Sender<Exchange>,
 ) {
-    let mut pauses = redial_backoff(MOST_RETRY);
+    let mut pauses = redial_backoff(MAX_RETRY);
     let mut missed = false;
     loop {
         let set = Arc::clone(&targets.borrow_and_update());
         exchange.send_replace(Exchange::UnderWay);
         let answer = if missed {
-            sign_of_life(shared, scraper, register(shared, scraper, &set)).await
+            probe(shared, scraper, register(shared, scraper, &set)).await
         } else {
             register(shared, scraper, &set).await
         };
@@ -124,7 +140,7 @@ async fn renew(
                 let pause = match report(shared, scraper, &set, registered, &mut pauses) {
                     Some(sooner) => sooner.min(renew_in),
                     None => {
-                        pauses = redial_backoff(MOST_RETRY);
+                        pauses = redial_backoff(MAX_RETRY);
                         renew_in
                     }
                 };
@@ -132,7 +148,7 @@ async fn renew(
                 continue;
             }
             Ok(Answer::SlowDown(pause)) => (RegisterError::SlowDown, pause),
-            Err(error) => (error, pauses.next().unwrap_or(MOST_RETRY)),
+            Err(error) => (error, pauses.next().unwrap_or(MAX_RETRY)),
         };
         let asked_to_wait = matches!(error, RegisterError::SlowDown);
         shared.events.emit(EventKind::RegisterFailed { scraper: *scraper, error: Arc::new(error), retry_in });
@@ -144,8 +160,8 @@ async fn renew(
     }
 }
 
-/// A change of the targets ends the pause: it shall be seen at once, and it may be what mends a refusal. So does the
-/// scraper's silence, which is what true tells of.
+/// Waits for `pause`, or for a change of the targets, which scrapers see at once and which may end a refusal, or for the
+/// pull watchdog. Returns whether the watchdog ended the pause.
 async fn pause_or_change(
     shared: &Shared,
     scraper: &PublicKey,
@@ -156,20 +172,20 @@ async fn pause_or_change(
         () = time::sleep(pause) => false,
         // An error means that the client itself is gone, which ends this task as well.
         _ = targets.changed() => false,
-        () = shared.pull_watchdog.falls(scraper) => true,
+        () = shared.pull_watchdog.overdue(scraper) => true,
     }
 }
 
-/// Gives the connection up if it swallows this exchange.
-async fn sign_of_life(
+/// Runs an exchange, and closes the connection if neither an answer nor a pull arrives.
+async fn probe(
     shared: &Shared,
     scraper: &PublicKey,
     exchange: impl Future<Output = Result<Answer, RegisterError>>,
 ) -> Result<Answer, RegisterError> {
-    let (asked, link) = (shared.pull_watchdog.last(scraper), shared.network.links().best(scraper));
-    let answer = time::timeout(SIGN_OF_LIFE, exchange).await.unwrap_or(Err(RegisterError::Timeout(SIGN_OF_LIFE)));
+    let (last_pull, link) = (shared.pull_watchdog.last_pull(scraper), shared.network.links().best(scraper));
+    let answer = time::timeout(PROBE_TIMEOUT, exchange).await.unwrap_or(Err(RegisterError::Timeout(PROBE_TIMEOUT)));
     if let (Err(RegisterError::Timeout(_)), Some(link)) = (&answer, link)
-        && shared.pull_watchdog.last(scraper) == asked
+        && shared.pull_watchdog.last_pull(scraper) == last_pull
     {
         tracing::debug!(%scraper, "no pull when one was due, and no answer: the connection is closed");
         shared.network.disconnect(*scraper, link).await;
@@ -177,7 +193,7 @@ async fn sign_of_life(
     answer
 }
 
-/// Tells what became of each alias. If one was refused, gives the pause until it is tried again.
+/// Reports what became of each alias. Returns the pause until the next attempt if one was refused.
 fn report(
     shared: &Shared,
     scraper: &PublicKey,
@@ -186,7 +202,7 @@ fn report(
     pauses: &mut impl Iterator<Item = Duration>,
 ) -> Option<Duration> {
     let refused = registered.outcomes.iter().any(|outcome| matches!(outcome, AliasOutcome::Refused(_)));
-    let retry_in = refused.then(|| pauses.next().unwrap_or(MOST_RETRY));
+    let retry_in = refused.then(|| pauses.next().unwrap_or(MAX_RETRY));
     for (alias, outcome) in set.keys().zip(registered.outcomes) {
         let (scraper, alias) = (*scraper, alias.clone());
         shared.events.emit(match outcome {
@@ -194,13 +210,14 @@ fn report(
             AliasOutcome::Refused(refusal) => EventKind::RegisterFailed {
                 scraper,
                 error: Arc::new(RegisterError::Alias { alias, refusal }),
-                retry_in: retry_in.unwrap_or(MOST_RETRY),
+                retry_in: retry_in.unwrap_or(MAX_RETRY),
             },
         });
     }
     retry_in
 }
 
+/// The answer to a registration.
 enum Answer {
     Registered(Registered),
     SlowDown(Duration),
@@ -212,7 +229,7 @@ async fn register(shared: &Shared, scraper: &PublicKey, set: &TargetSet) -> Resu
             Ok(Answer::Registered(registered))
         }
         RegisterReply::SlowDown { retry_after_ms } => {
-            Ok(Answer::SlowDown(Duration::from_millis(retry_after_ms).min(MOST_RETRY)))
+            Ok(Answer::SlowDown(Duration::from_millis(retry_after_ms).min(MAX_RETRY)))
         }
         RegisterReply::Unavailable => Err(RegisterError::Unavailable),
         RegisterReply::Malformed => Err(RegisterError::Malformed),
@@ -224,7 +241,6 @@ async fn release(shared: &Shared, scraper: &PublicKey) {
     if shared.network.links().path(scraper).is_none() {
         return;
     }
-    // Shorter than another exchange: somebody waits for our end, and the lease lapses by itself.
     let exchanged = time::timeout(RELEASE_TIMEOUT, exchange(shared, scraper, &RegisterRequest::Release)).await;
     match exchanged.unwrap_or(Err(RegisterError::Timeout(RELEASE_TIMEOUT))) {
         Ok(RegisterReply::Released) => shared.events.emit(EventKind::Released { scraper: *scraper }),
@@ -245,15 +261,5 @@ async fn exchange(
 /// A third of the lease, less up to a tenth of it at random.
 fn third(lease_ms: u64) -> Duration {
     let third = Duration::from_millis(lease_ms) / 3;
-    third.mul_f64(rand::rng().random_range(0.9..1.0)).max(LEAST_RENEWAL)
+    third.mul_f64(rand::rng().random_range(0.9..1.0)).max(MIN_RENEWAL)
 }
-
-const MOST_REDIAL: Duration = Duration::from_secs(15);
-const MOST_RETRY: Duration = Duration::from_secs(30);
-/// A link that is lost so soon was refused.
-const AT_ONCE: Duration = Duration::from_secs(2);
-const REDIAL_SPREAD_MS: u64 = 250;
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
-const LAST_EXCHANGE: Duration = Duration::from_secs(2);
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-const LEAST_RENEWAL: Duration = Duration::from_millis(100);

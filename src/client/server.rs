@@ -97,7 +97,7 @@ async fn answer(
     let pull = Pull::start(&shared, scraper, served.target.alias.clone(), began);
     let gzip = compression::accepts_gzip(request.headers());
     let query = request.uri().query().map(str::to_owned);
-    let request = PullRequest { headers: request.into_parts().0.headers, query, deadline };
+    let request = PullRequest::new(request.into_parts().0.headers, query, deadline);
 
     // One future ends the pull early, whether the source or the body is at work.
     let removed = served.removed.clone();

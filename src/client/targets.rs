@@ -1,4 +1,4 @@
-//! What a client serves: a set of targets that can be replaced while it runs.
+//! The set of targets that a client serves, which can be replaced while the client runs.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,10 @@ use crate::wire::{
     codec::{self, CodecError},
 };
 
-/// A target and where its metrics come from.
+/// Most targets of a client, its own among them: what a scraper takes by default.
+pub(crate) const MAX_TARGETS: usize = 256;
+
+/// A target and its source.
 pub(super) struct ServedTarget {
     pub(super) target: Target,
     pub(super) source: Arc<dyn Source>,
@@ -56,7 +59,7 @@ impl Targets {
         self.set.borrow().get(alias).cloned()
     }
 
-    /// Sees the present set, and each later one that is to be registered.
+    /// Watches the current set, and each later one that must be registered.
     pub(super) fn subscribe(&self) -> watch::Receiver<TargetSet> {
         self.set.subscribe()
     }
@@ -67,8 +70,8 @@ impl Targets {
         RegisterRequest::Register(Register { hostname: self.hostname.clone(), claims })
     }
 
-    /// Puts another set in the place of the present one, or leaves it as it is if one target of the other is not fit.
-    /// Pulls of aliases that are in both go on, and a target that brings no source keeps the one it has.
+    /// Replaces the current set, unless a target of the new one is not fit. Pulls of aliases that are in both go on, and a
+    /// target without a source keeps the one that its alias has.
     pub(super) fn replace(&self, targets: Vec<TargetBuilder>) -> Result<(), BuildError> {
         let mut outcome = Ok(());
         self.set.send_if_modified(|current| match self.checked(targets, current) {
@@ -122,9 +125,6 @@ impl Targets {
         }
     }
 }
-
-/// Most targets of a client, its own among them: what a scraper takes by default.
-pub(crate) const MAX_TARGETS: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 /// One pull, as Prometheus asked for it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PullRequest {
     /// Prometheus's request headers, `Accept` and `Accept-Encoding` among them; no hop-by-hop ones.
     pub headers: HeaderMap,
@@ -12,4 +13,11 @@ pub struct PullRequest {
     pub query: Option<String>,
     /// When the exposition must have ended.
     pub deadline: Instant,
+}
+
+impl PullRequest {
+    /// A pull with these headers and this query, to end at `deadline`.
+    pub fn new(headers: HeaderMap, query: Option<String>, deadline: Instant) -> Self {
+        Self { headers, query, deadline }
+    }
 }

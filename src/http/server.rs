@@ -1,7 +1,7 @@
 //! The listening socket and its connections.
 //!
-//! Our own accept loop rather than `axum::serve`, for three limits that it does not have: how many connections there
-//! are, how long a request's head may take, and how long a client may take to read what it asked for.
+//! An accept loop of our own has three limits that `axum::serve` lacks: the number of connections, the time for a
+//! request's head, and the time for a client to read its answer.
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -30,6 +30,18 @@ use super::{
     slow_reader::SlowReader,
 };
 use crate::identity::HostPort;
+
+/// How long a connection may be idle. Prometheus closes one after 5 min; a longer limit never closes one just as
+/// Prometheus sends.
+pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(330);
+/// How long a request's head may take from its first byte on.
+pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a client may take to read what is buffered for it: at most some 50 MB, the http_sd list of a full table.
+pub(crate) const READER_LIMIT: Duration = Duration::from_secs(120);
+/// Most bytes of a request's line and headers.
+pub(crate) const MAX_HEAD: usize = 16 << 10;
+/// The wait after a failed accept, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The address to listen on for HTTP is taken, or is no address of this host.
 #[derive(Debug, thiserror::Error)]
@@ -80,10 +92,10 @@ pub(crate) async fn accept(listener: TcpListener, max_connections: usize, router
             Ok((stream, _)) => {
                 connections.spawn(connection(stream, router.clone(), stop.clone()));
             }
-            // The client was gone before we looked.
+            // The client went away before the accept.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
-            // Out of file descriptors, most likely: the socket stays readable, so going on at once would spin.
+            // Most likely no file descriptor is free. The socket stays readable, so an accept at once would spin.
             Err(error) => {
                 tracing::warn!(%error, "could not accept an HTTP connection");
                 tokio::select! {
@@ -99,15 +111,15 @@ pub(crate) async fn accept(listener: TcpListener, max_connections: usize, router
 
 async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
     let Ok(local) = stream.local_addr() else { return };
-    // Without this, the last part of an answer waits for the client's delayed acknowledgement. It fails on a socket
-    // that is dead already.
+    // Without this option the last part of an answer waits for the client's delayed acknowledgement. The call fails on
+    // a dead socket, which the next read reports.
     let _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
     let requests = Arc::new(Requests::default());
     let service = service_fn(|mut request: Request<Incoming>| {
         let asked = requests.ask();
         request.extensions_mut().insert(LocalAddr::from(local));
-        // The body takes `asked` along: hyper drops it once it has the last of it.
+        // The body holds `asked`: hyper drops the body once the answer is written.
         router.call(request).map_ok(|answer| {
             answer.map(|body| {
                 body.map_frame(move |frame| {
@@ -130,7 +142,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = stop.cancelled() => {
-            // hyper closes idle connections, but would wait for the end of a head that is the connection's first.
+            // hyper closes idle connections, but would wait for the end of a connection's first head.
             if !requests.any() {
                 return;
             }
@@ -139,18 +151,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         }
     };
     if let Err(error) = ended {
-        // Cut bodies end here too, on purpose; what is worth telling has been told where it happened.
+        // Cut bodies end here too, on purpose; whoever cut them has logged why.
         tracing::trace!(%error, "HTTP connection broke off");
     }
 }
-
-/// How long a connection may be idle. Longer than the 5 min after which Prometheus closes one, so that we never close
-/// one just as it sends.
-pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(330);
-/// How long a request's head may take from its first byte on.
-pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// How long a client may take to read what is buffered for it: at most some 50 MB, the http_sd list of a full table.
-pub(crate) const READER_LIMIT: Duration = Duration::from_secs(120);
-/// Most bytes of a request's line and headers.
-pub(crate) const MAX_HEAD: usize = 16 << 10;
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Clients that begin to ask and do not come to an end.
+//! A time limit for clients that begin a request and do not end it.
 
 use std::{
     future::Future,
@@ -17,32 +17,31 @@ use tokio::{
     time::{self, Sleep},
 };
 
-/// The reading side of a connection, which fails once a request's head has not come to its end `limit` after its first
-/// byte.
+/// The reading side of a connection, which fails if a request's head is not complete `limit` after its first byte.
 ///
-/// hyper's `header_read_timeout` runs from the end of the answer before, so it must be long enough for an idle
-/// connection, for all of which an unfinished head would hold its memory.
+/// hyper's `header_read_timeout` runs from the end of the previous answer and must allow for an idle connection; an
+/// unfinished head would hold its memory for all that time.
 pub(super) struct SlowHead<R> {
     reader: R,
     limit: Duration,
     requests: Arc<Requests>,
-    /// The value of `requests.asked` that the fields below know of.
+    /// The value of `requests.asked` at the last read.
     asked: u64,
-    /// Whether something has come that is not part of a request that was asked.
+    /// Whether bytes of the next request have arrived.
     begun: bool,
-    /// The last bytes that came.
+    /// The last bytes read.
     tail: [u8; 4],
     clock: Option<Pin<Box<Sleep>>>,
 }
 
-/// How many requests of a connection have been asked, their heads being complete, and how many of them answered.
+/// How many requests of a connection had a complete head, and how many of them were answered.
 #[derive(Default)]
 pub(super) struct Requests {
     asked: AtomicU64,
     answered: AtomicU64,
 }
 
-/// A request that has been asked. Dropped once it is answered, or given up.
+/// A request with a complete head. Dropped once the request is answered or given up.
 pub(super) struct Asked(Arc<Requests>);
 
 impl Requests {
@@ -71,13 +70,13 @@ impl<R> SlowHead<R> {
         Self { reader, limit, requests, asked: 0, begun: false, tail: [0; 4], clock: None }
     }
 
-    /// Starts anew if a head has been completed since the last call.
+    /// Resets the clock if a head was completed since the last call.
     fn note_asked(&mut self) {
         let asked = self.requests.asked.load(Relaxed);
         if asked != self.asked {
             self.asked = asked;
             self.clock = None;
-            // What came with the head and is not its end: a body, or the begin of the next head.
+            // Bytes after the head are a body, or the beginning of the next head.
             self.begun = self.tail != *b"\r\n\r\n";
         }
     }

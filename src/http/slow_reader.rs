@@ -1,4 +1,4 @@
-//! Clients that ask and do not read.
+//! A time limit for clients that do not read their answers.
 
 use std::{
     future::Future,
@@ -13,10 +13,10 @@ use tokio::{
     time::{self, Sleep},
 };
 
-/// The writing side of a connection, which fails once what was to be written has not gone out for `limit`.
+/// The writing side of a connection, which fails once a write has waited for `limit`.
 ///
-/// A client that stops reading would otherwise hold its answer's memory, its place among the scrapes, and the peer's
-/// stream, for as long as it likes. hyper flushes whenever its buffer has become empty (some 400 KiB of a stream, or a whole
+/// A client that stops reading would otherwise hold its answer's memory, its scrape permit, and the peer's stream, for
+/// as long as it likes. hyper flushes whenever its buffer has become empty (some 400 KiB of a stream, or a whole
 /// http_sd list), so the clock runs from the first write that had to wait until the next flush: a client that reads a
 /// byte now and then is caught too.
 pub(super) struct SlowReader<W> {
@@ -30,7 +30,7 @@ impl<W> SlowReader<W> {
         Self { writer, limit, waiting: None }
     }
 
-    /// Passes on what a write gave; if that is "not now", lets the clock run.
+    /// Passes the result of a write on; while the write is pending, the clock runs.
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_pending() {
             let limit = self.limit;

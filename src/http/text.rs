@@ -5,10 +5,14 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::telemetry::ExpositionFormat;
 
-/// A status with one line that says why. What is not fit for a line is escaped, and too long a text is cut.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// Most characters of a line: an error's text may quote what a stranger sent.
+const MAX_LINE: usize = 500;
+
+/// A status with one line for the reason. Control characters are escaped, and a long text is cut.
 pub(crate) fn line(status: StatusCode, text: impl AsRef<str>) -> Response {
     let mut line = String::new();
-    for c in text.as_ref().chars().take(MOST) {
+    for c in text.as_ref().chars().take(MAX_LINE) {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line.push('\n');
@@ -20,13 +24,13 @@ pub(crate) fn page(text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
 
-/// 404 with what there is.
+/// 404 with the list of endpoints.
 pub(crate) fn not_found(endpoints: &str) -> Response {
     let body = format!("nothing here\n\n{endpoints}");
     (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, TEXT)], body).into_response()
 }
 
-/// 405 with the methods that there are.
+/// 405 with the methods that are answered.
 pub(crate) fn only(methods: &'static str) -> Response {
     let mut response = line(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} here"));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
@@ -44,9 +48,6 @@ pub(crate) fn exposition(headers: &HeaderMap, encode: impl FnOnce(ExpositionForm
 pub(crate) async fn method_not_allowed(method: Method) -> Response {
     line(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not served here"))
 }
-
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const MOST: usize = 500;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! A node's own metrics, `narthex_*`.
 //!
-//! The network counts, for the node knows nothing else; what it knows is shown here when asked for.
+//! The network counts; a request for the metrics reads the counts.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::SystemTime};
 
@@ -21,9 +21,9 @@ pub(super) struct NodeState {
     pub(super) peers: usize,
     /// Connections, by what they travel in.
     pub(super) connections: HashMap<LinkTransport, usize>,
-    /// How it bears the connections that others open.
+    /// Connections that others open.
     pub(super) inbound: InboundCounts,
-    /// What it has done for others.
+    /// What the node has done for others.
     pub(super) counts: NodeCounts,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct NodeMetrics {
     records: Gauge,
     reservations: Gauge,
     circuits: Gauge,
-    /// Each with where its value stands.
+    /// Each counter with the count that it reads.
     counters: Vec<(Counter, Value)>,
 }
 
@@ -77,7 +77,7 @@ impl NodeMetrics {
         set(&self.reservations, counts.reservations);
         set(&self.circuits, counts.circuits);
         for (counter, value) in &self.counters {
-            // Of two that ask at the same time one may hold older numbers; a counter never goes back.
+            // Of two concurrent requests one may hold older counts; a counter never goes back.
             counter.inner().fetch_max(value(counts), Ordering::Relaxed);
         }
         format.encode(&self.registry)
@@ -97,7 +97,7 @@ fn counters(registry: &mut Registry) -> Vec<(Counter, Value)> {
     ];
     let mut family = |name: &str, help: &str, label: &'static str, children: &[(&'static str, Value)]| {
         let family = Family::<Label, Counter>::default();
-        let children = children.iter().map(|(word, value)| (family.get_or_create_owned(&[(label, *word)]), *value));
+        let children = children.iter().map(|(text, value)| (family.get_or_create_owned(&[(label, *text)]), *value));
         counters.extend(children.collect::<Vec<_>>());
         registry.register(name, help, family);
     };
@@ -163,13 +163,13 @@ mod tests {
     use super::*;
     use crate::network::{CircuitEnds, CircuitRefusals, RecordRefusals};
 
-    fn shown(state: &NodeState, format: ExpositionFormat) -> String {
+    fn text_of(state: &NodeState, format: ExpositionFormat) -> String {
         NodeMetrics::new(UNIX_EPOCH).encode(state, format)
     }
 
     #[test]
     fn every_child_is_shown_before_anything_happened() {
-        let text = shown(&NodeState::default(), ExpositionFormat::OpenMetrics);
+        let text = text_of(&NodeState::default(), ExpositionFormat::OpenMetrics);
         for line in [
             "narthex_connections{transport=\"quic\"} 0",
             "narthex_dht_records_refused_total{reason=\"stale\"} 0",
@@ -203,7 +203,7 @@ mod tests {
         };
         let connections = [(LinkTransport::Tcp, 26), (LinkTransport::Quic, 27)].into();
         let inbound = InboundCounts { refused_address: 28, ..InboundCounts::default() };
-        let text = shown(&NodeState { peers: 25, connections, inbound, counts }, ExpositionFormat::Text);
+        let text = text_of(&NodeState { peers: 25, connections, inbound, counts }, ExpositionFormat::Text);
         for line in [
             "narthex_dht_records 1",
             "narthex_dht_records_stored_total 2",

@@ -15,25 +15,27 @@ use crate::{
 };
 
 /// The kernel lists the addresses of a host at once.
-const PLACE: Duration = Duration::from_secs(1);
+const PUBLIC_ADDRESS_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait at shutdown for the tasks, which only close connections.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// What a node is told at its start.
+/// Settings of a node.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct NodeConfig {
-    /// Its key.
+    /// The key of the node.
     pub key: KeyPair,
-    /// Where peers dial in; each means that TCP port and the same UDP port. Default port 19961 on every address.
+    /// Addresses that peers dial; each means that TCP port and the same UDP port. Default port 19961 on every address.
     pub listen: Vec<HostPort>,
-    /// Where peers dial in by WebSocket, without TLS: that is for what stands before it. Default nowhere.
+    /// Addresses that peers dial by WebSocket, without TLS, which a reverse proxy adds. Default none.
     pub listen_ws: Vec<HostPort>,
-    /// Other nodes of the same network. Each needs its place.
+    /// Other nodes of the same network. Each needs its address.
     pub bootstrap: Vec<PeerAddr>,
-    /// The addresses that others reach it at, where it cannot know them itself, as behind a forwarded port.
+    /// Addresses by which others reach the node where the node cannot know them, as behind a forwarded port.
     pub external: Vec<DialAddress>,
-    /// Whether it carries links between peers that cannot reach each other, and how many. Default none.
+    /// Whether the node carries links between peers that cannot reach each other, and how many. Default none.
     pub relay: Option<RelayLimits>,
-    /// Where it shows its metrics, and whether it is well. Default nowhere.
+    /// Address of metrics, health and readiness. Default none.
     pub http: Option<HostPort>,
     /// What peers may cost.
     pub limits: NetworkLimits,
@@ -104,7 +106,7 @@ impl Node {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run(stop.clone()));
-        if relays && time::timeout(PLACE, network.public_address()).await.is_err() {
+        if relays && time::timeout(PUBLIC_ADDRESS_WAIT, network.public_address()).await.is_err() {
             return Err(NetworkError::RelayAddress.into());
         }
         tasks.spawn(network::keep_nodes(network.clone(), stop.clone()));
@@ -118,17 +120,17 @@ impl Node {
         Ok(Self { public_key: config.key.public(), listening, http_addr, stop, tasks })
     }
 
-    /// Its key: others name it `<key>@<host>:<port>`.
+    /// The key of the node, which others name `<key>@<host>:<port>`.
     pub fn public_key(&self) -> PublicKey {
         self.public_key
     }
 
-    /// Where peers dial in.
+    /// Addresses that peers dial.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
     }
 
-    /// Where it shows its metrics.
+    /// Address of the metrics.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_addr
     }

@@ -1,7 +1,6 @@
-//! How each alias is linked, `narthex_alias_*`, so that an alert can tell a dead exporter from an agent that is gone.
+//! How each alias is linked, `narthex_alias_*`: an alert can distinguish a dead exporter from a lost agent.
 //!
-//! They have a series per alias, as `up` has, bounded by the table's limit. That is why they have a page of their own:
-//! in [`ScraperMetrics`](super::metrics::ScraperMetrics) no label is a peer's choice.
+//! Each alias has its series, as in `up`, bounded by the table's limit. These metrics have a page of their own because in [`ScraperMetrics`](super::metrics::ScraperMetrics) no label is a peer's choice.
 
 use std::{fmt, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! The scraper's own metrics, `narthex_*`.
 //!
-//! One struct of handles: whoever has something to count calls a small typed method, none of which blocks or
-//! allocates. What others count or know already (the registry, the links) is handed in as a [`ScraperState`] when asked.
+//! One struct of handles with small typed methods, none of which blocks or allocates. What the registry and the network
+//! count themselves is passed in as a [`ScraperState`] with each request.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -37,7 +37,7 @@ pub(super) struct ScraperMetrics {
     state: StateMetrics,
 }
 
-/// What others know, at one moment.
+/// What the registry and the network count, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScraperState {
     /// True once the table of aliases is loaded.
@@ -166,7 +166,7 @@ impl ScrapeRecord {
         self.metrics.scrape_body.inc_by(len);
     }
 
-    /// Says how the scrape ended.
+    /// Sets how the scrape ended.
     pub(super) fn end(&mut self, outcome: ScrapeOutcome) {
         self.outcome = outcome;
     }
@@ -252,7 +252,7 @@ impl StateMetrics {
         set(&self.relays, links.relays);
         self.inbound.set(inbound);
         set(&self.holders, holders);
-        // Of two that ask at the same time one may hold older numbers; a counter never goes back.
+        // Of two concurrent requests one may hold older counts; a counter never goes back.
         let raise = |counter: &Counter, value: u64| counter.inner().fetch_max(value, Ordering::Relaxed);
         raise(&self.punches_succeeded, links.punches_succeeded);
         raise(&self.punches_failed, links.punches_failed);
@@ -266,7 +266,7 @@ impl StateMetrics {
     }
 }
 
-/// A gauge of what is under way, and one of the most at once: a burst is over before anybody looks.
+/// A gauge of what is under way, and one of the peak: a burst may be over before the next scrape.
 #[derive(Debug)]
 struct Peaking {
     now: Gauge,
@@ -328,19 +328,19 @@ mod tests {
     #[test]
     fn a_scrape_is_in_flight_until_its_record_is_dropped() {
         let metrics = metrics();
-        let shown =
+        let has_line =
             |line: &str| metrics.encode(ScraperState::default(), ExpositionFormat::Text).lines().any(|l| l == line);
         let mut whole = metrics.scrape();
         let left = metrics.scrape();
-        assert!(shown("narthex_scrapes_in_flight 2"));
+        assert!(has_line("narthex_scrapes_in_flight 2"));
         whole.bytes(3);
         whole.end(ScrapeOutcome::Ok);
         drop((whole, left));
-        assert!(shown("narthex_scrapes_in_flight 0"));
-        assert!(shown("narthex_scrapes_total{outcome=\"ok\"} 1"));
-        assert!(shown("narthex_scrapes_total{outcome=\"client_gone\"} 1"));
-        assert!(shown("narthex_scrape_body_bytes_total 3"));
-        assert!(shown("narthex_scrape_duration_seconds_count 1"));
+        assert!(has_line("narthex_scrapes_in_flight 0"));
+        assert!(has_line("narthex_scrapes_total{outcome=\"ok\"} 1"));
+        assert!(has_line("narthex_scrapes_total{outcome=\"client_gone\"} 1"));
+        assert!(has_line("narthex_scrape_body_bytes_total 3"));
+        assert!(has_line("narthex_scrape_duration_seconds_count 1"));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The scraper: the role beside Prometheus.
 //!
 //! A [`Scraper`] is found by its key, registers peers (`registrar`), pulls from them over the links that they opened
-//! (`puller`), and shows it all to Prometheus over HTTP.
+//! (`puller`), and answers Prometheus over HTTP (`http`).
 
 mod alias_metrics;
+mod config;
 mod http;
 mod metrics;
 mod outcome;
@@ -15,8 +16,6 @@ mod registrar;
 use std::{
     collections::HashSet,
     net::SocketAddr,
-    num::NonZeroU32,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -32,111 +31,29 @@ pub use crate::{
     network::DEFAULT_P2P_PORT,
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
 };
-pub use http::{HttpConfig, ScrapeConfig};
+pub use config::{DEFAULT_HTTP_PORT, HttpConfig, ScrapeConfig, ScraperConfig, ScraperError};
 
 use crate::{
-    http::{BindError, bind},
-    identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey, SharedSecret},
-    network::{
-        self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole,
-        PULL_PROTOCOL,
-    },
+    http::bind,
+    identity::PublicKey,
+    network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::{Registry, SledStore},
     wire::REGISTER_PROTOCOL,
 };
 
-use http::{HttpState, NoTarget};
+use http::{FileSd, HttpState};
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::{Registrar, RegistrarLimits};
 
-/// What a scraper is told at its start.
-#[derive(Debug)]
-pub struct ScraperConfig {
-    /// Its key: what clients find it by.
-    pub key: KeyPair,
-    /// The secrets that clients may prove. Several, so that one can be replaced by and by.
-    pub secrets: Vec<SharedSecret>,
-    /// Where the table of aliases is kept.
-    pub data_dir: PathBuf,
-    /// Where Prometheus asks. Default `127.0.0.1:19960`.
-    pub http: HostPort,
-    /// Where peers dial in; each means that TCP port and the same UDP port. Default port 19961 on every address.
-    pub listen: Vec<HostPort>,
-    /// Where peers dial in by WebSocket, without TLS: that is for what stands before it. Default nowhere.
-    pub listen_ws: Vec<HostPort>,
-    /// Addresses to announce instead of the ones it listens on, as behind a forwarded port.
-    pub external: Vec<DialAddress>,
-    /// Nodes that help clients to find it by key. Each needs its place.
-    pub bootstrap: Vec<PeerAddr>,
-    /// Whether clients on the same network find it by mDNS. Default not.
-    pub mdns: bool,
-    /// Leases, limits, alias policy.
-    pub registry: RegistryConfig,
-    /// Limits of the HTTP side.
-    pub http_limits: HttpConfig,
-    /// Limits of the peer-to-peer side.
-    pub limits: NetworkLimits,
-    /// Registrations a second that one peer may make. Default 10.
-    pub registrations_per_second: NonZeroU32,
-    /// Longest register handshake, with the request after it. Default 5 s.
-    pub handshake_timeout: Duration,
-}
-
-impl ScraperConfig {
-    /// The defaults, for a key, its secrets, and a place for the table.
-    pub fn new(key: KeyPair, secrets: Vec<SharedSecret>, data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            key,
-            secrets,
-            data_dir: data_dir.into(),
-            http: HostPort { host: "127.0.0.1".to_owned(), port: DEFAULT_HTTP_PORT },
-            listen: network::default_listen(),
-            listen_ws: Vec::new(),
-            external: Vec::new(),
-            bootstrap: Vec::new(),
-            mdns: false,
-            registry: RegistryConfig::default(),
-            http_limits: HttpConfig::default(),
-            limits: NetworkLimits::default(),
-            registrations_per_second: NonZeroU32::new(10).expect("ten is not zero"),
-            handshake_timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-/// The port where Prometheus asks.
-pub const DEFAULT_HTTP_PORT: u16 = 19_960;
-
-/// Why a scraper could not start, or had to end.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ScraperError {
-    /// Without a secret nobody could register.
-    #[error("a scraper needs at least one shared secret")]
-    NoSecret,
-    /// The HTTP address cannot be listened on.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// A file_sd file is wanted of a scraper that listens on every address and advertises none.
-    #[error("a file_sd file needs an advertised address: {local} is every address, which nobody can scrape")]
-    NoTarget {
-        /// The address listened on.
-        local: SocketAddr,
-    },
-    /// The network could not start.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// The table's store cannot be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The registry stopped.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// A task ended that should have run for ever.
-    #[error("the {0} ended unexpectedly")]
-    TaskEnded(&'static str),
-}
+/// Streams of the register protocol that may wait for the registrar; more are refused.
+const REGISTER_QUEUE: usize = 1024;
+/// Longest wait at shutdown for scrapes in flight: Prometheus's default scrape timeout.
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// Longest wait at shutdown for the tasks of the peer-to-peer side, which only close connections.
+const TASK_GRACE: Duration = Duration::from_secs(3);
+/// How often links to peers without an alias are looked for.
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// A running scraper. Lives in background tasks until [`Scraper::shutdown`].
 pub struct Scraper {
@@ -160,7 +77,7 @@ struct Stop {
 }
 
 impl Scraper {
-    /// Starts to listen, on HTTP and for peers. The table loads in the background; `/-/ready` tells when it has.
+    /// Starts to listen, on HTTP and for peers. The table loads in the background; `/-/ready` is 503 until then.
     ///
     /// # Errors
     /// [`ScraperError`] for settings that cannot work here.
@@ -169,7 +86,7 @@ impl Scraper {
             return Err(ScraperError::NoSecret);
         }
         let (listener, http_addr) = bind(&config.http).await?;
-        config.http_limits.check(http_addr).map_err(|NoTarget { local }| ScraperError::NoTarget { local })?;
+        let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
         let (network, network_task) = Network::start(
             &config.key,
@@ -226,7 +143,7 @@ impl Scraper {
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(forget_peers(registry.clone(), network.links().clone(), stop.tasks.clone()));
-        http_task.spawn(http::serve(listener, config.http_limits, state, stop.http.clone()));
+        http_task.spawn(http::serve(listener, config.http_limits, file_sd, state, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
         Ok(Self { public_key, http_addr, listening, registry, network, stop, http: http_task, tasks, table })
@@ -340,8 +257,3 @@ async fn forget_peers(registry: Registry, links: network::Links, stop: Cancellat
         idle = idle_now;
     }
 }
-
-const REGISTER_QUEUE: usize = 1024;
-const DRAIN_GRACE: Duration = Duration::from_secs(10);
-const TASK_GRACE: Duration = Duration::from_secs(3);
-const UPKEEP_EVERY: Duration = Duration::from_secs(60);

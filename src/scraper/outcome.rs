@@ -24,7 +24,7 @@ label_values! {
         Cut = "cut",
         /// The exposition is larger than the limit.
         TooLarge = "too_large",
-        /// Whoever asked went away before the end.
+        /// Prometheus went away before the end.
         ClientGone = "client_gone",
         /// Too many scrapes at once.
         Overloaded = "overloaded",

@@ -33,6 +33,19 @@ use crate::{
     },
 };
 
+/// Longest wait for a peer to read its answer.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Exchanges at once. Each costs a handshake, then waits for a disk flush that it shares with the others.
+const MAX_EXCHANGES: usize = 512;
+/// Exchanges of one peer at once: a client needs one at a time.
+const MAX_EXCHANGES_PER_PEER: usize = 4;
+/// Handshakes a second above the registrations, so that a peer that registers too often receives a `SlowDown`.
+const EXTRA_HANDSHAKES: u32 = 20;
+/// Warnings that strangers can cause.
+const WARNINGS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is not zero");
+/// How often the rates of peers that are gone are dropped.
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);
+
 /// What one peer may cost the registrar.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RegistrarLimits {
@@ -51,13 +64,13 @@ pub(super) struct Registrar {
     handshake_timeout: Duration,
     /// Exchanges under way, by peer.
     under_way: Mutex<HashMap<PublicKey, usize>>,
-    /// Places for exchanges with peers that hold an alias, and for all the others: strangers cannot keep those from
+    /// Permits for exchanges with all other peers, and with peers that hold an alias: strangers cannot keep the latter from
     /// renewing.
-    places: [Arc<Semaphore>; 2],
+    permits: [Arc<Semaphore>; 2],
     rates: DefaultKeyedRateLimiter<PublicKey>,
-    /// For handshakes, whose cost comes before any proof: a client never needs as many.
+    /// Rates of handshakes, whose cost comes before any proof: a client never needs as many.
     handshake_rates: DefaultKeyedRateLimiter<PublicKey>,
-    /// For lines that a stranger could fill the log with.
+    /// Rate of warnings with which a stranger could fill the log.
     warnings: DefaultDirectRateLimiter,
     clock: DefaultClock,
 }
@@ -73,11 +86,11 @@ impl Registrar {
     ) -> Self {
         let secrets = secrets.into_iter().map(|secret| (secret.id(), secret)).collect();
         let rates = RateLimiter::keyed(Quota::per_second(limits.per_second));
-        let handshake_rates = RateLimiter::keyed(Quota::per_second(limits.per_second.saturating_add(HANDSHAKES_MORE)));
+        let handshake_rates = RateLimiter::keyed(Quota::per_second(limits.per_second.saturating_add(EXTRA_HANDSHAKES)));
         let warnings = RateLimiter::direct(Quota::per_minute(WARNINGS_PER_MINUTE));
         let handshake_timeout = limits.handshake_timeout;
         let (under_way, clock) = (Mutex::default(), DefaultClock::default());
-        let places = [MAX_EXCHANGES, MAX_EXCHANGES].map(|most| Arc::new(Semaphore::new(most)));
+        let permits = [MAX_EXCHANGES, MAX_EXCHANGES].map(|most| Arc::new(Semaphore::new(most)));
         Self {
             key,
             secrets,
@@ -86,7 +99,7 @@ impl Registrar {
             metrics,
             handshake_timeout,
             under_way,
-            places,
+            permits,
             rates,
             handshake_rates,
             warnings,
@@ -132,8 +145,8 @@ impl Registrar {
                     tracing::warn!(%peer, "a peer registers over an older connection; have two processes the same key?");
                 }
                 let reply = self.reply(peer, request).await;
-                // A peer that does not read its answer shall not hold a place for ever.
-                time::timeout(REPLY_TIMEOUT, tell(channel, &reply)).await.unwrap_or(Ok(()))
+                // A peer that does not read its answer must not hold a permit for ever.
+                time::timeout(REPLY_TIMEOUT, send(channel, &reply)).await.unwrap_or(Ok(()))
             }
             Ok(Ok(None)) => Ok(()),
             Ok(Err(error)) => {
@@ -151,8 +164,8 @@ impl Registrar {
         }
     }
 
-    /// The peer's request, sealed with a secret of ours: that is its proof. None if its secret is none of ours; it has
-    /// been told so.
+    /// The peer's request, sealed with a secret of ours, which is the proof. None if the peer's secret is none of ours;
+    /// the refusal was sent.
     async fn handshake(
         &self,
         inbound: InboundStream,
@@ -164,7 +177,7 @@ impl Registrar {
             if self.warnings.check().is_ok() {
                 tracing::warn!(%peer, secret = %pending.secret_id(), "a peer's shared secret is none of ours");
             }
-            let _ = pending.refuse(HandshakeRefusal::UnknownSecret).await; // counted already, told if possible
+            let _ = pending.refuse(HandshakeRefusal::UnknownSecret).await; // counted already, sent if possible
             return Ok(None);
         };
         let mut channel = pending.confirm(secret).await?;
@@ -225,11 +238,11 @@ impl Registrar {
     }
 }
 
-/// One of the few exchanges that a peer may have under way: a peer cannot hold the places of the others.
+/// One of the few exchanges that a peer may have under way: no peer can hold all permits.
 struct Turn {
     registrar: Arc<Registrar>,
     peer: PublicKey,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Turn {
@@ -244,7 +257,7 @@ impl Turn {
     fn find(registrar: &Arc<Registrar>, peer: PublicKey) -> Option<Self> {
         registrar.handshake_rates.check_key(&peer).ok()?;
         let known = registrar.links.is_kept(&peer);
-        let place = Arc::clone(&registrar.places[usize::from(known)]).try_acquire_owned().ok()?;
+        let permit = Arc::clone(&registrar.permits[usize::from(known)]).try_acquire_owned().ok()?;
         let most = if known { MAX_EXCHANGES_PER_PEER } else { 1 };
         let mut under_way = registrar.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let count = under_way.entry(peer).or_default();
@@ -253,7 +266,7 @@ impl Turn {
         }
         *count += 1;
         registrar.metrics.registration_began();
-        Some(Self { registrar: Arc::clone(registrar), peer, _place: place })
+        Some(Self { registrar: Arc::clone(registrar), peer, _permit: permit })
     }
 }
 
@@ -275,12 +288,12 @@ fn unix_ms() -> u64 {
     since.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-async fn tell(mut channel: Channel<LinkStream>, reply: &RegisterReply) -> Result<(), ChannelError> {
+async fn send(mut channel: Channel<LinkStream>, reply: &RegisterReply) -> Result<(), ChannelError> {
     channel.send(reply).await?;
     channel.close().await
 }
 
-/// The word under which a failed handshake is counted.
+/// The label value of a failed handshake.
 fn reason(error: &ChannelError) -> HandshakeFailure {
     match error {
         ChannelError::Handshake(HandshakeError::IdentityMismatch { .. }) => HandshakeFailure::WrongKey,
@@ -289,13 +302,3 @@ fn reason(error: &ChannelError) -> HandshakeFailure {
         _ => HandshakeFailure::Broken,
     }
 }
-
-const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Exchanges at once. Each costs a handshake, then waits for a disk flush that it shares with the others.
-const MAX_EXCHANGES: usize = 512;
-/// A client needs one at a time.
-const MAX_EXCHANGES_PER_PEER: usize = 4;
-/// Above the registrations a second, so that a peer that registers too often is told so in words.
-const HANDSHAKES_MORE: u32 = 20;
-const WARNINGS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is not zero");
-const UPKEEP_EVERY: Duration = Duration::from_secs(60);

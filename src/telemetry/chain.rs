@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-/// Shows an error and its sources, separated by `: `.
+/// Displays an error and its sources, separated by `: `.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {

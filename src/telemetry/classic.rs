@@ -1,4 +1,4 @@
-//! From OpenMetrics to Prometheus's older text format, 0.0.4, which vmagent, curl and promtool read.
+//! Rewrites OpenMetrics into Prometheus's older text format, 0.0.4, which vmagent, curl and promtool read.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! The formats in which own metrics are shown.
+//! The formats of own metrics.
 
 use http::{HeaderMap, header::ACCEPT};
 use prometheus_client::{encoding::text, registry::Registry};
@@ -10,12 +10,12 @@ use super::classic::classic;
 pub(crate) enum ExpositionFormat {
     /// OpenMetrics 1.0.
     OpenMetrics,
-    /// Prometheus's text format 0.0.4, for readers that do not ask for OpenMetrics.
+    /// Prometheus's text format 0.0.4, which every reader knows.
     Text,
 }
 
 impl ExpositionFormat {
-    /// Its `Content-Type`.
+    /// The `Content-Type` of the format.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -23,7 +23,7 @@ impl ExpositionFormat {
         }
     }
 
-    /// The one that suits a request: OpenMetrics if it asks for that, else the one that everything reads.
+    /// The format for a request: OpenMetrics if the request accepts that, else the text format.
     pub(crate) fn asked_for(headers: &HeaderMap) -> Self {
         let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
         match accepted.any(|accept| accept.contains("application/openmetrics-text")) {

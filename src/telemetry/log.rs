@@ -2,7 +2,7 @@
 //!
 //! Fields may hold what a stranger sent. The formatters escape line ends and quotes; what they let through (DEL, the C1
 //! controls, line separators and the marks that reorder text) `Escape` rewrites on the way out, so that no peer can
-//! forge a line or steer the terminal of whoever reads it. Colours are never written.
+//! forge a line or steer the terminal of a reader. Colours are never written.
 
 use std::{
     borrow::Cow,
@@ -18,7 +18,15 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-/// How a line looks.
+/// Levels that a list may hold besides `target=level`.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Libraries whose `info` is of no use to an operator, and whose `warn` any stranger can cause: libp2p's crates log one for
+/// each stream that ends too early. Each is a prefix: `libp2p` stands for `libp2p_swarm` and the rest.
+const QUIET: [&str; 10] =
+    ["libp2p", "yamux", "quinn", "rustls", "hickory", "netlink", "hyper", "sled", "multistream_select", "tower"];
+
+/// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// Pairs of key=value, as Prometheus logs.
@@ -89,14 +97,6 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     }
     Cow::Owned(escaped)
 }
-
-/// What a list may hold besides `target=level`.
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-
-/// Libraries whose `info` says nothing to an operator, and whose `warn` is a stranger's to cause: libp2p's crates have one
-/// for each stream that ends too early. A prefix: `libp2p` stands for `libp2p_swarm` and the rest.
-const QUIET: [&str; 10] =
-    ["libp2p", "yamux", "quinn", "rustls", "hickory", "netlink", "hyper", "sled", "multistream_select", "tower"];
 
 /// Control characters, line separators, and the marks that make text read in another order than it is written.
 fn steers(c: char) -> bool {

@@ -5,7 +5,12 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 use tokio::time::{self, Instant};
 
-/// The first line of a body, escaped and cut, as far as it has come `until` then.
+/// Most bytes of a body that are read for its first line.
+const MAX_READ: usize = 4096;
+/// Most characters of a message in a log line.
+const MAX_CHARS: usize = 200;
+
+/// The first line of a body, escaped and cut, as far as the body has arrived at `until`.
 pub(crate) async fn remote_message<B>(body: B, until: Instant) -> String
 where
     B: Body + Unpin,
@@ -22,9 +27,6 @@ where
     let line: String = text.lines().next().unwrap_or_default().chars().take(MAX_CHARS).collect();
     line.escape_debug().to_string()
 }
-
-const MAX_READ: usize = 4096;
-const MAX_CHARS: usize = 200;
 
 #[cfg(test)]
 mod tests {

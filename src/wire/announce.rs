@@ -1,4 +1,4 @@
-//! Announcements: where a peer can be reached, signed by it, for the DHT to keep.
+//! Announcements: the addresses of a peer, signed by that peer, as records of the DHT.
 //!
 //! Layout: `version: u8 | key: 32 | sequence: u64 | expires_at_unix_s: u64 | count: u8 | count x (len: u16 | address) |
 //! signature: 64`, integers big endian. The signature covers the domain and everything before it. One announcement has
@@ -8,23 +8,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::identity::{KeyPair, PublicKey, SIGNATURE_LEN};
 
-/// Where a peer can be reached, until when.
+const VERSION: u8 = 1;
+/// Prefix of the signed bytes, so that no other signature of the key is valid here.
+const DOMAIN: &[u8] = b"narthex announce v1";
+const RECORD_PREFIX: &[u8] = b"/narthex/addr/";
+
+/// The addresses of a peer, and how long they are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
-    /// Who announces.
+    /// The announcing peer.
     pub key: PublicKey,
     /// Multiaddresses in their binary form, opaque here.
     pub addresses: Vec<Vec<u8>>,
-    /// Microseconds since the epoch when it was made; of two announcements the higher one holds.
+    /// When the announcement was made, in microseconds since the epoch. The higher one of two is valid.
     pub sequence: u64,
-    /// Seconds since the epoch from which on it says nothing any more.
+    /// When the announcement expires, in seconds since the epoch.
     pub expires_at_unix_s: u64,
 }
 
 impl Announcement {
     /// Most addresses.
     pub const MAX_ADDRESSES: usize = 16;
-    /// Most bytes of an address, which has at least one.
+    /// Most bytes of an address. The least is 1.
     pub const MAX_ADDRESS_LEN: usize = 256;
     /// Most bytes of a signed announcement.
     pub const MAX_LEN: usize = 4096;
@@ -66,7 +71,7 @@ impl Announcement {
     /// Reads an announcement of `key` and checks all of it.
     ///
     /// # Errors
-    /// [`AnnounceError`] unless it is whole, of this peer, signed by it, and running at `now`.
+    /// [`AnnounceError`] unless the announcement is complete, signed by this peer, and valid at `now`.
     pub fn verify(bytes: &[u8], key: &PublicKey, now: SystemTime) -> Result<Self, AnnounceError> {
         check_len(bytes)?;
         match bytes.first() {
@@ -83,7 +88,7 @@ impl Announcement {
         Ok(announcement)
     }
 
-    /// True if this one takes the place of `older`: same peer, higher sequence.
+    /// True if this one replaces `older`: same peer, higher sequence.
     pub fn supersedes(&self, older: &Self) -> bool {
         self.key == older.key && self.sequence > older.sequence
     }
@@ -106,13 +111,13 @@ pub fn record_key(key: &PublicKey) -> Vec<u8> {
     [RECORD_PREFIX, key.as_bytes()].concat()
 }
 
-/// Whose announcement stands under `record_key`; `None` if it is the key of something else.
+/// The peer of an announcement's key in the DHT; `None` for keys of other records.
 pub fn parse_record_key(record_key: &[u8]) -> Option<PublicKey> {
     let bytes = record_key.strip_prefix(RECORD_PREFIX)?.try_into().ok()?;
     PublicKey::from_bytes(bytes).ok()
 }
 
-/// Why an announcement is not to be made, believed or kept.
+/// Why an announcement is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnnounceError {
@@ -125,7 +130,7 @@ pub enum AnnounceError {
     /// From another version of narthex.
     #[error("announcement of version {got}: this side speaks version {VERSION}")]
     Version {
-        /// The version that came.
+        /// The announcement's version.
         got: u8,
     },
     /// Cut short, or followed by something else.
@@ -134,7 +139,7 @@ pub enum AnnounceError {
     /// More than [`Announcement::MAX_ADDRESSES`].
     #[error("announcement of {count} addresses: limit is {}", Announcement::MAX_ADDRESSES)]
     TooManyAddresses {
-        /// How many.
+        /// The number of addresses.
         count: usize,
     },
     /// An empty address, or one of more than [`Announcement::MAX_ADDRESS_LEN`].
@@ -143,37 +148,33 @@ pub enum AnnounceError {
         /// Its length.
         len: usize,
     },
-    /// Somebody else's.
+    /// An announcement of another peer.
     #[error("announcement is not of peer {wanted}")]
     OtherKey {
-        /// Whose it should be.
+        /// The expected peer.
         wanted: PublicKey,
     },
-    /// It has run out.
+    /// The announcement has expired.
     #[error("announcement has expired at {expires_at_unix_s} s since the epoch")]
     Expired {
-        /// When.
+        /// The time of expiry.
         expires_at_unix_s: u64,
     },
-    /// It would run for longer than [`Announcement::MAX_LIFE`].
+    /// The announcement is valid for longer than [`Announcement::MAX_LIFE`].
     #[error("announcement expires at {expires_at_unix_s} s since the epoch, more than 48 h ahead")]
     TooFarAhead {
-        /// When.
+        /// The time of expiry.
         expires_at_unix_s: u64,
     },
-    /// The peer did not sign this.
+    /// The signature is not the peer's.
     #[error("announcement is not signed by peer {key}")]
     Signature {
-        /// Who should have.
+        /// The peer.
         key: PublicKey,
     },
 }
 
-const VERSION: u8 = 1;
-const DOMAIN: &[u8] = b"narthex announce v1";
-const RECORD_PREFIX: &[u8] = b"/narthex/addr/";
-
-/// What the signature covers. The domain keeps it from being taken for a signature over anything else.
+/// The bytes that the signature covers.
 fn signed(body: &[u8]) -> Vec<u8> {
     [DOMAIN, body].concat()
 }

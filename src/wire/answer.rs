@@ -1,16 +1,20 @@
-//! What a responder says to the first handshake message: go on, or a refusal with its reason.
+//! The responder's answer to the first handshake message: the second message, or a refusal with its reason.
 //!
-//! A refusal is not covered by the Noise handshake. It need not be: it travels over a link that is encrypted and bound
-//! to the responder's key already.
+//! The Noise handshake does not cover a refusal. The link does: links are encrypted and bound to the responder's key.
 
 use super::HandshakeError;
 
-/// The answer, as it stands in its frame: `0 | Noise message` or `1 | code`.
+/// First byte of an answer with a Noise message.
+const NOISE: u8 = 0;
+/// First byte of an answer with a refusal.
+const REFUSED: u8 = 1;
+
+/// The answer in its frame: `0 | Noise message` or `1 | code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeAnswer<'a> {
     /// The Noise message that ends the handshake.
     Noise(&'a [u8]),
-    /// There will be no session.
+    /// The responder refuses the session.
     Refused(HandshakeRefusal),
 }
 
@@ -36,23 +40,24 @@ impl<'a> HandshakeAnswer<'a> {
     }
 }
 
-/// Why a responder would not end the handshake. A short code: details stay in its log.
+/// Why a responder refused the handshake. A short code: details stay in the responder's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 pub enum HandshakeRefusal {
-    /// It has no secret of the id that the initiator named: the secrets of the two sides differ.
+    /// The responder has no secret with the initiator's id: the secrets of the two sides differ.
     #[error("unknown secret: the other side does not hold this shared secret")]
     UnknownSecret,
     /// The Noise key is not that of the peer which the link authenticated.
     #[error("identity mismatch: the handshake was made with another key than the link")]
     IdentityMismatch,
-    /// Too many handshakes at once, or from this peer; try again later.
+    /// There are too many handshakes at once, or from this peer. The client tries again later.
     #[error("busy: try again later")]
     Busy,
-    /// The first message was not one, or was meant for another key or protocol.
+    /// The first message is malformed, or meant for another key or protocol.
     #[error("malformed: the other side could not read the first message")]
     Malformed,
-    /// It cannot answer now; try again later. Codes of later versions are read as this one too, since trying again with
-    /// backoff is right for any reason that we do not know.
+    /// The responder cannot answer now. Unknown codes of later versions are parsed as this one: trying again with backoff
+    /// is right for any unknown reason.
     #[error("unavailable: try again later")]
     Unavailable,
 }
@@ -78,9 +83,6 @@ impl HandshakeRefusal {
         }
     }
 }
-
-const NOISE: u8 = 0;
-const REFUSED: u8 = 1;
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
 //! The register protocol over an asynchronous stream: handshake, then messages in sealed frames.
 //!
-//! The client calls [`connect`]; the scraper calls [`accept`], looks up the secret that the [`Pending`] names, and
-//! confirms or refuses. Either way one end then holds a [`Channel`] and sends and receives messages of
-//! [`codec`]. Nothing here knows how long is too long: callers wrap what they await in a timeout.
+//! The client calls [`connect`]. The scraper calls [`accept`], looks up the secret that the [`Pending`] names, and
+//! confirms or refuses. Both ends then hold a [`Channel`], which sends and receives messages of [`codec`]. This module
+//! has no timeouts: callers set them.
 
 use std::io;
 
@@ -17,7 +17,13 @@ use super::{
 };
 use crate::identity::{KeyPair, PublicKey, SecretId, SharedSecret};
 
-/// Proves key and secret to `remote`, and has it prove its own.
+/// Bytes of the longest [`HandshakeAnswer`].
+const ANSWER_LEN: usize = 1 + RESPONSE_LEN;
+
+/// Bytes read at once.
+const READ_LEN: usize = 4096;
+
+/// Proves key and secret to `remote`, and verifies those of `remote`.
 ///
 /// # Errors
 /// [`ChannelError::Refused`] with the other side's reason; any other [`ChannelError`] for a stream or an answer that
@@ -42,7 +48,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
 /// Reads the first message of `remote`, the peer that the link authenticated.
 ///
 /// # Errors
-/// [`ChannelError`] for a stream that fails, or a first message that does. The peer has been told of the latter.
+/// [`ChannelError`] for a stream that fails, or an invalid first message. The peer has been sent a refusal of the latter.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     local: &KeyPair,
@@ -72,12 +78,12 @@ pub struct Pending<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pending<S> {
-    /// Which secret the client is about to prove. It has done so when a first message has been received.
+    /// The id of the client's secret. The secret is proved once a first message has been received.
     pub fn secret_id(&self) -> SecretId {
         self.responder.secret_id()
     }
 
-    /// Answers with the secret of that id.
+    /// Answers with the secret of this id.
     ///
     /// # Errors
     /// [`ChannelError`] for a stream that fails.
@@ -93,10 +99,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pending<S> {
         Ok(Channel { frames: self.frames, session })
     }
 
-    /// Tells the client why there will be no channel, and ends the stream.
+    /// Sends the client a refusal and ends the stream.
     ///
     /// # Errors
-    /// [`ChannelError::Io`] if it could not be told.
+    /// [`ChannelError::Io`] if the stream fails.
     pub async fn refuse(mut self, refusal: HandshakeRefusal) -> Result<(), ChannelError> {
         self.frames.refuse(refusal).await
     }
@@ -110,10 +116,10 @@ pub struct Channel<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
-    /// Sends a message. Cancelled halfway it leaves half a message behind: the channel is of no use then.
+    /// Sends a message. A cancelled call may have sent half a message: drop the channel then.
     ///
     /// # Errors
-    /// [`ChannelError::Codec`] for a message too long; the channel goes on. [`ChannelError::Io`] ends it.
+    /// [`ChannelError::Codec`] for a message that is too long; the channel stays usable. [`ChannelError::Io`] ends it.
     pub async fn send<T: Serialize + ?Sized>(&mut self, message: &T) -> Result<(), ChannelError> {
         let sealed = self.session.seal(&codec::encode(message)?)?;
         self.frames.stream.write_all(&sealed).await?;
@@ -121,11 +127,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         Ok(())
     }
 
-    /// Receives the next message. May be cancelled and called again.
+    /// Receives the next message. A cancelled call loses nothing.
     ///
     /// # Errors
-    /// [`ChannelError::Closed`] if the other side has ended the stream after a whole message; any other
-    /// [`ChannelError`] for bytes that are not its next message.
+    /// [`ChannelError::Closed`] if the peer has ended the stream after a whole message; any other [`ChannelError`] for
+    /// bytes that are not the next message.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, ChannelError> {
         loop {
             let frame = match self.frames.receive(MAX_FRAME_LEN).await {
@@ -138,23 +144,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
     }
 
-    /// Ends the stream in this direction, so that the other side knows that nothing more will come.
+    /// Ends the stream in this direction.
     ///
     /// # Errors
-    /// [`ChannelError::Io`] if it could not be told.
+    /// [`ChannelError::Io`] if the stream fails.
     pub async fn close(mut self) -> Result<(), ChannelError> {
         Ok(self.frames.stream.shutdown().await?)
     }
 }
 
-/// Why there is no channel, or no further message on it.
+/// Why a channel failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelError {
-    /// The other side will not end the handshake, and says why.
+    /// The peer refused the handshake.
     #[error("handshake was refused")]
     Refused(#[source] HandshakeRefusal),
-    /// The other side ended the stream where a frame could have begun.
+    /// The peer ended the stream between two frames.
     #[error("the other side closed the stream")]
     Closed,
     /// The stream ended in the middle of a message.
@@ -163,10 +169,10 @@ pub enum ChannelError {
     /// The stream failed.
     #[error("the stream failed")]
     Io(#[from] io::Error),
-    /// The other side does not speak in frames.
+    /// The peer sent something other than a frame.
     #[error("the other side sent something that is no frame")]
     Frame(#[from] FrameError),
-    /// One of the two handshake messages is not as it should be.
+    /// A handshake message is invalid.
     #[error("handshake failed")]
     Handshake(#[from] HandshakeError),
     /// A frame cannot be opened: forged, or sealed without the secret.
@@ -177,7 +183,7 @@ pub enum ChannelError {
     Codec(#[from] CodecError),
 }
 
-/// A stream, and what has been read from it beyond the last frame.
+/// A stream, and the bytes read beyond the last frame.
 #[derive(Debug)]
 struct Frames<S> {
     stream: S,
@@ -197,8 +203,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         Ok(())
     }
 
-    /// The content of the next frame, at most `limit` bytes of it. Memory is taken as bytes come, not as they are
-    /// announced; nothing is lost when the future is dropped.
+    /// Receives the content of the next frame, at most `limit` bytes. Memory grows with the bytes received, not with the
+    /// length declared. Dropping the future loses nothing.
     async fn receive(&mut self, limit: usize) -> Result<Vec<u8>, ChannelError> {
         loop {
             if let Some(split) = frame::split(&self.unread, limit)? {
@@ -218,19 +224,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         Ok(self.stream.shutdown().await?)
     }
 
-    /// Tells the other side, if it still listens, and gives back what went wrong.
+    /// Sends the peer a refusal, and returns the error that caused it.
     async fn refuse_for(&mut self, error: ChannelError, refusal: HandshakeRefusal) -> ChannelError {
-        // A peer that cannot be told is no further trouble, and the first error says more than this one.
+        // The first error says more than a failure to send this.
         let _ = self.refuse(refusal).await;
         error
     }
 }
-
-/// Bytes of the longest [`HandshakeAnswer`].
-const ANSWER_LEN: usize = 1 + RESPONSE_LEN;
-
-/// How much is read at once.
-const READ_LEN: usize = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Messages as bytes: one version byte, then bincode.
 //!
-//! The length is checked before anything is decoded, and what a message declares about its own lengths is held against
-//! a budget before memory is taken for it. No type of bincode leaves this file.
+//! The length is checked before anything is decoded. Lengths declared inside a message are checked against a budget
+//! before memory is allocated. No type of bincode leaves this file.
 
 use std::error::Error;
 
@@ -13,6 +13,14 @@ pub const MAX_MESSAGE_LEN: usize = 256 * 1024;
 
 /// The first byte of every message.
 pub const VERSION: u8 = 1;
+
+/// Most bytes that decoding may allocate, by bincode's count. bincode counts a length as 8 bytes even where the wire has
+/// one, so a budget of [`MAX_MESSAGE_LEN`] would refuse valid messages of many short strings. No message within the
+/// length limit costs more than this.
+const DECODE_BUDGET: usize = 8 * MAX_MESSAGE_LEN;
+
+const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BUDGET>> =
+    config::standard().with_limit::<DECODE_BUDGET>();
 
 /// Encodes a message.
 ///
@@ -54,25 +62,25 @@ pub enum CodecError {
         /// Its length.
         len: usize,
     },
-    /// Not one byte.
+    /// A message of no bytes.
     #[error("message is empty")]
     Empty,
     /// From another version of narthex.
     #[error("message of version {got}: this side speaks version {VERSION}")]
     Version {
-        /// The version that came.
+        /// The message's version.
         got: u8,
     },
-    /// The right version, the wrong content: cut short, a variant that does not exist, a length that lies.
+    /// Wrong content: cut short, an unknown variant, a false length.
     #[error("message is malformed")]
     Malformed(#[source] Box<dyn Error + Send + Sync>),
-    /// A whole message, and then something else.
+    /// A whole message with more bytes after.
     #[error("message is followed by {extra} more bytes")]
     TrailingBytes {
-        /// How many.
+        /// Bytes after the message.
         extra: usize,
     },
-    /// Our own message has no encoding.
+    /// A message of our own without an encoding.
     #[error("message cannot be encoded")]
     Unfit(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -83,14 +91,6 @@ fn check_len(bytes: &[u8]) -> Result<(), CodecError> {
     }
     Ok(())
 }
-
-const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BUDGET>> =
-    config::standard().with_limit::<DECODE_BUDGET>();
-
-/// bincode charges an integer at its full width (8 bytes for a length) even where it takes one byte on the wire, so a
-/// budget of [`MAX_MESSAGE_LEN`] would refuse honest messages of many short strings. Nothing within the length limit
-/// can cost more than this.
-const DECODE_BUDGET: usize = 8 * MAX_MESSAGE_LEN;
 
 #[cfg(test)]
 mod tests {

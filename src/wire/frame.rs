@@ -1,6 +1,6 @@
-//! Frames: what a stream is cut into. `len: u16, big endian | len bytes`, never empty.
+//! Frames: the units of a stream. `len: u16, big endian | len bytes`, never empty.
 
-/// Most bytes that a frame carries, which is also the longest Noise message.
+/// Most bytes of a frame's content: the longest Noise message.
 pub const MAX_FRAME_LEN: usize = u16::MAX as usize;
 
 /// Bytes before the content.
@@ -23,12 +23,12 @@ pub fn append(content: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// Splits the first frame off. `None` asks for more bytes.
+/// Splits the first frame off. `None` means that more bytes are needed.
 ///
-/// A frame of more than `limit` bytes is refused as soon as its length is known, so that nobody has to collect it.
+/// A frame of more than `limit` bytes is refused as soon as its length is known, before its content is collected.
 ///
 /// # Errors
-/// [`FrameError`] if the frame is empty or longer than `limit`. The stream has lost its rhythm then.
+/// [`FrameError`] if the frame is empty or longer than `limit`. The stream is unusable then.
 pub fn split(bytes: &[u8], limit: usize) -> Result<Option<Split<'_>>, FrameError> {
     let Some((header, after)) = bytes.split_first_chunk::<HEADER_LEN>() else {
         return Ok(None);
@@ -40,10 +40,10 @@ pub fn split(bytes: &[u8], limit: usize) -> Result<Option<Split<'_>>, FrameError
     }
 }
 
-/// A frame, and what comes after it.
+/// A frame, and the bytes after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split<'a> {
-    /// What the frame carries.
+    /// The frame's content.
     pub content: &'a [u8],
     /// The bytes that follow.
     pub rest: &'a [u8],
@@ -53,15 +53,15 @@ pub struct Split<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A length of zero. Refused, so that nobody is kept busy with nothing.
+    /// A length of zero. Refused, so that a peer cannot keep us busy with empty frames.
     #[error("frame is empty")]
     Empty,
-    /// More than is awaited at this point.
+    /// A frame longer than any expected one.
     #[error("frame of {len} bytes: limit is {limit}")]
     TooLong {
-        /// The length that the frame declares.
+        /// The frame's declared length.
         len: usize,
-        /// What is allowed here.
+        /// The limit.
         limit: usize,
     },
 }

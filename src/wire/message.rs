@@ -5,44 +5,44 @@ use serde::{Deserialize, Serialize};
 use super::{Labels, Target, TargetError};
 use crate::identity::PublicKey;
 
-/// The name under which the protocol is negotiated on a link; it is also bound into the Noise handshake.
+/// The protocol's name on a link. The Noise handshake is bound to this name.
 pub const REGISTER_PROTOCOL: &str = "/narthex/register/1";
 
-/// What a client asks of a scraper.
+/// A client's request to a scraper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RegisterRequest {
-    /// States the peer's whole set of targets.
+    /// Registers the peer's whole set of targets.
     Register(Register),
-    /// Gives up every alias of the peer.
+    /// Releases every alias of the peer.
     Release,
-    /// Asks how aliases stand, and claims none. A scraper that does not know it yet ends the stream.
+    /// Asks for the status of aliases and claims none. Scrapers of earlier versions end the stream.
     Probe(Probe),
 }
 
 /// The whole set of a peer's targets. Registering again renews; a target left out is released.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
-    /// The host the peer runs on, as it says itself.
+    /// The host of the peer, by the peer's own account.
     pub hostname: String,
     /// Everything the peer wants listed.
     pub claims: Vec<Claim>,
 }
 
-/// Aliases to be looked at. Nothing changes by it, whoever asks.
+/// Aliases whose status is asked. Changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Each to become an [`Alias`](super::Alias).
+    /// Unchecked [`Alias`](super::Alias)es.
     pub aliases: Vec<String>,
 }
 
-/// One target as it came over the wire: nothing in it has been checked.
+/// One target from the wire, unchecked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// To become an [`Alias`](super::Alias).
+    /// An unchecked [`Alias`](super::Alias).
     pub alias: String,
-    /// To become [`Target::service`].
+    /// An unchecked [`Target::service`].
     pub service: String,
-    /// To become [`Labels`].
+    /// Unchecked [`Labels`].
     pub labels: Vec<(String, String)>,
 }
 
@@ -50,7 +50,7 @@ impl Claim {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`TargetError`] says which field cannot be listed.
+    /// [`TargetError`] names the field that cannot be listed.
     pub fn check(&self) -> Result<Target, TargetError> {
         let alias = self.alias.parse()?;
         Target::check_name("service", &self.service)?;
@@ -72,27 +72,27 @@ impl From<&Target> for Claim {
     }
 }
 
-/// What a scraper answers.
+/// A scraper's reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RegisterReply {
-    /// The claims were looked at, one by one.
+    /// Each claim was granted or refused.
     Registered(Registered),
-    /// Every alias of the peer is free again.
+    /// Every alias of the peer is free.
     Released,
-    /// Too many registrations from this peer; try again after so many milliseconds.
+    /// The peer registers too often.
     SlowDown {
-        /// Milliseconds to wait.
+        /// Milliseconds to wait before the next attempt.
         retry_after_ms: u64,
     },
-    /// The scraper cannot answer now (its table is loading or its store is failing); try again later.
+    /// The scraper cannot answer now: its table is loading or its store is failing.
     Unavailable,
-    /// The whole message is refused: it has too many claims, or an unfit host name.
+    /// The whole message is refused: too many claims, or an invalid host name.
     Malformed,
-    /// The answer to [`Probe`].
+    /// The reply to [`Probe`].
     Probed(Probed),
 }
 
-/// How the aliases of a [`Probe`] stand.
+/// The status of the aliases of a [`Probe`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probed {
     /// The scraper's clock, in milliseconds since the Unix epoch.
@@ -101,38 +101,38 @@ pub struct Probed {
     pub statuses: Vec<AliasStatus>,
 }
 
-/// How an alias stands at a scraper.
+/// The status of an alias at a scraper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AliasStatus {
-    /// Nobody holds it.
+    /// Nobody holds the alias.
     Free,
-    /// Nobody holds it, and the table has no room for it.
+    /// Nobody holds the alias, and the table has no room for another.
     Full,
-    /// It can never be held.
+    /// The text is no valid alias.
     Invalid,
-    /// A peer holds it.
+    /// A peer holds the alias.
     Held {
-        /// Which.
+        /// The holder.
         holder: PublicKey,
-        /// Whether the holder has a link now.
+        /// True if the holder has a link now.
         linked: bool,
-        /// What keeps another peer from taking it.
+        /// What protects the alias from other peers.
         guard: AliasGuard,
     },
 }
 
-/// What keeps a peer from taking an alias that another one holds.
+/// What protects a held alias from other peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AliasGuard {
-    /// Nothing: it may be taken now.
+    /// Nothing: another peer may take the alias now.
     None,
-    /// The holder's link, or that the scraper has just started and waits for its holders: policy `live`.
+    /// The holder's link, or the scraper's start grace: policy `live`.
     Live,
-    /// Its lease, until that is gone or released: policy `pinned`.
+    /// The lease, until it is gone or released: policy `pinned`.
     Pinned,
 }
 
-/// The answer to [`Register`].
+/// The reply to [`Register`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     /// Life of the leases in milliseconds, from now. Clients renew at a third of it.
@@ -141,28 +141,29 @@ pub struct Registered {
     pub outcomes: Vec<AliasOutcome>,
 }
 
-/// What became of one claim.
+/// The outcome of one claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AliasOutcome {
-    /// The alias is the peer's, on disk.
+    /// The peer holds the alias, and the lease is on disk.
     Granted {
-        /// True if the alias is new, or something about it changed; false for a plain renewal.
+        /// True if the alias is new or has changed; false for a plain renewal.
         updated: bool,
     },
-    /// It is not.
+    /// The claim is refused.
     Refused(AliasRefusal),
 }
 
-/// Why an alias was not granted. A short code: details stay in the scraper's log.
+/// Why a claim was refused. A short code: details stay in the scraper's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
 pub enum AliasRefusal {
-    /// Another peer holds it and the alias policy protects it.
+    /// Another peer holds the alias and the alias policy protects it.
     #[error("taken: another peer holds this alias")]
     Taken,
-    /// The alias, the service name or a label is not fit to be listed.
+    /// The alias, the service name or a label cannot be listed.
     #[error("invalid: the alias, the service or a label cannot be listed")]
     Invalid,
-    /// The same alias stands twice in the message.
+    /// The message has the same alias twice.
     #[error("duplicate: this alias is claimed twice")]
     Duplicate,
     /// The scraper's table is full.

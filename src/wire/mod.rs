@@ -1,10 +1,12 @@
-//! What peers say to each other: messages, their bytes, and the Noise session they travel in.
+//! The protocol between peers: messages, their bytes, and the Noise session around them.
 //!
-//! Bytes in, bytes out: no socket is opened here, and time is passed in. See `docs/protocol.md` for the layouts.
+//! Bytes in, bytes out: this module opens no socket, and time is passed in. See `docs/protocol.md` for the layouts.
 //!
-//! A registration, from the inside out: a [`RegisterRequest`] becomes bytes in [`codec`], is cut and sealed by a
-//! [`Session`] that [`Initiator`] and [`Responder`] agreed on, and goes out in [`frame`]s. `channel` does all of this
-//! over an asynchronous stream. An [`Announcement`] stands alone: it is a signed record for the DHT.
+//! [`codec`] encodes a [`RegisterRequest`]; a [`Session`], the result of a handshake between [`Initiator`] and
+//! [`Responder`], cuts and seals the bytes; [`frame`]s carry them. `channel` does all of this over an asynchronous
+//! stream. An [`Announcement`] is apart from these: a signed record for the DHT.
+//!
+//! Public for the fuzz targets only, without any promise of stability.
 
 mod announce;
 mod answer;

@@ -1,19 +1,24 @@
 //! The register handshake: `Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s` (Noise rev. 34, sections 7.5 and 9).
 //!
-//! The client is the initiator: it knows the scraper's static key beforehand, so its own key and the id of the secret
-//! that it is about to prove travel encrypted in the first message. The secret itself is mixed in at the end of the
-//! second one, which lets the responder read the first before it chooses among its secrets. Static keys are the X25519
-//! forms of the peers' Ed25519 keys; the prologue binds protocol and both Ed25519 keys, which X25519 alone would tell
-//! apart only up to a sign.
+//! The client is the initiator and knows the scraper's static key beforehand. The first message therefore carries the
+//! client's key and the id of its secret encrypted. The secret itself is mixed in at the end of the second message, so
+//! the responder can read the first message before it chooses among its secrets. Static keys are the X25519 forms of the
+//! peers' Ed25519 keys. The prologue binds the protocol and both Ed25519 keys: X25519 would bind them only up to a sign.
 //!
-//! The initiator knows that the responder holds the secret when [`Initiator::finish`] succeeds. The responder knows the
-//! same of the initiator only when [`Session::open`] has opened a first frame, so nothing may be granted before that:
-//! it is also what makes a replayed first message worthless.
+//! A successful [`Initiator::finish`] proves to the initiator that the responder has the secret. The responder has that
+//! proof of the initiator once [`Session::open`] has opened a first frame, and must grant nothing before: a replayed
+//! first message is then worthless.
 
 use snow::{Builder, HandshakeState, params::NoiseParams};
 
 use super::{HandshakeRefusal, Session};
 use crate::identity::{KeyPair, PublicKey, SecretId, SharedSecret};
+
+const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+/// The `psk2` of the pattern.
+const PSK_LOCATION: u8 = 2;
+const SECRET_ID_LEN: usize = 8;
+const TAG_LEN: usize = 16;
 
 /// Bytes of the first message: ephemeral key, encrypted static key, encrypted secret id.
 pub const FIRST_MESSAGE_LEN: usize = 32 + (32 + TAG_LEN) + (SECRET_ID_LEN + TAG_LEN);
@@ -21,7 +26,7 @@ pub const FIRST_MESSAGE_LEN: usize = 32 + (32 + TAG_LEN) + (SECRET_ID_LEN + TAG_
 /// Bytes of the second message: ephemeral key and an empty encrypted payload.
 pub const RESPONSE_LEN: usize = 32 + TAG_LEN;
 
-/// The client's half of a handshake under way.
+/// The client's half of an unfinished handshake.
 #[derive(Debug)]
 pub struct Initiator {
     state: HandshakeState,
@@ -29,10 +34,10 @@ pub struct Initiator {
 }
 
 impl Initiator {
-    /// Begins a handshake with `remote`, to be proved with `secret`. The bytes are the first message.
+    /// Begins a handshake with `remote` that will prove `secret`. The bytes are the first message.
     ///
     /// # Errors
-    /// [`HandshakeError::Noise`] if it cannot be computed, as without randomness.
+    /// [`HandshakeError::Noise`] if the message cannot be computed, as without randomness.
     pub fn start(
         local: &KeyPair,
         remote: &PublicKey,
@@ -61,10 +66,10 @@ impl Initiator {
         Ok((Self { state, remote: *remote }, first))
     }
 
-    /// Reads the responder's message, which proves that it has the key and the secret.
+    /// Reads the responder's message, which proves the responder's key and secret.
     ///
     /// # Errors
-    /// [`HandshakeError::NotProved`] if it proves nothing of the kind.
+    /// [`HandshakeError::NotProved`] if the proof fails.
     pub fn finish(mut self, response: &[u8]) -> Result<Session, HandshakeError> {
         let no_payload = &mut [];
         self.state
@@ -74,7 +79,7 @@ impl Initiator {
     }
 }
 
-/// The scraper's half of a handshake under way: the first message has been read, nothing is proved yet.
+/// The scraper's half of an unfinished handshake: the first message was read, nothing is proved yet.
 #[derive(Debug)]
 pub struct Responder {
     state: HandshakeState,
@@ -85,8 +90,8 @@ impl Responder {
     /// Reads the first message of `remote`, the peer that the link authenticated.
     ///
     /// # Errors
-    /// [`HandshakeError::Unreadable`] if it is no first message for this key and protocol,
-    /// [`HandshakeError::IdentityMismatch`] if it was made with another key than that of `remote`.
+    /// [`HandshakeError::Unreadable`] if this is no first message for this key and protocol,
+    /// [`HandshakeError::IdentityMismatch`] if the message was made with another key than that of `remote`.
     pub fn read(local: &KeyPair, remote: &PublicKey, protocol: &str, first: &[u8]) -> Result<Self, HandshakeError> {
         let private = local.x25519_private();
         let prologue = prologue(protocol, remote, &local.public());
@@ -107,15 +112,15 @@ impl Responder {
         Ok(Self { state, secret_id: SecretId(id) })
     }
 
-    /// Which secret the initiator is about to prove.
+    /// The id of the secret that the initiator will prove.
     pub fn secret_id(&self) -> SecretId {
         self.secret_id
     }
 
-    /// Proves `secret` in turn. The bytes are the second message.
+    /// Proves `secret`. The bytes are the second message.
     ///
     /// # Errors
-    /// [`HandshakeError::Noise`] if it cannot be computed, as without randomness.
+    /// [`HandshakeError::Noise`] if the message cannot be computed, as without randomness.
     pub fn respond(mut self, secret: &SharedSecret) -> Result<(Session, Vec<u8>), HandshakeError> {
         self.state.set_psk(PSK_LOCATION.into(), secret.expose()).map_err(noise)?;
         let mut response = vec![0; RESPONSE_LEN];
@@ -132,23 +137,23 @@ pub enum HandshakeError {
     /// The initiator's message is garbage, or was meant for another key or protocol.
     #[error("handshake of peer {peer} is malformed or not for this key and protocol")]
     Unreadable {
-        /// Whom the link authenticated.
+        /// The link's peer.
         peer: PublicKey,
-        /// What Noise said.
+        /// The error of the Noise implementation.
         source: NoiseError,
     },
     /// The initiator used another key than the one that the link authenticated.
     #[error("peer {peer} made the handshake with another key than the link")]
     IdentityMismatch {
-        /// Whom the link authenticated.
+        /// The link's peer.
         peer: PublicKey,
     },
     /// The responder lacks the private key or the shared secret.
     #[error("peer {peer} did not prove its key and the shared secret")]
     NotProved {
-        /// Whom we wanted.
+        /// The expected peer.
         peer: PublicKey,
-        /// What Noise said.
+        /// The error of the Noise implementation.
         source: NoiseError,
     },
     /// The responder sent something that is no [`HandshakeAnswer`](super::HandshakeAnswer).
@@ -160,7 +165,7 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// What the initiator is told about it.
+    /// The refusal to answer the initiator with.
     pub fn refusal(&self) -> HandshakeRefusal {
         match self {
             Self::IdentityMismatch { .. } => HandshakeRefusal::IdentityMismatch,
@@ -170,17 +175,12 @@ impl HandshakeError {
     }
 }
 
-/// What the Noise implementation said.
+/// An error of the Noise implementation.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct NoiseError(#[from] pub(super) snow::Error);
 
-const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
-const PSK_LOCATION: u8 = 2;
-const SECRET_ID_LEN: usize = 8;
-const TAG_LEN: usize = 16;
-
-/// The protocol's name may have any length: the two keys after it have not, so no two triples give the same bytes.
+/// No two triples give the same bytes: the keys at the end have a fixed length.
 fn prologue(protocol: &str, initiator: &PublicKey, responder: &PublicKey) -> Vec<u8> {
     [protocol.as_bytes(), initiator.as_bytes(), responder.as_bytes()].concat()
 }

@@ -1,9 +1,9 @@
-//! Sessions: what a finished handshake leaves at both ends. They seal messages into frames and open frames again.
+//! Sessions: both ends of a finished handshake. A session seals messages into frames and opens frames again.
 //!
-//! Inside a frame stands one Noise transport message, whose plaintext is `flag: u8 | piece`. A Noise message has at most
+//! A frame contains one Noise transport message, whose plaintext is `flag: u8 | piece`. A Noise message has at most
 //! 65 535 bytes, so a longer message spans several frames: all but the last carry [`PIECE_LEN`] bytes and the flag 0,
 //! the last carries the rest and the flag 1. Each direction counts its own nonces, so a frame that is changed,
-//! repeated, left out or out of order is refused, and the session has ended then.
+//! repeated, left out or out of order is refused. The session ends then.
 
 use snow::{HandshakeState, TransportState};
 
@@ -12,6 +12,15 @@ use super::{
     codec::MAX_MESSAGE_LEN,
     frame::{self, MAX_FRAME_LEN},
 };
+
+/// Flag of a frame that is not the last of its message.
+const MORE: u8 = 0;
+/// Flag of the last frame of a message.
+const LAST: u8 = 1;
+/// Bytes of the flag and the authentication tag.
+const OVERHEAD_LEN: usize = 1 + 16;
+/// Most bytes of a message in one frame.
+const PIECE_LEN: usize = MAX_FRAME_LEN - OVERHEAD_LEN;
 
 /// One end of an authenticated, encrypted exchange of messages.
 #[derive(Debug)]
@@ -26,10 +35,10 @@ impl Session {
         Ok(Self { state: handshake.into_transport_mode()?, pieces: Pieces::default(), ended: false })
     }
 
-    /// Seals a message. The bytes are whole frames, ready to be written.
+    /// Seals a message into whole frames.
     ///
     /// # Errors
-    /// [`SessionError::TooLong`] for more than [`MAX_MESSAGE_LEN`] bytes; the session goes on.
+    /// [`SessionError::TooLong`] for more than [`MAX_MESSAGE_LEN`] bytes; the session stays usable.
     pub fn seal(&mut self, message: &[u8]) -> Result<Vec<u8>, SessionError> {
         if message.len() > MAX_MESSAGE_LEN {
             return Err(SessionError::TooLong { len: message.len() });
@@ -50,11 +59,10 @@ impl Session {
         }
     }
 
-    /// Opens the content of one frame. Gives the message when this was its last frame.
+    /// Opens the content of one frame. Returns the message with its last frame.
     ///
     /// # Errors
-    /// [`SessionError`] for a frame that the other end did not send as the next one, or that breaks the rules. After an
-    /// error no further frame is opened.
+    /// [`SessionError`] for anything but the other end's next valid frame. The session ends with the first error.
     pub fn open(&mut self, frame: &[u8]) -> Result<Option<Vec<u8>>, SessionError> {
         if self.ended {
             return Err(SessionError::Ended);
@@ -67,7 +75,7 @@ impl Session {
         opened
     }
 
-    /// True if some frames of a message have been opened and the last has not: the stream must not end here.
+    /// True between the first and the last frame of a message: the stream must not end here.
     pub fn is_inside_message(&self) -> bool {
         !self.pieces.0.is_empty()
     }
@@ -82,16 +90,16 @@ impl Session {
     }
 }
 
-/// The pieces of a message that is not complete yet.
+/// The pieces of an incomplete message.
 #[derive(Debug, Default)]
 struct Pieces(Vec<u8>);
 
 impl Pieces {
-    /// Takes the plaintext of a frame. Everything is checked before a byte of it is kept.
+    /// Adds the plaintext of a frame, after all checks.
     fn push(&mut self, plaintext: &[u8]) -> Result<Option<Vec<u8>>, SessionError> {
         let (last, piece) = match plaintext {
             [LAST, piece @ ..] => (true, piece),
-            // A short piece in the middle would let a peer keep us busy with frames that carry next to nothing.
+            // A short piece in the middle would let a peer keep us busy with almost empty frames.
             [MORE, piece @ ..] if piece.len() == PIECE_LEN => (false, piece),
             _ => return Err(SessionError::Malformed),
         };
@@ -104,20 +112,20 @@ impl Pieces {
     }
 }
 
-/// Why a message could not be sealed or a frame not opened.
+/// Why a message could not be sealed, or a frame could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// More than a message may have.
+    /// A message longer than the limit.
     #[error("message of at least {len} bytes: limit is {MAX_MESSAGE_LEN}")]
     TooLong {
-        /// How many there would be.
+        /// The message's length so far.
         len: usize,
     },
-    /// Not the frame that the other end sent next. On the first frame of an initiator: it does not have the secret.
+    /// Not the other end's next frame. For the first frame of an initiator: the initiator lacks the secret.
     #[error("frame is not the next one of this session")]
     Unreadable(#[source] NoiseError),
-    /// A frame of the other end, without a valid flag or with too short a piece.
+    /// An authentic frame without a valid flag, or with too short a piece.
     #[error("frame breaks the rules of a session")]
     Malformed,
     /// An earlier error ended the session.
@@ -131,13 +139,6 @@ pub enum SessionError {
 fn unsealable(source: snow::Error) -> SessionError {
     SessionError::Unsealable(NoiseError(source))
 }
-
-const MORE: u8 = 0;
-const LAST: u8 = 1;
-/// The flag and the authentication tag.
-const OVERHEAD_LEN: usize = 1 + 16;
-/// Bytes of a message that one frame carries at most.
-const PIECE_LEN: usize = MAX_FRAME_LEN - OVERHEAD_LEN;
 
 #[cfg(test)]
 mod tests {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_a_message_is_no_place_to_stop() {
+    fn a_session_knows_that_it_is_inside_a_message() {
         let (mut ours, mut theirs) = sessions();
         let sealed = frames(&ours.seal(&vec![1; PIECE_LEN + 1]).expect("seals"));
         assert!(!theirs.is_inside_message());
@@ -219,7 +220,7 @@ mod tests {
         theirs.open(&sealed[0]).expect("opens");
         assert!(matches!(theirs.open(b"noise"), Err(SessionError::Unreadable(_))));
         assert!(matches!(theirs.open(&sealed[1]), Err(SessionError::Ended)));
-        assert!(!theirs.is_inside_message(), "what was kept is gone");
+        assert!(!theirs.is_inside_message(), "the pieces are dropped");
     }
 
     #[test]

@@ -1,15 +1,18 @@
-//! What a peer offers for scraping, checked: aliases, labels, targets.
+//! Targets, their aliases and labels, checked.
 //!
-//! One bad label name makes Prometheus refuse a whole http_sd list, so nothing gets into a registry that has not passed
-//! through the constructors here.
+//! One bad label name makes Prometheus refuse a whole http_sd list, so a registry contains only values built by the
+//! constructors here.
 
 use std::{borrow::Borrow, collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The name a target is listed under: 1 to 128 of `[A-Za-z0-9._-]`, not `.` or `..`.
+/// Most characters of a stranger's text in an error.
+const MAX_QUOTED: usize = 40;
+
+/// The name that a target is listed under: 1 to 128 of `[A-Za-z0-9._-]`, not `.` or `..`.
 ///
-/// Nothing else survives the path encoding of both Prometheus and vmagent.
+/// Other characters do not survive the path encoding of both Prometheus and vmagent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Alias(String);
 
@@ -29,7 +32,7 @@ impl FromStr for Alias {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
         if text.is_empty() || text.len() > Self::MAX_LEN || !text.bytes().all(allowed) || matches!(text, "." | "..") {
-            return Err(TargetError::Alias { alias: shown(text) });
+            return Err(TargetError::Alias { alias: quoted(text) });
         }
         Ok(Self(text.to_owned()))
     }
@@ -47,7 +50,7 @@ impl AsRef<str> for Alias {
     }
 }
 
-/// So that a map keyed by aliases is asked with a `&str`.
+/// Lets a `&str` look up a map keyed by aliases.
 impl Borrow<str> for Alias {
     fn borrow(&self) -> &str {
         &self.0
@@ -79,18 +82,18 @@ impl Labels {
     pub const MAX_NAME_LEN: usize = 128;
     /// Most bytes of a label's value.
     pub const MAX_VALUE_LEN: usize = 1024;
-    /// Names that narthex or Prometheus sets.
+    /// Names set by narthex or Prometheus.
     pub const RESERVED: [&str; 4] = ["instance", "service", "hostname", "job"];
 
-    /// Adds a label; the same name again replaces the value.
+    /// Adds a label, or replaces the value of an existing one.
     ///
     /// # Errors
-    /// [`TargetError`] for a name or value that Prometheus or narthex would not take.
+    /// [`TargetError`] for a name or value that Prometheus or narthex refuses.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<(), TargetError> {
         let (name, value) = (name.into(), value.into());
         let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !begins || name.len() > Self::MAX_NAME_LEN || !name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
-            return Err(TargetError::LabelName { name: shown(&name) });
+            return Err(TargetError::LabelName { name: quoted(&name) });
         }
         if name.starts_with("__") || Self::RESERVED.contains(&name.as_str()) {
             return Err(TargetError::LabelReserved { name });
@@ -116,12 +119,12 @@ impl Labels {
     }
 }
 
-/// What a peer registers: an alias with the words that Prometheus will show beside it.
+/// A target to register: an alias with its service and labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its name, unique in a scraper's table.
+    /// The target's name, unique in a scraper's table.
     pub alias: Alias,
-    /// What kind of service it is, up to 128 bytes without control characters; may be empty.
+    /// The kind of service, up to 128 bytes without control characters; may be empty.
     pub service: String,
     /// The target's own labels.
     pub labels: Labels,
@@ -137,13 +140,13 @@ impl Target {
     /// [`TargetError::Name`].
     pub fn check_name(what: &'static str, name: &str) -> Result<(), TargetError> {
         if name.len() > Self::MAX_NAME_LEN || name.chars().any(char::is_control) {
-            return Err(TargetError::Name { what, name: shown(name) });
+            return Err(TargetError::Name { what, name: quoted(name) });
         }
         Ok(())
     }
 }
 
-/// Why a target cannot be listed. Texts from outside are shown escaped and cut.
+/// Why a target cannot be listed. Texts from outside are escaped and cut.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
@@ -159,7 +162,7 @@ pub enum TargetError {
         /// The text, quoted.
         name: String,
     },
-    /// A name that narthex or Prometheus sets.
+    /// A name set by narthex or Prometheus.
     #[error("label {name} is reserved: names that begin with __, instance, service, hostname and job cannot be set")]
     LabelReserved {
         /// The name.
@@ -186,10 +189,9 @@ pub enum TargetError {
     },
 }
 
-/// A stranger's text, fit for a log line: quoted, escaped, cut.
-fn shown(text: &str) -> String {
-    const MOST: usize = 40;
-    match text.char_indices().nth(MOST) {
+/// A stranger's text for a log line: quoted, escaped, cut.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => format!("{:?}..", &text[..end]),
         None => format!("{text:?}"),
     }

@@ -1,13 +1,13 @@
-//! How long a scrape may take, as Prometheus says it.
+//! Prometheus's header for the timeout of a scrape.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The header in which Prometheus and vmagent say how long they wait: decimal seconds (`10`, `0.7`, `2.000`).
+/// The header with the scrape timeout of Prometheus and vmagent: decimal seconds (`10`, `0.7`, `2.000`).
 pub const SCRAPE_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
 
-/// Reads the scrape timeout; none if the header is missing.
+/// Reads the scrape timeout; `None` if the header is missing.
 ///
 /// # Errors
 /// The header's value, if that is not a positive decimal number.
@@ -15,7 +15,7 @@ pub fn scrape_timeout(headers: &HeaderMap) -> Result<Option<Duration>, &HeaderVa
     headers.get(&SCRAPE_TIMEOUT_HEADER).map(|value| decimal_seconds(value).ok_or(value)).transpose()
 }
 
-/// Says how long a scrape may take, in whole milliseconds.
+/// Sets the scrape timeout, in whole milliseconds.
 pub fn set_scrape_timeout(headers: &mut HeaderMap, limit: Duration) {
     let seconds = limit.as_millis() as f64 / 1000.0;
     headers.insert(SCRAPE_TIMEOUT_HEADER, HeaderValue::from_str(&seconds.to_string()).expect("digits and a dot"));

@@ -272,7 +272,7 @@ fn source(url: &str) -> Arc<dyn client::Source> {
 fn request(query: Option<&str>) -> PullRequest {
     let mut headers = HeaderMap::new();
     headers.insert("x-prometheus-scrape-timeout-seconds", HeaderValue::from_static("10"));
-    PullRequest { headers, query: query.map(str::to_owned), deadline: Instant::now() + SOON }
+    PullRequest::new(headers, query.map(str::to_owned), Instant::now() + SOON)
 }
 
 async fn pull(source: &Arc<dyn client::Source>, query: Option<&str>) -> Result<(HeaderMap, String), SourceError> {

@@ -46,7 +46,7 @@ impl Place {
     }
 
     fn trusting(&self) -> TlsSettings {
-        TlsSettings { ca_file: Some(self.ca.file()), ..TlsSettings::default() }
+        tls(|tls| tls.ca_file = Some(self.ca.file()))
     }
 
     fn secret(&self, name: &str, text: &str) -> PathBuf {
@@ -54,6 +54,12 @@ impl Place {
         write_secret(&path, text);
         path
     }
+}
+
+fn tls(set: impl FnOnce(&mut TlsSettings)) -> TlsSettings {
+    let mut settings = TlsSettings::default();
+    set(&mut settings);
+    settings
 }
 
 #[tokio::test]
@@ -73,7 +79,7 @@ async fn an_exporter_of_another_ca_is_refused_and_the_ca_named() {
     let address = place.behind_tls(None).await;
     let elsewhere = tempfile::tempdir().expect("a directory");
     for other in [Authority::new(elsewhere.path(), "other"), Authority::new(elsewhere.path(), "ca")] {
-        let tls = TlsSettings { ca_file: Some(other.file()), ..TlsSettings::default() };
+        let tls = tls(|tls| tls.ca_file = Some(other.file()));
         let error = failure(&source(address, tls)).await;
         assert!(error.contains(&format!("does not come from the CA in {}", other.file().display())), "{error}");
     }
@@ -82,7 +88,7 @@ async fn an_exporter_of_another_ca_is_refused_and_the_ca_named() {
     assert!(error.contains("ca_file"), "{error}");
     assert!(place.exporter.all_requests().is_empty());
 
-    let skipping = TlsSettings { insecure_skip_verify: true, ..TlsSettings::default() };
+    let skipping = tls(|tls| tls.insecure_skip_verify = true);
     assert_eq!(text(&source(address, skipping)).await, "m 1\n");
 }
 
@@ -93,7 +99,8 @@ async fn a_certificate_for_another_name_is_refused() {
     let address = in_front_of(place.exporter.address, &own, None).await;
     let error = failure(&source(address, place.trusting())).await;
     assert!(error.contains("certificate not valid for name") && error.contains("db.internal"), "{error}");
-    let named = TlsSettings { server_name: Some("db.internal".to_owned()), ..place.trusting() };
+    let mut named = place.trusting();
+    named.server_name = Some("db.internal".to_owned());
     assert_eq!(text(&source(address, named)).await, "m 1\n");
 }
 
@@ -101,7 +108,7 @@ async fn a_certificate_for_another_name_is_refused() {
 async fn a_self_signed_certificate_is_its_own_ca_and_nobody_elses() {
     let place = Place::new();
     let signed = |name, until| Certified::self_signed(place.dir.path(), name, until);
-    let trusting = |listed: &Certified| TlsSettings { ca_file: Some(listed.cert_file.clone()), ..Default::default() };
+    let trusting = |listed: &Certified| tls(|tls| tls.ca_file = Some(listed.cert_file.clone()));
     let own = signed("127.0.0.1", 4000);
     let address = in_front_of(place.exporter.address, &own, None).await;
     assert_eq!(text(&source(address, trusting(&own))).await, "m 1\n");
@@ -147,7 +154,9 @@ async fn a_client_certificate_is_shown_and_a_rotated_one_taken_up() {
 
     let shown = |certified: &Certified| {
         let client = ClientCertificate { cert_file: certified.cert_file.clone(), key_file: certified.key_file.clone() };
-        source(address, TlsSettings { client: Some(client), ..place.trusting() })
+        let mut settings = place.trusting();
+        settings.client = Some(client);
+        source(address, settings)
     };
     assert_eq!(text(&shown(&clients.certify("agent"))).await, "m 1\n");
 
@@ -171,7 +180,7 @@ async fn files_that_are_no_pem_are_named() {
     let place = Place::new();
     let address = place.behind_tls(None).await;
     let junk = place.dir.path().join("junk.pem");
-    let trusting_junk = || TlsSettings { ca_file: Some(junk.clone()), ..TlsSettings::default() };
+    let trusting_junk = || tls(|tls| tls.ca_file = Some(junk.clone()));
     let missing = failure(&source(address, trusting_junk())).await;
     assert!(missing.contains("cannot read") && missing.contains("junk.pem"), "{missing}");
     fs::write(&junk, "hunter2").expect("writes");
@@ -215,7 +224,7 @@ fn source(address: SocketAddr, tls: TlsSettings) -> Arc<dyn client::Source> {
 }
 
 async fn pull(source: &Arc<dyn client::Source>) -> Result<String, String> {
-    let request = PullRequest { headers: HeaderMap::new(), query: None, deadline: Instant::now() + SOON };
+    let request = PullRequest::new(HeaderMap::new(), None, Instant::now() + SOON);
     let exposition = source.pull(request).await.map_err(|error| chain(&error))?;
     let body = exposition.body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     Ok(String::from_utf8_lossy(&body).into_owned())

@@ -1,4 +1,5 @@
-//! The layout of `src/`: which module may use which.
+//! The layout of `src/`: which module may use which. And the documents: that what they name exists.
 
+mod documents;
 mod files;
 mod imports;

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::Write,
+    iter,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -17,14 +18,18 @@ use super::{
     process::Process,
 };
 
+/// Where `tests/run --install` unpacks programs.
+const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/bin");
+
 /// Finds a program of the Debian package that brings it. Without it there is nothing to test: in CI that is a failure,
 /// elsewhere the test says so, loudly, and is skipped.
 #[track_caller]
 pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
     let directories = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&directories).map(|directory| directory.join(name)).find(|path| path.is_file());
+    let mut directories = iter::once(PathBuf::from(UNPACKED)).chain(env::split_paths(&directories));
+    let found = directories.find_map(|directory| Some(directory.join(name)).filter(|path| path.is_file()));
     if found.is_none() {
-        skip(&format!("{name} is not installed (Debian package {package}; tests/run installs it)"));
+        skip(&format!("{name} (Debian package {package})"));
     }
     found
 }

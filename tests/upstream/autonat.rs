@@ -14,7 +14,8 @@ use tracing::Level;
 use crate::{
     list::mended,
     log::Events,
-    peer::{Peer, connect, field, settle},
+    peer::{Peer, connect, settle},
+    raw::field,
 };
 
 const DIAL_BACK: StreamProtocol = StreamProtocol::new("/libp2p/autonat/2/dial-back");

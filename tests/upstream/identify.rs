@@ -9,7 +9,8 @@ use libp2p::{
 
 use crate::{
     list::mended,
-    peer::{Peer, connect, field, settle, until},
+    peer::{Peer, connect, settle, until},
+    raw::field,
 };
 
 const IDENTIFY: StreamProtocol = StreamProtocol::new("/ipfs/id/1.0.0");

@@ -3,10 +3,10 @@
 //! A test fails once an upgrade mends its fault, and its message names the part of narthex that can go. `docs/upstream.md`
 //! lists the faults with their upstream issues.
 
-mod peer;
-
 mod list;
 mod log;
+mod peer;
+mod raw;
 
 mod autonat;
 mod identify;

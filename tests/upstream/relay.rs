@@ -20,7 +20,8 @@ use libp2p::{
 
 use crate::{
     list::mended,
-    peer::{Peer, Raw, RawStream, Settings, connect, field, settle, until},
+    peer::{Peer, Settings, connect, settle, until},
+    raw::{Raw, RawStream, field},
 };
 
 /// `HopMessage` of type `RESERVE`.

@@ -34,7 +34,7 @@ async fn pull(target: &TargetSpec, wait: Duration) -> Result<u64, BoxError> {
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain;version=0.0.4;q=0.5,*/*;q=0.1"));
     headers.insert(SCRAPE_TIMEOUT_HEADER, wait.as_secs_f64().to_string().parse()?);
-    let request = PullRequest { headers, query: None, deadline: Instant::now() + wait };
+    let request = PullRequest::new(headers, None, Instant::now() + wait);
     let mut body = match Exporter::with(target.exporter.clone()).pull(request).await {
         Ok(exposition) => exposition.body,
         Err(SourceError::Failed(error)) => return Err(error),

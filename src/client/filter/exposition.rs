@@ -1,8 +1,8 @@
 //! Filters an exposition that comes in pieces of any size.
 //!
 //! A family begins with the first line that names it and ends where another begins: both formats demand that its lines
-//! stand together. What is said about a family before its kind is known (`HELP` mostly precedes `TYPE`) is held back,
-//! since under which names it is looked for depends on the kind. Comments and empty lines belong to nobody and fall away.
+//! stand together. Comments on a family before its kind is known (`HELP` mostly precedes `TYPE`) are held back,
+//! since the names under which it is looked up depend on the kind. Other comments and empty lines are dropped.
 
 use bytes::{BufMut, BytesMut};
 
@@ -11,7 +11,7 @@ use super::{Filter, FilterError, family::Family, line::Kind, line::Line};
 /// The state between two pieces: at most one unfinished line and the held lines of one family.
 pub(super) struct Families {
     filter: Filter,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an unfinished line.
     begun: Vec<u8>,
     /// The family of the last line, and whether it passes, once that is known.
     family: Option<(Family, Option<bool>)>,
@@ -115,5 +115,5 @@ impl Families {
     }
 }
 
-/// The longest line, and the most that is said about a family before its kind is known.
+/// The longest line, and the most comments on a family before its kind is known.
 const MAX_LINE: usize = 1024 * 1024;

@@ -2,7 +2,7 @@
 
 use super::line::Kind;
 
-/// A metric family as far as it has been told.
+/// A metric family as far as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
     pub(super) name: Vec<u8>,

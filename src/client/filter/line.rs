@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-/// What a line says.
+/// The meaning of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     /// `# TYPE`: the kind of a family.

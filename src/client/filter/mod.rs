@@ -1,4 +1,4 @@
-//! Metric families kept or dropped on their way, so that what nobody reads costs no link and no storage.
+//! Metric families kept or dropped on their way, so that unread families cost no link and no storage.
 //!
 //! A [`Filter`] is two regular expressions on family names; [`Filtered`] puts it before a source. It works on the two
 //! text formats, so the source is asked for one of them, not encoded: protobuf and gzip are negotiated away. What is
@@ -102,7 +102,7 @@ impl Eq for Filter {}
 
 fn whole_name(pattern: &str) -> Result<Regex, FilterError> {
     let failed = |error: regex::Error| {
-        // A syntax error is a drawing of several lines; the last says what it is.
+        // A syntax error is a drawing of several lines; the last names the fault.
         let text = error.to_string();
         let reason = text.lines().last().map(|line| line.trim_start_matches("error: ").to_owned()).unwrap_or_default();
         FilterError::Pattern { pattern: pattern.to_owned(), reason }

@@ -231,5 +231,5 @@ async fn a_long_body_in_one_piece_passes_piece_by_piece() {
 }
 
 fn request(headers: HeaderMap) -> PullRequest {
-    PullRequest { headers, query: None, deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(60) }
+    PullRequest::new(headers, None, tokio::time::Instant::now() + std::time::Duration::from_secs(60))
 }

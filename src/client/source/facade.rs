@@ -16,7 +16,7 @@ use super::{Exposition, IntoSource, PullRequest, Source, SourceError, Text};
 
 /// What the recorder renders, in Prometheus's text format.
 ///
-/// The recorder keeps every value of a histogram until it is asked for it or told to fold it up. The source sees to
+/// The recorder keeps every value of a histogram until the histogram is read or folded. The source sees to
 /// that as long as it lives, so that a scraper that is away does not let memory grow: `run_upkeep` needs no other caller.
 impl IntoSource for PrometheusHandle {
     fn into_source(self) -> Arc<dyn Source> {

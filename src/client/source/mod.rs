@@ -1,4 +1,4 @@
-//! Where a target's metrics come from.
+//! Sources of a target's metrics.
 
 #[cfg(feature = "metrics")]
 mod facade;
@@ -60,17 +60,17 @@ impl From<String> for Exposition {
     }
 }
 
-/// Why a source gave no exposition. The scraper is told only the pull's id.
+/// Why a source gave no exposition. The scraper receives only the pull's id.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// It failed.
+    /// The source failed.
     #[error(transparent)]
     Failed(BoxError),
-    /// It did not answer before the pull's deadline.
+    /// The source did not answer before the pull's deadline.
     #[error("no answer before the deadline")]
     Deadline,
-    /// It panicked.
+    /// The source panicked.
     #[error("it panicked")]
     Panicked,
 }
@@ -122,7 +122,7 @@ pub(super) mod tests {
     /// A pull of `?a=b` with a minute to go.
     pub(in crate::client) async fn ask(source: &dyn Source) -> Result<Exposition, SourceError> {
         let deadline = Instant::now() + Duration::from_secs(60);
-        source.pull(PullRequest { headers: HeaderMap::new(), query: Some("a=b".to_owned()), deadline }).await
+        source.pull(PullRequest::new(HeaderMap::new(), Some("a=b".to_owned()), deadline)).await
     }
 
     pub(in crate::client) async fn text_of(exposition: Exposition) -> String {

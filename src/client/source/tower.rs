@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError};
 use crate::http::remove_hop_by_hop;
 
-/// A service that is asked `GET /metrics` in process, with the headers and the query of the scrape.
+/// A service that answers `GET /metrics` in process, with the headers and the query of the scrape.
 ///
 /// An axum `Router` is one. Its other routes are out of the scraper's reach: nothing but this path is ever asked.
 ///
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::client::source::tests::{ask, text_of};
 
-    /// Echoes what it was asked; counts, in a way that is not `Sync`, how often it said that it was ready.
+    /// Echoes what it was asked; counts, in a way that is not `Sync`, how often it reported itself ready.
     #[derive(Clone, Default)]
     struct Echo {
         ready: Cell<usize>,

@@ -1,4 +1,4 @@
-//! How a scraper or a node bears the connections that others open.
+//! Metrics of the connections that others open, at a scraper or a node.
 
 use std::sync::atomic::Ordering;
 
@@ -43,7 +43,7 @@ impl InboundMetrics {
         let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.handshakes, counts.handshakes);
         set(&self.handshakes_peak, counts.handshakes_peak);
-        // Of two that ask at the same time one may hold older numbers; a counter never goes back.
+        // Of two concurrent requests one may hold older counts; a counter never goes back.
         let raise = |counter: &Counter, value: u64| counter.inner().fetch_max(value, Ordering::Relaxed);
         raise(&self.refused_handshakes, counts.refused_handshakes);
         raise(&self.refused_address, counts.refused_address);

@@ -19,7 +19,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Scheme};
 use serde::Serialize;
 
-use super::{router::Shared, sd_list::path_word};
+use super::{router::Shared, sd_list::path_label};
 use crate::{
     http::{LocalAddr, text},
     identity::PublicKey,
@@ -29,7 +29,10 @@ use crate::{
     wire::Alias,
 };
 
-/// An alias as the API shows it.
+/// The last second that RFC 3339 can write.
+const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
+
+/// An alias in JSON.
 #[derive(Serialize)]
 struct AliasView<'a> {
     alias: &'a Alias,
@@ -47,12 +50,12 @@ struct AliasView<'a> {
     expires_in_seconds: u64,
 }
 
-/// The way to the peer, as the API shows it.
+/// The link to the peer, in JSON.
 #[derive(Serialize)]
 struct LinkView {
     /// `tcp`, `quic` or `ws`; null without a link.
     transport: Option<&'static str>,
-    /// Where the peer is seen, or the relay.
+    /// Address of the peer, or of the relay.
     address: Option<String>,
     rtt_seconds: Option<f64>,
     punches_succeeded: u32,
@@ -86,7 +89,7 @@ impl<'a> AliasView<'a> {
             hostname: &lease.hostname,
             labels: lease.labels.iter().collect(),
             state: lease.state(now).as_str(),
-            path: path_word(link.path),
+            path: path_label(link.path),
             link: link.into(),
             registered_at: rfc3339(lease.registered_at),
             renewed_at: rfc3339(lease.renewed_at),
@@ -155,8 +158,6 @@ fn rfc3339(at: SystemTime) -> String {
     let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default().min(END_OF_9999);
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
 }
-
-const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The http_sd list as a file, for Prometheus's `file_sd_configs` on the same host.
 //!
-//! Prometheus watches such a file and takes a new list at once, where it polls `/sd`. The rules are those of `/sd`: the
-//! file says what that says, and whenever the table is not known for certain it stays as it is, also from the last run.
+//! Prometheus watches such a file and takes a new list at once, while it polls `/sd`. The file holds what `/sd` answers.
+//! While the table is not known for certain the file stays as it is, also from the last run.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,43 +10,49 @@ use tokio::{sync::watch, task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HttpConfig,
     router::Shared,
     sd_list::{LINKS_PAUSE, SdUnknown},
 };
-use crate::{atomic_file, scraper::outcome::FileSdOutcome};
+use crate::{
+    atomic_file,
+    scraper::{
+        config::{HttpConfig, ScraperError},
+        outcome::FileSdOutcome,
+    },
+};
 
-/// Listening on every address, and none of them is advertised as the one that leads here.
-#[derive(Debug, thiserror::Error)]
-#[error("a file_sd file needs an advertised address: {local} is every address, which nobody can scrape")]
-pub(in crate::scraper) struct NoTarget {
-    pub(in crate::scraper) local: SocketAddr,
-}
+/// How long changes of the table are gathered. Changes of links are gathered as long as the list itself gathers them: the
+/// list would not show them earlier.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a table whose store fails is looked at: no change is reported when the store works again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The wait after a failed write, as on a full disk.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 /// A file to keep.
 #[derive(Debug)]
-pub(super) struct FileSd {
+pub(in crate::scraper) struct FileSd {
     path: PathBuf,
-    /// What stands in it as the address to scrape.
+    /// The address to scrape.
     target: String,
 }
 
 impl FileSd {
-    /// What `config` asks for, of a scraper that listens on `local`.
+    /// The file of `config`, for a scraper that listens on `local`.
     ///
     /// # Errors
-    /// [`NoTarget`]. In a request for `/sd` Prometheus tells how it reaches us; a file asks nobody.
-    pub(super) fn new(config: &HttpConfig, local: SocketAddr) -> Result<Option<Self>, NoTarget> {
+    /// [`ScraperError::NoTarget`]. A request for `/sd` names the address by which Prometheus reaches the scraper; a file does not.
+    pub(in crate::scraper) fn new(config: &HttpConfig, local: SocketAddr) -> Result<Option<Self>, ScraperError> {
         let Some(path) = config.file_sd.clone() else { return Ok(None) };
         let target = match &config.advertise {
             Some(advertise) => advertise.to_string(),
-            None if local.ip().is_unspecified() => return Err(NoTarget { local }),
+            None if local.ip().is_unspecified() => return Err(ScraperError::NoTarget { local }),
             None => local.to_string(),
         };
         Ok(Some(Self { path, target }))
     }
 
-    /// Keeps the file until `stop` fires, and leaves it then.
+    /// Writes the file at each change until `stop` fires, and leaves the file there.
     pub(super) async fn keep(self, shared: Arc<Shared>, stop: CancellationToken) {
         let mut changes = Changes {
             registry: shared.state.registry.changes(),
@@ -56,7 +62,7 @@ impl FileSd {
         let mut written = None;
         let mut failing = false;
         loop {
-            // What changes from here on is seen by the next round.
+            // The next round sees what changes from here on.
             let again_in = match shared.sd.whole(&self.target) {
                 Ok(list) if written.as_ref() == Some(&list) => None,
                 Ok(list) => match self.write(list.clone()).await {
@@ -77,7 +83,6 @@ impl FileSd {
                     }
                 },
                 Err(SdUnknown::NotLoaded) => None,
-                // Nobody tells when it works again.
                 Err(SdUnknown::StoreFailing | SdUnknown::Incomplete) => Some(LOOK_AGAIN),
             };
             let pause = tokio::select! {
@@ -85,7 +90,7 @@ impl FileSd {
                 pause = changes.next() => pause,
                 () = after(again_in) => continue,
             };
-            // Others that come with it are gathered.
+            // Further changes are gathered.
             if stop.run_until_cancelled(time::sleep(pause)).await.is_none() {
                 return;
             }
@@ -100,7 +105,7 @@ impl FileSd {
     }
 }
 
-/// What the list is made of.
+/// Changes of what the list is made of.
 struct Changes {
     registry: watch::Receiver<u64>,
     links: watch::Receiver<u64>,
@@ -108,14 +113,14 @@ struct Changes {
 }
 
 impl Changes {
-    /// Waits for a change, and tells how long to wait for others.
+    /// Waits for a change; returns how long to gather others.
     async fn next(&mut self) -> Duration {
         let (changed, pause) = tokio::select! {
             changed = self.registry.changed(), if self.open => (changed, PAUSE),
             changed = self.links.changed(), if self.open => (changed, LINKS_PAUSE),
             else => return std::future::pending().await,
         };
-        // Without a sender there is nothing to wait for: so will we end.
+        // Without a sender the scraper is about to end.
         self.open = changed.is_ok();
         pause
     }
@@ -127,10 +132,3 @@ async fn after(span: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
-
-/// How long changes of the table are gathered; those of links as long as the list itself does, which would else be asked
-/// too early to show them.
-const PAUSE: Duration = Duration::from_millis(100);
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// As after a full disk.
-const WRITE_AGAIN: Duration = Duration::from_secs(5);

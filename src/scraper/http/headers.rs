@@ -1,11 +1,13 @@
-//! What of a scrape's headers goes to the peer, what comes back, and how long the peer has.
+//! The headers of a scrape: those for the peer, those for Prometheus, and the time for the pull.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::ScrapeConfig;
-use crate::{http::remove_hop_by_hop, wire::scrape_timeout};
+use crate::{http::remove_hop_by_hop, scraper::config::ScrapeConfig, wire::scrape_timeout};
+
+/// Part of the `Accept` header of every browser.
+const HTML: &[u8] = b"html";
 
 /// How long a pull may take, as asked for in `headers`: a little less than Prometheus waits, so that our answer is
 /// there first.
@@ -29,14 +31,14 @@ pub(super) fn for_the_peer(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes from a peer's answer what is not for whoever asked: what concerns the peer's connection, and cookies, which
-/// a peer would plant here.
-pub(super) fn for_the_asker(headers: &mut HeaderMap) {
+/// Removes from a peer's answer what is not for Prometheus: what concerns the peer's connection, and cookies, which a peer
+/// could plant here.
+pub(super) fn for_prometheus(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     headers.remove(header::SET_COOKIE);
 }
 
-/// True if a person's browser asks, to show the answer as a page.
+/// True if a browser asks, which would render the answer as a page.
 ///
 /// A peer may answer with any `Content-Type`, and a person may open the URL of a scrape: a page made by a peer would
 /// act as a page of this scraper, whose API can release aliases. Such an answer is sent with
@@ -47,8 +49,6 @@ pub(super) fn asks_for_a_page(headers: &HeaderMap) -> bool {
         .iter()
         .any(|accept| accept.as_bytes().windows(HTML.len()).any(|part| part.eq_ignore_ascii_case(HTML)))
 }
-
-const HTML: &[u8] = b"html";
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Which name of ours a request used.
+//! The name by which a request reached the scraper.
 
 use std::net::IpAddr;
 
@@ -7,9 +7,9 @@ use http::{HeaderMap, Uri, header, uri::Authority};
 use crate::{http::LocalAddr, identity::HostPort};
 
 impl LocalAddr {
-    /// What Prometheus is to scrape if it asked for `/sd` like this: the host that it used, which is known to lead
-    /// here, or else our end of the connection. The text is safe to be shown and cached: a host name or an address,
-    /// with or without a port, and short.
+    /// The address to scrape for a Prometheus that asked for `/sd` like this: the host that it used, which is known to
+    /// lead here, or else our end of the connection. The text is short and safe to display and cache: a host name or an
+    /// address, with or without a port.
     pub(super) fn asked_as(self, uri: &Uri, headers: &HeaderMap) -> String {
         let mut named = headers.get_all(header::HOST).iter();
         let host = match (uri.authority(), named.next(), named.next()) {
@@ -35,7 +35,7 @@ impl LocalAddr {
     }
 }
 
-/// Reads a host with or without a port; without one it is HTTP's own.
+/// Reads a host with or without a port; the default is HTTP's own.
 fn target(text: &str) -> Option<HostPort> {
     let host = text.parse().or_else(|_| format!("{text}:80").parse::<HostPort>()).ok()?;
     (host.port != 0).then_some(host)

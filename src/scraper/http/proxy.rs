@@ -1,7 +1,7 @@
 //! Prometheus's `proxy_url`: requests that name another host in their first line.
 //!
 //! With `proxy_url: http://<scraper>` and aliases as targets, Prometheus sends `GET http://<alias>/metrics HTTP/1.1`
-//! (RFC 9112, section 3.2.2). That is a scrape of the alias; its port is what Prometheus makes up (`:80`) and is
+//! (RFC 9112, section 3.2.2). That is a scrape of the alias; its port, which Prometheus adds (`:80`), is
 //! ignored. This is no proxy to anywhere: a host that is no alias is 404.
 
 use std::sync::Arc;
@@ -16,7 +16,10 @@ use http::{Method, StatusCode, uri::Scheme};
 use super::{router::Shared, scrape::scrape};
 use crate::http::{LocalAddr, text};
 
-/// Answers requests in absolute form that name an alias; the rest goes on to the routes, also when it names ourselves.
+/// The reason for refusing other schemes. `scheme: https` makes Prometheus ask for a tunnel.
+const PLAIN: &str = "aliases are scraped with scheme http, as the link to the peer is encrypted anyway";
+
+/// Answers requests in absolute form that name an alias; others go on to the routes, also those that name this scraper.
 pub(super) async fn route(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     if request.method() == Method::CONNECT {
         return text::line(StatusCode::METHOD_NOT_ALLOWED, format!("CONNECT is not served: {PLAIN}"));
@@ -36,6 +39,3 @@ pub(super) async fn route(State(shared): State<Arc<Shared>>, request: Request, n
     }
     scrape(&shared, authority.host(), request.into_parts().0).await
 }
-
-/// `scheme: https` makes Prometheus ask for a tunnel.
-const PLAIN: &str = "aliases are scraped with scheme http, as the link to the peer is encrypted anyway";

@@ -1,4 +1,4 @@
-//! Which request goes where.
+//! The routes of the HTTP API.
 
 use std::sync::Arc;
 
@@ -6,20 +6,39 @@ use axum::{Router, extract::State, middleware, response::Response, routing::get}
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::{HttpConfig, HttpState, ScrapeConfig, api, proxy, scrape, sd, sd_list::SdList};
+use super::{HttpState, api, proxy, scrape, sd, sd_list::SdList};
 use crate::{
     http::text::{self, exposition},
     identity::HostPort,
     registry::Lease,
-    scraper::{alias_metrics, metrics::ScraperState},
+    scraper::{
+        alias_metrics,
+        config::{HttpConfig, ScrapeConfig},
+        metrics::ScraperState,
+    },
 };
+
+const ENDPOINTS: &str = "\
+narthex scraper
+
+GET    /sd                       targets for Prometheus's http_sd_configs
+                                 filters: ?service=S ?alias=A ?label=NAME:VALUE
+GET    /scrape/{alias}/metrics   metrics of a target
+GET    /metrics                  metrics of this scraper
+GET    /metrics/aliases          how each alias is linked, as metrics
+GET    /-/healthy                is this process alive
+GET    /-/ready                  is the table of aliases loaded
+GET    /api/v1/aliases           the table of aliases
+GET    /api/v1/aliases/{alias}   one alias
+DELETE /api/v1/aliases/{alias}   release an alias
+";
 
 /// What every handler can reach.
 pub(super) struct Shared {
     pub(super) state: HttpState,
     pub(super) advertise: Option<HostPort>,
     pub(super) scrape: ScrapeConfig,
-    /// Room for scrapes.
+    /// Permits for scrapes.
     pub(super) scrapes: Arc<Semaphore>,
     pub(super) sd: SdList,
 }
@@ -36,7 +55,7 @@ impl Shared {
     }
 }
 
-/// Everything that is answered. Requests must carry a [`LocalAddr`](crate::http::LocalAddr).
+/// All routes. Requests must carry a [`LocalAddr`](crate::http::LocalAddr).
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(endpoints))
@@ -68,7 +87,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
     exposition(&headers, |format| metrics.encode(state, format))
 }
 
-/// `GET /metrics/aliases`: how the holder of each alias is linked. Unknown, as `/sd` is, until the table is loaded.
+/// `GET /metrics/aliases`: how the holder of each alias is linked. 503 until the table is loaded, as `/sd`.
 async fn alias_metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
     let HttpState { registry, network, .. } = &shared.state;
     match registry.snapshot() {
@@ -101,18 +120,3 @@ async fn endpoints() -> Response {
 async fn not_found() -> Response {
     text::not_found(ENDPOINTS)
 }
-
-const ENDPOINTS: &str = "\
-narthex scraper
-
-GET    /sd                       targets for Prometheus's http_sd_configs
-                                 filters: ?service=S ?alias=A ?label=NAME:VALUE
-GET    /scrape/{alias}/metrics   metrics of a target
-GET    /metrics                  metrics of this scraper
-GET    /metrics/aliases          how each alias is linked, as metrics
-GET    /-/healthy                is this process alive
-GET    /-/ready                  is the table of aliases loaded
-GET    /api/v1/aliases           the table of aliases
-GET    /api/v1/aliases/{alias}   one alias
-DELETE /api/v1/aliases/{alias}   release an alias
-";

@@ -2,7 +2,7 @@
 //!
 //! Status 200 with the peer's headers and bytes, untouched and as they come; or 404 for an alias nobody holds, 502 for a
 //! peer that cannot be reached or fails, 504 for one that is too slow, 503 when the scraper itself cannot. Prometheus
-//! shows only the status; the line of text in the body is for whoever opens the URL.
+//! displays only the status; the line of text in the body is for people who open the URL.
 //!
 //! Scrapes over the limit of [`ScrapeConfig::max_concurrent`](super::ScrapeConfig) are answered 503 at once rather than
 //! kept waiting: a scrape that waits uses up its own deadline, and then looks like a slow peer.
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    headers::{asks_for_a_page, for_the_asker, for_the_peer, time_to_pull},
+    headers::{asks_for_a_page, for_prometheus, for_the_peer, time_to_pull},
     router::Shared,
 };
 use crate::{
@@ -41,7 +41,7 @@ pub(super) async fn by_path(
     alias: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
-    // What is not UTF-8 once decoded is no alias, and "" is none either.
+    // Neither a text that is not UTF-8 once decoded nor "" is an alias.
     let alias = alias.map(|Path(alias)| alias).unwrap_or_default();
     scrape(&shared, &alias, request.into_parts().0).await
 }
@@ -53,7 +53,7 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
     }
     let mut record = shared.state.metrics.scrape();
     match pull(shared, alias, request).await {
-        Ok(pulled) => pulled.handed_on(record, shared.scrape.max_body),
+        Ok(pulled) => pulled.response(record, shared.scrape.max_body),
         Err(failure) => {
             record.end(failure.outcome);
             tracing::debug!(status = failure.status.as_u16(), why = failure.why, "scrape failed");
@@ -70,7 +70,7 @@ struct Pulled {
     permit: OwnedSemaphorePermit,
 }
 
-/// A scrape that gives none.
+/// A scrape without an exposition.
 struct Failure {
     status: StatusCode,
     outcome: ScrapeOutcome,
@@ -104,8 +104,8 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     let mut headers = request.headers;
     for_the_peer(&mut headers);
     let query = request.uri.query().map(str::to_owned);
-    let pulling = shared.state.pull.pull(alias, peer, PullRequest { headers, query, deadline });
-    // A pull keeps its deadline by itself; that Prometheus is answered in time shall not hang on it.
+    let pulling = shared.state.pull.pull(alias, peer, PullRequest::new(headers, query, deadline));
+    // A pull keeps its own deadline; this one holds even if the pull does not.
     let late = |_| PullError::Deadline { alias: alias.clone(), peer, limit };
     let mut answer = time::timeout_at(deadline, pulling).await.map_err(late).flatten()?;
 
@@ -116,11 +116,11 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
         return Err(Failure::new(StatusCode::BAD_GATEWAY, ScrapeOutcome::TooLarge, why));
     }
     if promised.is_none() && request.version < Version::HTTP_11 {
-        // There such a body ends with the connection, and a cut one would pass for a whole one.
+        // In HTTP/1.0 such a body ends with the connection, and a cut one would pass for a whole one.
         let why = "an exposition of unknown length needs HTTP/1.1";
         return Err(Failure::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, ScrapeOutcome::BadRequest, why));
     }
-    for_the_asker(answer.headers_mut());
+    for_prometheus(answer.headers_mut());
     if page {
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
@@ -128,7 +128,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
 }
 
 impl Pulled {
-    fn handed_on(self, record: ScrapeRecord, limit: u64) -> Response {
+    fn response(self, record: ScrapeRecord, limit: u64) -> Response {
         let Self { alias, answer, promised, permit } = self;
         let (head, body) = answer.into_parts();
         let observer = ScrapeObserver { alias, record, _permit: permit };
@@ -176,7 +176,7 @@ impl From<PullError> for Failure {
         let (status, outcome) = match &error {
             PullError::NotConnected { .. } => (StatusCode::BAD_GATEWAY, ScrapeOutcome::NotConnected),
             PullError::Broken { .. } => (StatusCode::BAD_GATEWAY, ScrapeOutcome::Broken),
-            // The exporter behind an agent was too slow: as true of this scrape as of that one.
+            // The exporter behind an agent was too slow, which makes this scrape too slow as well.
             PullError::Refused { status: StatusCode::GATEWAY_TIMEOUT, .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, ScrapeOutcome::Deadline)
             }

@@ -4,7 +4,7 @@
 //! the whole list is kept per host that Prometheus asked for, so that a request costs a clone of [`Bytes`].
 //!
 //! A request never gets a list that is older than a registration acknowledged before it: the registry's generation is
-//! compared each time. Only a change of a link's path may be shown up to [`LINKS_PAUSE`] late, so that a thousand peers
+//! compared each time. Only a change of a link's path may appear up to [`LINKS_PAUSE`] late, so that a thousand peers
 //! that reconnect at once do not cause a thousand renderings.
 
 use std::{
@@ -21,6 +21,13 @@ use crate::{
     network::{LinkPath, Links},
     registry::{Lease, LeaseState, NotLoaded, Registry},
 };
+
+/// Prefix of the labels that only relabelling sees.
+const META: &str = "__meta_narthex_";
+/// How long changes of links are gathered.
+pub(super) const LINKS_PAUSE: Duration = Duration::from_millis(200);
+/// Hosts whose whole list is kept. One is usual, two or three happen; a stranger may ask for any number.
+const MAX_HOSTS: usize = 4;
 
 /// Why there is no list. Prometheus must then keep the one that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -121,7 +128,7 @@ impl Rendered {
             return list.clone();
         }
         let list = joined(host, &self.fragments);
-        self.whole.truncate(MOST_HOSTS - 1);
+        self.whole.truncate(MAX_HOSTS - 1);
         self.whole.push_front((host.to_owned(), list.clone()));
         list
     }
@@ -139,7 +146,7 @@ impl Fragment {
     fn render(lease: Arc<Lease>, links: &Links, now: SystemTime, before: Option<Self>) -> Self {
         let (state, path) = (lease.state(now), links.path(&lease.peer));
         let json = match before {
-            Some(before) if before.state == state && before.path == path && shows_the_same(&before.lease, &lease) => {
+            Some(before) if before.state == state && before.path == path && looks_the_same(&before.lease, &lease) => {
                 before.json
             }
             _ => {
@@ -155,7 +162,7 @@ impl Fragment {
 }
 
 /// A plain renewal makes a new lease that looks the same.
-fn shows_the_same(a: &Arc<Lease>, b: &Arc<Lease>) -> bool {
+fn looks_the_same(a: &Arc<Lease>, b: &Arc<Lease>) -> bool {
     let same = || a.peer == b.peer && a.service == b.service && a.hostname == b.hostname && a.labels == b.labels;
     Arc::ptr_eq(a, b) || same()
 }
@@ -202,19 +209,13 @@ impl Serialize for GroupLabels<'_> {
         }
         map.serialize_entry(&format_args!("{META}alias"), alias)?;
         map.serialize_entry(&format_args!("{META}public_key"), peer)?;
-        map.serialize_entry(&format_args!("{META}path"), path_word(self.path))?;
+        map.serialize_entry(&format_args!("{META}path"), path_label(self.path))?;
         map.serialize_entry(&format_args!("{META}state"), self.state.as_str())?;
         map.end()
     }
 }
 
 /// `direct`, `relayed` or `none`.
-pub(super) fn path_word(path: Option<LinkPath>) -> &'static str {
+pub(super) fn path_label(path: Option<LinkPath>) -> &'static str {
     path.map_or("none", LinkPath::as_str)
 }
-
-const META: &str = "__meta_narthex_";
-/// How long changes of links are gathered.
-pub(super) const LINKS_PAUSE: Duration = Duration::from_millis(200);
-/// Hosts whose whole list is kept. One is usual, two or three happen; a stranger may ask for any number.
-const MOST_HOSTS: usize = 4;

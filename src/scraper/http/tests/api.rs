@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::support::{Scraper, claim, no_pull, peer};
-use crate::{network::LinkPath, scraper::http::HttpConfig};
+use crate::{network::LinkPath, scraper::HttpConfig};
 
 async fn with_alias() -> Scraper {
     let scraper = Scraper::start(HttpConfig::default(), no_pull).await;

@@ -11,12 +11,15 @@ use tokio::time;
 use super::support::{Scraper, claim, no_pull, within};
 use crate::{
     network::LinkPath,
-    scraper::http::{HttpConfig, sd_list::LINKS_PAUSE},
+    scraper::{
+        HttpConfig, ScraperError,
+        http::{FileSd, sd_list::LINKS_PAUSE},
+    },
 };
 
 const WRITTEN: &str = "narthex_file_sd_writes_total{outcome=\"ok\"}";
 
-fn place() -> (TempDir, PathBuf) {
+fn temporary() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = dir.path().join("sd.json");
     (dir, path)
@@ -38,7 +41,7 @@ async fn until(path: &Path, is_it: impl Fn(&str) -> bool) {
 
 #[tokio::test]
 async fn the_file_says_what_sd_says() {
-    let (_dir, path) = place();
+    let (_dir, path) = temporary();
     let scraper = Scraper::start(keeping(&path), no_pull).await;
     until(&path, |content| content == "[]").await;
     scraper.register_as(1, "h", vec![claim("a", "web", &[("v", "1")])]).await;
@@ -55,7 +58,7 @@ async fn the_file_says_what_sd_says() {
 
 #[tokio::test]
 async fn what_is_not_shown_writes_nothing() {
-    let (_dir, path) = place();
+    let (_dir, path) = temporary();
     let scraper = Scraper::start(keeping(&path), no_pull).await;
     scraper.register("a").await;
     until(&path, |content| content.contains("\"a\"")).await;
@@ -72,7 +75,7 @@ async fn what_is_not_shown_writes_nothing() {
 
 #[tokio::test]
 async fn a_file_of_the_last_run_is_kept_until_the_table_is_loaded() {
-    let (_dir, path) = place();
+    let (_dir, path) = temporary();
     fs::write(&path, "of the last run").expect("writes");
     let scraper = Scraper::loading(keeping(&path), no_pull).await;
     for _ in 0..20 {
@@ -85,7 +88,7 @@ async fn a_file_of_the_last_run_is_kept_until_the_table_is_loaded() {
 
 #[tokio::test]
 async fn the_file_is_kept_while_the_store_fails() {
-    let (_dir, path) = place();
+    let (_dir, path) = temporary();
     let scraper = Scraper::start(keeping(&path), no_pull).await;
     scraper.register("a").await;
     until(&path, |content| content.contains("\"a\"")).await;
@@ -100,7 +103,7 @@ async fn the_file_is_kept_while_the_store_fails() {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_written_is_tried_again() {
-    let (dir, _) = place();
+    let (dir, _) = temporary();
     let path = dir.path().join("later/sd.json");
     let scraper = Scraper::start(keeping(&path), no_pull).await;
     scraper.counted("narthex_file_sd_writes_total{outcome=\"failed\"} 1").await;
@@ -111,7 +114,7 @@ async fn a_file_that_cannot_be_written_is_tried_again() {
 
 #[tokio::test]
 async fn the_advertised_address_stands_in_the_file() {
-    let (_dir, path) = place();
+    let (_dir, path) = temporary();
     let advertise = Some("scraper.example:80".parse().expect("an address"));
     let scraper = Scraper::start(HttpConfig { advertise, ..keeping(&path) }, no_pull).await;
     scraper.register("a").await;
@@ -120,14 +123,14 @@ async fn the_advertised_address_stands_in_the_file() {
 
 #[test]
 fn every_address_is_no_target() {
-    let (_dir, path) = place();
+    let (_dir, path) = temporary();
+    let check = |config: &HttpConfig, local: &str| FileSd::new(config, local.parse().expect("an address"));
     for every in ["0.0.0.0:19960", "[::]:19960"] {
-        let local = every.parse().expect("an address");
-        let error = keeping(&path).check(local).expect_err("refused");
-        assert!(error.to_string().contains(every));
+        let error = check(&keeping(&path), every).expect_err("refused");
+        assert!(matches!(error, ScraperError::NoTarget { .. }) && error.to_string().contains(every));
         let advertise = Some("h:1".parse().expect("an address"));
-        HttpConfig { advertise, ..keeping(&path) }.check(local).expect("fine");
-        HttpConfig::default().check(local).expect("fine");
+        check(&HttpConfig { advertise, ..keeping(&path) }, every).expect("fine");
+        check(&HttpConfig::default(), every).expect("fine");
     }
-    keeping(&path).check("127.0.0.1:1".parse().expect("an address")).expect("fine");
+    check(&keeping(&path), "127.0.0.1:1").expect("fine");
 }

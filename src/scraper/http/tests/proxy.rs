@@ -1,7 +1,7 @@
 use http::Response;
 
 use super::support::{Scraper, body, claim};
-use crate::{scraper::http::HttpConfig, wire::Alias};
+use crate::{scraper::HttpConfig, wire::Alias};
 
 /// Answers with the alias that was asked for.
 async fn scraper() -> Scraper {

@@ -14,7 +14,7 @@ use super::support::{Answer, Pulled, Scraper, body, claim, fed, no_pull, peer, w
 use crate::{
     http::PullRequest,
     scraper::{
-        http::{HttpConfig, ScrapeConfig},
+        HttpConfig, ScrapeConfig,
         pull::{PullBody, PullError},
     },
     wire::Alias,

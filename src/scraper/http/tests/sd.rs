@@ -7,7 +7,7 @@ use super::support::{Scraper, body, claim, no_pull, peer, within};
 use crate::{
     network::LinkPath,
     registry::Damage,
-    scraper::http::{HttpConfig, sd_list::SdList},
+    scraper::{HttpConfig, http::sd_list::SdList},
 };
 
 async fn started() -> Scraper {

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::support::{Scraper, claim, fed, no_pull, within};
-use crate::{http::bind, network::LinkPath, scraper::http::HttpConfig};
+use crate::{http::bind, network::LinkPath, scraper::HttpConfig};
 
 const HEALTHY: &str = "GET /-/healthy HTTP/1.1\r\nHost: h\r\n\r\n";
 

@@ -28,7 +28,8 @@ use crate::{
     network::{LinkPath, Links, Network, NetworkConfig, NetworkRole},
     registry::{Change, Damage, Loaded, Registry, RegistryConfig, Store, StoreError},
     scraper::{
-        http::{HttpConfig, HttpState, serve},
+        config::HttpConfig,
+        http::{FileSd, HttpState, serve},
         metrics::ScraperMetrics,
         pull::{Pull, PullBody, PullError},
     },
@@ -86,7 +87,8 @@ impl Scraper {
         };
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, config, state, stop.clone()));
+        let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
+        let serving = tokio::spawn(serve(listener, config, file_sd, state, stop.clone()));
         Self { addr, registry, network, stop, serving, store_fails, load }
     }
 

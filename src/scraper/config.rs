@@ -1,0 +1,151 @@
+//! Settings of a scraper, and the errors of settings that cannot work.
+
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use crate::{
+    http::BindError,
+    identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
+    network::{self, NetworkError, NetworkLimits},
+    registry::{RegistryConfig, RegistryError, StoreError},
+};
+
+/// The port of the HTTP API.
+pub const DEFAULT_HTTP_PORT: u16 = 19_960;
+
+/// Settings of a scraper.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ScraperConfig {
+    /// The scraper's key, by which clients find it.
+    pub key: KeyPair,
+    /// The secrets that clients may prove. Several, so that one can replace another by and by.
+    pub secrets: Vec<SharedSecret>,
+    /// The directory of the table of aliases.
+    pub data_dir: PathBuf,
+    /// Address of the HTTP API. Default `127.0.0.1:19960`.
+    pub http: HostPort,
+    /// Addresses that peers dial; each means that TCP port and the same UDP port. Default port 19961 on every address.
+    pub listen: Vec<HostPort>,
+    /// Addresses that peers dial by WebSocket, without TLS, which a reverse proxy adds. Default none.
+    pub listen_ws: Vec<HostPort>,
+    /// Addresses to announce instead of the ones listened on, as behind a forwarded port.
+    pub external: Vec<DialAddress>,
+    /// Nodes through which clients find the scraper by key. Each needs its address.
+    pub bootstrap: Vec<PeerAddr>,
+    /// Whether clients on the same network find the scraper by mDNS. Default not.
+    pub mdns: bool,
+    /// Leases, limits, alias policy.
+    pub registry: RegistryConfig,
+    /// Settings of the HTTP API.
+    pub http_limits: HttpConfig,
+    /// Limits of the peer-to-peer side.
+    pub limits: NetworkLimits,
+    /// Registrations a second that one peer may make. Default 10.
+    pub registrations_per_second: NonZeroU32,
+    /// Longest register handshake, with the request after it. Default 5 s.
+    pub handshake_timeout: Duration,
+}
+
+impl ScraperConfig {
+    /// The defaults, for a key, its secrets, and a directory for the table.
+    pub fn new(key: KeyPair, secrets: Vec<SharedSecret>, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            key,
+            secrets,
+            data_dir: data_dir.into(),
+            http: HostPort { host: "127.0.0.1".to_owned(), port: DEFAULT_HTTP_PORT },
+            listen: network::default_listen(),
+            listen_ws: Vec::new(),
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            mdns: false,
+            registry: RegistryConfig::default(),
+            http_limits: HttpConfig::default(),
+            limits: NetworkLimits::default(),
+            registrations_per_second: NonZeroU32::new(10).expect("ten is not zero"),
+            handshake_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Settings of a scraper's HTTP API.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HttpConfig {
+    /// The address to scrape in http_sd. Default: the `Host` of Prometheus's request, which is right unless Prometheus
+    /// reads `/sd` by one way and scrapes by another.
+    pub advertise: Option<HostPort>,
+    /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
+    /// address listened on. Default: none.
+    pub file_sd: Option<PathBuf>,
+    /// Most connections at once; further ones wait to be accepted. Default 10 240: Prometheus keeps up to 1000 idle.
+    pub max_connections: usize,
+    /// Settings of scrapes.
+    pub scrape: ScrapeConfig,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { advertise: None, file_sd: None, max_connections: 10_240, scrape: ScrapeConfig::default() }
+    }
+}
+
+/// Settings of scrapes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ScrapeConfig {
+    /// Time for a pull if the request states none (`X-Prometheus-Scrape-Timeout-Seconds`). Default 10 s.
+    pub timeout_default: Duration,
+    /// Longest time that a request may ask for. Default 2 min.
+    pub timeout_max: Duration,
+    /// How much sooner than Prometheus the scraper gives up, so that its 504 arrives before Prometheus's own timeout;
+    /// never more than a tenth of the timeout. Default 500 ms.
+    pub margin: Duration,
+    /// Most bytes of an exposition, as it travels. A longer one is cut. Default 64 MiB.
+    pub max_body: u64,
+    /// Most scrapes at once; further ones are answered 503. Fewer than the connections, so that `/sd`, `/metrics` and
+    /// `/-/healthy` are answered even when every peer hangs. Default 8192.
+    pub max_concurrent: usize,
+}
+
+impl Default for ScrapeConfig {
+    fn default() -> Self {
+        Self {
+            timeout_default: Duration::from_secs(10),
+            timeout_max: Duration::from_secs(120),
+            margin: Duration::from_millis(500),
+            max_body: 64 << 20,
+            max_concurrent: 8192,
+        }
+    }
+}
+
+/// Why a scraper could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScraperError {
+    /// Without a secret no client could register.
+    #[error("a scraper needs at least one shared secret")]
+    NoSecret,
+    /// The HTTP address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A file_sd file is wanted of a scraper that listens on every address and advertises none.
+    #[error("a file_sd file needs an advertised address: {local} is every address, which nobody can scrape")]
+    NoTarget {
+        /// The address listened on.
+        local: SocketAddr,
+    },
+    /// The network could not start.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The table's store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The registry stopped.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A task ended that should have run for ever.
+    #[error("the {0} ended unexpectedly")]
+    TaskEnded(&'static str),
+}
