@@ -35,6 +35,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use output::report;
 
+pub use crate::telemetry::log;
 use crate::telemetry::log::{LogFilter, LogFormat};
 
 /// Longest wait for blocked threads at the end.

@@ -151,7 +151,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         }
     };
     if let Err(error) = ended {
-        // Cut bodies end here too, on purpose; whoever cut them has logged why.
+        // Cut bodies end here too, on purpose; the code that cut them logged why.
         tracing::trace!(%error, "HTTP connection broke off");
     }
 }
