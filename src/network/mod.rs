@@ -51,9 +51,13 @@ pub(crate) use links::{connection::LinkId, table::LinkEvent};
 #[cfg(feature = "cli")]
 pub(crate) use observation::{Observation, PeerKind, Whereabouts};
 pub(crate) use protocols::PULL_PROTOCOL;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use swarm::build::{HANDSHAKE_TIMEOUT, max_handshakes};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use swarm::inbound_metrics::InboundMetrics;
 pub(crate) use transport::muxing::MAX_PULL_STREAMS;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use transport::muxing::{MAX_QUIC_STREAMS, MAX_STREAMS};
 #[cfg(feature = "cli")]
 pub(crate) use transport::resolve::resolve;
 #[cfg(feature = "scraper")]

@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// A handshake takes three round trips, and time at a busy peer.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A dead node among those asked costs this much; the others have answered long before.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Noise writes some 200 KiB at once.
@@ -197,7 +197,7 @@ fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -
 
 /// Handshakes at once. A client listens for the sake of hole punching only. At the others, a thousand at once take longer
 /// than each of them has, and are all begun again.
-fn max_handshakes(role: NetworkRole) -> usize {
+pub(crate) fn max_handshakes(role: NetworkRole) -> usize {
     if role == NetworkRole::Client { 16 } else { 512 }
 }
 

@@ -11,10 +11,10 @@ pub(crate) const MAX_PULL_STREAMS: usize = 64;
 
 /// Towards a scraper a peer opens a few streams; a scraper opens up to [`MAX_PULL_STREAMS`] of its own on the same
 /// connection. Between a relay and a scraper each circuit is one; circuits beyond that are refused.
-const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
+pub(crate) const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
 
 /// QUIC bounds what all streams of a connection can pin together, so that a relay may have one for each of many circuits.
-const MAX_QUIC_STREAMS: u32 = 1024;
+pub(crate) const MAX_QUIC_STREAMS: u32 = 1024;
 
 /// Streams that a relay leaves to the other end, and to those that are being closed.
 #[cfg(feature = "node")]
