@@ -64,7 +64,7 @@ mod registry;
 #[cfg(feature = "scraper")]
 pub mod scraper;
 #[cfg(feature = "client")]
-pub mod telemetry;
+mod telemetry;
 #[doc(hidden)]
 pub mod wire;
 

@@ -2,7 +2,7 @@
 
 use std::{env, process::ExitCode};
 
-use narthex::{cli, telemetry::log};
+use narthex::cli::{self, log};
 
 fn main() -> ExitCode {
     let outcome = cli::parse(env::args_os()).and_then(|cli| {

@@ -3,8 +3,8 @@
 //! The exporter's answer is streamed through byte for byte: no parsing, no re-encoding, no buffering of whole bodies.
 //! Dropping the pull, or its body, closes the exporter's connection if its answer is not complete.
 //!
-//! Where it is asked is the agent's own affair: of a pull there remain headers, less those that could lead the exporter
-//! elsewhere or show it somebody's credentials, and the query parameters that [`Params`](super::Params) lets through.
+//! The agent alone decides on the URL. Of a pull the exporter receives the headers, less those that could lead the exporter
+//! elsewhere or reveal credentials, and the query parameters that [`Params`](super::Params) lets through.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,15 +61,15 @@ type ExporterBody = PooledBody<(), ()>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExporterError {
-    /// It does not accept connections.
+    /// The exporter does not accept connections.
     #[error("cannot connect to exporter {url}")]
     Connect {
         /// Which exporter.
         url: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// It is not who it should be, or does not take us for who we should be.
+    /// The exporter or the agent could not prove its identity.
     #[error("no TLS with exporter {url}")]
     Tls {
         /// Which exporter.
@@ -77,7 +77,7 @@ pub enum ExporterError {
         /// Why.
         source: TlsError,
     },
-    /// The password or token for it could not be had.
+    /// The password or token could not be read.
     #[error("no credentials for exporter {url}")]
     Credentials {
         /// Which exporter.
@@ -85,7 +85,7 @@ pub enum ExporterError {
         /// Why.
         source: SecretFileError,
     },
-    /// It broke off, or does not speak HTTP.
+    /// The exporter broke off, or does not speak HTTP.
     #[error("exporter {url} broke off")]
     Http {
         /// Which exporter.
@@ -93,27 +93,27 @@ pub enum ExporterError {
         /// How.
         source: BoxError,
     },
-    /// It answered something else than an exposition.
+    /// The exporter answered something else than an exposition.
     #[error("exporter {url} answered {status}{}{message}", if message.is_empty() { "" } else { ": " })]
     Status {
         /// Which exporter.
         url: String,
-        /// What it answered.
+        /// The status of the answer.
         status: StatusCode,
         /// The first line of its plain text, escaped and cut to 200 characters.
         message: String,
     },
-    /// It sent us elsewhere: to another host or port, or nowhere.
+    /// A redirect leads to another host or port, or nowhere.
     #[error("exporter {url} answered {status} to {location:?}: only its own host and port are followed")]
     Redirect {
         /// Which exporter.
         url: String,
-        /// What it answered.
+        /// The status of the answer.
         status: StatusCode,
         /// The header, cut.
         location: String,
     },
-    /// It sent us round and round.
+    /// Too many redirects follow each other.
     #[error("exporter {url} redirects more than {MAX_REDIRECTS} times")]
     Redirects {
         /// Which exporter.
@@ -121,22 +121,22 @@ pub enum ExporterError {
     },
 }
 
-/// How an exporter is asked.
+/// Settings of one exporter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExporterSettings {
-    /// Where.
+    /// The URL of the metrics.
     pub url: ExporterUrl,
     /// Most time for an answer, whatever the scrape allows. Default: what the scrape allows.
     pub timeout: Option<Duration>,
-    /// Which query parameters of a scrape it gets. Default: none.
+    /// Query parameters of a scrape that are passed on. Default: none.
     pub params: Params,
-    /// The `Content-Type` of its answers where they have none: Prometheus 3 takes no answer without. Default: what it
-    /// sends is passed on.
+    /// The `Content-Type` of answers without one, which Prometheus 3 refuses. Default: answers are passed on as
+    /// they are.
     pub fallback_content_type: Option<HeaderValue>,
     /// For `https://`.
     pub tls: TlsSettings,
-    /// How the agent proves itself to it. Default: not at all.
+    /// Credentials of the agent. Default: none.
     pub auth: Option<Auth>,
 }
 
@@ -172,7 +172,7 @@ impl Exporter {
         Self { settings, host, tls, pool: connection::pool() }
     }
 
-    /// What is wrong now with the files that its settings name. Blocks.
+    /// Errors of the files that the settings name. Blocks.
     pub(super) fn unusable_files(&self) -> Vec<ExporterError> {
         let url = || self.url();
         let auth = self.settings.auth.as_ref().and_then(Auth::unusable);
@@ -230,7 +230,7 @@ impl Exporter {
         })
     }
 
-    /// What of a pull's headers the exporter gets, and the agent's own.
+    /// The headers of a pull that the exporter receives, and the agent's own.
     async fn headers(&self, mut headers: HeaderMap, deadline: Instant) -> Result<HeaderMap, ExporterError> {
         remove_hop_by_hop(&mut headers);
         for name in NOT_FOR_EXPORTERS {

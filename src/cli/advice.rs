@@ -11,6 +11,9 @@ use crate::{
     wire::HandshakeRefusal,
 };
 
+/// Advice for an HTTP address that is taken.
+const OTHER_HTTP: &str = "--http gives another address";
+
 /// An error of the command line itself, with what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
@@ -76,8 +79,6 @@ fn about_network(error: &NetworkError) -> Option<&'static str> {
         _ => return None,
     })
 }
-
-const OTHER_HTTP: &str = "--http gives another address";
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! `narthex agent`: register exporters that are left as they are, and answer a scraper's pulls for them.
+//! `narthex agent`: registers unmodified exporters, and answers a scraper's pulls for them.
 
 use std::{
     collections::BTreeSet,
@@ -31,62 +31,66 @@ use crate::{
     wire::{Labels, TargetError},
 };
 
+/// The error of an agent without any target.
+const NOTHING: &str = "there is nothing to register: give --target ALIAS=URL, --targets-dir DIR, or [[target]] tables in \
+                       the --config file";
+
 /// Run an agent: register exporters under aliases and answer the scraper's pulls
 ///
-/// Only the URLs given here are ever asked, and only scrapers given here may pull. SIGTERM and Ctrl-C release the
+/// The agent asks only the URLs given here, and answers only the scrapers given here. SIGTERM and Ctrl-C release the
 /// aliases, so that Prometheus drops the targets at once and without an alert. SIGHUP re-reads the [[target]] tables of
 /// the --config file and the directories of --targets-dir.
 ///
-/// It dials out. With --bootstrap it also listens, for hole punching, on TCP and UDP ports of the kernel's choice on every
-/// address, and lets in nobody but its scrapers; without, it listens nowhere.
+/// The agent dials out. With --bootstrap it also listens for hole punching, on TCP and UDP ports of the kernel's choice
+/// on every address, and lets in only its scrapers; without --bootstrap it listens nowhere.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Public key of a scraper, and the place to try first; repeatable, all of them get every target
+    /// Public key of a scraper, and the address to try first; repeatable, the agent registers every target with all of them
     #[arg(long, env = "NARTHEX_SCRAPER", value_name = "PEER", required = true, value_parser = value::peer)]
     scraper: Vec<PeerAddr>,
     /// The secret shared with the scrapers, as narthex secret writes it
     #[arg(long, env = "NARTHEX_SECRET_FILE", value_name = "FILE")]
     secret_file: PathBuf,
-    /// What to register under which alias; without a path, /metrics is asked; repeatable
+    /// An alias and the URL of its exporter; a URL without a path means /metrics; repeatable
     ///
-    /// The URL is http://, https:// or unix:/run/x.sock:/metrics. More can be said of a target in a table [[target]] of
-    /// the --config file, and in the files of --targets-dir.
+    /// The URL is http://, https:// or unix:/run/x.sock:/metrics. A table [[target]] of the --config file, or a file of
+    /// --targets-dir, can say more about a target.
     #[arg(long, env = "NARTHEX_TARGET", value_name = "ALIAS=URL")]
     target: Vec<TargetUrl>,
-    /// A directory of target files (*.toml, *.json, Prometheus's file_sd too) that is kept up with; repeatable
+    /// A directory of target files (*.toml, *.json, Prometheus's file_sd too), read again and again; repeatable
     #[arg(long, env = "NARTHEX_TARGETS_DIR", value_name = "DIR")]
     targets_dir: Vec<PathBuf>,
-    /// How often the directories of --targets-dir are read
+    /// How often the agent reads the directories of --targets-dir
     #[arg(
         long, env = "NARTHEX_TARGETS_REFRESH", value_name = "DURATION", default_value = "5s",
         value_parser = value::duration
     )]
     targets_refresh: Duration,
-    /// Label service of every target that has none of its own
+    /// Label service of each target that sets no service itself
     #[arg(
         long, env = "NARTHEX_SERVICE", value_name = "NAME", default_value = "", value_parser = value::service,
         hide_default_value = true
     )]
     service: String,
-    /// A further label of every target, unless it has its own of that name; repeatable
+    /// A label of each target that does not set this label itself; repeatable
     #[arg(long, env = "NARTHEX_LABEL", value_name = "NAME=VALUE")]
     label: Vec<Label>,
-    /// Label hostname of every target [default: this host's name]
+    /// Label hostname of each target [default: this host's name]
     #[arg(long, env = "NARTHEX_HOSTNAME", value_name = "NAME", value_parser = value::hostname)]
     hostname: Option<String>,
     /// The agent's own key [default: agent.key in the data directory, made at the first start]
     #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Where the key and known addresses are kept [default: $STATE_DIRECTORY, else ~/.local/state/narthex/agent]
+    /// Where the agent keeps its key and known addresses [default: $STATE_DIRECTORY, else ~/.local/state/narthex/agent]
     #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// A node through which the scrapers are found by their keys; repeatable
+    /// A node through which the agent finds scrapers by their keys; repeatable
     #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
-    /// Find scrapers on the same local network by their keys, if they are started with --mdns too
+    /// Find scrapers on the same local network by their keys, if the scrapers run with --mdns too
     #[arg(long, env = "NARTHEX_MDNS")]
     mdns: bool,
     #[command(flatten)]
@@ -94,7 +98,7 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// What no single value can tell.
+    /// Checks what no single value shows.
     pub(super) fn check(&self) -> Result<(), String> {
         self.check_flags()?;
         if self.inventory().map_err(|error| format!("{error:#}"))?.is_empty() {
@@ -103,7 +107,7 @@ impl Args {
         Ok(())
     }
 
-    /// What the flags tell together, whatever the files say that they name.
+    /// Checks the flags together, without the files that they name.
     pub(super) fn check_flags(&self) -> Result<(), String> {
         if let Some(alias) = value::duplicate(self.target.iter().map(|target| &target.alias)) {
             return Err(format!("alias {alias} is given to two targets"));
@@ -155,7 +159,7 @@ impl Args {
         Ok((builder, data_dir))
     }
 
-    /// What to serve, as far as it is known. `--target` beats the file, as every flag does.
+    /// The targets as far as they are known. `--target` beats the file, as each flag does.
     pub(super) fn inventory(&self) -> anyhow::Result<Inventory> {
         let spec = |target: &TargetUrl| TargetSpec::new(target.alias.clone(), target.url.clone());
         let mut inventory = Inventory::new()
@@ -178,7 +182,7 @@ impl Args {
     }
 }
 
-/// Runs until a signal asks for the end, or until it is plain that nobody will ever take its targets.
+/// Runs until a signal comes, or until every scraper has refused the targets for good.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let (stop, hang_ups) = (signals::stop()?, signal(SignalKind::hangup())?);
     for dir in &args.targets_dir {
@@ -205,7 +209,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     outcome
 }
 
-/// Re-reads the directories now and then, and everything at SIGHUP; the client gets what has changed.
+/// Re-reads the directories at an interval, and all targets at SIGHUP. The client gets the changed targets.
 async fn keep_up(
     mut inventory: Inventory,
     refresh: Duration,
@@ -243,8 +247,8 @@ async fn keep_up(
     }
 }
 
-/// Returns when every scraper has refused us for a reason that only somebody's change of a setting can mend, and none
-/// has ever registered us. A scraper that once did is tried for ever: it may be the one that is being changed.
+/// Returns once every scraper has refused the agent for a reason that only a changed setting mends, and none has registered it.
+/// A scraper that registered the agent once is tried for ever, because its setting may be about to change.
 async fn refused_by_all(events: &mut broadcast::Receiver<Event>, scrapers: usize) -> anyhow::Error {
     let mut refused = BTreeSet::new();
     loop {
@@ -271,13 +275,10 @@ fn labels(given: &[Label]) -> Result<Labels, TargetError> {
     Ok(labels)
 }
 
-/// Enough of a key to tell which one is meant.
+/// The start of a key, enough to recognise it.
 fn shortened(key: PublicKey) -> String {
     format!("{:.8}..", key.to_string())
 }
-
-const NOTHING: &str = "there is nothing to register: give --target ALIAS=URL, --targets-dir DIR, or [[target]] tables in \
-                       the --config file";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,4 +1,4 @@
-//! Where a role keeps what must survive it: its directory, which one process at a time may use.
+//! The data directory of a role, which one process at a time may use.
 
 use std::{
     env, fmt,
@@ -10,21 +10,24 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// A directory that is ours as long as this value lives.
+/// The locked file of a data directory.
+const LOCK: &str = "lock";
+
+/// A data directory, locked as long as this value lives.
 #[derive(Debug)]
 pub(super) struct DataDir {
     path: PathBuf,
-    /// Its lock goes when it is closed, also by `kill -9`.
+    /// The kernel releases the lock with the file, also after `kill -9`.
     _lock: File,
 }
 
 impl DataDir {
-    /// Takes the directory that was asked for, or the role's usual one, making it (mode 0700) where there is none.
+    /// Locks the given directory, or the default one of the role, and creates it (mode 0700) if it is missing.
     ///
     /// # Errors
-    /// If there is no place for it, it cannot be made, or another process has it.
+    /// If there is no default, the directory cannot be made, or another process has locked it.
     pub(super) fn take(asked: Option<&Path>, role: &str) -> anyhow::Result<Self> {
-        let path = place(asked, role)?;
+        let path = path(asked, role)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).with_context(|| {
             format!("cannot make the data directory {}; give another with --data-dir", path.display())
         })?;
@@ -56,7 +59,7 @@ impl fmt::Display for DataDir {
     }
 }
 
-/// How a data directory stands.
+/// The state of a data directory.
 #[derive(Debug)]
 pub(super) enum DirState {
     Missing,
@@ -65,19 +68,19 @@ pub(super) enum DirState {
     Unusable(io::Error),
 }
 
-/// Looks at the directory that [`DataDir::take`] would take, and leaves it as it is.
+/// The state of the directory that [`DataDir::take`] would lock. Changes nothing.
 ///
 /// # Errors
-/// If there is no place for it.
+/// If there is no default directory.
 pub(super) fn look(asked: Option<&Path>, role: &str) -> anyhow::Result<(PathBuf, DirState)> {
-    let path = place(asked, role)?;
+    let path = path(asked, role)?;
     let state = state(&path).unwrap_or_else(DirState::Unusable);
     Ok((path, state))
 }
 
-/// A file in the directory that [`DataDir::take`] would take, if it is there.
+/// A file in the directory that [`DataDir::take`] would lock, if the file exists.
 pub(super) fn kept(asked: Option<&Path>, role: &str, file: &str) -> Option<PathBuf> {
-    place(asked, role).ok().map(|path| path.join(file)).filter(|path| path.exists())
+    path(asked, role).ok().map(|path| path.join(file)).filter(|path| path.exists())
 }
 
 fn state(path: &Path) -> io::Result<DirState> {
@@ -96,21 +99,19 @@ fn state(path: &Path) -> io::Result<DirState> {
     }
 }
 
-/// The directory that was asked for, or the role's usual one.
-fn place(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
+/// The given directory, or the default one of the role.
+fn path(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
     match asked {
         Some(path) => Ok(path.to_owned()),
-        None => usual(role, |name| env::var_os(name).map(PathBuf::from))
-            .context("no place to keep data: HOME is not set; give --data-dir DIR"),
+        None => default_path(role, |name| env::var_os(name).map(PathBuf::from))
+            .context("no default data directory: HOME is not set; give --data-dir DIR"),
     }
 }
 
-const LOCK: &str = "lock";
-
-/// What systemd gives (`StateDirectory=`), else the XDG state directory, else its default.
-fn usual(role: &str, env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+/// The directory of systemd (`StateDirectory=`), else the XDG state directory, else the default of XDG.
+fn default_path(role: &str, env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name: &str| env(name).filter(|path| path.is_absolute());
-    // Several state directories are separated by colons; the first is ours.
+    // Colons separate several state directories; narthex uses the first.
     let given = absolute("STATE_DIRECTORY").map(|list| {
         let text = list.to_string_lossy();
         PathBuf::from(text.split(':').next().unwrap_or_default())
@@ -129,13 +130,15 @@ mod tests {
     #[test]
     fn the_usual_directory_is_systemds_then_xdgs_then_homes() {
         let all = [("STATE_DIRECTORY", "/var/lib/a:/var/lib/b"), ("XDG_STATE_HOME", "/xdg"), ("HOME", "/home/u")];
-        let usual_of = |from: usize| {
-            usual("agent", |name| all[from..].iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+        let default_from = |from: usize| {
+            default_path("agent", |name| {
+                all[from..].iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            })
         };
-        assert_eq!(usual_of(0), Some("/var/lib/a".into()));
-        assert_eq!(usual_of(1), Some("/xdg/narthex/agent".into()));
-        assert_eq!(usual_of(2), Some("/home/u/.local/state/narthex/agent".into()));
-        assert_eq!(usual_of(3), None);
+        assert_eq!(default_from(0), Some("/var/lib/a".into()));
+        assert_eq!(default_from(1), Some("/xdg/narthex/agent".into()));
+        assert_eq!(default_from(2), Some("/home/u/.local/state/narthex/agent".into()));
+        assert_eq!(default_from(3), None);
     }
 
     #[test]

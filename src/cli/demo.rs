@@ -33,11 +33,18 @@ use crate::{
     identity::HostPort,
 };
 
+/// Alias of the service that links the client.
+const SERVICE: &str = "demo-shop";
+/// Alias of the exporter behind the agent.
+const EXPORTER: &str = "demo-weather";
+/// Longest wait for the first registration: all is on loopback, but the machine may be slow.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Run a whole network in this process and print the URLs to open
 ///
 /// A node, a scraper, a service with changing metrics and an agent in front of a small exporter, all on loopback. They
-/// find each other by key, as on a real network. Nothing is kept: keys, secret and table are in a temporary directory
-/// that goes with Ctrl-C.
+/// find each other by key, as on a real network. Keys, secret and table are in a temporary directory, which Ctrl-C
+/// removes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  narthex demo --http 127.0.0.1:9000")]
 pub(super) struct Args {
@@ -59,7 +66,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Everything, in the order in which it was started.
+/// The parts of the demo, in the order of their start.
 struct Demo {
     dir: TempDir,
     node: Node,
@@ -87,7 +94,7 @@ impl Demo {
         config.bootstrap = vec![bootstrap.clone()];
         let scraper = Scraper::start(config).await?;
 
-        // Or the clients would look too early, and say so.
+        // Clients that look earlier find nothing, and log that.
         let _ = time::timeout(START_TIMEOUT, scraper.announced()).await;
 
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
@@ -120,7 +127,7 @@ impl Demo {
             writeln!(text, "  {what:<30}http://{at}{path}")?;
         }
         writeln!(text, "\nA Prometheus that scrapes them, and then shows them at http://localhost:9090/targets:\n")?;
-        // Its data are its own: it may run on when this is gone.
+        // The data belong to the task, which may outlive this value.
         writeln!(text, "  prometheus --config.file={} --storage.tsdb.path=$(mktemp -d)\n", file.display())?;
         writeln!(text, "{config}")?;
         write!(text, "Ctrl-C ends it; nothing is kept.")?;
@@ -151,7 +158,7 @@ async fn registered(builder: ClientBuilder, scraper: PublicKey) -> anyhow::Resul
     }
 }
 
-/// A service that links the client: its metrics are in its own memory, and nothing but a scraper's pull gets at them.
+/// A service that links the client: its metrics are in its own memory, and only a scraper's pull reads them.
 fn service(tasks: &mut JoinSet<()>, stop: &CancellationToken) -> TargetBuilder {
     let (orders, in_cart) = (Counter::<u64>::default(), Gauge::<i64>::default());
     let mut registry = Registry::default();
@@ -209,7 +216,3 @@ fn prometheus_yml(scraper: &str) -> String {
 fn any_port() -> HostPort {
     HostPort { host: "127.0.0.1".to_owned(), port: 0 }
 }
-
-const SERVICE: &str = "demo-shop";
-const EXPORTER: &str = "demo-weather";
-const START_TIMEOUT: Duration = Duration::from_secs(20);

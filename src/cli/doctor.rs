@@ -41,6 +41,9 @@ use client_side::ClientSide;
 use report::Report;
 use scraper_side::ScraperSide;
 
+/// Flags of an agent that the help of the doctor shows as well.
+const SHOWN: [&str; 2] = ["targets_dir", "self_alias"];
+
 /// Find out what is wrong: go through the chain step by step, beside an exporter or beside Prometheus
 ///
 /// With --scraper it looks from an agent's or a service's place: files, exporters, nodes, NAT, the look-up of the
@@ -206,9 +209,6 @@ impl Flags {
 fn short(key: &PublicKey) -> String {
     format!("{:.8}..", key.to_string())
 }
-
-/// Flags of an agent that the help of the doctor shows as well.
-const SHOWN: [&str; 2] = ["targets_dir", "self_alias"];
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,5 +1,5 @@
-//! `narthex file-sd`: a scraper's list as files, for a Prometheus that reads no http_sd or that must know its targets
-//! while the scraper cannot be asked.
+//! `narthex file-sd`: a scraper's list as files, for a Prometheus that reads no http_sd, or that must know its targets
+//! while the scraper does not answer.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use super::{
 
 /// Keep a scraper's targets as file_sd files, one per service, on another host
 ///
-/// Asks the scraper for its list again and again and writes what changed; files of services that are gone are removed,
-/// other files in the directory are left alone. While the scraper cannot be asked, or does not know its list for
-/// certain, everything stays as it is. The targets are those of the list: the address that --from names, or the
-/// scraper's --advertise.
+/// Asks the scraper for its list at an interval, writes the files that changed, and removes the files of services that
+/// are gone. Other files in the directory stay. While the scraper does not answer, or does not know its list for
+/// certain, all files stay. The targets are those of the list: the address that --from names, or the scraper's
+/// --advertise.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -33,21 +33,21 @@ pub(super) struct Args {
     /// The scraper, or a part of its list: http://HOST:PORT/sd?label=env:prod
     #[arg(long, env = "NARTHEX_FROM", value_name = "URL", value_parser = value::http_url)]
     from: Uri,
-    /// Where the files go, made if it is not there; one process at a time may use it
+    /// The directory of the files, made if it is missing; one process at a time may use it
     #[arg(long, env = "NARTHEX_OUT", value_name = "DIR")]
     out: PathBuf,
-    /// How often the scraper is asked
+    /// How often narthex asks the scraper
     #[arg(long, env = "NARTHEX_INTERVAL", value_name = "DURATION", default_value = "15s", value_parser = value::duration)]
     interval: Duration,
     /// Longest wait for the whole answer
     #[arg(long, env = "NARTHEX_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
     timeout: Duration,
-    /// Ask once, then exit: 0 if the files are what they should be
+    /// Ask once, then exit: 0 if the files are up to date
     #[arg(long)]
     once: bool,
 }
 
-/// Runs until a signal asks for the end. The files stay.
+/// Runs until a signal comes. The files stay.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     let mirror = Mirror {
@@ -55,7 +55,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         files: Arc::new(ManagedFiles::take(args.out.clone())?),
     };
     if args.once {
-        // The end was asked for: nothing failed.
+        // A signal during the only update is no failure.
         return mirror.update(&stop).await.unwrap_or(Ok(Updated::default())).map(drop);
     }
     tracing::info!(from = %args.from, out = %args.out.display(), interval = ?args.interval, "file-sd runs");
@@ -64,7 +64,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// From the list to the files.
+/// The source of the list, and the files.
 struct Mirror {
     source: Source,
     files: Arc<ManagedFiles>,
@@ -74,28 +74,28 @@ impl Mirror {
     async fn keep(&self, interval: Duration, stop: &CancellationToken) {
         let mut ticks = time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut said = None;
+        let mut logged = None;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             match self.update(stop).await {
                 None => return,
                 Some(Ok(Updated { written, removed })) => {
-                    if said.take().is_some() || written + removed > 0 {
+                    if logged.take().is_some() || written + removed > 0 {
                         tracing::info!(written, removed, "files are up to date");
                     }
                 }
                 Some(Err(error)) => {
-                    // Said once, and again only for another reason.
+                    // A lasting failure is logged once, and again only with another reason.
                     let error = format!("{error:#}");
-                    if said.as_ref() != Some(&error) {
+                    if logged.as_ref() != Some(&error) {
                         tracing::warn!(error, "files may be out of date");
-                        said = Some(error);
+                        logged = Some(error);
                     }
                 }
             }
         }
     }
 
-    /// Makes the files what the list says; `None` if `stop` fired first.
+    /// Updates the files from the list; `None` if `stop` fired first.
     async fn update(&self, stop: &CancellationToken) -> Option<anyhow::Result<Updated>> {
         let list = match stop.run_until_cancelled(self.source.list()).await? {
             Ok(list) => list,
@@ -107,14 +107,14 @@ impl Mirror {
     }
 }
 
-/// Where the list is.
+/// The address of the list.
 struct Source {
     scraper: ScraperApi,
     path: String,
 }
 
 impl Source {
-    /// Without a path it is `/sd`.
+    /// A URL without a path means `/sd`.
     fn new(from: &Uri, timeout: Duration) -> anyhow::Result<Self> {
         let path = match from.path_and_query().map(|path| path.as_str()) {
             None | Some("" | "/") => "/sd",
@@ -131,7 +131,7 @@ impl Source {
     }
 }
 
-/// A group of the list. Prometheus refuses a file for a key that it does not know, and so do we.
+/// A group of the list. An unknown key is an error here, because Prometheus refuses a file with one.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Group {

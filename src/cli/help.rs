@@ -1,15 +1,22 @@
-//! What clap's help lacks: examples that can be pasted, and usage that knows of `--config`.
+//! Additions to clap's help: examples that can be pasted, and usage with `--config`.
 
 use clap::{Arg, Command};
 
 use super::precedence;
 
-/// The command with such help, and all below it.
+/// Clap's own template, without the text after the help.
+const TEMPLATE: &str = "\
+{before-help}{about-with-newline}
+{usage-heading} {usage}
+
+{all-args}";
+
+/// The command and all its subcommands, with such help.
 pub(super) fn readable(command: Command) -> Command {
     pastable(with_usage(command)).mut_subcommands(readable)
 }
 
-/// Moves what stands after the help into the template: there clap breaks no lines.
+/// Moves the examples after the help into the template, where clap breaks no lines.
 fn pastable(command: Command) -> Command {
     match command.get_after_help().map(ToString::to_string) {
         Some(examples) => command.help_template(format!("{TEMPLATE}\n\n{examples}")),
@@ -17,10 +24,10 @@ fn pastable(command: Command) -> Command {
     }
 }
 
-/// Says that the file may give what must be given.
+/// Shows `--config` as another way to give the required flags.
 fn with_usage(command: Command) -> Command {
     let required = command.get_arguments().filter(|arg| arg.is_required_set());
-    let required: Vec<String> = required.filter_map(written).collect();
+    let required: Vec<String> = required.filter_map(with_value).collect();
     if required.is_empty() || !command.get_arguments().any(|arg| arg.get_id() == precedence::CONFIG) {
         return command;
     }
@@ -28,17 +35,10 @@ fn with_usage(command: Command) -> Command {
     command.override_usage(format!("{usage} {}\n       {usage} --config <FILE>", required.join(" ")))
 }
 
-/// The flag with its value, as clap's usage has it. Clap shows an argument only once the whole command is built.
-fn written(arg: &Arg) -> Option<String> {
+/// The flag with its value, as clap's usage writes it. Clap itself needs the whole command built for that.
+fn with_value(arg: &Arg) -> Option<String> {
     Some(format!("--{} <{}>", arg.get_long()?, arg.get_value_names()?.first()?))
 }
-
-/// Clap's own, less what stands after the help.
-const TEMPLATE: &str = "\
-{before-help}{about-with-newline}
-{usage-heading} {usage}
-
-{all-args}";
 
 #[cfg(test)]
 mod tests {
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    /// Calls `check` with each command and what its help says at some width.
+    /// Calls `check` with each command and its help at a terminal width.
     fn each(width: usize, check: &mut impl FnMut(&Command, &str)) {
         fn visit(command: &mut Command, check: &mut impl FnMut(&Command, &str)) {
             let help = command.render_long_help().to_string();
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn usage_tells_of_the_file_that_may_give_what_must_be_given() {
-        let mut told = Vec::new();
+    fn usage_shows_the_file_that_may_give_required_flags() {
+        let mut commands = Vec::new();
         each(100, &mut |command, help| {
             if help.contains("[OPTIONS] --config <FILE>\n") {
-                told.push(command.get_name().to_owned());
+                commands.push(command.get_name().to_owned());
             }
         });
-        assert_eq!(told, ["scraper", "agent", "file-sd"]);
+        assert_eq!(commands, ["scraper", "agent", "file-sd"]);
         each(100, &mut |command, help| {
             if help.contains("NARTHEX_TARGET") && command.get_name() == "agent" {
                 let usage =

@@ -1,4 +1,4 @@
-//! `narthex keygen`, `secret` and `key`: key and secret files; and their reading for the roles.
+//! `narthex keygen`, `secret` and `key`, and how the roles read key and secret files.
 
 use std::{
     io::{self, Write},
@@ -12,7 +12,7 @@ use crate::identity::{self, KeyFileError, KeyPair, PublicKey, SharedSecret};
 
 /// Write a new key to a file and print its public key
 ///
-/// The file holds the private key (one line, mode 0600); what is printed is public, and is all that clients need to
+/// The file holds the private key (one line, mode 0600). The printed key is public, and is all that clients need to
 /// know of a scraper. An existing file is never overwritten.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  narthex keygen --out /etc/narthex/scraper.key")]
@@ -32,8 +32,8 @@ impl Keygen {
 
 /// Write a new shared secret to a file
 ///
-/// 32 random bytes (one line of text, mode 0600) that a scraper and its clients share. Copy the file to both; it is
-/// never printed. An existing file is never overwritten.
+/// 32 random bytes (one line of text, mode 0600) that a scraper and its clients share. Copy the file to both; narthex
+/// never prints the secret, and never overwrites an existing file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  narthex secret --out /etc/narthex/fleet.secret")]
 pub(super) struct Secret {

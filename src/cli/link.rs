@@ -1,4 +1,4 @@
-//! What an agent's flags say about its link: how much it carries, and how it is watched.
+//! Flags of an agent that concern all its targets: compression, the largest exposition, metrics of its own.
 
 use clap::ValueEnum;
 
@@ -11,22 +11,22 @@ use crate::{
     wire::Alias,
 };
 
-/// Flags for the link, the same for every target.
+/// The flags.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Flags {
-    /// What becomes of metrics that the exporter did not compress, if the scrape accepts gzip: for slow or metered links
+    /// Compress metrics that the exporter did not compress, if the scrape accepts gzip: for slow or metered links
     #[arg(long, env = "NARTHEX_COMPRESSION", value_name = "HOW", value_enum, default_value_t = How::from(Compression::default()))]
     compression: How,
-    /// The shortest answer that is compressed, in bytes
+    /// The shortest answer that the agent compresses, in bytes
     #[arg(
         long, env = "NARTHEX_COMPRESSION_MIN_SIZE", value_name = "BYTES",
         default_value_t = Compression::DEFAULT_MIN_SIZE
     )]
     compression_min_size: usize,
-    /// Largest exposition, before it is compressed; a longer one is refused or cut, which fails the scrape
+    /// Largest exposition, before compression; the agent refuses or cuts a longer one, which fails the scrape
     #[arg(long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", value_parser = value::bytes, default_value = defaults::bytes(ClientBuilder::DEFAULT_MAX_BODY))]
     max_body: u64,
-    /// Registers the agent's own metrics under this alias, with service narthex and the labels of --label
+    /// Register the agent's own metrics under this alias, with service narthex and the labels of --label
     #[arg(long, env = "NARTHEX_SELF_ALIAS", value_name = "ALIAS")]
     pub(super) self_alias: Option<Alias>,
 }
@@ -48,7 +48,7 @@ impl From<Compression> for How {
 }
 
 impl Flags {
-    /// Sets what the flags say.
+    /// Applies the flags to a client.
     pub(super) fn apply(self, builder: ClientBuilder, labels: &[Label]) -> ClientBuilder {
         let compression = match self.compression {
             How::Off => Compression::Off,

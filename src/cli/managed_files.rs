@@ -1,7 +1,7 @@
-//! A directory in which some files are ours: written when their content changes, removed when no longer wanted.
+//! A directory with files that narthex manages: it writes a file when its content changes and removes it when it is no longer wanted.
 //!
-//! Which ones are ours stands in a list beside them, and a file is on that list before it is made: what is not on it was
-//! put there by somebody else, and is neither overwritten nor removed.
+//! A list beside the files names the managed ones, and a name enters the list before its file is made. narthex neither
+//! overwrites nor removes a file that is not on the list.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,11 +16,22 @@ use data_encoding::HEXLOWER;
 
 use crate::atomic_file;
 
-/// The directory, ours alone as long as this value lives.
+/// How the name of a managed file begins.
+const PREFIX: &str = "narthex-";
+/// How the name of a managed file ends, as Prometheus wants.
+const SUFFIX: &str = ".json";
+/// Longest name before the suffix: a file system allows 255 bytes.
+const MAX_NAME: usize = 150;
+/// The list's name, which Prometheus's `*.json` does not match.
+const LIST: &str = ".narthex-file-sd";
+/// The first line of the list.
+const ABOUT: &str = "# The files that narthex file-sd made here. It removes them when they are no longer needed.";
+
+/// The directory, locked as long as this value lives.
 #[derive(Debug)]
 pub(super) struct ManagedFiles {
     dir: PathBuf,
-    /// Its lock goes when it is closed, also by `kill -9`.
+    /// The kernel releases the lock with the file, also after `kill -9`.
     _lock: File,
 }
 
@@ -32,10 +43,10 @@ pub(super) struct Updated {
 }
 
 impl ManagedFiles {
-    /// Takes the directory, making it where there is none.
+    /// Locks the directory, and makes it if it is missing.
     ///
     /// # Errors
-    /// If it cannot be made, or another process has it.
+    /// If the directory cannot be made, or another process has locked it.
     pub(super) fn take(dir: PathBuf) -> anyhow::Result<Self> {
         let unusable = || format!("cannot use the directory {}; give another with --out", dir.display());
         fs::create_dir_all(&dir).with_context(unusable)?;
@@ -49,13 +60,13 @@ impl ManagedFiles {
         }
     }
 
-    /// Makes our files these, by name, and no others.
+    /// Makes the managed files these, by name, and no others.
     ///
     /// # Errors
-    /// What could not be read, written or removed, or is in the way and not ours; everything else is done nevertheless
-    /// where that is safe, and the next call tries again.
+    /// A file that cannot be read, written or removed, or that is in the way and not managed. The call still does
+    /// everything else that is safe, and the next call tries again.
     pub(super) fn update(&self, mut wanted: BTreeMap<String, Vec<u8>>) -> anyhow::Result<Updated> {
-        let before = self.ours()?;
+        let before = self.managed()?;
         let mut in_the_way = None;
         wanted.retain(|name, content| {
             let free = before.contains(name) || self.may_be_made(name, content);
@@ -65,7 +76,7 @@ impl ManagedFiles {
             free
         });
         let after: BTreeSet<String> = wanted.keys().cloned().collect();
-        self.note(&before, before.union(&after).cloned().collect())?;
+        self.write_list(&before, before.union(&after).cloned().collect())?;
         let mut updated = Updated::default();
         for (name, content) in &wanted {
             let path = self.dir.join(name);
@@ -84,16 +95,16 @@ impl ManagedFiles {
                 Err(error) => return Err(error).with_context(|| format!("cannot remove {}", path.display())),
             }
         }
-        self.note(&before.union(&after).cloned().collect(), after)?;
+        self.write_list(&before.union(&after).cloned().collect(), after)?;
         match in_the_way {
             Some(path) => {
-                bail!("{} is not ours and is left as it is; move it away, or give another --out", path.display())
+                bail!("{} is not managed by narthex and stays; move it away, or give another --out", path.display())
             }
             None => Ok(updated),
         }
     }
 
-    /// True if there is nothing under this name, or just what would be written.
+    /// True if no file has this name, or the file has this content already.
     fn may_be_made(&self, name: &str, content: &[u8]) -> bool {
         let path = self.dir.join(name);
         match fs::symlink_metadata(&path) {
@@ -102,17 +113,17 @@ impl ManagedFiles {
         }
     }
 
-    fn ours(&self) -> anyhow::Result<BTreeSet<String>> {
+    fn managed(&self) -> anyhow::Result<BTreeSet<String>> {
         let path = self.dir.join(LIST);
         match fs::read_to_string(&path) {
-            // A line that is no name of ours is not trusted: it would be a file to remove.
+            // Another name on the list is not trusted, because narthex would remove that file.
             Ok(text) => Ok(text.lines().filter(|line| is_name(line)).map(str::to_owned).collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
 
-    fn note(&self, before: &BTreeSet<String>, after: BTreeSet<String>) -> anyhow::Result<()> {
+    fn write_list(&self, before: &BTreeSet<String>, after: BTreeSet<String>) -> anyhow::Result<()> {
         if *before == after {
             return Ok(());
         }
@@ -124,13 +135,13 @@ impl ManagedFiles {
     }
 }
 
-/// The file of a service. No two services have the same: what is not of `[A-Za-z0-9._-]` is written `%20`, and what gets
-/// too long for a file's name ends with a hash instead.
+/// The file name of a service, different for each service. A byte outside `[A-Za-z0-9._-]` becomes `%20`, and a name that is
+/// too long for a file ends with a hash instead.
 pub(super) fn name(service: &str) -> String {
     let mut name = String::from(PREFIX);
     for (at, byte) in service.bytes().enumerate() {
         match byte {
-            // One that begins with `_` would be `_none`.
+            // A service `_none` would have the file name of the empty service.
             b'_' if at == 0 => name.push_str("%5F"),
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => name.push(char::from(byte)),
             _ => name.push_str(&format!("%{byte:02X}")),
@@ -151,14 +162,6 @@ fn is_name(line: &str) -> bool {
     line.starts_with(PREFIX) && line.ends_with(SUFFIX) && !line.contains('/')
 }
 
-const PREFIX: &str = "narthex-";
-const SUFFIX: &str = ".json";
-/// Leaves room for the rest, as names of files end at 255 bytes.
-const MAX_NAME: usize = 150;
-/// Not a name that Prometheus's `*.json` matches.
-const LIST: &str = ".narthex-file-sd";
-const ABOUT: &str = "# The files that narthex file-sd made here. It removes them when they are no longer needed.";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,7 +170,7 @@ mod tests {
         files.iter().map(|(service, content)| (name(service), content.as_bytes().to_vec())).collect()
     }
 
-    fn place() -> (tempfile::TempDir, ManagedFiles) {
+    fn directory() -> (tempfile::TempDir, ManagedFiles) {
         let dir = tempfile::tempdir().expect("temporary directory");
         let files = ManagedFiles::take(dir.path().join("made/here")).expect("takes");
         (dir, files)
@@ -183,25 +186,25 @@ mod tests {
             .collect()
     }
 
-    fn shown(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+    fn expected(files: &[(&str, &str)]) -> BTreeMap<String, String> {
         files.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect()
     }
 
     #[test]
     fn only_what_changed_is_written_and_what_is_no_longer_wanted_goes() {
-        let (_dir, files) = place();
+        let (_dir, files) = directory();
         let update = |list: &[(&str, &str)]| files.update(wanted(list)).expect("updates");
         assert_eq!(update(&[("a", "1"), ("b", "1")]), Updated { written: 2, removed: 0 });
         assert_eq!(update(&[("a", "1"), ("b", "1")]), Updated::default());
         assert_eq!(update(&[("a", "2"), ("c", "1")]), Updated { written: 2, removed: 1 });
-        assert_eq!(contents(&files), shown(&[("narthex-a.json", "2"), ("narthex-c.json", "1")]));
+        assert_eq!(contents(&files), expected(&[("narthex-a.json", "2"), ("narthex-c.json", "1")]));
         assert_eq!(update(&[]), Updated { written: 0, removed: 2 });
         assert!(contents(&files).is_empty());
     }
 
     #[test]
     fn a_file_that_somebody_removed_or_changed_is_written_again() {
-        let (_dir, files) = place();
+        let (_dir, files) = directory();
         files.update(wanted(&[("a", "1"), ("b", "1")])).expect("updates");
         fs::remove_file(files.dir.join("narthex-a.json")).expect("removes");
         fs::write(files.dir.join("narthex-b.json"), "odd").expect("writes");
@@ -210,35 +213,35 @@ mod tests {
 
     #[test]
     fn files_of_others_are_neither_overwritten_nor_removed() {
-        let (_dir, files) = place();
+        let (_dir, files) = directory();
         let theirs = [("narthex-a.json", "theirs"), ("narthex-old.json", "theirs"), ("other.json", "theirs")];
         for (name, content) in theirs {
             fs::write(files.dir.join(name), content).expect("writes");
         }
         let error = files.update(wanted(&[("a", "1"), ("b", "1")])).expect_err("in the way").to_string();
-        assert!(error.contains("narthex-a.json") && error.contains("not ours"), "{error}");
-        assert_eq!(contents(&files), shown(&[&theirs[..], &[("narthex-b.json", "1")]].concat()));
+        assert!(error.contains("narthex-a.json") && error.contains("not managed by narthex"), "{error}");
+        assert_eq!(contents(&files), expected(&[&theirs[..], &[("narthex-b.json", "1")]].concat()));
         files.update(wanted(&[])).expect("updates");
-        assert_eq!(contents(&files), shown(&theirs));
+        assert_eq!(contents(&files), expected(&theirs));
     }
 
     #[test]
     fn a_crash_leaves_no_file_that_nobody_owns() {
-        let (_dir, files) = place();
+        let (_dir, files) = directory();
         files.update(wanted(&[("a", "1")])).expect("updates");
-        // As if it had ended right after it noted what it was about to write, or before it noted what it removed.
+        // A crash after the new name entered the list, or before the old name left it, looks so.
         fs::create_dir(files.dir.join("narthex-b.json")).expect("makes");
         let noted = fs::read_to_string(files.dir.join(LIST)).expect("reads") + "narthex-b.json\nnarthex-gone.json\n";
         fs::write(files.dir.join(LIST), noted).expect("writes");
         files.update(wanted(&[("b", "1")])).expect_err("a directory is in the way");
         fs::remove_dir(files.dir.join("narthex-b.json")).expect("removes");
         files.update(wanted(&[("b", "1")])).expect("updates");
-        assert_eq!(contents(&files), shown(&[("narthex-b.json", "1")]));
+        assert_eq!(contents(&files), expected(&[("narthex-b.json", "1")]));
     }
 
     #[test]
     fn lines_of_the_list_that_are_no_names_of_ours_remove_nothing() {
-        let (dir, files) = place();
+        let (dir, files) = directory();
         let (outside, inside) = (dir.path().join("narthex-x.json"), files.dir.join("other.json"));
         fs::write(&outside, "theirs").expect("writes");
         fs::write(&inside, "theirs").expect("writes");
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_directory_has_one_writer_at_a_time() {
-        let (_dir, files) = place();
+        let (_dir, files) = directory();
         let error = ManagedFiles::take(files.dir.clone()).expect_err("taken").to_string();
         assert!(error.contains("--out"), "{error}");
         let dir = files.dir.clone();

@@ -35,34 +35,40 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use output::report;
 
+pub use crate::telemetry::log;
 use crate::telemetry::log::{LogFilter, LogFormat};
+
+/// Longest wait for blocked threads at the end.
+const LEFTOVERS: Duration = Duration::from_secs(2);
+/// Heading of the flags that all commands have.
+const LOGGING: &str = "Logging";
 
 /// Prometheus scrapes services that have no reachable address.
 ///
 /// A service registers an alias with a scraper by the scraper's public key and a shared secret. The scraper, beside
-/// Prometheus, pulls its metrics over an encrypted peer-to-peer link and lists it by http_sd. No port of the service has
-/// to be reachable, no list of targets is kept by hand.
+/// Prometheus, pulls the metrics over an encrypted peer-to-peer link and lists the service by http_sd. No port of the
+/// service has to be reachable, and nobody keeps a list of targets by hand.
 #[derive(Debug, Parser)]
 #[command(name = "narthex", version, arg_required_else_help = false, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What goes to stderr: off, error, warn, info, debug, trace, or a list such as info,narthex::registry=debug
+    /// What narthex logs to stderr: off, error, warn, info, debug, trace, or a list such as info,narthex::registry=debug
     #[arg(
         long, env = "NARTHEX_LOG_LEVEL", default_value = "info", value_name = "LEVEL", global = true,
         help_heading = LOGGING
     )]
     pub log_level: LogFilter,
-    /// How log lines look
+    /// The format of log lines
     #[arg(
         long, env = "NARTHEX_LOG_FORMAT", default_value = "logfmt", value_name = "FORMAT", global = true,
         help_heading = LOGGING
     )]
     pub log_format: LogFormat,
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 #[expect(private_interfaces, reason = "main passes a command on and looks into none")]
 pub enum Command {
@@ -76,7 +82,7 @@ pub enum Command {
     Scraper(scraper::Args),
     /// Run an agent: register exporters under aliases and answer the scraper's pulls
     Agent(agent::Args),
-    /// Run a public node: the place where peers find each other by key
+    /// Run a public node, through which peers find each other by key
     Node(node::Args),
     /// Run a whole network in this process and print the URLs to open
     Demo(demo::Args),
@@ -95,16 +101,16 @@ pub enum Command {
 /// Reads flags, environment and `--config` file.
 ///
 /// # Errors
-/// One that [`report`] turns into help on stdout, or a line on stderr and exit 2.
+/// An error for [`report`]: help on stdout, or a line on stderr and exit 2.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
-    let asked = precedence::Asked::guess(Cli::command(), args.into_iter().collect());
-    let usage = |message: String| output::usage(&message, &asked.words);
-    let precedence::Layered { command, origins } =
-        precedence::apply(help::readable(Cli::command()), &asked).map_err(usage)?;
+    let line = precedence::CommandLine::read(Cli::command(), args.into_iter().collect());
+    let usage = |message: String| output::usage(&message, &line.words);
+    let precedence::WithDefaults { command, origins } =
+        precedence::apply(help::readable(Cli::command()), &line).map_err(usage)?;
     let cli = command
-        .try_get_matches_from(&asked.args)
+        .try_get_matches_from(&line.args)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
-        .map_err(|error| output::from_clap(error, &asked.words, &origins))?;
+        .map_err(|error| output::from_clap(error, &line.words, &origins))?;
     match &cli.command {
         Command::Scraper(args) => args.check(),
         Command::Agent(args) => args.check(),
@@ -116,10 +122,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     Ok(cli)
 }
 
-/// Does what was asked for, to its end.
+/// Runs a subcommand to its end.
 ///
 /// # Errors
-/// Whatever kept it from succeeding, with its causes.
+/// The failure of the subcommand, with its causes.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Keygen(args) => args.run(),
@@ -142,8 +148,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 struct ConfigFile {
     /// TOML file whose keys are these flags (data-dir = "/var/lib/narthex"); a repeated flag is an array
     ///
-    /// Flags beat the environment, the environment beats the file. Where both give a list, the one that wins is taken
-    /// whole. An unknown key is refused. In the environment the items of a list are separated by commas.
+    /// Flags beat the environment, the environment beats the file. Of two lists the winner counts, whole. An unknown key
+    /// is an error. In the environment commas separate the items of a list.
     #[arg(long, env = "NARTHEX_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -151,13 +157,10 @@ struct ConfigFile {
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);
-    // A file of a server that is gone, or a look-up of a name, may block its thread for long: nobody waits for it now.
+    // A read from a dead file server, or a look-up of a name, may block its thread for long, and its result is not needed.
     runtime.shutdown_timeout(LEFTOVERS);
     outcome
 }
-
-const LEFTOVERS: Duration = Duration::from_secs(2);
-const LOGGING: &str = "Logging";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -15,11 +15,11 @@ use crate::{
     network::RelayLimits,
 };
 
-/// Run a public node: the place where peers find each other by key
+/// Run a public node, through which peers find each other by key
 ///
-/// Scrapers leave signed records of their addresses here, agents and clients look them up. With --relay it also carries
-/// links between peers that cannot reach each other. One node on a public
-/// address is enough to begin with; several know each other by --bootstrap.
+/// Scrapers leave signed records of their addresses at a node, agents and clients look them up. With --relay the node
+/// also carries links between peers that cannot reach each other. One node on a public address is enough to begin
+/// with; several know each other by --bootstrap.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -28,15 +28,15 @@ pub(super) struct Args {
     /// The node's key [default: node.key in the data directory, made at the first start]
     #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Where the key is kept [default: $STATE_DIRECTORY, else ~/.local/state/narthex/node]
+    /// Where the node keeps its key [default: $STATE_DIRECTORY, else ~/.local/state/narthex/node]
     #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     reachable: Reachable,
-    /// Carry links between peers that cannot reach each other directly; sees only ciphertext
+    /// Carry links between peers that cannot reach each other directly; the node sees only ciphertext
     #[arg(long, env = "NARTHEX_RELAY")]
     relay: bool,
-    /// Where to show metrics, /-/healthy and /-/ready [default: nowhere]. There is no authentication
+    /// The address of metrics, /-/healthy and /-/ready, without authentication [default: none]
     #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT")]
     http: Option<HostPort>,
     #[command(flatten)]
@@ -110,7 +110,7 @@ impl From<Relay> for RelayLimits {
 }
 
 impl Args {
-    /// What no single value can tell.
+    /// Checks what no single value shows.
     pub(super) fn check(&self) -> Result<(), String> {
         match self.relay_limits.given() {
             Some(flag) if !self.relay => Err(format!("{flag} is a limit of --relay, which is not given")),
@@ -139,7 +139,7 @@ impl Args {
     }
 }
 
-/// Runs until a signal asks for the end.
+/// Runs until a signal comes.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;

@@ -1,4 +1,4 @@
-//! What the command prints: results on stdout, and one line of error on stderr with its exit code.
+//! The command's output: results on stdout, and one line of error on stderr with its exit code.
 
 use std::{
     io::{self, Write},
@@ -10,12 +10,12 @@ use clap::error::{ContextKind, ContextValue};
 use super::{advice, precedence::Origins};
 use crate::telemetry::log::escaped;
 
-/// Bad usage: what was typed, set or written cannot be meant. Exit 2, where everything else is 1.
+/// Bad usage: flags, variables or a file that make no sense. Exit 2; every other failure has exit 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
 
-/// Prints what there is to say about the outcome and gives the exit code: 0, 1 for failure, 2 for bad usage.
+/// Prints the outcome, and gives the exit code: 0, 1 for failure, 2 for bad usage.
 pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     if let Some(help) = error.downcast_ref::<clap::Error>() {
@@ -44,7 +44,7 @@ pub(super) fn usage(message: &str, words: &[String]) -> anyhow::Error {
     UsageError(format!("{}; see '{command} --help'", masked(message))).into()
 }
 
-/// Clap's error as [`usage`], saying where the value came from. Help and version stay what they are.
+/// Clap's error as [`usage`], with the origin of the value. Help and version stay unchanged.
 pub(super) fn from_clap(error: clap::Error, words: &[String], origins: &Origins) -> anyhow::Error {
     if !error.use_stderr() {
         return error.into();
@@ -71,13 +71,13 @@ fn one_line(rendered: &str) -> String {
     paragraphs.collect::<Vec<_>>().join("; ")
 }
 
-/// True for a run of letters and digits about as long as a key: a secret in the wrong place, or most of one.
+/// True for a run of letters and digits about as long as a key, which may be a misplaced secret or most of one.
 pub(super) fn may_be_secret(text: &str) -> bool {
     text.len() >= 40 && text.bytes().all(|c| c.is_ascii_alphanumeric())
 }
 
-/// The message with everything cut short that may be a secret: a mistyped command line is repeated here, and it ends
-/// up in journals.
+/// The message with each possible secret cut short: an error repeats parts of the command line, and ends up in
+/// journals.
 fn masked(message: &str) -> String {
     let mut masked = String::with_capacity(message.len());
     for word in message.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {

@@ -1,13 +1,11 @@
-//! Flags over environment over file.
+//! Flags beat the environment, which beats the `--config` file.
 //!
-//! What the `--config` file says becomes the *defaults* of the flags before they are parsed. So the precedence is
-//! clap's own, every value passes through the same value parser wherever it was written, and a key of the file is
-//! a flag's name and nothing else. For this the command line is read twice: first with every check off, only to see
-//! which subcommand and which file it names, then for good.
+//! The values of the file become the *defaults* of the flags before clap parses them. So clap decides the precedence, each
+//! value passes the same parser wherever it was written, and a key of the file is the name of a flag. For this narthex
+//! reads the command line twice: first without any check, to find the subcommand and the file, then for good.
 //!
-//! Two things that clap does not know about the environment are settled here as well: an empty variable counts as not
-//! set, and one variable holds a whole list, separated by commas (a flag is repeated instead, so that commas stay free
-//! to stand in its value).
+//! Clap lacks two rules for the environment, which are here: an empty variable counts as unset, and one variable holds a
+//! whole list, separated by commas. A flag is repeated instead, so that its value may have commas.
 
 use std::{
     collections::BTreeMap,
@@ -21,9 +19,14 @@ use clap::{Arg, ArgAction, Command, builder::Resettable, value_parser};
 
 use crate::agent;
 
-/// What the command line asks for, as far as it can be told before anything is checked.
+/// The subcommand that takes the file of another one.
+const DOCTOR: &str = "doctor";
+/// The id of `--config`.
+pub(super) const CONFIG: &str = "config";
+
+/// The command line, as far as it is known before any check.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct CommandLine {
     /// The whole command line.
     pub(super) args: Vec<OsString>,
     /// The subcommand: `agent`, or `alias release`.
@@ -31,22 +34,22 @@ pub(super) struct Asked {
     config: Option<PathBuf>,
 }
 
-impl Asked {
-    /// Reads the arguments without complaining; the second reading does that.
-    pub(super) fn guess(command: Command, args: Vec<OsString>) -> Self {
+impl CommandLine {
+    /// Reads the arguments without errors; the second reading reports them.
+    pub(super) fn read(command: Command, args: Vec<OsString>) -> Self {
         let matches = unchecked(command).ignore_errors(true).try_get_matches_from(&args);
-        let mut asked = Self { args, ..Self::default() };
+        let mut line = Self { args, ..Self::default() };
         let Ok(matches) = &matches else {
-            return asked; // --help or --version
+            return line; // --help or --version
         };
         let mut matches = matches;
         while let Some((name, inner)) = matches.subcommand() {
-            asked.words.push(name.to_owned());
+            line.words.push(name.to_owned());
             matches = inner;
         }
         let config = matches.try_get_one::<OsString>(CONFIG).ok().flatten();
-        asked.config = config.filter(|path| !path.is_empty()).map(PathBuf::from);
-        asked
+        line.config = config.filter(|path| !path.is_empty()).map(PathBuf::from);
+        line
     }
 
     fn gives(&self, flag: &str) -> bool {
@@ -55,45 +58,39 @@ impl Asked {
     }
 }
 
-/// A command whose defaults are what file and environment say.
+/// A command with defaults from file and environment.
 #[derive(Debug)]
-pub(super) struct Layered {
+pub(super) struct WithDefaults {
     pub(super) command: Command,
     pub(super) origins: Origins,
 }
 
-/// Where the value of a flag (`--lease`) comes from, unless the command line itself gives it.
+/// The origin of each flag's value (`--lease`) that the command line does not give.
 pub(super) type Origins = BTreeMap<String, String>;
 
-/// Lays file and environment under the flags.
+/// Makes the values of file and environment the defaults of the flags.
 ///
 /// # Errors
-/// What is wrong with the file, naming it.
-pub(super) fn apply(mut command: Command, asked: &Asked) -> Result<Layered, String> {
+/// The fault of the file, with its name.
+pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<WithDefaults, String> {
     let mut origins = Origins::new();
-    if let (Some(path), Some(role)) = (&asked.config, asked.words.first()) {
+    if let (Some(path), Some(role)) = (&line.config, line.words.first()) {
         for (key, values) in read(path, role)? {
             command = set_default(command, role, &key, values).map_err(|why| format!("{}: {why}", path.display()))?;
             origins.insert(format!("--{key}"), path.display().to_string());
         }
     }
     let command = environment(command, &mut origins);
-    origins.retain(|flag, _| !asked.gives(flag));
-    Ok(Layered { command, origins })
+    origins.retain(|flag, _| !line.gives(flag));
+    Ok(WithDefaults { command, origins })
 }
 
-/// The subcommand that is given the file of another one.
-const DOCTOR: &str = "doctor";
-
-/// The id of `--config`.
-pub(super) const CONFIG: &str = "config";
-
-/// The same command with no argument required and any value fit.
+/// The same command without required arguments, and with any value allowed.
 fn unchecked(command: Command) -> Command {
     command.mut_args(|arg| arg.required(false).value_parser(value_parser!(OsString))).mut_subcommands(unchecked)
 }
 
-/// The keys of the file, spelt as flags are, with their values as texts.
+/// The keys of the file, written as flags are, with their values as texts.
 fn read(path: &Path, role: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| {
@@ -114,7 +111,7 @@ fn read(path: &Path, role: &str) -> Result<BTreeMap<String, Vec<String>>, String
     Ok(values)
 }
 
-/// A value of the file as it would stand on the command line, an array as several. Tables have no such form.
+/// A value of the file as the texts of a command line; an array gives several. A table has no such form.
 fn texts(value: &toml::Value) -> Option<Vec<String>> {
     match value {
         toml::Value::String(text) => Some(vec![text.clone()]),
@@ -130,7 +127,7 @@ fn texts(value: &toml::Value) -> Option<Vec<String>> {
     }
 }
 
-/// What to write where a table stands.
+/// The advice for a table where a value belongs.
 fn instead(key: &str, role: &str) -> &'static str {
     match role {
         "agent" if key.starts_with("target") => "; every target is a table [[target]]",
@@ -170,16 +167,16 @@ fn set_default(command: Command, role: &str, key: &str, values: Vec<String>) -> 
     })
 }
 
-/// The values under a flag, and none of anybody's business in the help.
+/// The flag with these defaults, which the help does not show because they may be private.
 fn with_default(arg: Arg, values: Vec<String>) -> Arg {
     let shows_values = arg.get_action().takes_values(); // a switch has none to hide, and clap insists on it
     arg.required(false).default_values(values).hide_default_value(shows_values)
 }
 
-/// Takes empty variables as unset and splits those that hold a list.
+/// Drops empty variables and splits those with a list.
 fn environment(command: Command, origins: &mut Origins) -> Command {
     let command = command.mut_args(|arg| {
-        // Help names the variables; what is in them is nobody's business.
+        // Help names the variables, without their values, which may be private.
         let arg = arg.hide_env_values(true);
         let Some((name, value)) = arg.get_env().and_then(|name| Some((name.to_owned(), env::var_os(name)?))) else {
             return arg;
@@ -211,7 +208,7 @@ fn is_list(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Append)
 }
 
-/// The known key that `key` was probably meant to be: at most a third of it is wrong.
+/// The known key most similar to `key`, if at most a third of it differs.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let (near, far) = known.map(|known| (known, distance(key, known))).min_by_key(|(_, far)| *far)?;
     (far * 3 <= near.len()).then_some(near)

@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     client::MAX_TARGETS,
-    network::{MAX_PULL_STREAMS, NetworkLimits},
+    http::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT},
+    network::{
+        HANDSHAKE_TIMEOUT, MAX_PULL_STREAMS, MAX_QUIC_STREAMS, MAX_STREAMS, NetworkLimits, NetworkRole, max_handshakes,
+    },
     wire::{Alias, Announcement, Labels, Target, codec::MAX_MESSAGE_LEN},
 };
 
@@ -183,6 +186,21 @@ fn limits() -> String {
         ),
         fixed("pulls of one peer at once", MAX_PULL_STREAMS, "further ones wait"),
         fixed("scrapes at once", scrape.max_concurrent, "503"),
+        fixed(
+            "head of an HTTP request",
+            format!(
+                "{}, within {} of its first byte",
+                defaults::bytes(MAX_HEAD as u64),
+                defaults::duration(HEAD_LIMIT)
+            ),
+            "431, or the connection is closed",
+        ),
+        fixed("idle HTTP connection", defaults::duration(IDLE_LIMIT), "closed"),
+        fixed(
+            "reader of an HTTP answer",
+            format!("{} without progress", defaults::duration(READER_LIMIT)),
+            "the connection is closed",
+        ),
         fixed("HTTP connections", SCRAPER.http_limits.max_connections, "further ones wait to be accepted"),
         flagged("peer-to-peer connections", "scraper", "max-connections", "", "refused"),
         flagged(".. of one peer", "scraper", "max-connections-per-peer", "", "refused"),
@@ -192,6 +210,16 @@ fn limits() -> String {
             "max-connections-per-ip",
             "; private, link-local and loopback addresses have no limit",
             "refused before the handshake",
+        ),
+        fixed(
+            "connections in their handshake",
+            format!("{}; {} each", max_handshakes(NetworkRole::Scraper), defaults::duration(HANDSHAKE_TIMEOUT)),
+            "refused before any work; clients come back with jittered backoff",
+        ),
+        fixed(
+            "streams of a connection",
+            format!("{MAX_STREAMS} over TCP and WebSocket, {MAX_QUIC_STREAMS} over QUIC"),
+            "refused",
         ),
         fixed(
             "records at a node",

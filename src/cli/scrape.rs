@@ -1,4 +1,4 @@
-//! `narthex scrape ALIAS`: what Prometheus would get for an alias, now.
+//! `narthex scrape ALIAS`: the metrics that Prometheus would get for an alias now.
 
 use anyhow::Context;
 use http::Method;

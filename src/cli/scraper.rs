@@ -1,4 +1,4 @@
-//! `narthex scraper`: keep the alias table beside Prometheus, pull metrics over the peers' links, answer over HTTP.
+//! `narthex scraper`: keeps the alias table beside Prometheus, pulls metrics over the peers' links, answers over HTTP.
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -19,8 +19,8 @@ use crate::{
 
 /// Run the scraper: keep the alias table, pull metrics, answer Prometheus
 ///
-/// Prometheus reads http://127.0.0.1:19960/sd and scrapes what is listed there, through this process. Clients find it
-/// by its public key. SIGTERM and Ctrl-C end it once the scrapes in flight have been answered.
+/// Prometheus reads http://127.0.0.1:19960/sd and scrapes the listed targets through this process. Clients find the
+/// scraper by its public key. SIGTERM and Ctrl-C end it after the scrapes in flight.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -80,7 +80,7 @@ pub(super) struct Args {
     connections: Connections,
 }
 
-/// What a pull and the table may cost.
+/// Limits of pulls and of the table.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 struct Limits {
@@ -90,7 +90,7 @@ struct Limits {
         default_value = defaults::duration(SCRAPER.http_limits.scrape.timeout_default)
     )]
     pull_timeout: Duration,
-    /// Largest exposition, as it travels; a longer one is cut, which fails the scrape
+    /// Largest exposition, as it travels; the scraper cuts a longer one, which fails the scrape
     #[arg(
         long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", value_parser = value::bytes,
         default_value = defaults::bytes(SCRAPER.http_limits.scrape.max_body)
@@ -123,7 +123,7 @@ struct Limits {
 }
 
 impl Args {
-    /// What no single value can tell.
+    /// Checks what no single value shows.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(file) = value::duplicate(&self.secret_file) {
             return Err(format!("--secret-file {} is given twice", file.display()));
@@ -179,7 +179,7 @@ impl Args {
     }
 }
 
-/// Runs until a signal asks for the end.
+/// Runs until a signal comes.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;

@@ -1,18 +1,24 @@
-//! Asking a running scraper over its HTTP side: what `targets`, `scrape` and `alias` share.
+//! The HTTP API of a running scraper, as `targets`, `scrape`, `alias`, `file-sd` and the doctor use it.
 
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time};
 
 use super::{defaults, value};
+use crate::wire::SCRAPE_TIMEOUT_HEADER;
 
-/// Which scraper is asked, and how long it may take.
+/// Longest answer: a table of 100 000 aliases with all labels is not much bigger.
+const MAX_ANSWER: usize = 256 << 20;
+/// Longest body of an error: the scraper sends one line, and the start of any other page is enough.
+const MAX_REFUSAL: usize = 4096;
+
+/// The address of a running scraper, and the longest wait for an answer.
 #[derive(Debug, clap::Args)]
 pub(super) struct ScraperApi {
     /// HTTP address of the scraper
@@ -27,25 +33,25 @@ pub(super) struct ScraperApi {
         value_parser = value::duration
     )]
     timeout: Duration,
-    /// What says which one it is.
+    /// The flag with the address, for errors.
     #[arg(skip = "--url")]
     flag: &'static str,
 }
 
 impl ScraperApi {
-    /// The scraper that `flag` names.
+    /// The scraper at the URL that `flag` gave.
     pub(super) fn at(url: Uri, timeout: Duration, flag: &'static str) -> Self {
         Self { url, timeout, flag }
     }
 
-    /// Runs a question to its end, within the time there is.
+    /// Runs requests to their end, within the timeout.
     pub(super) async fn within<T>(&self, question: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         time::timeout(self.timeout, question).await.unwrap_or_else(|_| {
             Err(anyhow!("the scraper at {} did not answer within {:?}; see --timeout", self.url, self.timeout))
         })
     }
 
-    /// Asks and gives the answer if it is a success; else the error is the scraper's own line.
+    /// Sends a request, and gives a successful answer. The error of any other answer is the scraper's own line.
     pub(super) async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
         let answer = self.send(method, path).await?;
         if answer.status().is_success() {
@@ -55,7 +61,7 @@ impl ScraperApi {
         Err(refusal(status, answer.into_body()).await)
     }
 
-    /// Asks and gives the whole body of the answer.
+    /// Sends a request, and gives the whole body of a successful answer.
     pub(super) async fn read(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
         let body = Limited::new(self.ask(method, path).await?.into_body(), MAX_ANSWER).collect().await;
         Ok(body.map_err(|error| anyhow!(error)).context("the scraper's answer was cut")?.to_bytes())
@@ -68,26 +74,19 @@ impl ScraperApi {
         let unreachable = || format!("cannot reach the scraper at {}; is it running? see {}", self.url, self.flag);
         let stream = TcpStream::connect((host, port)).await.with_context(unreachable)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(unreachable)?;
-        // Ends with the last answer; what goes wrong is told by the request and by its body.
+        // The task ends with the last answer. Request and body report its errors.
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url.path().trim_end_matches('/')))
             .header(header::HOST, authority.as_str())
             .header(header::USER_AGENT, concat!("narthex/", env!("CARGO_PKG_VERSION")))
-            .header(SCRAPE_TIMEOUT, HeaderValue::try_from(self.timeout.as_secs_f64().to_string())?)
+            .header(SCRAPE_TIMEOUT_HEADER, HeaderValue::try_from(self.timeout.as_secs_f64().to_string())?)
             .body(Empty::<Bytes>::new())?;
         let answer = sender.send_request(request).await;
         answer.with_context(|| format!("the scraper at {} broke off before answering", self.url))
     }
 }
-
-/// What Prometheus says about its own timeout: a pull ends in time to tell why it failed.
-const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
-/// A table of 100 000 aliases, each with every label it may have, is not bigger than this by much.
-const MAX_ANSWER: usize = 256 << 20;
-/// An error is one line; of another server's page, a little is enough to see what it is.
-const MAX_REFUSAL: usize = 4096;
 
 /// The first line of the body, else the status.
 async fn refusal(status: StatusCode, body: Incoming) -> anyhow::Error {

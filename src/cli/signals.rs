@@ -8,6 +8,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// A second signal within this time belongs to the first.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+
 /// A token that the first SIGTERM or SIGINT cancels. From then on a second one ends the process, with the status that
 /// a shell gives for that signal.
 pub(super) fn stop() -> io::Result<CancellationToken> {
@@ -26,7 +29,7 @@ pub(super) fn stop() -> io::Result<CancellationToken> {
         tracing::info!(signal = first.as_raw_value(), "stopping; a second signal ends at once");
         token.cancel();
         let asked = Instant::now();
-        // One request may come as two signals: coreutils' timeout signals the child, then its group.
+        // One request may come as two signals: coreutils' timeout signals the child, then the child's group.
         let mut second = next().await;
         while asked.elapsed() < SAME_REQUEST {
             second = next().await;
@@ -37,7 +40,7 @@ pub(super) fn stop() -> io::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// SIGHUP asks servers to read their settings again. These roles have none to read, and do not die of it.
+/// Ignores SIGHUP, which would end the process: servers re-read their settings at it, and these roles have none to re-read.
 pub(super) fn ignore_hangup() -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -47,8 +50,6 @@ pub(super) fn ignore_hangup() -> io::Result<()> {
     });
     Ok(())
 }
-
-const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,11 @@ use serde::Deserialize;
 use super::{output, scraper_api::ScraperApi};
 use crate::telemetry::log::escaped;
 
+/// Number of columns.
+const COLUMNS: usize = 7;
+/// Heads of the columns.
+const HEADS: [&str; COLUMNS] = ["ALIAS", "STATE", "PATH", "SERVICE", "HOSTNAME", "PEER", "LEFT"];
+
 /// List the targets of a running scraper
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  narthex targets\n  narthex targets --json | jq -r '.[].alias'")]
@@ -33,7 +38,7 @@ impl Args {
     }
 }
 
-/// One alias as the API tells it, as far as the table shows it.
+/// The shown part of an alias in the JSON of the API.
 #[derive(Debug, Deserialize)]
 struct ListedTarget {
     alias: String,
@@ -55,9 +60,6 @@ impl ListedTarget {
         [alias, state, path, service, hostname, peer, left(self.expires_in_seconds)]
     }
 }
-
-const COLUMNS: usize = 7;
-const HEADS: [&str; COLUMNS] = ["ALIAS", "STATE", "PATH", "SERVICE", "HOSTNAME", "PEER", "LEFT"];
 
 /// Columns as wide as their widest cell, two spaces between them.
 fn table(targets: &[ListedTarget]) -> String {

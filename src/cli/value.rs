@@ -1,4 +1,4 @@
-//! The values of flags, checked while they are read.
+//! Parsers for the values of flags.
 
 use std::{error::Error, num::NonZeroU32, str::FromStr, time::Duration};
 
@@ -12,6 +12,11 @@ use crate::{
     telemetry::Chain,
     wire::{Alias, Labels, Target},
 };
+
+/// Fewest bytes of a circuit: two handshakes and a scrape.
+const LEAST_CIRCUIT: u64 = 64 << 10;
+/// Longest duration: far beyond any use, and safely added to any clock.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// `ALIAS=URL` of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +52,12 @@ impl FromStr for Label {
     }
 }
 
-/// A peer to dial or to find by key.
+/// A peer, with or without its dial address.
 pub(super) fn peer(text: &str) -> Result<PeerAddr, String> {
     text.parse().map_err(chain)
 }
 
-/// A peer with its place: the first one asked cannot be looked up.
+/// A peer with its dial address: the first peer cannot be looked up.
 pub(super) fn bootstrap(text: &str) -> Result<PeerAddr, String> {
     match peer(text)? {
         PeerAddr { hint: None, .. } => Err("expected <public key>@<host>:<port>: where to begin must be known".into()),
@@ -65,12 +70,12 @@ pub(super) fn service(text: &str) -> Result<String, String> {
     Target::check_name("service", text).map(|()| text.to_owned()).map_err(chain)
 }
 
-/// A host name, as it is shown.
+/// A host name for the label `hostname`.
 pub(super) fn hostname(text: &str) -> Result<String, String> {
     Target::check_name("hostname", text).map(|()| text.to_owned()).map_err(chain)
 }
 
-/// A URL that hyper can ask without TLS.
+/// A URL for a request without TLS.
 pub(super) fn http_url(text: &str) -> Result<Uri, String> {
     const EXPECTED: &str = "expected a URL such as http://127.0.0.1:9100/metrics";
     match text.split_once("://") {
@@ -89,20 +94,20 @@ pub(super) fn http_url(text: &str) -> Result<Uri, String> {
     Ok(url)
 }
 
-/// The HTTP side of a scraper, as it was told to listen, or as a URL.
+/// The HTTP side of a scraper, as its own `--http` has it, or as a URL.
 pub(super) fn http_side(text: &str) -> Result<Uri, String> {
     if text.contains("://") {
         return http_url(text);
     }
-    let mut place: HostPort = text.parse().map_err(chain)?;
-    match place.ip() {
-        Some(ip) if ip.is_unspecified() => place.host = if ip.is_ipv4() { "127.0.0.1" } else { "::1" }.to_owned(),
+    let mut address: HostPort = text.parse().map_err(chain)?;
+    match address.ip() {
+        Some(ip) if ip.is_unspecified() => address.host = if ip.is_ipv4() { "127.0.0.1" } else { "::1" }.to_owned(),
         _ => {}
     }
-    http_url(&format!("http://{place}"))
+    http_url(&format!("http://{address}"))
 }
 
-/// A span of time that is not empty.
+/// A duration longer than zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match duration_or_zero(text)? {
         Duration::ZERO => Err("must be longer than 0".into()),
@@ -110,7 +115,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A span of time.
+/// A duration.
 pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text).map_err(|_| "expected a duration such as 90s, 5m or 3h")?;
     if span > MAX_DURATION {
@@ -136,7 +141,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// As [`bytes`], enough for the handshakes at both ends of a circuit and a scrape.
+/// As [`bytes`], and enough for a scrape and the handshakes at both ends of a circuit.
 pub(super) fn circuit_bytes(text: &str) -> Result<u64, String> {
     match bytes(text)? {
         ..LEAST_CIRCUIT => Err("must be at least 64KiB: a circuit begins with handshakes".into()),
@@ -144,7 +149,7 @@ pub(super) fn circuit_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// When another key may take an alias that is held.
+/// A policy for an alias that is held.
 pub(super) fn alias_policy() -> impl TypedValueParser<Value = AliasPolicy> {
     let policies = PossibleValuesParser::new([
         PossibleValue::new("live").help("When the holder's link is down"),
@@ -154,7 +159,7 @@ pub(super) fn alias_policy() -> impl TypedValueParser<Value = AliasPolicy> {
     policies.try_map(|policy| policy.parse())
 }
 
-/// How many of something there may be.
+/// A number from 1.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number from 1".into()),
@@ -162,17 +167,17 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// As [`count`], where there cannot be more than 2^32 - 1.
+/// A number from 1 to 2^32 - 1.
 pub(super) fn count32(text: &str) -> Result<u32, String> {
     rate(text).map(NonZeroU32::get)
 }
 
-/// How many of something a second.
+/// A number a second.
 pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
     text.parse().map_err(|_| "expected a whole number from 1 to 4294967295".into())
 }
 
-/// The first of the items that stands there twice.
+/// The first item that occurs twice.
 pub(super) fn duplicate<T: Ord>(items: impl IntoIterator<Item = T>) -> Option<T> {
     let mut items: Vec<T> = items.into_iter().collect();
     items.sort_unstable();
@@ -180,11 +185,7 @@ pub(super) fn duplicate<T: Ord>(items: impl IntoIterator<Item = T>) -> Option<T>
     Some(items.swap_remove(twice))
 }
 
-const LEAST_CIRCUIT: u64 = 64 << 10;
-/// Far beyond any use, and safely added to any clock.
-const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
-
-/// An error with its causes: clap shows no more than the error's own text.
+/// An error with its causes, because clap shows only the error's own text.
 fn chain(error: impl Error + 'static) -> String {
     Chain(&error).to_string()
 }
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_http_side_is_where_a_scraper_was_told_to_listen() {
+    fn the_http_side_is_read_as_the_scraper_reads_it() {
         for (text, url) in [
             ("127.0.0.1:19960", "http://127.0.0.1:19960/"),
             ("0.0.0.0:1", "http://127.0.0.1:1/"),
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bootstrap_peer_needs_a_place() {
+    fn a_bootstrap_peer_needs_an_address() {
         let key = crate::identity::KeyPair::from_seed(&[5; 32]).public();
         assert!(bootstrap(&key.to_string()).expect_err("refused").contains("@<host>:<port>"));
         assert_eq!(bootstrap(&format!("{key}@h:1")).expect("fine").key, key);

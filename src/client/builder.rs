@@ -1,4 +1,4 @@
-//! How a client is put together.
+//! The builders of a client and its targets.
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -97,7 +97,7 @@ impl TargetBuilder {
         }
     }
 
-    /// What kind of service it is; Prometheus sees it as the label `service`.
+    /// The kind of service, which Prometheus sees as the label `service`.
     pub fn service(mut self, service: impl Into<String>) -> Self {
         self.service = service.into();
         self
@@ -109,7 +109,7 @@ impl TargetBuilder {
         self
     }
 
-    /// Where its metrics come from.
+    /// The source of its metrics.
     pub fn metrics(mut self, source: impl IntoSource) -> Self {
         self.source = Some(source.into_source());
         self
@@ -122,7 +122,7 @@ impl TargetBuilder {
         self
     }
 
-    /// Its source is missing where it was not given.
+    /// The checked target, and its source if one was given.
     pub(super) fn check(self) -> Result<(Target, Option<Arc<dyn Source>>), BuildError> {
         let alias: Alias = self.alias.parse()?;
         Target::check_name("service", &self.service)?;
@@ -261,7 +261,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Where that target's metrics come from.
+    /// The source of that target's metrics.
     pub fn metrics(mut self, source: impl IntoSource) -> Self {
         self.own_target().source = Some(source.into_source());
         self

@@ -37,10 +37,10 @@ const FRAME: usize = 8 * 1024;
 /// nothing; on a slow or metered one much. The numbers are in `docs/performance.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// They pass as they are.
+    /// Expositions pass as they are.
     #[default]
     Off,
-    /// They are compressed on their way if the scrape accepts gzip, as Prometheus's do.
+    /// Expositions are compressed as they stream if the scrape accepts gzip, as Prometheus's do.
     Gzip {
         /// The shortest exposition worth it, in bytes; at most 1 MiB is waited for.
         min_size: usize,

@@ -28,11 +28,11 @@ const EVENTS_KEPT: usize = 1024;
 pub struct Event {
     /// Counts up from 1. The events of one pull share the id that the scraper receives.
     pub id: u64,
-    /// What it was.
+    /// What happened.
     pub kind: EventKind,
 }
 
-/// What happened. Errors stay on this side: the scraper receives codes and ids.
+/// A kind of event. Errors stay on this side: the scraper receives codes and ids.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -40,7 +40,7 @@ pub enum EventKind {
     LinkUp {
         /// Which one.
         scraper: PublicKey,
-        /// Whether it goes through a relay.
+        /// Whether the link goes through a relay.
         path: LinkPath,
     },
     /// The link to a scraper goes on by another path: a hole was punched, or the direct connection was lost.

@@ -1,4 +1,4 @@
-//! One exchange with a scraper: a stream of its own, the handshake on it, a request and its reply.
+//! One exchange with a scraper: a stream, the handshake on the stream, a request and its reply.
 
 use std::{error::Error, time::Duration};
 
@@ -17,7 +17,10 @@ use crate::{
     },
 };
 
-/// One request over the link to a scraper, and its reply, within the time there is.
+/// Longest exchange, handshake included.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One request over the link to a scraper, and its reply, within [`EXCHANGE_TIMEOUT`].
 pub(crate) async fn exchange(
     network: &Network,
     key: &KeyPair,
@@ -62,5 +65,3 @@ pub(crate) async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
 pub(super) fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> RegisterError {
     RegisterError::Broken(error.into())
 }
-
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -74,7 +74,7 @@ pub struct Client {
     network: JoinSet<()>,
 }
 
-/// What the tasks of a client share.
+/// State shared by the tasks of a client.
 struct Shared {
     key: KeyPair,
     secret: SharedSecret,

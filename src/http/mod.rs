@@ -26,6 +26,8 @@ pub(crate) use pool::{PooledBody, PooledBodyError};
 pub use pull_request::PullRequest;
 #[cfg(feature = "scraper")]
 pub use server::BindError;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use server::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT};
 #[cfg(feature = "scraper")]
 pub(crate) use server::{LocalAddr, accept, bind};
 

@@ -1,4 +1,4 @@
-//! What a pull asks for, at the scraper as at the client.
+//! The request of a pull, at the scraper as at the client.
 
 use http::HeaderMap;
 use tokio::time::Instant;

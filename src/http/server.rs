@@ -33,13 +33,13 @@ use crate::identity::HostPort;
 
 /// How long a connection may be idle. Prometheus closes one after 5 min; a longer limit never closes one just as
 /// Prometheus sends.
-const IDLE_LIMIT: Duration = Duration::from_secs(330);
+pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(330);
 /// How long a request's head may take from its first byte on.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to read what is buffered for it: at most some 50 MB, the http_sd list of a full table.
-const READER_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const READER_LIMIT: Duration = Duration::from_secs(120);
 /// Most bytes of a request's line and headers.
-const MAX_HEAD: usize = 16 << 10;
+pub(crate) const MAX_HEAD: usize = 16 << 10;
 /// The wait after a failed accept, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -151,7 +151,7 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         }
     };
     if let Err(error) = ended {
-        // Cut bodies end here too, on purpose; whoever cut them has logged why.
+        // Cut bodies end here too, on purpose; the code that cut them logged why.
         tracing::trace!(%error, "HTTP connection broke off");
     }
 }

@@ -1,9 +1,14 @@
-//! What a network is told at its start.
+//! What a network is configured with.
 
 use std::{ops::Range, path::PathBuf, time::Duration};
 
-use super::swarm::relay::limits::RelayLimits;
 use crate::identity::{DialAddress, HostPort, PeerAddr};
+
+/// How long a relay's reservation holds; its owner renews it at three quarters of that.
+pub(crate) const RESERVATION: Duration = Duration::from_secs(15 * 60);
+
+/// The port where scrapers and nodes listen for peers, TCP and UDP.
+pub const DEFAULT_P2P_PORT: u16 = 19_961;
 
 /// What a process is on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,12 +16,27 @@ pub(crate) enum NetworkRole {
     /// Dials scrapers. Listens only where a hole may have to be punched, and then for its scrapers alone.
     Client,
     /// Is found by its key and keeps many links.
+    #[cfg(feature = "scraper")]
     Scraper,
-    /// Public helper: answers the DHT, and relays if it is told to.
+    /// Public helper: answers the DHT, and relays if the configuration says so.
+    #[cfg(feature = "node")]
     Node,
 }
 
-/// Where to listen, whom to know, how much to bear.
+impl NetworkRole {
+    pub(crate) fn is_scraper(self) -> bool {
+        !matches!(self, Self::Client) && !self.is_node()
+    }
+
+    pub(crate) fn is_node(self) -> bool {
+        #[cfg(feature = "node")]
+        return self == Self::Node;
+        #[cfg(not(feature = "node"))]
+        false
+    }
+}
+
+/// Where to listen, which nodes to know, what peers may cost.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkConfig {
     pub(crate) role: NetworkRole,
@@ -28,17 +48,18 @@ pub(crate) struct NetworkConfig {
     pub(crate) external: Vec<DialAddress>,
     /// Nodes through which others are found.
     pub(crate) bootstrap: Vec<PeerAddr>,
-    /// Whether peers on the same network are found by mDNS, and find us.
+    /// True if peers in the local network are found by mDNS, and find us.
     pub(crate) mdns: bool,
     /// Where the last good addresses of peers are kept.
     pub(crate) addresses_file: Option<PathBuf>,
-    /// Whether that file is somebody else's: it is read and not written.
+    /// True if that file belongs to another process: it is read and not written.
     pub(crate) addresses_read_only: bool,
-    /// Whether a client asks nodes to dial it back (AutoNAT), as a scraper always does.
+    /// True if a client asks nodes to dial it back (AutoNAT), as a scraper always does.
     pub(crate) asks_dial_back: bool,
-    /// Whether this node carries circuits of others, and how many.
+    /// The bounds on what this node relays; none if it relays nothing.
+    #[cfg(feature = "node")]
     pub(crate) relay: Option<RelayLimits>,
-    /// Whether relayed links are made direct where that works; off in tests of relayed ones.
+    /// True if relayed links are made direct where that works; off in tests of relayed ones.
     pub(crate) hole_punching: bool,
     /// How often a connection to a peer that is no node of ours is pinged: at a random interval of this range.
     pub(crate) ping_every: Range<Duration>,
@@ -58,6 +79,7 @@ impl NetworkConfig {
             addresses_file: None,
             addresses_read_only: false,
             asks_dial_back: false,
+            #[cfg(feature = "node")]
             relay: None,
             hole_punching: true,
             ping_every: ping_every(role),
@@ -66,25 +88,21 @@ impl NetworkConfig {
     }
 }
 
-/// As long as a scraper takes its relay for alive, all who come through it wait in vain; there are few scrapers.
+/// While a scraper does not notice that its relay is dead, all clients that come through the relay wait in vain. There are
+/// few scrapers, so each can afford to ping often.
 pub(crate) fn nodes_pinged_every(role: NetworkRole) -> Duration {
-    Duration::from_secs(if role == NetworkRole::Scraper { 5 } else { 10 })
+    Duration::from_secs(if role.is_scraper() { 5 } else { 10 })
 }
 
 /// A client pings so that a silently dead link is noticed on the side that can dial; so does a node, which sends nobody to
 /// another node that is dead. To a scraper the scrape is the ping: it only keeps up with the round trips that it shows.
 fn ping_every(role: NetworkRole) -> Range<Duration> {
-    let (least, most) = match role {
-        NetworkRole::Client | NetworkRole::Node => (30, 60),
-        NetworkRole::Scraper => (45, 75),
-    };
+    let (least, most) = if role.is_scraper() { (45, 75) } else { (30, 60) };
     Duration::from_secs(least)..Duration::from_secs(most)
 }
 
-/// The port where scrapers and nodes listen for peers, TCP and UDP.
-pub const DEFAULT_P2P_PORT: u16 = 19_961;
-
 /// Where scrapers and nodes listen by default: every address of both families.
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) fn default_listen() -> Vec<HostPort> {
     ["0.0.0.0", "::"].map(|host| HostPort { host: host.to_owned(), port: DEFAULT_P2P_PORT }).into()
 }
@@ -106,5 +124,34 @@ pub struct NetworkLimits {
 impl Default for NetworkLimits {
     fn default() -> Self {
         Self { connections: 16_384, connections_per_peer: 8, connections_per_address: 64, announcements: 65_536 }
+    }
+}
+
+/// Bounds on what a node relays.
+#[cfg(feature = "node")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// Peers that may be reached through this node at once. Default 4096.
+    pub reservations: usize,
+    /// Circuits at once, of all peers. Default 4096.
+    pub circuits: usize,
+    /// Circuits at once that one peer may open. Default 16.
+    pub circuits_per_peer: usize,
+    /// Longest life of a circuit; its ends then build another. Default 24 h.
+    pub circuit_duration: Duration,
+    /// Most bytes of a circuit, both directions together; its ends then build another. Default 16 GiB.
+    pub circuit_bytes: u64,
+}
+
+#[cfg(feature = "node")]
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self {
+            reservations: 4096,
+            circuits: 4096,
+            circuits_per_peer: 16,
+            circuit_duration: Duration::from_secs(24 * 60 * 60),
+            circuit_bytes: 16 * 1024 * 1024 * 1024,
+        }
     }
 }

@@ -9,6 +9,7 @@ use libp2p::{
 };
 
 use crate::network::{
+    address,
     error::{Attempt, AttemptKind, RelayRefusal, causes, innermost},
     links::status::LinkTransport,
     peer_id,
@@ -32,7 +33,7 @@ impl From<DialError> for DialFailure {
     fn from(error: DialError) -> Self {
         match error {
             DialError::WrongPeerId { obtained, address } => Self::WrongKey {
-                address: peer_id::shown(&address),
+                address: address::display(&address),
                 found: peer_id::public_key(&obtained).map_or_else(|| obtained.to_string(), |key| key.to_string()),
             },
             DialError::Transport(attempts) => {
@@ -49,9 +50,9 @@ impl From<DialError> for DialFailure {
 /// An attempt at an address, with the error that it ended with.
 fn attempt(to: &Multiaddr, error: TransportError<io::Error>) -> Attempt {
     Attempt {
-        address: peer_id::shown_place(to),
+        address: address::dial_address(to),
         transport: Some(LinkTransport::of(to)),
-        relayed: peer_id::is_relayed(to),
+        relayed: address::is_relayed(to),
         kind: kind(&error),
         source: Some(Arc::new(error)),
     }
@@ -84,6 +85,11 @@ fn kind(error: &(dyn Error + 'static)) -> AttemptKind {
     }
 }
 
+/// The task of the network has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the network is shut down")]
+pub(crate) struct Closed;
+
 /// Why a relay does not make us reachable, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoReservation {
@@ -91,6 +97,8 @@ pub(crate) enum NoReservation {
     Refused(#[from] RelayRefusal),
     #[error("{0}")]
     Lost(String),
+    #[error(transparent)]
+    Closed(#[from] Closed),
 }
 
 impl NoReservation {

@@ -1,75 +1,79 @@
-//! The `Network` handle: what one may ask of the network.
+//! The `Network` handle: everything that one may ask of the network.
+//!
+//! The tasks in [`upkeep`](super::upkeep) are run beside it by the roles that need them.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
 use libp2p::StreamProtocol;
 use tokio::{
-    sync::{broadcast, mpsc, watch},
-    time::{self, Instant},
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::{self, Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "mdns")]
 use crate::network::swarm::nearby;
+#[cfg(feature = "node")]
+use crate::network::swarm::node_stats::{NodeCounts, NodeStats};
 use crate::{
-    identity::{DialAddress, KeyPair, PeerAddr, PublicKey},
+    identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey},
     network::{
+        address::{self, Circuit},
+        command::{Command, Holders},
         config::{NetworkConfig, NetworkRole},
-        error::NetworkError,
-        failure,
+        error::{ConnectError, NetworkError},
+        failure::{self, Closed, NoReservation},
         links::{
+            acceptor::{Acceptor, FirewallBlock},
             address_book::AddressBook,
-            dial::{self, Failure},
-            stream::{LinkId, LinkStream},
-            table::{Links, OpenError},
+            connection::{LinkId, OpenError},
+            dial::{Dialler, LISTEN_WAIT},
+            status::LinkTransport,
+            stream::LinkStream,
+            table::Links,
         },
-        observation::Observation,
+        observation::{Observation, Whereabouts},
         peer_id,
         reach::Reach,
         swarm::{
-            build,
-            driver::{Command, Driver},
+            build::{self, Parts},
+            driver::Driver,
             limits::{InboundCounters, InboundCounts},
-            node_stats::{NodeCounts, NodeStats},
-            stream_behaviour::{self, Acceptor, FirewallBlock},
+            stream_behaviour,
         },
-        transport::{listen, proxy::Proxies},
-        upkeep::external,
+        transport::{listen, proxy::Proxies, resolve},
     },
     wire::Announcement,
 };
 
+/// Commands that wait for the swarm's task; whoever sends more waits.
 const COMMAND_QUEUE: usize = 256;
-/// More than the nodes that hold one announcement.
-const ANSWER_QUEUE: usize = 64;
+/// Refused strangers' streams that a slow receiver may fall behind by.
 const BLOCKS_KEPT: usize = 256;
+/// Observations that a slow receiver may fall behind by.
 const OBSERVATIONS_KEPT: usize = 256;
+/// After the first answer of a look-up: other nodes answer about as fast, and a dead one would be waited for.
+#[cfg(feature = "cli")]
+const LATER_ANSWERS: Duration = Duration::from_secs(1);
+/// A relay reports how it sees us within one round trip.
+const IDENTIFY: Duration = Duration::from_secs(1);
+/// A relay grants or refuses a reservation within one round trip.
+const GRANT: Duration = Duration::from_secs(5);
 
 /// A handle to the network. Cheap to clone; the task ends when the last one is dropped.
 #[derive(Clone)]
 pub(crate) struct Network {
-    pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) links: Links,
-    pub(crate) blocks: broadcast::Sender<FirewallBlock>,
-    pub(crate) observations: broadcast::Sender<Observation>,
-    pub(crate) role: NetworkRole,
-    /// Until when dials wait for the listeners; none if there will be none.
-    pub(crate) listeners_by: Option<Instant>,
-    pub(crate) reach: watch::Receiver<Reach>,
-    /// The places that we listen on, plain TCP and QUIC.
-    pub(crate) bound: Arc<[SocketAddr]>,
-    pub(crate) addresses: Arc<AddressBook>,
-    pub(crate) bootstrap: Arc<[PeerAddr]>,
-    pub(crate) external: Arc<[DialAddress]>,
-    pub(crate) proxies: Arc<Proxies>,
-    /// What was heard by mDNS, if we listen to it.
-    #[cfg(feature = "mdns")]
-    pub(crate) nearby: Option<Arc<watch::Sender<nearby::Nearby>>>,
-    pub(crate) inbound: Arc<InboundCounters>,
-    /// At a node: what it does for others.
-    pub(crate) stats: NodeStats,
+    pub(super) dialler: Dialler,
+    blocks: broadcast::Sender<FirewallBlock>,
+    observations: broadcast::Sender<Observation>,
+    /// The addresses that we listen on, plain TCP and QUIC.
+    bound: Arc<[SocketAddr]>,
+    external: Arc<[DialAddress]>,
+    inbound: Arc<InboundCounters>,
+    #[cfg(feature = "node")]
+    stats: NodeStats,
     /// How many nodes were seen to hold our announcement.
-    pub(crate) announced: Arc<watch::Sender<usize>>,
+    announced: Arc<watch::Sender<usize>>,
 }
 
 /// The task that must run for a [`Network`] to work.
@@ -81,6 +85,7 @@ impl NetworkTask {
     }
 }
 
+/// Start.
 impl Network {
     /// Starts listening. Nothing is accepted until the task runs.
     ///
@@ -99,93 +104,128 @@ impl Network {
         }
         let links = Links::new();
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
-        let open_to_strangers = config.role != NetworkRole::Client;
-        let streams = stream_behaviour::Behaviour::new(links.clone(), acceptors, blocks.clone(), open_to_strangers);
-        let (inbound, stats) = (Arc::new(InboundCounters::default()), NodeStats::default());
-        let proxies = Arc::new(Proxies::from_env());
+        let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);
         let keypair = peer_id::keypair(key);
+        let local = keypair.public().to_peer_id();
         #[cfg(feature = "mdns")]
         let nearby = config.mdns.then(|| Arc::new(watch::Sender::default()));
-        #[cfg(feature = "mdns")]
-        let behaviour = nearby.as_ref().map(|heard| {
-            let local = keypair.public().to_peer_id();
-            nearby::Behaviour::new(local, config.role, Arc::clone(heard), links.clone()).map_err(NetworkError::Mdns)
-        });
-        let mut swarm = build::build(
-            keypair,
-            &config,
-            streams,
-            Arc::clone(&inbound),
-            stats.clone(),
-            Arc::clone(&proxies),
+        let parts = Parts {
+            streams: stream_behaviour::Behaviour::new(links.clone(), acceptors, blocks.clone(), config.role),
+            inbound: Arc::default(),
+            #[cfg(feature = "node")]
+            stats: NodeStats::default(),
+            proxies: Arc::new(Proxies::from_env()),
             #[cfg(feature = "mdns")]
-            behaviour.transpose()?,
-        )?;
-        let (places, mut bound) = (listen::places(&config), Vec::new());
-        for place in &places {
-            let failed = |source: io::Error| NetworkError::Listen { address: place.clone(), source };
-            for at in listen::listen_addresses(place).await.map_err(failed)? {
-                swarm.listen_on(peer_id::tcp(at)).map_err(|error| failed(failure::os_error(&error)))?;
-                swarm.listen_on(peer_id::quic(at)).map_err(|error| failed(failure::os_error(&error)))?;
+            nearby: nearby
+                .as_ref()
+                .map(|found| nearby::Behaviour::new(local, config.role, Arc::clone(found), links.clone()))
+                .transpose()
+                .map_err(NetworkError::Mdns)?,
+        };
+        let (inbound, proxies) = (Arc::clone(&parts.inbound), Arc::clone(&parts.proxies));
+        #[cfg(feature = "node")]
+        let stats = parts.stats.clone();
+        let mut swarm = build::build(keypair, &config, parts)?;
+
+        let mut bound = Vec::new();
+        for given in &listen::wanted(&config) {
+            let failed = |source: io::Error| NetworkError::Listen { address: given.clone(), source };
+            for at in listen::addresses(given).await.map_err(failed)? {
+                swarm.listen_on(address::tcp(at)).map_err(|error| failed(failure::os_error(&error)))?;
+                swarm.listen_on(address::quic(at)).map_err(|error| failed(failure::os_error(&error)))?;
                 bound.push(at);
             }
         }
         if bound.is_empty() && config.listen_ws.is_empty() && config.role != NetworkRole::Client {
             return Err(NetworkError::NoListen);
         }
-        for address in listen::websocket_listeners(&config.listen_ws).await? {
+        for address in listen::websockets(&config.listen_ws).await? {
             swarm.listen_on(address).map_err(|source| NetworkError::Transport { source: source.into() })?;
         }
-        let given = external::resolve(&config.external).await?;
+        let external = resolve::external(&config.external).await?;
+
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (reach_sender, reach) = watch::channel(Reach::default());
-        let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);
-        let mut driver =
-            Driver::new(swarm, inbox, links.clone(), reach_sender, observations.clone(), stats.clone(), config.role);
-        driver.set_external(given);
-        let network = Self {
+        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, observations.clone(), config.role);
+        #[cfg(feature = "node")]
+        if config.role.is_node() {
+            driver.serve(stats.clone());
+        }
+        driver.set_external(external);
+        let dialler = Dialler {
             commands,
             links,
-            blocks,
-            observations,
             role: config.role,
-            listeners_by: (!bound.is_empty()).then(|| Instant::now() + dial::LISTEN_WAIT),
-            reach,
-            bound: bound.into(),
+            bootstrap: config.bootstrap.into(),
             addresses: Arc::new(match config.addresses_read_only {
                 true => AddressBook::read_only(config.addresses_file),
                 false => AddressBook::open(config.addresses_file),
             }),
-            bootstrap: config.bootstrap.into(),
-            external: config.external.into(),
-            inbound,
             proxies,
+            reach,
+            listeners_by: (!bound.is_empty()).then(|| Instant::now() + LISTEN_WAIT),
             #[cfg(feature = "mdns")]
             nearby,
-            announced: Arc::new(watch::Sender::new(0)),
+        };
+        let network = Self {
+            dialler,
+            blocks,
+            observations,
+            bound: bound.into(),
+            external: config.external.into(),
+            inbound,
+            #[cfg(feature = "node")]
             stats,
+            announced: Arc::new(watch::Sender::new(0)),
         };
         Ok((network, NetworkTask(driver)))
     }
+}
 
+/// Peers and their links.
+impl Network {
     /// Who is linked.
     pub(crate) fn links(&self) -> &Links {
-        &self.links
+        &self.dialler.links
     }
 
-    /// At a node: what it has done for others.
-    pub(crate) fn node_counts(&self) -> NodeCounts {
-        self.stats.counts()
+    /// Returns once there is a link to the peer, dialling the peer if there is none.
+    ///
+    /// # Errors
+    /// [`ConnectError`] lists what was tried.
+    pub(crate) async fn connect(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
+        if self.links().path(&peer.key).is_some() {
+            return Ok(());
+        }
+        self.connect_anew(peer).await
     }
 
-    /// True while peers can dial in.
-    pub(crate) fn is_listening(&self) -> bool {
-        !self.reach.borrow().listeners.is_empty()
+    /// Dials a peer, linked or not: for a better link than the one there is.
+    ///
+    /// # Errors
+    /// [`ConnectError`] lists what was tried.
+    pub(crate) async fn connect_anew(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
+        self.dialler.connect(peer).await
     }
 
-    /// True if one of the bootstrap nodes is linked, or there are none.
-    pub(crate) fn has_a_node(&self) -> bool {
-        self.bootstrap.is_empty() || self.bootstrap.iter().any(|node| self.links.path(&node.key).is_some())
+    /// Links a peer at its given dial address alone, over one transport.
+    ///
+    /// # Errors
+    /// [`ConnectError`] lists what was tried.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
+        self.dialler.connect_over(peer, transport).await
+    }
+
+    /// Opens a stream to a linked peer.
+    pub(crate) async fn open(&self, peer: &PublicKey, protocol: &'static str) -> Result<LinkStream, OpenError> {
+        self.links().open(peer, StreamProtocol::new(protocol)).await
+    }
+
+    /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer: their streams
+    /// end at once.
+    pub(crate) async fn disconnect(&self, peer: PublicKey, link: LinkId) {
+        let _ = self.dialler.command(Command::Disconnect { peer, link }).await;
     }
 
     /// Strangers' streams that were refused.
@@ -193,45 +233,143 @@ impl Network {
         self.blocks.subscribe()
     }
 
-    /// Opens a stream to a linked peer.
-    pub(crate) async fn open(&self, peer: &PublicKey, protocol: &'static str) -> Result<LinkStream, OpenError> {
-        self.links.open(peer, StreamProtocol::new(protocol)).await
-    }
-
-    /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer: their streams
-    /// end at once.
-    pub(crate) async fn disconnect(&self, peer: PublicKey, link: LinkId) {
-        let _ = self.command(Command::Disconnect { peer, link }).await;
-    }
-
-    /// The places that we listen on, plain TCP and QUIC: of each address that this host has, where it was asked for so.
-    pub(crate) fn listening(&self) -> &[SocketAddr] {
-        &self.bound
-    }
-
-    /// Waits for each of them to have an address, soon after the start.
-    pub(crate) async fn listeners_up(&self) {
-        let Some(by) = self.listeners_by else { return };
-        let is_up = |reach: &Reach, at: &SocketAddr| {
-            let mut own = reach.listeners.iter().filter_map(peer_id::socket_addr);
-            own.any(|own| own.port() == at.port() && own.is_ipv4() == at.is_ipv4())
-        };
-        let mut reach = self.reach.clone();
-        let all = reach.wait_for(|reach| self.bound.iter().all(|at| is_up(reach, at)));
-        let _ = time::timeout_at(by, all).await;
-    }
-
-    /// Returns once we know an address of ours that means something everywhere.
-    pub(crate) async fn public_address(&self) {
-        if self.external.is_empty() {
-            let public = |reach: &Reach| reach.direct().any(|address| !peer_id::is_private(address));
-            let _ = self.reach.clone().wait_for(public).await;
-        }
+    /// What peers report, from now on.
+    pub(crate) fn observations(&self) -> broadcast::Receiver<Observation> {
+        self.observations.subscribe()
     }
 
     /// Connections that others open.
     pub(crate) fn inbound(&self) -> InboundCounts {
         self.inbound.read()
+    }
+
+    /// True if TCP to a host goes through a proxy.
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_proxied(&self, to: &HostPort) -> bool {
+        self.dialler.is_proxied(to)
+    }
+}
+
+/// Our own addresses.
+impl Network {
+    /// The addresses that we listen on, plain TCP and QUIC: all of this host's, where the configuration says so.
+    pub(crate) fn listening(&self) -> &[SocketAddr] {
+        &self.bound
+    }
+
+    /// True while peers can dial in.
+    pub(crate) fn is_listening(&self) -> bool {
+        !self.dialler.reach.borrow().listeners.is_empty()
+    }
+
+    /// Waits for all listeners to have an address, soon after the start.
+    pub(crate) async fn listeners_up(&self) {
+        let Some(by) = self.dialler.listeners_by else { return };
+        let is_up = |reach: &Reach, at: &SocketAddr| {
+            let mut own = reach.listeners.iter().filter_map(address::socket_addr);
+            own.any(|own| own.port() == at.port() && own.is_ipv4() == at.is_ipv4())
+        };
+        let mut reach = self.reach();
+        let all = reach.wait_for(|reach| self.bound.iter().all(|at| is_up(reach, at)));
+        let _ = time::timeout_at(by, all).await;
+    }
+
+    /// The addresses of this host that we listen on, each with its transport.
+    #[cfg(feature = "cli")]
+    pub(crate) fn ends(&self) -> Vec<(LinkTransport, SocketAddr)> {
+        let reach = self.dialler.reach.borrow();
+        let own = reach.listeners.iter().filter(|own| address::is_dialable(own));
+        own.filter_map(|own| Some((LinkTransport::of(own), address::socket_addr(own)?))).collect()
+    }
+
+    /// Returns once we know an address of ours that means something everywhere.
+    pub(crate) async fn public_address(&self) {
+        if self.external.is_empty() {
+            let public = |reach: &Reach| reach.direct().any(|address| !address::is_private(address));
+            let _ = self.reach().wait_for(public).await;
+        }
+    }
+
+    /// Where others may reach us, as it changes.
+    pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
+        self.dialler.reach.clone()
+    }
+
+    /// The operator's external addresses.
+    pub(crate) fn external(&self) -> &[DialAddress] {
+        &self.external
+    }
+
+    /// Looks the operator's external addresses up again.
+    ///
+    /// # Errors
+    /// [`NetworkError::External`] names the first that does not resolve.
+    pub(crate) async fn resolve_external(&self) -> Result<(), NetworkError> {
+        let addresses = resolve::external(&self.external).await?;
+        let _ = self.dialler.command(Command::External { addresses }).await;
+        Ok(())
+    }
+}
+
+/// Nodes, and the DHT.
+impl Network {
+    /// The bootstrap nodes.
+    pub(crate) fn bootstrap(&self) -> &[PeerAddr] {
+        &self.dialler.bootstrap
+    }
+
+    /// True if one of the bootstrap nodes is linked, or there are none.
+    pub(crate) fn has_a_node(&self) -> bool {
+        self.bootstrap().is_empty() || self.bootstrap().iter().any(|node| self.links().path(&node.key).is_some())
+    }
+
+    /// Links a node, unless it is linked, and puts it into the routing table.
+    ///
+    /// # Errors
+    /// [`ConnectError`] lists what was tried.
+    pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
+        self.dialler.link_node(node).await
+    }
+
+    /// Asks the DHT where a peer is: the nodes' answers as they come, each verified.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if no bootstrap node can be reached.
+    pub(crate) async fn lookup(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, ConnectError> {
+        self.dialler.lookup(peer).await
+    }
+
+    /// Asks the DHT where a peer is, and takes the newest announcement that the nodes have.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if no bootstrap node can be reached.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn find(&self, peer: &PublicKey) -> Result<Option<Whereabouts>, ConnectError> {
+        let mut answers = self.lookup(peer).await?;
+        let Some(mut newest) = answers.recv().await else { return Ok(None) };
+        let others = async {
+            while let Some(answer) = answers.recv().await {
+                if answer.supersedes(&newest) {
+                    newest = answer;
+                }
+            }
+        };
+        // A node that is gone would be waited for until its query ends.
+        let _ = time::timeout(LATER_ANSWERS, others).await;
+        Ok(Some(newest.into()))
+    }
+
+    /// Hands our signed announcement to nodes. Returns when they have answered; what they hold shows only in a look-up.
+    pub(crate) async fn put(&self, peer: PublicKey, signed: Vec<u8>, to: Holders) {
+        let (done, answered) = oneshot::channel();
+        if self.dialler.command(Command::Put { peer, signed, to, done }).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+
+    /// How many nodes hold our announcement: written by the task that announces.
+    pub(crate) fn announced_to(&self) -> &watch::Sender<usize> {
+        &self.announced
     }
 
     /// How many nodes held our announcement when they were last asked for it.
@@ -244,38 +382,44 @@ impl Network {
         let _ = self.announced.subscribe().wait_for(|holders| *holders > 0).await;
     }
 
-    /// Asks the DHT where a peer is: the nodes' answers as they come, each verified.
-    pub(crate) async fn lookup(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, Failure> {
-        self.reach_a_node().await?;
-        let (found, answers) = mpsc::channel(ANSWER_QUEUE);
-        self.command(Command::Lookup { peer: *peer, found }).await.map_err(|_| Failure::Closed)?;
-        Ok(answers)
-    }
-
-    /// Returns once one of the bootstrap nodes is linked and in the routing table.
-    async fn reach_a_node(&self) -> Result<(), Failure> {
-        let attempts = self.bootstrap.iter().map(|node| Box::pin(self.link_node(node)));
-        match futures::future::select_ok(attempts).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
+    /// Asks a linked node for a reservation. Returns once the relay has granted it; the receiver gets the reason of its
+    /// end, and the reservation is given up when the receiver is dropped.
+    pub(crate) async fn reserve(&self, relay: PublicKey) -> Result<oneshot::Receiver<NoReservation>, NoReservation> {
+        let unlinked = || NoReservation::lost("not connected");
+        let link = self.links().best(&relay).ok_or_else(unlinked)?;
+        let at = self.links().address(&relay).filter(address::is_dialable).ok_or_else(unlinked)?;
+        // Circuits come at once, and each takes our addresses along for its punch: they have to be known by then.
+        let _ = time::timeout(IDENTIFY, self.links().identified(&relay)).await;
+        let (accepted, granted) = oneshot::channel();
+        let (ended, mut end) = oneshot::channel();
+        let circuit = Circuit { relay, at };
+        self.dialler.command(Command::Reserve { circuit, accepted, ended }).await?;
+        tokio::select! {
+            granted = time::timeout(GRANT, granted) => match granted {
+                Ok(Ok(())) => Ok(end),
+                Ok(Err(_)) => Err(end.await.unwrap_or_else(|_| Closed.into())),
+                Err(_) => {
+                    // The connection is dead, and stands in the way of a living one.
+                    self.disconnect(relay, link).await;
+                    Err(NoReservation::lost("no answer"))
+                }
+            },
+            why = &mut end => Err(why.unwrap_or_else(|_| Closed.into())),
         }
     }
 
-    pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), Failure> {
-        if self.links.path(&node.key).is_none() {
-            self.dial_node(node).await?;
-        }
-        if let Some(address) = self.links.address(&node.key) {
-            self.command(Command::AddNode { peer: node.key, address }).await.map_err(|_| Failure::Closed)?;
-        }
-        Ok(())
+    /// Asks a linked node for a reservation, and gives it up again.
+    ///
+    /// # Errors
+    /// What the node answered.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn try_reservation(&self, relay: PublicKey) -> Result<(), String> {
+        self.reserve(relay).await.map(drop).map_err(|why| why.to_string())
     }
 
-    pub(crate) async fn command(&self, command: Command) -> Result<(), Closed> {
-        self.commands.send(command).await.map_err(|_| Closed)
+    /// At a node: what it has done for others.
+    #[cfg(feature = "node")]
+    pub(crate) fn node_counts(&self) -> NodeCounts {
+        self.stats.counts()
     }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("the network is shut down")]
-pub(crate) struct Closed;

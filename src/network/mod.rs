@@ -1,12 +1,17 @@
-//! The peer-to-peer network: one task owns the libp2p swarm, everybody else holds a `Network`.
+//! The peer-to-peer network: one task owns the libp2p swarm, all others hold a [`Network`].
 //!
-//! It knows peers by their keys: dials them (by hint, by a remembered address, by the signed announcement in the DHT),
-//! keeps links, and opens and accepts streams by protocol and by key. A link is one connection, used in both
-//! directions. It knows nothing of aliases or HTTP; libp2p's types do not leave this module.
+//! The network knows peers by their keys: dials them (by hint, by a remembered address, by the signed announcement in the
+//! DHT), keeps links, and opens and accepts streams by protocol and by key. A link is one or more connections, used in
+//! both directions. It knows nothing of aliases or HTTP; libp2p's types do not leave this module.
+//!
+//! - `handle`: everything that one may ask of the network. `config` and `error` are its input and its failures.
+//! - `links`: the connections to peers, their streams, and how a peer is dialled.
+//! - `swarm`: the task that owns the swarm, and the behaviours that it is made of.
+//! - `transport`: sockets, the proxy, certificates, streams of a connection.
+//! - `upkeep`: tasks that a role runs beside its network.
 
-// A client alone needs neither listeners nor announcements, a service no look from outside.
-#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
-
+mod address;
+mod command;
 mod config;
 mod error;
 mod failure;
@@ -14,43 +19,49 @@ mod handle;
 mod links;
 mod observation;
 mod peer_id;
+mod protocols;
 mod reach;
 mod swarm;
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests;
 mod transport;
 mod upkeep;
 
+#[cfg(feature = "node")]
+pub use config::RelayLimits;
 pub use config::{DEFAULT_P2P_PORT, NetworkLimits};
 pub use error::{Attempt, AttemptKind, ConnectError, NetworkError, RelayRefusal};
 pub use links::status::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
-pub use swarm::{
-    limits::InboundCounts,
-    node_stats::{CircuitEnds, CircuitRefusals, NodeCounts, RecordRefusals},
-    relay::limits::RelayLimits,
-};
+pub use swarm::limits::InboundCounts;
+#[cfg(feature = "node")]
+pub use swarm::node_stats::{CircuitEnds, CircuitRefusals, NodeCounts, RecordRefusals};
 
-pub(crate) use config::{NetworkConfig, NetworkRole, default_listen};
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub(crate) use config::default_listen;
+pub(crate) use config::{NetworkConfig, NetworkRole};
 pub(crate) use handle::Network;
 pub(crate) use links::{
-    dial::resolve,
-    stream::{LinkId, LinkStream, is_unsupported},
-    table::{LinkEvent, Links, OpenError},
+    acceptor::{Acceptor, Firewall, FirewallBlock, InboundStream},
+    connection::OpenError,
+    stream::{LinkStream, is_unsupported},
+    table::Links,
 };
-pub(crate) use observation::{Observation, PeerKind, Whereabouts};
 #[cfg(feature = "scraper")]
+pub(crate) use links::{connection::LinkId, table::LinkEvent};
+#[cfg(feature = "cli")]
+pub(crate) use observation::{Observation, PeerKind, Whereabouts};
+pub(crate) use protocols::PULL_PROTOCOL;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use swarm::build::{HANDSHAKE_TIMEOUT, max_handshakes};
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use swarm::inbound_metrics::InboundMetrics;
-pub(crate) use swarm::{
-    build::MAX_PULL_STREAMS,
-    stream_behaviour::{Acceptor, Firewall, FirewallBlock, InboundStream},
-};
-pub(crate) use upkeep::{
-    announcer::{announce, keep_nodes},
-    backoff::redial_backoff,
-    external::keep_external,
-    reservations::keep_reservations,
-    upgrade::keep_upgrading,
-};
-
-/// HTTP/1.1, scraper asking client.
-pub(crate) const PULL_PROTOCOL: &str = "/narthex/pull/1";
+pub(crate) use transport::muxing::MAX_PULL_STREAMS;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use transport::muxing::{MAX_QUIC_STREAMS, MAX_STREAMS};
+#[cfg(feature = "cli")]
+pub(crate) use transport::resolve::resolve;
+#[cfg(feature = "scraper")]
+pub(crate) use upkeep::{announcer::announce, reservations::keep_reservations};
+pub(crate) use upkeep::{backoff::redial_backoff, upgrade::keep_upgrading};
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub(crate) use upkeep::{external::keep_external, nodes::keep_nodes};

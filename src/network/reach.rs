@@ -2,7 +2,7 @@
 
 use libp2p::Multiaddr;
 
-use super::peer_id;
+use crate::network::address;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
@@ -22,9 +22,9 @@ impl Reach {
         external: impl Iterator<Item = &'a Multiaddr>,
         given: Vec<Multiaddr>,
     ) -> Self {
-        let (circuits, listeners): (Vec<_>, Vec<_>) = listening.cloned().partition(peer_id::is_relayed);
+        let (circuits, listeners): (Vec<_>, Vec<_>) = listening.cloned().partition(address::is_relayed);
         let known = |address: &Multiaddr| listeners.contains(address) || given.contains(address);
-        let confirmed = external.filter(|address| !peer_id::is_relayed(address) && !known(address)).cloned().collect();
+        let confirmed = external.filter(|address| !address::is_relayed(address) && !known(address)).cloned().collect();
         Self { listeners, given, confirmed, circuits }
     }
 

@@ -19,8 +19,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    peer_id::{self, Circuit},
-    swarm::driver::Command,
+    address::{self, Circuit},
+    command::Command,
+    peer_id,
     transport::listen::free_port,
     upkeep::announcer,
     *,
@@ -329,7 +330,7 @@ async fn a_relayed_link_is_upgraded_and_streams_over_it_end_by_themselves() {
     let peer = scraper.key.public();
     let circuits = circuits(&scraper).await;
     assert!(circuits.iter().all(|circuit| circuit.relay == relay.key.public()) && !circuits.is_empty());
-    client.network.dial_circuits(peer, circuits).await.expect("a circuit");
+    client.network.dialler.dial_circuits(peer, circuits).await.expect("a circuit");
     let mut stream = client.network.open(&peer, ECHO).await.expect("opens");
     stream.write_all(b"x").await.expect("writes");
     stream.flush().await.expect("flushes");
@@ -390,9 +391,9 @@ async fn a_scraper_that_was_given_one_relay_meets_another_and_does_without_the_f
 async fn a_relay_whose_name_moves_tells_its_new_address_alone() {
     let at = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
     let relay = Peer::start_relay(KeyPair::generate(), at).await;
-    let moved = peer_id::tcp("192.0.2.7:19961".parse().expect("an address"));
-    relay.network.command(Command::External { addresses: vec![moved.clone()] }).await.expect("runs");
-    within("the new address", relay.network.reach.clone().wait_for(|reach| reach.given == [moved.clone()]))
+    let moved = address::tcp("192.0.2.7:19961".parse().expect("an address"));
+    relay.network.dialler.command(Command::External { addresses: vec![moved.clone()] }).await.expect("runs");
+    within("the new address", relay.network.reach().wait_for(|reach| reach.given == [moved.clone()]))
         .await
         .expect("it runs");
     let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, vec![relay.addr().await]).await;

@@ -68,7 +68,7 @@ pub struct Scraper {
     table: JoinSet<Result<(), RegistryError>>,
 }
 
-/// What ends first, and what may end only after it.
+/// Stop tokens in the order in which they fire: each part may end only after the one before.
 #[derive(Default)]
 struct Stop {
     http: CancellationToken,
@@ -154,12 +154,12 @@ impl Scraper {
         self.public_key
     }
 
-    /// Where Prometheus asks.
+    /// Address of the HTTP API.
     pub fn http_addr(&self) -> SocketAddr {
         self.http_addr
     }
 
-    /// Where peers dial in.
+    /// Addresses that peers dial.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
     }

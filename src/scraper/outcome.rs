@@ -87,7 +87,7 @@ label_values! {
         WrongKey = "wrong_key",
         /// Bytes that are no handshake.
         Malformed = "malformed",
-        /// It took too long.
+        /// The handshake took too long.
         Timeout = "timeout",
         /// The link was lost meanwhile.
         Broken = "broken",

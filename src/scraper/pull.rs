@@ -1,4 +1,4 @@
-//! What a pull is, apart from how it travels: the seam between the HTTP side and the peer-to-peer side.
+//! Pulls as the HTTP API sees them: tests of the API script their own.
 
 use std::time::Duration;
 
@@ -24,17 +24,17 @@ pub(super) enum PullError {
     /// No link to the peer.
     #[error("peer {peer} of alias {alias} is not connected")]
     NotConnected {
-        /// What was asked for.
+        /// The alias asked for.
         alias: Alias,
-        /// Who holds it.
+        /// The holder of the alias.
         peer: PublicKey,
     },
     /// The link was lost, or the peer broke off, before an answer began.
     #[error("peer {peer} of alias {alias} broke off before answering")]
     Broken {
-        /// What was asked for.
+        /// The alias asked for.
         alias: Alias,
-        /// Who holds it.
+        /// The holder of the alias.
         peer: PublicKey,
         /// How.
         source: BoxError,
@@ -42,9 +42,9 @@ pub(super) enum PullError {
     /// The peer answered with something else than an exposition: its source failed, or it no longer serves the alias.
     #[error("peer {peer} of alias {alias} answered {status}: {message}")]
     Refused {
-        /// What was asked for.
+        /// The alias asked for.
         alias: Alias,
-        /// Who holds it.
+        /// The holder of the alias.
         peer: PublicKey,
         /// The peer's status.
         status: http::StatusCode,
@@ -54,11 +54,11 @@ pub(super) enum PullError {
     /// The deadline passed before the answer began.
     #[error("peer {peer} of alias {alias} did not answer within {limit:?}")]
     Deadline {
-        /// What was asked for.
+        /// The alias asked for.
         alias: Alias,
-        /// Who holds it.
+        /// The holder of the alias.
         peer: PublicKey,
-        /// How long it had.
+        /// Time for the pull.
         limit: Duration,
     },
 }

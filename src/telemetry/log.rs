@@ -77,7 +77,7 @@ impl From<&LogFilter> for EnvFilter {
 
 /// Sends the events of the whole process to stderr. A second call changes nothing.
 pub fn start(format: LogFormat, filter: &LogFilter) {
-    // It fails only where a subscriber is set already, as in a test; that one goes on.
+    // The call fails only where a subscriber is set already, as in a test; that one stays.
     let _ = tracing::subscriber::set_global_default(subscriber(format, filter, io::stderr));
 }
 

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::wire::Alias;
 
+/// Advice for a scraper that answers 503.
+const NOT_LOADED: &str = "wait until the scraper has loaded its table; if it stays so, its log says why (disk full?)";
+
 /// The HTTP side of a scraper.
 pub(super) struct RunningScraper {
     http: ScraperApi,
@@ -135,5 +138,3 @@ impl RunningScraper {
         self.http.within(self.http.read(Method::GET, path)).await
     }
 }
-
-const NOT_LOADED: &str = "wait until the scraper has loaded its table; if it stays so, its log says why (disk full?)";

@@ -24,6 +24,12 @@ use crate::{
     wire::Alias,
 };
 
+/// Why checks of a running scraper are skipped.
+const NOT_RUNNING: &str = "no scraper answers";
+/// Advice for a scraper that peers outside its network cannot reach.
+const RELAY_ADVICE: &str = "start a narthex node with --relay on a public address and give it to the scraper with \
+                            --bootstrap, or forward a port to the scraper and start it with --external HOST:PORT";
+
 /// The settings of a scraper.
 pub(super) struct ScraperSide {
     /// Longest wait for each answer.
@@ -238,7 +244,3 @@ fn lacks(address: &HostPort) -> bool {
     let Some(Err(error)) = unspecified.map(|ip| UdpSocket::bind((ip, 0))) else { return false };
     error.kind() != io::ErrorKind::PermissionDenied
 }
-
-const NOT_RUNNING: &str = "no scraper answers";
-const RELAY_ADVICE: &str = "start a narthex node with --relay on a public address and give it to the scraper with \
-                            --bootstrap, or forward a port to the scraper and start it with --external HOST:PORT";

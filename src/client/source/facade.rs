@@ -14,7 +14,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{Exposition, IntoSource, PullRequest, Source, SourceError, Text};
 
-/// What the recorder renders, in Prometheus's text format.
+/// How often the values of histograms are folded.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// The output of the recorder, in Prometheus's text format.
 ///
 /// The recorder keeps every value of a histogram until the histogram is read or folded. The source sees to
 /// that as long as it lives, so that a scraper that is away does not let memory grow: `run_upkeep` needs no other caller.
@@ -36,7 +39,7 @@ impl IntoSource for PrometheusHandle {
 
 struct Recorder {
     text: Text,
-    /// Its end is the upkeep's end.
+    /// Dropped with the source, which ends the upkeep.
     _alive: mpsc::Sender<()>,
 }
 
@@ -45,5 +48,3 @@ impl Source for Recorder {
         self.text.pull(request)
     }
 }
-
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);

@@ -9,6 +9,9 @@ use tokio::{sync::Semaphore, task};
 
 use super::{BoxError, Exposition, IntoSource, PullRequest, Source, SourceError};
 
+/// Most threads that one source may hold.
+const MAX_THREADS: usize = 8;
+
 /// A source whose text comes from a closure that may block, in a content type of its choice.
 ///
 /// ```
@@ -20,8 +23,8 @@ use super::{BoxError, Exposition, IntoSource, PullRequest, Source, SourceError};
 pub struct Text {
     content_type: HeaderValue,
     write: Arc<dyn Fn() -> Result<Bytes, BoxError> + Send + Sync>,
-    /// A closure that hangs holds this many threads and no more.
-    slots: Arc<Semaphore>,
+    /// A closure that hangs holds only so many threads.
+    permits: Arc<Semaphore>,
 }
 
 impl Text {
@@ -56,17 +59,17 @@ impl Text {
         write: impl Fn() -> Result<Bytes, BoxError> + Send + Sync + 'static,
     ) -> Self {
         let content_type = HeaderValue::from_static(content_type);
-        Self { content_type, write: Arc::new(write), slots: Arc::new(Semaphore::new(SLOTS)) }
+        Self { content_type, write: Arc::new(write), permits: Arc::new(Semaphore::new(MAX_THREADS)) }
     }
 }
 
 impl Source for Text {
     fn pull(&self, _: PullRequest) -> BoxFuture<'_, Result<Exposition, SourceError>> {
         async {
-            let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| SourceError::Deadline)?;
+            let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| SourceError::Deadline)?;
             let write = Arc::clone(&self.write);
             let written = task::spawn_blocking(move || {
-                let _slot = slot;
+                let _permit = permit;
                 write()
             });
             let text = written.await.map_err(|_| SourceError::Panicked)?.map_err(SourceError::Failed)?;
@@ -92,8 +95,6 @@ where
         Text::new(Exposition::TEXT, move || self().map_err(Into::into)).into_source()
     }
 }
-
-const SLOTS: usize = 8;
 
 #[cfg(test)]
 mod tests {

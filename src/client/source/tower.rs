@@ -50,20 +50,20 @@ impl<S> Tower<S> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TowerError {
-    /// It answered something else than an exposition.
+    /// The service answered something else than an exposition.
     #[error("the service answered {status} to GET {path}")]
     Status {
-        /// What was asked for.
+        /// The path asked for.
         path: &'static str,
-        /// What it answered.
+        /// The status of the answer.
         status: StatusCode,
     },
     /// Path and query are no URI together.
     #[error("the service cannot be asked for {path} with this query")]
     Uri {
-        /// What was to be asked for.
+        /// The path to ask for.
         path: &'static str,
-        /// What is wrong with it.
+        /// Why this is no URI.
         source: http::uri::InvalidUri,
     },
 }

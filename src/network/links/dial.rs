@@ -2,9 +2,9 @@
 //!
 //! The hint and the last good address are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
 //! they fail, the DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link
-//! wins. What is heard by mDNS is tried at once, where that is asked for.
+//! wins. Addresses announced by mDNS are tried at once, where mDNS is switched on.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use futures::{
     FutureExt, StreamExt, TryFutureExt,
@@ -12,47 +12,143 @@ use futures::{
     stream::FuturesUnordered,
 };
 use libp2p::Multiaddr;
-use tokio::{sync::oneshot, task, time};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task,
+    time::{self, Instant},
+};
 
+#[cfg(feature = "mdns")]
+use crate::network::swarm::nearby::Nearby;
 use crate::{
     identity::{DialAddress, HostPort, PeerAddr, PublicKey},
     network::{
+        address::{self, Circuit},
+        command::Command,
         config::NetworkRole,
         error::{Attempt, AttemptKind, ConnectError},
-        failure::DialFailure,
-        handle::Network,
-        links::status::LinkTransport,
-        peer_id::{self, Circuit},
-        swarm::driver::Command,
+        failure::{Closed, DialFailure},
+        links::{address_book::AddressBook, status::LinkTransport, table::Links},
+        reach::Reach,
+        transport::{proxy::Proxies, resolve},
     },
+    wire::Announcement,
 };
 
-impl Network {
-    /// Returns once there is a link to the peer, dialling it if there is none.
-    ///
-    /// # Errors
-    /// [`ConnectError`] says what was tried.
-    pub(crate) async fn connect(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
-        if self.links().path(&peer.key).is_some() {
-            return Ok(());
-        }
-        self.connect_anew(peer).await
+/// A transport that is cheaper, or better, gets so much time before the next is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(400);
+/// The same for the transport that worked the last time: see [`Dialler::dial`].
+const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
+/// The DHT is asked later than known addresses are dialled: mostly they answer, and no node need be asked.
+const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
+/// A relay gets so much time to be linked over TCP and QUIC before the circuit is dialled.
+const RELAY_HEAD_START: Duration = Duration::from_secs(1);
+/// A relay reports how it sees us within one round trip.
+const IDENTIFY: Duration = Duration::from_secs(1);
+/// A circuit takes the relay two round trips to a peer that may be far away.
+const CIRCUIT: Duration = Duration::from_secs(10);
+/// Listeners are up within milliseconds, unless the host is busy.
+pub(crate) const LISTEN_WAIT: Duration = Duration::from_secs(2);
+/// An announcement may name many relays, and nobody checks how many its owner names.
+const MAX_RELAYS: usize = 4;
+/// More than the nodes that hold one announcement.
+const ANSWER_QUEUE: usize = 64;
+/// A peer in the local network answers within milliseconds.
+#[cfg(feature = "mdns")]
+const NEARBY_WAIT: Duration = Duration::from_secs(2);
+
+/// Finds peers and links them. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Dialler {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) links: Links,
+    pub(crate) role: NetworkRole,
+    pub(crate) bootstrap: Arc<[PeerAddr]>,
+    pub(crate) addresses: Arc<AddressBook>,
+    pub(crate) proxies: Arc<Proxies>,
+    pub(crate) reach: watch::Receiver<Reach>,
+    /// Until when dials wait for the listeners; none if there will be none.
+    pub(crate) listeners_by: Option<Instant>,
+    /// The peers that announce themselves by mDNS, if we listen to it.
+    #[cfg(feature = "mdns")]
+    pub(crate) nearby: Option<Arc<watch::Sender<Nearby>>>,
+}
+
+impl Dialler {
+    /// Hands the swarm's task a command.
+    pub(crate) async fn command(&self, command: Command) -> Result<(), Closed> {
+        self.commands.send(command).await.map_err(|_| Closed)
     }
 
-    /// Dials a peer, linked or not: for a better link than the one there is.
-    ///
-    /// # Errors
-    /// [`ConnectError`] says what was tried.
-    pub(crate) async fn connect_anew(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
+    /// Dials a peer, linked or not.
+    pub(crate) async fn connect(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
         let near = staggered(self.dial_known(peer), Duration::ZERO, self.dial_nearby(&peer.key)).map_err(Failure::from);
         let found = staggered(near, LOOKUP_HEAD_START, self.dial_found(&peer.key)).await;
         let address = found.map_err(|failures| explain(&peer.key, failures.into()))?;
         let (book, key) = (Arc::clone(&self.addresses), peer.key);
-        // Not waited for: it is a hint for the next start.
-        if peer_id::is_dialable(&address) {
+        // Not waited for: the address is a hint for the next start.
+        if address::is_dialable(&address) {
             drop(task::spawn_blocking(move || book.remember(key, address)));
         }
         Ok(())
+    }
+
+    /// Dials a peer at its given dial address alone, over one transport.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
+        let (addresses, unresolved) = self.given(peer).await;
+        let addresses = addresses.into_iter().filter(|address| LinkTransport::of(address) == transport).collect();
+        let dialled = self.dial_at_once(peer.key, addresses).await;
+        dialled.map(drop).map_err(|failure| explain(&peer.key, failure.after(unresolved)))
+    }
+
+    /// Links a node, unless it is linked, and puts it into the routing table.
+    pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
+        self.reach_node(node).await.map_err(|failure| explain(&node.key, failure))
+    }
+
+    /// Asks the DHT where a peer is: the nodes' answers as they come, each verified.
+    pub(crate) async fn lookup(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, ConnectError> {
+        self.look_up(peer).await.map_err(|failure| explain(peer, failure))
+    }
+
+    /// True if TCP to a host goes through a proxy.
+    pub(crate) fn is_proxied(&self, to: &HostPort) -> bool {
+        self.proxies.before(to).is_some()
+    }
+
+    async fn look_up(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, Failure> {
+        if self.bootstrap.is_empty() {
+            return Err(Failure::Nothing);
+        }
+        // One linked bootstrap node is enough to ask the DHT.
+        let attempts = self.bootstrap.iter().map(|node| Box::pin(self.reach_node(node)));
+        future::select_ok(attempts).await?;
+        let (found, answers) = mpsc::channel(ANSWER_QUEUE);
+        self.command(Command::Lookup { peer: *peer, found }).await?;
+        Ok(answers)
+    }
+
+    async fn reach_node(&self, node: &PeerAddr) -> Result<(), Failure> {
+        if self.links.path(&node.key).is_none() {
+            self.dial_node(node).await?;
+        }
+        if let Some(address) = self.links.address(&node.key) {
+            self.command(Command::AddNode { peer: node.key, address }).await?;
+        }
+        Ok(())
+    }
+
+    /// Dials a peer where it announces itself by mDNS, now or within a moment.
+    #[cfg(feature = "mdns")]
+    async fn dial_nearby(&self, peer: &PublicKey) -> Result<Multiaddr, Failure> {
+        let Some(nearby) = &self.nearby else { return Err(Failure::Nothing) };
+        let mut nearby = nearby.subscribe();
+        let addresses = match time::timeout(NEARBY_WAIT, nearby.wait_for(|nearby| nearby.contains_key(peer))).await {
+            Ok(Ok(nearby)) => nearby.get(peer).cloned().unwrap_or_default(),
+            _ => return Err(Attempt::without_address(AttemptKind::NotNearby, None).into()),
+        };
+        self.dial(*peer, addresses).await
     }
 
     #[cfg(not(feature = "mdns"))]
@@ -65,8 +161,8 @@ impl Network {
         self.dial(peer.key, addresses).await.map_err(|failure| failure.after(unresolved))
     }
 
-    /// Links a node. Those who may be reached through it are linked over both transports, so that it sees the address
-    /// of both: holes can then be punched in both.
+    /// Links a node. A peer that may be reached through the node links it over both transports, so that the node sees the
+    /// address of both: holes can then be punched in both.
     pub(crate) async fn dial_node(&self, node: &PeerAddr) -> Result<(), Failure> {
         if self.role == NetworkRole::Client {
             return self.dial_known(node).await.map(drop);
@@ -75,54 +171,34 @@ impl Network {
         self.dial_both(node.key, addresses).await.map(drop).map_err(|failure| failure.after(unresolved))
     }
 
-    /// Links a peer at the place that we were told, over one transport.
-    ///
-    /// # Errors
-    /// [`ConnectError`] says what was tried.
-    pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
-        let (addresses, unresolved) = self.told(peer).await;
-        let addresses = addresses.into_iter().filter(|address| LinkTransport::of(address) == transport).collect();
-        let dialled = self.dial_at_once(peer.key, addresses).await;
-        dialled.map(drop).map_err(|failure| explain(&peer.key, failure.after(unresolved)))
-    }
-
-    /// Where a peer was the last time, and where we were told that it is.
+    /// Where a peer answered the last time, and its given dial address.
     async fn known(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
-        let (told, unresolved) = self.told(peer).await;
-        let mut addresses: Vec<Multiaddr> = self.addresses.address(&peer.key).into_iter().chain(told).collect();
+        let (given, unresolved) = self.given(peer).await;
+        let mut addresses: Vec<Multiaddr> = self.addresses.address(&peer.key).into_iter().chain(given).collect();
         addresses.dedup();
         (addresses, unresolved)
     }
 
-    /// Where we were told that a peer is.
-    async fn told(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
-        let Some(hint) = &peer.hint else { return (Vec::new(), None) };
-        match self.hinted(hint).await {
-            Ok(places) => (places, None),
-            Err(error) => (Vec::new(), Some(unresolved(hint, error))),
-        }
-    }
-
-    /// Whether TCP to a place goes through a proxy.
-    pub(crate) fn is_proxied(&self, place: &HostPort) -> bool {
-        self.proxies.before(place).is_some()
-    }
-
-    /// Behind a proxy a name is the proxy's to resolve; nothing else may know it.
-    async fn hinted(&self, hint: &DialAddress) -> io::Result<Vec<Multiaddr>> {
-        match hint {
-            DialAddress::HostPort(at) if at.ip().is_none() && self.is_proxied(at) => Ok(vec![peer_id::named_tcp(at)]),
-            hint => addresses(hint).await,
+    /// The given dial address of a peer, resolved.
+    async fn given(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
+        let resolved = match &peer.hint {
+            None => return (Vec::new(), None),
+            // Behind a proxy a name is the proxy's to resolve; nothing else may know it.
+            Some(DialAddress::HostPort(at)) if at.ip().is_none() && self.is_proxied(at) => {
+                return (vec![address::named_tcp(at)], None);
+            }
+            Some(hint) => resolve::multiaddresses(hint).await.map_err(|error| unresolved(hint, error)),
+        };
+        match resolved {
+            Ok(addresses) => (addresses, None),
+            Err(failure) => (Vec::new(), Some(failure)),
         }
     }
 
     /// Tries what the first node says, and each later announcement that another one holds: a node that has slept, or
     /// lies, has old ones.
     async fn dial_found(&self, peer: &PublicKey) -> Result<Multiaddr, Failure> {
-        if self.bootstrap.is_empty() {
-            return Err(Failure::Nothing);
-        }
-        let mut answers = self.lookup(peer).await?;
+        let mut answers = self.look_up(peer).await?;
         let (mut newest, mut dials, mut failures) = (0, FuturesUnordered::new(), Vec::new());
         loop {
             tokio::select! {
@@ -154,20 +230,21 @@ impl Network {
         let last = self.addresses.address(&peer).as_ref().map(LinkTransport::of);
         let tcp_head_start = if last == Some(LinkTransport::Tcp) { KNOWN_HEAD_START } else { HEAD_START };
         let circuits: Vec<Circuit> = addresses.iter().filter_map(Circuit::parse).collect();
-        let direct: Vec<_> = addresses.into_iter().filter(peer_id::is_dialable).collect();
-        let public = direct.iter().any(|address| !peer_id::is_private(address));
+        let direct: Vec<_> = addresses.into_iter().filter(address::is_dialable).collect();
+        let public = direct.iter().any(|address| !address::is_private(address));
         let direct_head_start = if public { HEAD_START } else { Duration::ZERO };
-        let [tcp, quic, websocket] = peer_id::by_transport(direct).map(|places| self.dial_at_once(peer, places));
+        let [tcp, quic, websocket] = address::by_transport(direct).map(|addresses| self.dial_at_once(peer, addresses));
         let last = staggered(websocket, direct_head_start, self.dial_circuits(peer, circuits));
         let others = staggered(quic, direct_head_start, last.map_err(Failure::from));
-        // On the heap: several of these may be part of one attempt, and each holds all of its own.
+        // On the heap: several of these futures may be part of one attempt, and each holds all of its own.
         staggered(tcp, tcp_head_start, others.map_err(Failure::from)).map_err(Failure::from).boxed()
     }
 
     /// QUIC, and TCP a moment later or as soon as QUIC is there; returns with the first, and the other one goes on. A
     /// relay hands circuits over the connection that came first, and TCP has room for few. WebSocket if neither works.
     async fn dial_both(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
-        let [tcp, quic, websocket] = peer_id::by_transport(addresses).map(|places| self.dial_at_once(peer, places));
+        let [tcp, quic, websocket] =
+            address::by_transport(addresses).map(|addresses| self.dial_at_once(peer, addresses));
         let both = async {
             let mut quic = pin!(quic);
             match time::timeout(HEAD_START, &mut quic).await {
@@ -187,7 +264,7 @@ impl Network {
         let mut relays: Vec<(PublicKey, Vec<Multiaddr>)> = Vec::new();
         for Circuit { relay, at } in circuits {
             match relays.iter_mut().find(|(known, _)| *known == relay) {
-                Some((_, places)) => places.push(at),
+                Some((_, addresses)) => addresses.push(at),
                 None => relays.push((relay, vec![at])),
             }
         }
@@ -195,9 +272,9 @@ impl Network {
             .into_iter()
             .take(MAX_RELAYS)
             .zip(0..)
-            .map(|((relay, places), turn)| async move {
+            .map(|((relay, addresses), turn)| async move {
                 time::sleep(HEAD_START * turn).await;
-                self.dial_through(peer, relay, places).await
+                self.dial_through(peer, relay, addresses).await
             })
             .collect();
         let mut failures = Vec::new();
@@ -210,19 +287,19 @@ impl Network {
         Err(if failures.is_empty() { Failure::Nothing } else { Failure::Several(failures) })
     }
 
-    /// Links the relay over both transports before the circuit goes through it: it tells us how we are seen in each,
-    /// which the hole punch that follows has to know.
+    /// Links the relay over both transports before the circuit goes through it: the relay reports how it sees us in each,
+    /// and the hole punch that follows has to know both.
     async fn dial_through(
         &self,
         peer: PublicKey,
         relay: PublicKey,
-        places: Vec<Multiaddr>,
+        addresses: Vec<Multiaddr>,
     ) -> Result<Multiaddr, Failure> {
-        let at = places.first().cloned().ok_or(Failure::Nothing)?;
+        let at = addresses.first().cloned().ok_or(Failure::Nothing)?;
         let circuit = Circuit { relay, at: at.clone() }.address();
-        let [tcp, quic, websocket] = peer_id::by_transport(places);
-        let linked = self.links().transports(&relay);
-        let missing = |transport, places| if linked.contains(&transport) { Vec::new() } else { places };
+        let [tcp, quic, websocket] = address::by_transport(addresses);
+        let linked = self.links.transports(&relay);
+        let missing = |transport, addresses| if linked.contains(&transport) { Vec::new() } else { addresses };
         let both = future::join(
             self.dial_at_once(relay, missing(LinkTransport::Tcp, tcp)),
             self.dial_at_once(relay, missing(LinkTransport::Quic, quic)),
@@ -235,8 +312,8 @@ impl Network {
             }
         };
         let _ = time::timeout(RELAY_HEAD_START, any).await;
-        // The circuit's end takes along for the punch what it knows when it is made.
-        let _ = time::timeout(IDENTIFY, self.links().identified(&relay)).await;
+        // The addresses that the punch will use are taken when the circuit is made.
+        let _ = time::timeout(IDENTIFY, self.links.identified(&relay)).await;
         time::timeout(CIRCUIT, self.dial_at_once(peer, vec![circuit]))
             .await
             .unwrap_or_else(|_| Err(no_circuit(&at).into()))
@@ -248,7 +325,7 @@ impl Network {
         }
         self.listeners(&addresses).await;
         let (reply, answer) = oneshot::channel();
-        self.command(Command::Dial { peer, addresses, reply }).await.map_err(|_| Failure::Closed)?;
+        self.command(Command::Dial { peer, addresses, reply }).await?;
         answer.await.map_err(|_| Failure::Closed)?.map_err(Failure::Dial)
     }
 
@@ -256,32 +333,16 @@ impl Network {
     /// another port, and no hole is punched.
     async fn listeners(&self, dialled: &[Multiaddr]) {
         let Some(by) = self.listeners_by else { return };
-        let kind = |address: &Multiaddr| (peer_id::is_tcp(address), peer_id::ip(address).map(|ip| ip.is_ipv4()));
+        let kind = |address: &Multiaddr| (address::is_tcp(address), address::ip(address).map(|ip| ip.is_ipv4()));
         let listens = |listening: &[Multiaddr], to: &Multiaddr| {
-            listening.iter().any(|own| peer_id::is_dialable(own) && kind(own) == kind(to))
+            listening.iter().any(|own| address::is_dialable(own) && kind(own) == kind(to))
         };
         let mut reach = self.reach.clone();
         // Names are never dialled from a listener's port.
-        let numbered = dialled.iter().filter(|to| peer_id::ip(to).is_some());
+        let numbered = dialled.iter().filter(|to| address::ip(to).is_some());
         let all = reach.wait_for(|reach| numbered.clone().all(|to| listens(&reach.listeners, to)));
         let _ = time::timeout_at(by, all).await;
     }
-}
-
-/// The addresses that a place stands for. Of a WebSocket's the name is looked up when it is dialled.
-pub(crate) async fn addresses(place: &DialAddress) -> io::Result<Vec<Multiaddr>> {
-    match place {
-        DialAddress::HostPort(at) => {
-            Ok(resolve(at).await?.into_iter().flat_map(|at| [peer_id::tcp(at), peer_id::quic(at)]).collect())
-        }
-        DialAddress::WebSocket(url) => Ok(vec![peer_id::websocket(url)]),
-    }
-}
-
-/// A name may mean several addresses; a few are tried.
-pub(crate) async fn resolve(place: &HostPort) -> io::Result<Vec<SocketAddr>> {
-    let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await?;
-    Ok(found.take(MAX_RESOLVED).collect())
 }
 
 #[derive(Debug)]
@@ -290,7 +351,7 @@ pub(crate) enum Failure {
     Nothing,
     Dial(DialFailure),
     Several(Vec<Failure>),
-    /// It failed before a peer was dialled, or without libp2p's word for it.
+    /// The attempt failed before an address was dialled, or by a time limit of ours.
     Other(Box<Attempt>),
     Closed,
 }
@@ -301,6 +362,12 @@ impl Failure {
             Some(other) => Self::Several(vec![other, self]),
             None => self,
         }
+    }
+}
+
+impl From<Closed> for Failure {
+    fn from(_: Closed) -> Self {
+        Self::Closed
     }
 }
 
@@ -318,7 +385,7 @@ fn unresolved(hint: &DialAddress, error: io::Error) -> Failure {
 fn no_circuit(relay: &Multiaddr) -> Attempt {
     let source = io::Error::new(io::ErrorKind::TimedOut, format!("no circuit in {CIRCUIT:?}"));
     Attempt {
-        address: peer_id::shown_place(relay),
+        address: address::dial_address(relay),
         transport: Some(LinkTransport::of(relay)),
         relayed: true,
         kind: AttemptKind::TimedOut,
@@ -373,15 +440,3 @@ pub(crate) fn explain(peer: &PublicKey, failure: Failure) -> ConnectError {
     }
     ConnectError::Unreachable { peer: *peer, attempts: all }
 }
-
-/// What is cheaper, or better, gets so much time before the next is tried beside it.
-const HEAD_START: Duration = Duration::from_millis(400);
-const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
-const RELAY_HEAD_START: Duration = Duration::from_secs(1);
-const IDENTIFY: Duration = Duration::from_secs(1);
-const CIRCUIT: Duration = Duration::from_secs(10);
-pub(crate) const LISTEN_WAIT: Duration = Duration::from_secs(2);
-/// An announcement may name many relays, at its owner's word.
-const MAX_RELAYS: usize = 4;
-const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
-const MAX_RESOLVED: usize = 8;

@@ -1,7 +1,10 @@
-//! Links to peers: their table, their streams, and dialling by public key.
+//! Links to peers: their state, their table, their streams, and dialling by public key.
 
+pub(crate) mod acceptor;
 pub(crate) mod address_book;
+pub(crate) mod connection;
 pub(crate) mod dial;
+pub(crate) mod local_end;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod table;

@@ -2,10 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use libp2p::Multiaddr;
-
-use crate::network::peer_id;
-
 /// How the bytes of a link travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LinkPath {
@@ -37,16 +33,6 @@ pub enum LinkTransport {
 }
 
 impl LinkTransport {
-    pub(crate) fn of(address: &Multiaddr) -> Self {
-        if peer_id::is_websocket(address) {
-            Self::WebSocket
-        } else if peer_id::is_tcp(address) {
-            Self::Tcp
-        } else {
-            Self::Quic
-        }
-    }
-
     /// Every one.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Quic, Self::WebSocket];
 

@@ -14,21 +14,20 @@ use tokio_util::{
     sync::WaitForCancellationFutureOwned,
 };
 
-use crate::network::links::table::Control;
+use crate::network::links::connection::{Control, LinkId};
 
-/// Names one connection of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LinkId(pub(crate) ConnectionId);
+/// Small pieces are gathered up to the payload that yamux puts into one frame.
+const FRAME: usize = 16 * 1024;
 
 /// An open stream to a peer: encrypted, and bound to the peer's key, by the link below it.
 ///
-/// It ends with an error as soon as its connection is given up, even if that cannot be closed cleanly any more.
+/// The stream fails as soon as its connection is given up, even if the connection cannot be closed cleanly any more.
 pub(crate) struct LinkStream {
     stream: Compat<libp2p::Stream>,
     link: LinkId,
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
     _counted: Arc<()>,
-    /// A stream that has failed is not asked again: one whose negotiation failed late would panic.
+    /// A stream that has failed is not polled again: one whose negotiation failed late would panic.
     failed: bool,
 }
 
@@ -43,7 +42,7 @@ impl LinkStream {
         }
     }
 
-    /// The connection that it runs over.
+    /// The connection that the stream runs over.
     pub(crate) fn link(&self) -> LinkId {
         self.link
     }
@@ -67,9 +66,6 @@ impl LinkStream {
         polled
     }
 }
-
-/// What yamux puts into one frame.
-const FRAME: usize = 16 * 1024;
 
 impl AsyncRead for LinkStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -120,8 +116,8 @@ impl AsyncWrite for LinkStream {
     }
 }
 
-/// True for the error of a stream whose other end does not speak the protocol: protocols are proposed and used in one
-/// flight, so that this shows only when the stream is read.
+/// True for the error of a stream whose other end does not speak the protocol. A protocol is proposed and used in one
+/// flight, so that the refusal shows only when the stream is read.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     let negotiation = error.get_ref().and_then(|inner| inner.downcast_ref::<NegotiationError>());
     matches!(negotiation, Some(NegotiationError::Failed))

@@ -1,7 +1,10 @@
-//! The table of links: who is connected, by which connections, and the way to open a stream to them.
+//! The table of links: every connection by its id, every peer with its connections, and the way to open a stream.
 //!
-//! Written by the stream behaviour inside the swarm task, read by everybody. The mutex is held for a few map
-//! operations, never over an `.await`.
+//! The stream behaviour and the driver, both inside the swarm's task, write to the table; everybody reads. The mutex is
+//! held for a few map operations, never over an `.await`.
+//!
+//! A connection is *listed* from the moment when it is established until it is given up or closed. A connection that was
+//! given up stays in the map, unlisted, until libp2p reports that it is closed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,18 +20,33 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::{self, Instant},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     identity::PublicKey,
     network::{
+        address::{self, Circuit},
         links::{
+            connection::{Connection, LinkId, OpenError, OpenRequest},
             status::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport},
-            stream::{LinkId, LinkStream},
+            stream::LinkStream,
         },
-        peer_id::{self, Circuit},
     },
 };
+
+/// Time for a task that is about to open a stream to notice the better path.
+const SUPERSEDED_FOR: Duration = Duration::from_secs(5);
+
+/// Circuits through several relays are dialled one a moment after the other.
+const MADE_TOGETHER: Duration = Duration::from_secs(10);
+
+/// Holders of a connection's stream counter beside the streams: the table, and the connection's handler.
+const HELD_BY_US: usize = 2;
+
+/// A receiver that falls further behind gets an error, and reads the table instead.
+const EVENTS_KEPT: usize = 1024;
+
+/// A stream costs two round trips; a peer that takes longer is not answering.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A change of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,114 +57,10 @@ pub(crate) enum LinkEvent {
     Down(PublicKey),
 }
 
-/// Why no stream could be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    #[error("not connected")]
-    NotConnected,
-    #[error("the link was lost")]
-    Lost,
-    #[error("too many streams are being opened")]
-    Busy,
-    #[error("the peer does not speak {0}")]
-    Unsupported(StreamProtocol),
-    #[error("the stream did not open in time")]
-    Timeout,
-    #[error("the stream failed: {0}")]
-    Io(std::io::Error),
-}
-
-pub(crate) struct OpenRequest {
-    pub(crate) protocol: StreamProtocol,
-    pub(crate) reply: oneshot::Sender<Result<libp2p::Stream, OpenError>>,
-}
-
-/// One libp2p connection.
-pub(crate) struct Connection {
-    id: ConnectionId,
-    path: LinkPath,
-    /// Of the other end: the peer, or the relay.
-    address: Multiaddr,
-    control: Control,
-    rtt: Option<Duration>,
-    /// The peer has told how it sees us over it.
-    identified: bool,
-    since: Instant,
-    /// Since when there has been a better one.
-    superseded_at: Option<Instant>,
-}
-
-/// What the handler of a connection shares with the table.
-#[derive(Clone)]
-pub(crate) struct Control {
-    pub(crate) open: mpsc::Sender<OpenRequest>,
-    /// Cancelled when the connection is given up; its streams then end.
-    pub(crate) gone: CancellationToken,
-    /// Held by every stream over it.
-    pub(crate) streams: Arc<()>,
-}
-
-impl Connection {
-    pub(crate) fn new(id: ConnectionId, path: LinkPath, address: Multiaddr, control: Control) -> Self {
-        Self { id, path, address, control, rtt: None, identified: false, since: Instant::now(), superseded_at: None }
-    }
-
-    /// Lower is better: direct before relayed, TCP before QUIC (half the memory, two thirds of the CPU), WebSocket last
-    /// (frames around what TCP carries as well). Of a circuit each end knows only its own half.
-    fn rank(&self) -> (LinkPath, Option<LinkTransport>) {
-        (self.path, (self.path == LinkPath::Direct).then(|| self.transport()))
-    }
-
-    fn transport(&self) -> LinkTransport {
-        LinkTransport::of(&self.address)
-    }
-
-    fn told(&self) -> String {
-        let way = match self.path {
-            LinkPath::Direct => "to",
-            LinkPath::Relayed => "through the relay at",
-        };
-        format!("{way} {}", peer_id::shown(&self.address))
-    }
-}
-
-impl Peer {
-    fn path(&self) -> Option<LinkPath> {
-        self.connections.first().map(|best| best.path)
-    }
-
-    fn direct(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.iter().filter(|connection| connection.path == LinkPath::Direct)
-    }
-
-    /// Changes the connections, and keeps in mind why if that changes the path.
-    fn change<T>(&mut self, reason: String, change: impl FnOnce(&mut Vec<Connection>) -> T) -> T {
-        let before = self.path();
-        let done = change(&mut self.connections);
-        if self.path() != before {
-            self.change = Some(LinkChange { at: SystemTime::now(), reason });
-        }
-        self.mark_superseded();
-        done
-    }
-
-    /// A relayed connection has nothing more to do while there is a direct one, or a circuit that is clearly newer. (Of
-    /// two direct ones, or of two circuits made together, both stay: the two ends may not agree on which is the better,
-    /// and would each close the other's.)
-    fn mark_superseded(&mut self) {
-        let Some((path, since)) = self.connections.first().map(|best| (best.path, best.since)) else { return };
-        for connection in &mut self.connections {
-            let better = path == LinkPath::Direct || since.duration_since(connection.since) > MADE_TOGETHER;
-            let superseded = better && connection.path == LinkPath::Relayed;
-            connection.superseded_at = superseded.then(|| connection.superseded_at.unwrap_or_else(Instant::now));
-        }
-    }
-}
-
 #[derive(Default)]
 struct Peer {
-    /// Best first.
-    connections: Vec<Connection>,
+    /// The listed connections, best first.
+    connections: Vec<ConnectionId>,
     /// Read by the handlers: whether an idle connection to this peer stays open.
     kept: Arc<AtomicBool>,
     lost_at: Option<Instant>,
@@ -157,8 +71,68 @@ struct Peer {
     always: bool,
 }
 
+#[derive(Default)]
+struct Table {
+    connections: HashMap<ConnectionId, Connection>,
+    peers: HashMap<PublicKey, Peer>,
+}
+
+impl Table {
+    /// The listed connections to a peer, best first.
+    fn of(&self, peer: &PublicKey) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        let ids = self.peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
+        ids.filter_map(|id| Some((*id, self.connections.get(id)?)))
+    }
+
+    fn best(&self, peer: &PublicKey) -> Option<(ConnectionId, &Connection)> {
+        self.of(peer).next()
+    }
+
+    fn path(&self, peer: &PublicKey) -> Option<LinkPath> {
+        self.best(peer).map(|(_, best)| best.path)
+    }
+
+    fn direct(&self, peer: &PublicKey) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        self.of(peer).filter(|(_, connection)| connection.is_direct())
+    }
+
+    /// All listed connections.
+    fn listed(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        self.peers.keys().flat_map(|peer| self.of(peer))
+    }
+
+    fn is_kept(&self, peer: &PublicKey) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.kept.load(Ordering::Relaxed))
+    }
+
+    /// Follows up on a change of a peer's listed connections: keeps the reason in mind if the path has changed, and marks
+    /// the connections that have nothing more to do.
+    fn changed(&mut self, peer: &PublicKey, before: Option<LinkPath>, reason: String) {
+        if self.path(peer) != before
+            && let Some(peer) = self.peers.get_mut(peer)
+        {
+            peer.change = Some(LinkChange { at: SystemTime::now(), reason });
+        }
+        self.mark_superseded(peer);
+    }
+
+    /// A relayed connection has nothing more to do while there is a direct one, or a circuit that is clearly newer. (Of
+    /// two direct ones, or of two circuits made together, both stay: the two ends may not agree on which is the better,
+    /// and would each close the other's.)
+    fn mark_superseded(&mut self, peer: &PublicKey) {
+        let Some((path, since)) = self.best(peer).map(|(_, best)| (best.path, best.since)) else { return };
+        let Some(peer) = self.peers.get(peer) else { return };
+        for id in &peer.connections {
+            let Some(connection) = self.connections.get_mut(id) else { continue };
+            let better = path == LinkPath::Direct || since.duration_since(connection.since) > MADE_TOGETHER;
+            let superseded = better && !connection.is_direct();
+            connection.superseded_at = superseded.then(|| connection.superseded_at.unwrap_or_else(Instant::now));
+        }
+    }
+}
+
 struct Shared {
-    peers: Mutex<HashMap<PublicKey, Peer>>,
+    table: Mutex<Table>,
     changes: watch::Sender<u64>,
     identified: watch::Sender<()>,
     events: broadcast::Sender<LinkEvent>,
@@ -172,10 +146,11 @@ struct Shared {
 #[derive(Clone)]
 pub(crate) struct Links(Arc<Shared>);
 
+/// What everybody may ask.
 impl Links {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Shared {
-            peers: Mutex::default(),
+            table: Mutex::default(),
             changes: watch::Sender::new(0),
             identified: watch::Sender::new(()),
             events: broadcast::Sender::new(EVENTS_KEPT),
@@ -187,61 +162,28 @@ impl Links {
 
     /// The best path to a peer, if there is a link.
     pub(crate) fn path(&self, peer: &PublicKey) -> Option<LinkPath> {
-        self.peers().get(peer)?.path()
+        self.table().path(peer)
     }
 
     /// The best connection to a peer.
     pub(crate) fn best(&self, peer: &PublicKey) -> Option<LinkId> {
-        self.peers().get(peer)?.connections.first().map(|connection| LinkId(connection.id))
+        self.table().best(peer).map(|(id, _)| LinkId(id))
     }
 
     /// The other end's address of the best connection to a peer.
     pub(crate) fn address(&self, peer: &PublicKey) -> Option<Multiaddr> {
-        self.peers().get(peer)?.connections.first().map(|connection| connection.address.clone())
+        self.table().best(peer).map(|(_, best)| best.address.clone())
     }
 
-    /// What the direct connections to a peer travel in.
+    /// The transports of the direct connections to a peer.
     pub(crate) fn transports(&self, peer: &PublicKey) -> Vec<LinkTransport> {
-        let peers = self.peers();
-        peers.get(peer).into_iter().flat_map(Peer::direct).map(Connection::transport).collect()
+        self.table().direct(peer).map(|(_, connection)| connection.transport()).collect()
     }
 
-    /// The direct connections to a peer.
-    pub(crate) fn direct(&self, peer: &PublicKey) -> Vec<ConnectionId> {
-        let peers = self.peers();
-        peers.get(peer).into_iter().flat_map(Peer::direct).map(|connection| connection.id).collect()
-    }
-
-    /// The circuits that a relay carries.
-    pub(crate) fn through(&self, relay: &PublicKey) -> Vec<(PublicKey, ConnectionId)> {
-        let peers = self.peers();
-        let all = peers.iter().flat_map(|(key, peer)| peer.connections.iter().map(|connection| (*key, connection)));
-        let relayed = all.filter(|(_, connection)| connection.path == LinkPath::Relayed);
-        let through = |one: &Connection| Circuit::parse(&one.address).is_some_and(|circuit| circuit.relay == *relay);
-        relayed.filter(|(_, connection)| through(connection)).map(|(key, connection)| (key, connection.id)).collect()
-    }
-
-    /// Returns once the peer has told how it sees us over each direct connection to it.
-    pub(crate) async fn identified(&self, peer: &PublicKey) {
-        let all = || {
-            let peers = self.peers();
-            peers.get(peer).into_iter().flat_map(Peer::direct).all(|connection| connection.identified)
-        };
-        // `self` holds the sender.
-        let _ = self.0.identified.subscribe().wait_for(|()| all()).await;
-    }
-
-    /// A peer told who it is, and how it sees us, over a connection.
-    pub(crate) fn on_identified(&self, peer: &PublicKey, id: ConnectionId) {
-        if self.update(peer, id, |connection| connection.identified = true).is_some() {
-            self.0.identified.send_replace(());
-        }
-    }
-
-    /// How many connections there are, by what they travel in.
+    /// How many connections there are of each transport.
     pub(crate) fn connections(&self) -> HashMap<LinkTransport, usize> {
         let mut connections = HashMap::new();
-        for connection in self.peers().values().flat_map(|peer| &peer.connections) {
+        for (_, connection) in self.table().listed() {
             *connections.entry(connection.transport()).or_default() += 1;
         }
         connections
@@ -249,46 +191,19 @@ impl Links {
 
     /// What is known of the way to a peer.
     pub(crate) fn status(&self, peer: &PublicKey) -> LinkStatus {
-        let peers = self.peers();
-        let Some(peer) = peers.get(peer) else { return LinkStatus::default() };
-        let best = peer.connections.first();
+        let table = self.table();
+        let Some(known) = table.peers.get(peer) else { return LinkStatus::default() };
+        let best = table.best(peer).map(|(_, best)| best);
         LinkStatus {
             path: best.map(|best| best.path),
             transport: best.map(Connection::transport),
             address: best
-                .and_then(|best| peer_id::shown_place(&best.address))
-                .map(|place| place.host_port().to_string()),
+                .and_then(|best| address::dial_address(&best.address))
+                .map(|address| address.host_port().to_string()),
             rtt: best.and_then(|best| best.rtt),
-            punches_succeeded: peer.punches_succeeded,
-            punches_failed: peer.punches_failed,
-            change: peer.change.clone(),
-        }
-    }
-
-    /// A round trip over a connection was measured.
-    pub(crate) fn measured(&self, peer: &PublicKey, id: ConnectionId, rtt: Duration) {
-        self.update(peer, id, |connection| connection.rtt = Some(rtt));
-    }
-
-    /// Connections that a better one has made superfluous a while ago, and whose last stream has ended. libp2p's hole
-    /// punching would keep them open for ever.
-    pub(crate) fn superfluous(&self) -> Vec<(PublicKey, ConnectionId)> {
-        let peers = self.peers();
-        let all = peers.iter().flat_map(|(key, peer)| peer.connections.iter().map(|connection| (*key, connection)));
-        let over = |connection: &Connection| {
-            connection.superseded_at.is_some_and(|at| at.elapsed() > SUPERSEDED_FOR)
-                && Arc::strong_count(&connection.control.streams) <= HELD_BY_US
-        };
-        all.filter(|(_, connection)| over(connection)).map(|(key, connection)| (key, connection.id)).collect()
-    }
-
-    /// A hole punch was given up. Its other end may have succeeded.
-    pub(crate) fn punch_failed(&self, peer: &PublicKey) {
-        if let Some(peer) = self.peers().get_mut(peer)
-            && peer.path() == Some(LinkPath::Relayed)
-        {
-            peer.punches_failed = peer.punches_failed.saturating_add(1);
-            self.0.punches_failed.fetch_add(1, Ordering::Relaxed);
+            punches_succeeded: known.punches_succeeded,
+            punches_failed: known.punches_failed,
+            change: known.change.clone(),
         }
     }
 
@@ -305,8 +220,9 @@ impl Links {
             punches_failed: self.0.punches_failed.load(Ordering::Relaxed),
             ..LinkCounts::default()
         };
-        for best in self.peers().values().filter_map(|peer| peer.connections.first()) {
-            match best.path {
+        let table = self.table();
+        for path in table.peers.keys().filter_map(|peer| table.path(peer)) {
+            match path {
                 LinkPath::Direct => counts.direct += 1,
                 LinkPath::Relayed => counts.relayed += 1,
             }
@@ -314,7 +230,7 @@ impl Links {
         counts
     }
 
-    /// Moves whenever a link comes, goes, or changes its path.
+    /// Changes whenever a connection comes or goes.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
     }
@@ -326,7 +242,7 @@ impl Links {
 
     /// How long ago the last link to a kept peer was lost; none if there is a link or there never was one.
     pub(crate) fn lost_for(&self, peer: &PublicKey) -> Option<Duration> {
-        self.peers().get(peer)?.lost_at.map(|at| at.elapsed())
+        self.table().peers.get(peer)?.lost_at.map(|at| at.elapsed())
     }
 
     /// Returns once there is a link to the peer.
@@ -339,45 +255,50 @@ impl Links {
         self.wait_until(|| self.path(peer).is_none()).await;
     }
 
+    /// Returns once the condition holds; looks again at every change.
     pub(crate) async fn wait_until(&self, mut holds: impl FnMut() -> bool) {
         // `self` holds a sender, so the wait does not end by the channel closing.
         let _ = self.changes().wait_for(|_| holds()).await;
     }
 
+    /// Returns once the peer has reported over each direct connection how it sees us.
+    pub(crate) async fn identified(&self, peer: &PublicKey) {
+        let all = || self.table().direct(peer).all(|(_, connection)| connection.identified);
+        let _ = self.0.identified.subscribe().wait_for(|()| all()).await;
+    }
+
     /// Keeps connections to the peer open while idle.
     pub(crate) fn keep(&self, peer: PublicKey) {
-        self.peers().entry(peer).or_default().kept.store(true, Ordering::Relaxed);
+        self.kept_flag(peer).store(true, Ordering::Relaxed);
     }
 
     /// Keeps connections to a node open while idle.
     pub(crate) fn keep_node(&self, peer: PublicKey) {
-        let mut peers = self.peers();
-        let entry = peers.entry(peer).or_default();
-        entry.always = true;
-        entry.kept.store(true, Ordering::Relaxed);
+        self.table().peers.entry(peer).or_default().always = true;
+        self.keep(peer);
     }
 
     /// Lets idle connections to the peer end.
     pub(crate) fn let_go(&self, peer: &PublicKey) {
-        let mut peers = self.peers();
-        if let Some(entry) = peers.get_mut(peer) {
+        let mut table = self.table();
+        if let Some(entry) = table.peers.get_mut(peer) {
             entry.kept.store(false, Ordering::Relaxed);
             entry.always = false;
             if entry.connections.is_empty() {
-                peers.remove(peer);
+                table.peers.remove(peer);
             }
         }
     }
 
     /// True if connections to the peer stay open while idle.
     pub(crate) fn is_kept(&self, peer: &PublicKey) -> bool {
-        self.peers().get(peer).is_some_and(|peer| peer.kept.load(Ordering::Relaxed))
+        self.table().is_kept(peer)
     }
 
     /// The peers that are kept, nodes left out.
     pub(crate) fn kept(&self) -> HashSet<PublicKey> {
-        let peers = self.peers();
-        let kept = peers.iter().filter(|(_, peer)| !peer.always && peer.kept.load(Ordering::Relaxed));
+        let table = self.table();
+        let kept = table.peers.iter().filter(|(_, peer)| !peer.always && peer.kept.load(Ordering::Relaxed));
         kept.map(|(key, _)| *key).collect()
     }
 
@@ -385,9 +306,9 @@ impl Links {
     pub(crate) async fn open(&self, peer: &PublicKey, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
         let (reply, opened) = oneshot::channel();
         let (id, control) = {
-            let peers = self.peers();
-            let best = peers.get(peer).and_then(|peer| peer.connections.first()).ok_or(OpenError::NotConnected)?;
-            (best.id, best.control.clone())
+            let table = self.table();
+            let (id, best) = table.best(peer).ok_or(OpenError::NotConnected)?;
+            (id, best.control.clone())
         };
         control.open.try_send(OpenRequest { protocol, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OpenError::Busy,
@@ -399,136 +320,200 @@ impl Links {
             Err(_) => Err(OpenError::Timeout),
         }
     }
+}
 
+/// What the swarm's task writes, and asks.
+impl Links {
     pub(crate) fn kept_flag(&self, peer: PublicKey) -> Arc<AtomicBool> {
-        Arc::clone(&self.peers().entry(peer).or_default().kept)
+        Arc::clone(&self.table().peers.entry(peer).or_default().kept)
     }
 
-    pub(crate) fn add(&self, peer: PublicKey, connection: Connection) {
+    /// Lists a connection that was established.
+    pub(crate) fn add(&self, id: ConnectionId, connection: Connection) {
+        let peer = connection.peer;
         let first = {
-            let mut peers = self.peers();
-            let entry = peers.entry(peer).or_default();
-            let reason = format!("connected {}", connection.told());
-            entry.lost_at = None;
+            let mut table = self.table();
+            let (before, reason) = (table.path(&peer), format!("connected {}", connection.describe()));
             // Of equals the newest first: a peer that comes back after a crash or with a new address may have left a
-            // connection behind whose death nothing has told us yet.
-            let at = entry.connections.partition_point(|other| other.rank() < connection.rank());
-            let before = entry.path();
-            entry.change(reason, |connections| connections.insert(at, connection));
-            if (before, entry.path()) == (Some(LinkPath::Relayed), Some(LinkPath::Direct)) {
+            // connection behind whose death nothing has shown yet.
+            let at = table.of(&peer).take_while(|(_, other)| other.rank() < connection.rank()).count();
+            table.connections.insert(id, connection);
+            let entry = table.peers.entry(peer).or_default();
+            entry.lost_at = None;
+            entry.connections.insert(at, id);
+            let first = entry.connections.len() == 1;
+            table.changed(&peer, before, reason);
+            if (before, table.path(&peer)) == (Some(LinkPath::Relayed), Some(LinkPath::Direct))
+                && let Some(entry) = table.peers.get_mut(&peer)
+            {
                 entry.punches_succeeded = entry.punches_succeeded.saturating_add(1);
                 self.0.punches_succeeded.fetch_add(1, Ordering::Relaxed);
             }
-            entry.connections.len() == 1
+            first
         };
-        self.moved();
+        self.has_changed();
         if first {
             let _ = self.0.events.send(LinkEvent::Up(peer));
         }
     }
 
-    /// Forgets a connection, if it is still there; its streams end.
-    pub(crate) fn remove(&self, peer: PublicKey, id: ConnectionId, reason: &str) {
-        let last = {
-            let mut peers = self.peers();
-            let Some(entry) = peers.get_mut(&peer) else { return };
-            let Some(at) = entry.connections.iter().position(|connection| connection.id == id) else { return };
-            let reason = format!("lost the connection {}: {reason}", entry.connections[at].told());
-            let gone = entry.change(reason, |connections| connections.remove(at));
-            gone.control.gone.cancel();
+    /// Takes a connection off the list, if it is still there; its streams end.
+    pub(crate) fn unlist(&self, id: ConnectionId, reason: &str) {
+        let (peer, last) = {
+            let mut table = self.table();
+            let Some(connection) = table.connections.get(&id) else { return };
+            let (peer, gone) = (connection.peer, connection.control.gone.clone());
+            let reason = format!("lost the connection {}: {reason}", connection.describe());
+            let before = table.path(&peer);
+            let Some(entry) = table.peers.get_mut(&peer) else { return };
+            let Some(at) = entry.connections.iter().position(|listed| *listed == id) else { return };
+            entry.connections.remove(at);
             let last = entry.connections.is_empty();
             if last {
                 entry.lost_at = Some(Instant::now());
             }
-            if last && !entry.kept.load(Ordering::Relaxed) {
-                peers.remove(&peer);
+            gone.cancel();
+            table.changed(&peer, before, reason);
+            if last && !table.is_kept(&peer) {
+                table.peers.remove(&peer);
             }
-            last
+            (peer, last)
         };
-        self.moved();
+        self.has_changed();
         if last {
             let _ = self.0.events.send(LinkEvent::Down(peer));
         }
     }
 
+    /// Drops the state of a connection that libp2p has reported as closed.
+    pub(crate) fn forget(&self, id: ConnectionId) -> Option<Connection> {
+        self.table().connections.remove(&id)
+    }
+
+    /// Changes the state of one connection.
+    pub(crate) fn update<T>(&self, id: ConnectionId, change: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        self.table().connections.get_mut(&id).map(change)
+    }
+
+    /// The peer has reported who it is, and how it sees us.
+    pub(crate) fn on_identified(&self, id: ConnectionId) {
+        if self.update(id, |connection| connection.identified = true).is_some() {
+            self.0.identified.send_replace(());
+        }
+    }
+
+    /// A hole punch was given up. Its other end may have succeeded.
+    pub(crate) fn punch_failed(&self, peer: &PublicKey) {
+        let mut table = self.table();
+        if table.path(peer) == Some(LinkPath::Relayed)
+            && let Some(peer) = table.peers.get_mut(peer)
+        {
+            peer.punches_failed = peer.punches_failed.saturating_add(1);
+            self.0.punches_failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The direct connections to a peer.
+    pub(crate) fn direct(&self, peer: &PublicKey) -> Vec<ConnectionId> {
+        self.table().direct(peer).map(|(id, _)| id).collect()
+    }
+
+    /// The circuits that a relay carries.
+    pub(crate) fn through(&self, relay: &PublicKey) -> Vec<ConnectionId> {
+        self.select(|_, connection| {
+            let circuit = if connection.is_direct() { None } else { Circuit::parse(&connection.address) };
+            circuit.is_some_and(|circuit| circuit.relay == *relay)
+        })
+    }
+
+    /// The direct connections that a peer has replaced by a newer one of the same transport.
+    pub(crate) fn replaced_by(&self, newer: ConnectionId, after: Duration) -> Vec<ConnectionId> {
+        let table = self.table();
+        let Some(newer) = table.connections.get(&newer) else { return Vec::new() };
+        let replaced = table.direct(&newer.peer).filter(|(_, older)| older.is_replaced_by(newer, after));
+        replaced.map(|(id, _)| id).collect()
+    }
+
+    /// Connections that a better one has made superfluous a while ago, and whose last stream has ended. libp2p's hole
+    /// punching would keep them open for ever.
+    pub(crate) fn superfluous(&self) -> Vec<ConnectionId> {
+        self.select(|_, connection| {
+            connection.superseded_at.is_some_and(|at| at.elapsed() > SUPERSEDED_FOR)
+                && Arc::strong_count(&connection.control.streams) <= HELD_BY_US
+        })
+    }
+
+    /// Connections whose local address is no longer ours.
+    pub(crate) fn moved(&self) -> Vec<ConnectionId> {
+        let ends = self.select_map(|connection| connection.local_end);
+        ends.into_iter().filter(|(_, end)| end.has_moved()).map(|(id, _)| id).collect()
+    }
+
+    /// Connections that peers opened a while ago, from peers that nothing has made us keep. A bootstrap node is kept; its
+    /// connections count as well, unless one that we opened is among them.
+    pub(crate) fn strangers(&self, after: Duration) -> Vec<ConnectionId> {
+        self.select(|table, connection| {
+            let peer = &connection.peer;
+            let is_only_way =
+                || table.is_kept(peer) && !table.direct(peer).any(|(_, connection)| connection.from_our_port);
+            let known = table.peers.get(peer).is_some_and(|known| !known.always && table.is_kept(peer));
+            connection.inbound && connection.since.elapsed() > after && !known && !is_only_way()
+        })
+    }
+
+    fn select(&self, wanted: impl Fn(&Table, &Connection) -> bool) -> Vec<ConnectionId> {
+        let table = self.table();
+        table.listed().filter(|(_, connection)| wanted(&table, connection)).map(|(id, _)| id).collect()
+    }
+
+    fn select_map<T>(&self, of: impl Fn(&Connection) -> Option<T>) -> Vec<(ConnectionId, T)> {
+        self.table().listed().filter_map(|(id, connection)| Some((id, of(connection)?))).collect()
+    }
+
     /// True if one of the connections to a peer goes through a relay.
     #[cfg(test)]
     pub(crate) fn is_relayed_too(&self, peer: &PublicKey) -> bool {
-        let peers = self.peers();
-        peers.get(peer).is_some_and(|peer| peer.connections.iter().any(|one| one.path == LinkPath::Relayed))
+        self.table().of(peer).any(|(_, connection)| !connection.is_direct())
     }
 
     /// Adds a connection without a swarm, over QUIC to `192.0.2.7:19961` with a round trip of 25 ms.
     #[cfg(test)]
-    pub(crate) fn add_test_link(&self, peer: PublicKey, path: LinkPath) {
-        let (open, _) = mpsc::channel(1);
-        let control = Control { open, gone: CancellationToken::new(), streams: Arc::new(()) };
-        let (id, address) = (ConnectionId::new_unchecked(0), "/ip4/192.0.2.7/udp/19961/quic-v1".parse());
-        self.add(peer, Connection::new(id, path, address.expect("an address"), control));
-        self.measured(&peer, id, Duration::from_millis(25));
+    pub(crate) fn add_test_link(&self, peer: PublicKey, path: LinkPath) -> ConnectionId {
+        let id = ConnectionId::new_unchecked(self.table().connections.len());
+        let connection = Connection::without_swarm(peer, path);
+        self.add(id, Connection { rtt: Some(Duration::from_millis(25)), ..connection });
+        id
     }
 
-    fn update<T>(&self, peer: &PublicKey, id: ConnectionId, change: impl FnOnce(&mut Connection) -> T) -> Option<T> {
-        let mut peers = self.peers();
-        peers.get_mut(peer)?.connections.iter_mut().find(|connection| connection.id == id).map(change)
-    }
-
-    fn moved(&self) {
+    fn has_changed(&self) {
         self.0.changes.send_modify(|generation| *generation += 1);
     }
 
-    fn peers(&self) -> MutexGuard<'_, HashMap<PublicKey, Peer>> {
-        self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Time for whoever is about to open a stream to notice the better path.
-const SUPERSEDED_FOR: Duration = Duration::from_secs(5);
-
-/// Circuits through several relays are dialled one a moment after the other.
-const MADE_TOGETHER: Duration = Duration::from_secs(10);
-
-/// By the table, and by the connection's handler.
-const HELD_BY_US: usize = 2;
-
-/// A receiver that falls behind by more is told so, and reads the table instead.
-const EVENTS_KEPT: usize = 1024;
-
-/// A stream costs two round trips; a peer that takes longer is not answering.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Requests to open streams that may wait for a connection's handler.
-pub(crate) const OPEN_QUEUE: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::identity::KeyPair;
 
-    fn connect(links: &Links, peer: PublicKey, id: usize, path: LinkPath) -> ConnectionId {
-        let (open, _) = mpsc::channel(1);
-        let control = Control { open, gone: CancellationToken::new(), streams: Arc::new(()) };
-        let (id, address) = (ConnectionId::new_unchecked(id), "/ip4/192.0.2.1/tcp/1".parse().expect("an address"));
-        links.add(peer, Connection::new(id, path, address, control));
-        id
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_newer_circuit_takes_over_and_one_of_the_same_moment_stays() {
         let (links, peer) = (Links::new(), KeyPair::generate().public());
-        let first = connect(&links, peer, 1, LinkPath::Relayed);
+        let first = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(1)).await;
-        let second = connect(&links, peer, 2, LinkPath::Relayed);
+        let second = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(60)).await;
         assert_eq!(links.superfluous(), [], "made together");
 
-        let third = connect(&links, peer, 3, LinkPath::Relayed);
+        let third = links.add_test_link(peer, LinkPath::Relayed);
         assert_eq!(links.best(&peer), Some(LinkId(third)));
         time::advance(SUPERSEDED_FOR * 2).await;
-        let older = [second, first].map(|id| (peer, id));
-        assert_eq!(links.superfluous(), older);
+        assert_eq!(links.superfluous(), [second, first]);
 
-        links.remove(peer, third, "a test");
+        links.unlist(third, "a test");
         assert_eq!(links.best(&peer), Some(LinkId(second)));
         assert_eq!(links.superfluous(), [], "they are needed again");
     }
@@ -536,22 +521,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_direct_connection_takes_over_and_is_never_superfluous() {
         let (links, peer) = (Links::new(), KeyPair::generate().public());
-        let direct = [1, 2].map(|id| connect(&links, peer, id, LinkPath::Direct));
-        let relayed = connect(&links, peer, 3, LinkPath::Relayed);
+        let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
+        let relayed = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(60)).await;
-        let other = connect(&links, peer, 4, LinkPath::Direct);
-        assert_eq!(links.superfluous(), [(peer, relayed)]);
+        let other = links.add_test_link(peer, LinkPath::Direct);
+        assert_eq!(links.superfluous(), [relayed]);
         assert_eq!(links.direct(&peer), [other, direct[1], direct[0]]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_has_identified_itself_once_it_did_over_each_direct_connection() {
         let (links, peer) = (Links::new(), KeyPair::generate().public());
-        connect(&links, peer, 1, LinkPath::Relayed);
-        let direct = [2, 3].map(|id| connect(&links, peer, id, LinkPath::Direct));
-        links.on_identified(&peer, direct[0]);
+        links.add_test_link(peer, LinkPath::Relayed);
+        let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
+        links.on_identified(direct[0]);
         assert!(time::timeout(Duration::from_secs(5), links.identified(&peer)).await.is_err());
-        links.on_identified(&peer, direct[1]);
+        links.on_identified(direct[1]);
         links.identified(&peer).await;
     }
 }

@@ -1,107 +1,141 @@
 //! How the libp2p swarm is put together: transports, behaviours, limits.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "node")]
+use libp2p::autonat;
+#[cfg(any(feature = "scraper", feature = "node"))]
+use libp2p::memory_connection_limits;
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, Transport, autonat, connection_limits,
+    PeerId, Swarm, SwarmBuilder, Transport, connection_limits,
     core::upgrade::Version,
     dcutr, identify,
     identity::Keypair,
     kad::{self, store::MemoryStore, store::MemoryStoreConfig},
-    memory_connection_limits, noise, quic, relay,
+    noise, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
-    yamux,
 };
 use libp2p_websocket as websocket;
 
+#[cfg(feature = "scraper")]
+use crate::network::swarm::dial_back;
+#[cfg(feature = "mdns")]
+use crate::network::swarm::nearby;
+#[cfg(feature = "node")]
+use crate::network::swarm::{node_stats::NodeStats, relay::server};
 use crate::{
     network::{
         config::{NetworkConfig, NetworkRole, nodes_pinged_every},
         error::NetworkError,
         peer_id,
+        protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
         swarm::{
-            dial_back,
+            identify as own_identify,
             limits::{Inbound, InboundCounters},
-            node_stats::NodeStats,
-            observed, pinger,
-            relay::server,
-            stream_behaviour,
+            pinger, stream_behaviour,
         },
-        transport::{proxy::Proxies, roots, tcp},
+        transport::{
+            muxing::{MAX_PULL_STREAMS, quic_config, yamux_config},
+            proxy::Proxies,
+            roots, tcp,
+        },
     },
     wire::Announcement,
 };
 
-#[cfg(feature = "mdns")]
-use crate::network::swarm::nearby;
+/// A handshake takes three round trips, and time at a busy peer.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A dead node among those asked costs this much; the others have answered long before.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Noise writes some 200 KiB at once.
+const MAX_WEBSOCKET_FRAME: usize = 1024 * 1024;
+/// For strangers; peers that are kept stay however long they are idle.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer's addresses are asked for once: those that matter are announced in the DHT.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Part of the machine's memory beyond which no further connection is taken.
+#[cfg(any(feature = "scraper", feature = "node"))]
+const MOST_MEMORY: f64 = 0.7;
+/// How often a node looks for others.
+const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
+/// One signed announcement and the closest peers fit.
+const MAX_KAD_PACKET: usize = 16 * 1024;
 
 /// Everything that runs on each connection.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // The limits come first: a connection they deny costs the others nothing.
     totals: connection_limits::Behaviour,
-    memory: memory_connection_limits::Behaviour,
+    /// A client opens its few connections itself.
+    #[cfg(any(feature = "scraper", feature = "node"))]
+    memory: Toggle<memory_connection_limits::Behaviour>,
     inbound: Inbound,
-    pub(crate) streams: stream_behaviour::Behaviour,
+    streams: stream_behaviour::Behaviour,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
-    identify: super::identify::Behaviour,
+    pub(crate) identify: own_identify::Behaviour,
     ping: pinger::Behaviour,
     /// A node carries circuits of others; the rest hold their ends.
+    #[cfg(feature = "node")]
     relay: Toggle<server::Behaviour>,
     relay_client: relay::client::Behaviour,
-    pub(crate) observed: observed::Behaviour,
     pub(crate) dcutr: Toggle<dcutr::Behaviour>,
+    #[cfg(feature = "scraper")]
     nat_client: Toggle<dial_back::Behaviour>,
+    #[cfg(feature = "node")]
     nat_server: Toggle<autonat::v2::server::Behaviour>,
     #[cfg(feature = "mdns")]
     nearby: Toggle<nearby::Behaviour>,
 }
 
-/// Our own DHT: nothing is shared with the public IPFS one.
-pub(crate) const KAD_PROTOCOL: StreamProtocol = StreamProtocol::new("/narthex/kad/1");
+/// What the behaviours share with the network's handle.
+pub(crate) struct Parts {
+    pub(crate) streams: stream_behaviour::Behaviour,
+    pub(crate) inbound: Arc<InboundCounters>,
+    #[cfg(feature = "node")]
+    pub(crate) stats: NodeStats,
+    pub(crate) proxies: Arc<Proxies>,
+    #[cfg(feature = "mdns")]
+    pub(crate) nearby: Option<nearby::Behaviour>,
+}
 
-const IDENTIFY_PROTOCOL: &str = "/narthex/1";
-
-pub(crate) fn build(
-    keypair: Keypair,
-    config: &NetworkConfig,
-    streams: stream_behaviour::Behaviour,
-    inbound: Arc<InboundCounters>,
-    stats: NodeStats,
-    proxies: Arc<Proxies>,
-    #[cfg(feature = "mdns")] nearby: Option<nearby::Behaviour>,
-) -> Result<Swarm<Behaviour>, NetworkError> {
+pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
-    let nodes: HashSet<PeerId> = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key)).collect();
-    let is_node = role == NetworkRole::Node;
-    let asks_dial_back = role == NetworkRole::Scraper || config.asks_dial_back;
+    let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key));
+    let proxies = parts.proxies;
     let behaviour = |keypair: &Keypair, relay_client: relay::client::Behaviour| Behaviour {
         totals: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established_per_peer(Some(config.limits.connections_per_peer))
                 .with_max_established(Some(config.limits.connections)),
         ),
-        memory: memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY),
-        inbound: Inbound::new(max_handshakes(role), config.limits.connections_per_address, inbound),
-        streams,
+        #[cfg(any(feature = "scraper", feature = "node"))]
+        memory: (role != NetworkRole::Client)
+            .then(|| memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY))
+            .into(),
+        inbound: Inbound::new(max_handshakes(role), config.limits.connections_per_address, parts.inbound),
+        streams: parts.streams,
         kad: kademlia(local, config),
-        identify: super::identify::Behaviour::new(
+        identify: own_identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), keypair.public())
                 .with_agent_version(concat!("narthex/", env!("CARGO_PKG_VERSION")).to_owned())
                 .with_push_listen_addr_updates(false)
-                .with_interval(Duration::from_secs(24 * 60 * 60))
+                .with_interval(IDENTIFY_EVERY)
                 .with_hide_listen_addrs(role == NetworkRole::Client)
                 .with_cache_size(0),
         ),
-        ping: pinger::Behaviour::new(nodes.clone(), nodes_pinged_every(role), config.ping_every.clone()),
-        relay: config.relay.map(|limits| server::Behaviour::new(local, limits, stats)).into(),
+        ping: pinger::Behaviour::new(nodes.clone().collect(), nodes_pinged_every(role), config.ping_every.clone()),
+        #[cfg(feature = "node")]
+        relay: config.relay.map(|limits| server::Behaviour::new(local, limits, parts.stats)).into(),
         relay_client,
-        observed: observed::Behaviour::default(),
-        dcutr: (!is_node && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
-        nat_client: asks_dial_back.then(|| dial_back::Behaviour::new(nodes.clone())).into(),
-        nat_server: is_node.then(autonat::v2::server::Behaviour::default).into(),
+        dcutr: (!role.is_node() && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
+        #[cfg(feature = "scraper")]
+        nat_client: (role.is_scraper() || config.asks_dial_back)
+            .then(|| dial_back::Behaviour::new(nodes.collect()))
+            .into(),
+        #[cfg(feature = "node")]
+        nat_server: role.is_node().then(autonat::v2::server::Behaviour::default).into(),
         #[cfg(feature = "mdns")]
-        nearby: nearby.into(),
+        nearby: parts.nearby.into(),
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
@@ -135,7 +169,7 @@ pub(crate) fn build(
 }
 
 fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -> kad::Behaviour<MemoryStore> {
-    let node = *role == NetworkRole::Node;
+    let node = role.is_node();
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
         .set_query_timeout(QUERY_TIMEOUT)
@@ -161,72 +195,13 @@ fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -
     kad
 }
 
-/// What a connection may pin is its streams times their window of 256 KiB, which yamux fills before we read.
-pub(crate) fn yamux_config() -> yamux::Config {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(MAX_STREAMS);
-    config
+/// Handshakes at once. A client listens for the sake of hole punching only. At the others, a thousand at once take longer
+/// than each of them has, and are all begun again.
+pub(crate) fn max_handshakes(role: NetworkRole) -> usize {
+    if role == NetworkRole::Client { 16 } else { 512 }
 }
 
-/// Towards a scraper a peer opens a few streams; a scraper opens up to [`MAX_PULL_STREAMS`] of its own on the same
-/// connection. Between a relay and a scraper each circuit is one; those that find no place are refused.
-const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
-
-/// Circuits that a relay builds over one connection: what is left is for the other end's streams, and for those that
-/// are being closed.
-pub(crate) fn max_circuits(is_tcp: bool) -> usize {
-    let streams = if is_tcp { MAX_STREAMS } else { MAX_QUIC_STREAMS as usize };
-    streams - 16
-}
-
-/// A client listens for the sake of hole punching only.
-fn max_handshakes(role: NetworkRole) -> usize {
-    match role {
-        NetworkRole::Client => 16,
-        // A thousand at once take longer than each of them has, and are all begun again.
-        NetworkRole::Scraper | NetworkRole::Node => 512,
-    }
-}
-
+/// Inbound streams of a connection that are in negotiation.
 fn max_negotiating(role: NetworkRole) -> usize {
-    match role {
-        NetworkRole::Client => MAX_PULL_STREAMS,
-        NetworkRole::Scraper | NetworkRole::Node => 8,
-    }
+    if role == NetworkRole::Client { MAX_PULL_STREAMS } else { 8 }
 }
-
-pub(crate) fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::Config {
-    config.handshake_timeout = Duration::from_secs(2);
-    // Nothing but silence tells that the other side, or a NAT's mapping, is gone.
-    config.max_idle_timeout = 25_000;
-    // One side keeps the path alive, the one that has few links.
-    config.keep_alive_interval = match role {
-        NetworkRole::Client => Duration::from_secs(10),
-        NetworkRole::Scraper | NetworkRole::Node => RARELY,
-    };
-    // What a hostile peer can pin: the defaults are 10 and 15 MB, and no faster.
-    config.max_stream_data = 256 * 1024;
-    config.max_connection_data = 1024 * 1024;
-    // Those few bytes bound what all streams can pin together, so that a relay may have one for each of many circuits.
-    config.max_concurrent_stream_limit = MAX_QUIC_STREAMS;
-    config
-}
-
-const RARELY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Noise writes some 200 KiB at once.
-const MAX_WEBSOCKET_FRAME: usize = 1024 * 1024;
-/// For strangers; peers that are kept stay however long they are idle.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Part of the machine's memory beyond which no further connection is taken.
-const MOST_MEMORY: f64 = 0.7;
-/// Pulls from one peer at once; further ones wait.
-pub(crate) const MAX_PULL_STREAMS: usize = 64;
-const MAX_QUIC_STREAMS: u32 = 1024;
-const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
-/// One signed announcement and the closest peers fit.
-const MAX_KAD_PACKET: usize = 16 * 1024;
-
-/// A node says yes to every announcement, and keeps the good ones: its answer counts for nothing.
-pub(crate) const PUT_QUORUM: kad::Quorum = kad::Quorum::One;

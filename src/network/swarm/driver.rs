@@ -1,21 +1,16 @@
 //! The one task that owns the swarm.
 //!
-//! It carries out commands, answers the DHT, and keeps the routing table clean. It waits for nothing but the swarm and
-//! its inbox; streams bypass it.
+//! The driver carries out commands, handles the swarm's events, and closes connections that are dead although nothing
+//! shows it: those that a peer left behind when it came back, those on an address that we no longer have, those that
+//! nobody needs. It waits for nothing but the swarm and its inbox; streams bypass it. The state of a connection is in the
+//! table of links.
 
-mod connections;
-mod dht;
-
-use std::{
-    collections::{HashMap, HashSet},
-    mem,
-    time::Duration,
-};
+use std::{collections::HashMap, mem, time::Duration};
 
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::transport::ListenerId,
+    core::{ConnectedPoint, transport::ListenerId},
     dcutr, identify, kad, ping, relay,
     swarm::{
         ConnectionId, SwarmEvent,
@@ -28,53 +23,43 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "node")]
+use crate::network::swarm::{dht_server::DhtServer, node_stats::NodeStats};
 use crate::{
     identity::PublicKey,
     network::{
-        config::NetworkRole,
+        address::{self, Circuit},
+        command::Command,
+        config::{NetworkRole, RESERVATION},
         failure::{DialFailure, NoReservation},
-        links::{status::LinkTransport, stream::LinkId, table::Links},
+        links::{status::LinkTransport, table::Links},
         observation::{Observation, PeerKind},
-        peer_id::{self, Circuit},
+        peer_id,
         reach::Reach,
         swarm::{
             build::{Behaviour, BehaviourEvent},
-            local_addresses::Sources,
-            node_stats::NodeStats,
-            relay::limits,
+            dht::{self, Dht, Kad},
         },
     },
-    wire::Announcement,
 };
 
-/// What the rest of the network module asks of the swarm.
-pub(crate) enum Command {
-    /// Dials one peer at some addresses, all at once; answers with the one that worked.
-    Dial { peer: PublicKey, addresses: Vec<Multiaddr>, reply: oneshot::Sender<Result<Multiaddr, DialFailure>> },
-    /// Asks the DHT where a peer is. Each node's answer that is the peer's own word is handed on as it comes, until all
-    /// have answered or nobody listens any more.
-    Lookup { peer: PublicKey, found: mpsc::Sender<Announcement> },
-    /// Hands our signed announcement to nodes. What they do with it shows only in a look-up.
-    Put { peer: PublicKey, signed: Vec<u8>, to: Holders, done: oneshot::Sender<()> },
-    /// Puts a node into the routing table.
-    AddNode { peer: PublicKey, address: Multiaddr },
-    /// Asks a relay for a reservation: to be reachable through it. `accepted` is told once it is granted, `ended` when it
-    /// is refused or lost; it is given up once nobody waits for its end.
-    Reserve { circuit: Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation> },
-    /// Says where the operator's places for us are now.
-    External { addresses: Vec<Multiaddr> },
-    /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer.
-    Disconnect { peer: PublicKey, link: LinkId },
-}
-
-/// Which nodes are handed an announcement.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Holders {
-    /// Those that are linked: at once.
-    Linked,
-    /// Those closest to our key, where everybody looks: found first, which a dead node in the tables makes slow.
-    Closest,
-}
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// After a change of our addresses, connections are looked at once a second, so many times: a new address comes before the
+/// route that makes it the one to use.
+const LOOKS: u8 = 10;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Connections that are closed cleanly at the end take one round trip.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// Public addresses of a relayed peer that are dialled. Nobody checks how many a peer claims.
+const MAX_DIRECT_DIALS: usize = 4;
+/// A connection that breaks sooner may have been refused: a side that has too many ends one as soon as it is there.
+const SETTLED: Duration = Duration::from_secs(2);
+/// Longer than it takes to dial a peer in several ways at once.
+const REPLACED_AFTER: Duration = Duration::from_secs(5);
+/// How long a peer may be connected to a scraper without registering.
+const STRANGER: Duration = Duration::from_secs(30);
+/// Peers that look another one up need a moment; those that announce, and nodes, are kept.
+const STRANGER_AT_A_NODE: Duration = Duration::from_secs(120);
 
 /// A reservation at a relay, or the request for one.
 struct Reservation {
@@ -91,25 +76,24 @@ pub(crate) struct Driver {
     links: Links,
     reach: watch::Sender<Reach>,
     observations: broadcast::Sender<Observation>,
-    stats: NodeStats,
-    dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
-    lookups: HashMap<kad::QueryId, dht::Lookup>,
-    puts: HashMap<kad::QueryId, oneshot::Sender<()>>,
-    reservations: HashMap<ListenerId, Reservation>,
     role: NetworkRole,
-    /// Where the operator says that we are.
+    /// Dials that run, by the connection that they may become.
+    dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
+    dht: Dht,
+    #[cfg(feature = "node")]
+    served: Option<Served>,
+    reservations: HashMap<ListenerId, Reservation>,
+    /// The operator's external addresses.
     external: Vec<Multiaddr>,
-    /// Direct connections that we opened: how we are seen over them is true for others, too.
-    dialled: HashSet<ConnectionId>,
-    sources: Sources,
-    /// Connections to peers that we wanted to reach, which have not told yet where they see us.
-    chosen: HashSet<ConnectionId>,
-    /// Circuits from others whom we have not tried to dial straight.
-    circuits: HashSet<ConnectionId>,
-    /// Connections that others opened, from peers that nothing has made us keep.
-    strangers: HashMap<ConnectionId, (PublicKey, Instant)>,
-    /// At a node: the other nodes.
-    nodes: HashSet<PublicKey>,
+    /// Looks at connections that are still due after a change of our addresses.
+    looks: u8,
+}
+
+/// What a node does for others.
+#[cfg(feature = "node")]
+struct Served {
+    dht: DhtServer,
+    stats: NodeStats,
 }
 
 impl Driver {
@@ -119,7 +103,6 @@ impl Driver {
         links: Links,
         reach: watch::Sender<Reach>,
         observations: broadcast::Sender<Observation>,
-        stats: NodeStats,
         role: NetworkRole,
     ) -> Self {
         Self {
@@ -127,21 +110,22 @@ impl Driver {
             commands,
             links,
             reach,
+            dht: Dht::new(observations.clone()),
             observations,
-            stats,
-            dials: HashMap::new(),
-            lookups: HashMap::new(),
-            puts: HashMap::new(),
-            reservations: HashMap::new(),
-            dialled: HashSet::new(),
-            sources: Sources::default(),
             role,
+            dials: HashMap::new(),
+            #[cfg(feature = "node")]
+            served: None,
+            reservations: HashMap::new(),
             external: Vec::new(),
-            chosen: HashSet::new(),
-            circuits: HashSet::new(),
-            strangers: HashMap::new(),
-            nodes: HashSet::new(),
+            looks: 0,
         }
+    }
+
+    /// Serves the DHT as a node, and counts what the node does for others.
+    #[cfg(feature = "node")]
+    pub(crate) fn serve(&mut self, stats: NodeStats) {
+        self.served = Some(Served { dht: DhtServer::new(self.links.clone(), stats.clone()), stats });
     }
 
     /// Runs until `stop` fires or the last handle is gone, then closes every connection, so that peers notice at once.
@@ -155,7 +139,7 @@ impl Driver {
                 biased;
                 () = stop.cancelled() => break,
                 _ = sweep.tick() => self.sweep(),
-                _ = look.tick(), if self.sources.is_due() => self.close_moved(),
+                _ = look.tick(), if self.looks > 0 => self.close_moved(),
                 command = self.commands.recv() => match command {
                     Some(command) => self.handle(command),
                     None => break,
@@ -181,11 +165,28 @@ impl Driver {
         }
     }
 
+    fn sweep(&mut self) {
+        #[cfg(feature = "node")]
+        if let Some(served) = &mut self.served {
+            served.dht.sweep(&mut self.swarm.behaviour_mut().kad);
+        }
+        self.close_strangers();
+        self.close_superfluous();
+        self.give_up_reservations();
+    }
+
+    fn kad(&mut self) -> &mut Kad {
+        &mut self.swarm.behaviour_mut().kad
+    }
+}
+
+/// Commands.
+impl Driver {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Dial { peer, addresses, reply } => self.dial(peer, addresses, reply),
-            Command::Lookup { peer, found } => self.look_up(peer, found),
-            Command::Put { peer, signed, to, done } => self.put(&peer, signed, to, done),
+            Command::Lookup { peer, found } => self.dht.look_up(&mut self.swarm.behaviour_mut().kad, peer, found),
+            Command::Put { peer, signed, to, done } => self.dht.put(&mut self.swarm, &peer, signed, to, done),
             Command::AddNode { peer, address } => {
                 self.kad().add_address(&peer_id::peer_id(&peer), address);
             }
@@ -226,26 +227,55 @@ impl Driver {
         }
     }
 
+    /// A relay that lost a reservation without our notice grants it no more.
+    fn give_up_reservations(&mut self) {
+        let dead = |held: &Reservation| held.ended.is_closed() || held.granted_at.elapsed() > RESERVATION;
+        let dead: Vec<_> = self.reservations.iter().filter(|(_, held)| dead(held)).map(|(id, _)| *id).collect();
+        for listener in dead {
+            self.swarm.remove_listener(listener);
+        }
+    }
+
+    /// Replaces the addresses that the operator's external ones resolve to.
+    pub(crate) fn set_external(&mut self, addresses: Vec<Multiaddr>) {
+        for old in mem::take(&mut self.external).iter().filter(|old| !addresses.contains(old)) {
+            self.swarm.remove_external_address(old);
+        }
+        for address in &addresses {
+            self.swarm.add_external_address(address.clone());
+        }
+        self.external = addresses;
+        self.publish_reach();
+    }
+
+    fn publish_reach(&mut self) {
+        let reach = Reach::new(self.swarm.listeners(), self.swarm.external_addresses(), self.external.clone());
+        self.reach.send_if_modified(|known| mem::replace(known, reach) != *known);
+    }
+}
+
+/// Events.
+impl Driver {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { connection_id, endpoint, peer_id, .. } => {
-                self.on_opened(connection_id, peer_id, &endpoint);
+            SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
+                self.on_opened(connection_id, &endpoint);
                 if let Some(reply) = self.dials.remove(&connection_id) {
-                    self.chosen.insert(connection_id);
-                    let _ = reply.send(Ok(peer_id::without_peer(endpoint.get_remote_address())));
+                    self.links.update(connection_id, |connection| connection.requested = true);
+                    let _ = reply.send(Ok(address::without_peer(endpoint.get_remote_address())));
                 }
             }
             SwarmEvent::ConnectionClosed { connection_id, peer_id, endpoint, num_established, cause } => {
                 self.on_closed(connection_id, &endpoint, cause.is_some());
-                if num_established == 0 && self.role == NetworkRole::Node {
-                    // Nodes keep their links: this one has ended, and whoever asks us shall not be sent there. If it is
-                    // back, it is met again.
+                if num_established == 0 && self.role.is_node() {
+                    // Nodes keep their links: this one has ended, and nobody who asks us is to be sent there. A node that
+                    // comes back is met again.
                     self.kad().remove_peer(&peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 if let Some(peer) = peer_id.filter(|peer| !self.swarm.is_connected(peer)) {
-                    // Or a dead node costs every later query a timeout. Whoever keeps it will add it again.
+                    // A dead node would cost every later query a timeout. The task that keeps a link to it adds it again.
                     self.kad().remove_peer(&peer);
                 }
                 if let Some(reply) = self.dials.remove(&connection_id) {
@@ -256,19 +286,20 @@ impl Driver {
                 tracing::debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                // A relay tells those whom it makes reachable where it is, a client its scraper, which then need not punch.
-                // What else a client listens on is nobody's business. A scraper announces, and has itself dialled back.
-                if self.role != NetworkRole::Scraper && !peer_id::is_private(&address) {
+                // The peers that a relay makes reachable have to know where the relay is. A scraper that knows the public
+                // address of its client need not punch a hole. A client's other addresses are nobody's business; a
+                // scraper announces its addresses, and has itself dialled back.
+                if !self.role.is_scraper() && !address::is_private(&address) {
                     self.swarm.add_external_address(address);
                 }
-                self.sources.changed();
+                self.looks = LOOKS;
                 self.publish_reach();
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 if !self.external.contains(&address) {
                     self.swarm.remove_external_address(&address);
                 }
-                self.sources.changed();
+                self.looks = LOOKS;
                 self.publish_reach();
             }
             SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => {
@@ -294,16 +325,7 @@ impl Driver {
                 connection_id,
                 peer_id,
                 info,
-            })) => {
-                // Once: where it is believed, nobody shall make us believe in ever more places.
-                let chosen = self.chosen.remove(&connection_id) && self.dialled.contains(&connection_id);
-                if chosen && peer_id::is_plain(&info.observed_addr) {
-                    self.swarm.behaviour_mut().observed.add(info.observed_addr.clone());
-                }
-                self.observe_peer(connection_id, &peer_id, &info);
-                self.dial_straight(connection_id, peer_id, &info);
-                self.learn_node(peer_id, &info);
-            }
+            })) => self.on_identify(connection_id, peer_id, &info),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.on_ping(ping),
             SwarmEvent::Behaviour(BehaviourEvent::RelayClient(relay::client::Event::ReservationReqAccepted {
                 relay_peer_id,
@@ -322,13 +344,19 @@ impl Driver {
                     self.links.punch_failed(&peer);
                 }
             }
-            SwarmEvent::Behaviour(BehaviourEvent::NatServer(asked)) => self.stats.update(|counts| match asked.result {
-                Ok(()) => counts.dial_backs += 1,
-                Err(_) => counts.dial_backs_failed += 1,
-            }),
+            #[cfg(feature = "node")]
+            SwarmEvent::Behaviour(BehaviourEvent::NatServer(asked)) => {
+                if let Some(served) = &self.served {
+                    served.stats.update(|counts| match asked.result {
+                        Ok(()) => counts.dial_backs += 1,
+                        Err(_) => counts.dial_backs_failed += 1,
+                    });
+                }
+            }
+            #[cfg(feature = "scraper")]
             SwarmEvent::Behaviour(BehaviourEvent::NatClient(tested)) => {
                 tracing::debug!(address = %tested.tested_addr, result = ?tested.result, "a node dialled us back");
-                if let Some(address) = peer_id::socket_addr(&tested.tested_addr) {
+                if let Some(address) = address::socket_addr(&tested.tested_addr) {
                     let (transport, reached) = (LinkTransport::of(&tested.tested_addr), tested.result.is_ok());
                     self.observe(Observation::DialledBack { address, transport, reached });
                 }
@@ -337,74 +365,188 @@ impl Driver {
         }
     }
 
-    fn observe_peer(&self, connection: ConnectionId, peer: &PeerId, info: &identify::Info) {
-        let Some(peer) = peer_id::public_key(peer) else { return };
-        self.links.on_identified(&peer, connection);
-        let dialled = self.dialled.contains(&connection);
-        self.observe(Observation::Identified {
-            peer,
-            transport: LinkTransport::of(&info.observed_addr),
-            seen_at: peer_id::socket_addr(&info.observed_addr).filter(|_| dialled),
-            kind: PeerKind::of(&info.protocols),
+    fn on_kad(&mut self, event: kad::Event) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        match event {
+            #[cfg(feature = "node")]
+            kad::Event::InboundRequest { request } => {
+                if let Some(served) = &mut self.served {
+                    served.dht.on_request(kad, request);
+                }
+            }
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                self.dht.on_progress(kad, id, result, step.last);
+            }
+            _ => {}
+        }
+    }
+
+    /// A peer has reported who it is, and where it sees us.
+    fn on_identify(&mut self, id: ConnectionId, peer: PeerId, info: &identify::Info) {
+        let report = self.links.update(id, |connection| {
+            let may_be_direct = mem::take(&mut connection.may_be_direct);
+            (mem::take(&mut connection.requested), connection.from_our_port, may_be_direct)
         });
+        let (requested, from_our_port, may_be_direct) = report.unwrap_or_default();
+        // Peers that we wanted to reach are believed, and only once.
+        if requested && from_our_port && address::is_plain(&info.observed_addr) {
+            self.swarm.behaviour_mut().identify.add_candidate(info.observed_addr.clone());
+        }
+        if let Some(key) = peer_id::public_key(&peer) {
+            self.links.on_identified(id);
+            self.observe(Observation::Identified {
+                peer: key,
+                transport: LinkTransport::of(&info.observed_addr),
+                seen_at: address::socket_addr(&info.observed_addr).filter(|_| from_our_port),
+                kind: PeerKind::of(&info.protocols),
+            });
+        }
+        if may_be_direct {
+            self.dial_straight(peer, info);
+        }
+        for own in dht::node_addresses(&self.links, &peer, info) {
+            self.kad().add_address(&peer, own);
+            #[cfg(feature = "node")]
+            if let Some(served) = &mut self.served {
+                served.dht.on_node(&peer);
+            }
+        }
     }
 
     fn observe(&self, observation: Observation) {
-        // Mostly nobody looks.
+        // Mostly nobody listens.
         let _ = self.observations.send(observation);
     }
 
     fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
         let Some(key) = peer_id::public_key(&peer) else { return };
         match result {
-            Ok(rtt) => self.links.measured(&key, connection, rtt),
+            Ok(rtt) => {
+                self.links.update(connection, |connection| connection.rtt = Some(rtt));
+            }
             Err(error) => {
                 // "Unsupported" too: every narthex peer answers pings.
                 tracing::debug!(%peer, %error, "ping failed: closing the connection");
-                self.give_up_silent(key, connection, &format!("ping: {error}"));
+                self.give_up(connection, &format!("ping: {error}"));
+                self.close_carried(key);
             }
         }
     }
 
-    fn publish_reach(&mut self) {
-        let reach = Reach::new(self.swarm.listeners(), self.swarm.external_addresses(), self.external.clone());
-        self.reach.send_if_modified(|known| mem::replace(known, reach) != *known);
+    fn on_opened(&mut self, id: ConnectionId, endpoint: &ConnectedPoint) {
+        if endpoint.is_listener() && self.role.is_node() {
+            self.close_replaced(id);
+        }
     }
 
-    /// Puts the places that the operator has given at these addresses in the stead of those they were at.
-    pub(crate) fn set_external(&mut self, addresses: Vec<Multiaddr>) {
-        for old in mem::take(&mut self.external).iter().filter(|old| !addresses.contains(old)) {
-            self.swarm.remove_external_address(old);
-        }
-        for address in &addresses {
-            self.swarm.add_external_address(address.clone());
-        }
-        self.external = addresses;
-        self.publish_reach();
-    }
-
-    fn sweep(&mut self) {
-        let now = std::time::Instant::now();
-        self.kad().store_mut().retain(|_, record| !record.is_expired(now));
-        self.count_records();
-        if self.role == NetworkRole::Node {
-            self.let_go_of_the_forgotten();
-        }
-        self.close_strangers();
-        self.close_superfluous();
-        self.give_up_reservations();
-    }
-
-    /// A relay that lost a reservation without our notice grants it no more.
-    fn give_up_reservations(&mut self) {
-        let dead = |held: &Reservation| held.ended.is_closed() || held.granted_at.elapsed() > limits::RESERVATION;
-        let dead: Vec<_> = self.reservations.iter().filter(|(_, held)| dead(held)).map(|(id, _)| *id).collect();
-        for listener in dead {
-            self.swarm.remove_listener(listener);
+    /// A process that dies takes all its TCP connections along: while one is left, this one was closed on purpose. So may
+    /// the last be: a side that has too many connections ends one as soon as it is there, and a node closes connections
+    /// that a passer-by leaves idle.
+    fn on_closed(&mut self, id: ConnectionId, endpoint: &ConnectedPoint, broken: bool) {
+        let Some(closed) = self.links.forget(id) else { return };
+        if broken
+            && closed.local_end.is_some()
+            && address::is_tcp(endpoint.get_remote_address())
+            && closed.since.elapsed() > SETTLED
+            && self.links.is_kept(&closed.peer)
+            && self.links.transports(&closed.peer).iter().all(|left| *left == LinkTransport::Quic)
+        {
+            self.close_others(closed.peer);
         }
     }
 }
 
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// Closing.
+impl Driver {
+    /// Closes a connection, at once for everybody here: a dead one cannot be closed cleanly, as that waits for the peer.
+    fn give_up(&mut self, id: ConnectionId, why: &str) {
+        self.links.unlist(id, why);
+        self.swarm.close_connection(id);
+    }
+
+    /// A connection answers nothing. Others to the same peer are as dead, unless this one was a circuit.
+    fn disconnect(&mut self, peer: PublicKey, id: ConnectionId) {
+        let direct = self.links.direct(&peer).contains(&id);
+        self.give_up(id, "it answered nothing");
+        if direct {
+            self.close_others(peer);
+        }
+        self.close_carried(peer);
+    }
+
+    /// Circuits end with the last connection to the relay that carried them: they would otherwise be missed one by one.
+    fn close_carried(&mut self, relay: PublicKey) {
+        if self.links.direct(&relay).is_empty() {
+            for circuit in self.links.through(&relay) {
+                self.give_up(circuit, "the relay no longer answers");
+            }
+        }
+    }
+
+    fn close_superfluous(&mut self) {
+        for id in self.links.superfluous() {
+            self.give_up(id, "there is a better one");
+        }
+    }
+
+    /// A hole punch leaves several connections, and they die together. A TCP connection ends as soon as the process is
+    /// gone, a QUIC one only after a long silence in which a circuit or a pull may get lost. A peer that is there after all
+    /// is soon linked again.
+    fn close_others(&mut self, peer: PublicKey) {
+        for id in self.links.direct(&peer) {
+            tracing::debug!(%peer, "a connection broke: closing another one to the same peer");
+            self.give_up(id, "another connection to it broke");
+        }
+    }
+
+    /// A peer that dials a node again has lost the connection that it had. A relay would go on to hand it circuits over that
+    /// one, for as long as the reservation runs.
+    fn close_replaced(&mut self, newer: ConnectionId) {
+        for id in self.links.replaced_by(newer, REPLACED_AFTER) {
+            tracing::debug!("a peer is here again: closing its older connection");
+            self.give_up(id, "it connected anew");
+        }
+    }
+
+    /// Connections from an address that we no longer have are dead, and nothing else shows it for a long time.
+    fn close_moved(&mut self) {
+        self.looks = self.looks.saturating_sub(1);
+        for id in self.links.moved() {
+            tracing::debug!("our address has changed: closing a connection");
+            self.give_up(id, "our address has changed");
+        }
+    }
+
+    /// The swarm closes idle strangers; those that keep busy without ever proving anything are closed here. So are
+    /// connections that a node has opened beside the link that we made, to test whether we can be reached.
+    fn close_strangers(&mut self) {
+        let most = if self.role.is_node() { STRANGER_AT_A_NODE } else { STRANGER };
+        for id in self.links.strangers(most) {
+            tracing::debug!("closing a connection that proved nothing");
+            self.give_up(id, "it proved nothing");
+        }
+    }
+
+    /// Dials the public addresses of a peer that came through a relay. With a public address there is no hole to punch, and
+    /// a dial from here, where libp2p has both ends dial, gets through any NAT or firewall on our side. (The first step of
+    /// DCUtR, which libp2p leaves out.)
+    fn dial_straight(&mut self, peer: PeerId, info: &identify::Info) {
+        let punches = self.swarm.behaviour().dcutr.is_enabled();
+        // A node that dials us back comes through relays, too.
+        let linked = peer_id::public_key(&peer).is_none_or(|key| !self.links.direct(&key).is_empty());
+        if !punches || linked {
+            return;
+        }
+        let public = |own: &&Multiaddr| address::is_plain(own) && !address::is_private(own);
+        let addresses: Vec<_> = info.listen_addrs.iter().filter(public).take(MAX_DIRECT_DIALS).cloned().collect();
+        if !addresses.is_empty() {
+            tracing::debug!(%peer, ?addresses, "dialling a relayed peer straight");
+            // From another port than the hole punch that goes on meanwhile. The port also marks an address that only the
+            // peer vouches for (`transport/tcp.rs`).
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses);
+            if let Err(error) = self.swarm.dial(options.allocate_new_port().build()) {
+                tracing::debug!(%peer, %error, "cannot dial a relayed peer at its public address");
+            }
+        }
+    }
+}

@@ -1,9 +1,14 @@
-//! Who is who, and where we are seen: *identify*, without its guesses at our addresses.
+//! *identify*: who a peer is, and where the peer sees us.
 //!
-//! libp2p's behaviour takes anybody's word for where we are seen, and hands it on as a place that we may have: to be
-//! dialled back at, and to be punched at. Here the driver chooses whom to believe (see [`observed`](super::observed)).
+//! libp2p's behaviour believes every peer's report of where we are seen, and makes the address a candidate of ours: to be
+//! dialled back at, and to be punched at. The behaviour also puts our listen port in the stead of the port that was seen,
+//! so that a NAT which changes ports is never punched, although its mapping is the same for all. Here libp2p's candidates
+//! are dropped; the driver chooses whom to believe, and adds what those peers have seen.
 
-use std::task::{Context, Poll};
+use std::{
+    collections::VecDeque,
+    task::{Context, Poll},
+};
 
 use libp2p::{
     Multiaddr, PeerId,
@@ -15,11 +20,20 @@ use libp2p::{
     },
 };
 
-pub(crate) struct Behaviour(identify::Behaviour);
+pub(crate) struct Behaviour {
+    inner: identify::Behaviour,
+    /// Addresses that become candidates of ours when the swarm is polled next.
+    candidates: VecDeque<Multiaddr>,
+}
 
 impl Behaviour {
     pub(crate) fn new(config: identify::Config) -> Self {
-        Self(identify::Behaviour::new(config))
+        Self { inner: identify::Behaviour::new(config), candidates: VecDeque::new() }
+    }
+
+    /// Believes that we can be reached at the address, as far as others confirm it.
+    pub(crate) fn add_candidate(&mut self, address: Multiaddr) {
+        self.candidates.push_back(address);
     }
 }
 
@@ -34,7 +48,7 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_inbound_connection(id, peer, local, remote)
+        self.inner.handle_established_inbound_connection(id, peer, local, remote)
     }
 
     fn handle_established_outbound_connection(
@@ -45,20 +59,23 @@ impl NetworkBehaviour for Behaviour {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_outbound_connection(id, peer, remote, role, port)
+        self.inner.handle_established_outbound_connection(id, peer, remote, role, port)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        self.0.on_swarm_event(event);
+        self.inner.on_swarm_event(event);
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.0.on_connection_handler_event(peer, id, event);
+        self.inner.on_connection_handler_event(peer, id, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some(address) = self.candidates.pop_front() {
+            return Poll::Ready(ToSwarm::NewExternalAddrCandidate(address));
+        }
         loop {
-            match self.0.poll(cx) {
+            match self.inner.poll(cx) {
                 Poll::Ready(ToSwarm::NewExternalAddrCandidate(_)) => {}
                 polled => return polled,
             }

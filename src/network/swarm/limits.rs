@@ -1,11 +1,11 @@
 //! Connections on their way in, and those of each source address, which `libp2p-connection-limits` does not count.
 //!
-//! Refused before any handshake work, counted, and warned about now and then. Private and loopback sources have no limit
+//! Connections are refused before any handshake work, and counted; the log warns now and then. Private and loopback sources have no limit
 //! per address: there, one address is often a whole office behind a router of ours, and a limit cuts off the fleet it should
 //! protect.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     convert::Infallible,
     net::{IpAddr, Ipv6Addr},
     sync::{
@@ -16,10 +16,11 @@ use std::{
     time::Duration,
 };
 
+#[cfg(any(feature = "scraper", feature = "node"))]
+use libp2p::memory_connection_limits::MemoryUsageLimitExceeded;
 use libp2p::{
     Multiaddr, PeerId, connection_limits,
     core::{Endpoint, transport::PortUse},
-    memory_connection_limits::MemoryUsageLimitExceeded,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, ListenError, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm, dummy,
@@ -27,7 +28,10 @@ use libp2p::{
 };
 use tokio::time::Instant;
 
-use crate::network::{error::innermost, peer_id};
+use crate::network::{address, error::innermost};
+
+/// Strangers could fill the log.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Connections that others open, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub struct InboundCounts {
     pub refused_memory: u64,
 }
 
-/// Where they are counted.
+/// The counters behind [`InboundCounts`].
 #[derive(Default)]
 pub(crate) struct InboundCounters {
     handshakes: AtomicUsize,
@@ -74,12 +78,13 @@ impl InboundCounters {
         self.handshakes_peak.fetch_max(count, Relaxed);
     }
 
-    /// The counter for a refusal, whoever refused; none for one that tells nothing about load.
+    /// The counter for a refusal by any behaviour; none for a refusal that has nothing to do with load.
     fn of(&self, cause: &ConnectionDenied) -> Option<&AtomicU64> {
         match cause.downcast_ref::<TooMany>() {
             Some(TooMany::Handshakes { .. }) => Some(&self.refused_handshakes),
             Some(TooMany::OfAddress { .. }) => Some(&self.refused_address),
             None if cause.downcast_ref::<connection_limits::Exceeded>().is_some() => Some(&self.refused_connections),
+            #[cfg(any(feature = "scraper", feature = "node"))]
             None if cause.downcast_ref::<MemoryUsageLimitExceeded>().is_some() => Some(&self.refused_memory),
             None => None,
         }
@@ -90,12 +95,18 @@ impl InboundCounters {
 pub(crate) struct Inbound {
     most_handshakes: usize,
     most_of_address: usize,
-    handshakes: HashSet<ConnectionId>,
-    /// Sources of the inbound connections that are there or on their way.
-    sources: HashMap<ConnectionId, IpAddr>,
+    /// Inbound connections, from before their handshake until they are closed.
+    admitted: HashMap<ConnectionId, Admitted>,
+    handshakes: usize,
     of_address: HashMap<IpAddr, usize>,
     counters: Arc<InboundCounters>,
     warned_at: Option<Instant>,
+}
+
+struct Admitted {
+    in_handshake: bool,
+    /// The network that the connection comes from; none for private ones, which are not counted.
+    from: Option<IpAddr>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -111,8 +122,8 @@ impl Inbound {
         Self {
             most_handshakes,
             most_of_address,
-            handshakes: HashSet::new(),
-            sources: HashMap::new(),
+            admitted: HashMap::new(),
+            handshakes: 0,
             of_address: HashMap::new(),
             counters,
             warned_at: None,
@@ -120,29 +131,33 @@ impl Inbound {
     }
 
     fn admit(&mut self, id: ConnectionId, remote: &Multiaddr) -> Result<(), TooMany> {
-        if self.handshakes.len() >= self.most_handshakes {
+        if self.handshakes >= self.most_handshakes {
             return Err(TooMany::Handshakes { limit: self.most_handshakes });
         }
-        if let Some(ip) = network(remote).filter(|_| !peer_id::is_private(remote)) {
+        let from = network(remote).filter(|_| !address::is_private(remote));
+        if let Some(ip) = from {
             let count = self.of_address.entry(ip).or_default();
             if *count >= self.most_of_address {
                 return Err(TooMany::OfAddress { ip, limit: self.most_of_address });
             }
             *count += 1;
-            self.sources.insert(id, ip);
         }
-        self.handshakes.insert(id);
-        self.counters.set_handshakes(self.handshakes.len());
+        self.admitted.insert(id, Admitted { in_handshake: true, from });
+        self.handshakes += 1;
+        self.counters.set_handshakes(self.handshakes);
         Ok(())
     }
 
     fn handshake_ended(&mut self, id: ConnectionId) {
-        self.handshakes.remove(&id);
-        self.counters.set_handshakes(self.handshakes.len());
+        if let Some(admitted) = self.admitted.get_mut(&id).filter(|admitted| admitted.in_handshake) {
+            admitted.in_handshake = false;
+            self.handshakes -= 1;
+            self.counters.set_handshakes(self.handshakes);
+        }
     }
 
     fn forget(&mut self, id: ConnectionId) {
-        let Some(ip) = self.sources.remove(&id) else { return };
+        let Some(ip) = self.admitted.remove(&id).and_then(|admitted| admitted.from) else { return };
         if let Some(count) = self.of_address.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
@@ -154,18 +169,17 @@ impl Inbound {
     fn note_refusal(&mut self, from: &Multiaddr, cause: &ConnectionDenied) {
         let Some(counter) = self.counters.of(cause) else { return };
         counter.fetch_add(1, Relaxed);
-        // Strangers could fill the log.
         if self.warned_at.is_none_or(|at| at.elapsed() > WARN_EVERY) {
             self.warned_at = Some(Instant::now());
             let why = innermost(cause);
-            tracing::warn!(from = %peer_id::shown(from), why, "connections are refused; the next such line in a minute");
+            tracing::warn!(from = %address::display(from), why, "connections are refused; the next such line in a minute");
         }
     }
 }
 
-/// Where a peer comes from: whoever has an IPv6 address usually has its whole /64.
+/// The network that a peer comes from: the owner of an IPv6 address usually has its whole /64.
 pub(crate) fn network(remote: &Multiaddr) -> Option<IpAddr> {
-    Some(match peer_id::ip(remote)? {
+    Some(match address::ip(remote)? {
         IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();
@@ -231,8 +245,6 @@ impl NetworkBehaviour for Inbound {
         Poll::Pending
     }
 }
-
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

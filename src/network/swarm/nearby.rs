@@ -1,9 +1,9 @@
-//! Peers on the same local network, by mDNS.
+//! Peers in the local network, by mDNS.
 //!
-//! Anybody there can say anything: what is heard is tried if it is a host's own TCP or QUIC address (a name would be
-//! looked up, a URL asked), and whoever answers must prove its key. libp2p's behaviour
-//! remembers all it hears, and hands it to everything that dials; this one keeps it to itself, within bounds. Clients
-//! listen only: nobody looks for them.
+//! Anybody there can announce anything: an address is tried if it is a host's own TCP or QUIC address (a name would be
+//! looked up, a URL asked), and the peer that answers must prove its key. libp2p's behaviour remembers all announcements,
+//! and hands them to everything that dials; this one keeps them to itself, within bounds. Clients listen only: nobody
+//! looks for them.
 
 use std::{
     collections::HashMap,
@@ -23,40 +23,30 @@ use libp2p::{
         ToSwarm, dummy,
     },
 };
-use tokio::{sync::watch, time};
+use tokio::sync::watch;
 
 use crate::{
     identity::PublicKey,
-    network::{
-        config::NetworkRole,
-        error::{Attempt, AttemptKind},
-        handle::Network,
-        links::{dial::Failure, table::Links},
-        peer_id,
-    },
+    network::{address, config::NetworkRole, links::table::Links, peer_id},
 };
 
-/// Where peers nearby say that they are.
+/// A peer that starts later announces itself; the query is for those that were missed.
+const QUERY_EVERY: Duration = Duration::from_secs(60);
+/// Peers in the local network that are remembered: more than one network has scrapers.
+const MAX_PEERS: usize = 256;
+/// Addresses of one peer that are remembered.
+const MAX_ADDRESSES: usize = 8;
+/// Addresses of all libp2p peers in the network, whatever they are. Each new one is compared with all others.
+const MAX_DISCOVERED: usize = 4096;
+
+/// The addresses that peers in the local network announce.
 pub(crate) type Nearby = HashMap<PublicKey, Vec<Multiaddr>>;
 
-impl Network {
-    /// Dials a peer where it says that it is, or says so within a moment.
-    pub(crate) async fn dial_nearby(&self, peer: &PublicKey) -> Result<Multiaddr, Failure> {
-        let Some(nearby) = &self.nearby else { return Err(Failure::Nothing) };
-        let mut nearby = nearby.subscribe();
-        let addresses = match time::timeout(HEAR, nearby.wait_for(|nearby| nearby.contains_key(peer))).await {
-            Ok(Ok(nearby)) => nearby.get(peer).cloned().unwrap_or_default(),
-            _ => return Err(Attempt::without_address(AttemptKind::NotNearby, None).into()),
-        };
-        self.dial(*peer, addresses).await
-    }
-}
-
 pub(crate) struct Behaviour {
-    /// None once more was heard than any honest network says.
+    /// None once more was announced than in any honest network.
     mdns: Option<mdns::tokio::Behaviour>,
     announces: bool,
-    heard: Arc<watch::Sender<Nearby>>,
+    found: Arc<watch::Sender<Nearby>>,
     links: Links,
 }
 
@@ -64,27 +54,27 @@ impl Behaviour {
     pub(crate) fn new(
         local: PeerId,
         role: NetworkRole,
-        heard: Arc<watch::Sender<Nearby>>,
+        found: Arc<watch::Sender<Nearby>>,
         links: Links,
     ) -> io::Result<Self> {
         let config = mdns::Config { query_interval: QUERY_EVERY, ..mdns::Config::default() };
         let announces = role != NetworkRole::Client;
-        Ok(Self { mdns: Some(mdns::tokio::Behaviour::new(config, local)?), announces, heard, links })
+        Ok(Self { mdns: Some(mdns::tokio::Behaviour::new(config, local)?), announces, found, links })
     }
 
     fn on_event(&self, event: mdns::Event) {
         match event {
-            mdns::Event::Discovered(found) => found.iter().for_each(|(peer, address)| self.hear(peer, address)),
+            mdns::Event::Discovered(found) => found.iter().for_each(|(peer, address)| self.remember(peer, address)),
             mdns::Event::Expired(gone) => gone.iter().for_each(|(peer, address)| self.forget(peer, address)),
         }
     }
 
-    fn hear(&self, peer: &PeerId, address: &Multiaddr) {
-        let address = peer_id::without_peer(address);
-        let Some(key) = peer_id::public_key(peer).filter(|_| peer_id::is_plain(&address)) else { return };
+    fn remember(&self, peer: &PeerId, address: &Multiaddr) {
+        let address = address::without_peer(address);
+        let Some(key) = peer_id::public_key(peer).filter(|_| address::is_plain(&address)) else { return };
         // There is always room for a peer that we want to reach.
         let wanted = self.links.is_kept(&key);
-        self.heard.send_if_modified(|nearby| {
+        self.found.send_if_modified(|nearby| {
             if nearby.len() >= MAX_PEERS && !wanted && !nearby.contains_key(&key) {
                 return false;
             }
@@ -92,16 +82,16 @@ impl Behaviour {
             if addresses.len() == MAX_ADDRESSES {
                 addresses.remove(0); // the newest is the likeliest
             }
-            tracing::debug!(peer = %key, address = %peer_id::shown(&address), "a peer is nearby");
+            tracing::debug!(peer = %key, address = %address::display(&address), "a peer is nearby");
             addresses.push(address);
             true
         });
     }
 
     fn forget(&self, peer: &PeerId, address: &Multiaddr) {
-        let address = peer_id::without_peer(address);
+        let address = address::without_peer(address);
         let Some(key) = peer_id::public_key(peer) else { return };
-        self.heard.send_modify(|nearby| {
+        self.found.send_modify(|nearby| {
             if let Some(addresses) = nearby.get_mut(&key) {
                 addresses.retain(|known| *known != address);
             }
@@ -148,8 +138,11 @@ impl NetworkBehaviour for Behaviour {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         while let Some(mdns) = &mut self.mdns {
             let Poll::Ready(action) = mdns.poll(cx) else { break };
-            if mdns.discovered_nodes().len() > MAX_HEARD {
-                tracing::warn!(limit = MAX_HEARD, "too much is said by mDNS here: no longer listening to it");
+            if mdns.discovered_nodes().len() > MAX_DISCOVERED {
+                tracing::warn!(
+                    limit = MAX_DISCOVERED,
+                    "too many addresses are announced by mDNS here: no longer listening to it"
+                );
                 self.mdns = None;
             }
             if let ToSwarm::GenerateEvent(event) = action {
@@ -160,14 +153,6 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// A peer nearby answers within milliseconds.
-const HEAR: Duration = Duration::from_secs(2);
-const QUERY_EVERY: Duration = Duration::from_secs(60);
-const MAX_PEERS: usize = 256;
-const MAX_ADDRESSES: usize = 8;
-/// Addresses of all libp2p peers nearby, whatever they are. Each new one is compared with all others.
-const MAX_HEARD: usize = 4096;
-
 #[cfg(test)]
 mod tests {
     use libp2p::multiaddr::Protocol;
@@ -177,8 +162,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_does_not_crowd_out_who_is_wanted() {
-        let (heard, links) = (Arc::new(watch::Sender::default()), Links::new());
-        let nearby = Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&heard), links.clone());
+        let (found, links) = (Arc::new(watch::Sender::default()), Links::new());
+        let nearby = Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&found), links.clone());
         let nearby = nearby.expect("starts");
         let say = |key: &PublicKey, port: u16| {
             let peer = peer_id::peer_id(key);
@@ -188,23 +173,23 @@ mod tests {
         for _ in 0..=MAX_PEERS {
             say(&KeyPair::generate().public(), 1);
         }
-        assert_eq!(heard.borrow().len(), MAX_PEERS);
+        assert_eq!(found.borrow().len(), MAX_PEERS);
         let wanted = KeyPair::generate().public();
         links.keep(wanted);
         (1..=20).for_each(|port| say(&wanted, port));
-        let addresses = heard.borrow().get(&wanted).cloned().expect("heard");
+        let addresses = found.borrow().get(&wanted).cloned().expect("found");
         assert_eq!(addresses.len(), MAX_ADDRESSES);
         assert_eq!(addresses.last().map(Multiaddr::to_string).as_deref(), Some("/ip4/192.0.2.1/tcp/20"));
 
         let all = addresses.iter().map(|address| (peer_id::peer_id(&wanted), address.clone())).collect();
         nearby.on_event(mdns::Event::Expired(all));
-        assert!(!heard.borrow().contains_key(&wanted));
+        assert!(!found.borrow().contains_key(&wanted));
     }
 
     #[tokio::test]
     async fn nobody_nearby_can_have_names_looked_up_or_urls_asked() {
-        let heard = Arc::new(watch::Sender::default());
-        let nearby = Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&heard), Links::new());
+        let found = Arc::new(watch::Sender::default());
+        let nearby = Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&found), Links::new());
         let nearby = nearby.expect("starts");
         let peer = peer_id::peer_id(&KeyPair::generate().public());
         let plain = "/ip4/192.0.2.1/udp/1/quic-v1";
@@ -217,7 +202,7 @@ mod tests {
             let address = address.parse().expect("a multiaddr");
             nearby.on_event(mdns::Event::Discovered(vec![(peer, address)]));
         }
-        let addresses: Vec<String> = heard.borrow().values().flatten().map(ToString::to_string).collect();
+        let addresses: Vec<String> = found.borrow().values().flatten().map(ToString::to_string).collect();
         assert_eq!(addresses, [plain]);
     }
 }

@@ -5,7 +5,7 @@
 //! connection, and may pick the relay.)
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     convert::Infallible,
     future::{Ready, ready},
     sync::{
@@ -17,7 +17,7 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
-    core::{ConnectedPoint, Endpoint, UpgradeInfo, transport::PortUse, upgrade::ReadyUpgrade},
+    core::{Endpoint, UpgradeInfo, transport::PortUse, upgrade::ReadyUpgrade},
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour, Stream,
         StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -30,50 +30,20 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     identity::PublicKey,
     network::{
+        config::NetworkRole,
         error::innermost,
         links::{
-            status::LinkPath,
+            acceptor::{Acceptor, FirewallBlock, InboundStream},
+            connection::{Connection, Control, OpenError, OpenRequest},
             stream::LinkStream,
-            table::{Connection, Control, Links, OPEN_QUEUE, OpenError, OpenRequest},
+            table::Links,
         },
         peer_id,
     },
 };
 
-/// A stream that a peer opened.
-pub(crate) struct InboundStream {
-    pub(crate) peer: PublicKey,
-    pub(crate) stream: LinkStream,
-}
-
-/// A peer's stream that was refused unread, because its protocol is not for everybody.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FirewallBlock {
-    pub(crate) peer: PublicKey,
-}
-
-/// Who may open streams of a protocol.
-#[derive(Clone, Debug)]
-pub(crate) enum Firewall {
-    Anyone,
-    Only(HashSet<PublicKey>),
-}
-
-impl Firewall {
-    fn admits(&self, peer: &PublicKey) -> bool {
-        match self {
-            Self::Anyone => true,
-            Self::Only(keys) => keys.contains(peer),
-        }
-    }
-}
-
-/// A protocol that we answer, and where its streams go. A full inbox refuses the stream.
-pub(crate) struct Acceptor {
-    pub(crate) protocol: &'static str,
-    pub(crate) firewall: Firewall,
-    pub(crate) inbox: mpsc::Sender<InboundStream>,
-}
+/// Requests to open streams that may wait for a connection's handler.
+const OPEN_QUEUE: usize = 256;
 
 /// What every handler shares.
 struct Acceptors {
@@ -111,13 +81,13 @@ impl Behaviour {
         links: Links,
         acceptors: Vec<Acceptor>,
         blocks: broadcast::Sender<FirewallBlock>,
-        open_to_strangers: bool,
+        role: NetworkRole,
     ) -> Self {
         let name = |acceptor: &Acceptor| StreamProtocol::new(acceptor.protocol);
         let protocols = acceptors.iter().map(name).collect();
         let by_protocol = acceptors.into_iter().map(|acceptor| (name(&acceptor), acceptor)).collect();
         let acceptors = Arc::new(Acceptors { protocols, by_protocol, blocks });
-        Self { links, acceptors, unconfirmed: HashMap::new(), open_to_strangers }
+        Self { links, acceptors, unconfirmed: HashMap::new(), open_to_strangers: role != NetworkRole::Client }
     }
 
     fn handler(&mut self, id: ConnectionId, peer: PeerId) -> Result<Handler, ConnectionDenied> {
@@ -170,27 +140,18 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
-                let peer = peer_id::public_key(&established.peer_id);
-                if let (Some(peer), Some(control)) = (peer, self.unconfirmed.remove(&established.connection_id)) {
-                    let endpoint = established.endpoint;
-                    let path = if endpoint.is_relayed() { LinkPath::Relayed } else { LinkPath::Direct };
-                    let address = match endpoint {
-                        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr,
-                        _ => endpoint.get_remote_address(),
-                    };
-                    let (id, address) = (established.connection_id, peer_id::without_peer(address));
-                    self.links.add(peer, Connection::new(id, path, address, control));
+                let (id, peer) = (established.connection_id, peer_id::public_key(&established.peer_id));
+                if let (Some(peer), Some(control)) = (peer, self.unconfirmed.remove(&id)) {
+                    self.links.add(id, Connection::new(peer, established.endpoint, control));
                 }
             }
             FromSwarm::ConnectionClosed(closed) => {
-                if let Some(peer) = peer_id::public_key(&closed.peer_id) {
-                    let why = closed.cause.map_or_else(|| "closed".to_owned(), |cause| innermost(cause));
-                    self.links.remove(peer, closed.connection_id, &why);
-                }
+                let why = closed.cause.map_or_else(|| "closed".to_owned(), |cause| innermost(cause));
+                self.links.unlist(closed.connection_id, &why);
             }
-            // Denied by a sibling after our handler was built: nothing else tells us.
-            FromSwarm::DialFailure(failure) => drop_unconfirmed(self, failure.connection_id, failure.peer_id),
-            FromSwarm::ListenFailure(failure) => drop_unconfirmed(self, failure.connection_id, failure.peer_id),
+            // Another behaviour has denied the connection after our handler was built.
+            FromSwarm::DialFailure(failure) => drop(self.unconfirmed.remove(&failure.connection_id)),
+            FromSwarm::ListenFailure(failure) => drop(self.unconfirmed.remove(&failure.connection_id)),
             _ => {}
         }
     }
@@ -201,14 +162,6 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         Poll::Pending
-    }
-}
-
-fn drop_unconfirmed(behaviour: &mut Behaviour, id: ConnectionId, peer: Option<PeerId>) {
-    if behaviour.unconfirmed.remove(&id).is_some()
-        && let Some(peer) = peer.as_ref().and_then(peer_id::public_key)
-    {
-        behaviour.links.remove(peer, id, "denied");
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::network::{
     failure::{DialFailure, NoReservation},
-    swarm::build,
+    transport::muxing,
 };
 
 /// A libp2p peer without any of our limits. Ends on drop.
@@ -51,10 +51,10 @@ impl Plain {
     fn start() -> Self {
         let swarm = SwarmBuilder::with_existing_identity(peer_id::keypair(&KeyPair::generate()))
             .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, build::yamux_config)
+            .with_tcp(tcp::Config::default(), noise::Config::new, muxing::yamux_config)
             .expect("TCP")
-            .with_quic_config(|quic| build::quic_config(quic, NetworkRole::Scraper))
-            .with_relay_client(noise::Config::new, build::yamux_config)
+            .with_quic_config(|quic| muxing::quic_config(quic, NetworkRole::Scraper))
+            .with_relay_client(noise::Config::new, muxing::yamux_config)
             .expect("circuits")
             .with_behaviour(|_, relay| {
                 let often = ping::Config::new().with_interval(Duration::from_secs(1));
@@ -151,7 +151,7 @@ async fn start(limits: RelayLimits) -> (Peer, Multiaddr, Multiaddr) {
     let at = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
     let relay = Peer::start_relay_with(KeyPair::generate(), at, limits, Vec::new()).await;
     let key = Protocol::P2p(peer_id::peer_id(&relay.key.public()));
-    (relay, peer_id::quic(at).with(key.clone()), peer_id::tcp(at).with(key))
+    (relay, address::quic(at).with(key.clone()), address::tcp(at).with(key))
 }
 
 /// Has many keys ask for circuits to one peer, all at the same time, eight each; gives the answers.
@@ -206,7 +206,7 @@ async fn a_tcp_connection_full_of_circuits_refuses_more_and_lives() {
     let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
     assert!(refused.iter().all(|why| why.ends_with("or has no room for a circuit")), "{refused:?}");
     // Those that are built but not yet told of come on top: fewer than eight.
-    let (open, most) = (128 - refused.len(), build::max_circuits(true));
+    let (open, most) = (128 - refused.len(), muxing::max_circuits(true));
     assert!((most..most + 8).contains(&open), "{open} are open");
     let mut inbound = scraper.inbound.clone();
     let all = time::timeout(LONG, inbound.wait_for(|inbound| *inbound == open));
@@ -291,7 +291,7 @@ async fn linked_through(limits: RelayLimits) -> (Peer, Peer, Peer) {
 
 async fn link(scraper: &Peer, client: &Peer) {
     let circuits = circuits(scraper).await;
-    client.network.dial_circuits(scraper.key.public(), circuits).await.expect("a circuit");
+    client.network.dialler.dial_circuits(scraper.key.public(), circuits).await.expect("a circuit");
     within("up", scraper.network.links().up(&client.key.public())).await;
 }
 

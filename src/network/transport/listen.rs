@@ -6,57 +6,57 @@ use std::{
 };
 
 use libp2p::Multiaddr;
+use rustix::io::Errno;
 
 use crate::{
     identity::{HostPort, WebSocketUrl},
     network::{
+        address,
         config::{NetworkConfig, NetworkRole},
         error::NetworkError,
-        links::dial,
-        peer_id,
+        transport::resolve::resolve,
     },
 };
 
-/// `std` has no name for it.
-const EAFNOSUPPORT: i32 = 97;
+/// A port that TCP has free is mostly free for UDP, too.
 const PORT_TRIES: usize = 16;
 
-/// Where to listen. A client that knows nodes may have to punch a hole, for which it must dial from where it listens;
-/// one that dials its scraper at a given place opens no port.
-pub(crate) fn places(config: &NetworkConfig) -> Vec<HostPort> {
+/// The listen addresses. A client that knows nodes may have to punch a hole, for which it must dial from the port that it
+/// listens on; one that dials its scraper at a given address opens no port.
+pub(crate) fn wanted(config: &NetworkConfig) -> Vec<HostPort> {
     if config.role == NetworkRole::Client && !config.bootstrap.is_empty() {
         return ["0.0.0.0", "::"].map(|host| HostPort { host: host.to_owned(), port: 0 }).into();
     }
     config.listen.clone()
 }
 
-/// Where to listen for WebSocket links, none of it in use. libp2p's sockets share a port with each other, also across
+/// What to listen on for WebSocket links, none of it in use. libp2p's sockets share a port with each other, also across
 /// processes, where half of the links would then be lost.
-pub(crate) async fn websocket_listeners(places: &[HostPort]) -> Result<Vec<Multiaddr>, NetworkError> {
+pub(crate) async fn websockets(given: &[HostPort]) -> Result<Vec<Multiaddr>, NetworkError> {
     let mut listeners = Vec::new();
-    for place in places {
-        let failed = |source: io::Error| NetworkError::ListenWebSocket { address: place.clone(), source };
-        for at in listen_addresses(place).await.map_err(failed)? {
+    for one in given {
+        let failed = |source: io::Error| NetworkError::ListenWebSocket { address: one.clone(), source };
+        for at in addresses(one).await.map_err(failed)? {
             TcpListener::bind(at).map_err(failed)?;
-            let at = HostPort { host: at.ip().to_string(), port: at.port() };
-            listeners.push(peer_id::websocket(&WebSocketUrl { tls: false, host_port: at, path: "/".to_owned() }));
+            let host_port = HostPort { host: at.ip().to_string(), port: at.port() };
+            listeners.push(address::websocket(&WebSocketUrl { tls: false, host_port, path: "/".to_owned() }));
         }
     }
     Ok(listeners)
 }
 
-/// Where to listen for a place: its addresses, with port 0 replaced by one that is free for both TCP and UDP. None if
-/// it is every address of a family that this host does not have.
-pub(crate) async fn listen_addresses(place: &HostPort) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = match place.ip() {
-        Some(ip) => vec![SocketAddr::new(ip, place.port)],
-        None => dial::resolve(place).await?,
+/// What to listen on for a listen address: what it resolves to, with port 0 replaced by one that is free for both TCP and
+/// UDP. Nothing if it stands for every address of a family that this host does not have.
+pub(crate) async fn addresses(given: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = match given.ip() {
+        Some(ip) => vec![SocketAddr::new(ip, given.port)],
+        None => resolve(given).await?,
     };
-    // The kernel's own word, before libp2p wraps it: whether this host has such addresses at all.
+    // The kernel's own error, before libp2p wraps it, says whether this host has such addresses at all.
     for at in &found {
         match UdpSocket::bind((at.ip(), 0)) {
-            Err(error) if lacks_ipv6(place, &error) => {
-                tracing::info!(%place, "this host has no IPv6");
+            Err(error) if lacks_ipv6(given, &error) => {
+                tracing::info!(listen = %given, "this host has no IPv6");
                 return Ok(Vec::new());
             }
             bound => bound?,
@@ -66,10 +66,10 @@ pub(crate) async fn listen_addresses(place: &HostPort) -> io::Result<Vec<SocketA
 }
 
 /// Every address of a family that the host does not have is none: that is no error.
-fn lacks_ipv6(place: &HostPort, error: &io::Error) -> bool {
+fn lacks_ipv6(given: &HostPort, error: &io::Error) -> bool {
     let unsupported = matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable)
-        || error.raw_os_error() == Some(EAFNOSUPPORT);
-    unsupported && place.ip() == Some(Ipv6Addr::UNSPECIFIED.into())
+        || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
+    unsupported && given.ip() == Some(Ipv6Addr::UNSPECIFIED.into())
 }
 
 pub(crate) fn free_port(ip: IpAddr) -> io::Result<SocketAddr> {

@@ -1,6 +1,8 @@
-//! Below the swarm: sockets, the proxy of the environment, root certificates.
+//! Below the swarm: names, sockets, the proxy of the environment, root certificates, streams of a connection.
 
 pub(crate) mod listen;
+pub(crate) mod muxing;
 pub(crate) mod proxy;
+pub(crate) mod resolve;
 pub(crate) mod roots;
 pub(crate) mod tcp;

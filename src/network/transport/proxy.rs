@@ -16,7 +16,7 @@ use hyper_util::{
 };
 use tokio::{net::TcpStream, time};
 
-use crate::{identity::HostPort, network::peer_id};
+use crate::{identity::HostPort, network::address};
 
 /// Which places have a proxy before them.
 pub(crate) struct Proxies(Matcher);
@@ -36,7 +36,7 @@ impl Proxies {
 
     /// The proxy that a connection to a place goes through. Private addresses are reached without one.
     pub(crate) fn before(&self, place: &HostPort) -> Option<Intercept> {
-        if peer_id::is_private_host(place) {
+        if address::is_private_host(place) {
             return None;
         }
         self.0.intercept(&Uri::builder().scheme("https").authority(place.to_string()).path_and_query("/").build().ok()?)

@@ -26,7 +26,7 @@ use libp2p::{
 use crate::{
     identity::HostPort,
     network::{
-        peer_id::{self, Direct},
+        address::{self, Direct},
         transport::proxy::{self, Proxies},
     },
 };
@@ -76,7 +76,7 @@ impl libp2p::Transport for Transport {
     }
 
     fn dial(&mut self, addr: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
-        let Some(Direct::Tcp(place)) = peer_id::direct(&peer_id::without_peer(&addr)) else {
+        let Some(Direct::Tcp(place)) = address::direct(&address::without_peer(&addr)) else {
             return Err(TransportError::MultiaddrNotSupported(addr));
         };
         if !self.may_dial(&place, options) {

@@ -1,7 +1,11 @@
 //! Tasks that a role runs beside its network: each keeps one thing as it should be, until it is stopped.
 
+#[cfg(feature = "scraper")]
 pub(crate) mod announcer;
 pub(crate) mod backoff;
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod external;
+pub(crate) mod nodes;
+#[cfg(feature = "scraper")]
 pub(crate) mod reservations;
 pub(crate) mod upgrade;

@@ -1,8 +1,8 @@
 //! Goes on trying for a direct path where a link stayed relayed.
 //!
-//! libp2p punches three times, soon after a circuit was made, and never again on that circuit. What was in the way then
-//! may be gone: a busy moment, a network that blocks. Each new circuit is a new attempt; being young, it also never comes
-//! of the age at which a relay ends it.
+//! libp2p punches three times, soon after a circuit was made, and never again on that circuit. The obstacle may be gone
+//! later: a busy moment, a network that blocks. Each new circuit is a new attempt; it also takes over before the relay
+//! ends the old one for its age.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::{
 
 /// Looks for a better way to a peer whenever, and as long as, its link is relayed. Never returns.
 pub(crate) async fn keep_upgrading(network: &Network, peer: &PeerAddr) {
-    let relayed = || network.links.path(&peer.key) == Some(LinkPath::Relayed);
+    let relayed = || network.links().path(&peer.key) == Some(LinkPath::Relayed);
     loop {
-        network.links.wait_until(relayed).await;
+        network.links().wait_until(relayed).await;
         let again = async {
             for pause in pauses() {
                 time::sleep(pause).await;
@@ -29,7 +29,7 @@ pub(crate) async fn keep_upgrading(network: &Network, peer: &PeerAddr) {
         };
         tokio::select! {
             () = again => {}
-            () = network.links.wait_until(|| !relayed()) => {}
+            () = network.links().wait_until(|| !relayed()) => {}
         }
     }
 }

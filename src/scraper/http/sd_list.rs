@@ -35,7 +35,7 @@ pub(super) enum SdUnknown {
     /// The table is still being read.
     #[error("the table of aliases is not loaded yet")]
     NotLoaded,
-    /// What the table holds may be more than what is stored.
+    /// The table may hold more than the store.
     #[error("the store of the table of aliases is failing")]
     StoreFailing,
     /// Leases were lost with a part of the store.

@@ -1,13 +1,14 @@
 //! libp2p's relay, with what it lacks.
 //!
-//! - It gives each connection ten places for circuits that are being built, and loses track of an eleventh: the peer
-//!   that asked is never answered, and the circuit counts against its limits until its connection ends. A scraper that
-//!   restarts has all its clients ask at the same time. Here they wait for a place.
-//! - It builds circuits over a connection until that has no room for another stream, and breaks: see [`handler`](super::handler).
+//! - libp2p's relay has room for ten circuits that are being built over a connection, and loses track of an eleventh: the
+//!   peer that asked is never answered, and the circuit counts against the limits until its connection ends. A scraper
+//!   that restarts has all its clients ask at the same time. Here circuits wait until there is room.
+//! - It builds circuits over a connection until the connection has no room for another stream, and breaks: see
+//!   [`handler`](super::handler).
 //! - It panics when a reservation runs out while its renewal is on the way.
-//! - Its events do not say which connection they are about, tell of every closed connection that a reservation has
-//!   ended, and of a circuit whose far end is lost that it has ended twice: here they are counted by connection.
-//! - At a relay that is full it refuses renewals, too; [`limits`] does not.
+//! - Its events do not say which connection they are about. Every closed connection ends a reservation, whether there was
+//!   one or not, and a circuit whose far end is lost ends twice. Here both are counted by connection.
+//! - A full relay refuses renewals, too; [`limits`] does not.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,16 +28,23 @@ use libp2p::{
 };
 
 use crate::network::{
-    peer_id,
+    address,
+    config::RelayLimits,
     swarm::{
-        build,
         node_stats::{NodeCounts, NodeStats},
         relay::{
             handler::{Handler, Instruction},
-            limits::{self, Holders, RelayLimits},
+            limits::{self, ReservedPeers},
         },
     },
+    transport::muxing,
 };
+
+/// Circuits that are built over one connection at a time: fewer than libp2p's ten, which it counts from another moment on.
+const MOST_BUILDING: usize = 8;
+
+/// The error of a circuit that has carried its bytes, by its text: the `io::Error` of libp2p-relay 0.22 has no kind.
+const OUT_OF_BYTES: &str = "Max circuit bytes reached.";
 
 type Inner = relay::Behaviour;
 type Request = THandlerInEvent<Inner>;
@@ -46,11 +54,8 @@ type Action = ToSwarm<relay::Event, Instruction>;
 pub(crate) struct Behaviour {
     inner: Inner,
     stats: NodeStats,
-    holders: Holders,
+    reserved_peers: ReservedPeers,
     connections: HashMap<ConnectionId, Connection>,
-    /// By the connection that they are to be built over: circuits that wait, each with the connection it was asked for
-    /// on.
-    waiting: HashMap<ConnectionId, Vec<(ConnectionId, Request)>>,
     /// Open circuits, by the peer that they were asked for.
     carried: HashMap<PeerId, usize>,
     actions: VecDeque<Action>,
@@ -64,25 +69,26 @@ struct Connection {
     circuits: Vec<PeerId>,
     /// Circuits that are being built over it, towards its peer.
     building: usize,
+    /// Circuits that wait to be built over it, each with the connection that it was asked for on.
+    waiting: Vec<(ConnectionId, Request)>,
 }
 
 impl Behaviour {
     pub(crate) fn new(local: PeerId, limits: RelayLimits, stats: NodeStats) -> Self {
-        let holders = Holders::default();
+        let reserved_peers = ReservedPeers::default();
         Self {
-            inner: limits::behaviour(local, limits, Arc::clone(&holders)),
+            inner: limits::behaviour(local, limits, Arc::clone(&reserved_peers)),
             stats,
-            holders,
+            reserved_peers,
             connections: HashMap::new(),
-            waiting: HashMap::new(),
             carried: HashMap::new(),
             actions: VecDeque::new(),
         }
     }
 
-    /// Takes what the relay wants done; `source` is the connection whose event made it want that.
+    /// Takes the relay's actions; `source` is the connection whose event caused them.
     fn take_actions(&mut self, source: Option<ConnectionId>) {
-        // The swarm polls us after each event: then the relay gets a waker that wakes.
+        // The swarm polls us after each event, and the relay gets its real waker then.
         while let Poll::Ready(action) = self.inner.poll(&mut Context::from_waker(Waker::noop())) {
             match (action, source) {
                 (ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(to), event }, Some(from))
@@ -102,10 +108,11 @@ impl Behaviour {
     /// A message that one connection's event makes the relay send to another: "build a circuit", which it addresses to
     /// the peer that asks although the connection is the other end's, or, in return, what came of it.
     fn between_connections(&mut self, peer_id: PeerId, from: ConnectionId, to: ConnectionId, event: Request) {
-        let peer = |id| self.connections.get(&id).map(|connection| connection.peer);
-        let (asks, answers) = (peer(from), peer(to));
-        if asks == Some(peer_id) && answers.is_some_and(|answers| answers != peer_id) {
-            self.waiting.entry(to).or_default().push((from, event));
+        let asks = self.connections.get(&from).map(|connection| connection.peer);
+        if asks == Some(peer_id)
+            && let Some(answers) = self.connections.get_mut(&to).filter(|answers| answers.peer != peer_id)
+        {
+            answers.waiting.push((from, event));
             self.build(to);
             return;
         }
@@ -119,24 +126,25 @@ impl Behaviour {
         }
     }
 
-    /// Builds the circuits that wait for a connection, as far as it has places: the latest first, as whoever asked for
-    /// an earlier one may have given up.
+    /// Builds the circuits that wait for a connection, as far as it has room: the latest first, as a peer that asked
+    /// earlier may have given up.
     fn build(&mut self, over: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&over) else { return };
-        let Some(waiting) = self.waiting.get_mut(&over) else { return };
-        let carried = self.carried.get(&connection.peer).copied().unwrap_or(0);
-        let most = build::max_circuits(peer_id::is_tcp(connection.endpoint.get_remote_address()));
-        while !waiting.is_empty() {
+        loop {
+            let Some(connection) = self.connections.get_mut(&over) else { return };
+            let carried = self.carried.get(&connection.peer).copied().unwrap_or(0);
+            let most = muxing::max_circuits(address::is_tcp(connection.endpoint.get_remote_address()));
             let full = carried + connection.building >= most;
-            // A refusal needs no place.
-            let Some((_, event)) = waiting.pop_if(|_| full || connection.building < MOST_BUILDING) else { break };
+            // A refusal needs no room.
+            let may_go = full || connection.building < MOST_BUILDING;
+            let Some((from, event)) = connection.waiting.pop_if(|_| may_go) else { return };
+            if !self.connections.contains_key(&from) {
+                continue; // the peer that asked is gone
+            }
+            let Some(connection) = self.connections.get_mut(&over) else { return };
             connection.building += 1;
             let event = if full { Instruction::Refuse(event) } else { Instruction::Follow(event) };
             let (peer_id, handler) = (connection.peer, NotifyHandler::One(over));
             self.actions.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
-        }
-        if waiting.is_empty() {
-            self.waiting.remove(&over);
         }
     }
 
@@ -145,12 +153,12 @@ impl Behaviour {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         match event {
             relay::Event::ReservationReqAccepted { .. } => {
-                connection.set_reserved(true, &self.holders, &self.stats);
+                connection.set_reserved(true, &self.reserved_peers, &self.stats);
                 self.stats.update(|counts| counts.reservations_granted += 1);
             }
             relay::Event::ReservationReqDenied { .. } => self.stats.update(|counts| counts.reservations_refused += 1),
             relay::Event::ReservationTimedOut { .. } => {
-                connection.set_reserved(false, &self.holders, &self.stats);
+                connection.set_reserved(false, &self.reserved_peers, &self.stats);
                 // The relay has forgotten the connection, and panics if a renewal on it has still to be answered.
                 self.inner.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
                     peer_id: connection.peer,
@@ -174,7 +182,7 @@ impl Behaviour {
             relay::Event::CircuitClosed { dst_peer_id, error, .. } => {
                 if let Some(at) = connection.circuits.iter().position(|peer| peer == dst_peer_id) {
                     connection.circuits.swap_remove(at);
-                    put_down(&mut self.carried, dst_peer_id);
+                    end_circuit(&mut self.carried, dst_peer_id);
                     self.stats.update(|counts| count_end(counts, error.as_ref()));
                 }
             }
@@ -184,14 +192,9 @@ impl Behaviour {
     }
 
     fn closed(&mut self, id: ConnectionId) {
-        self.waiting.remove(&id);
-        self.waiting.retain(|_, waiting| {
-            waiting.retain(|(from, _)| *from != id);
-            !waiting.is_empty()
-        });
         if let Some(mut connection) = self.connections.remove(&id) {
-            connection.set_reserved(false, &self.holders, &self.stats);
-            connection.circuits.iter().for_each(|peer| put_down(&mut self.carried, peer));
+            connection.set_reserved(false, &self.reserved_peers, &self.stats);
+            connection.circuits.iter().for_each(|peer| end_circuit(&mut self.carried, peer));
             let circuits = connection.circuits.len() as u64;
             self.stats.update(|counts| {
                 counts.circuits -= circuits;
@@ -202,22 +205,22 @@ impl Behaviour {
 }
 
 impl Connection {
-    fn set_reserved(&mut self, reserved: bool, holders: &Holders, stats: &NodeStats) {
+    fn set_reserved(&mut self, reserved: bool, reserved_peers: &ReservedPeers, stats: &NodeStats) {
         if std::mem::replace(&mut self.reserved, reserved) == reserved {
             return;
         }
-        let mut holders = holders.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = holders.entry(self.peer).or_default();
+        let mut reserved_peers = reserved_peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = reserved_peers.entry(self.peer).or_default();
         *held = if reserved { *held + 1 } else { held.saturating_sub(1) };
         if *held == 0 {
-            holders.remove(&self.peer);
+            reserved_peers.remove(&self.peer);
         }
-        stats.update(|counts| counts.reservations = holders.len() as u64);
+        stats.update(|counts| counts.reservations = reserved_peers.len() as u64);
     }
 }
 
 /// A circuit to the peer has ended.
-fn put_down(carried: &mut HashMap<PeerId, usize>, peer: &PeerId) {
+fn end_circuit(carried: &mut HashMap<PeerId, usize>, peer: &PeerId) {
     if let Some(circuits) = carried.get_mut(peer) {
         *circuits -= 1;
         if *circuits == 0 {
@@ -241,8 +244,7 @@ fn count_end(counts: &mut NodeCounts, error: Option<&io::Error>) {
     let ended = &mut counts.circuits_ended;
     *match error {
         Some(error) if error.kind() == io::ErrorKind::TimedOut => &mut ended.duration,
-        // It has no kind of its own.
-        Some(error) if error.to_string().contains("Max circuit bytes") => &mut ended.bytes,
+        Some(error) if error.to_string() == OUT_OF_BYTES => &mut ended.bytes,
         _ => &mut ended.closed,
     } += 1;
 }
@@ -276,9 +278,14 @@ impl NetworkBehaviour for Behaviour {
         self.inner.on_swarm_event(event);
         match event {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
-                let endpoint = endpoint.clone();
-                let connection =
-                    Connection { peer: peer_id, endpoint, reserved: false, circuits: Vec::new(), building: 0 };
+                let connection = Connection {
+                    peer: peer_id,
+                    endpoint: endpoint.clone(),
+                    reserved: false,
+                    circuits: Vec::new(),
+                    building: 0,
+                    waiting: Vec::new(),
+                };
                 self.connections.insert(connection_id, connection);
             }
             FromSwarm::ConnectionClosed(closed) => self.closed(closed.connection_id),
@@ -299,6 +306,3 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 }
-
-/// Fewer than libp2p's ten, which it counts from another moment on.
-const MOST_BUILDING: usize = 8;

@@ -1,0 +1,42 @@
+//! The protocols that we answer, who may use them, and where their streams go.
+
+use std::collections::HashSet;
+
+use tokio::sync::mpsc;
+
+use crate::{identity::PublicKey, network::links::stream::LinkStream};
+
+/// A stream that a peer opened.
+pub(crate) struct InboundStream {
+    pub(crate) peer: PublicKey,
+    pub(crate) stream: LinkStream,
+}
+
+/// A peer's stream that was refused unread, because its protocol is not for everybody.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirewallBlock {
+    pub(crate) peer: PublicKey,
+}
+
+/// Who may open streams of a protocol.
+#[derive(Clone, Debug)]
+pub(crate) enum Firewall {
+    Anyone,
+    Only(HashSet<PublicKey>),
+}
+
+impl Firewall {
+    pub(crate) fn admits(&self, peer: &PublicKey) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Only(keys) => keys.contains(peer),
+        }
+    }
+}
+
+/// A protocol that we answer, and where its streams go. A full inbox refuses the stream.
+pub(crate) struct Acceptor {
+    pub(crate) protocol: &'static str,
+    pub(crate) firewall: Firewall,
+    pub(crate) inbox: mpsc::Sender<InboundStream>,
+}

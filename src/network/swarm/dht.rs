@@ -1,0 +1,130 @@
+//! The DHT, as everybody uses it: looks announcements up, hands ours to nodes, and knows which peers are nodes.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use libp2p::{
+    Multiaddr, PeerId, Swarm, identify,
+    kad::{self, store::MemoryStore},
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::{
+    identity::PublicKey,
+    network::{
+        address, command::Holders, links::table::Links, observation::Observation, peer_id, protocols::KAD_PROTOCOL,
+        swarm::build::Behaviour,
+    },
+    wire::{self, Announcement},
+};
+
+/// A node says yes to every announcement, and keeps the good ones: its answer counts for nothing.
+const PUT_QUORUM: kad::Quorum = kad::Quorum::One;
+/// Addresses of a node that are taken from its identify message.
+const MAX_NODE_ADDRESSES: usize = 16;
+
+pub(crate) type Kad = kad::Behaviour<MemoryStore>;
+
+struct Lookup {
+    peer: PublicKey,
+    found: mpsc::Sender<Announcement>,
+}
+
+/// Our queries that run.
+pub(crate) struct Dht {
+    lookups: HashMap<kad::QueryId, Lookup>,
+    puts: HashMap<kad::QueryId, oneshot::Sender<()>>,
+    observations: broadcast::Sender<Observation>,
+}
+
+impl Dht {
+    pub(crate) fn new(observations: broadcast::Sender<Observation>) -> Self {
+        Self { lookups: HashMap::new(), puts: HashMap::new(), observations }
+    }
+
+    pub(crate) fn look_up(&mut self, kad: &mut Kad, peer: PublicKey, found: mpsc::Sender<Announcement>) {
+        let query = kad.get_record(record_key(&peer));
+        self.lookups.insert(query, Lookup { peer, found });
+    }
+
+    pub(crate) fn put(
+        &mut self,
+        swarm: &mut Swarm<Behaviour>,
+        peer: &PublicKey,
+        signed: Vec<u8>,
+        to: Holders,
+        done: oneshot::Sender<()>,
+    ) {
+        let record = kad::Record::new(record_key(peer), signed);
+        let query = match to {
+            Holders::Linked => {
+                let linked = linked_nodes(swarm);
+                Ok(swarm.behaviour_mut().kad.put_record_to(record, linked.into_iter(), PUT_QUORUM))
+            }
+            Holders::Closest => swarm.behaviour_mut().kad.put_record(record, PUT_QUORUM),
+        };
+        match query {
+            Ok(query) => {
+                self.puts.insert(query, done);
+            }
+            Err(error) => tracing::warn!(%error, "could not announce our addresses"),
+        }
+    }
+
+    /// One of our queries has progressed.
+    pub(crate) fn on_progress(&mut self, kad: &mut Kad, id: kad::QueryId, result: kad::QueryResult, last: bool) {
+        match result {
+            kad::QueryResult::GetRecord(result) => self.on_lookup(kad, id, result.ok(), last),
+            kad::QueryResult::PutRecord(_) => {
+                if let Some(done) = self.puts.remove(&id) {
+                    let _ = done.send(());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_lookup(&mut self, kad: &mut Kad, id: kad::QueryId, found: Option<kad::GetRecordOk>, last: bool) {
+        let Some(lookup) = self.lookups.get(&id) else { return };
+        // An answer without a peer is from our own store, which holds only what we have put there ourselves.
+        if let Some(kad::GetRecordOk::FoundRecord(kad::PeerRecord { peer: Some(node), record })) = found {
+            match Announcement::verify(&record.value, &lookup.peer, SystemTime::now()) {
+                // A full queue has the answers of more nodes than there should be.
+                Ok(answer) => drop(lookup.found.try_send(answer)),
+                Err(error) => {
+                    tracing::debug!(peer = %lookup.peer, %node, %error, "a node answered with a bad announcement");
+                    let _ = self.observations.send(Observation::Disbelieved { peer: lookup.peer, error });
+                }
+            }
+        }
+        if last || lookup.found.is_closed() {
+            self.lookups.remove(&id);
+            if let Some(mut query) = kad.query_mut(&id) {
+                query.finish();
+            }
+        }
+    }
+}
+
+fn linked_nodes(swarm: &mut Swarm<Behaviour>) -> Vec<PeerId> {
+    let mut known = Vec::new();
+    for bucket in swarm.behaviour_mut().kad.kbuckets() {
+        known.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
+    }
+    known.into_iter().filter(|node| swarm.is_connected(node)).take(kad::K_VALUE.get()).collect()
+}
+
+/// The addresses that a node listens on, as far as they are at the host that it is connected from: nobody can send our
+/// queries to another host. Empty for a peer that does not answer the DHT.
+pub(crate) fn node_addresses(links: &Links, peer: &PeerId, info: &identify::Info) -> Vec<Multiaddr> {
+    if !info.protocols.contains(&KAD_PROTOCOL) {
+        return Vec::new();
+    }
+    let remote = peer_id::public_key(peer).and_then(|key| links.address(&key));
+    let Some(host) = remote.as_ref().and_then(address::ip) else { return Vec::new() };
+    let at_its_host = |own: &&Multiaddr| address::is_dialable(own) && address::ip(own) == Some(host);
+    info.listen_addrs.iter().take(MAX_NODE_ADDRESSES).filter(at_its_host).cloned().collect()
+}
+
+pub(crate) fn record_key(peer: &PublicKey) -> kad::RecordKey {
+    kad::RecordKey::new(&wire::record_key(peer))
+}

@@ -1,0 +1,148 @@
+//! The DHT, as a node serves it: stores announcements, and keeps links to their owners and to the other nodes.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use libp2p::{
+    PeerId,
+    kad::{self, store::RecordStore},
+};
+
+use crate::{
+    identity::PublicKey,
+    network::{
+        links::table::Links,
+        peer_id,
+        swarm::{
+            dht::{Kad, record_key},
+            node_stats::NodeStats,
+        },
+    },
+    wire::{AnnounceError, Announcement},
+};
+
+/// Peers that want to stay known announce again after a few minutes. Announcements that are made up fill the store for so
+/// long.
+const MOST_KEPT: Duration = Duration::from_secs(60 * 60);
+/// Other nodes that a node keeps links to.
+const MAX_NODES: usize = 256;
+
+pub(crate) struct DhtServer {
+    links: Links,
+    stats: NodeStats,
+    /// The other nodes.
+    nodes: HashSet<PublicKey>,
+}
+
+impl DhtServer {
+    pub(crate) fn new(links: Links, stats: NodeStats) -> Self {
+        Self { links, stats, nodes: HashSet::new() }
+    }
+
+    pub(crate) fn on_request(&mut self, kad: &mut Kad, request: kad::InboundRequest) {
+        match request {
+            kad::InboundRequest::PutRecord { source, record: Some(record), .. } => self.store(kad, source, record),
+            kad::InboundRequest::GetRecord { present_locally, .. } => {
+                self.stats.update(|counts| match present_locally {
+                    true => counts.lookups_found += 1,
+                    false => counts.lookups_missed += 1,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// A node takes an announcement from its owner's own connection only, signed, and newer than the one it has: then
+    /// filling our store costs a connection per record, and nobody can bring back an old one.
+    fn store(&mut self, kad: &mut Kad, source: PeerId, mut record: kad::Record) {
+        let Some(peer) = peer_id::public_key(&source) else { return };
+        // From its owner?
+        if record.key != record_key(&peer) {
+            tracing::debug!(%peer, "refused an announcement for another peer");
+            self.stats.update(|counts| counts.records_refused.not_owner += 1);
+            return;
+        }
+        // Signed, and well formed?
+        let announcement = match Announcement::verify(&record.value, &peer, SystemTime::now()) {
+            Ok(announcement) => announcement,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "refused an announcement");
+                self.stats.update(|counts| match error {
+                    AnnounceError::Signature { .. } => counts.records_refused.signature += 1,
+                    _ => counts.records_refused.malformed += 1,
+                });
+                return;
+            }
+        };
+        // Newer than the stored one?
+        let stored = kad.store_mut().get(&record.key).map(|stored| stored.value.clone());
+        let stored = stored.and_then(|bytes| Announcement::verify(&bytes, &peer, SystemTime::now()).ok());
+        if stored.is_some_and(|stored| !announcement.supersedes(&stored)) {
+            tracing::debug!(%peer, "refused an announcement that is not newer");
+            self.stats.update(|counts| counts.records_refused.stale += 1);
+            return;
+        }
+        // Kept for as long as its owner asks, within bounds.
+        let expires_at = UNIX_EPOCH + Duration::from_secs(announcement.expires_at_unix_s);
+        let left = expires_at.duration_since(SystemTime::now()).unwrap_or_default();
+        record.expires = Some(Instant::now() + left.min(MOST_KEPT));
+        record.publisher = Some(source);
+        if kad.store_mut().put(record.clone()).is_err() {
+            remove_first_to_expire(kad);
+            if let Err(error) = kad.store_mut().put(record) {
+                tracing::warn!(%peer, %error, "no room for an announcement");
+                self.stats.update(|counts| counts.records_refused.full += 1);
+                return;
+            }
+            self.stats.update(|counts| counts.records_displaced += 1);
+        }
+        self.stats.update(|counts| counts.records_stored += 1);
+        self.count_records(kad);
+        // The peer announces again and again: over the connection that it has.
+        self.links.keep(peer);
+    }
+
+    /// Another node was met.
+    pub(crate) fn on_node(&mut self, peer: &PeerId) {
+        if let Some(key) = peer_id::public_key(peer)
+            && self.nodes.len() < MAX_NODES
+        {
+            self.nodes.insert(key);
+            self.links.keep(key);
+        }
+    }
+
+    pub(crate) fn sweep(&mut self, kad: &mut Kad) {
+        let now = Instant::now();
+        kad.store_mut().retain(|_, record| !record.is_expired(now));
+        self.count_records(kad);
+        self.let_go(kad);
+    }
+
+    /// A node keeps links to peers that announce themselves, and to other nodes.
+    fn let_go(&mut self, kad: &mut Kad) {
+        self.nodes.retain(|node| self.links.path(node).is_some());
+        for peer in self.links.kept() {
+            let announced = kad.store_mut().get(&record_key(&peer)).is_some();
+            if !announced && !self.nodes.contains(&peer) {
+                self.links.let_go(&peer);
+            }
+        }
+    }
+
+    fn count_records(&self, kad: &mut Kad) {
+        let records = kad.store_mut().records().len() as u64;
+        self.stats.update(|counts| counts.records = records);
+    }
+}
+
+/// Peers that are still there announce again every few minutes, so the first to expire is the likeliest to be gone.
+fn remove_first_to_expire(kad: &mut Kad) {
+    let store = kad.store_mut();
+    let first = store.records().min_by_key(|record| record.expires).map(|record| record.key.clone());
+    if let Some(key) = first {
+        store.remove(&key);
+    }
+}
