@@ -66,5 +66,5 @@ fn a_scraper_that_says_nothing_is_not_found() {
     let Some(lan) = Lan::new() else { return };
     let scraper = lan.near.enter(|| lan.fleet.scraper(&["--listen", "0.0.0.0:19961"]));
     let agent = lan.agent(&scraper, "nearby");
-    agent.wait_log(&["no link", "not heard of by mDNS"]);
+    agent.wait_log(&["no link", "not found by mDNS"]);
 }
