@@ -155,6 +155,7 @@ impl Client {
         };
         let config = NetworkConfig {
             bootstrap: setup.bootstrap,
+            #[cfg(feature = "mdns")]
             mdns: setup.mdns,
             addresses_file: setup.data_dir.map(|dir| dir.join("addresses")),
             ..NetworkConfig::new(NetworkRole::Client)

@@ -5,6 +5,7 @@ use std::{ops::Range, path::PathBuf, time::Duration};
 use crate::identity::{DialAddress, HostPort, PeerAddr};
 
 /// How long a relay's reservation holds; its owner renews it at three quarters of that.
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) const RESERVATION: Duration = Duration::from_secs(15 * 60);
 
 /// The port where scrapers and nodes listen for peers, TCP and UDP.
@@ -50,12 +51,14 @@ pub(crate) struct NetworkConfig {
     /// Nodes through which others are found.
     pub(crate) bootstrap: Vec<PeerAddr>,
     /// True if peers in the local network are found by mDNS, and find us.
+    #[cfg(feature = "mdns")]
     pub(crate) mdns: bool,
     /// Where the last good addresses of peers are kept.
     pub(crate) addresses_file: Option<PathBuf>,
     /// True if that file belongs to another process: it is read and not written.
     pub(crate) addresses_read_only: bool,
     /// True if a client asks nodes to dial it back (AutoNAT), as a scraper always does.
+    #[cfg(feature = "scraper")]
     pub(crate) asks_dial_back: bool,
     /// The bounds on what this node relays; none if it relays nothing.
     #[cfg(feature = "node")]
@@ -76,9 +79,11 @@ impl NetworkConfig {
             listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            #[cfg(feature = "mdns")]
             mdns: false,
             addresses_file: None,
             addresses_read_only: false,
+            #[cfg(feature = "scraper")]
             asks_dial_back: false,
             #[cfg(feature = "node")]
             relay: None,

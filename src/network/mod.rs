@@ -17,6 +17,7 @@ mod error;
 mod failure;
 mod handle;
 mod links;
+#[cfg(feature = "scraper")]
 mod observation;
 mod peer_id;
 mod protocols;
@@ -26,6 +27,8 @@ mod swarm;
 mod tests;
 mod transport;
 mod upkeep;
+#[cfg(feature = "cli")]
+mod whereabouts;
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use config::DEFAULT_P2P_PORT;
@@ -52,7 +55,7 @@ pub(crate) use links::{
     table::LinkEvent,
 };
 #[cfg(feature = "cli")]
-pub(crate) use observation::{Observation, PeerKind, Whereabouts};
+pub(crate) use observation::{Observation, PeerKind};
 pub(crate) use protocols::PULL_PROTOCOL;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use swarm::build::{HANDSHAKE_TIMEOUT, max_handshakes};
@@ -62,6 +65,7 @@ pub(crate) use swarm::node_stats::NodeCounts;
 pub(crate) use swarm::node_stats::{CircuitEnds, CircuitRefusals, RecordRefusals};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use swarm::{inbound_metrics::InboundMetrics, limits::InboundCounts};
+#[cfg(feature = "scraper")]
 pub(crate) use transport::muxing::MAX_PULL_STREAMS;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use transport::muxing::{MAX_QUIC_STREAMS, MAX_STREAMS};
@@ -72,3 +76,5 @@ pub(crate) use upkeep::{announcer::announce, reservations::keep_reservations};
 pub(crate) use upkeep::{backoff::redial_backoff, upgrade::keep_upgrading};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use upkeep::{external::keep_external, nodes::keep_nodes};
+#[cfg(feature = "cli")]
+pub(crate) use whereabouts::Whereabouts;

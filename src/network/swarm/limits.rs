@@ -58,10 +58,12 @@ pub(crate) struct InboundCounters {
     refused_handshakes: AtomicU64,
     refused_address: AtomicU64,
     refused_connections: AtomicU64,
+    #[cfg(any(feature = "scraper", feature = "node"))]
     refused_memory: AtomicU64,
 }
 
 impl InboundCounters {
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn read(&self) -> InboundCounts {
         InboundCounts {
             handshakes: self.handshakes.load(Relaxed),
