@@ -3,7 +3,7 @@
 //! Errors are data: who asks for the kind of an [`Attempt`] need not read its text. No text names a command-line flag:
 //! the `narthex` command adds the flag that mends an error.
 
-use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use libp2p::noise;
 
@@ -93,14 +93,16 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// The caller gave up waiting for a link.
-    pub(crate) fn timed_out(peer: PublicKey, waited: Duration) -> Self {
+    #[cfg(feature = "cli")]
+    pub(crate) fn timed_out(peer: PublicKey, waited: std::time::Duration) -> Self {
         let source = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {waited:?}"));
         let attempts = vec![Attempt::without_address(AttemptKind::TimedOut, Some(Arc::new(source)))];
         Self::Unreachable { peer, attempts }
     }
 
     /// True if the other end, or something on the way, closed a connection that had been accepted.
-    pub fn was_cut(&self) -> bool {
+    #[cfg(any(test, feature = "cli"))]
+    pub(crate) fn was_cut(&self) -> bool {
         matches!(self, Self::Unreachable { attempts, .. } if attempts.iter().any(|one| one.kind == AttemptKind::Cut))
     }
 }

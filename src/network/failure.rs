@@ -91,6 +91,7 @@ fn kind(error: &(dyn Error + 'static)) -> AttemptKind {
 pub(crate) struct Closed;
 
 /// Why a relay does not make us reachable, or no longer.
+#[cfg(feature = "scraper")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoReservation {
     #[error(transparent)]
@@ -101,6 +102,7 @@ pub(crate) enum NoReservation {
     Closed(#[from] Closed),
 }
 
+#[cfg(feature = "scraper")]
 impl NoReservation {
     pub(crate) fn lost(why: &str) -> Self {
         Self::Lost(why.to_owned())

@@ -29,6 +29,7 @@ impl Reach {
     }
 
     /// The addresses that lead straight to us.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn direct(&self) -> impl Iterator<Item = &Multiaddr> {
         self.given.iter().chain(&self.listeners).chain(&self.confirmed)
     }
