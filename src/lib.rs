@@ -56,7 +56,7 @@ pub mod client;
 mod http;
 pub mod identity;
 #[cfg(feature = "client")]
-pub mod network;
+mod network;
 #[cfg(feature = "node")]
 pub mod node;
 #[cfg(feature = "scraper")]
@@ -69,10 +69,12 @@ mod telemetry;
 pub mod wire;
 
 #[cfg(feature = "client")]
-pub use client::{Client, TargetBuilder};
+pub use client::{Client, ClientBuilder, TargetBuilder};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use http::BindError;
 pub use identity::{KeyPair, PeerAddr, PublicKey, SharedSecret};
+#[cfg(feature = "client")]
+pub use network::{NetworkError, NetworkLimits};
 #[cfg(feature = "node")]
 pub use node::{Node, NodeConfig, NodeError};
 #[cfg(feature = "scraper")]

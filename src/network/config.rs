@@ -9,6 +9,7 @@ use crate::identity::{DialAddress, HostPort, PeerAddr};
 pub(crate) const RESERVATION: Duration = Duration::from_secs(15 * 60);
 
 /// The port where scrapers and nodes listen for peers, TCP and UDP.
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub const DEFAULT_P2P_PORT: u16 = 19_961;
 
 /// What a process is on the network.
@@ -112,8 +113,9 @@ pub(crate) fn default_listen() -> Vec<HostPort> {
     ["0.0.0.0", "::"].map(|host| HostPort { host: host.to_owned(), port: DEFAULT_P2P_PORT }).into()
 }
 
-/// Bounds on what peers may cost.
+/// Bounds on what peers may cost a scraper or a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NetworkLimits {
     /// Connections at once. Default 16 384.
     pub connections: u32,
@@ -135,6 +137,7 @@ impl Default for NetworkLimits {
 /// Bounds on what a node relays.
 #[cfg(feature = "node")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RelayLimits {
     /// Peers that may be reached through this node at once. Default 4096.
     pub reservations: usize,

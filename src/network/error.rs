@@ -101,7 +101,8 @@ impl ConnectError {
     }
 
     /// True if the other end, or something on the way, closed a connection that had been accepted.
-    pub fn was_cut(&self) -> bool {
+    #[cfg(any(test, feature = "cli"))]
+    pub(crate) fn was_cut(&self) -> bool {
         matches!(self, Self::Unreachable { attempts, .. } if attempts.iter().any(|one| one.kind == AttemptKind::Cut))
     }
 }

@@ -30,14 +30,13 @@ mod upkeep;
 #[cfg(feature = "cli")]
 mod whereabouts;
 
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub use config::DEFAULT_P2P_PORT;
+pub use config::NetworkLimits;
 #[cfg(feature = "node")]
 pub use config::RelayLimits;
-pub use config::{DEFAULT_P2P_PORT, NetworkLimits};
 pub use error::{Attempt, AttemptKind, ConnectError, NetworkError, RelayRefusal};
-pub use links::status::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
-pub use swarm::limits::InboundCounts;
-#[cfg(feature = "node")]
-pub use swarm::node_stats::{CircuitEnds, CircuitRefusals, NodeCounts, RecordRefusals};
+pub use links::status::{LinkPath, LinkTransport};
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use config::default_listen;
@@ -50,14 +49,22 @@ pub(crate) use links::{
     table::Links,
 };
 #[cfg(feature = "scraper")]
-pub(crate) use links::{connection::LinkId, table::LinkEvent};
+pub(crate) use links::{
+    connection::LinkId,
+    status::{LinkCounts, LinkStatus},
+    table::LinkEvent,
+};
 #[cfg(feature = "cli")]
 pub(crate) use observation::{Observation, PeerKind};
 pub(crate) use protocols::PULL_PROTOCOL;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use swarm::build::{HANDSHAKE_TIMEOUT, max_handshakes};
+#[cfg(feature = "node")]
+pub(crate) use swarm::node_stats::NodeCounts;
+#[cfg(all(test, feature = "node"))]
+pub(crate) use swarm::node_stats::{CircuitEnds, CircuitRefusals, RecordRefusals};
 #[cfg(any(feature = "scraper", feature = "node"))]
-pub(crate) use swarm::inbound_metrics::InboundMetrics;
+pub(crate) use swarm::{inbound_metrics::InboundMetrics, limits::InboundCounts};
 #[cfg(feature = "scraper")]
 pub(crate) use transport::muxing::MAX_PULL_STREAMS;
 #[cfg(all(test, feature = "cli"))]

@@ -153,7 +153,7 @@ async fn a_client_certificate_is_shown_and_a_rotated_one_taken_up() {
     assert!(failure(&source(address, place.trusting())).await.contains(&format!("exporter https://{address}")));
 
     let shown = |certified: &Certified| {
-        let client = ClientCertificate { cert_file: certified.cert_file.clone(), key_file: certified.key_file.clone() };
+        let client = ClientCertificate::new(&certified.cert_file, &certified.key_file);
         let mut settings = place.trusting();
         settings.client = Some(client);
         source(address, settings)

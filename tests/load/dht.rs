@@ -334,5 +334,5 @@ impl Fleet {
 }
 
 fn local(port: u16) -> HostPort {
-    HostPort { host: "127.0.0.1".to_owned(), port }
+    HostPort::new("127.0.0.1", port)
 }

@@ -80,7 +80,8 @@ fn a_wrong_key_at_the_hint_is_told_from_nobody_there() {
     let target = format!("web-1={}", exporter.url("/metrics"));
     let expected = KeyPair::generate().public();
 
-    let impostor = PeerAddr { key: expected, hint: scraper.peer().hint };
+    let mut impostor = scraper.peer();
+    impostor.key = expected;
     let agent = fleet.agent("wrong-key", &["--scraper", &impostor.to_string(), "--target", &target]);
     wait_said(&agent, &["answered with another key", &expected.to_string(), &scraper.key.to_string()]);
 
