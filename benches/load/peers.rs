@@ -82,7 +82,7 @@ pub(crate) fn take_text(file: Option<&str>) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A body of as many bytes as the query `size=` says, kept between requests.
+/// A body of as many bytes as the query `size=` asks for, kept between requests.
 struct Bodies;
 
 impl Source for Bodies {
