@@ -79,7 +79,7 @@ pub enum ConnectError {
         found: String,
     },
     /// No known address answered.
-    #[error("peer {peer} cannot be reached ({})", shown(attempts))]
+    #[error("peer {peer} cannot be reached ({})", list(attempts))]
     Unreachable {
         /// The peer that was to be reached.
         peer: PublicKey,
@@ -135,7 +135,7 @@ pub enum AttemptKind {
     TimedOut,
     /// The name does not resolve.
     Unresolved,
-    /// The relay said no.
+    /// The relay refused.
     Relay(RelayRefusal),
     /// No node holds an announcement of the peer.
     NotAnnounced,
@@ -196,7 +196,7 @@ impl fmt::Display for Attempt {
     }
 }
 
-fn shown(attempts: &[Attempt]) -> String {
+fn list(attempts: &[Attempt]) -> String {
     attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

@@ -58,7 +58,7 @@ fn attempt(to: &Multiaddr, error: TransportError<io::Error>) -> Attempt {
     }
 }
 
-/// What an error means, by the first of its causes that says it.
+/// What an error means: a relay's refusal among its causes, or the kind of the operating system's error.
 fn kind(error: &(dyn Error + 'static)) -> AttemptKind {
     if let Some(refusal) = refusal(error) {
         return AttemptKind::Relay(refusal);

@@ -48,7 +48,7 @@ use crate::{
     },
 };
 
-/// Commands that wait for the swarm's task; whoever sends more waits.
+/// Commands that wait for the swarm's task; a caller that sends more waits.
 const COMMAND_QUEUE: usize = 256;
 /// Refused strangers' streams that a slow receiver may fall behind by.
 const BLOCKS_KEPT: usize = 256;
@@ -260,7 +260,7 @@ mod serving {
     };
 
     impl Network {
-        /// The addresses that we listen on, plain TCP and QUIC: all of this host's, where the configuration says so.
+        /// The addresses that we listen on, plain TCP and QUIC: all of this host's, where the configuration gives `0.0.0.0` or `::`.
         pub(crate) fn listening(&self) -> &[SocketAddr] {
             &self.bound
         }

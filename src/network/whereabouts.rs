@@ -9,7 +9,7 @@ use crate::{
     wire::Announcement,
 };
 
-/// What an announcement says.
+/// What an announcement contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Whereabouts {
     /// When it was made, by its owner's clock.

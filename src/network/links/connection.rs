@@ -1,4 +1,4 @@
-//! The state of one connection: all that is known of it, in one place.
+//! The state of one connection: all that is known of it.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! Dialling by public key.
 //!
-//! The hint and the last good address are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
+//! The given dial address (hint) and the last good one are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
 //! they fail, the DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link
 //! wins. Addresses announced by mDNS are tried at once, where mDNS is switched on.
 

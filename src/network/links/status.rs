@@ -1,4 +1,4 @@
-//! A link as it is told of: its path, what it travels in, what has become of it.
+//! The status of a link, as others see it: its path, its transport, its last change.
 
 #[cfg(feature = "scraper")]
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ impl LinkPath {
     }
 }
 
-/// What the bytes travel in: to the peer, or to the relay.
+/// The transport to the peer, or to the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LinkTransport {

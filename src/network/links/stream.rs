@@ -53,7 +53,7 @@ impl LinkStream {
         self.link
     }
 
-    /// Whoever waits for the stream waits for the end of the connection, too.
+    /// A task that waits for the stream waits for the end of the connection, too.
     fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -362,7 +362,7 @@ impl Links {
             let mut table = self.table();
             let (before, reason) = (table.path(&peer), format!("connected {}", connection.describe()));
             // Of equals the newest first: a peer that comes back after a crash or with a new address may have left a
-            // connection behind whose death nothing has shown yet.
+            // connection behind, and nothing has shown yet that it is dead.
             let at = table.of(&peer).take_while(|(_, other)| other.rank() < connection.rank()).count();
             table.connections.insert(id, connection);
             let entry = table.peers.entry(peer).or_default();

@@ -20,7 +20,7 @@ use crate::{
     wire::{self, Announcement},
 };
 
-/// A node says yes to every announcement, and keeps the good ones: its answer counts for nothing.
+/// A node accepts every announcement, and keeps the good ones: its answer counts for nothing.
 #[cfg(feature = "scraper")]
 const PUT_QUORUM: kad::Quorum = kad::Quorum::One;
 /// Addresses of a node that are taken from its identify message.

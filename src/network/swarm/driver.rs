@@ -478,7 +478,7 @@ impl Driver {
     }
 
     /// A hole punch leaves several connections, and they die together. A TCP connection ends as soon as the process is
-    /// gone, a QUIC one only after a long silence in which a circuit or a pull may get lost. A peer that is there after all
+    /// gone, a QUIC one only after its idle timeout, in which a circuit or a pull may get lost. A peer that is there after all
     /// is soon linked again.
     fn close_others(&mut self, peer: PublicKey) {
         for id in self.links.direct(&peer) {
