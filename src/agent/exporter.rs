@@ -173,6 +173,7 @@ impl Exporter {
     }
 
     /// Errors of the files that the settings name. Blocks.
+    #[cfg(feature = "cli")]
     pub(super) fn unusable_files(&self) -> Vec<ExporterError> {
         let url = || self.url();
         let auth = self.settings.auth.as_ref().and_then(Auth::unusable);

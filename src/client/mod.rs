@@ -40,7 +40,7 @@ pub use source::{
 };
 #[cfg(feature = "tower")]
 pub use source::{Tower, TowerError};
-#[cfg(feature = "agent")]
+#[cfg(feature = "cli")]
 pub(crate) use targets::MAX_TARGETS;
 
 pub use crate::{
@@ -129,8 +129,7 @@ impl Client {
 
     /// Sets the number of problems in the targets as they were written, such as those of an agent's inventory, for the
     /// client's own metrics.
-    #[cfg(feature = "cli")]
-    pub(crate) fn set_target_problems(&self, count: usize) {
+    pub fn set_target_problems(&self, count: usize) {
         self.events.metrics().set_target_problems(count);
     }
 
