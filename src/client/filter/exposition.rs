@@ -8,6 +8,9 @@ use bytes::{BufMut, BytesMut};
 
 use super::{Filter, FilterError, family::Family, line::Kind, line::Line};
 
+/// The longest line, and the most comments on a family before its kind is known: both are held in memory.
+const MAX_LINE: usize = 1024 * 1024;
+
 /// The state between two pieces: at most one unfinished line and the held lines of one family.
 pub(super) struct Families {
     filter: Filter,
@@ -114,6 +117,3 @@ impl Families {
         passes
     }
 }
-
-/// The longest line, and the most comments on a family before its kind is known.
-const MAX_LINE: usize = 1024 * 1024;

@@ -26,6 +26,9 @@ use regex::bytes::Regex;
 use self::exposition::Families;
 use super::source::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError};
 
+/// What is filtered at once. A whole body may come in one piece, and what passes of it is a copy.
+const PIECE: usize = 64 * 1024;
+
 /// Why a filter cannot be made, or cannot be applied to an answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,7 +48,7 @@ pub enum FilterError {
     #[error("a metric filter reads plain text, and the source encoded it as {0:?} unasked")]
     Encoded(HeaderValue),
     /// One line is longer than is held in memory.
-    #[error("a line, or what is said about one family, is longer than {limit} bytes")]
+    #[error("a line, or the metadata of one family, is longer than {limit} bytes")]
     TooLong {
         /// The limit.
         limit: usize,
@@ -216,7 +219,6 @@ impl Body for FilteredBody {
                     }
                 }
             }
-            // A whole body may come in one piece, and what passes of it is a copy.
             let piece = this.waiting.split_to(this.waiting.len().min(PIECE));
             if let Err(error) = this.families.take(&piece, &mut passed) {
                 this.body = None;
@@ -229,8 +231,6 @@ impl Body for FilteredBody {
         Poll::Ready(None)
     }
 }
-
-const PIECE: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;
