@@ -27,7 +27,6 @@ use tokio_util::task::TaskTracker;
 /// Buffer of a connection, which lives as long as the connection. The limit also bounds the head of an answer.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// Limits of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolLimits {
     /// Most idle connections kept under one key.
@@ -56,7 +55,6 @@ pub(crate) struct Connection<R> {
     route: R,
 }
 
-/// A connection that waits for the next request.
 struct Idle<R> {
     connection: Connection<R>,
     since: Instant,
@@ -74,7 +72,6 @@ pub(crate) enum SendError<E> {
 }
 
 impl<R> Connection<R> {
-    /// Sends a request and waits for the head of its answer.
     pub(crate) async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
         self.requests.send_request(request).await
     }
@@ -113,9 +110,6 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
     /// A kept connection may have been closed by the other end meanwhile, which shows only in use. A request that got
     /// no answer over a kept connection is therefore sent once more over a new one: GET is idempotent (RFC 9110, section
     /// 9.2.2).
-    ///
-    /// # Errors
-    /// [`SendError`].
     pub(crate) async fn send<E>(
         &self,
         key: K,
@@ -136,7 +130,6 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
         Ok(self.pooled(key, fresh, response))
     }
 
-    /// Closes the idle connections under a key.
     #[cfg(feature = "scraper")]
     pub(crate) fn forget(&self, key: &K) {
         self.idle().remove(key);

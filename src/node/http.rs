@@ -23,14 +23,12 @@ GET /-/ready     does it listen, and is one of its bootstrap nodes linked
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 256;
 
-/// What every handler can reach.
 #[derive(Clone)]
 struct Shared {
     network: Network,
     metrics: Arc<NodeMetrics>,
 }
 
-/// Answers requests until `stop` fires.
 pub(super) async fn serve(listener: TcpListener, network: Network, stop: CancellationToken) {
     let shared = Shared { network, metrics: Arc::new(NodeMetrics::new(SystemTime::now())) };
     let router = Router::new()

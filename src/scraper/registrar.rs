@@ -46,7 +46,6 @@ const WARNINGS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is no
 /// How often the rates of peers that are gone are dropped.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What one peer may cost the registrar.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RegistrarLimits {
     pub(super) per_second: NonZeroU32,
@@ -54,7 +53,6 @@ pub(super) struct RegistrarLimits {
     pub(super) handshake_timeout: Duration,
 }
 
-/// Registers peers.
 pub(super) struct Registrar {
     key: KeyPair,
     secrets: HashMap<SecretId, SharedSecret>,
@@ -293,7 +291,6 @@ async fn send(mut channel: Channel<LinkStream>, reply: &RegisterReply) -> Result
     channel.close().await
 }
 
-/// The label value of a failed handshake.
 fn reason(error: &ChannelError) -> HandshakeFailure {
     match error {
         ChannelError::Handshake(HandshakeError::IdentityMismatch { .. }) => HandshakeFailure::WrongKey,

@@ -5,7 +5,6 @@ pub(crate) trait LabelValue: Copy + 'static {
     /// Every value, in the order of the discriminants.
     const ALL: &'static [Self];
 
-    /// The text of the label value.
     fn as_str(self) -> &'static str;
 
     /// The position in [`ALL`](Self::ALL).

@@ -24,10 +24,7 @@ impl Families {
         Self { filter, begun: Vec::new(), family: None, held: Vec::new() }
     }
 
-    /// Reads a piece, and writes what passes.
-    ///
-    /// # Errors
-    /// [`FilterError::TooLong`]; then the rest cannot be filtered.
+    /// Reads a piece, and writes what passes. After an error the rest cannot be filtered.
     pub(super) fn take(&mut self, mut piece: &[u8], passed: &mut BytesMut) -> Result<(), FilterError> {
         while let Some(end) = memchr::memchr(b'\n', piece) {
             let (line, rest) = piece.split_at(end + 1);

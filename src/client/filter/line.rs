@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 
-/// The meaning of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     /// `# TYPE`: the kind of a family.

@@ -83,7 +83,6 @@ impl Filter {
         self.keep.is_none() && self.drop.is_none()
     }
 
-    /// True if a family that goes by these names passes.
     fn passes(&self, names: &[&[u8]]) -> bool {
         let any = |regex: &Regex| names.iter().any(|name| regex.is_match(name));
         self.keep.as_ref().is_none_or(any) && !self.drop.as_ref().is_some_and(any)

@@ -32,7 +32,6 @@ use crate::{
 /// The last second that RFC 3339 can write.
 const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
 
-/// An alias in JSON.
 #[derive(Serialize)]
 struct AliasView<'a> {
     alias: &'a Alias,
@@ -50,7 +49,6 @@ struct AliasView<'a> {
     expires_in_seconds: u64,
 }
 
-/// The link to the peer, in JSON.
 #[derive(Serialize)]
 struct LinkView {
     /// `tcp`, `quic` or `ws`; null without a link.

@@ -29,7 +29,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The wait after a failed write, as on a full disk.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
-/// A file to keep.
 #[derive(Debug)]
 pub(in crate::scraper) struct FileSd {
     path: PathBuf,
@@ -39,9 +38,7 @@ pub(in crate::scraper) struct FileSd {
 
 impl FileSd {
     /// The file of `config`, for a scraper that listens on `local`.
-    ///
-    /// # Errors
-    /// [`ScraperError::NoTarget`]. A request for `/sd` names the address by which Prometheus reaches the scraper; a file does not.
+    /// An error if the file can name no address: a request for `/sd` names one, a file does not.
     pub(in crate::scraper) fn new(config: &HttpConfig, local: SocketAddr) -> Result<Option<Self>, ScraperError> {
         let Some(path) = config.file_sd.clone() else { return Ok(None) };
         let target = match &config.advertise {

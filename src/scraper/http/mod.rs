@@ -43,13 +43,9 @@ use crate::{http, network::Network, registry::Registry};
 /// The parts of the scraper that handlers use.
 #[derive(Clone)]
 pub(super) struct HttpState {
-    /// The table of aliases.
     pub(super) registry: Registry,
-    /// Pulls expositions.
     pub(super) pull: Arc<dyn Pull>,
-    /// Knows which peers are linked.
     pub(super) network: Network,
-    /// Counts.
     pub(super) metrics: Arc<ScraperMetrics>,
 }
 

@@ -33,12 +33,10 @@ GET    /api/v1/aliases/{alias}   one alias
 DELETE /api/v1/aliases/{alias}   release an alias
 ";
 
-/// What every handler can reach.
 pub(super) struct Shared {
     pub(super) state: HttpState,
     pub(super) advertise: Option<HostPort>,
     pub(super) scrape: ScrapeConfig,
-    /// Permits for scrapes.
     pub(super) scrapes: Arc<Semaphore>,
     pub(super) sd: SdList,
 }
