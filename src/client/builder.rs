@@ -51,7 +51,7 @@ pub enum BuildError {
     },
     /// The network could not start.
     #[error(transparent)]
-    Network(NetworkError),
+    Network(#[from] NetworkError),
 }
 
 /// Collects what a [`Client`] needs. Nothing is checked before [`ClientBuilder::start`].
@@ -59,14 +59,14 @@ pub enum BuildError {
 /// The simple form describes one target on the builder itself; [`ClientBuilder::target`] adds more.
 pub struct ClientBuilder {
     scrapers: Vec<PeerAddr>,
-    secret: SharedSecret,
+    pub(super) secret: SharedSecret,
     key: Option<KeyPair>,
-    bootstrap: Vec<PeerAddr>,
-    mdns: bool,
+    pub(super) bootstrap: Vec<PeerAddr>,
+    pub(super) mdns: bool,
     hostname: Option<String>,
-    data_dir: Option<PathBuf>,
-    max_body: u64,
-    compression: Compression,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) max_body: u64,
+    pub(super) compression: Compression,
     own: Option<TargetBuilder>,
     about_itself: Option<TargetBuilder>,
     targets: Vec<TargetBuilder>,
@@ -138,16 +138,10 @@ impl TargetBuilder {
     }
 }
 
-/// Everything, checked.
-pub(super) struct Setup {
+/// The settings that had to be checked.
+pub(super) struct Checked {
     pub(super) scrapers: Vec<PeerAddr>,
-    pub(super) secret: SharedSecret,
     pub(super) key: KeyPair,
-    pub(super) bootstrap: Vec<PeerAddr>,
-    pub(super) mdns: bool,
-    pub(super) data_dir: Option<PathBuf>,
-    pub(super) max_body: u64,
-    pub(super) compression: Compression,
     pub(super) targets: Targets,
     pub(super) metrics: Arc<ClientMetrics>,
 }
@@ -304,42 +298,32 @@ impl ClientBuilder {
         self.own.get_or_insert_with(|| TargetBuilder::new(""))
     }
 
-    pub(super) fn check(self) -> Result<Setup, BuildError> {
+    pub(super) fn check(&mut self) -> Result<Checked, BuildError> {
         let mut scrapers: Vec<PeerAddr> = Vec::new();
-        for scraper in self.scrapers {
+        for scraper in std::mem::take(&mut self.scrapers) {
             if scrapers.iter().all(|known| known.key != scraper.key) {
                 scrapers.push(scraper);
             }
         }
-        let key = self.key.unwrap_or_else(KeyPair::generate);
+        let key = self.key.take().unwrap_or_else(KeyPair::generate);
         if scrapers.iter().any(|scraper| scraper.key == key.public()) {
             return Err(BuildError::OwnKey(key.public()));
         }
         let metrics = Arc::new(ClientMetrics::new(scrapers.iter().map(|scraper| scraper.key)));
-        let own_target = self.about_itself.map(|target| target.metrics(Arc::clone(&metrics) as Arc<dyn Source>));
-        let hostname = match self.hostname {
+        let own_target = self.about_itself.take().map(|target| target.metrics(Arc::clone(&metrics) as Arc<dyn Source>));
+        let hostname = match self.hostname.take() {
             Some(hostname) => {
                 Target::check_name("hostname", &hostname)?;
                 hostname
             }
             None => own_hostname(),
         };
-        let targets = Targets::new(hostname, own_target, self.own.into_iter().chain(self.targets).collect())?;
+        let targets = self.own.take().into_iter().chain(self.targets.drain(..)).collect();
+        let targets = Targets::new(hostname, own_target, targets)?;
         if targets.len() == 0 && !self.targets_later {
             return Err(BuildError::NoTarget);
         }
-        Ok(Setup {
-            scrapers,
-            secret: self.secret,
-            key,
-            bootstrap: self.bootstrap,
-            mdns: self.mdns,
-            data_dir: self.data_dir,
-            max_body: self.max_body,
-            compression: self.compression,
-            targets,
-            metrics,
-        })
+        Ok(Checked { scrapers, key, targets, metrics })
     }
 }
 
@@ -368,7 +352,7 @@ mod tests {
         assert!(matches!(builder().alias("a").check(), Err(BuildError::NoMetrics(_))));
         assert!(matches!(builder().alias("a b").metrics(text).check(), Err(BuildError::Target(_))));
         assert!(matches!(builder().alias("a").label("job", "x").metrics(text).check(), Err(BuildError::Target(_))));
-        let twice = builder().alias("a").metrics(text).target(TargetBuilder::new("a").metrics(text));
+        let mut twice = builder().alias("a").metrics(text).target(TargetBuilder::new("a").metrics(text));
         assert!(matches!(twice.check(), Err(BuildError::Duplicate(_))));
     }
 

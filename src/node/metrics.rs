@@ -17,17 +17,14 @@ use crate::{
 /// What a node holds and has done, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NodeState {
-    /// Linked peers.
     pub(super) peers: usize,
     /// Connections, by what they travel in.
     pub(super) connections: HashMap<LinkTransport, usize>,
-    /// Connections that others open.
     pub(super) inbound: InboundCounts,
     /// What the node has done for others.
     pub(super) counts: NodeCounts,
 }
 
-/// Handles to every metric of a node.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
     registry: Registry,

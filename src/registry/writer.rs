@@ -96,7 +96,8 @@ pub(super) fn spawn(
                 let complete_at = Instant::now() + wait;
                 // If the receiver is gone, the queue is closed too and the writer ends at once.
                 let _ = started.send(Ok(Start { table, effects, unreadable, damage, complete_at }));
-                Writer::new(store, queue, health, complete_at).run()
+                let (unwritten, checkpoint_at) = (BTreeMap::new(), complete_at);
+                Writer { store, queue, health, unwritten, step: 0, failed: false, complete_at, checkpoint_at }.run()
             }
             Err(error) => {
                 drop(store);
@@ -131,24 +132,6 @@ struct Group {
 }
 
 impl Writer {
-    fn new(
-        store: Box<dyn Store>,
-        queue: mpsc::UnboundedReceiver<Batch>,
-        health: Arc<Health>,
-        complete_at: Instant,
-    ) -> Self {
-        Self {
-            store,
-            queue,
-            health,
-            unwritten: BTreeMap::new(),
-            step: 0,
-            failed: false,
-            complete_at,
-            checkpoint_at: complete_at,
-        }
-    }
-
     fn run(mut self) -> Ack {
         while let Some(first) = self.queue.blocking_recv() {
             let mut group = Group::default();

@@ -1,7 +1,6 @@
 //! The scraper's own metrics, `narthex_*`.
 //!
-//! One struct of handles with small typed methods, none of which blocks or allocates. What the registry and the network
-//! count themselves is passed in as a [`ScraperState`] with each request.
+//! What the registry and the network count themselves is passed in as a [`ScraperState`] with each request.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -20,7 +19,6 @@ use crate::{
     telemetry::{Counters, ExpositionFormat, Label, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
 };
 
-/// Handles to every metric of a scraper.
 #[derive(Debug)]
 pub(super) struct ScraperMetrics {
     registry: Registry,
@@ -31,7 +29,9 @@ pub(super) struct ScraperMetrics {
     sd_requests: Counters<SdOutcome>,
     file_sd_writes: Counters<FileSdOutcome>,
     registrations: Counters<RegistrationOutcome>,
-    registrations_in_flight: Peaking,
+    registrations_in_flight: Gauge,
+    /// A burst may be over before the next scrape.
+    registrations_in_flight_peak: Gauge,
     handshake_refusals: Counters<HandshakeFailure>,
     firewall_blocks: Counter,
     state: StateMetrics,
@@ -40,15 +40,10 @@ pub(super) struct ScraperMetrics {
 /// What the registry and the network count, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScraperState {
-    /// True once the table of aliases is loaded.
     pub(super) loaded: bool,
-    /// What the table holds.
     pub(super) aliases: Counts,
-    /// What happened in the table since the start.
     pub(super) totals: Totals,
-    /// Which peers are linked.
     pub(super) links: LinkCounts,
-    /// Connections that peers open.
     pub(super) inbound: InboundCounts,
     /// Nodes that hold our announcement.
     pub(super) holders: usize,
@@ -84,10 +79,9 @@ impl ScraperMetrics {
                 "Claims to an alias; slow_down, unavailable, malformed and released count whole messages",
                 "outcome",
             ),
-            registrations_in_flight: Peaking::new(
+            registrations_in_flight: gauge(narthex, "registrations_in_flight", "Register exchanges under way now"),
+            registrations_in_flight_peak: gauge(
                 narthex,
-                "registrations_in_flight",
-                "Register exchanges under way now",
                 "registrations_in_flight_peak",
                 "Most register exchanges at once since the start",
             ),
@@ -109,12 +103,10 @@ impl ScraperMetrics {
         ScrapeRecord { metrics: Arc::clone(self), started: Instant::now(), outcome: ScrapeOutcome::ClientGone }
     }
 
-    /// Counts an answer to a request for the http_sd list.
     pub(super) fn sd_request(&self, outcome: SdOutcome) {
         self.sd_requests.add(outcome);
     }
 
-    /// Counts a write of the file_sd file.
     pub(super) fn file_sd_write(&self, outcome: FileSdOutcome) {
         self.file_sd_writes.add(outcome);
     }
@@ -126,20 +118,18 @@ impl ScraperMetrics {
 
     /// Begins a register exchange, handshake included; [`Self::registration_ended`] ends it.
     pub(super) fn registration_began(&self) {
-        self.registrations_in_flight.inc();
+        let before = self.registrations_in_flight.inc();
+        self.registrations_in_flight_peak.inner().fetch_max(before + 1, Ordering::Relaxed);
     }
 
-    /// Ends what [`Self::registration_began`] began.
     pub(super) fn registration_ended(&self) {
         self.registrations_in_flight.dec();
     }
 
-    /// Counts a handshake that gave no session.
     pub(super) fn handshake_refusal(&self, reason: HandshakeFailure) {
         self.handshake_refusals.add(reason);
     }
 
-    /// Counts a stream refused before a byte of it was read.
     pub(super) fn firewall_block(&self) {
         self.firewall_blocks.inc();
     }
@@ -161,12 +151,10 @@ pub(super) struct ScrapeRecord {
 }
 
 impl ScrapeRecord {
-    /// Counts bytes handed on.
     pub(super) fn bytes(&self, len: u64) {
         self.metrics.scrape_body.inc_by(len);
     }
 
-    /// Sets how the scrape ended.
     pub(super) fn end(&mut self, outcome: ScrapeOutcome) {
         self.outcome = outcome;
     }
@@ -263,28 +251,6 @@ impl StateMetrics {
         raise(&self.store_flush_failures, totals.store_failures);
         raise(&self.store_unreadable, totals.unreadable_records);
         raise(&self.store_damaged, totals.store_damaged);
-    }
-}
-
-/// A gauge of what is under way, and one of the peak: a burst may be over before the next scrape.
-#[derive(Debug)]
-struct Peaking {
-    now: Gauge,
-    peak: Gauge,
-}
-
-impl Peaking {
-    fn new(registry: &mut Registry, name: &str, help: &str, peak_name: &str, peak_help: &str) -> Self {
-        Self { now: gauge(registry, name, help), peak: gauge(registry, peak_name, peak_help) }
-    }
-
-    fn inc(&self) {
-        let before = self.now.inc();
-        self.peak.inner().fetch_max(before + 1, Ordering::Relaxed);
-    }
-
-    fn dec(&self) {
-        self.now.dec();
     }
 }
 

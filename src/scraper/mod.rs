@@ -44,7 +44,7 @@ use crate::{
 use http::{FileSd, HttpState};
 use metrics::ScraperMetrics;
 use puller::Puller;
-use registrar::{Registrar, RegistrarLimits};
+use registrar::Registrar;
 
 /// Streams of the register protocol that may wait for the registrar; more are refused.
 const REGISTER_QUEUE: usize = 1024;
@@ -116,10 +116,8 @@ impl Scraper {
             registry.clone(),
             network.links().clone(),
             Arc::clone(&metrics),
-            RegistrarLimits {
-                per_second: config.registrations_per_second,
-                handshake_timeout: config.handshake_timeout,
-            },
+            config.registrations_per_second,
+            config.handshake_timeout,
         );
         let state = HttpState {
             registry: registry.clone(),
@@ -225,16 +223,10 @@ async fn count_blocks(
     metrics: Arc<ScraperMetrics>,
     stop: CancellationToken,
 ) {
-    loop {
-        let block = tokio::select! {
-            () = stop.cancelled() => return,
-            block = blocks.recv() => block,
-        };
+    while let Some(block) = stop.run_until_cancelled(blocks.recv()).await {
         match block {
             Ok(_) => metrics.firewall_block(),
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                (0..missed).for_each(|_| metrics.firewall_block());
-            }
+            Err(broadcast::error::RecvError::Lagged(missed)) => (0..missed).for_each(|_| metrics.firewall_block()),
             Err(broadcast::error::RecvError::Closed) => return stop.cancelled().await,
         }
     }
@@ -245,11 +237,7 @@ async fn count_blocks(
 async fn forget_peers(registry: Registry, links: network::Links, stop: CancellationToken) {
     let mut upkeep = time::interval(UPKEEP_EVERY);
     let mut idle = HashSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = upkeep.tick() => {}
-        }
+    while stop.run_until_cancelled(upkeep.tick()).await.is_some() {
         let Ok(snapshot) = registry.snapshot() else { continue };
         let holders: HashSet<PublicKey> = snapshot.leases.iter().map(|lease| lease.peer).collect();
         let idle_now: HashSet<PublicKey> = links.kept().difference(&holders).copied().collect();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// How the bytes of a link travel.
+/// How the bytes of a link travel. The order of the variants is the rank of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LinkPath {
     /// Peer to peer.
@@ -21,7 +21,7 @@ impl LinkPath {
     }
 }
 
-/// What the bytes travel in: to the peer, or to the relay.
+/// What the bytes travel in: to the peer, or to the relay. The order of the variants is the rank of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LinkTransport {
     /// TCP, Noise, yamux.
