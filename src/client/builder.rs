@@ -57,6 +57,7 @@ pub enum BuildError {
 /// Collects what a [`Client`] needs. Nothing is checked before [`ClientBuilder::start`].
 ///
 /// The simple form describes one target on the builder itself; [`ClientBuilder::target`] adds more.
+#[derive(Debug)]
 pub struct ClientBuilder {
     scrapers: Vec<PeerAddr>,
     pub(super) secret: SharedSecret,
@@ -146,22 +147,10 @@ pub(super) struct Checked {
     pub(super) metrics: Arc<ClientMetrics>,
 }
 
-/// The settings, without the secret and with each target's alias alone.
-impl fmt::Debug for ClientBuilder {
+/// The alias alone: a source has no text form.
+impl fmt::Debug for TargetBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let targets = self.own.iter().chain(&self.about_itself).chain(&self.targets);
-        f.debug_struct("ClientBuilder")
-            .field("scrapers", &self.scrapers)
-            .field("key", &self.key)
-            .field("bootstrap", &self.bootstrap)
-            .field("mdns", &self.mdns)
-            .field("hostname", &self.hostname)
-            .field("data_dir", &self.data_dir)
-            .field("max_body", &self.max_body)
-            .field("compression", &self.compression)
-            .field("targets", &targets.map(|target| &target.alias).collect::<Vec<_>>())
-            .field("targets_later", &self.targets_later)
-            .finish_non_exhaustive()
+        f.debug_tuple("TargetBuilder").field(&self.alias).finish()
     }
 }
 

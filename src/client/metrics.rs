@@ -38,9 +38,7 @@ label_values! {
         NotAScraper = "not_a_scraper",
         Broken = "broken",
     }
-}
 
-label_values! {
     /// How a pull ended.
     enum PullOutcome {
         Ok = "ok",

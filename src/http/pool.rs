@@ -44,7 +44,7 @@ struct Shared<K, R> {
     limits: PoolLimits,
     /// Whether a connection over this route may still be used for the key.
     is_current: IsCurrent<K, R>,
-    idle: Mutex<HashMap<K, Vec<Idle<R>>>>,
+    idle: Mutex<HashMap<K, Vec<Connection<R>>>>,
     /// The tasks that drive the connections.
     connections: TaskTracker,
 }
@@ -53,11 +53,7 @@ struct Shared<K, R> {
 pub(crate) struct Connection<R> {
     requests: SendRequest<Empty<Bytes>>,
     route: R,
-}
-
-struct Idle<R> {
-    connection: Connection<R>,
-    since: Instant,
+    idle_since: Instant,
 }
 
 /// Why a request got no answer.
@@ -102,7 +98,7 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
                 tracing::trace!(%error, "a kept connection ended");
             }
         });
-        Ok(Connection { requests, route })
+        Ok(Connection { requests, route, idle_since: Instant::now() })
     }
 
     /// Sends a GET request over a kept connection, or over the one that `open` gives.
@@ -157,13 +153,14 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
         let mut idle = self.idle();
         let kept = idle.get_mut(key)?;
         self.0.prune(key, kept);
-        kept.pop().map(|idle| idle.connection)
+        kept.pop()
     }
 
-    fn put_back(&self, key: K, connection: Connection<R>) {
+    fn put_back(&self, key: K, mut connection: Connection<R>) {
+        connection.idle_since = Instant::now();
         let mut idle = self.idle();
         let kept = idle.entry(key).or_default();
-        kept.push(Idle { connection, since: Instant::now() });
+        kept.push(connection);
         self.0.prune(&key, kept);
         kept.truncate(self.0.limits.max_idle);
     }
@@ -173,16 +170,15 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
         response.map(|body| PooledBody { body, deadline: None, connection: Some(connection), permit: None, key, pool })
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<K, Vec<Idle<R>>>> {
+    fn idle(&self) -> MutexGuard<'_, HashMap<K, Vec<Connection<R>>>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K, R> Shared<K, R> {
-    fn prune(&self, key: &K, kept: &mut Vec<Idle<R>>) {
-        kept.retain(|Idle { connection, since }| {
-            let usable = !connection.requests.is_closed() && since.elapsed() < self.limits.idle_for;
-            usable && (self.is_current)(key, &connection.route)
+    fn prune(&self, key: &K, kept: &mut Vec<Connection<R>>) {
+        kept.retain(|Connection { requests, route, idle_since }| {
+            !requests.is_closed() && idle_since.elapsed() < self.limits.idle_for && (self.is_current)(key, route)
         });
     }
 }

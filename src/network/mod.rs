@@ -54,7 +54,7 @@ pub(crate) use protocols::PULL_PROTOCOL;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use swarm::build::{HANDSHAKE_TIMEOUT, max_handshakes};
 #[cfg(any(feature = "scraper", feature = "node"))]
-pub(crate) use swarm::inbound_metrics::InboundMetrics;
+pub(crate) use swarm::inbound_metrics::inbound_metrics;
 pub(crate) use transport::muxing::MAX_PULL_STREAMS;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use transport::muxing::{MAX_QUIC_STREAMS, MAX_STREAMS};

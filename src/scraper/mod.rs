@@ -41,7 +41,7 @@ use crate::{
     wire::REGISTER_PROTOCOL,
 };
 
-use http::{FileSd, HttpState};
+use http::{FileSd, Shared};
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
@@ -119,12 +119,8 @@ impl Scraper {
             config.registrations_per_second,
             config.handshake_timeout,
         );
-        let state = HttpState {
-            registry: registry.clone(),
-            pull: Arc::new(puller.clone()),
-            network: network.clone(),
-            metrics: Arc::clone(&metrics),
-        };
+        let (pull, counts) = (Arc::new(puller.clone()), Arc::clone(&metrics));
+        let shared = Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts);
 
         let stop = Stop::default();
         let (mut http_task, mut tasks, mut table) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
@@ -141,7 +137,7 @@ impl Scraper {
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(forget_peers(registry.clone(), network.links().clone(), stop.tasks.clone()));
-        http_task.spawn(http::serve(listener, config.http_limits, file_sd, state, stop.http.clone()));
+        http_task.spawn(http::serve(listener, Arc::new(shared), file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
         Ok(Self { public_key, http_addr, listening, registry, network, stop, http: http_task, tasks, table })

@@ -25,9 +25,7 @@ label_values! {
         NotReady = "not_ready",
         BadRequest = "bad_request",
     }
-}
 
-label_values! {
     /// What became of a claim to an alias; from `SlowDown` on, of a whole message that was not looked into.
     pub(super) enum RegistrationOutcome {
         Updated = "updated",
@@ -42,6 +40,33 @@ label_values! {
         Released = "released",
         Probed = "probed",
     }
+
+    /// Why a register handshake ended without a session.
+    pub(super) enum HandshakeFailure {
+        UnknownSecret = "unknown_secret",
+        BadProof = "bad_proof",
+        /// The handshake's key is not the one that the link authenticated.
+        WrongKey = "wrong_key",
+        Malformed = "malformed",
+        Timeout = "timeout",
+        Broken = "broken",
+        Busy = "busy",
+    }
+
+    /// How a request for the http_sd list was answered.
+    pub(super) enum SdOutcome {
+        Ok = "ok",
+        /// The table is loading or its store fails: Prometheus keeps the list that it has.
+        Unavailable = "unavailable",
+        BadRequest = "bad_request",
+    }
+
+    /// How a write of the file_sd file went.
+    pub(super) enum FileSdOutcome {
+        Ok = "ok",
+        /// The file is still what it was; the write will be tried again.
+        Failed = "failed",
+    }
 }
 
 impl From<&AliasOutcome> for RegistrationOutcome {
@@ -54,39 +79,6 @@ impl From<&AliasOutcome> for RegistrationOutcome {
             AliasOutcome::Refused(AliasRefusal::Duplicate) => Self::Duplicate,
             AliasOutcome::Refused(AliasRefusal::Full) => Self::Full,
         }
-    }
-}
-
-label_values! {
-    /// Why a register handshake ended without a session.
-    pub(super) enum HandshakeFailure {
-        UnknownSecret = "unknown_secret",
-        BadProof = "bad_proof",
-        /// The handshake's key is not the one that the link authenticated.
-        WrongKey = "wrong_key",
-        Malformed = "malformed",
-        Timeout = "timeout",
-        Broken = "broken",
-        Busy = "busy",
-    }
-}
-
-label_values! {
-    /// How a request for the http_sd list was answered.
-    pub(super) enum SdOutcome {
-        Ok = "ok",
-        /// The table is loading or its store fails: Prometheus keeps the list that it has.
-        Unavailable = "unavailable",
-        BadRequest = "bad_request",
-    }
-}
-
-label_values! {
-    /// How a write of the file_sd file went.
-    pub(super) enum FileSdOutcome {
-        Ok = "ok",
-        /// The file is still what it was; the write will be tried again.
-        Failed = "failed",
     }
 }
 

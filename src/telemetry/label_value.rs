@@ -12,7 +12,7 @@ pub(crate) trait LabelValue: Copy + 'static {
 }
 
 macro_rules! label_values {
-    ($(#[$about:meta])* $vis:vis enum $name:ident { $($(#[$meaning:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($($(#[$about:meta])* $vis:vis enum $name:ident { $($(#[$meaning:meta])* $variant:ident = $text:literal,)+ })+) => {$(
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         $vis enum $name { $($(#[$meaning])* $variant,)+ }
@@ -28,7 +28,7 @@ macro_rules! label_values {
                 self as usize
             }
         }
-    };
+    )+};
 }
 
 pub(crate) use label_values;

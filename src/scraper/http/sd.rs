@@ -27,7 +27,7 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Response {
     let (outcome, response) = answer(&shared, local, &uri, &headers);
-    shared.state.metrics.sd_request(outcome);
+    shared.metrics.sd_request(outcome);
     response
 }
 

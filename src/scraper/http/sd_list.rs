@@ -33,18 +33,12 @@ const MAX_HOSTS: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SdUnknown {
     #[error("the table of aliases is not loaded yet")]
-    NotLoaded,
+    NotLoaded(#[from] NotLoaded),
     /// The table may hold more than the store.
     #[error("the store of the table of aliases is failing")]
     StoreFailing,
     #[error("the store of the table of aliases was damaged: clients have not all had the time to register again")]
     Incomplete,
-}
-
-impl From<NotLoaded> for SdUnknown {
-    fn from(_: NotLoaded) -> Self {
-        Self::NotLoaded
-    }
 }
 
 /// The list, rendered anew when it must be.
