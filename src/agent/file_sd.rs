@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ExporterUrl, SpecError, TargetSpec};
+use super::{
+    ExporterUrl,
+    spec::{SpecError, TargetSpec},
+};
 use crate::wire::{Alias, Target, TargetError};
 
 /// Labels with a meaning of their own here, or that narthex sets.

@@ -18,18 +18,18 @@ use crate::{
 /// A target of an agent: what is listed, and how the exporter behind it is scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TargetSpec {
+pub(crate) struct TargetSpec {
     /// What the scraper lists.
-    pub target: Target,
+    pub(crate) target: Target,
     /// How the agent scrapes. The scraper does not learn these settings.
-    pub exporter: ExporterSettings,
+    pub(crate) exporter: ExporterSettings,
     /// Which metric families pass.
-    pub filter: Filter,
+    pub(crate) filter: Filter,
 }
 
 impl TargetSpec {
     /// A target with this alias and URL, and defaults for the rest.
-    pub fn new(alias: Alias, url: ExporterUrl) -> Self {
+    pub(crate) fn new(alias: Alias, url: ExporterUrl) -> Self {
         let target = Target { alias, service: String::new(), labels: Labels::default() };
         Self { target, exporter: ExporterSettings::new(url), filter: Filter::default() }
     }
@@ -38,7 +38,7 @@ impl TargetSpec {
 /// Why a well-formed target is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SpecError {
+pub(crate) enum SpecError {
     /// The target cannot be listed.
     #[error(transparent)]
     Target(#[from] TargetError),

@@ -7,13 +7,16 @@ use std::{
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{SpecError, TargetSpec, file_sd::Group, spec::Table};
+use super::{
+    file_sd::Group,
+    spec::{SpecError, Table, TargetSpec},
+};
 use crate::wire::Alias;
 
 /// Why none of a file's targets can be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TargetFileError {
+pub(crate) enum TargetFileError {
     /// The file could not be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -71,7 +74,7 @@ pub enum TargetFileError {
 ///
 /// # Errors
 /// [`TargetFileError`] with file, line and key.
-pub fn parse_targets(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
+pub(crate) fn parse_targets(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
     if text.trim().is_empty() {
         Err(TargetFileError::Empty { path: path.to_owned() })
     } else if path.extension().is_some_and(|end| end == "json") {
@@ -86,7 +89,7 @@ pub fn parse_targets(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetF
 ///
 /// # Errors
 /// As [`parse_targets`].
-pub fn parse_config(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
+pub(crate) fn parse_config(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]

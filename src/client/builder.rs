@@ -57,12 +57,29 @@ pub enum BuildError {
 /// Collects what a [`Client`] needs. Nothing is checked before [`ClientBuilder::start`].
 ///
 /// The simple form describes one target on the builder itself; [`ClientBuilder::target`] adds more.
+///
+/// ```no_run
+/// # async fn service(scraper: narthex::PeerAddr, secret: narthex::SharedSecret) -> Result<(), Box<dyn std::error::Error>> {
+/// use narthex::{Client, KeyPair, TargetBuilder, client::Compression};
+///
+/// # let [web, jobs] = [|| Ok::<_, std::fmt::Error>(String::new()); 2];
+/// let client = Client::builder(scraper, secret)
+///     .key(KeyPair::generate())
+///     .compression(Compression::gzip())
+///     .target(TargetBuilder::new("web-1").service("web").metrics(web))
+///     .target(TargetBuilder::new("jobs-1").label("queue", "mail").metrics(jobs))
+///     .start()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ClientBuilder {
     scrapers: Vec<PeerAddr>,
     pub(super) secret: SharedSecret,
     key: Option<KeyPair>,
     pub(super) bootstrap: Vec<PeerAddr>,
+    #[cfg(feature = "mdns")]
     pub(super) mdns: bool,
     hostname: Option<String>,
     pub(super) data_dir: Option<PathBuf>,
@@ -164,6 +181,7 @@ impl ClientBuilder {
             secret,
             key: None,
             bootstrap: Vec::new(),
+            #[cfg(feature = "mdns")]
             mdns: false,
             hostname: None,
             data_dir: None,

@@ -32,16 +32,21 @@ pub use builder::{BuildError, ClientBuilder, TargetBuilder};
 pub use compression::Compression;
 pub use event::{Event, EventKind, PullFailure, RegisterError};
 #[cfg(feature = "filter")]
-pub use filter::{Filter, FilterError, Filtered};
+use filter::Filtered;
+#[cfg(feature = "filter")]
+pub use filter::{Filter, FilterError};
 pub use source::{
     BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError, Text, from_async,
 };
 #[cfg(feature = "tower")]
 pub use source::{Tower, TowerError};
-#[cfg(feature = "agent")]
+#[cfg(feature = "cli")]
 pub(crate) use targets::MAX_TARGETS;
 
-pub use crate::wire::{Alias, AliasRefusal, HandshakeRefusal, Labels, Target, TargetError};
+pub use crate::{
+    network::{Attempt, AttemptKind, ConnectError, LinkPath, LinkTransport, RelayRefusal},
+    wire::{Alias, AliasRefusal, HandshakeRefusal, TargetError},
+};
 
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
@@ -61,6 +66,19 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// A service's side of narthex. Built by [`Client::builder`]; lives in background tasks until [`Client::shutdown`].
 ///
 /// Dropped without a shutdown, it breaks off: its aliases then lapse at their scrapers instead of being released.
+///
+/// ```no_run
+/// # async fn service(scraper: narthex::PeerAddr, secret: narthex::SharedSecret) -> Result<(), Box<dyn std::error::Error>> {
+/// use narthex::{Client, client::EventKind};
+///
+/// let metrics = || Ok::<_, std::fmt::Error>("orders_total 3\n".to_owned());
+/// let client = Client::builder(scraper, secret).alias("web-1").metrics(metrics).start().await?;
+/// let mut events = client.events();
+/// while !matches!(events.recv().await?.kind, EventKind::Registered { .. }) {}
+/// client.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Client {
     public_key: PublicKey,
     events: Events,
@@ -151,6 +169,7 @@ impl Client {
         };
         let config = NetworkConfig {
             bootstrap: builder.bootstrap,
+            #[cfg(feature = "mdns")]
             mdns: builder.mdns,
             addresses_file: builder.data_dir.map(|dir| dir.join("addresses")),
             ..NetworkConfig::new(NetworkRole::Client)

@@ -2,7 +2,7 @@
 
 use std::{
     marker::PhantomData,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::AtomicU64,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -38,14 +38,17 @@ impl<V: LabelValue> Counters<V> {
 }
 
 /// Metrics of what others count: each shows one number of a state `S`.
+#[cfg(any(feature = "scraper", feature = "node"))]
 #[derive(Debug)]
 pub(crate) struct Readings<S> {
     gauges: Vec<(Gauge, Read<S>)>,
     counters: Vec<(Counter, Read<S>)>,
 }
 
+#[cfg(any(feature = "scraper", feature = "node"))]
 type Read<S> = fn(&S) -> u64;
 
+#[cfg(any(feature = "scraper", feature = "node"))]
 impl<S> Readings<S> {
     pub(crate) fn new() -> Self {
         Self { gauges: Vec::new(), counters: Vec::new() }
@@ -60,6 +63,7 @@ impl<S> Readings<S> {
     }
 
     /// Gauges of one name, by the value of `label`.
+    #[cfg(feature = "scraper")]
     pub(crate) fn gauges(
         &mut self,
         registry: &mut Registry,
@@ -89,7 +93,7 @@ impl<S> Readings<S> {
             gauge.set(i64::try_from(read(state)).unwrap_or(i64::MAX));
         }
         for (counter, read) in &self.counters {
-            counter.inner().fetch_max(read(state), Ordering::Relaxed);
+            counter.inner().fetch_max(read(state), std::sync::atomic::Ordering::Relaxed);
         }
     }
 }

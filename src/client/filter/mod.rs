@@ -82,7 +82,7 @@ impl Filter {
     }
 
     /// True if every family passes, as with the default filter.
-    pub fn passes_all(&self) -> bool {
+    fn passes_all(&self) -> bool {
         self.keep.is_none() && self.drop.is_none()
     }
 
@@ -116,14 +116,14 @@ fn whole_name(pattern: &str) -> Result<Regex, FilterError> {
 
 /// A source behind a filter.
 #[derive(Clone, Debug)]
-pub struct Filtered<S> {
+pub(super) struct Filtered<S> {
     source: S,
     filter: Filter,
 }
 
 impl<S: Source> Filtered<S> {
     /// Applies the filter to the source.
-    pub fn new(source: S, filter: Filter) -> Self {
+    pub(super) fn new(source: S, filter: Filter) -> Self {
         Self { source, filter }
     }
 }

@@ -26,6 +26,7 @@ pub type ExpositionBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// What a source answers: headers (`Content-Type` at least) and a body, passed on byte for byte.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Exposition {
     /// End-to-end headers.
     pub headers: HeaderMap,
@@ -45,6 +46,11 @@ impl Exposition {
     /// If the content type is no header value.
     pub fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self::whole(HeaderValue::from_static(content_type), body.into())
+    }
+
+    /// An exposition that streams, or one with more headers than its content type.
+    pub fn with_headers(headers: HeaderMap, body: ExpositionBody) -> Self {
+        Self { headers, body }
     }
 
     fn whole(content_type: HeaderValue, body: Bytes) -> Self {
@@ -76,6 +82,19 @@ pub enum SourceError {
 }
 
 /// Gives the metrics of one target.
+///
+/// ```
+/// use futures::future::{BoxFuture, FutureExt};
+/// use narthex::client::{Exposition, PullRequest, Source, SourceError};
+///
+/// struct Depth;
+///
+/// impl Source for Depth {
+///     fn pull(&self, _: PullRequest) -> BoxFuture<'_, Result<Exposition, SourceError>> {
+///         async { Ok("queue_depth 3\n".to_owned().into()) }.boxed()
+///     }
+/// }
+/// ```
 pub trait Source: Send + Sync + 'static {
     /// Answers one pull. The future is dropped when the deadline passes or the scraper goes away.
     fn pull(&self, request: PullRequest) -> BoxFuture<'_, Result<Exposition, SourceError>>;
@@ -94,6 +113,14 @@ pub trait Source: Send + Sync + 'static {
 /// | an axum router, any tower service | `Tower` | `tower` |
 /// | an exporter at a URL | `agent::Exporter` | `agent` |
 /// | anything else | a [`Source`], in an [`Arc`] | |
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use narthex::client::{IntoSource, Source};
+///
+/// let source: Arc<dyn Source> = (|| std::fs::read_to_string("/proc/loadavg")).into_source();
+/// ```
 pub trait IntoSource {
     /// Makes it a source.
     fn into_source(self) -> Arc<dyn Source>;
