@@ -116,7 +116,7 @@ fn beside_prometheus(fleet: &Fleet, http: &str, listen: &str, more: &[&str]) -> 
 }
 
 fn of_scraper(fleet: &Fleet, scraper: &Scraper, more: &[&str]) -> Visit {
-    beside_prometheus(fleet, &scraper.http.to_string(), &place(&scraper.peer()), more)
+    beside_prometheus(fleet, &scraper.http.to_string(), &dial_address(&scraper.peer()), more)
 }
 
 fn dial_address(peer: &PeerAddr) -> String {
