@@ -14,21 +14,13 @@ use crate::wire::Alias;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetFileError {
-    /// The file could not be read.
+    /// The file could not be read, or is longer than any list of targets.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The operating system's error.
         source: io::Error,
-    },
-    /// The file is longer than any list of targets.
-    #[error("{} is longer than {limit} bytes", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// The limit.
-        limit: u64,
     },
     /// The file is empty: it may be about to be written. A list without targets is `target = []` or `[]`.
     #[error("{} is empty", path.display())]

@@ -49,7 +49,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 #[command(after_help = "Example:\n  narthex demo --http 127.0.0.1:9000")]
 pub(super) struct Args {
     /// Where the scraper's HTTP side listens; port 0 takes a free one
-    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
+    #[arg(long, value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
     http: HostPort,
 }
 

@@ -210,21 +210,6 @@ fn is_list(arg: &Arg) -> bool {
 
 /// The known key most similar to `key`, if at most a third of it differs.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let (near, far) = known.map(|known| (known, distance(key, known))).min_by_key(|(_, far)| *far)?;
+    let (near, far) = known.map(|known| (known, strsim::levenshtein(key, known))).min_by_key(|(_, far)| *far)?;
     (far * 3 <= near.len()).then_some(near)
-}
-
-/// Levenshtein distance: insertions, deletions and replacements from one text to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[row.len() - 1]
 }

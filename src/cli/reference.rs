@@ -8,10 +8,10 @@ use std::{
     env, fs,
 };
 
-use clap::{Arg, CommandFactory};
+use clap::Arg;
 
 use super::{
-    Cli,
+    command,
     defaults::{SCRAPER, bytes, duration, tests::stated},
 };
 use crate::{
@@ -45,7 +45,7 @@ fn the_tables_of_the_documents_are_those_of_the_code() {
 fn the_limits_of_the_documents_are_those_of_the_code() {
     let text = fs::read_to_string(FILE).expect("docs/configuration.md");
     let rows = text.lines().skip_while(|line| !line.starts_with("| limit |")).skip(2);
-    let (cli, mut fixed) = (Cli::command(), fixed_limits());
+    let (cli, mut fixed) = (command(), fixed_limits());
     let roles = cli.get_subcommands().filter(|command| ["scraper", "agent", "node"].contains(&command.get_name()));
     let args: Vec<&Arg> = roles.flat_map(|role| role.get_arguments()).collect();
     let mut flags = BTreeSet::new();
@@ -76,8 +76,8 @@ fn generated(text: &str) -> String {
         let (name, rest) = part.split_once(" -->").expect("a name");
         let (_, rest) = rest.split_once(END).expect("an end");
         let table = match name {
-            "logging" => flags(Cli::command().get_arguments()),
-            role => flags(Cli::command().find_subcommand(role).expect("a role").get_arguments()),
+            "logging" => flags(command().get_arguments()),
+            role => flags(command().find_subcommand(role).expect("a role").get_arguments()),
         };
         generated += &format!("<!-- generated: {name} -->\n\n{table}\n{END}{rest}");
     }
