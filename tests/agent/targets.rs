@@ -12,7 +12,7 @@ use crate::support::{
     exporter::{Exporter, Reply},
     fleet::{Fleet, Scraper, narthex, text},
     http,
-    process::Process,
+    process::{Process, Run},
     replace_file,
     tls::{Authority, in_front_of},
 };
@@ -141,9 +141,8 @@ fn an_agent_may_start_with_an_empty_directory_and_follows_swapped_links() {
 fn a_hangup_reads_file_and_directory_again_at_once() {
     let place = Place::new();
     let config = place.config(&format!("service = \"fleet\"\n{}", place.table("from-config", "")));
-    let flags = ["--config", &text(&config), "--targets-dir", &text(&place.targets), "--targets-refresh", NEVER]
-        .map(str::to_owned);
-    let agent = place.agent(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let (config, targets) = (text(&config), text(&place.targets));
+    let agent = place.agent(&["--config", &config, "--targets-dir", &targets, "--targets-refresh", NEVER]);
     place.scraper.wait_scraped("from-config");
     assert_eq!(place.scraper.wait_listed("from-config").label("service"), "fleet");
 
@@ -239,10 +238,9 @@ fn targets_that_cannot_be_meant_keep_the_agent_from_starting() {
         if let Some(config) = config {
             command.args(["--config", &text(&place.config(config))]);
         }
-        let output = command.output().expect("runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?}: {said}");
+        let Run { code: ended, stderr, .. } = Run::of(&mut command);
+        assert_eq!(ended, Some(code), "{stderr}");
+        assert!(parts.iter().all(|part| stderr.contains(part)), "{parts:?}: {stderr}");
     };
     refused(None, &[], 2, &["nothing to register", "--targets-dir"]);
     refused(Some("service = \"x\""), &[], 2, &["nothing to register"]);

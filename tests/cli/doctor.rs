@@ -1,6 +1,7 @@
 //! `narthex doctor` in healthy set-ups and in broken ones: the check that fails, what it says, what it advises.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, Permissions},
     io::{self, Write},
     net::TcpListener,
@@ -21,6 +22,7 @@ use crate::support::{
     http,
     lab::{Kind, Lab},
     ports::{free_port, loopback},
+    process::Run,
 };
 
 /// One check as `--json` tells it.
@@ -36,28 +38,13 @@ struct Check {
 /// What usually takes milliseconds may take its time on a busy machine.
 const PATIENT: &str = "30s";
 
-/// A doctor's visit.
-struct Visit {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+/// Runs the doctor with these flags.
+#[track_caller]
+fn doctor(flags: &[&str]) -> Run {
+    Run::of(narthex("doctor").env("NARTHEX_TIMEOUT", PATIENT).args(flags))
 }
 
-impl Visit {
-    #[track_caller]
-    fn with(flags: &[&str]) -> Self {
-        Self::with_env(&[], flags)
-    }
-
-    #[track_caller]
-    fn with_env(env: &[(&str, &str)], flags: &[&str]) -> Self {
-        let mut doctor = narthex("doctor");
-        let output =
-            doctor.env("NARTHEX_TIMEOUT", PATIENT).envs(env.iter().copied()).args(flags).output().expect("runs");
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-
+impl Run {
     /// The line of a check.
     #[track_caller]
     fn line(&self, check: &str) -> &str {
@@ -91,6 +78,12 @@ impl Visit {
         assert!(self.line(check).contains(". What to do: "), "no advice: {}", self.line(check));
     }
 
+    /// The checks of `--json`, by name.
+    fn json(&self) -> BTreeMap<String, Check> {
+        let checks: Vec<Check> = serde_json::from_str(&self.stdout).expect("JSON");
+        checks.into_iter().map(|check| (check.check.clone(), check)).collect()
+    }
+
     /// Asserts that all checks are ok.
     #[track_caller]
     fn all_ok(&self) {
@@ -103,24 +96,33 @@ impl Visit {
 }
 
 /// What a client gives the doctor: the flags of an agent.
-fn beside_exporter(scraper: &str, secret_file: &Path, more: &[&str]) -> Visit {
-    Visit::with(&[&["--scraper", scraper, "--secret-file", &text(secret_file)], more].concat())
+fn beside_exporter(scraper: &str, secret_file: &Path, more: &[&str]) -> Run {
+    doctor(&[&["--scraper", scraper, "--secret-file", &text(secret_file)], more].concat())
 }
 
 /// What a scraper's owner gives it.
-fn beside_prometheus(fleet: &Fleet, http: &str, listen: &str, more: &[&str]) -> Visit {
+fn beside_prometheus(fleet: &Fleet, http: &str, listen: &str, more: &[&str]) -> Run {
     let (key, secret) = (text(&fleet.path().join("scraper.key")), text(&fleet.secret_file()));
     let data = text(&fleet.path().join("scraper-data"));
     let own = ["--key", &key, "--secret-file", &secret, "--data-dir", &data, "--http", http, "--listen", listen];
-    Visit::with(&[&own, more].concat())
+    doctor(&[&own, more].concat())
 }
 
-fn of_scraper(fleet: &Fleet, scraper: &Scraper, more: &[&str]) -> Visit {
+fn of_scraper(fleet: &Fleet, scraper: &Scraper, more: &[&str]) -> Run {
     beside_prometheus(fleet, &scraper.http.to_string(), &place(&scraper.peer()), more)
 }
 
 fn place(peer: &PeerAddr) -> String {
     peer.hint.as_ref().expect("a place").to_string()
+}
+
+/// A configuration file of an agent of this scraper, with `more` lines.
+fn agent_file(fleet: &Fleet, scraper: &Scraper, more: &str) -> String {
+    let config = fleet.path().join("agent.toml");
+    let secret_file = text(&fleet.secret_file());
+    let lines = format!("scraper = \"{}\"\nsecret-file = \"{secret_file}\"\n{more}", scraper.peer());
+    fs::write(&config, lines).expect("writes");
+    text(&config)
 }
 
 fn new_key(fleet: &Fleet, name: &str) -> (PathBuf, KeyPair) {
@@ -152,7 +154,7 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     let bootstrap = relay.peer.to_string();
     let scraper = announced(&fleet, &bootstrap);
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let target = format!("host-1={}", exporter.url("/metrics"));
+    let target = exporter.target("host-1", "/metrics");
     let (key_file, key) = new_key(&fleet, "agent.key");
     let by_key = scraper.key.to_string();
     let common = ["--bootstrap", &bootstrap, "--target", &target, "--key", &text(&key_file)];
@@ -175,16 +177,12 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     visit.says("ok", "link", &[]);
     visit.says("ok", "alias host-1", &["held by this very key, which is linked"]);
     visit.says("ok", "clock", &["that of the scraper"]);
-    let config = fleet.path().join("agent.toml");
     let lines = format!(
-        "scraper = [\"{}\"]\nsecret-file = \"{}\"\nkey = \"{}\"\nservice = \"s\"\n[[target]]\nalias = \"host-1\"\nurl = \"{}\"\n",
-        scraper.peer(),
-        text(&fleet.secret_file()),
+        "key = \"{}\"\nservice = \"s\"\n[[target]]\nalias = \"host-1\"\nurl = \"{}\"\n",
         text(&key_file),
         exporter.url("/metrics"),
     );
-    fs::write(&config, lines).expect("writes");
-    let visit = Visit::with(&["--config", &text(&config)]);
+    let visit = doctor(&["--config", &agent_file(&fleet, &scraper, &lines)]);
     for check in ["key file", "exporter host-1", "scraper TCP", "scraper UDP", "link", "secret", "alias host-1"] {
         visit.says("ok", check, &[]);
     }
@@ -211,13 +209,12 @@ fn json_is_one_document_and_nothing_else() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let visit = beside_exporter(&scraper.peer().to_string(), &fleet.wrong_secret_file(), &["--alias", "a", "--json"]);
-    let checks: Vec<Check> = serde_json::from_str(&visit.stdout).expect("JSON");
-    let of = |name: &str| checks.iter().find(|check| check.check == name).expect(name);
-    assert_eq!((of("link").status.as_str(), &of("link").advice), ("ok", &None));
-    assert_eq!(of("secret").status, "failed");
-    assert!(of("secret").detail.contains("unknown secret"), "{:?}", of("secret"));
-    assert!(of("secret").advice.as_ref().is_some_and(|advice| advice.contains("--secret-file")));
-    assert_eq!(of("alias a").status, "skipped");
+    let of = visit.json();
+    assert_eq!((of["link"].status.as_str(), &of["link"].advice), ("ok", &None));
+    assert_eq!(of["secret"].status, "failed");
+    assert!(of["secret"].detail.contains("unknown secret"), "{:?}", of["secret"]);
+    assert!(of["secret"].advice.as_ref().is_some_and(|advice| advice.contains("--secret-file")));
+    assert_eq!(of["alias a"].status, "skipped");
     assert_eq!(visit.code, Some(1));
 }
 
@@ -225,16 +222,12 @@ fn json_is_one_document_and_nothing_else() {
 fn a_target_that_is_not_fit_is_a_failed_check() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
-    let config = fleet.path().join("agent.toml");
     let target = "[[target]]\nalias = \"a\"\nurl = \"http://h\"\nca_file = \"ca.pem\"\n";
-    let lines = format!("scraper = \"{}\"\nsecret-file = \"{}\"\n{target}", scraper.peer(), text(&fleet.secret_file()));
-    fs::write(&config, lines).expect("writes");
-    let visit = Visit::with(&["--config", &text(&config), "--json"]);
-    let checks: Vec<Check> = serde_json::from_str(&visit.stdout).expect("JSON");
-    let of = |name: &str| checks.iter().find(|check| check.check == name).expect(name);
-    assert_eq!(of("targets").status, "failed");
-    assert!(of("targets").detail.contains("ca_file needs an https:// URL"), "{:?}", of("targets"));
-    assert_eq!(of("secret").status, "ok", "the rest is looked at");
+    let visit = doctor(&["--config", &agent_file(&fleet, &scraper, target), "--json"]);
+    let of = visit.json();
+    assert_eq!(of["targets"].status, "failed");
+    assert!(of["targets"].detail.contains("ca_file needs an https:// URL"), "{:?}", of["targets"]);
+    assert_eq!(of["secret"].status, "ok", "the rest is looked at");
     assert_eq!(visit.code, Some(1));
 }
 
@@ -247,15 +240,8 @@ fn targets_of_directories_and_the_agents_own_alias_are_looked_at() {
     fs::create_dir(&dir).expect("makes");
     let good = format!("[[target]]\nalias = \"found\"\nurl = \"{}\"\n", exporter.url("/metrics"));
     fs::write(dir.join("good.toml"), good).expect("writes");
-    let config = fleet.path().join("agent.toml");
-    let lines = format!(
-        "scraper = \"{}\"\nsecret-file = \"{}\"\ntargets-dir = \"{}\"\nself-alias = \"itself\"\n",
-        scraper.peer(),
-        text(&fleet.secret_file()),
-        text(&dir),
-    );
-    fs::write(&config, lines).expect("writes");
-    let visit = Visit::with(&["--config", &text(&config)]);
+    let lines = format!("targets-dir = {dir:?}\nself-alias = \"itself\"\n");
+    let visit = doctor(&["--config", &agent_file(&fleet, &scraper, &lines)]);
     for check in ["targets", "exporter found", "alias found", "alias itself"] {
         visit.says("ok", check, &[]);
     }
@@ -304,7 +290,7 @@ fn bad_usage_says_which_side_is_meant() {
         (&["--secret-file", "s"], "--scraper PEER beside an exporter, or --key FILE beside the scraper"),
         (&["--secret-file", "s", "--key", "k", "--target", "a=http://h"], "--scraper"),
     ] {
-        let visit = Visit::with(flags);
+        let visit = doctor(flags);
         assert_eq!((visit.code, visit.stdout.as_str()), (Some(2), ""), "{flags:?}");
         assert!(visit.stderr.contains(part), "{}", visit.stderr);
     }
@@ -392,7 +378,7 @@ fn an_address_that_the_agent_remembers_is_used_as_it_uses_it() {
     let scraper = announced(&fleet, &bootstrap);
     let by_key = scraper.key.to_string();
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let target = format!("host-1={}", exporter.url("/metrics"));
+    let target = exporter.target("host-1", "/metrics");
     let _agent = fleet.agent("agent", &["--scraper", &by_key, "--bootstrap", &bootstrap, "--target", &target]);
     let data_dir = fleet.path().join("agent-data");
     let remembered = || fs::read_to_string(data_dir.join("addresses")).ok().filter(|text| text.contains(&by_key));
@@ -487,7 +473,7 @@ fn a_proxy_that_is_in_the_way_is_named() {
     ] {
         let secret = text(&fleet.secret_file());
         let flags = ["--scraper", &peer, "--secret-file", &secret, "--timeout", "5s"];
-        let visit = Visit::with_env(&[("HTTPS_PROXY", &format!("http://{proxy}"))], &flags);
+        let visit = Run::of(narthex("doctor").env("HTTPS_PROXY", format!("http://{proxy}")).args(flags));
         for check in ["scraper TCP", "link"] {
             visit.fails(check, &[&proxy.to_string(), why, "see to the proxy of HTTPS_PROXY"]);
         }
@@ -530,7 +516,7 @@ fn an_alias_of_another_live_key_is_found_and_left_alone() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let target = format!("host-1={}", exporter.url("/metrics"));
+    let target = exporter.target("host-1", "/metrics");
     let (agents_file, agents) = new_key(&fleet, "agent.key");
     let peer = scraper.peer().to_string();
     let _agent = fleet.agent("agent", &["--scraper", &peer, "--target", &target, "--key", &text(&agents_file)]);

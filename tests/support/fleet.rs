@@ -111,29 +111,23 @@ impl Fleet {
     /// An agent called `name` with a key and data directory of its own, the fleet's secret, and these flags.
     #[track_caller]
     pub(crate) fn agent(&self, name: &str, flags: &[&str]) -> Process {
-        self.agent_with_secret(name, &self.secret_file(), flags)
+        self.agent_with(name, &self.secret_file(), &[], flags)
     }
 
-    /// As [`agent`](Self::agent), with another secret.
+    /// As [`agent`](Self::agent), with another secret and these environment variables.
     #[track_caller]
-    pub(crate) fn agent_with_secret(&self, name: &str, secret_file: &Path, flags: &[&str]) -> Process {
-        self.spawn_agent(name, secret_file, &[], flags)
-    }
-
-    /// As [`agent`](Self::agent), with these environment variables.
-    #[track_caller]
-    pub(crate) fn agent_with_env(&self, name: &str, env: &[(&str, &str)], flags: &[&str]) -> Process {
-        self.spawn_agent(name, &self.secret_file(), env, flags)
-    }
-
-    #[track_caller]
-    fn spawn_agent(&self, name: &str, secret_file: &Path, env: &[(&str, &str)], flags: &[&str]) -> Process {
+    pub(crate) fn agent_with(&self, name: &str, secret_file: &Path, env: &[(&str, &str)], flags: &[&str]) -> Process {
         let mut command = narthex("agent");
-        command.envs(env.iter().copied());
-        command.args(["--secret-file", &text(secret_file)]);
-        command.args(["--data-dir", &text(&self.path().join(format!("{name}-data")))]);
-        command.args(flags);
+        command.envs(env.iter().copied()).args(["--secret-file", &text(secret_file)]);
+        command.args(["--data-dir", &text(&self.path().join(format!("{name}-data")))]).args(flags);
         Process::spawn(name, self.path(), &mut command)
+    }
+
+    /// An agent of this scraper with these targets (`alias=url`), and `more` flags.
+    #[track_caller]
+    pub(crate) fn agent_of(&self, scraper: &Scraper, targets: &[String], more: &[&str]) -> Process {
+        let targets: Vec<&str> = targets.iter().flat_map(|target| ["--target", target]).collect();
+        self.agent("agent", &[&["--scraper", &scraper.peer().to_string()], &targets[..], more].concat())
     }
 }
 
@@ -162,15 +156,9 @@ impl Scraper {
     /// Starts again with the same key, data and HTTP address; the process must have ended.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
-        self.restart_unready();
-        self.wait_ready();
-    }
-
-    /// As [`restart`](Self::restart), without waiting until it is ready.
-    #[track_caller]
-    pub(crate) fn restart_unready(&mut self) {
         assert!(self.process.exited().is_some(), "the scraper has ended");
         self.process = start_scraper(&self.directory, &self.arguments, self.http, self.p2p);
+        self.wait_ready();
     }
 
     /// From its next start on it listens for peers on another port.
@@ -226,7 +214,8 @@ impl Scraper {
     pub(crate) fn samples(&self) -> Vec<(String, f64)> {
         let exposition = self.get("/metrics").text();
         let lines = exposition.lines().filter(|line| !line.starts_with('#'));
-        lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.to_owned(), number(value))).collect()
+        let samples = lines.filter_map(|line| line.rsplit_once(' '));
+        samples.map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(f64::NAN))).collect()
     }
 
     /// The sum of its samples whose name and labels hold all of `words`.
@@ -293,8 +282,4 @@ fn start_scraper(directory: &Path, arguments: &Vec<String>, http: SocketAddr, p2
     let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
     command.args(arguments).args(["--http", &http.to_string()]).args(["--listen", &p2p.to_string()]);
     Process::spawn("scraper", directory, &mut command)
-}
-
-fn number(text: &str) -> f64 {
-    text.parse().unwrap_or(f64::NAN)
 }

@@ -20,6 +20,22 @@ pub(crate) struct Process {
     stdout: PathBuf,
 }
 
+/// A command that has ended.
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    #[track_caller]
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.stdin(Stdio::null()).output().expect("runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
 impl Process {
     /// Starts `command` with what it says in `<dir>/<name>.log` (stderr) and `<dir>/<name>.out` (stdout). A second
     /// process of the same name goes on in the same files.
