@@ -14,7 +14,7 @@ use narthex::{Client, KeyPair, PeerAddr, Scraper, ScraperConfig, SharedSecret, c
 async fn main() -> Result<(), Box<dyn Error>> {
     let data = std::env::temp_dir().join(format!("narthex-embedded-{}", std::process::id()));
     let secret = SharedSecret::generate();
-    let local = |port| HostPort { host: "127.0.0.1".to_owned(), port };
+    let local = |port| HostPort::new("127.0.0.1", port);
     let mut config = ScraperConfig::new(KeyPair::generate(), vec![secret.clone()], &data);
     config.http = local(0);
     config.listen = vec![local(0)];

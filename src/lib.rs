@@ -39,7 +39,7 @@
 //! | client | in a service: registers, answers pulls | `Client` | `client` |
 //! | agent | beside unmodified exporters: a client whose sources are URLs | `agent::Exporter` | `agent` |
 //! | scraper | beside Prometheus: table of aliases, pulls, HTTP | `Scraper` | `scraper` |
-//! | node | public helper through which peers find each other by key | `Node` | `scraper` |
+//! | node | public helper through which peers find each other by key | `Node` | `node` |
 //!
 //! The default feature `cli` has all of them, and the `narthex` command. `prometheus`, `metrics` and `tower` add sources
 //! (see `client::IntoSource`), `filter` a metric filter. `docs/` in the repository has the architecture, the protocol, operation and security.
@@ -56,8 +56,8 @@ pub mod client;
 mod http;
 pub mod identity;
 #[cfg(feature = "client")]
-pub mod network;
-#[cfg(feature = "scraper")]
+mod network;
+#[cfg(feature = "node")]
 pub mod node;
 #[cfg(feature = "scraper")]
 mod registry;
@@ -69,11 +69,13 @@ mod telemetry;
 pub mod wire;
 
 #[cfg(feature = "client")]
-pub use client::{Client, TargetBuilder};
-#[cfg(feature = "scraper")]
+pub use client::{Client, ClientBuilder, TargetBuilder};
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub use http::BindError;
 pub use identity::{KeyPair, PeerAddr, PublicKey, SharedSecret};
-#[cfg(feature = "scraper")]
+#[cfg(feature = "client")]
+pub use network::{NetworkError, NetworkLimits};
+#[cfg(feature = "node")]
 pub use node::{Node, NodeConfig, NodeError};
 #[cfg(feature = "scraper")]
 pub use scraper::{Scraper, ScraperConfig};

@@ -21,7 +21,7 @@ use crate::BoxError;
 pub(crate) async fn scraper() -> Result<(), BoxError> {
     let data = tempfile::tempdir()?;
     let secret = SharedSecret::generate();
-    let local = || HostPort { host: "127.0.0.1".to_owned(), port: 0 };
+    let local = || HostPort::new("127.0.0.1", 0);
     let mut config = ScraperConfig::new(KeyPair::generate(), vec![secret.clone()], data.path());
     config.http = local();
     config.listen = vec![local()];
@@ -41,7 +41,7 @@ pub(crate) async fn clients(
 ) -> Result<(), BoxError> {
     let compression = match gzip_level {
         0 => Compression::Off,
-        level => Compression::Gzip { min_size: Compression::DEFAULT_MIN_SIZE, level },
+        level => Compression::gzip().level(level),
     };
     let scraper: PeerAddr = scraper.parse()?;
     let secret: SharedSecret = secret.parse()?;
@@ -82,7 +82,7 @@ pub(crate) fn take_text(file: Option<&str>) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A body of as many bytes as the query `size=` says, kept between requests.
+/// A body of as many bytes as the query `size=` asks for, kept between requests.
 struct Bodies;
 
 impl Source for Bodies {

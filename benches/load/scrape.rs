@@ -43,27 +43,27 @@ impl Measured {
     }
 }
 
-/// Scrapes `at_once` at a time for `length`. `place` gives address and path of the n-th scrape. A status other than 200
+/// Scrapes `at_once` at a time for `length`. `target` gives address and path of the n-th scrape. A status other than 200
 /// or another length of the body fails the run.
 pub(crate) async fn run(
-    place: &(dyn Fn(usize) -> (String, String) + Sync),
+    target: &(dyn Fn(usize) -> (String, String) + Sync),
     at_once: usize,
     length: Duration,
     expected: Option<usize>,
 ) -> Result<Measured, BoxError> {
     // Whatever the first requests set up is not measured.
-    let places: Vec<(String, String)> = (0..1000).map(place).collect();
-    let (places, next) = (Arc::new(places), Arc::new(AtomicUsize::new(0)));
+    let targets: Vec<(String, String)> = (0..1000).map(target).collect();
+    let (targets, next) = (Arc::new(targets), Arc::new(AtomicUsize::new(0)));
     let began = Instant::now();
     let (warm, end) = (began + length / 5, began + length / 5 + length);
     let mut workers = JoinSet::new();
     for _ in 0..at_once {
-        let (places, next) = (Arc::clone(&places), Arc::clone(&next));
+        let (targets, next) = (Arc::clone(&targets), Arc::clone(&next));
         workers.spawn(async move {
             let mut connections: HashMap<String, SendRequest<Empty<Bytes>>> = HashMap::new();
             let (mut took, mut bytes) = (Vec::new(), 0);
             while Instant::now() < end {
-                let (address, path) = &places[next.fetch_add(1, Ordering::Relaxed) % places.len()];
+                let (address, path) = &targets[next.fetch_add(1, Ordering::Relaxed) % targets.len()];
                 let sender = match connections.get_mut(address) {
                     Some(sender) => sender,
                     None => connections.entry(address.clone()).or_insert(connect(address).await?),

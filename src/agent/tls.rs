@@ -55,11 +55,19 @@ pub struct TlsSettings {
 
 /// A client certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientCertificate {
     /// PEM: the certificate, then its chain.
     pub cert_file: PathBuf,
     /// PEM: PKCS #8, PKCS #1 or SEC 1.
     pub key_file: PathBuf,
+}
+
+impl ClientCertificate {
+    /// A certificate and its key, read from these files when they are needed.
+    pub fn new(cert_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        Self { cert_file: cert_file.into(), key_file: key_file.into() }
+    }
 }
 
 /// Why a TLS connection to an exporter failed.

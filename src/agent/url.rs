@@ -218,7 +218,7 @@ impl Params {
             let name = name(pair);
             let listed = match self {
                 Self::None => false,
-                Self::Named(names) => names.iter().any(|known| *known == name),
+                Self::Named(names) => names.contains(&name),
                 Self::All => true,
             };
             // Some servers treat ; as &: the value of one parameter must not contain another.

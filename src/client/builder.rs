@@ -144,6 +144,7 @@ pub(super) struct Setup {
     pub(super) secret: SharedSecret,
     pub(super) key: KeyPair,
     pub(super) bootstrap: Vec<PeerAddr>,
+    #[cfg(feature = "mdns")]
     pub(super) mdns: bool,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) max_body: u64,
@@ -333,6 +334,7 @@ impl ClientBuilder {
             secret: self.secret,
             key,
             bootstrap: self.bootstrap,
+            #[cfg(feature = "mdns")]
             mdns: self.mdns,
             data_dir: self.data_dir,
             max_body: self.max_body,

@@ -36,11 +36,13 @@ const FRAME: usize = 8 * 1024;
 /// Gzip sends a quarter to a fifth of the bytes of usual metrics, for CPU time of the client. On a fast link that gains
 /// nothing; on a slow or metered one much. The numbers are in `docs/performance.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compression {
     /// Expositions pass as they are.
     #[default]
     Off,
     /// Expositions are compressed as they stream if the scrape accepts gzip, as Prometheus's do.
+    #[non_exhaustive]
     Gzip {
         /// The shortest exposition worth it, in bytes; at most 1 MiB is waited for.
         min_size: usize,
@@ -63,6 +65,14 @@ impl Compression {
         match self {
             Self::Off => self,
             Self::Gzip { level, .. } => Self::Gzip { min_size: bytes, level },
+        }
+    }
+
+    /// Gzip at another level, 1 to 9. Changes nothing if it is off.
+    pub fn level(self, level: u8) -> Self {
+        match self {
+            Self::Off => self,
+            Self::Gzip { min_size, .. } => Self::Gzip { min_size, level },
         }
     }
 

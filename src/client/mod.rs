@@ -32,7 +32,9 @@ pub use builder::{BuildError, ClientBuilder, TargetBuilder};
 pub use compression::Compression;
 pub use event::{Event, EventKind, PullFailure, RegisterError};
 #[cfg(feature = "filter")]
-pub use filter::{Filter, FilterError, Filtered};
+use filter::Filtered;
+#[cfg(feature = "filter")]
+pub use filter::{Filter, FilterError};
 pub use source::{
     BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError, Text, from_async,
 };
@@ -41,7 +43,10 @@ pub use source::{Tower, TowerError};
 #[cfg(feature = "agent")]
 pub(crate) use targets::MAX_TARGETS;
 
-pub use crate::wire::{Alias, AliasRefusal, HandshakeRefusal, Labels, Target, TargetError};
+pub use crate::{
+    network::{Attempt, AttemptKind, ConnectError, LinkPath, LinkTransport, RelayRefusal},
+    wire::{Alias, AliasRefusal, HandshakeRefusal, TargetError},
+};
 
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
@@ -124,7 +129,8 @@ impl Client {
 
     /// Sets the number of problems in the targets as they were written, such as those of an agent's inventory, for the
     /// client's own metrics.
-    pub fn set_target_problems(&self, count: usize) {
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_target_problems(&self, count: usize) {
         self.events.metrics().set_target_problems(count);
     }
 
@@ -149,6 +155,7 @@ impl Client {
         };
         let config = NetworkConfig {
             bootstrap: setup.bootstrap,
+            #[cfg(feature = "mdns")]
             mdns: setup.mdns,
             addresses_file: setup.data_dir.map(|dir| dir.join("addresses")),
             ..NetworkConfig::new(NetworkRole::Client)

@@ -7,13 +7,13 @@ mod hop_by_hop;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod pool;
 mod pull_request;
-#[cfg(feature = "scraper")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 mod server;
-#[cfg(feature = "scraper")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 mod slow_head;
-#[cfg(feature = "scraper")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 mod slow_reader;
-#[cfg(feature = "scraper")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod text;
 
 pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
@@ -24,12 +24,14 @@ pub(crate) use pool::{Connection, Pool, PoolLimits, SendError};
 #[cfg(feature = "agent")]
 pub(crate) use pool::{PooledBody, PooledBodyError};
 pub use pull_request::PullRequest;
-#[cfg(feature = "scraper")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub use server::BindError;
+#[cfg(feature = "scraper")]
+pub(crate) use server::LocalAddr;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use server::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT};
-#[cfg(feature = "scraper")]
-pub(crate) use server::{LocalAddr, accept, bind};
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub(crate) use server::{accept, bind};
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -54,10 +54,12 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// The scraper's or node's end of the connection that a request came by; every request has it as an extension.
+/// The scraper's end of the connection that a request came by; every request has it as an extension.
+#[cfg(feature = "scraper")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalAddr(pub(crate) SocketAddr);
 
+#[cfg(feature = "scraper")]
 impl From<SocketAddr> for LocalAddr {
     fn from(addr: SocketAddr) -> Self {
         Self(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
@@ -109,16 +111,24 @@ pub(crate) async fn accept(listener: TcpListener, max_connections: usize, router
     while connections.join_next().await.is_some() {}
 }
 
+#[cfg(feature = "scraper")]
+fn with_local_addr(mut request: Request<Incoming>, local: SocketAddr) -> Request<Incoming> {
+    request.extensions_mut().insert(LocalAddr::from(local));
+    request
+}
+
 async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+    #[cfg(feature = "scraper")]
     let Ok(local) = stream.local_addr() else { return };
     // Without this option the last part of an answer waits for the client's delayed acknowledgement. The call fails on
     // a dead socket, which the next read reports.
     let _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
     let requests = Arc::new(Requests::default());
-    let service = service_fn(|mut request: Request<Incoming>| {
+    let service = service_fn(|request: Request<Incoming>| {
         let asked = requests.ask();
-        request.extensions_mut().insert(LocalAddr::from(local));
+        #[cfg(feature = "scraper")]
+        let request = with_local_addr(request, local);
         // The body holds `asked`: hyper drops the body once the answer is written.
         router.call(request).map_ok(|answer| {
             answer.map(|body| {

@@ -31,6 +31,7 @@ pub(crate) fn not_found(endpoints: &str) -> Response {
 }
 
 /// 405 with the methods that are answered.
+#[cfg(feature = "scraper")]
 pub(crate) fn only(methods: &'static str) -> Response {
     let mut response = line(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods} here"));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));

@@ -21,6 +21,7 @@ pub enum DialAddress {
 ///
 /// Both carry the same end-to-end encrypted link. TLS passes proxies that expect HTTPS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct WebSocketUrl {
     /// True for `wss`.
     pub tls: bool,

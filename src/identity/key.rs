@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::text::{self, KeyError};
 
 /// Bytes of an Ed25519 signature (RFC 8032).
-pub const SIGNATURE_LEN: usize = 64;
+pub(crate) const SIGNATURE_LEN: usize = 64;
 
 /// The public key of a peer: its name everywhere.
 ///
@@ -47,7 +47,7 @@ impl PublicKey {
     }
 
     /// True if `signature` was made over `message` by the holder of this key (strict RFC 8032 verification).
-    pub fn verify(&self, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
         self.verifying_key().verify_strict(message, &Signature::from_bytes(signature)).is_ok()
     }
 
@@ -130,7 +130,7 @@ impl KeyPair {
     }
 
     /// Signs `message` (RFC 8032).
-    pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_LEN] {
         use ed25519_dalek::Signer;
         self.0.sign(message).to_bytes()
     }

@@ -12,7 +12,8 @@ mod text;
 
 pub use dial_address::{DialAddress, DialAddressError, WebSocketUrl};
 pub use file::{KeyFileError, create_key, create_secret, load_key, load_or_create_key, load_secret};
-pub use key::{KeyPair, PublicKey, SIGNATURE_LEN};
+pub(crate) use key::SIGNATURE_LEN;
+pub use key::{KeyPair, PublicKey};
 pub use peer_addr::{HostPort, HostPortError, PeerAddr, PeerAddrError};
 pub use secret::{SecretId, SharedSecret};
 pub use text::KeyError;

@@ -8,6 +8,7 @@ use super::{DialAddress, DialAddressError, KeyError, PublicKey};
 
 /// A peer, written `<public key>` or `<public key>@<dial address>`. The address saves the look-up by key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct PeerAddr {
     /// The peer's identity. Whoever answers at `hint` must prove this key.
     pub key: PublicKey,
@@ -18,7 +19,7 @@ pub struct PeerAddr {
 impl PeerAddr {
     /// A peer at a known host and port.
     pub fn at(key: PublicKey, host: impl Into<String>, port: u16) -> Self {
-        Self { key, hint: Some(HostPort { host: host.into(), port }.into()) }
+        Self { key, hint: Some(HostPort::new(host, port).into()) }
     }
 }
 
@@ -63,6 +64,7 @@ impl FromStr for PeerAddr {
 
 /// A host (name, IPv4, or IPv6 in brackets) and a port. Peers use the UDP port for QUIC and the same TCP port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct HostPort {
     /// A name or an address, an IPv6 one without its brackets.
     pub host: String,
@@ -71,6 +73,11 @@ pub struct HostPort {
 }
 
 impl HostPort {
+    /// A host, an IPv6 address without its brackets, and a port.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port }
+    }
+
     /// The host as an address, if it is one and not a name.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()

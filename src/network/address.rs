@@ -34,12 +34,12 @@ pub(crate) fn quic(addr: SocketAddr) -> Multiaddr {
 }
 
 /// A TCP address whose name is looked up when it is dialled, by us or by a proxy.
-pub(crate) fn named_tcp(place: &HostPort) -> Multiaddr {
-    let host = match place.ip() {
+pub(crate) fn named_tcp(to: &HostPort) -> Multiaddr {
+    let host = match to.ip() {
         Some(ip) => Multiaddr::from(ip),
-        None => Multiaddr::empty().with(Protocol::Dns(place.host.as_str().into())),
+        None => Multiaddr::empty().with(Protocol::Dns(to.host.as_str().into())),
     };
-    host.with(Protocol::Tcp(place.port))
+    host.with(Protocol::Tcp(to.port))
 }
 
 /// With its name: TLS and whatever passes requests on want to know it.
@@ -96,14 +96,14 @@ pub(crate) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
 /// True for addresses that mean something in one network only.
 pub(crate) fn is_private(addr: &Multiaddr) -> bool {
     match direct(addr).map(Direct::dial_address) {
-        Some(place) => is_private_host(place.host_port()),
+        Some(own) => is_private_host(own.host_port()),
         None => ip(addr).is_none_or(is_private_ip),
     }
 }
 
 /// As [`is_private`]. A name is taken for a public one, but for this host's own.
-pub(crate) fn is_private_host(place: &HostPort) -> bool {
-    place.ip().map_or_else(|| place.host.eq_ignore_ascii_case("localhost"), is_private_ip)
+pub(crate) fn is_private_host(host: &HostPort) -> bool {
+    host.ip().map_or_else(|| host.host.eq_ignore_ascii_case("localhost"), is_private_ip)
 }
 
 fn is_private_ip(ip: IpAddr) -> bool {
@@ -181,10 +181,10 @@ pub(crate) fn dial_address(addr: &Multiaddr) -> Option<DialAddress> {
     direct(&own).map(Direct::dial_address)
 }
 
-/// An address that we may dial at a stranger's word: a direct one, and as narthex writes it.
+/// An address that we may dial although a stranger names it: a direct one, and as narthex writes it.
 pub(crate) fn is_dialable(addr: &Multiaddr) -> bool {
-    let Some(place) = direct(addr).map(Direct::dial_address) else { return false };
-    place.to_string().parse() == Ok(place)
+    let Some(own) = direct(addr).map(Direct::dial_address) else { return false };
+    own.to_string().parse() == Ok(own)
 }
 
 /// A host's own TCP or QUIC address: with an IP address and no more.

@@ -3,13 +3,11 @@
 use libp2p::Multiaddr;
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(feature = "scraper")]
+use crate::network::{address::Circuit, failure::NoReservation};
 use crate::{
     identity::PublicKey,
-    network::{
-        address::Circuit,
-        failure::{DialFailure, NoReservation},
-        links::connection::LinkId,
-    },
+    network::{failure::DialFailure, links::connection::LinkId},
     wire::Announcement,
 };
 
@@ -20,20 +18,24 @@ pub(crate) enum Command {
     /// all have answered or nobody listens any more.
     Lookup { peer: PublicKey, found: mpsc::Sender<Announcement> },
     /// Hands our signed announcement to nodes. What they do with it shows only in a look-up.
+    #[cfg(feature = "scraper")]
     Put { peer: PublicKey, signed: Vec<u8>, to: Holders, done: oneshot::Sender<()> },
     /// Puts a node into the routing table.
     AddNode { peer: PublicKey, address: Multiaddr },
     /// Asks a relay for a reservation: to be reachable through it. `accepted` fires once the relay has granted it,
     /// `ended` when the relay refuses or the reservation is lost. The reservation is given up once nobody waits for its
     /// end.
+    #[cfg(feature = "scraper")]
     Reserve { circuit: Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation> },
     /// Sets the addresses that the operator's external ones resolve to now.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     External { addresses: Vec<Multiaddr> },
     /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer.
     Disconnect { peer: PublicKey, link: LinkId },
 }
 
 /// Which nodes are handed an announcement.
+#[cfg(feature = "scraper")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Holders {
     /// The linked nodes: reached at once.

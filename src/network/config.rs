@@ -5,9 +5,11 @@ use std::{ops::Range, path::PathBuf, time::Duration};
 use crate::identity::{DialAddress, HostPort, PeerAddr};
 
 /// How long a relay's reservation holds; its owner renews it at three quarters of that.
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) const RESERVATION: Duration = Duration::from_secs(15 * 60);
 
 /// The port where scrapers and nodes listen for peers, TCP and UDP.
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub const DEFAULT_P2P_PORT: u16 = 19_961;
 
 /// What a process is on the network.
@@ -49,12 +51,14 @@ pub(crate) struct NetworkConfig {
     /// Nodes through which others are found.
     pub(crate) bootstrap: Vec<PeerAddr>,
     /// True if peers in the local network are found by mDNS, and find us.
+    #[cfg(feature = "mdns")]
     pub(crate) mdns: bool,
     /// Where the last good addresses of peers are kept.
     pub(crate) addresses_file: Option<PathBuf>,
     /// True if that file belongs to another process: it is read and not written.
     pub(crate) addresses_read_only: bool,
     /// True if a client asks nodes to dial it back (AutoNAT), as a scraper always does.
+    #[cfg(feature = "scraper")]
     pub(crate) asks_dial_back: bool,
     /// The bounds on what this node relays; none if it relays nothing.
     #[cfg(feature = "node")]
@@ -75,9 +79,11 @@ impl NetworkConfig {
             listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            #[cfg(feature = "mdns")]
             mdns: false,
             addresses_file: None,
             addresses_read_only: false,
+            #[cfg(feature = "scraper")]
             asks_dial_back: false,
             #[cfg(feature = "node")]
             relay: None,
@@ -107,8 +113,9 @@ pub(crate) fn default_listen() -> Vec<HostPort> {
     ["0.0.0.0", "::"].map(|host| HostPort { host: host.to_owned(), port: DEFAULT_P2P_PORT }).into()
 }
 
-/// Bounds on what peers may cost.
+/// Bounds on what peers may cost a scraper or a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NetworkLimits {
     /// Connections at once. Default 16 384.
     pub connections: u32,
@@ -130,6 +137,7 @@ impl Default for NetworkLimits {
 /// Bounds on what a node relays.
 #[cfg(feature = "node")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RelayLimits {
     /// Peers that may be reached through this node at once. Default 4096.
     pub reservations: usize,

@@ -3,7 +3,7 @@
 //! Errors are data: who asks for the kind of an [`Attempt`] need not read its text. No text names a command-line flag:
 //! the `narthex` command adds the flag that mends an error.
 
-use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use libp2p::noise;
 
@@ -79,7 +79,7 @@ pub enum ConnectError {
         found: String,
     },
     /// No known address answered.
-    #[error("peer {peer} cannot be reached ({})", shown(attempts))]
+    #[error("peer {peer} cannot be reached ({})", list(attempts))]
     Unreachable {
         /// The peer that was to be reached.
         peer: PublicKey,
@@ -93,14 +93,16 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// The caller gave up waiting for a link.
-    pub(crate) fn timed_out(peer: PublicKey, waited: Duration) -> Self {
+    #[cfg(feature = "cli")]
+    pub(crate) fn timed_out(peer: PublicKey, waited: std::time::Duration) -> Self {
         let source = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {waited:?}"));
         let attempts = vec![Attempt::without_address(AttemptKind::TimedOut, Some(Arc::new(source)))];
         Self::Unreachable { peer, attempts }
     }
 
     /// True if the other end, or something on the way, closed a connection that had been accepted.
-    pub fn was_cut(&self) -> bool {
+    #[cfg(any(test, feature = "cli"))]
+    pub(crate) fn was_cut(&self) -> bool {
         matches!(self, Self::Unreachable { attempts, .. } if attempts.iter().any(|one| one.kind == AttemptKind::Cut))
     }
 }
@@ -133,7 +135,7 @@ pub enum AttemptKind {
     TimedOut,
     /// The name does not resolve.
     Unresolved,
-    /// The relay said no.
+    /// The relay refused.
     Relay(RelayRefusal),
     /// No node holds an announcement of the peer.
     NotAnnounced,
@@ -194,7 +196,7 @@ impl fmt::Display for Attempt {
     }
 }
 
-fn shown(attempts: &[Attempt]) -> String {
+fn list(attempts: &[Attempt]) -> String {
     attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 

@@ -58,7 +58,7 @@ fn attempt(to: &Multiaddr, error: TransportError<io::Error>) -> Attempt {
     }
 }
 
-/// What an error means, by the first of its causes that says it.
+/// What an error means: a relay's refusal among its causes, or the kind of the operating system's error.
 fn kind(error: &(dyn Error + 'static)) -> AttemptKind {
     if let Some(refusal) = refusal(error) {
         return AttemptKind::Relay(refusal);
@@ -91,6 +91,7 @@ fn kind(error: &(dyn Error + 'static)) -> AttemptKind {
 pub(crate) struct Closed;
 
 /// Why a relay does not make us reachable, or no longer.
+#[cfg(feature = "scraper")]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoReservation {
     #[error(transparent)]
@@ -101,6 +102,7 @@ pub(crate) enum NoReservation {
     Closed(#[from] Closed),
 }
 
+#[cfg(feature = "scraper")]
 impl NoReservation {
     pub(crate) fn lost(why: &str) -> Self {
         Self::Lost(why.to_owned())

@@ -2,77 +2,78 @@
 //!
 //! The tasks in [`upkeep`](super::upkeep) are run beside it by the roles that need them.
 
-use std::{io, net::SocketAddr, sync::Arc};
+#[cfg(any(feature = "scraper", feature = "node"))]
+use std::net::SocketAddr;
+use std::{io, sync::Arc};
 
 use libp2p::StreamProtocol;
 use tokio::{
-    sync::{broadcast, mpsc, oneshot, watch},
-    time::{self, Duration, Instant},
+    sync::{broadcast, mpsc, watch},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "scraper")]
+use crate::network::observation::Observation;
 #[cfg(feature = "mdns")]
 use crate::network::swarm::nearby;
 #[cfg(feature = "node")]
-use crate::network::swarm::node_stats::{NodeCounts, NodeStats};
+use crate::network::swarm::node_stats::NodeStats;
+#[cfg(any(feature = "scraper", feature = "node"))]
+use crate::{identity::DialAddress, network::swarm::limits::InboundCounters};
 use crate::{
-    identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey},
+    identity::{KeyPair, PeerAddr, PublicKey},
     network::{
-        address::{self, Circuit},
-        command::{Command, Holders},
+        address,
+        command::Command,
         config::{NetworkConfig, NetworkRole},
         error::{ConnectError, NetworkError},
-        failure::{self, Closed, NoReservation},
+        failure,
         links::{
             acceptor::{Acceptor, FirewallBlock},
             address_book::AddressBook,
             connection::{LinkId, OpenError},
             dial::{Dialler, LISTEN_WAIT},
-            status::LinkTransport,
             stream::LinkStream,
             table::Links,
         },
-        observation::{Observation, Whereabouts},
         peer_id,
         reach::Reach,
         swarm::{
             build::{self, Parts},
             driver::Driver,
-            limits::{InboundCounters, InboundCounts},
             stream_behaviour,
         },
         transport::{listen, proxy::Proxies, resolve},
     },
-    wire::Announcement,
 };
 
-/// Commands that wait for the swarm's task; whoever sends more waits.
+/// Commands that wait for the swarm's task; a caller that sends more waits.
 const COMMAND_QUEUE: usize = 256;
 /// Refused strangers' streams that a slow receiver may fall behind by.
 const BLOCKS_KEPT: usize = 256;
 /// Observations that a slow receiver may fall behind by.
+#[cfg(feature = "scraper")]
 const OBSERVATIONS_KEPT: usize = 256;
-/// After the first answer of a look-up: other nodes answer about as fast, and a dead one would be waited for.
-#[cfg(feature = "cli")]
-const LATER_ANSWERS: Duration = Duration::from_secs(1);
-/// A relay reports how it sees us within one round trip.
-const IDENTIFY: Duration = Duration::from_secs(1);
-/// A relay grants or refuses a reservation within one round trip.
-const GRANT: Duration = Duration::from_secs(5);
 
 /// A handle to the network. Cheap to clone; the task ends when the last one is dropped.
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(super) dialler: Dialler,
     blocks: broadcast::Sender<FirewallBlock>,
+    #[cfg(feature = "scraper")]
     observations: broadcast::Sender<Observation>,
     /// The addresses that we listen on, plain TCP and QUIC.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     bound: Arc<[SocketAddr]>,
+    #[cfg(any(feature = "scraper", feature = "node"))]
     external: Arc<[DialAddress]>,
+    #[cfg(any(feature = "scraper", feature = "node"))]
     inbound: Arc<InboundCounters>,
     #[cfg(feature = "node")]
     stats: NodeStats,
     /// How many nodes were seen to hold our announcement.
+    #[cfg(feature = "scraper")]
     announced: Arc<watch::Sender<usize>>,
 }
 
@@ -104,9 +105,9 @@ impl Network {
         }
         let links = Links::new();
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
+        #[cfg(feature = "scraper")]
         let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);
         let keypair = peer_id::keypair(key);
-        let local = keypair.public().to_peer_id();
         #[cfg(feature = "mdns")]
         let nearby = config.mdns.then(|| Arc::new(watch::Sender::default()));
         let parts = Parts {
@@ -118,11 +119,15 @@ impl Network {
             #[cfg(feature = "mdns")]
             nearby: nearby
                 .as_ref()
-                .map(|found| nearby::Behaviour::new(local, config.role, Arc::clone(found), links.clone()))
+                .map(|found| {
+                    nearby::Behaviour::new(keypair.public().to_peer_id(), config.role, Arc::clone(found), links.clone())
+                })
                 .transpose()
                 .map_err(NetworkError::Mdns)?,
         };
-        let (inbound, proxies) = (Arc::clone(&parts.inbound), Arc::clone(&parts.proxies));
+        #[cfg(any(feature = "scraper", feature = "node"))]
+        let inbound = Arc::clone(&parts.inbound);
+        let proxies = Arc::clone(&parts.proxies);
         #[cfg(feature = "node")]
         let stats = parts.stats.clone();
         let mut swarm = build::build(keypair, &config, parts)?;
@@ -146,7 +151,9 @@ impl Network {
 
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (reach_sender, reach) = watch::channel(Reach::default());
-        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, observations.clone(), config.role);
+        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, config.role);
+        #[cfg(feature = "scraper")]
+        driver.report_to(observations.clone());
         #[cfg(feature = "node")]
         if config.role.is_node() {
             driver.serve(stats.clone());
@@ -170,12 +177,17 @@ impl Network {
         let network = Self {
             dialler,
             blocks,
+            #[cfg(feature = "scraper")]
             observations,
+            #[cfg(any(feature = "scraper", feature = "node"))]
             bound: bound.into(),
+            #[cfg(any(feature = "scraper", feature = "node"))]
             external: config.external.into(),
+            #[cfg(any(feature = "scraper", feature = "node"))]
             inbound,
             #[cfg(feature = "node")]
             stats,
+            #[cfg(feature = "scraper")]
             announced: Arc::new(watch::Sender::new(0)),
         };
         Ok((network, NetworkTask(driver)))
@@ -208,15 +220,6 @@ impl Network {
         self.dialler.connect(peer).await
     }
 
-    /// Links a peer at its given dial address alone, over one transport.
-    ///
-    /// # Errors
-    /// [`ConnectError`] lists what was tried.
-    #[cfg(feature = "cli")]
-    pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
-        self.dialler.connect_over(peer, transport).await
-    }
-
     /// Opens a stream to a linked peer.
     pub(crate) async fn open(&self, peer: &PublicKey, protocol: &'static str) -> Result<LinkStream, OpenError> {
         self.links().open(peer, StreamProtocol::new(protocol)).await
@@ -232,194 +235,274 @@ impl Network {
     pub(crate) fn blocks(&self) -> broadcast::Receiver<FirewallBlock> {
         self.blocks.subscribe()
     }
-
-    /// What peers report, from now on.
-    pub(crate) fn observations(&self) -> broadcast::Receiver<Observation> {
-        self.observations.subscribe()
-    }
-
-    /// Connections that others open.
-    pub(crate) fn inbound(&self) -> InboundCounts {
-        self.inbound.read()
-    }
-
-    /// True if TCP to a host goes through a proxy.
-    #[cfg(feature = "cli")]
-    pub(crate) fn is_proxied(&self, to: &HostPort) -> bool {
-        self.dialler.is_proxied(to)
-    }
 }
 
-/// Our own addresses.
-impl Network {
-    /// The addresses that we listen on, plain TCP and QUIC: all of this host's, where the configuration says so.
-    pub(crate) fn listening(&self) -> &[SocketAddr] {
-        &self.bound
-    }
+/// What a scraper or a node asks: its own addresses, and its bootstrap nodes.
+#[cfg(any(feature = "scraper", feature = "node"))]
+mod serving {
+    use std::net::SocketAddr;
 
-    /// True while peers can dial in.
-    pub(crate) fn is_listening(&self) -> bool {
-        !self.dialler.reach.borrow().listeners.is_empty()
-    }
+    use tokio::time;
 
-    /// Waits for all listeners to have an address, soon after the start.
-    pub(crate) async fn listeners_up(&self) {
-        let Some(by) = self.dialler.listeners_by else { return };
-        let is_up = |reach: &Reach, at: &SocketAddr| {
-            let mut own = reach.listeners.iter().filter_map(address::socket_addr);
-            own.any(|own| own.port() == at.port() && own.is_ipv4() == at.is_ipv4())
-        };
-        let mut reach = self.reach();
-        let all = reach.wait_for(|reach| self.bound.iter().all(|at| is_up(reach, at)));
-        let _ = time::timeout_at(by, all).await;
-    }
-
-    /// The addresses of this host that we listen on, each with its transport.
-    #[cfg(feature = "cli")]
-    pub(crate) fn ends(&self) -> Vec<(LinkTransport, SocketAddr)> {
-        let reach = self.dialler.reach.borrow();
-        let own = reach.listeners.iter().filter(|own| address::is_dialable(own));
-        own.filter_map(|own| Some((LinkTransport::of(own), address::socket_addr(own)?))).collect()
-    }
-
-    /// Returns once we know an address of ours that means something everywhere.
-    pub(crate) async fn public_address(&self) {
-        if self.external.is_empty() {
-            let public = |reach: &Reach| reach.direct().any(|address| !address::is_private(address));
-            let _ = self.reach().wait_for(public).await;
-        }
-    }
-
-    /// Where others may reach us, as it changes.
-    pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
-        self.dialler.reach.clone()
-    }
-
-    /// The operator's external addresses.
-    pub(crate) fn external(&self) -> &[DialAddress] {
-        &self.external
-    }
-
-    /// Looks the operator's external addresses up again.
-    ///
-    /// # Errors
-    /// [`NetworkError::External`] names the first that does not resolve.
-    pub(crate) async fn resolve_external(&self) -> Result<(), NetworkError> {
-        let addresses = resolve::external(&self.external).await?;
-        let _ = self.dialler.command(Command::External { addresses }).await;
-        Ok(())
-    }
-}
-
-/// Nodes, and the DHT.
-impl Network {
-    /// The bootstrap nodes.
-    pub(crate) fn bootstrap(&self) -> &[PeerAddr] {
-        &self.dialler.bootstrap
-    }
-
-    /// True if one of the bootstrap nodes is linked, or there are none.
-    pub(crate) fn has_a_node(&self) -> bool {
-        self.bootstrap().is_empty() || self.bootstrap().iter().any(|node| self.links().path(&node.key).is_some())
-    }
-
-    /// Links a node, unless it is linked, and puts it into the routing table.
-    ///
-    /// # Errors
-    /// [`ConnectError`] lists what was tried.
-    pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
-        self.dialler.link_node(node).await
-    }
-
-    /// Asks the DHT where a peer is: the nodes' answers as they come, each verified.
-    ///
-    /// # Errors
-    /// [`ConnectError`] if no bootstrap node can be reached.
-    pub(crate) async fn lookup(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, ConnectError> {
-        self.dialler.lookup(peer).await
-    }
-
-    /// Asks the DHT where a peer is, and takes the newest announcement that the nodes have.
-    ///
-    /// # Errors
-    /// [`ConnectError`] if no bootstrap node can be reached.
-    #[cfg(feature = "cli")]
-    pub(crate) async fn find(&self, peer: &PublicKey) -> Result<Option<Whereabouts>, ConnectError> {
-        let mut answers = self.lookup(peer).await?;
-        let Some(mut newest) = answers.recv().await else { return Ok(None) };
-        let others = async {
-            while let Some(answer) = answers.recv().await {
-                if answer.supersedes(&newest) {
-                    newest = answer;
-                }
-            }
-        };
-        // A node that is gone would be waited for until its query ends.
-        let _ = time::timeout(LATER_ANSWERS, others).await;
-        Ok(Some(newest.into()))
-    }
-
-    /// Hands our signed announcement to nodes. Returns when they have answered; what they hold shows only in a look-up.
-    pub(crate) async fn put(&self, peer: PublicKey, signed: Vec<u8>, to: Holders) {
-        let (done, answered) = oneshot::channel();
-        if self.dialler.command(Command::Put { peer, signed, to, done }).await.is_ok() {
-            let _ = answered.await;
-        }
-    }
-
-    /// How many nodes hold our announcement: written by the task that announces.
-    pub(crate) fn announced_to(&self) -> &watch::Sender<usize> {
-        &self.announced
-    }
-
-    /// How many nodes held our announcement when they were last asked for it.
-    pub(crate) fn holders(&self) -> usize {
-        *self.announced.borrow()
-    }
-
-    /// Returns once our addresses are in the DHT.
-    pub(crate) async fn announced(&self) {
-        let _ = self.announced.subscribe().wait_for(|holders| *holders > 0).await;
-    }
-
-    /// Asks a linked node for a reservation. Returns once the relay has granted it; the receiver gets the reason of its
-    /// end, and the reservation is given up when the receiver is dropped.
-    pub(crate) async fn reserve(&self, relay: PublicKey) -> Result<oneshot::Receiver<NoReservation>, NoReservation> {
-        let unlinked = || NoReservation::lost("not connected");
-        let link = self.links().best(&relay).ok_or_else(unlinked)?;
-        let at = self.links().address(&relay).filter(address::is_dialable).ok_or_else(unlinked)?;
-        // Circuits come at once, and each takes our addresses along for its punch: they have to be known by then.
-        let _ = time::timeout(IDENTIFY, self.links().identified(&relay)).await;
-        let (accepted, granted) = oneshot::channel();
-        let (ended, mut end) = oneshot::channel();
-        let circuit = Circuit { relay, at };
-        self.dialler.command(Command::Reserve { circuit, accepted, ended }).await?;
-        tokio::select! {
-            granted = time::timeout(GRANT, granted) => match granted {
-                Ok(Ok(())) => Ok(end),
-                Ok(Err(_)) => Err(end.await.unwrap_or_else(|_| Closed.into())),
-                Err(_) => {
-                    // The connection is dead, and stands in the way of a living one.
-                    self.disconnect(relay, link).await;
-                    Err(NoReservation::lost("no answer"))
-                }
-            },
-            why = &mut end => Err(why.unwrap_or_else(|_| Closed.into())),
-        }
-    }
-
-    /// Asks a linked node for a reservation, and gives it up again.
-    ///
-    /// # Errors
-    /// What the node answered.
-    #[cfg(feature = "cli")]
-    pub(crate) async fn try_reservation(&self, relay: PublicKey) -> Result<(), String> {
-        self.reserve(relay).await.map(drop).map_err(|why| why.to_string())
-    }
-
-    /// At a node: what it has done for others.
+    use super::Network;
     #[cfg(feature = "node")]
-    pub(crate) fn node_counts(&self) -> NodeCounts {
-        self.stats.counts()
+    use crate::network::swarm::node_stats::NodeCounts;
+    use crate::{
+        identity::{DialAddress, PeerAddr},
+        network::{
+            address,
+            command::Command,
+            error::{ConnectError, NetworkError},
+            reach::Reach,
+            swarm::limits::InboundCounts,
+            transport::resolve,
+        },
+    };
+
+    impl Network {
+        /// The addresses that we listen on, plain TCP and QUIC: all of this host's, where the configuration gives `0.0.0.0` or `::`.
+        pub(crate) fn listening(&self) -> &[SocketAddr] {
+            &self.bound
+        }
+
+        /// Waits for all listeners to have an address, soon after the start.
+        pub(crate) async fn listeners_up(&self) {
+            let Some(by) = self.dialler.listeners_by else { return };
+            let is_up = |reach: &Reach, at: &SocketAddr| {
+                let mut own = reach.listeners.iter().filter_map(address::socket_addr);
+                own.any(|own| own.port() == at.port() && own.is_ipv4() == at.is_ipv4())
+            };
+            let mut reach = self.dialler.reach.clone();
+            let all = reach.wait_for(|reach| self.bound.iter().all(|at| is_up(reach, at)));
+            let _ = time::timeout_at(by, all).await;
+        }
+
+        /// The operator's external addresses.
+        pub(crate) fn external(&self) -> &[DialAddress] {
+            &self.external
+        }
+
+        /// Looks the operator's external addresses up again.
+        ///
+        /// # Errors
+        /// [`NetworkError::External`] names the first that does not resolve.
+        pub(crate) async fn resolve_external(&self) -> Result<(), NetworkError> {
+            let addresses = resolve::external(&self.external).await?;
+            let _ = self.dialler.command(Command::External { addresses }).await;
+            Ok(())
+        }
+
+        /// Connections that others open.
+        pub(crate) fn inbound(&self) -> InboundCounts {
+            self.inbound.read()
+        }
+
+        /// The bootstrap nodes.
+        pub(crate) fn bootstrap(&self) -> &[PeerAddr] {
+            &self.dialler.bootstrap
+        }
+
+        /// Links a node, unless it is linked, and puts it into the routing table.
+        ///
+        /// # Errors
+        /// [`ConnectError`] lists what was tried.
+        pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
+            self.dialler.link_node(node).await
+        }
+
+        /// True while peers can dial in.
+        #[cfg(feature = "node")]
+        pub(crate) fn is_listening(&self) -> bool {
+            !self.dialler.reach.borrow().listeners.is_empty()
+        }
+
+        /// Returns once we know an address of ours that means something everywhere.
+        #[cfg(feature = "node")]
+        pub(crate) async fn public_address(&self) {
+            if self.external.is_empty() {
+                let public = |reach: &Reach| reach.direct().any(|address| !address::is_private(address));
+                let _ = self.dialler.reach.clone().wait_for(public).await;
+            }
+        }
+
+        /// True if one of the bootstrap nodes is linked, or there are none.
+        #[cfg(feature = "node")]
+        pub(crate) fn has_a_node(&self) -> bool {
+            self.bootstrap().is_empty() || self.bootstrap().iter().any(|node| self.links().path(&node.key).is_some())
+        }
+
+        /// At a node: what it has done for others.
+        #[cfg(feature = "node")]
+        pub(crate) fn node_counts(&self) -> NodeCounts {
+            self.stats.counts()
+        }
+    }
+}
+
+/// What a scraper asks: to be found by its key, and to be reached through relays.
+#[cfg(feature = "scraper")]
+mod announcing {
+    use std::time::Duration;
+
+    use tokio::{
+        sync::{broadcast, mpsc, oneshot, watch},
+        time,
+    };
+
+    use super::Network;
+    use crate::{
+        identity::PublicKey,
+        network::{
+            address::{self, Circuit},
+            command::{Command, Holders},
+            error::ConnectError,
+            failure::{Closed, NoReservation},
+            observation::Observation,
+            reach::Reach,
+        },
+        wire::Announcement,
+    };
+
+    /// A relay reports how it sees us within one round trip.
+    const IDENTIFY: Duration = Duration::from_secs(1);
+    /// A relay grants or refuses a reservation within one round trip.
+    const GRANT: Duration = Duration::from_secs(5);
+
+    impl Network {
+        /// What peers report, from now on.
+        pub(crate) fn observations(&self) -> broadcast::Receiver<Observation> {
+            self.observations.subscribe()
+        }
+
+        /// Where others may reach us, as it changes.
+        pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
+            self.dialler.reach.clone()
+        }
+
+        /// Asks the DHT where a peer is: the nodes' answers as they come, each verified.
+        ///
+        /// # Errors
+        /// [`ConnectError`] if no bootstrap node can be reached.
+        pub(crate) async fn lookup(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, ConnectError> {
+            self.dialler.lookup(peer).await
+        }
+
+        /// Hands our signed announcement to nodes. Returns when they have answered; what they hold shows only in a look-up.
+        pub(crate) async fn put(&self, peer: PublicKey, signed: Vec<u8>, to: Holders) {
+            let (done, answered) = oneshot::channel();
+            if self.dialler.command(Command::Put { peer, signed, to, done }).await.is_ok() {
+                let _ = answered.await;
+            }
+        }
+
+        /// How many nodes hold our announcement: written by the task that announces.
+        pub(crate) fn announced_to(&self) -> &watch::Sender<usize> {
+            &self.announced
+        }
+
+        /// How many nodes held our announcement when they were last asked for it.
+        pub(crate) fn holders(&self) -> usize {
+            *self.announced.borrow()
+        }
+
+        /// Returns once our addresses are in the DHT.
+        pub(crate) async fn announced(&self) {
+            let _ = self.announced.subscribe().wait_for(|holders| *holders > 0).await;
+        }
+
+        /// Asks a linked node for a reservation. Returns once the relay has granted it; the receiver gets the reason of its
+        /// end, and the reservation is given up when the receiver is dropped.
+        pub(crate) async fn reserve(
+            &self,
+            relay: PublicKey,
+        ) -> Result<oneshot::Receiver<NoReservation>, NoReservation> {
+            let unlinked = || NoReservation::lost("not connected");
+            let link = self.links().best(&relay).ok_or_else(unlinked)?;
+            let at = self.links().address(&relay).filter(address::is_dialable).ok_or_else(unlinked)?;
+            // Circuits come at once, and each takes our addresses along for its punch: they have to be known by then.
+            let _ = time::timeout(IDENTIFY, self.links().identified(&relay)).await;
+            let (accepted, granted) = oneshot::channel();
+            let (ended, mut end) = oneshot::channel();
+            let circuit = Circuit { relay, at };
+            self.dialler.command(Command::Reserve { circuit, accepted, ended }).await?;
+            tokio::select! {
+                granted = time::timeout(GRANT, granted) => match granted {
+                    Ok(Ok(())) => Ok(end),
+                    Ok(Err(_)) => Err(end.await.unwrap_or_else(|_| Closed.into())),
+                    Err(_) => {
+                        // The connection is dead, and stands in the way of a living one.
+                        self.disconnect(relay, link).await;
+                        Err(NoReservation::lost("no answer"))
+                    }
+                },
+                why = &mut end => Err(why.unwrap_or_else(|_| Closed.into())),
+            }
+        }
+    }
+}
+
+/// What `narthex doctor` asks.
+#[cfg(feature = "cli")]
+mod diagnosing {
+    use std::{net::SocketAddr, time::Duration};
+
+    use tokio::time;
+
+    use super::Network;
+    use crate::{
+        identity::{HostPort, PeerAddr, PublicKey},
+        network::{address, error::ConnectError, links::status::LinkTransport, whereabouts::Whereabouts},
+    };
+
+    /// After the first answer of a look-up: other nodes answer about as fast, and a dead one would be waited for.
+    const LATER_ANSWERS: Duration = Duration::from_secs(1);
+
+    impl Network {
+        /// Links a peer at its given dial address alone, over one transport.
+        ///
+        /// # Errors
+        /// [`ConnectError`] lists what was tried.
+        pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
+            self.dialler.connect_over(peer, transport).await
+        }
+
+        /// True if TCP to a host goes through a proxy.
+        pub(crate) fn is_proxied(&self, to: &HostPort) -> bool {
+            self.dialler.is_proxied(to)
+        }
+
+        /// The addresses of this host that we listen on, each with its transport.
+        pub(crate) fn ends(&self) -> Vec<(LinkTransport, SocketAddr)> {
+            let reach = self.dialler.reach.borrow();
+            let own = reach.listeners.iter().filter(|own| address::is_dialable(own));
+            own.filter_map(|own| Some((LinkTransport::of(own), address::socket_addr(own)?))).collect()
+        }
+
+        /// Asks the DHT where a peer is, and takes the newest announcement that the nodes have.
+        ///
+        /// # Errors
+        /// [`ConnectError`] if no bootstrap node can be reached.
+        pub(crate) async fn find(&self, peer: &PublicKey) -> Result<Option<Whereabouts>, ConnectError> {
+            let mut answers = self.lookup(peer).await?;
+            let Some(mut newest) = answers.recv().await else { return Ok(None) };
+            let others = async {
+                while let Some(answer) = answers.recv().await {
+                    if answer.supersedes(&newest) {
+                        newest = answer;
+                    }
+                }
+            };
+            // A node that is gone would be waited for until its query ends.
+            let _ = time::timeout(LATER_ANSWERS, others).await;
+            Ok(Some(newest.into()))
+        }
+
+        /// Asks a linked node for a reservation, and gives it up again.
+        ///
+        /// # Errors
+        /// What the node answered.
+        pub(crate) async fn try_reservation(&self, relay: PublicKey) -> Result<(), String> {
+            self.reserve(relay).await.map(drop).map_err(|why| why.to_string())
+        }
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod failure;
 mod handle;
 mod links;
+#[cfg(feature = "scraper")]
 mod observation;
 mod peer_id;
 mod protocols;
@@ -26,15 +27,16 @@ mod swarm;
 mod tests;
 mod transport;
 mod upkeep;
+#[cfg(feature = "cli")]
+mod whereabouts;
 
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub use config::DEFAULT_P2P_PORT;
+pub use config::NetworkLimits;
 #[cfg(feature = "node")]
 pub use config::RelayLimits;
-pub use config::{DEFAULT_P2P_PORT, NetworkLimits};
 pub use error::{Attempt, AttemptKind, ConnectError, NetworkError, RelayRefusal};
-pub use links::status::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport};
-pub use swarm::limits::InboundCounts;
-#[cfg(feature = "node")]
-pub use swarm::node_stats::{CircuitEnds, CircuitRefusals, NodeCounts, RecordRefusals};
+pub use links::status::{LinkPath, LinkTransport};
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use config::default_listen;
@@ -47,14 +49,23 @@ pub(crate) use links::{
     table::Links,
 };
 #[cfg(feature = "scraper")]
-pub(crate) use links::{connection::LinkId, table::LinkEvent};
+pub(crate) use links::{
+    connection::LinkId,
+    status::{LinkCounts, LinkStatus},
+    table::LinkEvent,
+};
 #[cfg(feature = "cli")]
-pub(crate) use observation::{Observation, PeerKind, Whereabouts};
+pub(crate) use observation::{Observation, PeerKind};
 pub(crate) use protocols::PULL_PROTOCOL;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use swarm::build::{HANDSHAKE_TIMEOUT, max_handshakes};
+#[cfg(feature = "node")]
+pub(crate) use swarm::node_stats::NodeCounts;
+#[cfg(all(test, feature = "node"))]
+pub(crate) use swarm::node_stats::{CircuitEnds, CircuitRefusals, RecordRefusals};
 #[cfg(any(feature = "scraper", feature = "node"))]
-pub(crate) use swarm::inbound_metrics::InboundMetrics;
+pub(crate) use swarm::{inbound_metrics::InboundMetrics, limits::InboundCounts};
+#[cfg(feature = "scraper")]
 pub(crate) use transport::muxing::MAX_PULL_STREAMS;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use transport::muxing::{MAX_QUIC_STREAMS, MAX_STREAMS};
@@ -65,3 +76,5 @@ pub(crate) use upkeep::{announcer::announce, reservations::keep_reservations};
 pub(crate) use upkeep::{backoff::redial_backoff, upgrade::keep_upgrading};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use upkeep::{external::keep_external, nodes::keep_nodes};
+#[cfg(feature = "cli")]
+pub(crate) use whereabouts::Whereabouts;

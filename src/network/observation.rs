@@ -1,21 +1,15 @@
-//! What peers report: what they are, where they see us, whether they reach us, and where a key is announced to be.
+//! What peers report: what they are, where they see us, and whether they reach us.
 //! `narthex doctor` shows it; reservations use it to meet relays.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::net::SocketAddr;
 
-use libp2p::{Multiaddr, StreamProtocol, relay};
+use libp2p::{StreamProtocol, relay};
 
+use crate::{identity::PublicKey, network::protocols::KAD_PROTOCOL};
+#[cfg(feature = "cli")]
 use crate::{
-    identity::PublicKey,
-    network::{
-        address::{self, Circuit},
-        links::status::LinkTransport,
-        protocols::KAD_PROTOCOL,
-    },
-    wire::{AnnounceError, Announcement, REGISTER_PROTOCOL},
+    network::links::status::LinkTransport,
+    wire::{AnnounceError, REGISTER_PROTOCOL},
 };
 
 /// Something that another peer has reported.
@@ -24,14 +18,17 @@ pub(crate) enum Observation {
     /// A peer has reported what it is.
     Identified {
         peer: PublicKey,
+        #[cfg(feature = "cli")]
         transport: LinkTransport,
         /// Where it sees us; none if that means nothing to others, as through a relay.
         seen_at: Option<SocketAddr>,
         kind: PeerKind,
     },
     /// A node has tried to dial an address of ours, as we asked.
+    #[cfg(feature = "cli")]
     DialledBack { address: SocketAddr, transport: LinkTransport, reached: bool },
     /// A node has answered a look-up with an announcement that is not genuine.
+    #[cfg(feature = "cli")]
     Disbelieved { peer: PublicKey, error: AnnounceError },
 }
 
@@ -43,6 +40,7 @@ pub(crate) struct PeerKind {
     /// It carries links of others.
     pub(crate) relay: bool,
     /// It answers registrations.
+    #[cfg(feature = "cli")]
     pub(crate) scraper: bool,
 }
 
@@ -51,36 +49,8 @@ impl PeerKind {
         Self {
             node: protocols.contains(&KAD_PROTOCOL),
             relay: protocols.contains(&relay::HOP_PROTOCOL_NAME),
+            #[cfg(feature = "cli")]
             scraper: protocols.contains(&StreamProtocol::new(REGISTER_PROTOCOL)),
         }
-    }
-}
-
-/// What an announcement says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Whereabouts {
-    /// When it was made, by its owner's clock.
-    pub(crate) announced_at: SystemTime,
-    /// Addresses that mean something everywhere.
-    pub(crate) public: usize,
-    /// Addresses that mean something in the peer's own network.
-    pub(crate) private: usize,
-    /// Ways through a relay.
-    pub(crate) relayed: usize,
-}
-
-impl From<Announcement> for Whereabouts {
-    fn from(announcement: Announcement) -> Self {
-        let announced_at = UNIX_EPOCH + Duration::from_micros(announcement.sequence);
-        let mut found = Self { announced_at, public: 0, private: 0, relayed: 0 };
-        for address in announcement.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok()) {
-            if Circuit::parse(&address).is_some() {
-                found.relayed += 1;
-            } else if address::is_dialable(&address) {
-                let count = if address::is_private(&address) { &mut found.private } else { &mut found.public };
-                *count += 1;
-            }
-        }
-        found
     }
 }

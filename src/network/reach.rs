@@ -8,7 +8,7 @@ use crate::network::address;
 pub(crate) struct Reach {
     /// What we listen on: an address of this host each.
     pub(crate) listeners: Vec<Multiaddr>,
-    /// Where the operator says that we are.
+    /// The operator's external addresses.
     pub(crate) given: Vec<Multiaddr>,
     /// Others that lead to us.
     pub(crate) confirmed: Vec<Multiaddr>,
@@ -29,6 +29,7 @@ impl Reach {
     }
 
     /// The addresses that lead straight to us.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn direct(&self) -> impl Iterator<Item = &Multiaddr> {
         self.given.iter().chain(&self.listeners).chain(&self.confirmed)
     }
@@ -39,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leads_to_us_is_told_once() {
+    fn an_address_that_leads_to_us_is_listed_once() {
         let [listener, given, seen] = ["/ip4/10.0.0.1/tcp/1", "/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/1"]
             .map(|address| address.parse::<Multiaddr>().expect("an address"));
         let circuit: Multiaddr =

@@ -8,10 +8,12 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::network::{DEFAULT_P2P_PORT, RelayLimits};
+
 use crate::{
     http::{BindError, bind},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey},
-    network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, RelayLimits},
+    network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole},
 };
 
 /// The kernel lists the addresses of a host at once.

@@ -84,6 +84,7 @@ impl FromStr for AliasPolicy {
 /// The text names no [`AliasPolicy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected one of live, pinned, overwrite")]
+#[non_exhaustive]
 pub struct AliasPolicyError;
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::{
     network::DEFAULT_P2P_PORT,
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
+    wire::Alias,
 };
 pub use config::{DEFAULT_HTTP_PORT, HttpConfig, ScrapeConfig, ScraperConfig, ScraperError};
 

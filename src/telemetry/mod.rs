@@ -17,7 +17,7 @@ pub(crate) use format::ExpositionFormat;
 #[cfg(test)]
 pub(crate) use label_value::check_labels;
 pub(crate) use label_value::{LabelValue, label_values};
-#[cfg(feature = "scraper")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use metric::Label;
 pub(crate) use metric::{Counters, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time};
 #[cfg(any(feature = "agent", feature = "scraper"))]

@@ -101,10 +101,10 @@ async fn a_target_s_own_timeout_ends_a_pull_and_is_what_the_exporter_is_told() {
     assert!(matches!(ended, Err(SourceError::Deadline)), "{ended:?}");
     exporter.wait_abandoned("/hang");
 
-    for (timeout, told) in [(Duration::from_millis(2500), "2.5"), (Duration::from_secs(60), "10")] {
+    for (timeout, expected) in [(Duration::from_millis(2500), "2.5"), (Duration::from_secs(60), "10")] {
         pull(&limited("/metrics", timeout), None).await.expect("an exposition");
         let asked = exporter.all_requests().pop().expect("asked");
-        assert_eq!(asked.header("x-prometheus-scrape-timeout-seconds"), Some(told));
+        assert_eq!(asked.header("x-prometheus-scrape-timeout-seconds"), Some(expected));
     }
 }
 
@@ -139,16 +139,17 @@ async fn what_an_exporter_says_of_its_failure_is_told_if_it_is_text() {
 async fn an_exporter_is_never_told_of_more_time_than_the_pull_has() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let source = plain(&exporter.url("/metrics"));
-    for told in ["1000", "nonsense", ""] {
+    for asked_for in ["1000", "nonsense", ""] {
         let mut request = request(None);
-        request.headers.insert("x-prometheus-scrape-timeout-seconds", HeaderValue::from_static(told));
-        if told.is_empty() {
+        request.headers.insert("x-prometheus-scrape-timeout-seconds", HeaderValue::from_static(asked_for));
+        if asked_for.is_empty() {
             request.headers.clear();
         }
         source.pull(request).await.expect("an exposition");
         let asked = exporter.all_requests().pop().expect("asked");
-        let told = asked.header("x-prometheus-scrape-timeout-seconds").expect("told").parse::<f64>().expect("seconds");
-        assert!(told > 0.0 && told <= SOON.as_secs_f64(), "{told}");
+        let timeout =
+            asked.header("x-prometheus-scrape-timeout-seconds").expect("the header").parse::<f64>().expect("seconds");
+        assert!(timeout > 0.0 && timeout <= SOON.as_secs_f64(), "{timeout}");
     }
 }
 

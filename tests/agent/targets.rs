@@ -20,14 +20,14 @@ use crate::support::{
 /// Longer than any test: what happens sooner was not a renewal, and what needs SIGHUP was not a poll.
 const NEVER: &str = "1h";
 
-struct Place {
+struct Setup {
     fleet: Fleet,
     scraper: Scraper,
     exporter: Exporter,
     targets: PathBuf,
 }
 
-impl Place {
+impl Setup {
     fn new() -> Self {
         let fleet = Fleet::new();
         let scraper = fleet.scraper(&["--lease", NEVER]);
@@ -63,135 +63,135 @@ impl Place {
 
 #[test]
 fn files_in_the_directory_are_followed() {
-    let place = Place::new();
-    place.put("a.toml", &place.table("web-1", "labels = { region = \"eu\" }"));
-    let agent = place.watching("50ms");
-    assert_eq!(place.scraper.wait_scraped("web-1"), "m 1\n");
-    assert_eq!(place.scraper.wait_listed("web-1").label("region"), "eu");
+    let setup = Setup::new();
+    setup.put("a.toml", &setup.table("web-1", "labels = { region = \"eu\" }"));
+    let agent = setup.watching("50ms");
+    assert_eq!(setup.scraper.wait_scraped("web-1"), "m 1\n");
+    assert_eq!(setup.scraper.wait_listed("web-1").label("region"), "eu");
 
     // A changed label reaches Prometheus's list; what has not changed is not registered anew.
     let wait_updates = |count: f64| {
-        let updates = || place.scraper.count(&["narthex_registrations_total", "updated"]);
+        let updates = || setup.scraper.count(&["narthex_registrations_total", "updated"]);
         eventually_true(&format!("{count} updates in all"), SOON, || updates() == count);
     };
     wait_updates(1.0);
-    place.put("a.toml", &place.table("web-1", "labels = { region = \"us\" }\nservice = \"web\""));
+    setup.put("a.toml", &setup.table("web-1", "labels = { region = \"us\" }\nservice = \"web\""));
     let relabelled = || {
-        let listed = place.scraper.wait_listed("web-1");
+        let listed = setup.scraper.wait_listed("web-1");
         listed.label("region") == "us" && listed.label("service") == "web"
     };
     eventually_true("the new labels are listed", SOON, relabelled);
     let file_sd = r#"[{"targets": ["ADDRESS"], "labels": {"__alias__": "sd-1", "job": "node"}}]"#;
-    place.put("b.json", &file_sd.replace("ADDRESS", &place.exporter.address.to_string()));
-    assert_eq!(place.scraper.wait_scraped("sd-1"), "m 1\n");
-    assert_eq!(place.scraper.wait_listed("sd-1").label("service"), "node");
+    setup.put("b.json", &file_sd.replace("ADDRESS", &setup.exporter.address.to_string()));
+    assert_eq!(setup.scraper.wait_scraped("sd-1"), "m 1\n");
+    assert_eq!(setup.scraper.wait_listed("sd-1").label("service"), "node");
     wait_updates(3.0);
 
-    // Broken: its targets stay, it is told once, and the others are followed all the same.
-    place.put("a.toml", "[[target]]\nalias = \"web-1\"\nurll = \"http://h\"\n");
+    // Broken: its targets stay, one log line reports the error, and the other files are still followed.
+    setup.put("a.toml", "[[target]]\nalias = \"web-1\"\nurll = \"http://h\"\n");
     eventually("the broken file is told", SOON, || agent.log_line(&["a.toml", "line 3", "urll"]));
-    fs::remove_file(place.targets.join("b.json")).expect("there");
-    place.scraper.wait_unlisted("sd-1");
-    assert_eq!(place.scraper.scrape("web-1", SOON).status, 200);
+    fs::remove_file(setup.targets.join("b.json")).expect("there");
+    setup.scraper.wait_unlisted("sd-1");
+    assert_eq!(setup.scraper.scrape("web-1", SOON).status, 200);
     assert_eq!(agent.log().matches("urll").count(), 1, "{}", agent.log());
 
-    place.put("a.toml", &place.table("web-2", ""));
-    place.scraper.wait_scraped("web-2");
-    place.scraper.wait_unlisted("web-1");
+    setup.put("a.toml", &setup.table("web-2", ""));
+    setup.scraper.wait_scraped("web-2");
+    setup.scraper.wait_unlisted("web-1");
     eventually("the mended file is told", SOON, || agent.log_line(&["mended", "a.toml"]));
 }
 
 #[test]
 fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
-    let place = Place::new();
-    place.put("a.toml", &place.table("web-1", ""));
-    let agent = place.watching("50ms");
-    place.scraper.wait_scraped("web-1");
+    let setup = Setup::new();
+    setup.put("a.toml", &setup.table("web-1", ""));
+    let agent = setup.watching("50ms");
+    setup.scraper.wait_scraped("web-1");
     let labels: Vec<String> = (0..32).map(|n| format!("l{n} = \"{}\"", "x".repeat(1024))).collect();
-    let wide = |n| place.table(&format!("wide-{n}"), &format!("labels = {{ {} }}", labels.join(", ")));
-    place.put("b.toml", &(0..8).map(wide).collect::<String>());
+    let wide = |n| setup.table(&format!("wide-{n}"), &format!("labels = {{ {} }}", labels.join(", ")));
+    setup.put("b.toml", &(0..8).map(wide).collect::<String>());
     eventually("the refusal is told", SOON, || agent.log_line(&["cannot be registered", "a scraper takes 262144"]));
-    place.put("b.toml", &(0..7).map(wide).collect::<String>());
-    place.scraper.wait_scraped("wide-6");
-    assert_eq!(place.scraper.scrape("web-1", SOON).status, 200);
+    setup.put("b.toml", &(0..7).map(wide).collect::<String>());
+    setup.scraper.wait_scraped("wide-6");
+    assert_eq!(setup.scraper.scrape("web-1", SOON).status, 200);
 }
 
 #[test]
 fn an_agent_may_start_with_an_empty_directory_and_follows_swapped_links() {
-    let place = Place::new();
-    let _agent = place.watching("50ms");
+    let setup = Setup::new();
+    let _agent = setup.watching("50ms");
     // As kubelet lays a ConfigMap out: files are links through one link, which is swapped.
     let version = |name: &str, alias: &str| {
-        let directory = place.targets.join(name);
+        let directory = setup.targets.join(name);
         fs::create_dir(&directory).expect("makes");
-        fs::write(directory.join("t.toml"), place.table(alias, "")).expect("writes");
-        let next = place.targets.join("..data_tmp");
+        fs::write(directory.join("t.toml"), setup.table(alias, "")).expect("writes");
+        let next = setup.targets.join("..data_tmp");
         symlink(name, &next).expect("links");
-        fs::rename(next, place.targets.join("..data")).expect("renames");
+        fs::rename(next, setup.targets.join("..data")).expect("renames");
     };
     version("..v1", "one");
-    symlink("..data/t.toml", place.targets.join("t.toml")).expect("links");
-    place.scraper.wait_scraped("one");
+    symlink("..data/t.toml", setup.targets.join("t.toml")).expect("links");
+    setup.scraper.wait_scraped("one");
     version("..v2", "two");
-    place.scraper.wait_scraped("two");
-    place.scraper.wait_unlisted("one");
+    setup.scraper.wait_scraped("two");
+    setup.scraper.wait_unlisted("one");
 }
 
 #[test]
 fn a_hangup_reads_file_and_directory_again_at_once() {
-    let place = Place::new();
-    let config = place.config(&format!("service = \"fleet\"\n{}", place.table("from-config", "")));
-    let (config, targets) = (text(&config), text(&place.targets));
-    let agent = place.agent(&["--config", &config, "--targets-dir", &targets, "--targets-refresh", NEVER]);
-    place.scraper.wait_scraped("from-config");
-    assert_eq!(place.scraper.wait_listed("from-config").label("service"), "fleet");
+    let setup = Setup::new();
+    let config = setup.config(&format!("service = \"fleet\"\n{}", setup.table("from-config", "")));
+    let (config, targets) = (text(&config), text(&setup.targets));
+    let agent = setup.agent(&["--config", &config, "--targets-dir", &targets, "--targets-refresh", NEVER]);
+    setup.scraper.wait_scraped("from-config");
+    assert_eq!(setup.scraper.wait_listed("from-config").label("service"), "fleet");
 
     // Without the service, which is read once only.
-    place.config(&place.table("reloaded", ""));
-    place.put("t.toml", &place.table("from-directory", ""));
+    setup.config(&setup.table("reloaded", ""));
+    setup.put("t.toml", &setup.table("from-directory", ""));
     agent.hang_up();
     for alias in ["reloaded", "from-directory"] {
-        place.scraper.wait_scraped(alias);
+        setup.scraper.wait_scraped(alias);
     }
-    place.scraper.wait_unlisted("from-config");
-    assert_eq!(place.scraper.wait_listed("reloaded").label("service"), "fleet");
+    setup.scraper.wait_unlisted("from-config");
+    assert_eq!(setup.scraper.wait_listed("reloaded").label("service"), "fleet");
     eventually("that is told", SOON, || agent.log_line(&["agent.toml", "need a restart"]));
 
-    place.config("[[target]]\nalias = \"x\"\n");
-    place.put("t.toml", &place.table("changed", ""));
+    setup.config("[[target]]\nalias = \"x\"\n");
+    setup.put("t.toml", &setup.table("changed", ""));
     agent.hang_up();
-    place.scraper.wait_scraped("changed");
+    setup.scraper.wait_scraped("changed");
     eventually("the broken configuration is told", SOON, || agent.log_line(&["agent.toml", "missing field", "url"]));
-    assert_eq!(place.scraper.scrape("reloaded", SOON).status, 200, "its targets stay");
+    assert_eq!(setup.scraper.scrape("reloaded", SOON).status, 200, "its targets stay");
     agent.hang_up();
     eventually("an idle hang-up is told", SOON, || agent.log_line(&["nothing has changed"]));
 }
 
 #[test]
 fn a_file_that_is_never_read_to_its_end_does_not_keep_the_agent_from_ending() {
-    let place = Place::new();
-    let config = place.config(&place.table("web-1", ""));
-    let mut agent = place.agent(&["--config", &text(&config)]);
-    place.scraper.wait_scraped("web-1");
+    let setup = Setup::new();
+    let config = setup.config(&setup.table("web-1", ""));
+    let mut agent = setup.agent(&["--config", &text(&config)]);
+    setup.scraper.wait_scraped("web-1");
     fs::remove_file(&config).expect("there");
     assert!(Command::new("mkfifo").arg(&config).status().expect("mkfifo runs").success());
     agent.hang_up();
-    // Opens once the agent reads it, and says nothing.
+    // Opens once the agent reads the pipe, and writes nothing.
     let _silent = File::options().write(true).open(&config).expect("opens");
     assert!(agent.terminate(SOON).success());
-    place.scraper.wait_unlisted("web-1");
+    setup.scraper.wait_unlisted("web-1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_of_the_configuration_says_everything() {
-    let place = Place::new();
-    place.exporter.answer("/probe", Reply::Whole { status: "200 OK", headers: vec![], body: b"m 2\n".to_vec() });
-    let ca = Authority::new(place.fleet.path(), "ca");
-    let address = in_front_of(place.exporter.address, &ca.certify("127.0.0.1"), None).await;
-    let password = place.fleet.path().join("password");
+    let setup = Setup::new();
+    setup.exporter.answer("/probe", Reply::Whole { status: "200 OK", headers: vec![], body: b"m 2\n".to_vec() });
+    let ca = Authority::new(setup.fleet.path(), "ca");
+    let address = in_front_of(setup.exporter.address, &ca.certify("127.0.0.1"), None).await;
+    let password = setup.fleet.path().join("password");
     fs::write(&password, "hunter2").expect("writes");
     fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
-    let config = place.config(&format!(
+    let config = setup.config(&format!(
         r#"
         [[target]]
         alias = "db-1"
@@ -210,15 +210,15 @@ async fn a_table_of_the_configuration_says_everything() {
         insecure_skip_verify = true
         "#
     ));
-    let agent = place.agent(&["--config", &text(&config), "--log-level", "trace"]);
-    place.scraper.wait_scraped("db-1");
+    let agent = setup.agent(&["--config", &text(&config), "--log-level", "trace"]);
+    setup.scraper.wait_scraped("db-1");
     let path = crate::support::fleet::scrape_path("db-1") + "?collect[]=cpu&target=evil";
-    let answer = http::get(place.scraper.http, &path, &[("Authorization", "Bearer theirs")]).expect("an answer");
+    let answer = http::get(setup.scraper.http, &path, &[("Authorization", "Bearer theirs")]).expect("an answer");
     assert_eq!((answer.status, answer.text().as_str()), (200, "m 2\n"));
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4"));
-    let asked = place.exporter.wait_asked("/probe?collect[]=cpu");
+    let asked = setup.exporter.wait_asked("/probe?collect[]=cpu");
     assert_eq!(asked.header("authorization"), Some("Basic cHJvbWV0aGV1czpodW50ZXIy"));
-    assert_eq!(place.scraper.wait_scraped("open"), "m 1\n");
+    assert_eq!(setup.scraper.wait_scraped("open"), "m 1\n");
 
     let log = agent.log();
     assert!(agent.log_line(&["insecure_skip_verify", "alias=open"]).is_some(), "{log}");
@@ -229,14 +229,14 @@ async fn a_table_of_the_configuration_says_everything() {
 
 #[test]
 fn targets_that_cannot_be_meant_keep_the_agent_from_starting() {
-    let place = Place::new();
+    let setup = Setup::new();
     let refused = |config: Option<&str>, flags: &[&str], code: i32, parts: &[&str]| {
         let mut command = narthex("agent");
-        command.args(["--scraper", &place.scraper.peer().to_string()]);
-        command.args(["--secret-file", &text(&place.fleet.secret_file())]);
-        command.args(["--data-dir", &text(&place.fleet.path().join("refused"))]).args(flags);
+        command.args(["--scraper", &setup.scraper.peer().to_string()]);
+        command.args(["--secret-file", &text(&setup.fleet.secret_file())]);
+        command.args(["--data-dir", &text(&setup.fleet.path().join("refused"))]).args(flags);
         if let Some(config) = config {
-            command.args(["--config", &text(&place.config(config))]);
+            command.args(["--config", &text(&setup.config(config))]);
         }
         let Run { code: ended, stderr, .. } = Run::of(&mut command);
         assert_eq!(ended, Some(code), "{stderr}");
@@ -244,16 +244,16 @@ fn targets_that_cannot_be_meant_keep_the_agent_from_starting() {
     };
     refused(None, &[], 2, &["nothing to register", "--targets-dir"]);
     refused(Some("service = \"x\""), &[], 2, &["nothing to register"]);
-    let unknown = place.table("a", "unknown = 1");
+    let unknown = setup.table("a", "unknown = 1");
     refused(Some(&unknown), &[], 2, &["agent.toml, line 4", "`unknown`"]);
     refused(
-        Some(&place.table("a", "ca_file = \"x\"")),
+        Some(&setup.table("a", "ca_file = \"x\"")),
         &[],
         2,
         &["agent.toml", "target a", "ca_file needs an https://"],
     );
-    refused(Some(&(place.table("a", "") + &place.table("a", ""))), &[], 2, &["alias a is given twice"]);
-    for misspelt in [place.table("a", "").replace("target", "targets"), "target = { alias = \"a\" }".to_owned()] {
+    refused(Some(&(setup.table("a", "") + &setup.table("a", ""))), &[], 2, &["alias a is given twice"]);
+    for misspelt in [setup.table("a", "").replace("target", "targets"), "target = { alias = \"a\" }".to_owned()] {
         refused(Some(&misspelt), &[], 2, &["agent.toml", "every target is a table [[target]]"]);
     }
     refused(None, &["--targets-dir", "/nowhere/at/all"], 1, &["cannot read the directory /nowhere/at/all"]);
@@ -261,11 +261,11 @@ fn targets_that_cannot_be_meant_keep_the_agent_from_starting() {
 
 #[test]
 fn flags_beat_the_tables_of_the_file_and_say_so() {
-    let place = Place::new();
-    let config = place.config(&place.table("from-config", ""));
-    let target = format!("from-flag={}", place.exporter.url("/metrics"));
-    let agent = place.agent(&["--config", &text(&config), "--target", &target]);
-    place.scraper.wait_scraped("from-flag");
+    let setup = Setup::new();
+    let config = setup.config(&setup.table("from-config", ""));
+    let target = format!("from-flag={}", setup.exporter.url("/metrics"));
+    let agent = setup.agent(&["--config", &text(&config), "--target", &target]);
+    setup.scraper.wait_scraped("from-flag");
     assert!(agent.log_line(&["[[target]] tables are not used", "agent.toml"]).is_some(), "{}", agent.log());
-    assert!(!place.scraper.listed().expect("a list").contains_key("from-config"));
+    assert!(!setup.scraper.listed().expect("a list").contains_key("from-config"));
 }

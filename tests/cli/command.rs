@@ -20,10 +20,10 @@ use crate::support::{
     process::Run,
 };
 
-/// A place of its own for every test, with no variable of the machine's.
-struct Place(TempDir);
+/// A directory for each test. Commands run in it without the environment's variables.
+struct Directory(TempDir);
 
-impl Place {
+impl Directory {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("temporary directory"))
     }
@@ -81,34 +81,34 @@ fn peer() -> String {
 
 #[test]
 fn wrong_usage_is_one_line_that_points_to_the_help() {
-    let place = Place::new();
-    place.narthex(&[]).exits(2, &["subcommand", "see 'narthex --help'"]);
-    place.narthex(&["scrapr"]).exits(2, &["scrapr", "'scraper'"]);
-    place.narthex(&["agent"]).exits(2, &["--scraper <PEER>, --secret-file <FILE>", "see 'narthex agent --help'"]);
-    place.narthex(&["keygen", "--outt", "x"]).exits(2, &["'--outt'", "'--out'", "see 'narthex keygen --help'"]);
-    place.narthex(&["alias"]).exits(2, &["see 'narthex alias --help'"]);
-    place.narthex(&["alias", "release"]).exits(2, &["<ALIAS>", "see 'narthex alias release --help'"]);
-    place.narthex(&["targets", "--log-level", "inof"]).exits(2, &["'inof'", "expected off, error, warn"]);
+    let dir = Directory::new();
+    dir.narthex(&[]).exits(2, &["subcommand", "see 'narthex --help'"]);
+    dir.narthex(&["scrapr"]).exits(2, &["scrapr", "'scraper'"]);
+    dir.narthex(&["agent"]).exits(2, &["--scraper <PEER>, --secret-file <FILE>", "see 'narthex agent --help'"]);
+    dir.narthex(&["keygen", "--outt", "x"]).exits(2, &["'--outt'", "'--out'", "see 'narthex keygen --help'"]);
+    dir.narthex(&["alias"]).exits(2, &["see 'narthex alias --help'"]);
+    dir.narthex(&["alias", "release"]).exits(2, &["<ALIAS>", "see 'narthex alias release --help'"]);
+    dir.narthex(&["targets", "--log-level", "inof"]).exits(2, &["'inof'", "expected off, error, warn"]);
 }
 
 #[test]
 fn help_and_version_go_to_stdout() {
-    let place = Place::new();
-    let help = place.narthex(&["agent", "--help"]);
+    let dir = Directory::new();
+    let help = dir.narthex(&["agent", "--help"]);
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
     for part in ["Examples:", "NARTHEX_SCRAPER", "ALIAS=URL"] {
         assert!(help.stdout.contains(part), "no {part:?} in: {}", help.stdout);
     }
-    let version = place.narthex(&["--version"]);
+    let version = dir.narthex(&["--version"]);
     assert_eq!((version.code, version.stdout.as_str()), (Some(0), "narthex 0.1.0\n"));
 }
 
 #[test]
 fn values_that_cannot_be_meant_are_refused_with_the_reason() {
-    let place = Place::new();
+    let dir = Directory::new();
     let peer = peer();
     let agent = |more: &[&str]| {
-        place.narthex(&[&["agent", "--secret-file", "s", "--scraper", &peer, "--target", "a=http://h"], more].concat())
+        dir.narthex(&[&["agent", "--secret-file", "s", "--scraper", &peer, "--target", "a=http://h"], more].concat())
     };
     agent(&["--target", "b/c=http://h"]).exits(2, &["--target", "is not 1 to 128 of A-Z a-z 0-9"]);
     agent(&["--target", "b=ftp://h"]).exits(2, &["only http://, https:// and unix: URLs"]);
@@ -132,7 +132,7 @@ fn values_that_cannot_be_meant_are_refused_with_the_reason() {
         agent(&["--scraper", &format!("{other}@{nowhere}")]).exits(2, &["--scraper", reason]);
         agent(&["--bootstrap", &format!("{other}@{nowhere}")]).exits(2, &["--bootstrap", reason]);
     }
-    let scraper = |more: &[&str]| place.narthex(&[&["scraper", "--key", "k", "--secret-file", "s"], more].concat());
+    let scraper = |more: &[&str]| dir.narthex(&[&["scraper", "--key", "k", "--secret-file", "s"], more].concat());
     scraper(&["--http", "127.0.0.1"]).exits(2, &["--http", "<host>:<port>"]);
     scraper(&["--lease", "0s"]).exits(2, &["--lease", "longer than 0"]);
     scraper(&["--lease", "10"]).exits(2, &["90s, 5m or 3h"]);
@@ -142,92 +142,90 @@ fn values_that_cannot_be_meant_are_refused_with_the_reason() {
 
 #[test]
 fn key_and_secret_files_that_cannot_be_used_are_failures_that_say_what_to_do() {
-    let place = Place::new();
-    let key = place.key();
-    place.narthex(&["key", "none.key"]).exits(1, &["no file none.key", "narthex keygen --out none.key"]);
-    place
-        .narthex(&["scraper", "--key", text(&key), "--secret-file", "none.secret"])
+    let dir = Directory::new();
+    let key = dir.key();
+    dir.narthex(&["key", "none.key"]).exits(1, &["no file none.key", "narthex keygen --out none.key"]);
+    dir.narthex(&["scraper", "--key", text(&key), "--secret-file", "none.secret"])
         .exits(1, &["no file none.secret", "narthex secret --out none.secret"]);
     fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("chmod");
-    place.narthex(&["key", text(&key)]).exits(1, &["mode 0644", &format!("chmod 600 {}", text(&key))]);
-    let junk = place.path("junk.key");
+    dir.narthex(&["key", text(&key)]).exits(1, &["mode 0644", &format!("chmod 600 {}", text(&key))]);
+    let junk = dir.path("junk.key");
     fs::write(&junk, "hunter2\n").expect("writes");
     fs::set_permissions(&junk, Permissions::from_mode(0o600)).expect("chmod");
-    let run = place.narthex(&["key", text(&junk)]);
+    let run = dir.narthex(&["key", text(&junk)]);
     run.exits(1, &["junk.key does not hold a key", "got 7 characters"]);
     assert!(!run.stderr.contains("hunter2"));
 }
 
 #[test]
 fn keygen_prints_the_public_key_that_key_prints() {
-    let place = Place::new();
-    let made = place.narthex(&["keygen"]);
+    let dir = Directory::new();
+    let made = dir.narthex(&["keygen"]);
     assert_eq!((made.code, made.stderr.as_str()), (Some(0), ""));
     let public: PublicKey = made.stdout.trim_end().parse().expect("a public key and nothing else");
-    let file = place.path("keys/scraper.key");
+    let file = dir.path("keys/scraper.key");
     assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
-    assert_eq!(place.narthex(&["key", "keys/scraper.key"]).stdout, made.stdout);
-    assert_eq!(place.narthex(&["key", "--hex", text(&file)]).stdout.trim_end(), public.to_hex());
-    place.narthex(&["keygen"]).exits(1, &["exists already", "--out"]);
+    assert_eq!(dir.narthex(&["key", "keys/scraper.key"]).stdout, made.stdout);
+    assert_eq!(dir.narthex(&["key", "--hex", text(&file)]).stdout.trim_end(), public.to_hex());
+    dir.narthex(&["keygen"]).exits(1, &["exists already", "--out"]);
 }
 
 #[test]
 fn no_secret_is_ever_printed() {
-    let place = Place::new();
-    let made = place.narthex(&["secret", "--out", "fleet.secret", "--log-level", "trace"]);
+    let dir = Directory::new();
+    let made = dir.narthex(&["secret", "--out", "fleet.secret", "--log-level", "trace"]);
     assert_eq!((made.code, made.stdout.as_str()), (Some(0), ""));
     assert!(made.stderr.contains("fleet.secret"));
-    let secret = fs::read_to_string(place.path("fleet.secret")).expect("there");
+    let secret = fs::read_to_string(dir.path("fleet.secret")).expect("there");
     let secret = secret.lines().last().expect("a line after the comment");
     secret.parse::<SharedSecret>().expect("a secret");
-    let key = place.key();
+    let key = dir.key();
     let seed = fs::read_to_string(&key).expect("there");
     let seed = seed.lines().last().expect("a line after the comment");
     let peer = peer();
     let hex = "0123456789abcdef".repeat(4);
-    // Given in its proper place, and where it should not be.
+    // The option before the subcommand, and after it.
     let runs = [
         made,
-        place.narthex(&["keygen", "--out", "b.key", "--log-level", "trace"]),
-        place.narthex(&["key", text(&key), "--log-level", "trace"]),
-        place.narthex(&["key", secret]),
-        place.narthex(&["key", &hex]),
-        place.narthex(&["key", &secret[1..]]),
-        place.narthex_with(&[("NARTHEX_SECRET_FILE", secret), ("NARTHEX_KEY", secret)], &["agent", "--help"]),
-        place.narthex_with(&[("NARTHEX_SECRET_FILE", secret)], &["scraper", "--help"]),
-        place.narthex(&["secret", secret]),
-        place.narthex(&["scraper", "--key", seed, "--secret-file", "fleet.secret"]),
-        place.narthex(&["scraper", "--key", text(&key), "--secret-file", secret]),
-        place.narthex_with(&[("NARTHEX_SECRET_FILE", secret)], &["scraper", "--key", text(&key)]),
-        place.narthex(&["agent", "--scraper", &peer, "--target", "a=http://h", "--secret-file", secret]),
-        place.narthex(&["agent", "--scraper", &format!("{secret}x"), "--bootstrap", secret]),
-        place.narthex(&["agent", "--secret", secret]),
-        place.narthex(&["agent", &format!("--secret={secret}")]),
-        place.narthex(&["agent", "--config", text(&place.config(&format!("secret = {secret:?}")))]),
-        place.narthex(&["agent", "--config", text(&place.config(&format!("scraper = {secret}")))]),
+        dir.narthex(&["keygen", "--out", "b.key", "--log-level", "trace"]),
+        dir.narthex(&["key", text(&key), "--log-level", "trace"]),
+        dir.narthex(&["key", secret]),
+        dir.narthex(&["key", &hex]),
+        dir.narthex(&["key", &secret[1..]]),
+        dir.narthex_with(&[("NARTHEX_SECRET_FILE", secret), ("NARTHEX_KEY", secret)], &["agent", "--help"]),
+        dir.narthex_with(&[("NARTHEX_SECRET_FILE", secret)], &["scraper", "--help"]),
+        dir.narthex(&["secret", secret]),
+        dir.narthex(&["scraper", "--key", seed, "--secret-file", "fleet.secret"]),
+        dir.narthex(&["scraper", "--key", text(&key), "--secret-file", secret]),
+        dir.narthex_with(&[("NARTHEX_SECRET_FILE", secret)], &["scraper", "--key", text(&key)]),
+        dir.narthex(&["agent", "--scraper", &peer, "--target", "a=http://h", "--secret-file", secret]),
+        dir.narthex(&["agent", "--scraper", &format!("{secret}x"), "--bootstrap", secret]),
+        dir.narthex(&["agent", "--secret", secret]),
+        dir.narthex(&["agent", &format!("--secret={secret}")]),
+        dir.narthex(&["agent", "--config", text(&dir.config(&format!("secret = {secret:?}")))]),
+        dir.narthex(&["agent", "--config", text(&dir.config(&format!("scraper = {secret}")))]),
     ];
     for run in runs {
         for hidden in [secret, seed, &hex] {
-            let said = [run.stdout.as_str(), run.stderr.as_str()].concat();
-            assert!(!said.contains(&hidden[..16]), "shown by: {said}");
+            let printed = [run.stdout.as_str(), run.stderr.as_str()].concat();
+            assert!(!printed.contains(&hidden[..16]), "shown by: {printed}");
         }
     }
 }
 
 #[test]
 fn flags_beat_the_environment_which_beats_the_file() {
-    let place = Place::new();
-    let key = place.key();
-    let config = place.config(&format!("key = {key:?}\nsecret_file = [\"from-file\", \"second\"]\nlease = \"5m\"\n"));
+    let dir = Directory::new();
+    let key = dir.key();
+    let config = dir.config(&format!("key = {key:?}\nsecret_file = [\"from-file\", \"second\"]\nlease = \"5m\"\n"));
     let file = ["scraper", "--config", text(&config)];
     let environment = [("NARTHEX_SECRET_FILE", "from-environment,second"), ("NARTHEX_LEASE", "7m")];
-    place.narthex(&file).exits(1, &["no file from-file;"]);
-    place.narthex_with(&environment, &file).exits(1, &["no file from-environment;"]);
-    place
-        .narthex_with(&environment, &[&file[..], &["--secret-file", "from,flag"]].concat())
+    dir.narthex(&file).exits(1, &["no file from-file;"]);
+    dir.narthex_with(&environment, &file).exits(1, &["no file from-environment;"]);
+    dir.narthex_with(&environment, &[&file[..], &["--secret-file", "from,flag"]].concat())
         .exits(1, &["no file from,flag;"]);
-    place.narthex_with(&[("NARTHEX_CONFIG", text(&config))], &["scraper"]).exits(1, &["no file from-file;"]);
-    place.narthex_with(&[("NARTHEX_SECRET_FILE", ""), ("NARTHEX_LEASE", "")], &file).exits(1, &["no file from-file;"]);
+    dir.narthex_with(&[("NARTHEX_CONFIG", text(&config))], &["scraper"]).exits(1, &["no file from-file;"]);
+    dir.narthex_with(&[("NARTHEX_SECRET_FILE", ""), ("NARTHEX_LEASE", "")], &file).exits(1, &["no file from-file;"]);
 }
 
 /// Each command that reads a file and the environment, with each of its switches.
@@ -243,17 +241,17 @@ fn switches() -> Vec<(String, String)> {
 
 #[test]
 fn a_switch_can_be_set_in_the_file_and_in_the_environment() {
-    let place = Place::new();
+    let dir = Directory::new();
     assert!(switches().contains(&("node".to_owned(), "relay".to_owned())));
     for (command, switch) in switches() {
         for value in ["true", "false"] {
-            let config = place.config(&format!("{switch} = {value}\n"));
+            let config = dir.config(&format!("{switch} = {value}\n"));
             let variable = format!("NARTHEX_{}", switch.to_uppercase().replace('-', "_"));
-            // What is missing, or not there, keeps it from running; what is said of the switch would come before.
+            // What is missing, or not there, keeps it from running; a warning about the switch would come before.
             let missing = if command == "node" { &["--key", "none.key"][..] } else { &[] };
             for run in [
-                place.narthex(&[&[&command, "--config", text(&config)], missing].concat()),
-                place.narthex_with(&[(&variable, value)], &[&[command.as_str()], missing].concat()),
+                dir.narthex(&[&[&command, "--config", text(&config)], missing].concat()),
+                dir.narthex_with(&[(&variable, value)], &[&[command.as_str()], missing].concat()),
             ] {
                 let expected = if missing.is_empty() { (2, "") } else { (1, "no file none.key") };
                 run.exits(expected.0, &[expected.1]);
@@ -265,22 +263,22 @@ fn a_switch_can_be_set_in_the_file_and_in_the_environment() {
 
 #[test]
 fn an_error_names_where_the_value_came_from() {
-    let place = Place::new();
-    let config = place.config("lease = \"soon\"\nkey = \"k\"\nsecret-file = \"s\"\n");
+    let dir = Directory::new();
+    let config = dir.config("lease = \"soon\"\nkey = \"k\"\nsecret-file = \"s\"\n");
     let file = ["scraper", "--config", text(&config)];
-    place.narthex(&file).exits(2, &["'soon'", "--lease", &format!("(from {})", text(&config))]);
-    place.narthex_with(&[("NARTHEX_LEASE", "later")], &file).exits(2, &["'later'", "(from NARTHEX_LEASE)"]);
-    let flag = place.narthex_with(&[("NARTHEX_LEASE", "later")], &[&file[..], &["--lease=never"]].concat());
+    dir.narthex(&file).exits(2, &["'soon'", "--lease", &format!("(from {})", text(&config))]);
+    dir.narthex_with(&[("NARTHEX_LEASE", "later")], &file).exits(2, &["'later'", "(from NARTHEX_LEASE)"]);
+    let flag = dir.narthex_with(&[("NARTHEX_LEASE", "later")], &[&file[..], &["--lease=never"]].concat());
     flag.exits(2, &["'never'"]);
     assert!(!flag.stderr.contains("(from"), "{}", flag.stderr);
 }
 
 #[test]
 fn the_file_holds_flags_and_nothing_else() {
-    let place = Place::new();
+    let dir = Directory::new();
     let refused = |text_of_file: &str, parts: &[&str]| {
-        let config = place.config(text_of_file);
-        place.narthex(&["scraper", "--config", text(&config)]).exits(2, &[parts, &["narthex.toml"]].concat());
+        let config = dir.config(text_of_file);
+        dir.narthex(&["scraper", "--config", text(&config)]).exits(2, &[parts, &["narthex.toml"]].concat());
     };
     refused("secret-fiel = \"s\"", &["unknown key \"secret-fiel\", did you mean \"secret-file\"?"]);
     refused("qwertyuiop = 1", &["unknown key \"qwertyuiop\"", "flags of narthex scraper"]);
@@ -292,21 +290,21 @@ fn the_file_holds_flags_and_nothing_else() {
     refused("data-dir = \"a\"\ndata_dir = \"b\"", &["given twice"]);
     refused("key = \"k\"\nlease = 5m\n", &["line 2"]);
     refused("log-level = \"inof\"", &["'inof'"]);
-    let empty = place.config("key = \"k\"\nsecret-file = []\n");
-    place.narthex(&["scraper", "--config", text(&empty)]).exits(2, &["not provided", "--secret-file <FILE>"]);
-    place.narthex(&["scraper", "--config", "none.toml"]).exits(2, &["cannot read none.toml"]);
+    let empty = dir.config("key = \"k\"\nsecret-file = []\n");
+    dir.narthex(&["scraper", "--config", text(&empty)]).exits(2, &["not provided", "--secret-file <FILE>"]);
+    dir.narthex(&["scraper", "--config", "none.toml"]).exits(2, &["cannot read none.toml"]);
 }
 
 #[test]
 fn a_scraper_that_cannot_be_reached_is_named() {
-    let place = Place::new();
+    let dir = Directory::new();
     let closed = TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("bound");
     let url = format!("http://{closed}");
     for command in [&["targets"][..], &["scrape", "a"], &["alias", "release", "a"]] {
-        place.narthex_with(&[("NARTHEX_URL", &url)], command).exits(1, &[&url, "is it running?", "--url"]);
+        dir.narthex_with(&[("NARTHEX_URL", &url)], command).exits(1, &[&url, "is it running?", "--url"]);
     }
-    place.narthex(&["targets", "--url", "https://h"]).exits(2, &["only http://"]);
-    place.narthex(&["scrape", "a/b"]).exits(2, &["is not 1 to 128"]);
+    dir.narthex(&["targets", "--url", "https://h"]).exits(2, &["only http://"]);
+    dir.narthex(&["scrape", "a/b"]).exits(2, &["is not 1 to 128"]);
 }
 
 /// A scraper that answers this path so, and what follows its own URL.
@@ -319,9 +317,9 @@ fn scraper(path: &'static str, status: &'static str, body: &str) -> (Exporter, S
 
 #[test]
 fn scrape_prints_the_exposition_as_it_is() {
-    let place = Place::new();
+    let dir = Directory::new();
     let (scraper, url) = scraper("/prefix/scrape/web-1/metrics", "200 OK", "up 1\nb 2\n");
-    let run = place.narthex(&["scrape", "web-1", "--url", &url, "--timeout", "3s"]);
+    let run = dir.narthex(&["scrape", "web-1", "--url", &url, "--timeout", "3s"]);
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "up 1\nb 2\n", ""));
     let [asked] = &scraper.all_requests()[..] else { panic!("one request") };
     assert_eq!((asked.method.as_str(), asked.header("x-prometheus-scrape-timeout-seconds")), ("GET", Some("3")));
@@ -330,33 +328,33 @@ fn scrape_prints_the_exposition_as_it_is() {
 
 #[test]
 fn a_refused_or_cut_scrape_is_a_failure_with_the_scrapers_reason() {
-    let place = Place::new();
+    let dir = Directory::new();
     for (status, body, reason) in [
         ("502 Bad Gateway", "peer is not connected\nmore", "peer is not connected (502)"),
         ("404 Not Found", "\u{1b}[31m no such", "\\u001b[31m no such (404)"),
     ] {
         let (_scraper, url) = scraper("/prefix/scrape/a/metrics", status, body);
-        place.narthex(&["scrape", "a", "--url", &url]).exits(1, &[reason]);
+        dir.narthex(&["scrape", "a", "--url", &url]).exits(1, &[reason]);
     }
     let cutting = Exporter::start([("/scrape/a/metrics", Reply::CutLength { len: 99, sent: b"up 1\n".to_vec() })]);
-    let cut = place.narthex(&["scrape", "a", "--url", &cutting.url("/")]);
+    let cut = dir.narthex(&["scrape", "a", "--url", &cutting.url("/")]);
     assert_eq!((cut.code, cut.stdout.as_str()), (Some(1), "up 1\n"));
     assert!(cut.stderr.contains("cut"), "{}", cut.stderr);
 }
 
 #[test]
 fn a_scraper_that_hangs_ends_by_the_timeout() {
-    let place = Place::new();
+    let dir = Directory::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
-    place.narthex(&["targets", "--url", &url, "--timeout", "50ms"]).exits(1, &["did not answer within 50ms"]);
+    dir.narthex(&["targets", "--url", &url, "--timeout", "50ms"]).exits(1, &["did not answer within 50ms"]);
 }
 
 #[test]
 fn release_asks_for_the_alias_to_be_deleted() {
-    let place = Place::new();
+    let dir = Directory::new();
     let (scraper, url) = scraper("/prefix/api/v1/aliases/web-1", "204 No Content", "");
-    let run = place.narthex(&["alias", "release", "web-1", "--url", &url]);
+    let run = dir.narthex(&["alias", "release", "web-1", "--url", &url]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), "released web-1\n"));
     assert!(matches!(&scraper.all_requests()[..], [asked] if asked.method == "DELETE"));
 }
@@ -368,12 +366,12 @@ fn targets_are_shown_as_a_table_or_as_the_json_they_came_in() {
         r#""state":"lapsed","registered_at":"2026-01-01T00:00:00Z","renewed_at":"2026-01-01T00:00:00Z","#,
         r#""expires_at":"2026-01-01T00:10:00Z","expires_in_seconds":0}]"#
     );
-    let place = Place::new();
+    let dir = Directory::new();
     let (_scraper, url) = scraper("/prefix/api/v1/aliases", "200 OK", LIST);
-    let run = place.narthex(&["targets", "--url", &url]);
+    let run = dir.narthex(&["targets", "--url", &url]);
     let head = "ALIAS  STATE   PATH  SERVICE  HOSTNAME  PEER  LEFT\n";
     assert_eq!(run.stdout, format!("{head}web-1  lapsed  none  -        h1        ybn   -\n"), "{}", run.stderr);
-    assert_eq!(place.narthex(&["targets", "--json", "--url", &url]).stdout, format!("{LIST}\n"));
+    assert_eq!(dir.narthex(&["targets", "--json", "--url", &url]).stdout, format!("{LIST}\n"));
     let (_other, url) = scraper("/prefix/api/v1/aliases", "200 OK", "<html>");
-    place.narthex(&["targets", "--url", &url]).exits(1, &["is --url the address of a narthex scraper?"]);
+    dir.narthex(&["targets", "--url", &url]).exits(1, &["is --url the address of a narthex scraper?"]);
 }

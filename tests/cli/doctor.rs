@@ -1,4 +1,4 @@
-//! `narthex doctor` in healthy set-ups and in broken ones: the check that fails, what it says, what it advises.
+//! `narthex doctor` in healthy set-ups and in broken ones: the check that fails, its text, its advice.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::support::{
     process::Run,
 };
 
-/// One check as `--json` tells it.
+/// One check as `--json` prints it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Check {
@@ -35,7 +35,7 @@ struct Check {
     advice: Option<String>,
 }
 
-/// What usually takes milliseconds may take its time on a busy machine.
+/// The timeout of a check: milliseconds become seconds on a busy machine.
 const PATIENT: &str = "30s";
 
 /// Runs the doctor with these flags.
@@ -54,7 +54,7 @@ impl Run {
     }
 
     #[track_caller]
-    fn says(&self, status: &str, check: &str, parts: &[&str]) {
+    fn has(&self, status: &str, check: &str, parts: &[&str]) {
         let line = self.line(check);
         assert!(line.starts_with(status), "not {status}: {line}");
         for part in parts {
@@ -62,19 +62,19 @@ impl Run {
         }
     }
 
-    /// Asserts that this check failed, that it says all of `parts`, and that the exit code tells.
+    /// Asserts that this check failed with all of `parts` in its text, and that the exit code is a failure.
     #[track_caller]
     fn fails(&self, check: &str, parts: &[&str]) {
-        self.says("failed", check, parts);
+        self.has("failed", check, parts);
         assert!(self.line(check).contains(". What to do: "), "no advice: {}", self.line(check));
         assert_eq!(self.code, Some(1), "{}", self.stderr);
         assert!(self.stderr.contains("checks failed"), "{}", self.stderr);
     }
 
-    /// Asserts that this check warns, and says all of `parts`.
+    /// Asserts that this check warns with all of `parts` in its text.
     #[track_caller]
     fn warns(&self, check: &str, parts: &[&str]) {
-        self.says("warning", check, parts);
+        self.has("warning", check, parts);
         assert!(self.line(check).contains(". What to do: "), "no advice: {}", self.line(check));
     }
 
@@ -166,17 +166,17 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
         log.lines().any(|line| line.contains("announced our") && line.contains("p2p-circuit")).then_some(())
     });
 
-    // A key alone, a place as well, and what the agent's file says.
+    // A key alone, a key with an address, and the agent's file.
     let visit = beside_exporter(&by_key, &fleet.secret_file(), &common);
     visit.all_ok();
-    visit.says("ok", "targets", &["1 to register"]);
-    visit.says("ok", "exporter host-1", &["4 bytes"]);
-    visit.says("ok", &node(&relay.peer, "role"), &["answers look-ups, and relays"]);
-    visit.says("ok", "NAT", &["TCP over IPv4: ", "UDP over IPv4: "]);
-    visit.says("ok", "look-up", &["announced", "through relays"]);
-    visit.says("ok", "link", &[]);
-    visit.says("ok", "alias host-1", &["held by this very key, which is linked"]);
-    visit.says("ok", "clock", &["that of the scraper"]);
+    visit.has("ok", "targets", &["1 to register"]);
+    visit.has("ok", "exporter host-1", &["4 bytes"]);
+    visit.has("ok", &node(&relay.peer, "role"), &["answers look-ups, and relays"]);
+    visit.has("ok", "NAT", &["TCP over IPv4: ", "UDP over IPv4: "]);
+    visit.has("ok", "look-up", &["announced", "through relays"]);
+    visit.has("ok", "link", &[]);
+    visit.has("ok", "alias host-1", &["held by this very key, which is linked"]);
+    visit.has("ok", "clock", &["that of the scraper"]);
     let lines = format!(
         "key = \"{}\"\nservice = \"s\"\n[[target]]\nalias = \"host-1\"\nurl = \"{}\"\n",
         text(&key_file),
@@ -184,18 +184,18 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     );
     let visit = doctor(&["--config", &agent_file(&fleet, &scraper, &lines)]);
     for check in ["key file", "exporter host-1", "scraper TCP", "scraper UDP", "link", "secret", "alias host-1"] {
-        visit.says("ok", check, &[]);
+        visit.has("ok", check, &[]);
     }
     assert_eq!(visit.code, Some(0), "{}", visit.stdout);
 
     let visit = of_scraper(&fleet, &scraper, &["--bootstrap", &bootstrap, "--alias", "host-1"]);
     visit.all_ok();
-    visit.says("ok", "data directory", &["in use"]);
-    visit.says("ok", "secret", &["both sides have proved it"]);
-    visit.says("ok", "clock", &["that of the scraper"]);
-    visit.says("ok", "relays", &["can be reached through 1"]);
-    visit.says("ok", "aliases", &["1 in the table", "0 without a link"]);
-    visit.says("ok", "pull host-1", &["4 bytes"]);
+    visit.has("ok", "data directory", &["in use"]);
+    visit.has("ok", "secret", &["both sides have proved it"]);
+    visit.has("ok", "clock", &["that of the scraper"]);
+    visit.has("ok", "relays", &["can be reached through 1"]);
+    visit.has("ok", "aliases", &["1 in the table", "0 without a link"]);
+    visit.has("ok", "pull host-1", &["4 bytes"]);
 
     // Nobody has lost anything by it.
     let held = scraper.wait_listed("host-1");
@@ -243,7 +243,7 @@ fn targets_of_directories_and_the_agents_own_alias_are_looked_at() {
     let lines = format!("targets-dir = {dir:?}\nself-alias = \"itself\"\n");
     let visit = doctor(&["--config", &agent_file(&fleet, &scraper, &lines)]);
     for check in ["targets", "exporter found", "alias found", "alias itself"] {
-        visit.says("ok", check, &[]);
+        visit.has("ok", check, &[]);
     }
     assert_eq!(visit.code, Some(0), "{}", visit.stdout);
 
@@ -251,8 +251,8 @@ fn targets_of_directories_and_the_agents_own_alias_are_looked_at() {
     let flags = ["--targets-dir", &text(&dir), "--self-alias", "itself"];
     let visit = beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &flags);
     visit.fails("targets", &["broken.toml", "none of its targets is registered"]);
-    visit.says("ok", "exporter found", &["4 bytes"]);
-    visit.says("ok", "alias itself", &[]);
+    visit.has("ok", "exporter found", &["4 bytes"]);
+    visit.has("ok", "alias itself", &[]);
 }
 
 #[test]
@@ -306,8 +306,8 @@ fn an_unfit_secret_file_is_found() {
     let missing = fleet.path().join("missing.secret");
     let found = visit(&missing);
     found.fails("secret file", &["there is no file", "narthex secret --out", "copy the scraper's"]);
-    found.says("ok", "link", &["direct"]);
-    found.says("skipped", "secret", &[]);
+    found.has("ok", "link", &["direct"]);
+    found.has("skipped", "secret", &[]);
 
     let open = fleet.wrong_secret_file();
     fs::set_permissions(&open, Permissions::from_mode(0o644)).expect("chmod");
@@ -323,9 +323,9 @@ fn a_secret_that_is_not_the_scrapers_is_found() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let visit = beside_exporter(&scraper.peer().to_string(), &fleet.wrong_secret_file(), &["--alias", "a"]);
-    visit.says("ok", "link", &["direct"]);
+    visit.has("ok", "link", &["direct"]);
     visit.fails("secret", &["unknown secret", "copy the scraper's --secret-file here"]);
-    visit.says("skipped", "alias a", &[]);
+    visit.has("skipped", "alias a", &[]);
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn a_secret_that_the_running_scraper_does_not_know_is_found_beside_it() {
     let scraper = fleet.scraper(&[]);
     let wrong = text(&fleet.wrong_secret_file());
     let visit = of_scraper(&fleet, &scraper, &["--secret-file", &wrong]);
-    visit.says("ok", &format!("secret {}", text(&fleet.secret_file())), &["both sides have proved it"]);
+    visit.has("ok", &format!("secret {}", text(&fleet.secret_file())), &["both sides have proved it"]);
     visit.fails(&format!("secret {wrong}"), &["unknown secret", "was started with another --secret-file"]);
 }
 
@@ -364,7 +364,7 @@ fn a_bootstrap_node_that_is_down_is_found() {
     let nothing = format!("nothing listens at {}", place(&down));
     visit.fails(&node(&down, "TCP"), &[&nothing, "start the narthex node there, or mend the address in --bootstrap"]);
     visit.fails(&node(&down, "UDP"), &["no QUIC answer"]);
-    visit.says("skipped", "look-up", &["no bootstrap node answers"]);
+    visit.has("skipped", "look-up", &["no bootstrap node answers"]);
     let advice =
         "mend the way to a node, of which none answers, or give the scraper's address: --scraper KEY@HOST:PORT";
     visit.fails("link", &["cannot be reached", advice]);
@@ -389,9 +389,9 @@ fn an_address_that_the_agent_remembers_is_used_as_it_uses_it() {
     let flags = ["--bootstrap", &bootstrap, "--data-dir", &text(&data_dir), "--alias", "a"];
     let visit = beside_exporter(&by_key, &fleet.secret_file(), &flags);
     visit.fails(&tcp, &["nothing listens"]);
-    visit.says("skipped", "look-up", &["no bootstrap node answers"]);
+    visit.has("skipped", "look-up", &["no bootstrap node answers"]);
     for check in ["link", "secret", "alias a"] {
-        visit.says("ok", check, &[]);
+        visit.has("ok", check, &[]);
     }
     assert_eq!(remembered(), Some(before), "the file is the agent's");
 }
@@ -415,7 +415,7 @@ fn something_else_at_the_place_of_a_node_is_found() {
         &node(&wrong, "TCP"),
         &["something listens at", "does not speak as a narthex peer", "see what has that port"],
     );
-    visit.says("skipped", &node(&wrong, "role"), &[]);
+    visit.has("skipped", &node(&wrong, "role"), &[]);
 
     // It may also be a node that has no room.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -456,7 +456,7 @@ fn without_udp_there_is_a_warning_and_no_failure() {
     let visit = here.enter(|| beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &["--alias", "a"]));
     visit.warns("scraper UDP", &["no QUIC answer", "TCP is enough to work"]);
     for check in ["scraper TCP", "link", "secret", "alias a"] {
-        visit.says("ok", check, &[]);
+        visit.has("ok", check, &[]);
     }
     assert_eq!(visit.code, Some(0), "{}", visit.stdout);
 }
@@ -507,7 +507,7 @@ fn a_scraper_that_is_announced_and_dead_is_found() {
     let mut scraper = announced(&fleet, &bootstrap);
     scraper.process.kill();
     let visit = beside_exporter(&scraper.key.to_string(), &fleet.secret_file(), &["--bootstrap", &bootstrap]);
-    visit.says("ok", "look-up", &["announced", "ago"]);
+    visit.has("ok", "look-up", &["announced", "ago"]);
     visit.fails("link", &["cannot be reached", "is the scraper still running?", "private addresses only"]);
 }
 
@@ -526,13 +526,13 @@ fn an_alias_of_another_live_key_is_found_and_left_alone() {
     let visit = beside_exporter(&peer, &fleet.secret_file(), &["--target", &target, "--key", &text(&other)]);
     let holder = format!("held by another key, {}", agents.public());
     visit.fails("alias host-1", &[&holder, "the policy is live", "stop that agent, or choose another alias"]);
-    visit.says("ok", "secret", &[]);
+    visit.has("ok", "secret", &[]);
     assert_eq!(scraper.wait_listed("host-1").label("__meta_narthex_public_key"), agents.public().to_string());
     assert_eq!(scraper.wait_scraped("host-1"), "m 1\n");
     assert_eq!(scraper.count(&["narthex_takeovers_total"]), 0.0, "nothing was claimed");
 
     let visit = beside_exporter(&peer, &fleet.secret_file(), &["--alias", "free"]);
-    visit.says("ok", "alias free", &["nobody holds it"]);
+    visit.has("ok", "alias free", &["nobody holds it"]);
     assert!(!scraper.listed().expect("the list").contains_key("free"), "it is still free");
 }
 
@@ -547,7 +547,7 @@ fn an_exporter_that_is_down_is_found() {
     let visit = beside_exporter(&peer, &fleet.secret_file(), &["--target", &down, "--target", &odd]);
     visit.fails("exporter down", &["cannot connect to exporter", "Connection refused", &format!("curl {url}")]);
     visit.fails("exporter odd", &["answered 404"]);
-    visit.says("ok", "alias down", &["nobody holds it"]);
+    visit.has("ok", "alias down", &["nobody holds it"]);
 }
 
 #[test]
@@ -557,11 +557,11 @@ fn a_scraper_that_does_not_run_is_found() {
     let (http, listen) = (loopback(free_port()).to_string(), loopback(free_port()).to_string());
     let visit = beside_prometheus(&fleet, &http, &listen, &[]);
     visit.fails("healthy", &["cannot reach the scraper", "start the scraper, or give the --http HOST:PORT"]);
-    visit.says("skipped", "/sd", &["no scraper answers"]);
-    visit.says("skipped", "secret", &["not compared"]);
-    visit.says("skipped", "clock", &["nothing to compare it with"]);
-    visit.says("ok", &format!("port {listen}"), &["free"]);
-    visit.says("ok", "data directory", &["makes it at its first start"]);
+    visit.has("skipped", "/sd", &["no scraper answers"]);
+    visit.has("skipped", "secret", &["not compared"]);
+    visit.has("skipped", "clock", &["nothing to compare it with"]);
+    visit.has("ok", &format!("port {listen}"), &["free"]);
+    visit.has("ok", "data directory", &["makes it at its first start"]);
     assert!(!fleet.path().join("scraper-data").exists(), "it was only looked for");
 
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -579,7 +579,7 @@ fn a_node_in_the_place_of_the_scrapers_http_side_is_found() {
     new_key(&fleet, "scraper.key");
     let visit = beside_prometheus(&fleet, &http.to_string(), &loopback(free_port()).to_string(), &[]);
     visit.fails("healthy", &["is no scraper", "no narthex_table_loaded in /metrics", "give the --http HOST:PORT"]);
-    visit.says("skipped", "/sd", &["no scraper answers"]);
+    visit.has("skipped", "/sd", &["no scraper answers"]);
 }
 
 #[test]
@@ -599,7 +599,7 @@ fn a_scraper_without_its_table_and_another_key_at_its_port_are_found() {
     ]);
     let listen = place(&scraper.peer());
     let visit = beside_prometheus(&fleet, &front.address.to_string(), &listen, &[]);
-    visit.says("ok", "healthy", &[]);
+    visit.has("ok", "healthy", &[]);
     for check in ["ready", "/sd", "aliases"] {
         visit.fails(check, &["not loaded yet (503)", "wait until the scraper has loaded its table"]);
     }
@@ -621,9 +621,9 @@ fn a_scraper_that_nobody_outside_can_reach_is_warned_about() {
     let bootstrap = node.peer.to_string();
     let scraper = announced(&fleet, &bootstrap);
     let visit = of_scraper(&fleet, &scraper, &["--bootstrap", &bootstrap]);
-    visit.says("ok", "announcement", &["0 public", "0 through relays"]);
+    visit.has("ok", "announcement", &["0 public", "0 through relays"]);
     visit.warns("announced addresses", &["only private ones", "start a narthex node with --relay"]);
     visit.warns("relays", &["there is none", "--external HOST:PORT"]);
-    visit.says("skipped", "pull", &["no alias is linked"]);
+    visit.has("skipped", "pull", &["no alias is linked"]);
     assert_eq!(visit.code, Some(0), "inside its network it works: {}", visit.stdout);
 }

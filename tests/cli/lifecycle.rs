@@ -41,7 +41,8 @@ fn an_agent_that_is_asked_to_end_releases_its_aliases() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let targets = ["one", "two"].map(|alias| exporter.target(alias, "/metrics"));
     let mut agent = fleet.agent_of(&scraper, &targets, &[]);
-    ["one", "two"].map(|alias| scraper.wait_scraped(alias));
+    scraper.wait_scraped("one");
+    scraper.wait_scraped("two");
 
     let status = agent.terminate(SOON);
     assert!(status.success(), "{status}");

@@ -58,3 +58,19 @@ fn every_file_of_ours_that_a_page_names_exists() {
     }
     assert!(wrong.is_empty(), "do not exist:\n{}", wrong.join("\n"));
 }
+
+/// In backticks, the column has files of `src/` and names in them, in any order within a cell.
+#[test]
+fn every_name_in_the_contributors_table_is_in_a_file_of_its_row() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("CONTRIBUTING.md")).expect("a page");
+    let (_, table) = text.split_once("| change | code | test | document |").expect("the table");
+    let mut wrong = Vec::new();
+    for code in table.lines().skip(2).map_while(|row| row.split('|').nth(2)) {
+        let (files, names): (Vec<_>, Vec<_>) = code.split('`').skip(1).step_by(2).partition(|name| name.contains('/'));
+        let files = files.iter().filter(|file| file.ends_with(".rs"));
+        let sources: String = files.map(|file| fs::read_to_string(root.join(file)).expect(file)).collect();
+        wrong.extend(names.into_iter().filter(|name| !sources.contains(*name)));
+    }
+    assert!(wrong.is_empty(), "not in the files of their rows: {wrong:?}");
+}

@@ -1,4 +1,5 @@
-//! A network of twenty nodes, each told of one other: a scraper is found by its key alone, and lies about it are refused.
+//! A network of twenty nodes, each with one bootstrap node: a scraper is found by its key alone, and forged announcements are
+//! refused.
 #![expect(clippy::print_stdout, reason = "how long it took is shown on demand")]
 
 use std::{
@@ -21,7 +22,7 @@ use crate::{
 };
 
 const NODES: usize = 20;
-/// In a debug build twenty nodes keep a machine busy for long until they know each other.
+/// Twenty nodes in a debug build keep two cores busy for some 20 s until their routing tables are full.
 const AT_LAST: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +40,7 @@ async fn a_scraper_is_found_by_its_key_from_every_node_of_twenty() {
     let scraper = fleet.scraper(&everywhere[3]).await;
     fleet.find_from("after it has moved", &everywhere[10..]).await;
 
-    // As if their hosts were gone.
+    // Their ports swallow everything, as if the hosts were gone.
     let dead = [5, 11, 17];
     let mut silent = Vec::new();
     for number in dead {
@@ -166,7 +167,7 @@ async fn a_scraper_that_no_node_keeps_knows_that_it_is_not_announced() {
     let mut config = NodeConfig::new(KeyPair::generate());
     let port = free_port();
     config.listen = vec![local(port)];
-    config.limits.announcements = 0; // it says yes to a put all the same
+    config.limits.announcements = 0; // a put is still answered with success
     let peer = PeerAddr::at(config.key.public(), "127.0.0.1", port);
     let node = Node::start(config).await.expect("a node starts");
     let fleet = Fleet::new();
@@ -196,7 +197,7 @@ async fn a_scraper_whose_clock_was_set_back_is_announced_all_the_same() {
     scraper.shutdown().await.expect("it ends");
 }
 
-/// What the scraper says of itself.
+/// The scraper's own gauge.
 fn announced_nodes(scraper: &Scraper) -> f64 {
     let metrics = http::get(scraper.http_addr(), "/metrics", &[]).expect("the scraper answers").text();
     let line = metrics.lines().find_map(|line| line.strip_prefix("narthex_announced_nodes ")).expect("a gauge");
@@ -254,7 +255,7 @@ impl Network {
     /// The node ends, and what is sent to it is lost from then on, as if its host were gone.
     async fn silence(&mut self, number: usize) -> (TcpListener, UdpSocket) {
         self.nodes[number].take().expect("still runs").shutdown().await;
-        let at = ("127.0.0.1", self.peers[number].hint.as_ref().expect("a place").host_port().port);
+        let at = ("127.0.0.1", self.peers[number].hint.as_ref().expect("an address").host_port().port);
         let bound = async {
             loop {
                 match (TcpListener::bind(at), UdpSocket::bind(at)) {
@@ -334,5 +335,5 @@ impl Fleet {
 }
 
 fn local(port: u16) -> HostPort {
-    HostPort { host: "127.0.0.1".to_owned(), port }
+    HostPort::new("127.0.0.1", port)
 }

@@ -26,7 +26,7 @@ const ALIASES: usize = 5;
 /// An alias is listed for LEASE + RETENTION after its registration, and then no more.
 const LEASE: Duration = Duration::from_secs(3);
 const RETENTION: Duration = Duration::from_secs(2);
-/// How late the scraper may be with what the clock says.
+/// The most by which the scraper may be late with an expiry.
 const LATE: Duration = Duration::from_secs(3);
 
 #[test]

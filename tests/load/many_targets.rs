@@ -30,7 +30,7 @@ const ALL: usize = AGENTS * TARGETS;
 fn one_more_target_touches_one_registration_and_no_other_target_blinks() {
     let _alone = MACHINE.blocking_lock();
     let fleet = Fleet::new();
-    // Nobody renews of its own accord meanwhile.
+    // No lease comes up for renewal during the test.
     let scraper = fleet.scraper(&["--lease", "1h"]);
     let exporter = exporter();
     let agents: Vec<Agent> = (0..AGENTS).map(|number| Agent::start(&fleet, &scraper, &exporter, number)).collect();
@@ -55,7 +55,7 @@ fn one_more_target_touches_one_registration_and_no_other_target_blinks() {
     let added = now.remove("one-more").expect("is listed");
     assert_eq!(self::updates(&scraper), updates + 1.0, "one alias is new, and no other has changed");
     for (alias, lease) in &leases {
-        // Its own agent restates its whole set in one message, which renews the others.
+        // An agent sends its whole set in one message, which renews its other aliases.
         let renewed = if lease.peer == added.peer { &added.renewed_at } else { &lease.renewed_at };
         assert_eq!(now[alias], Lease { renewed_at: renewed.clone(), ..lease.clone() }, "{alias}");
     }
@@ -92,7 +92,7 @@ fn exporter() -> Exporter {
     Exporter::start([("/metrics", Reply::Whole { status: "200 OK", headers, body: b"m 1\n".to_vec() })])
 }
 
-/// What the scraper's API says of an alias.
+/// An alias in the scraper's API.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Lease {
     peer: String,

@@ -1,4 +1,4 @@
-//! A scraper with a thousand clients is killed and started again: everybody is back, and nobody notices more than that.
+//! A scraper with a thousand clients is killed and started again: every client registers again and answers.
 #![expect(clippy::print_stdout, reason = "what it cost is shown on demand")]
 
 use std::{
@@ -31,8 +31,8 @@ use crate::{
 const CLIENTS: usize = 1000;
 /// Processes that they are spread over.
 const PROCESSES: usize = 2;
-/// Handshakes that are let in at once.
-const AT_THE_DOOR: f64 = 512.0;
+/// The scraper's limit on handshakes in flight.
+const MOST_HANDSHAKES: f64 = 512.0;
 /// Scrapes in flight while everybody is asked.
 const AT_ONCE: usize = 16;
 /// In a debug build, beside other tests.
@@ -57,11 +57,11 @@ fn a_thousand_clients_are_back_after_their_scraper_was_killed() {
     everybody_answers(&scraper);
     eventually_true("they stay", AT_LAST, || all_are_back(&scraper));
     let peak = scraper.count(&["narthex_handshakes_in_flight_peak"]);
-    assert!(peak > 0.0 && peak <= AT_THE_DOOR, "{peak} handshakes at once");
+    assert!(peak > 0.0 && peak <= MOST_HANDSHAKES, "{peak} handshakes at once");
     println!("the scraper's peak memory: {} MiB", scraper.process.peak_memory_kib() / 1024);
 }
 
-/// Everybody is linked and registered with this process, none lapsed.
+/// Every client is linked and has registered with this process.
 fn all_are_back(scraper: &Scraper) -> bool {
     let all = |count: f64| count as usize == CLIENTS;
     let registered = ["updated", "renewed"].map(|outcome| scraper.count(&["narthex_registrations_total", outcome]));
@@ -70,7 +70,7 @@ fn all_are_back(scraper: &Scraper) -> bool {
         && all(scraper.count(&["narthex_links", "direct"]))
 }
 
-/// One scrape of each. A machine that is busy with other tests may starve a ping, and cost a link: of those few another.
+/// One scrape of each. A starved ping may cost a link: a client that failed is scraped again, and few may fail.
 #[track_caller]
 fn everybody_answers(scraper: &Scraper) {
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

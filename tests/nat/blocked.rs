@@ -22,7 +22,7 @@ fn tcp_is_enough_where_udp_is_blocked() {
     scrapes(Kind::UdpBlocked, Kind::UdpBlocked, None);
 }
 
-/// Nothing but the relay speaks both.
+/// Only the relay has both address families.
 #[test]
 fn quic_alone_and_tcp_alone_meet_at_the_relay() {
     scrapes(Kind::TcpBlocked, Kind::UdpBlocked, Some("relayed"));

@@ -24,7 +24,7 @@ struct Cell {
     first_path: String,
     scraped: Option<Duration>,
     direct: Option<Duration>,
-    /// At the end: its path, and what a scrape said.
+    /// The path at the end, and the answer of a scrape.
     path: String,
     last: Result<String, String>,
 }
@@ -51,8 +51,8 @@ fn every_nat_is_scraped_through_every_nat_and_cones_get_direct() {
         }
     });
     let mut cells = cells.into_inner().expect("sound");
-    let place = |kind| KINDS.iter().position(|known| *known == kind);
-    cells.sort_by_key(|cell| (place(cell.client), place(cell.scraper)));
+    let position = |kind| KINDS.iter().position(|known| *known == kind);
+    cells.sort_by_key(|cell| (position(cell.client), position(cell.scraper)));
 
     println!("| client | scraper | first scrape | over | direct after | in the end |");
     println!("|---|---|---|---|---|---|");

@@ -165,7 +165,7 @@ fn seen_from(socket: &UdpSocket, observer: &UdpSocket) -> SocketAddr {
 /// Whether a datagram gets from here to there, to this very socket.
 fn arrives(from: &UdpSocket, to: SocketAddr, receiver: &UdpSocket, within: Duration) -> bool {
     receiver.set_read_timeout(Some(within)).expect("a timeout");
-    // Unreachable is an error here as soon as a router has said so.
+    // An ICMP "unreachable" from a router becomes an error of the socket.
     let _ = from.send_to(b"!", to);
     match receiver.recv_from(&mut [0; 8]) {
         Ok(_) => true,

@@ -173,7 +173,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// What every exporter here says.
+/// The body of every exporter here.
 pub(crate) const BODY: &str = "lab_up 1\n";
 /// Where relays listen.
 const PORT: u16 = 19_961;

@@ -24,7 +24,7 @@ fn a_scraper_is_found_by_key_also_after_it_moved() {
     scraper.process.kill();
     scraper.move_to_another_port();
     scraper.restart();
-    // One that knew the old place, and one that never knew any.
+    // One agent that knew the old address, and one that never knew any.
     let _second = fleet.agent("second", &["--scraper", &key, "--bootstrap", &bootstrap, "--target", &target("second")]);
     scraper.wait_listed("second");
     assert_eq!(scraper.wait_scraped("second"), "found_by_key 1\n");

@@ -31,7 +31,7 @@ impl Rig {
         Self { fleet, scraper, websocket, exporter }
     }
 
-    /// An agent that knows one place of the scraper, and registers its own name as an alias.
+    /// An agent that knows one dial address of the scraper, and registers its own name as an alias.
     fn agent(&self, name: &str, place: &str, env: &[(&str, &str)]) -> Process {
         let scraper = format!("{}@{place}", self.scraper.key);
         let target = format!("{name}={}", self.exporter.url("/metrics"));

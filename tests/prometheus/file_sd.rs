@@ -96,7 +96,7 @@ fn file_sd_keeps_a_file_per_service_for_a_prometheus_elsewhere() {
     prometheus.wait_health("db-1", "up");
     assert_eq!(kept[0].label("instance"), "db-1");
     eventually_true("it says so", SOON, || mirror.log().matches("up to date").count() > 2);
-    // It asks five times a second, and says each reason once: reset while the scraper dies, refused while it is dead.
+    // file-sd asks five times a second and logs each reason once: reset while the scraper dies, refused while it is dead.
     let log = mirror.log();
     let reasons: Vec<_> = log.lines().filter_map(|line| line.split_once("out of date").map(|(_, why)| why)).collect();
     assert!(!reasons.is_empty() && reasons.iter().collect::<HashSet<_>>().len() == reasons.len(), "{reasons:?}");

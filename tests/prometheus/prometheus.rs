@@ -1,4 +1,4 @@
-//! A real Prometheus that is told nothing but where the http_sd list is.
+//! A real Prometheus whose only setting is the URL of the http_sd list.
 
 use std::net::SocketAddr;
 
@@ -39,7 +39,7 @@ fn a_linked_service_and_an_exporter_behind_an_agent_are_up_under_their_aliases()
     let series = prometheus.wait_value("orders_open", 42.0);
     assert_eq!((series["instance"].as_str(), series["region"].as_str()), ("web-1", "eu"));
     prometheus.wait_value("up{instance=\"node-1\"}", 1.0);
-    // What node_exporter says of itself got here whole: its own version, not ours.
+    // The version in node_exporter's build info is its own, not ours.
     let series = prometheus.wait_value("node_exporter_build_info", 1.0);
     assert_eq!((series["instance"].as_str(), series["rack"].as_str()), ("node-1", "r7"));
 }

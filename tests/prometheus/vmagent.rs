@@ -1,4 +1,4 @@
-//! A real vmagent that is told nothing but where the http_sd list is.
+//! A real vmagent whose only setting is the URL of the http_sd list.
 
 use crate::support::{
     SOON,

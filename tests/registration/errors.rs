@@ -1,4 +1,4 @@
-//! Each thing that goes wrong says which it is: to the client's operator, in the scraper's counters, and to Prometheus.
+//! Each failure is named: in the client's log, in the scraper's counters, and in the answer to Prometheus.
 
 use std::{
     convert::Infallible,
@@ -35,13 +35,13 @@ fn a_wrong_secret_is_named_at_both_ends() {
     let flags = ["--scraper", &scraper.peer().to_string(), "--target", &target];
     let mut agent = fleet.agent_with("agent", &fleet.wrong_secret_file(), &[], &flags);
 
-    let line = wait_said(&agent, &["registration failed", "secret"]);
+    let line = wait_logged(&agent, &["registration failed", "secret"]);
     assert!(!line.contains("retry_in"), "it ends instead: {line}");
     assert_eq!(agent.wait(SOON).code(), Some(1));
     let log = agent.log();
     assert!(log.lines().last().is_some_and(|line| line.contains("copy the scraper's --secret-file here")), "{log}");
     scraper.wait_counted(&["narthex_handshake_refusals_total", "unknown_secret"], 0.0);
-    wait_said(&scraper.process, &["secret", "none of ours"]);
+    wait_logged(&scraper.process, &["secret", "none of ours"]);
     assert!(scraper.listed().expect("a list").is_empty());
 }
 
@@ -54,8 +54,8 @@ fn files_of_a_target_that_are_not_there_are_told_at_the_start() {
     std::fs::write(&config, target).expect("writes");
     let nobody = PeerAddr::at(KeyPair::generate().public(), "127.0.0.1", free_port());
     let agent = fleet.agent("agent", &["--scraper", &nobody.to_string(), "--config", &text(&config)]);
-    wait_said(&agent, &["scrapes of this target will fail", "alias=web-1", "none.pem", "no such file"]);
-    wait_said(&agent, &["scrapes of this target will fail", "alias=web-1", "none.password", "no such file"]);
+    wait_logged(&agent, &["scrapes of this target will fail", "alias=web-1", "none.pem", "no such file"]);
+    wait_logged(&agent, &["scrapes of this target will fail", "alias=web-1", "none.password", "no such file"]);
 }
 
 #[test]
@@ -80,13 +80,14 @@ fn a_wrong_key_at_the_hint_is_told_from_nobody_there() {
     let target = format!("web-1={}", exporter.url("/metrics"));
     let expected = KeyPair::generate().public();
 
-    let impostor = PeerAddr { key: expected, hint: scraper.peer().hint };
+    let mut impostor = scraper.peer();
+    impostor.key = expected;
     let agent = fleet.agent("wrong-key", &["--scraper", &impostor.to_string(), "--target", &target]);
-    wait_said(&agent, &["answered with another key", &expected.to_string(), &scraper.key.to_string()]);
+    wait_logged(&agent, &["answered with another key", &expected.to_string(), &scraper.key.to_string()]);
 
     let nobody = PeerAddr::at(expected, "127.0.0.1", free_port());
     let agent = fleet.agent("unreachable", &["--scraper", &nobody.to_string(), "--target", &target]);
-    let line = wait_said(&agent, &["cannot be reached", &expected.to_string()]);
+    let line = wait_logged(&agent, &["cannot be reached", &expected.to_string()]);
     assert!(line.to_lowercase().contains("refused"), "the system's own reason is shown: {line}");
     assert!(scraper.listed().expect("a list").is_empty());
 }
@@ -105,12 +106,12 @@ fn an_alias_that_is_held_is_refused_to_another_key() {
     assert!(scraper.wait_scraped("web-1").contains("holder"));
 
     let other = fleet.agent("other", &["--scraper", &peer, "--target", &format!("web-1={}", exporter.url("/other"))]);
-    wait_said(&other, &["registration failed", "web-1", "taken"]);
+    wait_logged(&other, &["registration failed", "web-1", "taken"]);
     scraper.wait_counted(&["narthex_registrations_total", "taken"], 0.0);
     scraper.wait_counted(&["narthex_takeovers_total", "refused"], 0.0);
     assert!(scraper.wait_scraped("web-1").contains("holder"));
 
-    // Once the holder is gone, the other gets it without being told.
+    // Once the holder is gone, the other client gets the alias by itself.
     assert!(holder.terminate(SOON).success());
     let its_next_try = Duration::from_secs(120);
     eventually("the other holds the alias", its_next_try, || {
@@ -145,11 +146,11 @@ fn an_exposition_over_the_agents_limit_is_refused_or_cut() {
         assert_eq!(scraper.wait_scraped(alias), lines);
     }
     assert_eq!(scraper.scrape("long", SOON).status, 502);
-    wait_said(&agent, &["pull failed", "alias=long ", "longer than 1024 bytes"]);
+    wait_logged(&agent, &["pull failed", "alias=long ", "longer than 1024 bytes"]);
     // It breaks before the head or after it.
     let cut = http::get(scraper.http, &scrape_path("long-unannounced"), &[]);
     assert!(cut.is_err() || cut.is_ok_and(|answer| !answer.complete || answer.status == 502));
-    wait_said(&agent, &["pull failed", "alias=long-unannounced ", "longer than 1024 bytes"]);
+    wait_logged(&agent, &["pull failed", "alias=long-unannounced ", "longer than 1024 bytes"]);
 }
 
 #[test]
@@ -176,12 +177,12 @@ fn an_exporter_that_fails_gives_502_and_its_detail_stays_with_the_agent() {
     let answer = scraper.scrape("fails", PATIENCE);
     assert_eq!(answer.status, 502, "{}", answer.text());
     assert!(answer.text().contains("fails") && !answer.text().contains("hunter2"), "{}", answer.text());
-    wait_said(&agent, &["pull failed", "fails", "500", "hunter2"]);
+    wait_logged(&agent, &["pull failed", "fails", "500", "hunter2"]);
     assert_eq!(refused(), before + 1.0);
 
     let answer = scraper.scrape("down", PATIENCE);
     assert_eq!(answer.status, 502, "{}", answer.text());
-    wait_said(&agent, &["pull failed", "down", "refused"]);
+    wait_logged(&agent, &["pull failed", "down", "refused"]);
     assert_eq!(refused(), before + 2.0);
 }
 
@@ -201,7 +202,7 @@ fn an_exporter_that_is_slow_gives_504_before_prometheus_gives_up() {
     assert!(answer.text().contains("slow"), "{}", answer.text());
     assert_eq!(deadline(), before + 1.0);
     exporter.wait_abandoned("/slow");
-    wait_said(&agent, &["pull failed", "slow"]);
+    wait_logged(&agent, &["pull failed", "slow"]);
     assert_eq!(scraper.scrape("fine", PATIENCE).status, 200, "the link goes on");
 }
 
@@ -320,6 +321,6 @@ fn sd_text(scraper: &Scraper) -> String {
 
 /// Waits until a line of the process's log holds all of `words`.
 #[track_caller]
-fn wait_said(process: &Process, words: &[&str]) -> String {
+fn wait_logged(process: &Process, words: &[&str]) -> String {
     eventually(&format!("a log line with {words:?}"), SOON, || process.log_line(words))
 }

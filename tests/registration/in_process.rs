@@ -9,7 +9,7 @@ use tokio::{
 };
 
 fn local() -> HostPort {
-    HostPort { host: "127.0.0.1".to_owned(), port: 0 }
+    HostPort::new("127.0.0.1", 0)
 }
 
 async fn scraper(dir: &tempfile::TempDir, secret: &SharedSecret) -> (Scraper, PeerAddr) {

@@ -1,4 +1,4 @@
-//! A client and an agent are targets themselves, if they are told to be.
+//! A client and an agent register themselves as targets, if configured so.
 
 use std::fs;
 

@@ -39,7 +39,7 @@ const CASES: [(&str, &str); 14] = [
     ("moved", UP),
 ];
 
-/// Answers that are no exposition: Prometheus is told 502 (or 504), not the exporter's own status.
+/// Answers that are no exposition: Prometheus receives 502 (or 504), not the exporter's own status.
 const FAILURES: [(&str, &str); 6] = [
     ("no-content", "502 Bad Gateway"),
     ("not-found", "502 Bad Gateway"),

@@ -69,8 +69,8 @@ fn answers_and_requests_pass_through_unchanged() {
         let [asked_directly, asked_through] = &requests[..] else { panic!("{path}: {requests:?}") };
         // The exporter has as long as the pull has: less than Prometheus waits, and not by much.
         let sent = |headers: &[(String, String)]| end_to_end(headers, &["host", "x-prometheus-scrape-timeout-seconds"]);
-        let told = asked_through.header("x-prometheus-scrape-timeout-seconds").expect("told");
-        assert!((15.0..30.0).contains(&told.parse::<f64>().expect("seconds")), "{path}: {told}");
+        let header = asked_through.header("x-prometheus-scrape-timeout-seconds").expect("the header");
+        assert!((15.0..30.0).contains(&header.parse::<f64>().expect("seconds")), "{path}: {header}");
         assert_eq!(sent(&asked_through.headers), sent(&asked_directly.headers), "{path}: what the exporter was asked");
     }
 }

@@ -12,7 +12,7 @@ use super::http::{read_headers, read_line};
 /// How a `CONNECT` is answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Manner {
-    /// With a tunnel, if the place is known.
+    /// With a tunnel, if the address is known.
     Open,
     /// As `Open`, to who sends this `Proxy-Authorization`; 407 to others.
     Wants(&'static str),

@@ -62,7 +62,7 @@ impl DhtPeer {
     /// Puts a record to every node, and returns when each has answered, whatever it does with it.
     pub(crate) async fn put(&mut self, about: &PublicKey, value: &[u8]) {
         let record = kad::Record::new(wire::record_key(about), value.to_vec());
-        // One that its own store takes only in place of the last one.
+        // The own store takes a record only if it replaces the last one.
         self.swarm.behaviour_mut().kad.store_mut().retain(|_, _| false);
         let query = self.swarm.behaviour_mut().kad.put_record(record, kad::Quorum::All).expect("put");
         self.until(|event| match event {

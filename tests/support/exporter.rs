@@ -1,4 +1,4 @@
-//! An exporter that answers each path as it is told, well or badly, and remembers what it was asked.
+//! An exporter that gives each path the reply that the test chose, well formed or not, and records the requests.
 
 use std::{
     collections::HashMap,
@@ -203,7 +203,7 @@ impl State {
         Ok(true)
     }
 
-    /// Waits for `done`, which is told whether the gate is open; an error as soon as the requester is gone.
+    /// Waits for `done`, which receives whether the gate is open; an error as soon as the requester is gone.
     fn wait_while_asked(&self, reader: &mut BufReader<TcpStream>, done: impl Fn(bool) -> bool) -> io::Result<()> {
         let look_every = Duration::from_millis(20);
         reader.get_ref().set_read_timeout(Some(Duration::from_millis(1)))?;

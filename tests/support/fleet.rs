@@ -92,7 +92,7 @@ impl Fleet {
     /// As [`node`](Self::node), one that relays.
     #[track_caller]
     pub(crate) fn relay(&self) -> Node {
-        self.start_node(|place| vec!["--relay".to_owned(), "--external".to_owned(), place.to_string()])
+        self.start_node(|address| vec!["--relay".to_owned(), "--external".to_owned(), address.to_string()])
     }
 
     #[track_caller]

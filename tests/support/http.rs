@@ -66,7 +66,7 @@ impl Exchange {
         Ok(Self { status, headers, reader })
     }
 
-    /// Hands the body on piece by piece; true if it ended as its framing says it should.
+    /// Passes the body to `act` piece by piece; true if the body ended as its framing requires.
     pub(crate) fn read_body(&mut self, mut each: impl FnMut(&[u8])) -> bool {
         let value = |name: &str| self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         if value("transfer-encoding").is_some_and(|(_, coding)| coding.eq_ignore_ascii_case("chunked")) {
@@ -74,7 +74,7 @@ impl Exchange {
         }
         match value("content-length").map(|(_, len)| len.parse().expect("a length")) {
             Some(len) => self.read_exactly(len, &mut each).unwrap_or(false),
-            // Until the connection's end (RFC 9112, 6.3): a cut cannot be told from an end here.
+            // Until the connection's end (RFC 9112, 6.3): a cut body looks like a whole one here.
             None => self.read_exactly(u64::MAX, &mut each).is_ok(),
         }
     }

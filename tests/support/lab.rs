@@ -71,7 +71,7 @@ impl Lab {
         Site { kind, number, host, router }
     }
 
-    /// Takes a site's host from its place, silently, and puts it elsewhere: other addresses, inside and outside.
+    /// Moves a site's host to another network without notice: other addresses, inside and outside.
     #[track_caller]
     pub(crate) fn relocate(&mut self, site: &mut Site) {
         let old = if site.router.is_some() { "lan" } else { "wan" };

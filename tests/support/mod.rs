@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: processes of narthex and of its real peers, an exporter that misbehaves on demand,
-//! and a plain HTTP client that hides nothing.
+//! Shared set-up: processes of narthex and of its real peers, an exporter that misbehaves on demand, and a plain HTTP
+//! client that hides nothing.
 //!
 //! Everything runs on 127.0.0.1, or in network namespaces of its own ([`lab`]), in directories that go away with the
 //! test, and dies with its handle. Waiting is [`eventually`]: on a condition, with a deadline that a healthy run does
@@ -48,13 +48,13 @@ pub(crate) fn eventually<T>(what: &str, within: Duration, mut probe: impl FnMut(
     }
 }
 
-/// As [`eventually`], for a condition that has nothing to hand back.
+/// As [`eventually`], for a condition without a value.
 #[track_caller]
 pub(crate) fn eventually_true(what: &str, within: Duration, mut probe: impl FnMut() -> bool) {
     eventually(what, within, || probe().then_some(()));
 }
 
-/// Puts a file in its place at once, as target files should be.
+/// Replaces a file by a rename, as writers of target files should.
 pub(crate) fn replace_file(path: &Path, content: &str) {
     let next = path.with_file_name(".next");
     fs::write(&next, content).expect("writes");
@@ -75,7 +75,7 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A file that keeps what a process says.
+/// A log file of a process.
 fn append_to(path: &Path) -> File {
     File::options().create(true).append(true).open(path).expect("a log file opens")
 }

@@ -29,7 +29,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// Whether namespaces can be made here; says so, and why, if not.
+    /// Whether namespaces can be made here; prints the reason if not.
     #[track_caller]
     pub(crate) fn available() -> bool {
         if peers::program("ip", "iproute2").is_none() || peers::program("nft", "nftables").is_none() {
@@ -77,7 +77,7 @@ impl Namespace {
         feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), &lines.join("\n"));
     }
 
-    /// Adds these tables of nftables, in place of those of the same names.
+    /// Adds these tables of nftables; they replace those of the same names.
     #[track_caller]
     pub(crate) fn nft(&self, rules: &str) {
         self.enter(|| feed(Command::new("nft").args(["-f", "-"]), rules));
@@ -135,7 +135,7 @@ fn ip(arguments: &[&str]) -> Result<String, String> {
 fn feed(command: &mut Command, input: &str) {
     let mut child =
         command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a program that is there starts");
-    // It may have ended over an early line; its status tells.
+    // The program may have ended over an early line; its status is checked below.
     let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("a child ends");
     assert!(output.status.success(), "{command:?}: {}\n{input}", String::from_utf8_lossy(&output.stderr));

@@ -22,7 +22,7 @@ use super::{
 const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/bin");
 
 /// Finds a program of the Debian package that brings it. Without it there is nothing to test: in CI that is a failure,
-/// elsewhere the test says so, loudly, and is skipped.
+/// elsewhere the test prints that, and is skipped.
 #[track_caller]
 pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
     let directories = env::var_os("PATH").unwrap_or_default();
@@ -34,7 +34,7 @@ pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says that a test is skipped, loudly; in CI that is a failure.
+/// Prints that a test is skipped; in CI that is a failure.
 #[track_caller]
 pub(crate) fn skip(why: &str) {
     assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
@@ -42,7 +42,7 @@ pub(crate) fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "\n*** SKIPPED, NOT PASSED: {why} ***\n");
 }
 
-/// What a scraping peer says about one of its targets.
+/// One target in the API of Prometheus or vmagent.
 #[derive(Clone, Debug)]
 pub(crate) struct TargetView {
     pub(crate) labels: BTreeMap<String, String>,
@@ -225,7 +225,7 @@ pub(crate) fn node_exporter(directory: &Path) -> Option<(SocketAddr, Process)> {
     Some((address, process))
 }
 
-/// All that a user has to write: where the list is. (vmagent takes the interval as a flag.)
+/// The whole configuration that a user writes. (vmagent takes the interval as a flag.)
 fn http_sd(scraper: SocketAddr, refresh_in_config: bool) -> String {
     let refresh = if refresh_in_config { "\n        refresh_interval: 1s" } else { "" };
     format!("  - job_name: narthex\n    http_sd_configs:\n      - url: http://{scraper}/sd{refresh}\n")

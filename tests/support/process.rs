@@ -37,12 +37,12 @@ impl Run {
 }
 
 impl Process {
-    /// Starts `command` with what it says in `<dir>/<name>.log` (stderr) and `<dir>/<name>.out` (stdout). A second
-    /// process of the same name goes on in the same files.
+    /// Starts `command`, with stderr in `<dir>/<name>.log` and stdout in `<dir>/<name>.out`. A second process of the
+    /// same name appends to the same files.
     #[track_caller]
     pub(crate) fn spawn(name: &str, dir: &Path, command: &mut Command) -> Self {
         let (log, stdout) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.out")));
-        // A proxy of the machine that the tests run on is none of their business.
+        // Tests do not use the proxy of the machine that they run on.
         for variable in PROXY_VARIABLES {
             if command.get_envs().all(|(given, _)| given != variable) {
                 command.env_remove(variable);
@@ -91,7 +91,7 @@ impl Process {
         eventually(&what, within, || self.exited())
     }
 
-    /// SIGKILL: no last words. Returns when it is gone.
+    /// SIGKILL. Returns when the process is gone.
     pub(crate) fn kill(&mut self) {
         // An error means that it has ended already.
         let _ = self.child.kill();
@@ -147,7 +147,7 @@ impl Drop for Process {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let end = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-            println!("--- the last words of {} ---\n{}\n---", self.name, end.join("\n"));
+            println!("--- the end of the log of {} ---\n{}\n---", self.name, end.join("\n"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A private CA, made for the test, and TLS in front of an exporter that speaks none.
+//! A private CA, made for the test, and TLS in front of an exporter without.
 
 use std::{
     fs::{self, Permissions},

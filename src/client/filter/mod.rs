@@ -79,7 +79,7 @@ impl Filter {
     }
 
     /// True if every family passes, as the default filter lets them: then nothing need be filtered.
-    pub fn passes_all(&self) -> bool {
+    fn passes_all(&self) -> bool {
         self.keep.is_none() && self.drop.is_none()
     }
 
@@ -114,14 +114,14 @@ fn whole_name(pattern: &str) -> Result<Regex, FilterError> {
 
 /// A source of which only some families pass.
 #[derive(Clone, Debug)]
-pub struct Filtered<S> {
+pub(super) struct Filtered<S> {
     source: S,
     filter: Filter,
 }
 
 impl<S: Source> Filtered<S> {
     /// Puts the filter before the source.
-    pub fn new(source: S, filter: Filter) -> Self {
+    pub(super) fn new(source: S, filter: Filter) -> Self {
         Self { source, filter }
     }
 }

@@ -26,6 +26,7 @@ pub type ExpositionBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// What a source answers: headers (`Content-Type` at least) and a body, passed on byte for byte.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Exposition {
     /// End-to-end headers.
     pub headers: HeaderMap,
@@ -45,6 +46,11 @@ impl Exposition {
     /// If the content type is no header value.
     pub fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self::whole(HeaderValue::from_static(content_type), body.into())
+    }
+
+    /// An exposition that streams, or one with more headers than its content type.
+    pub fn with_headers(headers: HeaderMap, body: ExpositionBody) -> Self {
+        Self { headers, body }
     }
 
     fn whole(content_type: HeaderValue, body: Bytes) -> Self {

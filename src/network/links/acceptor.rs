@@ -21,6 +21,7 @@ pub(crate) struct FirewallBlock {
 /// Who may open streams of a protocol.
 #[derive(Clone, Debug)]
 pub(crate) enum Firewall {
+    #[cfg(feature = "scraper")]
     Anyone,
     Only(HashSet<PublicKey>),
 }
@@ -28,6 +29,7 @@ pub(crate) enum Firewall {
 impl Firewall {
     pub(crate) fn admits(&self, peer: &PublicKey) -> bool {
         match self {
+            #[cfg(feature = "scraper")]
             Self::Anyone => true,
             Self::Only(keys) => keys.contains(peer),
         }

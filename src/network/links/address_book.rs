@@ -1,6 +1,6 @@
 //! The last good addresses of peers, remembered across restarts.
 //!
-//! A hint, not a record: losing the file costs one look-up. One line a peer: the key, then addresses.
+//! A hint, not a record: losing the file costs one look-up. Each line has the key of a peer and its address.
 
 use std::{
     collections::HashMap,
@@ -12,6 +12,9 @@ use std::{
 use libp2p::Multiaddr;
 
 use crate::{atomic_file, identity::PublicKey};
+
+/// A client has a few scrapers and nodes; the bound is for damaged files.
+const MAX_PEERS: usize = 1024;
 
 pub(crate) struct AddressBook {
     file: Option<PathBuf>,
@@ -38,7 +41,7 @@ impl AddressBook {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
     }
 
-    /// Remembers where a peer answered. The file is replaced in one step.
+    /// Remembers the address at which a peer answered.
     pub(crate) fn remember(&self, peer: PublicKey, address: Multiaddr) {
         let text = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,9 +61,6 @@ impl AddressBook {
         atomic_file::replace(file, text.as_bytes(), atomic_file::SHARED)
     }
 }
-
-/// A client has a few scrapers and nodes; the bound is for damaged files.
-const MAX_PEERS: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The state of one connection: all that is known of it, in one place.
+//! The state of one connection: all that is known of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,6 +76,7 @@ pub(crate) struct Connection {
     /// Our end; none for circuits, and where the remote address is a name.
     pub(crate) local_end: Option<LocalEnd>,
     pub(crate) since: Instant,
+    #[cfg(feature = "scraper")]
     pub(crate) rtt: Option<Duration>,
     /// True once the peer has reported over this connection how it sees us.
     pub(crate) identified: bool,
@@ -107,6 +108,7 @@ impl Connection {
             from_our_port: reuses && !relayed,
             local_end: address::socket_addr(remote).filter(|_| !relayed).and_then(LocalEnd::towards),
             since: Instant::now(),
+            #[cfg(feature = "scraper")]
             rtt: None,
             identified: false,
             requested: false,

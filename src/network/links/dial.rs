@@ -1,6 +1,6 @@
 //! Dialling by public key.
 //!
-//! The hint and the last good address are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
+//! The given dial address (hint) and the last good one are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
 //! they fail, the DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link
 //! wins. Addresses announced by mDNS are tried at once, where mDNS is switched on.
 
@@ -103,11 +103,13 @@ impl Dialler {
     }
 
     /// Links a node, unless it is linked, and puts it into the routing table.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
         self.reach_node(node).await.map_err(|failure| explain(&node.key, failure))
     }
 
     /// Asks the DHT where a peer is: the nodes' answers as they come, each verified.
+    #[cfg(feature = "scraper")]
     pub(crate) async fn lookup(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, ConnectError> {
         self.look_up(peer).await.map_err(|failure| explain(peer, failure))
     }

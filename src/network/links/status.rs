@@ -1,9 +1,10 @@
-//! A link as it is told of: its path, what it travels in, what has become of it.
+//! The status of a link, as others see it: its path, its transport, its last change.
 
 use std::time::{Duration, SystemTime};
 
 /// How the bytes of a link travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum LinkPath {
     /// Peer to peer.
     Direct,
@@ -21,8 +22,9 @@ impl LinkPath {
     }
 }
 
-/// What the bytes travel in: to the peer, or to the relay.
+/// The transport to the peer, or to the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum LinkTransport {
     /// TCP, Noise, yamux.
     Tcp,
@@ -34,7 +36,7 @@ pub enum LinkTransport {
 
 impl LinkTransport {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::Quic, Self::WebSocket];
+    pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Quic, Self::WebSocket];
 
     /// `tcp`, `quic` or `ws`, as it stands in labels and in JSON.
     pub fn as_str(self) -> &'static str {
@@ -48,43 +50,43 @@ impl LinkTransport {
 
 /// What is known of the way to a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkStatus {
+pub(crate) struct LinkStatus {
     /// The best path; none without a link.
-    pub path: Option<LinkPath>,
+    pub(crate) path: Option<LinkPath>,
     /// What it travels in.
-    pub transport: Option<LinkTransport>,
+    pub(crate) transport: Option<LinkTransport>,
     /// The other end's `host:port`: the peer's, or the relay's.
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     /// The last round trip that was measured over it.
-    pub rtt: Option<Duration>,
+    pub(crate) rtt: Option<Duration>,
     /// How often a relayed link became direct.
-    pub punches_succeeded: u32,
+    pub(crate) punches_succeeded: u32,
     /// Hole punches that were given up.
-    pub punches_failed: u32,
+    pub(crate) punches_failed: u32,
     /// The last change of the path.
-    pub change: Option<LinkChange>,
+    pub(crate) change: Option<LinkChange>,
 }
 
 /// A change of the path to a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkChange {
+pub(crate) struct LinkChange {
     /// When it was noticed.
-    pub at: SystemTime,
+    pub(crate) at: SystemTime,
     /// One line: what happened.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// How all peers are linked, each counted once, by its best path; and what became of hole punches since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkCounts {
+pub(crate) struct LinkCounts {
     /// Peers with a direct link.
-    pub direct: usize,
+    pub(crate) direct: usize,
     /// Peers with a relayed link only.
-    pub relayed: usize,
+    pub(crate) relayed: usize,
     /// Relays that we can be reached through.
-    pub relays: usize,
+    pub(crate) relays: usize,
     /// Relayed links that became direct.
-    pub punches_succeeded: u64,
+    pub(crate) punches_succeeded: u64,
     /// Hole punches that were given up.
-    pub punches_failed: u64,
+    pub(crate) punches_failed: u64,
 }

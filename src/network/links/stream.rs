@@ -14,7 +14,9 @@ use tokio_util::{
     sync::WaitForCancellationFutureOwned,
 };
 
-use crate::network::links::connection::{Control, LinkId};
+use crate::network::links::connection::Control;
+#[cfg(feature = "scraper")]
+use crate::network::links::connection::LinkId;
 
 /// Small pieces are gathered up to the payload that yamux puts into one frame.
 const FRAME: usize = 16 * 1024;
@@ -24,6 +26,7 @@ const FRAME: usize = 16 * 1024;
 /// The stream fails as soon as its connection is given up, even if the connection cannot be closed cleanly any more.
 pub(crate) struct LinkStream {
     stream: Compat<libp2p::Stream>,
+    #[cfg(feature = "scraper")]
     link: LinkId,
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
     _counted: Arc<()>,
@@ -33,8 +36,10 @@ pub(crate) struct LinkStream {
 
 impl LinkStream {
     pub(crate) fn new(stream: libp2p::Stream, connection: ConnectionId, control: &Control) -> Self {
+        tracing::trace!(%connection, "a stream is open");
         Self {
             stream: stream.compat(),
+            #[cfg(feature = "scraper")]
             link: LinkId(connection),
             gone: Box::pin(control.gone.clone().cancelled_owned()),
             _counted: Arc::clone(&control.streams),
@@ -43,11 +48,12 @@ impl LinkStream {
     }
 
     /// The connection that the stream runs over.
+    #[cfg(feature = "scraper")]
     pub(crate) fn link(&self) -> LinkId {
         self.link
     }
 
-    /// Whoever waits for the stream waits for the end of the connection, too.
+    /// A task that waits for the stream waits for the end of the connection, too.
     fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,

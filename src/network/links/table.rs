@@ -6,13 +6,17 @@
 //! A connection is *listed* from the moment when it is established until it is given up or closed. A connection that was
 //! given up stays in the map, unlisted, until libp2p reports that it is closed.
 
+#[cfg(any(feature = "scraper", feature = "node"))]
+use std::collections::HashSet;
+#[cfg(feature = "scraper")]
+use std::time::SystemTime;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use libp2p::{Multiaddr, StreamProtocol, swarm::ConnectionId};
@@ -21,13 +25,20 @@ use tokio::{
     time::{self, Instant},
 };
 
+#[cfg(any(feature = "scraper", feature = "node"))]
+use crate::network::links::status::LinkCounts;
+#[cfg(feature = "scraper")]
+use crate::network::{
+    address,
+    links::status::{LinkChange, LinkStatus},
+};
 use crate::{
     identity::PublicKey,
     network::{
-        address::{self, Circuit},
+        address::Circuit,
         links::{
             connection::{Connection, LinkId, OpenError, OpenRequest},
-            status::{LinkChange, LinkCounts, LinkPath, LinkStatus, LinkTransport},
+            status::{LinkPath, LinkTransport},
             stream::LinkStream,
         },
     },
@@ -63,7 +74,9 @@ struct Peer {
     connections: Vec<ConnectionId>,
     /// Read by the handlers: whether an idle connection to this peer stays open.
     kept: Arc<AtomicBool>,
+    #[cfg(feature = "scraper")]
     lost_at: Option<Instant>,
+    #[cfg(feature = "scraper")]
     change: Option<LinkChange>,
     punches_succeeded: u32,
     punches_failed: u32,
@@ -108,10 +121,12 @@ impl Table {
     /// Follows up on a change of a peer's listed connections: keeps the reason in mind if the path has changed, and marks
     /// the connections that have nothing more to do.
     fn changed(&mut self, peer: &PublicKey, before: Option<LinkPath>, reason: String) {
-        if self.path(peer) != before
-            && let Some(peer) = self.peers.get_mut(peer)
-        {
-            peer.change = Some(LinkChange { at: SystemTime::now(), reason });
+        if self.path(peer) != before {
+            tracing::debug!(%peer, reason, "the path to a peer has changed");
+            #[cfg(feature = "scraper")]
+            if let Some(peer) = self.peers.get_mut(peer) {
+                peer.change = Some(LinkChange { at: SystemTime::now(), reason });
+            }
         }
         self.mark_superseded(peer);
     }
@@ -137,6 +152,7 @@ struct Shared {
     identified: watch::Sender<()>,
     events: broadcast::Sender<LinkEvent>,
     /// How many relays we can be reached through.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     relays: watch::Sender<usize>,
     punches_succeeded: AtomicU64,
     punches_failed: AtomicU64,
@@ -154,6 +170,7 @@ impl Links {
             changes: watch::Sender::new(0),
             identified: watch::Sender::new(()),
             events: broadcast::Sender::new(EVENTS_KEPT),
+            #[cfg(any(feature = "scraper", feature = "node"))]
             relays: watch::Sender::new(0),
             punches_succeeded: AtomicU64::new(0),
             punches_failed: AtomicU64::new(0),
@@ -181,6 +198,7 @@ impl Links {
     }
 
     /// How many connections there are of each transport.
+    #[cfg(feature = "node")]
     pub(crate) fn connections(&self) -> HashMap<LinkTransport, usize> {
         let mut connections = HashMap::new();
         for (_, connection) in self.table().listed() {
@@ -190,6 +208,7 @@ impl Links {
     }
 
     /// What is known of the way to a peer.
+    #[cfg(feature = "scraper")]
     pub(crate) fn status(&self, peer: &PublicKey) -> LinkStatus {
         let table = self.table();
         let Some(known) = table.peers.get(peer) else { return LinkStatus::default() };
@@ -208,11 +227,13 @@ impl Links {
     }
 
     /// How many relays we can be reached through.
+    #[cfg(feature = "scraper")]
     pub(crate) fn relays(&self) -> &watch::Sender<usize> {
         &self.0.relays
     }
 
     /// How peers are linked.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn counts(&self) -> LinkCounts {
         let mut counts = LinkCounts {
             relays: *self.0.relays.borrow(),
@@ -236,21 +257,25 @@ impl Links {
     }
 
     /// Links as they come and go.
+    #[cfg(feature = "scraper")]
     pub(crate) fn events(&self) -> broadcast::Receiver<LinkEvent> {
         self.0.events.subscribe()
     }
 
     /// How long ago the last link to a kept peer was lost; none if there is a link or there never was one.
+    #[cfg(feature = "scraper")]
     pub(crate) fn lost_for(&self, peer: &PublicKey) -> Option<Duration> {
         self.table().peers.get(peer)?.lost_at.map(|at| at.elapsed())
     }
 
     /// Returns once there is a link to the peer.
+    #[cfg(feature = "scraper")]
     pub(crate) async fn up(&self, peer: &PublicKey) {
         self.wait_until(|| self.path(peer).is_some()).await;
     }
 
     /// Returns once there is no link to the peer.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) async fn down(&self, peer: &PublicKey) {
         self.wait_until(|| self.path(peer).is_none()).await;
     }
@@ -273,6 +298,7 @@ impl Links {
     }
 
     /// Keeps connections to a node open while idle.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn keep_node(&self, peer: PublicKey) {
         self.table().peers.entry(peer).or_default().always = true;
         self.keep(peer);
@@ -296,6 +322,7 @@ impl Links {
     }
 
     /// The peers that are kept, nodes left out.
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn kept(&self) -> HashSet<PublicKey> {
         let table = self.table();
         let kept = table.peers.iter().filter(|(_, peer)| !peer.always && peer.kept.load(Ordering::Relaxed));
@@ -335,11 +362,14 @@ impl Links {
             let mut table = self.table();
             let (before, reason) = (table.path(&peer), format!("connected {}", connection.describe()));
             // Of equals the newest first: a peer that comes back after a crash or with a new address may have left a
-            // connection behind whose death nothing has shown yet.
+            // connection behind, and nothing has shown yet that it is dead.
             let at = table.of(&peer).take_while(|(_, other)| other.rank() < connection.rank()).count();
             table.connections.insert(id, connection);
             let entry = table.peers.entry(peer).or_default();
-            entry.lost_at = None;
+            #[cfg(feature = "scraper")]
+            {
+                entry.lost_at = None;
+            }
             entry.connections.insert(at, id);
             let first = entry.connections.len() == 1;
             table.changed(&peer, before, reason);
@@ -369,6 +399,7 @@ impl Links {
             let Some(at) = entry.connections.iter().position(|listed| *listed == id) else { return };
             entry.connections.remove(at);
             let last = entry.connections.is_empty();
+            #[cfg(feature = "scraper")]
             if last {
                 entry.lost_at = Some(Instant::now());
             }
@@ -400,6 +431,13 @@ impl Links {
         if self.update(id, |connection| connection.identified = true).is_some() {
             self.0.identified.send_replace(());
         }
+    }
+
+    /// A round trip over a connection was measured.
+    pub(crate) fn measured(&self, id: ConnectionId, rtt: Duration) {
+        tracing::trace!(%id, ?rtt, "ping answered");
+        #[cfg(feature = "scraper")]
+        self.update(id, |connection| connection.rtt = Some(rtt));
     }
 
     /// A hole punch was given up. Its other end may have succeeded.

@@ -2,22 +2,26 @@
 
 use std::{collections::HashMap, time::SystemTime};
 
+#[cfg(feature = "scraper")]
+use libp2p::Swarm;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, identify,
+    Multiaddr, PeerId, identify,
     kad::{self, store::MemoryStore},
 };
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::mpsc;
+#[cfg(feature = "scraper")]
+use tokio::sync::{broadcast, oneshot};
 
+#[cfg(feature = "scraper")]
+use crate::network::{command::Holders, observation::Observation, swarm::build::Behaviour};
 use crate::{
     identity::PublicKey,
-    network::{
-        address, command::Holders, links::table::Links, observation::Observation, peer_id, protocols::KAD_PROTOCOL,
-        swarm::build::Behaviour,
-    },
+    network::{address, links::table::Links, peer_id, protocols::KAD_PROTOCOL},
     wire::{self, Announcement},
 };
 
-/// A node says yes to every announcement, and keeps the good ones: its answer counts for nothing.
+/// A node accepts every announcement, and keeps the good ones: its answer counts for nothing.
+#[cfg(feature = "scraper")]
 const PUT_QUORUM: kad::Quorum = kad::Quorum::One;
 /// Addresses of a node that are taken from its identify message.
 const MAX_NODE_ADDRESSES: usize = 16;
@@ -30,15 +34,19 @@ struct Lookup {
 }
 
 /// Our queries that run.
+#[derive(Default)]
 pub(crate) struct Dht {
     lookups: HashMap<kad::QueryId, Lookup>,
+    #[cfg(feature = "scraper")]
     puts: HashMap<kad::QueryId, oneshot::Sender<()>>,
-    observations: broadcast::Sender<Observation>,
+    #[cfg(feature = "scraper")]
+    observations: Option<broadcast::Sender<Observation>>,
 }
 
 impl Dht {
-    pub(crate) fn new(observations: broadcast::Sender<Observation>) -> Self {
-        Self { lookups: HashMap::new(), puts: HashMap::new(), observations }
+    #[cfg(feature = "scraper")]
+    pub(crate) fn report_to(&mut self, observations: broadcast::Sender<Observation>) {
+        self.observations = Some(observations);
     }
 
     pub(crate) fn look_up(&mut self, kad: &mut Kad, peer: PublicKey, found: mpsc::Sender<Announcement>) {
@@ -46,6 +54,7 @@ impl Dht {
         self.lookups.insert(query, Lookup { peer, found });
     }
 
+    #[cfg(feature = "scraper")]
     pub(crate) fn put(
         &mut self,
         swarm: &mut Swarm<Behaviour>,
@@ -74,6 +83,7 @@ impl Dht {
     pub(crate) fn on_progress(&mut self, kad: &mut Kad, id: kad::QueryId, result: kad::QueryResult, last: bool) {
         match result {
             kad::QueryResult::GetRecord(result) => self.on_lookup(kad, id, result.ok(), last),
+            #[cfg(feature = "scraper")]
             kad::QueryResult::PutRecord(_) => {
                 if let Some(done) = self.puts.remove(&id) {
                     let _ = done.send(());
@@ -92,7 +102,10 @@ impl Dht {
                 Ok(answer) => drop(lookup.found.try_send(answer)),
                 Err(error) => {
                     tracing::debug!(peer = %lookup.peer, %node, %error, "a node answered with a bad announcement");
-                    let _ = self.observations.send(Observation::Disbelieved { peer: lookup.peer, error });
+                    #[cfg(feature = "cli")]
+                    if let Some(observations) = &self.observations {
+                        let _ = observations.send(Observation::Disbelieved { peer: lookup.peer, error });
+                    }
                 }
             }
         }
@@ -105,6 +118,7 @@ impl Dht {
     }
 }
 
+#[cfg(feature = "scraper")]
 fn linked_nodes(swarm: &mut Swarm<Behaviour>) -> Vec<PeerId> {
     let mut known = Vec::new();
     for bucket in swarm.behaviour_mut().kad.kbuckets() {

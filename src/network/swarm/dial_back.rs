@@ -1,7 +1,7 @@
 //! Has our own nodes dial us back, to learn whether we can be reached (AutoNAT v2); nobody else is asked or may answer.
 //!
-//! libp2p's behaviour takes a dial-back from whoever connects, and one that ends too early keeps a thread busy for 5 s: it
-//! is read again and again without a pause. So strangers' connections do not get to it.
+//! libp2p's behaviour takes a dial-back from every peer that connects. A dial-back that ends too early is read again and
+//! again without a pause, and keeps a thread busy for 5 s. So strangers' connections do not get to it.
 
 use std::{
     collections::HashSet,

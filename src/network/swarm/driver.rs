@@ -8,32 +8,40 @@
 use std::{collections::HashMap, mem, time::Duration};
 
 use futures::StreamExt;
+#[cfg(feature = "scraper")]
+use libp2p::relay;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::{ConnectedPoint, transport::ListenerId},
-    dcutr, identify, kad, ping, relay,
+    core::ConnectedPoint,
+    dcutr, identify, kad, ping,
     swarm::{
         ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
+#[cfg(feature = "scraper")]
+use tokio::sync::broadcast;
 use tokio::{
-    sync::{broadcast, mpsc, oneshot, watch},
-    time::{self, Instant, MissedTickBehavior},
+    sync::{mpsc, oneshot, watch},
+    time::{self, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "node")]
 use crate::network::swarm::{dht_server::DhtServer, node_stats::NodeStats};
+#[cfg(feature = "scraper")]
+use crate::network::{
+    observation::{Observation, PeerKind},
+    swarm::held::HeldReservations,
+};
 use crate::{
     identity::PublicKey,
     network::{
-        address::{self, Circuit},
+        address,
         command::Command,
-        config::{NetworkRole, RESERVATION},
-        failure::{DialFailure, NoReservation},
+        config::NetworkRole,
+        failure::DialFailure,
         links::{status::LinkTransport, table::Links},
-        observation::{Observation, PeerKind},
         peer_id,
         reach::Reach,
         swarm::{
@@ -61,28 +69,22 @@ const STRANGER: Duration = Duration::from_secs(30);
 /// Peers that look another one up need a moment; those that announce, and nodes, are kept.
 const STRANGER_AT_A_NODE: Duration = Duration::from_secs(120);
 
-/// A reservation at a relay, or the request for one.
-struct Reservation {
-    relay: PeerId,
-    accepted: Option<oneshot::Sender<()>>,
-    ended: oneshot::Sender<NoReservation>,
-    /// When the relay last granted it.
-    granted_at: Instant,
-}
-
 pub(crate) struct Driver {
     swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<Command>,
     links: Links,
     reach: watch::Sender<Reach>,
-    observations: broadcast::Sender<Observation>,
+    /// Who wants to know what peers report.
+    #[cfg(feature = "scraper")]
+    observations: Option<broadcast::Sender<Observation>>,
     role: NetworkRole,
     /// Dials that run, by the connection that they may become.
     dials: HashMap<ConnectionId, oneshot::Sender<Result<Multiaddr, DialFailure>>>,
     dht: Dht,
     #[cfg(feature = "node")]
     served: Option<Served>,
-    reservations: HashMap<ListenerId, Reservation>,
+    #[cfg(feature = "scraper")]
+    reservations: HeldReservations,
     /// The operator's external addresses.
     external: Vec<Multiaddr>,
     /// Looks at connections that are still due after a change of our addresses.
@@ -102,7 +104,6 @@ impl Driver {
         commands: mpsc::Receiver<Command>,
         links: Links,
         reach: watch::Sender<Reach>,
-        observations: broadcast::Sender<Observation>,
         role: NetworkRole,
     ) -> Self {
         Self {
@@ -110,16 +111,25 @@ impl Driver {
             commands,
             links,
             reach,
-            dht: Dht::new(observations.clone()),
-            observations,
+            #[cfg(feature = "scraper")]
+            observations: None,
             role,
             dials: HashMap::new(),
+            dht: Dht::default(),
             #[cfg(feature = "node")]
             served: None,
-            reservations: HashMap::new(),
+            #[cfg(feature = "scraper")]
+            reservations: HeldReservations::default(),
             external: Vec::new(),
             looks: 0,
         }
+    }
+
+    /// Reports what peers report.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn report_to(&mut self, observations: broadcast::Sender<Observation>) {
+        self.dht.report_to(observations.clone());
+        self.observations = Some(observations);
     }
 
     /// Serves the DHT as a node, and counts what the node does for others.
@@ -172,7 +182,8 @@ impl Driver {
         }
         self.close_strangers();
         self.close_superfluous();
-        self.give_up_reservations();
+        #[cfg(feature = "scraper")]
+        self.reservations.sweep(&mut self.swarm);
     }
 
     fn kad(&mut self) -> &mut Kad {
@@ -186,12 +197,17 @@ impl Driver {
         match command {
             Command::Dial { peer, addresses, reply } => self.dial(peer, addresses, reply),
             Command::Lookup { peer, found } => self.dht.look_up(&mut self.swarm.behaviour_mut().kad, peer, found),
+            #[cfg(feature = "scraper")]
             Command::Put { peer, signed, to, done } => self.dht.put(&mut self.swarm, &peer, signed, to, done),
             Command::AddNode { peer, address } => {
                 self.kad().add_address(&peer_id::peer_id(&peer), address);
             }
+            #[cfg(any(feature = "scraper", feature = "node"))]
             Command::External { addresses } => self.set_external(addresses),
-            Command::Reserve { circuit, accepted, ended } => self.reserve(&circuit, accepted, ended),
+            #[cfg(feature = "scraper")]
+            Command::Reserve { circuit, accepted, ended } => {
+                self.reservations.ask(&mut self.swarm, &circuit, accepted, ended);
+            }
             Command::Disconnect { peer, link } => self.disconnect(peer, link.0),
         }
     }
@@ -212,27 +228,6 @@ impl Driver {
             Err(error) => {
                 let _ = reply.send(Err(DialFailure::from(error)));
             }
-        }
-    }
-
-    fn reserve(&mut self, circuit: &Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation>) {
-        match self.swarm.listen_on(circuit.address()) {
-            Ok(listener) => {
-                let (relay, granted_at) = (peer_id::peer_id(&circuit.relay), Instant::now());
-                self.reservations.insert(listener, Reservation { relay, accepted: Some(accepted), ended, granted_at });
-            }
-            Err(error) => {
-                let _ = ended.send(NoReservation::of(&error));
-            }
-        }
-    }
-
-    /// A relay that lost a reservation without our notice grants it no more.
-    fn give_up_reservations(&mut self) {
-        let dead = |held: &Reservation| held.ended.is_closed() || held.granted_at.elapsed() > RESERVATION;
-        let dead: Vec<_> = self.reservations.iter().filter(|(_, held)| dead(held)).map(|(id, _)| *id).collect();
-        for listener in dead {
-            self.swarm.remove_listener(listener);
         }
     }
 
@@ -306,16 +301,12 @@ impl Driver {
                 self.publish_reach();
             }
             SwarmEvent::ListenerClosed { listener_id, reason, addresses } => {
-                match (self.reservations.remove(&listener_id), reason) {
-                    (Some(reservation), reason) => {
-                        let end = match reason {
-                            Ok(()) => NoReservation::lost("the relay is gone"),
-                            Err(error) => NoReservation::of(&error),
-                        };
-                        let _ = reservation.ended.send(end);
-                    }
-                    (None, Err(error)) => tracing::error!(%error, ?addresses, "a listener closed"),
-                    (None, Ok(())) => {}
+                #[cfg(feature = "scraper")]
+                let ours = self.reservations.on_closed(listener_id, &reason);
+                #[cfg(not(feature = "scraper"))]
+                let (ours, _) = (false, listener_id);
+                if let (false, Err(error)) = (ours, reason) {
+                    tracing::error!(%error, ?addresses, "a listener closed");
                 }
                 self.publish_reach();
             }
@@ -327,17 +318,11 @@ impl Driver {
                 info,
             })) => self.on_identify(connection_id, peer_id, &info),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(ping)) => self.on_ping(ping),
+            #[cfg(feature = "scraper")]
             SwarmEvent::Behaviour(BehaviourEvent::RelayClient(relay::client::Event::ReservationReqAccepted {
                 relay_peer_id,
                 ..
-            })) => {
-                for held in self.reservations.values_mut().filter(|held| held.relay == relay_peer_id) {
-                    held.granted_at = Instant::now();
-                    if let Some(accepted) = held.accepted.take() {
-                        let _ = accepted.send(());
-                    }
-                }
-            }
+            })) => self.reservations.on_granted(relay_peer_id),
             SwarmEvent::Behaviour(BehaviourEvent::Dcutr(dcutr::Event { remote_peer_id, result })) => {
                 tracing::debug!(peer = %remote_peer_id, ?result, "a hole punch ended");
                 if let (Some(peer), Err(_)) = (peer_id::public_key(&remote_peer_id), result) {
@@ -356,6 +341,7 @@ impl Driver {
             #[cfg(feature = "scraper")]
             SwarmEvent::Behaviour(BehaviourEvent::NatClient(tested)) => {
                 tracing::debug!(address = %tested.tested_addr, result = ?tested.result, "a node dialled us back");
+                #[cfg(feature = "cli")]
                 if let Some(address) = address::socket_addr(&tested.tested_addr) {
                     let (transport, reached) = (LinkTransport::of(&tested.tested_addr), tested.result.is_ok());
                     self.observe(Observation::DialledBack { address, transport, reached });
@@ -392,10 +378,12 @@ impl Driver {
         if requested && from_our_port && address::is_plain(&info.observed_addr) {
             self.swarm.behaviour_mut().identify.add_candidate(info.observed_addr.clone());
         }
+        self.links.on_identified(id);
+        #[cfg(feature = "scraper")]
         if let Some(key) = peer_id::public_key(&peer) {
-            self.links.on_identified(id);
             self.observe(Observation::Identified {
                 peer: key,
+                #[cfg(feature = "cli")]
                 transport: LinkTransport::of(&info.observed_addr),
                 seen_at: address::socket_addr(&info.observed_addr).filter(|_| from_our_port),
                 kind: PeerKind::of(&info.protocols),
@@ -413,17 +401,17 @@ impl Driver {
         }
     }
 
+    #[cfg(feature = "scraper")]
     fn observe(&self, observation: Observation) {
-        // Mostly nobody listens.
-        let _ = self.observations.send(observation);
+        if let Some(observations) = &self.observations {
+            let _ = observations.send(observation); // mostly nobody listens
+        }
     }
 
     fn on_ping(&mut self, ping::Event { peer, connection, result }: ping::Event) {
         let Some(key) = peer_id::public_key(&peer) else { return };
         match result {
-            Ok(rtt) => {
-                self.links.update(connection, |connection| connection.rtt = Some(rtt));
-            }
+            Ok(rtt) => self.links.measured(connection, rtt),
             Err(error) => {
                 // "Unsupported" too: every narthex peer answers pings.
                 tracing::debug!(%peer, %error, "ping failed: closing the connection");
@@ -490,7 +478,7 @@ impl Driver {
     }
 
     /// A hole punch leaves several connections, and they die together. A TCP connection ends as soon as the process is
-    /// gone, a QUIC one only after a long silence in which a circuit or a pull may get lost. A peer that is there after all
+    /// gone, a QUIC one only after its idle timeout, in which a circuit or a pull may get lost. A peer that is there after all
     /// is soon linked again.
     fn close_others(&mut self, peer: PublicKey) {
         for id in self.links.direct(&peer) {

@@ -1,7 +1,7 @@
 //! *identify*: who a peer is, and where the peer sees us.
 //!
 //! libp2p's behaviour believes every peer's report of where we are seen, and makes the address a candidate of ours: to be
-//! dialled back at, and to be punched at. The behaviour also puts our listen port in the stead of the port that was seen,
+//! dialled back at, and to be punched at. The behaviour also replaces the port that was seen by our listen port,
 //! so that a NAT which changes ports is never punched, although its mapping is the same for all. Here libp2p's candidates
 //! are dropped; the driver chooses whom to believe, and adds what those peers have seen.
 

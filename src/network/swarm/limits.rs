@@ -35,19 +35,19 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Connections that others open, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InboundCounts {
+pub(crate) struct InboundCounts {
     /// In their handshake now.
-    pub handshakes: usize,
+    pub(crate) handshakes: usize,
     /// Most that were in their handshake at once.
-    pub handshakes_peak: usize,
+    pub(crate) handshakes_peak: usize,
     /// Refused because so many were in their handshake.
-    pub refused_handshakes: u64,
+    pub(crate) refused_handshakes: u64,
     /// Refused because their address has so many already.
-    pub refused_address: u64,
+    pub(crate) refused_address: u64,
     /// Refused because there are so many, or so many of that peer.
-    pub refused_connections: u64,
+    pub(crate) refused_connections: u64,
     /// Refused because memory runs short.
-    pub refused_memory: u64,
+    pub(crate) refused_memory: u64,
 }
 
 /// The counters behind [`InboundCounts`].
@@ -58,10 +58,12 @@ pub(crate) struct InboundCounters {
     refused_handshakes: AtomicU64,
     refused_address: AtomicU64,
     refused_connections: AtomicU64,
+    #[cfg(any(feature = "scraper", feature = "node"))]
     refused_memory: AtomicU64,
 }
 
 impl InboundCounters {
+    #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn read(&self) -> InboundCounts {
         InboundCounts {
             handshakes: self.handshakes.load(Relaxed),

@@ -7,6 +7,8 @@ pub(crate) mod dht_server;
 #[cfg(feature = "scraper")]
 pub(crate) mod dial_back;
 pub(crate) mod driver;
+#[cfg(feature = "scraper")]
+pub(crate) mod held;
 pub(crate) mod identify;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod inbound_metrics;

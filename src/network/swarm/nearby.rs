@@ -165,18 +165,18 @@ mod tests {
         let (found, links) = (Arc::new(watch::Sender::default()), Links::new());
         let nearby = Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&found), links.clone());
         let nearby = nearby.expect("starts");
-        let say = |key: &PublicKey, port: u16| {
+        let announce = |key: &PublicKey, port: u16| {
             let peer = peer_id::peer_id(key);
             let address = Multiaddr::from(std::net::Ipv4Addr::new(192, 0, 2, 1)).with(Protocol::Tcp(port));
             nearby.on_event(mdns::Event::Discovered(vec![(peer, address.with(Protocol::P2p(peer)))]));
         };
         for _ in 0..=MAX_PEERS {
-            say(&KeyPair::generate().public(), 1);
+            announce(&KeyPair::generate().public(), 1);
         }
         assert_eq!(found.borrow().len(), MAX_PEERS);
         let wanted = KeyPair::generate().public();
         links.keep(wanted);
-        (1..=20).for_each(|port| say(&wanted, port));
+        (1..=20).for_each(|port| announce(&wanted, port));
         let addresses = found.borrow().get(&wanted).cloned().expect("found");
         assert_eq!(addresses.len(), MAX_ADDRESSES);
         assert_eq!(addresses.last().map(Multiaddr::to_string).as_deref(), Some("/ip4/192.0.2.1/tcp/20"));

@@ -4,76 +4,76 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The counts of a node since its start, and what it holds now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeCounts {
+pub(crate) struct NodeCounts {
     /// Announcements held.
-    pub records: u64,
+    pub(crate) records: u64,
     /// Announcements taken, new ones and renewals.
-    pub records_stored: u64,
+    pub(crate) records_stored: u64,
     /// Announcements forgotten to make room for another.
-    pub records_displaced: u64,
+    pub(crate) records_displaced: u64,
     /// Announcements refused.
-    pub records_refused: RecordRefusals,
+    pub(crate) records_refused: RecordRefusals,
     /// Look-ups answered with an announcement.
-    pub lookups_found: u64,
+    pub(crate) lookups_found: u64,
     /// Look-ups answered without one.
-    pub lookups_missed: u64,
+    pub(crate) lookups_missed: u64,
     /// Peers that hold a reservation.
-    pub reservations: u64,
+    pub(crate) reservations: u64,
     /// Requests for a reservation that were granted, renewals among them.
-    pub reservations_granted: u64,
+    pub(crate) reservations_granted: u64,
     /// Requests for a reservation that were refused: a limit was reached.
-    pub reservations_refused: u64,
+    pub(crate) reservations_refused: u64,
     /// Circuits open.
-    pub circuits: u64,
+    pub(crate) circuits: u64,
     /// Circuits built.
-    pub circuits_built: u64,
+    pub(crate) circuits_built: u64,
     /// Requests for a circuit that were refused.
-    pub circuits_refused: CircuitRefusals,
+    pub(crate) circuits_refused: CircuitRefusals,
     /// Circuits that have ended.
-    pub circuits_ended: CircuitEnds,
+    pub(crate) circuits_ended: CircuitEnds,
     /// Requests to be dialled back that were answered.
-    pub dial_backs: u64,
+    pub(crate) dial_backs: u64,
     /// Requests to be dialled back that broke off.
-    pub dial_backs_failed: u64,
+    pub(crate) dial_backs_failed: u64,
 }
 
 /// Why announcements were refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RecordRefusals {
+pub(crate) struct RecordRefusals {
     /// Sent by another peer than its owner.
-    pub not_owner: u64,
+    pub(crate) not_owner: u64,
     /// Not signed by its owner.
-    pub signature: u64,
+    pub(crate) signature: u64,
     /// Malformed, too long, expired, or of another version.
-    pub malformed: u64,
+    pub(crate) malformed: u64,
     /// Not newer than the one that is held.
-    pub stale: u64,
+    pub(crate) stale: u64,
     /// No room.
-    pub full: u64,
+    pub(crate) full: u64,
 }
 
 /// Why circuits were refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CircuitRefusals {
+pub(crate) struct CircuitRefusals {
     /// A limit: too many circuits, of all peers or of this one, or too many requests from it or its address.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// The other end has no reservation here.
-    pub no_reservation: u64,
+    pub(crate) no_reservation: u64,
     /// The other end did not answer.
-    pub unreachable: u64,
+    pub(crate) unreachable: u64,
     /// The request makes no sense.
-    pub malformed: u64,
+    pub(crate) malformed: u64,
 }
 
 /// How circuits ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CircuitEnds {
+pub(crate) struct CircuitEnds {
     /// By one of its ends, or because one was lost.
-    pub closed: u64,
+    pub(crate) closed: u64,
     /// It has carried its share of bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// It has lived its time.
-    pub duration: u64,
+    pub(crate) duration: u64,
 }
 
 /// Written by the network's task.

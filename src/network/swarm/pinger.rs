@@ -22,6 +22,11 @@ use libp2p::{
 };
 use rand::Rng;
 
+/// A node's death must show within seconds.
+const NODE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Others may be busy, or far away.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 pub(crate) struct Behaviour {
     pings: ping::Behaviour,
     nodes: HashSet<PeerId>,
@@ -82,6 +87,3 @@ impl NetworkBehaviour for Behaviour {
         self.pings.poll(cx)
     }
 }
-
-const NODE_TIMEOUT: Duration = Duration::from_secs(5);
-const TIMEOUT: Duration = Duration::from_secs(10);

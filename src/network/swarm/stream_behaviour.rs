@@ -1,6 +1,6 @@
 //! The stream behaviour: opens and accepts streams by protocol and by key.
 //!
-//! Streams are handed straight from the connection's handler to whoever waits for them, past the swarm task. A
+//! Streams are handed straight from the connection's handler to the task that waits for them, past the swarm's task. A
 //! stranger's stream is refused here, before one of its bytes is read. (`libp2p-stream` drops bursts, leaks a sender per
 //! connection, and may pick the relay.)
 
@@ -72,7 +72,7 @@ pub(crate) struct Behaviour {
     acceptors: Arc<Acceptors>,
     /// Connections whose handler is built and which another behaviour may still deny.
     unconfirmed: HashMap<ConnectionId, Control>,
-    /// Whether anybody may connect to us, or only peers whose links we keep.
+    /// True if anybody may connect to us, false if only peers whose links we keep.
     open_to_strangers: bool,
 }
 
@@ -250,7 +250,7 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// Accepts any of our protocols, and says which one it was.
+/// Accepts any of our protocols, and returns which one it was.
 pub(crate) struct Accept(Arc<Acceptors>);
 
 impl UpgradeInfo for Accept {

@@ -23,13 +23,13 @@ const SPARE_STREAMS: usize = 16;
 /// libp2p's own is 5 s: a peer that UDP does not reach is dialled over TCP long before.
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// A lost peer, and a lost mapping of a NAT, show by silence alone.
+/// The only sign of a lost peer, or of a lost mapping of a NAT.
 const QUIC_IDLE_MS: u32 = 25_000;
 
 /// Below a NAT's shortest timeouts for UDP, which are about 30 s.
 const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// `quinn` has no way to switch its pings off by libp2p.
+/// libp2p has no way to switch quinn's pings off.
 #[cfg(any(feature = "scraper", feature = "node"))]
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 

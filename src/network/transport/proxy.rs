@@ -1,7 +1,7 @@
 //! The HTTP proxy of the environment, for where only HTTP(S) gets out.
 //!
 //! `HTTPS_PROXY` or `ALL_PROXY` names it, `NO_PROXY` what is reached without it, both read as curl reads them. Every
-//! TCP connection to a public place goes through it, by `CONNECT` and with the name as it was given: often nobody but
+//! TCP connection to a public host goes through it, by `CONNECT` and with the name as it was given: often nobody but
 //! the proxy can resolve it.
 
 use std::{env, io, pin::pin, time::Duration};
@@ -18,7 +18,20 @@ use tokio::{net::TcpStream, time};
 
 use crate::{identity::HostPort, network::address};
 
-/// Which places have a proxy before them.
+/// In the order in which the matcher reads them.
+const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+/// Of a proxy without a port.
+const DEFAULT_PORT: u16 = 80;
+/// A proxy's answer to CONNECT is a few lines.
+const MAX_HEAD: usize = 16 * 1024;
+/// Most schemes of a proxy that are named: there are about a dozen.
+const MAX_SCHEMES: usize = 16;
+/// Longer words are no scheme.
+const MAX_SCHEME: usize = 24;
+/// Less than a whole handshake may take, so that the error names the proxy.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Which hosts are reached through a proxy.
 pub(crate) struct Proxies(Matcher);
 
 impl Proxies {
@@ -27,23 +40,25 @@ impl Proxies {
         if let Some(name) = given {
             let proxy = Matcher::builder().https(env::var(name).unwrap_or_default()).build();
             match proxy.intercept(&Uri::from_static("https://any.example/")) {
-                Some(proxy) => tracing::info!(proxy = %shown(&proxy), "TCP to public addresses goes through a proxy"),
+                Some(proxy) => {
+                    tracing::info!(proxy = %without_password(&proxy), "TCP to public addresses goes through a proxy")
+                }
                 None => tracing::warn!(variable = name, "no proxy is used: expected http://[user:password@]host:port"),
             }
         }
         Self(Matcher::from_env())
     }
 
-    /// The proxy that a connection to a place goes through. Private addresses are reached without one.
-    pub(crate) fn before(&self, place: &HostPort) -> Option<Intercept> {
-        if address::is_private_host(place) {
+    /// The proxy that a connection to a host goes through. Private addresses are reached without one.
+    pub(crate) fn before(&self, to: &HostPort) -> Option<Intercept> {
+        if address::is_private_host(to) {
             return None;
         }
-        self.0.intercept(&Uri::builder().scheme("https").authority(place.to_string()).path_and_query("/").build().ok()?)
+        self.0.intercept(&Uri::builder().scheme("https").authority(to.to_string()).path_and_query("/").build().ok()?)
     }
 }
 
-/// Why there is no way through the proxy. What the operating system said is part of the text, as this is where the chain
+/// Why there is no way through the proxy. The operating system's error is part of the text, as this is where the chain
 /// of causes is cut.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
@@ -60,25 +75,25 @@ pub(crate) enum ProxyError {
     )]
     OtherScheme { proxy: String, wanted: String },
     #[error(
-        "the proxy {proxy} answered {status} to CONNECT {place}: it must allow that, or NO_PROXY must name the host if \
+        "the proxy {proxy} answered {status} to CONNECT {to}: it must allow that, or NO_PROXY must name the host if \
          there is a way past the proxy"
     )]
-    Refused { proxy: String, status: StatusCode, place: HostPort },
+    Refused { proxy: String, status: StatusCode, to: HostPort },
     #[error("the proxy {proxy} does not answer as an HTTP proxy: {reason}")]
     Broken { proxy: String, reason: String },
 }
 
-/// A connection to the place through the proxy.
-pub(crate) async fn connect(proxy: Intercept, place: &HostPort) -> Result<TcpStream, ProxyError> {
-    let broken = |reason: String| ProxyError::Broken { proxy: shown(&proxy), reason };
-    match time::timeout(PATIENCE, tunnel(&proxy, place)).await {
+/// A connection to the host through the proxy.
+pub(crate) async fn connect(proxy: Intercept, to: &HostPort) -> Result<TcpStream, ProxyError> {
+    let broken = |reason: String| ProxyError::Broken { proxy: without_password(&proxy), reason };
+    match time::timeout(TIMEOUT, tunnel(&proxy, to)).await {
         Ok(tunnelled) => tunnelled,
-        Err(_) => Err(broken(format!("nothing in {PATIENCE:?}"))),
+        Err(_) => Err(broken(format!("nothing in {TIMEOUT:?}"))),
     }
 }
 
-async fn tunnel(proxy: &Intercept, place: &HostPort) -> Result<TcpStream, ProxyError> {
-    let name = || shown(proxy);
+async fn tunnel(proxy: &Intercept, to: &HostPort) -> Result<TcpStream, ProxyError> {
+    let name = || without_password(proxy);
     let (Some(host), Some("http")) = (proxy.uri().host(), proxy.uri().scheme_str()) else {
         return Err(ProxyError::Scheme { proxy: name() });
     };
@@ -88,8 +103,8 @@ async fn tunnel(proxy: &Intercept, place: &HostPort) -> Result<TcpStream, ProxyE
     stream.set_nodelay(true).map_err(unreachable)?;
 
     let broken = |error: hyper::Error| ProxyError::Broken { proxy: name(), reason: error.to_string() };
-    let place_text = place.to_string();
-    let mut request = Request::builder().method(Method::CONNECT).uri(&place_text).header(header::HOST, &place_text);
+    let to_text = to.to_string();
+    let mut request = Request::builder().method(Method::CONNECT).uri(&to_text).header(header::HOST, &to_text);
     if let Some(credentials) = proxy.basic_auth() {
         request = request.header(header::PROXY_AUTHORIZATION, credentials);
     }
@@ -107,7 +122,7 @@ async fn tunnel(proxy: &Intercept, place: &HostPort) -> Result<TcpStream, ProxyE
                 (_, None) => ProxyError::NoCredentials { proxy: name() },
                 (_, Some(_)) => ProxyError::WrongCredentials { proxy: name() },
             }),
-            status => Err(ProxyError::Refused { proxy: name(), status, place: place.clone() }),
+            status => Err(ProxyError::Refused { proxy: name(), status, to: to.clone() }),
         }
     };
     let upgraded = match future::select(pin!(exchange), pin!(connection.with_upgrades())).await {
@@ -134,21 +149,11 @@ fn schemes(headers: &HeaderMap) -> Vec<String> {
     words.filter(is_scheme).take(MAX_SCHEMES).map(str::to_ascii_lowercase).collect()
 }
 
-/// Without user and password.
-fn shown(proxy: &Intercept) -> String {
+/// The URL of a proxy without its user and password.
+fn without_password(proxy: &Intercept) -> String {
     let uri = proxy.uri();
     format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |at| at.as_str()))
 }
-
-/// In the order in which the matcher reads them.
-const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
-const DEFAULT_PORT: u16 = 80;
-const MAX_HEAD: usize = 16 * 1024;
-/// What is shown of the schemes that a proxy offers: there are about a dozen.
-const MAX_SCHEMES: usize = 16;
-const MAX_SCHEME: usize = 24;
-/// Less than a whole handshake may take, so that the error names the proxy.
-const PATIENCE: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
@@ -157,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn schemes_are_told_from_their_parameters() {
+    fn schemes_are_distinguished_from_their_parameters() {
         for (challenges, found) in [
             (&["Negotiate", "NTLM"][..], &["negotiate", "ntlm"][..]),
             (&["Digest realm=\"a, b\", qop=\"auth\", BASIC realm=\"c\""], &["digest", "basic"]),

@@ -53,11 +53,11 @@ impl Transport {
         Self { below_websocket: true, ..self }
     }
 
-    /// Whether that may be dialled. A stranger can name a place to us, and shall neither have names looked up nor URLs
-    /// asked.
-    fn may_dial(&self, place: &HostPort, options: DialOpts) -> bool {
-        let plain = !self.below_websocket && place.ip().is_some();
-        plain || !at_a_strangers_word(options)
+    /// True if the address may be dialled. A stranger can name an address to us, and must neither have names looked up nor
+    /// URLs asked.
+    fn may_dial(&self, to: &HostPort, options: DialOpts) -> bool {
+        let plain = !self.below_websocket && to.ip().is_some();
+        plain || !is_named_by_a_stranger(options)
     }
 }
 
@@ -76,24 +76,24 @@ impl libp2p::Transport for Transport {
     }
 
     fn dial(&mut self, addr: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
-        let Some(Direct::Tcp(place)) = address::direct(&address::without_peer(&addr)) else {
+        let Some(Direct::Tcp(to)) = address::direct(&address::without_peer(&addr)) else {
             return Err(TransportError::MultiaddrNotSupported(addr));
         };
-        if !self.may_dial(&place, options) {
+        if !self.may_dial(&to, options) {
             return Err(TransportError::MultiaddrNotSupported(addr));
         }
         // A hole is punched from our own port.
-        let proxy = self.proxies.before(&place).filter(|_| options.role == Endpoint::Dialer);
+        let proxy = self.proxies.before(&to).filter(|_| options.role == Endpoint::Dialer);
         match proxy {
             Some(proxy) => {
-                let tunnel = async move { proxy::connect(proxy, &place).await.map(TcpStream) };
+                let tunnel = async move { proxy::connect(proxy, &to).await.map(TcpStream) };
                 Ok(tunnel.map_err(|error| TcpError(io::Error::other(error))).boxed())
             }
-            None if place.ip().is_some() => {
+            None if to.ip().is_some() => {
                 let dialled = self.tcp.dial(addr, options).map_err(|error| error.map(TcpError))?;
                 Ok(dialled.map_err(TcpError).boxed())
             }
-            None => Ok(connect(place).map_ok(TcpStream).map_err(TcpError).boxed()),
+            None => Ok(connect(to).map_ok(TcpStream).map_err(TcpError).boxed()),
         }
     }
 
@@ -103,14 +103,14 @@ impl libp2p::Transport for Transport {
     }
 }
 
-/// A hole punch or a straight dial, towards where somebody says that is relayed to us, or a dial-back (AutoNAT), towards
-/// where somebody asks whether it can be reached: nothing else plays the listener, or dials from another port than ours.
-fn at_a_strangers_word(DialOpts { role, port_use }: DialOpts) -> bool {
+/// True for a hole punch, a straight dial to a relayed peer, and a dial-back (AutoNAT): the peer itself names the address.
+/// Nothing else plays the listener, or dials from another port than ours.
+fn is_named_by_a_stranger(DialOpts { role, port_use }: DialOpts) -> bool {
     role == Endpoint::Listener || port_use == PortUse::New
 }
 
-async fn connect(place: HostPort) -> io::Result<tokio::net::TcpStream> {
-    let stream = tokio::net::TcpStream::connect((place.host.as_str(), place.port)).await?;
+async fn connect(to: HostPort) -> io::Result<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::connect((to.host.as_str(), to.port)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

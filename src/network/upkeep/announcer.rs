@@ -122,7 +122,7 @@ async fn node_linked(network: &Network, links: &mut broadcast::Receiver<LinkEven
     }
 }
 
-/// Hands out one announcement, and returns the number of nodes that hold it then. Nodes say yes to whatever they get, so
+/// Hands out one announcement, and returns the number of nodes that hold it then. Nodes accept whatever they get, so
 /// they are asked for it again.
 async fn put(network: &Network, key: &KeyPair, sequence: u64) -> Result<usize, AnnounceError> {
     let addresses = announced(network).await;

@@ -5,6 +5,7 @@ pub(crate) mod announcer;
 pub(crate) mod backoff;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod external;
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod nodes;
 #[cfg(feature = "scraper")]
 pub(crate) mod reservations;

@@ -1,7 +1,7 @@
 //! libp2p's relay on one connection, able to refuse a circuit over it at once.
 //!
-//! The relay itself opens a stream for each circuit that its limits allow. On a yamux connection that has no place left
-//! this closes the connection, with all the circuits on it; a QUIC one waits, and whoever asked with it.
+//! The relay itself opens a stream for each circuit that its limits allow. A yamux connection that has no
+//! room for another stream breaks, with all its circuits; a QUIC one makes the peer that asked wait.
 
 use std::{
     io,
@@ -18,12 +18,12 @@ use libp2p::{
 
 type Inner = <relay::Behaviour as NetworkBehaviour>::ConnectionHandler;
 
-/// What a connection is told.
+/// An instruction to the handler of a connection.
 #[derive(Debug)]
 pub(crate) enum Instruction {
-    /// To do as the relay says.
+    /// Do as the relay wants.
     Follow(<Inner as ConnectionHandler>::FromBehaviour),
-    /// The relay says to build a circuit, for which there is no place.
+    /// The relay wants a circuit for which there is no room.
     Refuse(<Inner as ConnectionHandler>::FromBehaviour),
 }
 

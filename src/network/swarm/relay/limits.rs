@@ -34,7 +34,7 @@ pub(crate) fn behaviour(local: PeerId, limits: RelayLimits, reserved: ReservedPe
     let config = relay::Config {
         // Counted by the first of the limiters: this would refuse renewals, too, at a relay that is full.
         max_reservations: usize::MAX,
-        // These two let one more pass than they say.
+        // libp2p lets one more pass than these two.
         max_reservations_per_peer: RESERVATIONS_PER_PEER - 1,
         reservation_duration: RESERVATION,
         max_circuits: limits.circuits,
