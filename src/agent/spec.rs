@@ -79,7 +79,6 @@ pub enum SpecError {
     },
 }
 
-/// The table's keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {

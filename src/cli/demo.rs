@@ -53,7 +53,6 @@ pub(super) struct Args {
     http: HostPort,
 }
 
-/// Runs until a signal asks for the end.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;

@@ -64,7 +64,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The source of the list, and the files.
 struct Mirror {
     source: Source,
     files: Arc<ManagedFiles>,
@@ -107,7 +106,6 @@ impl Mirror {
     }
 }
 
-/// The address of the list.
 struct Source {
     scraper: ScraperApi,
     path: String,

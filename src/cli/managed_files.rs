@@ -35,7 +35,6 @@ pub(super) struct ManagedFiles {
     _lock: File,
 }
 
-/// How many files were changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Updated {
     pub(super) written: usize,

@@ -87,8 +87,7 @@ pub enum Command {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     let line = precedence::CommandLine::read(command(), args.into_iter().collect());
     let usage = |message: String| output::usage(&message, &line.words);
-    let precedence::WithDefaults { command, origins } =
-        precedence::apply(help::readable(command()), &line).map_err(usage)?;
+    let (command, origins) = precedence::apply(help::readable(command()), &line).map_err(usage)?;
     let cli = command
         .try_get_matches_from(&line.args)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))

@@ -27,7 +27,6 @@ pub(super) const CONFIG: &str = "config";
 /// The command line, as far as it is known before any check.
 #[derive(Debug, Default)]
 pub(super) struct CommandLine {
-    /// The whole command line.
     pub(super) args: Vec<OsString>,
     /// The subcommand: `agent`, or `alias release`.
     pub(super) words: Vec<String>,
@@ -58,13 +57,6 @@ impl CommandLine {
     }
 }
 
-/// A command with defaults from file and environment.
-#[derive(Debug)]
-pub(super) struct WithDefaults {
-    pub(super) command: Command,
-    pub(super) origins: Origins,
-}
-
 /// The origin of each flag's value (`--lease`) that the command line does not give.
 pub(super) type Origins = BTreeMap<String, String>;
 
@@ -72,7 +64,7 @@ pub(super) type Origins = BTreeMap<String, String>;
 ///
 /// # Errors
 /// The fault of the file, with its name.
-pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<WithDefaults, String> {
+pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<(Command, Origins), String> {
     let mut origins = Origins::new();
     if let (Some(path), Some(role)) = (&line.config, line.words.first()) {
         for (key, values) in read(path, role)? {
@@ -82,7 +74,7 @@ pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<WithDefa
     }
     let command = environment(command, &mut origins);
     origins.retain(|flag, _| !line.gives(flag));
-    Ok(WithDefaults { command, origins })
+    Ok((command, origins))
 }
 
 /// The same command without required arguments, and with any value allowed.

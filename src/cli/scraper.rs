@@ -165,7 +165,6 @@ impl Args {
     }
 }
 
-/// Runs until a signal comes.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;

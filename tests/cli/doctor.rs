@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     fs::{self, Permissions},
     io::{self, Write},
     net::TcpListener,
@@ -96,8 +97,12 @@ impl Run {
 }
 
 /// What a client gives the doctor: the flags of an agent.
-fn beside_exporter(scraper: &str, secret_file: &Path, more: &[&str]) -> Run {
-    doctor(&[&["--scraper", scraper, "--secret-file", &text(secret_file)], more].concat())
+fn beside_exporter(fleet: &Fleet, scraper: impl Display, more: &[&str]) -> Run {
+    with_secret(&fleet.secret_file(), scraper, more)
+}
+
+fn with_secret(secret_file: &Path, scraper: impl Display, more: &[&str]) -> Run {
+    doctor(&[&["--scraper", &scraper.to_string(), "--secret-file", &text(secret_file)], more].concat())
 }
 
 /// What a scraper's owner gives it.
@@ -156,9 +161,8 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let target = exporter.target("host-1", "/metrics");
     let (key_file, key) = new_key(&fleet, "agent.key");
-    let by_key = scraper.key.to_string();
     let common = ["--bootstrap", &bootstrap, "--target", &target, "--key", &text(&key_file)];
-    let _agent = fleet.agent("agent", &[&["--scraper", &by_key], &common[..]].concat());
+    let _agent = fleet.agent("agent", &[&["--scraper", &scraper.key.to_string()], &common[..]].concat());
     scraper.wait_scraped("host-1");
     eventually("a relay is reserved", SOON, || (scraper.count(&["narthex_relays"]) > 0.0).then_some(()));
     eventually("its circuit is announced", SOON, || {
@@ -167,7 +171,7 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     });
 
     // A key alone, a key with an address, and the agent's file.
-    let visit = beside_exporter(&by_key, &fleet.secret_file(), &common);
+    let visit = beside_exporter(&fleet, scraper.key, &common);
     visit.all_ok();
     visit.has("ok", "targets", &["1 to register"]);
     visit.has("ok", "exporter host-1", &["4 bytes"]);
@@ -208,7 +212,7 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
 fn json_is_one_document_and_nothing_else() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.wrong_secret_file(), &["--alias", "a", "--json"]);
+    let visit = with_secret(&fleet.wrong_secret_file(), scraper.peer(), &["--alias", "a", "--json"]);
     let of = visit.json();
     assert_eq!((of["link"].status.as_str(), &of["link"].advice), ("ok", &None));
     assert_eq!(of["secret"].status, "failed");
@@ -249,7 +253,7 @@ fn targets_of_directories_and_the_agents_own_alias_are_looked_at() {
 
     fs::write(dir.join("broken.toml"), "[[target").expect("writes");
     let flags = ["--targets-dir", &text(&dir), "--self-alias", "itself"];
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &flags);
+    let visit = beside_exporter(&fleet, scraper.peer(), &flags);
     visit.fails("targets", &["broken.toml", "none of its targets is registered"]);
     visit.has("ok", "exporter found", &["4 bytes"]);
     visit.has("ok", "alias itself", &[]);
@@ -265,7 +269,7 @@ fn every_flag_of_an_agent_and_of_a_scraper_is_taken() {
         &["--targets-refresh", "1s", "--self-alias", "itself", "--max-body", "1MiB"],
         &["--compression", "gzip", "--compression-min-size", "9"],
     ];
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &agents.concat());
+    let visit = beside_exporter(&fleet, scraper.peer(), &agents.concat());
     assert_eq!(visit.code, Some(0), "{}{}", visit.stdout, visit.stderr);
 
     let file_sd = text(&fleet.path().join("list.json"));
@@ -279,7 +283,7 @@ fn every_flag_of_an_agent_and_of_a_scraper_is_taken() {
     let visit = of_scraper(&fleet, &scraper, &scrapers.concat());
     assert_eq!(visit.code, Some(0), "{}{}", visit.stdout, visit.stderr);
 
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &["--label", "nonsense"]);
+    let visit = beside_exporter(&fleet, scraper.peer(), &["--label", "nonsense"]);
     assert!(visit.code == Some(2) && visit.stderr.contains("expected NAME=VALUE"), "{}", visit.stderr);
 }
 
@@ -301,7 +305,7 @@ fn an_unfit_secret_file_is_found() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let peer = scraper.peer().to_string();
-    let visit = |file: &Path| beside_exporter(&peer, file, &[]);
+    let visit = |file: &Path| with_secret(file, &peer, &[]);
 
     let missing = fleet.path().join("missing.secret");
     let found = visit(&missing);
@@ -322,7 +326,7 @@ fn an_unfit_secret_file_is_found() {
 fn a_secret_that_is_not_the_scrapers_is_found() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.wrong_secret_file(), &["--alias", "a"]);
+    let visit = with_secret(&fleet.wrong_secret_file(), scraper.peer(), &["--alias", "a"]);
     visit.has("ok", "link", &["direct"]);
     visit.fails("secret", &["unknown secret", "copy the scraper's --secret-file here"]);
     visit.has("skipped", "alias a", &[]);
@@ -344,7 +348,7 @@ fn another_key_at_the_scrapers_place_is_named() {
     let scraper = fleet.scraper(&[]);
     let expected = nobody(0).key;
     let peer = format!("{expected}@{}", place(&scraper.peer()));
-    let visit = beside_exporter(&peer, &fleet.secret_file(), &[]);
+    let visit = beside_exporter(&fleet, &peer, &[]);
     let found = format!("expected {expected}, found {}", scraper.key);
     let advice = format!("give {} with --scraper", scraper.key);
     visit.fails("scraper TCP", &["answered with another key", &found, &advice]);
@@ -356,11 +360,7 @@ fn another_key_at_the_scrapers_place_is_named() {
 fn a_bootstrap_node_that_is_down_is_found() {
     let fleet = Fleet::new();
     let down = nobody(free_port());
-    let visit = beside_exporter(
-        &nobody(0).key.to_string(),
-        &fleet.secret_file(),
-        &["--bootstrap", &down.to_string(), "--alias", "a"],
-    );
+    let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &down.to_string(), "--alias", "a"]);
     let nothing = format!("nothing listens at {}", place(&down));
     visit.fails(&node(&down, "TCP"), &[&nothing, "start the narthex node there, or mend the address in --bootstrap"]);
     visit.fails(&node(&down, "UDP"), &["no QUIC answer"]);
@@ -387,7 +387,7 @@ fn an_address_that_the_agent_remembers_is_used_as_it_uses_it() {
     let tcp = self::node(&node.peer, "TCP");
 
     let flags = ["--bootstrap", &bootstrap, "--data-dir", &text(&data_dir), "--alias", "a"];
-    let visit = beside_exporter(&by_key, &fleet.secret_file(), &flags);
+    let visit = beside_exporter(&fleet, &by_key, &flags);
     visit.fails(&tcp, &["nothing listens"]);
     visit.has("skipped", "look-up", &["no bootstrap node answers"]);
     for check in ["link", "secret", "alias a"] {
@@ -410,7 +410,7 @@ fn something_else_at_the_place_of_a_node_is_found() {
             });
         }
     });
-    let visit = beside_exporter(&nobody(0).key.to_string(), &fleet.secret_file(), &["--bootstrap", &wrong.to_string()]);
+    let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &wrong.to_string()]);
     visit.fails(
         &node(&wrong, "TCP"),
         &["something listens at", "does not speak as a narthex peer", "see what has that port"],
@@ -421,8 +421,7 @@ fn something_else_at_the_place_of_a_node_is_found() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let closing = nobody(listener.local_addr().expect("bound").port());
     thread::spawn(move || listener.incoming().for_each(drop));
-    let visit =
-        beside_exporter(&nobody(0).key.to_string(), &fleet.secret_file(), &["--bootstrap", &closing.to_string()]);
+    let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &closing.to_string()]);
     visit.fails(
         &node(&closing, "TCP"),
         &["takes connections and ends them", "a node at a limit", "see what has that port"],
@@ -438,7 +437,7 @@ fn a_scraper_that_has_no_room_is_not_taken_for_something_else() {
     let peer = scraper.peer().to_string();
     let _agent = here.enter(|| fleet.agent("agent", &["--scraper", &peer, "--target", "host-1=http://127.0.0.1:9"]));
     there.enter(|| scraper.wait_listed("host-1"));
-    let visit = here.enter(|| beside_exporter(&peer, &fleet.secret_file(), &[]));
+    let visit = here.enter(|| beside_exporter(&fleet, &peer, &[]));
     for check in ["scraper TCP", "scraper UDP", "link"] {
         visit
             .fails(check, &["a scraper at a limit does so", "--max-connections-per-ip", "\"connections are refused\""]);
@@ -453,7 +452,7 @@ fn without_udp_there_is_a_warning_and_no_failure() {
     let (there, here) = (lab.site(Kind::Open), lab.site(Kind::UdpBlocked));
     let fleet = Fleet::new();
     let scraper = there.enter(|| fleet.scraper_on(there.public(), &[]));
-    let visit = here.enter(|| beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &["--alias", "a"]));
+    let visit = here.enter(|| beside_exporter(&fleet, scraper.peer(), &["--alias", "a"]));
     visit.warns("scraper UDP", &["no QUIC answer", "TCP is enough to work"]);
     for check in ["scraper TCP", "link", "secret", "alias a"] {
         visit.has("ok", check, &[]);
@@ -485,7 +484,7 @@ fn a_scraper_in_the_place_of_a_node_is_found() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let peer = scraper.peer();
-    let visit = beside_exporter(&peer.to_string(), &fleet.secret_file(), &["--bootstrap", &peer.to_string()]);
+    let visit = beside_exporter(&fleet, &peer, &["--bootstrap", &peer.to_string()]);
     visit.fails(&node(&peer, "role"), &["it is a scraper, not a node", "give a narthex node with --bootstrap"]);
 }
 
@@ -494,7 +493,7 @@ fn a_scraper_that_is_not_announced_is_found() {
     let fleet = Fleet::new();
     let node = fleet.node();
     let bootstrap = node.peer.to_string();
-    let visit = beside_exporter(&nobody(0).key.to_string(), &fleet.secret_file(), &["--bootstrap", &bootstrap]);
+    let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &bootstrap]);
     visit.fails("look-up", &["is not announced at these nodes", "is the scraper running, with the same --bootstrap"]);
     visit.fails("link", &["not announced in the DHT"]);
 }
@@ -506,7 +505,7 @@ fn a_scraper_that_is_announced_and_dead_is_found() {
     let bootstrap = node.peer.to_string();
     let mut scraper = announced(&fleet, &bootstrap);
     scraper.process.kill();
-    let visit = beside_exporter(&scraper.key.to_string(), &fleet.secret_file(), &["--bootstrap", &bootstrap]);
+    let visit = beside_exporter(&fleet, scraper.key, &["--bootstrap", &bootstrap]);
     visit.has("ok", "look-up", &["announced", "ago"]);
     visit.fails("link", &["cannot be reached", "is the scraper still running?", "private addresses only"]);
 }
@@ -523,7 +522,7 @@ fn an_alias_of_another_live_key_is_found_and_left_alone() {
     scraper.wait_scraped("host-1");
 
     let (other, _) = new_key(&fleet, "other.key");
-    let visit = beside_exporter(&peer, &fleet.secret_file(), &["--target", &target, "--key", &text(&other)]);
+    let visit = beside_exporter(&fleet, &peer, &["--target", &target, "--key", &text(&other)]);
     let holder = format!("held by another key, {}", agents.public());
     visit.fails("alias host-1", &[&holder, "the policy is live", "stop that agent, or choose another alias"]);
     visit.has("ok", "secret", &[]);
@@ -531,7 +530,7 @@ fn an_alias_of_another_live_key_is_found_and_left_alone() {
     assert_eq!(scraper.wait_scraped("host-1"), "m 1\n");
     assert_eq!(scraper.count(&["narthex_takeovers_total"]), 0.0, "nothing was claimed");
 
-    let visit = beside_exporter(&peer, &fleet.secret_file(), &["--alias", "free"]);
+    let visit = beside_exporter(&fleet, &peer, &["--alias", "free"]);
     visit.has("ok", "alias free", &["nobody holds it"]);
     assert!(!scraper.listed().expect("the list").contains_key("free"), "it is still free");
 }
@@ -544,7 +543,7 @@ fn an_exporter_that_is_down_is_found() {
     let exporter = Exporter::start([]);
     let (down, odd) = (format!("down={url}"), format!("odd={}", exporter.url("/nothing")));
     let peer = scraper.peer().to_string();
-    let visit = beside_exporter(&peer, &fleet.secret_file(), &["--target", &down, "--target", &odd]);
+    let visit = beside_exporter(&fleet, &peer, &["--target", &down, "--target", &odd]);
     visit.fails("exporter down", &["cannot connect to exporter", "Connection refused", &format!("curl {url}")]);
     visit.fails("exporter odd", &["answered 404"]);
     visit.has("ok", "alias down", &["nobody holds it"]);

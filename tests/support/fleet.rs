@@ -166,7 +166,6 @@ impl Scraper {
         self.p2p.set_port(free_port());
     }
 
-    /// Asks its HTTP side.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Answer {
         http::get(self.http, path, &[]).unwrap_or_else(|error| panic!("GET {path} at the scraper: {error}"))
@@ -197,7 +196,6 @@ impl Scraper {
         Some(entries.into_iter().map(|entry| (entry.label("instance").to_owned(), entry)).collect())
     }
 
-    /// Waits until the alias is in the http_sd list.
     #[track_caller]
     pub(crate) fn wait_listed(&self, alias: &str) -> Listed {
         eventually(&format!("{alias} is listed"), SOON, || self.listed()?.remove(alias))
@@ -242,7 +240,6 @@ impl Scraper {
     }
 }
 
-/// An entry of the http_sd list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Listed {
@@ -257,7 +254,6 @@ impl Listed {
     }
 }
 
-/// Where an alias is scraped.
 pub(crate) fn scrape_path(alias: &str) -> String {
     format!("/scrape/{alias}/metrics")
 }
@@ -272,7 +268,6 @@ pub(crate) fn narthex(subcommand: &str) -> Command {
     command
 }
 
-/// A path as a command's argument.
 pub(crate) fn text(path: &Path) -> String {
     path.to_str().expect("temporary paths are plain").to_owned()
 }

@@ -18,7 +18,6 @@ use std::{
 
 use super::{netns::Namespace, peers, process::Process};
 
-/// How a site is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A public IPv4 and IPv6 address, no router.
@@ -63,7 +62,6 @@ impl Lab {
         Some(Self { internet, sites: 0 })
     }
 
-    /// A new host, connected so.
     #[track_caller]
     pub(crate) fn site(&mut self, kind: Kind) -> Site {
         let host = Namespace::new(&format!("host{}", self.sites + 1));
@@ -85,7 +83,6 @@ impl Lab {
         self.filter("inet loss", &format!("numgen random mod 100 < {percent} drop"));
     }
 
-    /// Undoes [`lose`](Self::lose).
     #[track_caller]
     pub(crate) fn lose_nothing(&self) {
         self.internet.nft("delete table inet loss");
@@ -99,7 +96,6 @@ impl Lab {
         self.filter("ip parted", &rules);
     }
 
-    /// Undoes [`part`](Self::part).
     #[track_caller]
     pub(crate) fn rejoin(&self) {
         self.internet.nft("delete table ip parted");
@@ -113,7 +109,6 @@ impl Lab {
         self.filter("inet cut", &rules);
     }
 
-    /// Undoes [`cut`](Self::cut).
     #[track_caller]
     pub(crate) fn splice(&self) {
         self.internet.nft("delete table inet cut");

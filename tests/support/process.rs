@@ -62,7 +62,6 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Everything on stdout so far.
     pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.stdout).unwrap_or_default()).into_owned()
     }
@@ -79,12 +78,10 @@ impl Process {
         eventually(&format!("{} says {words:?}", self.name), SOON, || self.log_line(words))
     }
 
-    /// How it ended, if it has.
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be asked for its end")
     }
 
-    /// Waits for its end.
     #[track_caller]
     pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);
