@@ -44,6 +44,9 @@
 //! The default feature `cli` has all of them, and the `narthex` command. `prometheus`, `metrics` and `tower` add sources
 //! (see `client::IntoSource`), `filter` a metric filter. `docs/` in the repository has the architecture, the protocol, operation and security.
 
+// docs.rs sets this, so that each item there says which feature it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "agent")]
 pub mod agent;
 mod atomic_file;

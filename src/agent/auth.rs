@@ -39,6 +39,7 @@ impl Auth {
     }
 
     /// Why the file cannot be used now, if so. Blocks.
+    #[cfg(feature = "cli")]
     pub(super) fn unusable(&self) -> Option<SecretFileError> {
         self.header_blocking().err()
     }

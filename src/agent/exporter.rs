@@ -149,6 +149,20 @@ impl ExporterSettings {
 }
 
 /// An exporter as a source of metrics.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use narthex::agent::{Exporter, ExporterSettings};
+///
+/// let node = Exporter::new("http://127.0.0.1:9100/metrics".parse()?)?;
+///
+/// let mut settings = ExporterSettings::new("https://127.0.0.1:9187/metrics".parse()?);
+/// settings.timeout = Some(Duration::from_secs(5));
+/// settings.tls.ca_file = Some("/etc/ssl/postgres.pem".into());
+/// let postgres = Exporter::with(settings);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 pub struct Exporter {
     settings: ExporterSettings,
     host: HeaderValue,
@@ -173,6 +187,7 @@ impl Exporter {
     }
 
     /// Errors of the files that the settings name. Blocks.
+    #[cfg(feature = "cli")]
     pub(super) fn unusable_files(&self) -> Vec<ExporterError> {
         let url = || self.url();
         let auth = self.settings.auth.as_ref().and_then(Auth::unusable);

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::{ExporterUrl, SpecError, TargetSpec};
+use super::{
+    ExporterUrl,
+    spec::{SpecError, TargetSpec},
+};
 use crate::wire::{Alias, Target, TargetError};
 
 /// Labels with a meaning of their own here, or that narthex sets.

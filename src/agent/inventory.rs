@@ -24,7 +24,7 @@ use crate::{
 
 /// Where targets come from, and what was last found there.
 #[derive(Default)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     fixed: Vec<TargetSpec>,
     /// What problems call the fixed targets.
     fixed_origin: PathBuf,
@@ -73,12 +73,12 @@ impl ConfigTargets {
 
 impl Inventory {
     /// An inventory without targets.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Targets that never change. Problems name them by `origin`, such as the flag that gave them.
-    pub fn fixed(mut self, origin: impl Into<PathBuf>, targets: Vec<TargetSpec>) -> Self {
+    pub(crate) fn fixed(mut self, origin: impl Into<PathBuf>, targets: Vec<TargetSpec>) -> Self {
         self.fixed_origin = origin.into();
         self.fixed = targets;
         self
@@ -88,48 +88,48 @@ impl Inventory {
     ///
     /// # Errors
     /// If the file cannot be used now.
-    pub fn config(mut self, path: PathBuf) -> Result<Self, TargetFileError> {
+    pub(crate) fn config(mut self, path: PathBuf) -> Result<Self, TargetFileError> {
         self.config = Some(ConfigTargets::load(path)?);
         Ok(self)
     }
 
     /// The target files in this directory. Several directories are read in the order of these calls.
-    pub fn directory(mut self, path: PathBuf) -> Self {
+    pub(crate) fn directory(mut self, path: PathBuf) -> Self {
         self.directories.push(Directory::new(path));
         self
     }
 
     /// The service of targets that set none.
-    pub fn service(mut self, service: String) -> Self {
+    pub(crate) fn service(mut self, service: String) -> Self {
         self.service = service;
         self
     }
 
     /// An alias that no target may have and that counts as a target: that of the agent itself.
-    pub fn reserved(mut self, alias: Option<Alias>) -> Self {
+    pub(crate) fn reserved(mut self, alias: Option<Alias>) -> Self {
         self.reserved = alias;
         self
     }
 
     /// Labels of every target. A target's own value of a label wins.
-    pub fn labels(mut self, labels: Labels) -> Self {
+    pub(crate) fn labels(mut self, labels: Labels) -> Self {
         self.labels = labels;
         self
     }
 
     /// True if there is no target and no directory in which one could appear.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let configured = self.config.as_ref().is_some_and(|config| !config.good.is_empty());
         self.fixed.is_empty() && !configured && self.directories.is_empty()
     }
 
     /// True if there is a directory to watch for changes.
-    pub fn has_directories(&self) -> bool {
+    pub(crate) fn has_directories(&self) -> bool {
         !self.directories.is_empty()
     }
 
     /// Re-reads the configuration file. The next [`read`](Self::read) returns its targets. Blocks.
-    pub fn reload_config(&mut self) {
+    pub(crate) fn reload_config(&mut self) {
         if let Some(config) = &mut self.config {
             config.reload();
         }
@@ -137,7 +137,7 @@ impl Inventory {
 
     /// Reads the directories. Returns the whole set of targets if the set has changed. Targets with the same exporter
     /// settings keep their source and its connections. Blocks.
-    pub fn read(&mut self) -> Option<Vec<TargetBuilder>> {
+    pub(crate) fn read(&mut self) -> Option<Vec<TargetBuilder>> {
         let (targets, problems) = self.survey();
         self.log(problems);
         if self.served.as_ref() == Some(&targets) {
@@ -159,7 +159,7 @@ impl Inventory {
     }
 
     /// The problems at present.
-    pub fn problems(&self) -> impl ExactSizeIterator<Item = &str> {
+    pub(crate) fn problems(&self) -> impl ExactSizeIterator<Item = &str> {
         self.problems.iter().map(String::as_str)
     }
 

@@ -1,17 +1,22 @@
 //! Unmodified exporters as metrics sources: the agent scrapes them and passes their answers on unchanged.
 //!
-//! An [`Exporter`] is a source for a [`Client`](crate::Client). An [`Inventory`] builds the targets of a whole agent from
-//! its settings and follows changes of their files.
+//! An [`Exporter`] is a source for a [`Client`](crate::Client). The `narthex` command adds the inventory: it builds the
+//! targets of a whole agent from its settings and follows changes of their files.
 
 mod auth;
 mod connection;
+#[cfg(feature = "cli")]
 mod directory;
 mod exporter;
+#[cfg(feature = "cli")]
 mod file_sd;
+#[cfg(feature = "cli")]
 mod inventory;
 mod secret_file;
 mod small_file;
+#[cfg(feature = "cli")]
 mod spec;
+#[cfg(feature = "cli")]
 mod target_file;
 mod tls;
 mod url;
@@ -19,11 +24,8 @@ mod verifier;
 
 pub use auth::Auth;
 pub use exporter::{Exporter, ExporterError, ExporterSettings};
-pub use inventory::Inventory;
 pub use secret_file::SecretFileError;
-pub use spec::{SpecError, TargetSpec};
-#[cfg(feature = "cli")]
-pub(crate) use target_file::has_tables;
-pub use target_file::{TargetFileError, parse_config, parse_targets};
 pub use tls::{ClientCertificate, TlsError, TlsSettings};
 pub use url::{ExporterUrl, Params, UrlError};
+#[cfg(feature = "cli")]
+pub(crate) use {inventory::Inventory, spec::TargetSpec, target_file::has_tables};

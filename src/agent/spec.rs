@@ -17,19 +17,18 @@ use crate::{
 
 /// A target of an agent: what is listed, and how the exporter behind it is scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TargetSpec {
+pub(crate) struct TargetSpec {
     /// What the scraper lists.
-    pub target: Target,
+    pub(crate) target: Target,
     /// How the agent scrapes. The scraper does not learn these settings.
-    pub exporter: ExporterSettings,
+    pub(crate) exporter: ExporterSettings,
     /// Which metric families pass.
-    pub filter: Filter,
+    pub(crate) filter: Filter,
 }
 
 impl TargetSpec {
     /// A target with this alias and URL, and defaults for the rest.
-    pub fn new(alias: Alias, url: ExporterUrl) -> Self {
+    pub(crate) fn new(alias: Alias, url: ExporterUrl) -> Self {
         let target = Target { alias, service: String::new(), labels: Labels::default() };
         Self { target, exporter: ExporterSettings::new(url), filter: Filter::default() }
     }
@@ -37,8 +36,7 @@ impl TargetSpec {
 
 /// Why a well-formed target is refused.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpecError {
+pub(crate) enum SpecError {
     /// The target cannot be listed.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -59,12 +57,7 @@ pub enum SpecError {
     ContentType(#[source] InvalidHeaderValue),
     /// Only one of two keys that go together.
     #[error("{given} needs {missing}")]
-    Needs {
-        /// The key that is present.
-        given: &'static str,
-        /// The key that is missing.
-        missing: &'static str,
-    },
+    Needs { given: &'static str, missing: &'static str },
     /// Two ways to authenticate.
     #[error("username and bearer_token_file exclude each other")]
     TwoAuths,
@@ -73,10 +66,7 @@ pub enum SpecError {
     Username,
     /// A TLS setting without TLS.
     #[error("{key} needs an https:// URL")]
-    NoTls {
-        /// The key.
-        key: &'static str,
-    },
+    NoTls { key: &'static str },
 }
 
 #[derive(Debug, Deserialize)]

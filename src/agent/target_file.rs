@@ -7,55 +7,30 @@ use std::{
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{SpecError, TargetSpec, file_sd::Group, spec::Table};
+use super::{
+    file_sd::Group,
+    spec::{SpecError, Table, TargetSpec},
+};
 use crate::wire::Alias;
 
 /// Why none of a file's targets can be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TargetFileError {
+pub(crate) enum TargetFileError {
     /// The file could not be read, or is longer than any list of targets.
     #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The file is empty: it may be about to be written. A list without targets is `target = []` or `[]`.
     #[error("{} is empty", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+    Empty { path: PathBuf },
     /// The content is malformed, or has an unknown key or an invalid value.
     #[error("{}, line {line}: {message}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The fault.
-        message: String,
-    },
+    Content { path: PathBuf, line: usize, message: String },
     /// A well-formed target is refused.
     #[error("{}: target {target}", path.display())]
-    Target {
-        /// The file.
-        path: PathBuf,
-        /// The target's alias, or its quoted address in a file_sd list.
-        target: String,
-        /// The fault.
-        source: SpecError,
-    },
+    Target { path: PathBuf, target: String, source: SpecError },
     /// Two targets have the same alias.
     #[error("{}: alias {alias} is given twice", path.display())]
-    Duplicate {
-        /// The file.
-        path: PathBuf,
-        /// The alias.
-        alias: Alias,
-    },
+    Duplicate { path: PathBuf, alias: Alias },
 }
 
 /// Parses the targets in a file's text. The extension of `path` gives the format; relative paths in the text start at
@@ -63,7 +38,7 @@ pub enum TargetFileError {
 ///
 /// # Errors
 /// [`TargetFileError`] with file, line and key.
-pub fn parse_targets(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
+pub(crate) fn parse_targets(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
     if text.trim().is_empty() {
         Err(TargetFileError::Empty { path: path.to_owned() })
     } else if path.extension().is_some_and(|end| end == "json") {
@@ -78,7 +53,7 @@ pub fn parse_targets(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetF
 ///
 /// # Errors
 /// As [`parse_targets`].
-pub fn parse_config(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
+pub(crate) fn parse_config(path: &Path, text: &str) -> Result<Vec<TargetSpec>, TargetFileError> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]

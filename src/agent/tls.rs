@@ -155,6 +155,7 @@ impl Tls {
     }
 
     /// Why the agent's own files cannot be used now, if so. Blocks.
+    #[cfg(feature = "cli")]
     pub(super) fn unusable(&self) -> Option<TlsError> {
         let has_files = self.settings.ca_file.is_some() || self.settings.client.is_some();
         has_files.then(|| current_config(&self.settings, &self.built).err())?

@@ -64,7 +64,8 @@ impl ExporterUrl {
     ///
     /// # Errors
     /// [`UrlError::PathTwice`] if the URL has a path already, [`UrlError::Path`] for a text that is no path.
-    pub fn with_path(self, path: &str) -> Result<Self, UrlError> {
+    #[cfg(any(test, feature = "cli"))]
+    pub(crate) fn with_path(self, path: &str) -> Result<Self, UrlError> {
         if self.explicit {
             return Err(UrlError::PathTwice);
         }

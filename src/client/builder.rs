@@ -57,6 +57,22 @@ pub enum BuildError {
 /// Collects what a [`Client`] needs. Nothing is checked before [`ClientBuilder::start`].
 ///
 /// The simple form describes one target on the builder itself; [`ClientBuilder::target`] adds more.
+///
+/// ```no_run
+/// # async fn service(scraper: narthex::PeerAddr, secret: narthex::SharedSecret) -> Result<(), Box<dyn std::error::Error>> {
+/// use narthex::{Client, KeyPair, TargetBuilder, client::Compression};
+///
+/// # let [web, jobs] = [|| Ok::<_, std::fmt::Error>(String::new()); 2];
+/// let client = Client::builder(scraper, secret)
+///     .key(KeyPair::generate())
+///     .compression(Compression::gzip())
+///     .target(TargetBuilder::new("web-1").service("web").metrics(web))
+///     .target(TargetBuilder::new("jobs-1").label("queue", "mail").metrics(jobs))
+///     .start()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct ClientBuilder {
     scrapers: Vec<PeerAddr>,
     secret: SharedSecret,

@@ -35,6 +35,13 @@ const FRAME: usize = 8 * 1024;
 ///
 /// Gzip sends a quarter to a fifth of the bytes of usual metrics, for CPU time of the client. On a fast link that gains
 /// nothing; on a slow or metered one much. The numbers are in `docs/performance.md`.
+///
+/// ```
+/// use narthex::client::Compression;
+///
+/// let smaller = Compression::gzip().min_size(10_000).level(6);
+/// assert_ne!(smaller, Compression::default());
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {

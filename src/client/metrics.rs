@@ -211,7 +211,6 @@ impl ClientMetrics {
     }
 
     /// Sets the number of problems in the targets as they are written.
-    #[cfg(feature = "cli")]
     pub(super) fn set_target_problems(&self, count: usize) {
         self.target_problems.set(i64::try_from(count).unwrap_or(i64::MAX));
     }

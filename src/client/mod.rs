@@ -40,7 +40,7 @@ pub use source::{
 };
 #[cfg(feature = "tower")]
 pub use source::{Tower, TowerError};
-#[cfg(feature = "agent")]
+#[cfg(feature = "cli")]
 pub(crate) use targets::MAX_TARGETS;
 
 pub use crate::{
@@ -65,6 +65,19 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// A service's side of narthex. Built by [`Client::builder`]; lives in background tasks until [`Client::shutdown`].
 ///
 /// Dropped without a shutdown, it breaks off: its aliases then lapse at their scrapers instead of being released.
+///
+/// ```no_run
+/// # async fn service(scraper: narthex::PeerAddr, secret: narthex::SharedSecret) -> Result<(), Box<dyn std::error::Error>> {
+/// use narthex::{Client, client::EventKind};
+///
+/// let metrics = || Ok::<_, std::fmt::Error>("orders_total 3\n".to_owned());
+/// let client = Client::builder(scraper, secret).alias("web-1").metrics(metrics).start().await?;
+/// let mut events = client.events();
+/// while !matches!(events.recv().await?.kind, EventKind::Registered { .. }) {}
+/// client.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Client {
     public_key: PublicKey,
     events: Events,
@@ -129,8 +142,7 @@ impl Client {
 
     /// Sets the number of problems in the targets as they were written, such as those of an agent's inventory, for the
     /// client's own metrics.
-    #[cfg(feature = "cli")]
-    pub(crate) fn set_target_problems(&self, count: usize) {
+    pub fn set_target_problems(&self, count: usize) {
         self.events.metrics().set_target_problems(count);
     }
 

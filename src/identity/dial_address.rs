@@ -8,6 +8,15 @@ use super::HostPort;
 const MAX_PATH: usize = 128;
 
 /// An address to dial a peer at, or at which others dial this process.
+///
+/// ```
+/// use narthex::identity::DialAddress;
+///
+/// let plain: DialAddress = "scraper.example.org:19961".parse()?;
+/// let behind_a_proxy: DialAddress = "wss://scraper.example.org/narthex".parse()?;
+/// assert_eq!(behind_a_proxy.host_port().port, 443);
+/// # Ok::<_, narthex::identity::DialAddressError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DialAddress {

@@ -14,6 +14,14 @@ pub(crate) const SIGNATURE_LEN: usize = 64;
 /// The public key of a peer: its name everywhere.
 ///
 /// Printed as z-base-32 (52 characters); parsed from that or from 64 hex digits. Always a valid point of full order.
+///
+/// ```
+/// use narthex::PublicKey;
+///
+/// let key: PublicKey = "x1iunbk8pqzxgsobi97zje9hxr7smb4dn6rcn4b61q6we39pknxo".parse()?;
+/// assert_eq!(key.to_hex().parse(), Ok(key));
+/// # Ok::<_, narthex::identity::KeyError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublicKey([u8; 32]);
 
@@ -95,6 +103,16 @@ impl<'de> Deserialize<'de> for PublicKey {
 }
 
 /// An Ed25519 key pair: the identity of a peer. Wiped on drop.
+///
+/// ```
+/// use narthex::{KeyPair, identity::load_or_create_key};
+///
+/// let directory = tempfile::tempdir()?;
+/// let file = directory.path().join("narthex.key");
+/// let key: KeyPair = load_or_create_key(&file)?;
+/// assert_eq!(load_or_create_key(&file)?.public(), key.public());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct KeyPair(SigningKey);
 

@@ -7,6 +7,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{DialAddress, DialAddressError, KeyError, PublicKey};
 
 /// A peer, written `<public key>` or `<public key>@<dial address>`. The address saves the look-up by key.
+///
+/// ```
+/// use narthex::{KeyPair, PeerAddr};
+///
+/// let key = KeyPair::generate().public();
+/// let scraper = PeerAddr::at(key, "scraper.example.org", 19961);
+/// assert_eq!(scraper, format!("{key}@scraper.example.org:19961").parse()?);
+/// # Ok::<_, narthex::identity::PeerAddrError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PeerAddr {

@@ -12,6 +12,17 @@ use super::text::{self, KeyError};
 /// 32 random bytes that a scraper and its clients share. The register handshake proves them and never sends them.
 ///
 /// Compared in constant time, wiped on drop, printed as `SharedSecret(..)`.
+///
+/// ```
+/// use narthex::{SharedSecret, identity::{create_secret, load_secret}};
+///
+/// let directory = tempfile::tempdir()?;
+/// let file = directory.path().join("fleet.secret");
+/// let secret = SharedSecret::generate();
+/// create_secret(&file, &secret)?;
+/// assert_eq!(load_secret(&file)?, secret);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct SharedSecret(Zeroizing<[u8; 32]>);
 

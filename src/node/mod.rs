@@ -22,6 +22,17 @@ const PUBLIC_ADDRESS_WAIT: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Settings of a node.
+///
+/// ```
+/// use narthex::{KeyPair, NodeConfig, node::RelayLimits};
+///
+/// let mut relay = RelayLimits::default();
+/// relay.circuits_per_peer = 4;
+/// let mut config = NodeConfig::new(KeyPair::generate());
+/// config.relay = Some(relay);
+/// config.external = vec!["node.example.org:19961".parse()?];
+/// # Ok::<_, narthex::identity::DialAddressError>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NodeConfig {
@@ -72,6 +83,17 @@ pub enum NodeError {
 }
 
 /// A running node. Lives in background tasks until [`Node::shutdown`].
+///
+/// ```no_run
+/// # async fn helper() -> Result<(), Box<dyn std::error::Error>> {
+/// use narthex::{KeyPair, Node, NodeConfig};
+///
+/// let mut node = Node::start(NodeConfig::new(KeyPair::generate())).await?;
+/// println!("--bootstrap {}@node.example.org:19961", node.public_key());
+/// node.failed().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Node {
     public_key: PublicKey,
     listening: Vec<SocketAddr>,

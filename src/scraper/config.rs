@@ -13,6 +13,18 @@ use crate::{
 pub const DEFAULT_HTTP_PORT: u16 = 19_960;
 
 /// Settings of a scraper.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use narthex::{KeyPair, ScraperConfig, SharedSecret, identity::HostPort, scraper::AliasPolicy};
+///
+/// let mut config = ScraperConfig::new(KeyPair::generate(), vec![SharedSecret::generate()], "data");
+/// config.http = HostPort::new("127.0.0.1", 9960);
+/// config.registry.policy = AliasPolicy::Pinned;
+/// config.http_limits.scrape.timeout_max = Duration::from_secs(60);
+/// config.limits.connections_per_peer = 4;
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ScraperConfig {

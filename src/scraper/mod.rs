@@ -57,6 +57,22 @@ const TASK_GRACE: Duration = Duration::from_secs(3);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// A running scraper. Lives in background tasks until [`Scraper::shutdown`].
+///
+/// ```no_run
+/// # async fn monitoring() -> Result<(), Box<dyn std::error::Error>> {
+/// use narthex::{KeyPair, Scraper, ScraperConfig, SharedSecret};
+///
+/// let config = ScraperConfig::new(KeyPair::generate(), vec![SharedSecret::generate()], "data");
+/// let mut scraper = Scraper::start(config).await?;
+/// println!("{} lists its targets at http://{}/sd", scraper.public_key(), scraper.http_addr());
+/// tokio::select! {
+///     error = scraper.failed() => eprintln!("{error}"),
+///     _ = tokio::signal::ctrl_c() => {}
+/// }
+/// scraper.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Scraper {
     public_key: PublicKey,
     http_addr: SocketAddr,

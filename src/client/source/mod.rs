@@ -82,6 +82,19 @@ pub enum SourceError {
 }
 
 /// Gives the metrics of one target.
+///
+/// ```
+/// use futures::future::{BoxFuture, FutureExt};
+/// use narthex::client::{Exposition, PullRequest, Source, SourceError};
+///
+/// struct Depth;
+///
+/// impl Source for Depth {
+///     fn pull(&self, _: PullRequest) -> BoxFuture<'_, Result<Exposition, SourceError>> {
+///         async { Ok("queue_depth 3\n".to_owned().into()) }.boxed()
+///     }
+/// }
+/// ```
 pub trait Source: Send + Sync + 'static {
     /// Answers one pull. The future is dropped when the deadline passes or the scraper goes away.
     fn pull(&self, request: PullRequest) -> BoxFuture<'_, Result<Exposition, SourceError>>;
@@ -100,6 +113,14 @@ pub trait Source: Send + Sync + 'static {
 /// | an axum router, any tower service | `Tower` | `tower` |
 /// | an exporter at a URL | `agent::Exporter` | `agent` |
 /// | anything else | a [`Source`], in an [`Arc`] | |
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use narthex::client::{IntoSource, Source};
+///
+/// let source: Arc<dyn Source> = (|| std::fs::read_to_string("/proc/loadavg")).into_source();
+/// ```
 pub trait IntoSource {
     /// Makes it a source.
     fn into_source(self) -> Arc<dyn Source>;

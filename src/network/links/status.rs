@@ -1,5 +1,6 @@
 //! The status of a link, as others see it: its path, its transport, its last change.
 
+#[cfg(feature = "scraper")]
 use std::time::{Duration, SystemTime};
 
 /// How the bytes of a link travel.
@@ -36,6 +37,7 @@ pub enum LinkTransport {
 
 impl LinkTransport {
     /// Every one.
+    #[cfg(feature = "node")]
     pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Quic, Self::WebSocket];
 
     /// `tcp`, `quic` or `ws`, as it stands in labels and in JSON.
@@ -49,6 +51,7 @@ impl LinkTransport {
 }
 
 /// What is known of the way to a peer.
+#[cfg(feature = "scraper")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkStatus {
     /// The best path; none without a link.
@@ -68,6 +71,7 @@ pub(crate) struct LinkStatus {
 }
 
 /// A change of the path to a peer.
+#[cfg(feature = "scraper")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkChange {
     /// When it was noticed.
@@ -77,6 +81,7 @@ pub(crate) struct LinkChange {
 }
 
 /// How all peers are linked, each counted once, by its best path; and what became of hole punches since the start.
+#[cfg(any(feature = "scraper", feature = "node"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkCounts {
     /// Peers with a direct link.

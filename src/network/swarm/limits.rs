@@ -34,6 +34,7 @@ use crate::network::{address, error::innermost};
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Connections that others open, since the start.
+#[cfg(any(feature = "scraper", feature = "node"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InboundCounts {
     /// In their handshake now.
