@@ -48,7 +48,7 @@ async fn a_hostile_scraper_reaches_nothing_but_the_aliases() {
     let (evil, port) = (other.address, free_port());
     let hostile = KeyPair::generate();
     let peer = PeerAddr::at(hostile.public(), "127.0.0.1", port).to_string();
-    let _agent = fleet.agent("agent", &["--scraper", &peer, "--target", &own.target("web-1", "/metrics")]);
+    let _agent = fleet.agent("agent", &["--scraper", &peer, "--target", &format!("web-1={}", own.url("/metrics"))]);
 
     let get =
         |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
@@ -161,7 +161,7 @@ fn whoever_asks_the_scraper_reaches_nothing_but_the_aliases() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let (own, other) = exporters();
-    let _agent = fleet.agent_of(&scraper, &[own.target("web-1", "/metrics")], &[]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("web-1", own.url("/metrics"))], &[]);
     scraper.wait_scraped("web-1");
     let evil = other.address;
     for path in [

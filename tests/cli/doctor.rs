@@ -159,7 +159,7 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     let bootstrap = relay.peer.to_string();
     let scraper = announced(&fleet, &bootstrap);
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let target = exporter.target("host-1", "/metrics");
+    let target = format!("host-1={}", exporter.url("/metrics"));
     let (key_file, key) = new_key(&fleet, "agent.key");
     let common = ["--bootstrap", &bootstrap, "--target", &target, "--key", &text(&key_file)];
     let _agent = fleet.agent("agent", &[&["--scraper", &scraper.key.to_string()], &common[..]].concat());
@@ -378,7 +378,7 @@ fn an_address_that_the_agent_remembers_is_used_as_it_uses_it() {
     let scraper = announced(&fleet, &bootstrap);
     let by_key = scraper.key.to_string();
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let target = exporter.target("host-1", "/metrics");
+    let target = format!("host-1={}", exporter.url("/metrics"));
     let _agent = fleet.agent("agent", &["--scraper", &by_key, "--bootstrap", &bootstrap, "--target", &target]);
     let data_dir = fleet.path().join("agent-data");
     let remembered = || fs::read_to_string(data_dir.join("addresses")).ok().filter(|text| text.contains(&by_key));
@@ -515,7 +515,7 @@ fn an_alias_of_another_live_key_is_found_and_left_alone() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let target = exporter.target("host-1", "/metrics");
+    let target = format!("host-1={}", exporter.url("/metrics"));
     let (agents_file, agents) = new_key(&fleet, "agent.key");
     let peer = scraper.peer().to_string();
     let _agent = fleet.agent("agent", &["--scraper", &peer, "--target", &target, "--key", &text(&agents_file)]);

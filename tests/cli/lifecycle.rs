@@ -14,7 +14,7 @@ fn a_scrape_in_flight_completes_when_the_scraper_is_asked_to_end() {
     let fleet = Fleet::new();
     let mut scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/gated", Reply::Gated(Box::new(Reply::text("late 1\n"))))]);
-    let _agent = fleet.agent_of(&scraper, &[exporter.target("gated", "/gated")], &[]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("gated", exporter.url("/gated"))], &[]);
     scraper.wait_listed("gated");
 
     let address = scraper.http;
@@ -39,8 +39,8 @@ fn an_agent_that_is_asked_to_end_releases_its_aliases() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let targets = ["one", "two"].map(|alias| exporter.target(alias, "/metrics"));
-    let mut agent = fleet.agent_of(&scraper, &targets, &[]);
+    let targets = ["one", "two"].map(|alias| (alias, exporter.url("/metrics")));
+    let mut agent = fleet.agent_of(&scraper, "agent", targets, &[]);
     scraper.wait_scraped("one");
     scraper.wait_scraped("two");
 
@@ -56,8 +56,8 @@ fn an_exporter_is_no_longer_asked_when_prometheus_went_away() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/hang", Reply::Hang), ("/metrics", Reply::text("m 1\n"))]);
-    let targets = [exporter.target("hang", "/hang"), exporter.target("fine", "/metrics")];
-    let _agent = fleet.agent_of(&scraper, &targets, &[]);
+    let targets = [("hang", exporter.url("/hang")), ("fine", exporter.url("/metrics"))];
+    let _agent = fleet.agent_of(&scraper, "agent", targets, &[]);
     scraper.wait_scraped("fine");
 
     let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "50")];
@@ -73,7 +73,7 @@ fn an_exporter_is_no_longer_asked_when_the_scraper_went_away() {
     let fleet = Fleet::new();
     let mut scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/hang", Reply::Hang)]);
-    let _agent = fleet.agent_of(&scraper, &[exporter.target("hang", "/hang")], &[]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("hang", exporter.url("/hang"))], &[]);
     scraper.wait_listed("hang");
 
     let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "50")];

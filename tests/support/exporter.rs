@@ -103,11 +103,6 @@ impl Exporter {
         format!("http://{}{path}", self.address)
     }
 
-    /// A target of an agent: this alias for this path.
-    pub(crate) fn target(&self, alias: &str, path: &str) -> String {
-        format!("{alias}={}", self.url(path))
-    }
-
     /// Requests for a path so far.
     pub(crate) fn requests(&self, path: &str) -> Vec<Recorded> {
         let requests = self.state.requests.lock().expect("sound");
