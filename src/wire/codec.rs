@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_version_is_told_from_garbage() {
+    fn an_unknown_version_differs_from_garbage() {
         assert!(matches!(decode::<RegisterRequest>(&[2, 1]), Err(CodecError::Version { got: 2 })));
         assert!(matches!(decode::<RegisterRequest>(&[]), Err(CodecError::Empty)));
         assert!(matches!(decode::<RegisterRequest>(&[1]), Err(CodecError::Malformed(_))));
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_length_that_lies_is_refused_before_memory_is_taken_for_it() {
         // A host name, then a list of claims, of u64::MAX. The first would panic with "capacity overflow" and the
-        // second exhaust memory if the length were believed.
+        // second exhaust memory without checking the length.
         for lie in ["0100 fdffffffffffffffff", "0100 00 fdffffffffffffffff"] {
             let bytes = data_encoding::HEXLOWER.decode(lie.replace(' ', "").as_bytes()).expect("hex");
             assert!(matches!(decode::<RegisterRequest>(&bytes), Err(CodecError::Malformed(_))), "{lie}");

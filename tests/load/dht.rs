@@ -44,7 +44,7 @@ async fn a_scraper_is_found_by_its_key_from_every_node_of_twenty() {
     let dead = [5, 11, 17];
     let mut silent = Vec::new();
     for number in dead {
-        silent.push(network.silence(number).await);
+        silent.push(network.replace_by_dead_node(number).await);
     }
     let alive: Vec<PeerAddr> = everywhere
         .iter()
@@ -250,7 +250,7 @@ impl Network {
     }
 
     /// The node ends, and what is sent to it is lost from then on, as if its host were gone.
-    async fn silence(&mut self, number: usize) -> (TcpListener, UdpSocket) {
+    async fn replace_by_dead_node(&mut self, number: usize) -> (TcpListener, UdpSocket) {
         self.nodes[number].take().expect("still runs").shutdown().await;
         let at = ("127.0.0.1", self.peers[number].hint.as_ref().expect("an address").host_port().port);
         let bound = async {

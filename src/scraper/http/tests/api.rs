@@ -16,7 +16,7 @@ fn delete(alias: &str, headers: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_alias_is_shown_with_its_lease() {
+async fn an_alias_is_listed_with_its_lease() {
     let scraper = with_alias().await;
     // A relayed link, two failed hole punches, and one that succeeded.
     scraper.link(1, LinkPath::Relayed);

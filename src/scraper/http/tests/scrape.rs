@@ -143,7 +143,7 @@ async fn an_exposition_over_the_limit_is_refused_or_cut() {
 }
 
 #[tokio::test]
-async fn failures_have_the_status_that_says_who_failed() {
+async fn failures_have_the_status_that_names_who_failed() {
     type Failure = fn(Alias) -> PullError;
     let failures: [(u16, &str, &str, Failure); 5] = [
         (502, "not_connected", "is not connected", |alias| PullError::NotConnected { alias, peer: peer(1) }),
@@ -288,7 +288,7 @@ async fn scrapes_over_the_limit_are_turned_away_until_one_ends() {
 }
 
 #[tokio::test]
-async fn http_1_0_gets_only_what_it_can_tell_the_end_of() {
+async fn http_1_0_gets_only_bodies_whose_end_it_finds() {
     let scraper = Scraper::start(HttpConfig::default(), async |alias: Alias, _| {
         let mut response = Response::new(body([Ok(b"m 1\n")]));
         if alias.as_str() == "long" {
