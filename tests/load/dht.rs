@@ -24,6 +24,8 @@ use crate::{
 const NODES: usize = 20;
 /// Twenty nodes in a debug build keep two cores busy for some 20 s until their routing tables are full.
 const AT_LAST: Duration = Duration::from_secs(90);
+/// A sequence as good as any other.
+const NOW: u64 = 1_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scraper_is_found_by_its_key_from_every_node_of_twenty() {
@@ -203,9 +205,6 @@ fn announced_nodes(scraper: &Scraper) -> f64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix("narthex_announced_nodes ")).expect("a gauge");
     line.parse().expect("a number")
 }
-
-/// A sequence as good as any other.
-const NOW: u64 = 1_000;
 
 /// Says that `key` is at this port of 127.0.0.1, from now for so many seconds.
 fn announcement(key: &KeyPair, port: u16, sequence: u64, lasts_s: i64) -> Vec<u8> {

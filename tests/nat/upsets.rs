@@ -14,6 +14,13 @@ use crate::{
     },
 };
 
+const ALIAS: &str = "agent";
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Scrapes in a row.
+const FOR_GOOD: usize = 4;
+/// Most that any upset may take.
+const WITHIN: Duration = Duration::from_secs(90);
+
 #[test]
 fn a_relayed_target_is_up_again_after_every_upset() {
     upsets(Kind::Symmetric, "relayed");
@@ -128,10 +135,3 @@ impl Scene {
 fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
 }
-
-const ALIAS: &str = "agent";
-const INTERVAL: Duration = Duration::from_secs(2);
-/// Scrapes in a row.
-const FOR_GOOD: usize = 4;
-/// Most that any upset may take.
-const WITHIN: Duration = Duration::from_secs(90);

@@ -26,6 +26,9 @@ use tokio::time::timeout;
 
 use super::{SOON, ports::free_port};
 
+/// Far more than any narthex peer takes.
+const MOST_BYTES: usize = 1024 * 1024;
+
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     kad: kad::Behaviour<MemoryStore>,
@@ -176,6 +179,3 @@ fn multiaddr(peer: &PeerAddr) -> Multiaddr {
     let hint = peer.hint.as_ref().expect("a node with its place");
     Multiaddr::from(hint.host_port().ip().expect("an IP address")).with(Protocol::Tcp(hint.host_port().port))
 }
-
-/// Far more than any narthex peer takes.
-const MOST_BYTES: usize = 1024 * 1024;

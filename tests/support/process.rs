@@ -12,6 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{SOON, append_to, eventually};
 
+const PROXY_VARIABLES: [&str; 8] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
+const SHOWN_LINES: usize = 60;
+
 /// A running (or ended) child. Dropping it kills it; dropping it in a panic shows the end of its log.
 pub(crate) struct Process {
     name: String,
@@ -148,7 +152,3 @@ impl Drop for Process {
         }
     }
 }
-
-const PROXY_VARIABLES: [&str; 8] =
-    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
-const SHOWN_LINES: usize = 60;
