@@ -1,5 +1,5 @@
 //! A scraper with a thousand clients is killed and started again: every client registers again and answers.
-#![expect(clippy::print_stdout, reason = "what it cost is shown on demand")]
+#![expect(clippy::print_stdout, reason = "what it cost is printed on demand")]
 
 use std::{
     convert::Infallible,

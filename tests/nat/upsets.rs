@@ -102,7 +102,7 @@ impl Scene {
     #[track_caller]
     #[expect(clippy::print_stdout, reason = "the table is the result")]
     fn upset(&mut self, what: &str, act: impl FnOnce(&mut Self)) {
-        // What went before shall be over.
+        // What went before is to be over.
         self.scraper.wait_relays(self.relays.len());
         let at = unix_now();
         act(self);

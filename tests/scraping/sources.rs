@@ -118,7 +118,7 @@ fn a_source_that_panics_or_fails_is_a_502_and_the_next_pull_succeeds() {
     let mut failure = |query: &str| {
         let answer = http::get(scraper.http, &format!("{}?{query}", scrape_path("moody")), &[]).expect("an answer");
         assert_eq!(answer.status, 502, "{}", answer.text());
-        assert!(!answer.text().contains("database"), "the scraper is told the pull's id, and no more");
+        assert!(!answer.text().contains("database"), "the scraper receives the pull's id, and no more");
         linked.wait_event(|kind| match kind {
             EventKind::PullFailed { error, .. } => Some(error.clone()),
             _ => None,
