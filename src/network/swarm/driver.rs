@@ -51,7 +51,7 @@ use crate::{
     },
 };
 
-/// Between sweeps of connections and reservations: their time limits are 30 s and more.
+/// Between sweeps of all connections and reservations: to close one some seconds late does no harm.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// After a change of our addresses, connections are looked at once a second, this number of times: a new address comes
 /// before the route that makes it the one to use.
