@@ -110,6 +110,13 @@ mod tests {
         data_encoding::HEXLOWER.encode(bytes)
     }
 
+    #[track_caller]
+    fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: T, bytes: &str) {
+        let encoded = encode(&message).expect("encodes");
+        assert_eq!(hex(&encoded), bytes.replace(' ', ""));
+        assert_eq!(decode::<T>(&encoded).expect("decodes"), message);
+    }
+
     fn claim() -> Claim {
         Claim { alias: "web-1".into(), service: "web".into(), labels: vec![("region".into(), "eu".into())] }
     }
@@ -121,9 +128,7 @@ mod tests {
             (RegisterRequest::Register(register), "01 00 04686f7374 01 057765622d31 03776562 01 06726567696f6e 026575"),
             (RegisterRequest::Release, "0101"),
         ] {
-            let encoded = encode(&request).expect("encodes");
-            assert_eq!(hex(&encoded), bytes.replace(' ', ""));
-            assert_eq!(decode::<RegisterRequest>(&encoded).expect("decodes"), request);
+            assert_bytes(request, bytes);
         }
     }
 
@@ -147,18 +152,14 @@ mod tests {
             (RegisterReply::Unavailable, "0103"),
             (RegisterReply::Malformed, "0104"),
         ] {
-            let encoded = encode(&reply).expect("encodes");
-            assert_eq!(hex(&encoded), bytes.replace(' ', ""));
-            assert_eq!(decode::<RegisterReply>(&encoded).expect("decodes"), reply);
+            assert_bytes(reply, bytes);
         }
     }
 
     #[test]
     fn probe_bytes_are_unchanged() {
         let request = RegisterRequest::Probe(Probe { aliases: vec!["web-1".into(), "b".into()] });
-        let encoded = encode(&request).expect("encodes");
-        assert_eq!(hex(&encoded), "01 02 02 057765622d31 0162".replace(' ', ""));
-        assert_eq!(decode::<RegisterRequest>(&encoded).expect("decodes"), request);
+        assert_bytes(request, "01 02 02 057765622d31 0162");
 
         let holder = KeyPair::from_seed(&[1; 32]).public();
         let held = |linked, guard| AliasStatus::Held { holder, linked, guard };
@@ -171,10 +172,8 @@ mod tests {
             held(false, AliasGuard::Pinned),
         ];
         let reply = RegisterReply::Probed(Probed { unix_ms: 250, statuses });
-        let (key, encoded) = (hex(holder.as_bytes()), encode(&reply).expect("encodes"));
-        let bytes = format!("01 05 fa 06 00 01 02 03{key}0000 03{key}0101 03{key}0002");
-        assert_eq!(hex(&encoded), bytes.replace(' ', ""));
-        assert_eq!(decode::<RegisterReply>(&encoded).expect("decodes"), reply);
+        let key = hex(holder.as_bytes());
+        assert_bytes(reply, &format!("01 05 fa 06 00 01 02 03{key}0000 03{key}0101 03{key}0002"));
     }
 
     #[test]

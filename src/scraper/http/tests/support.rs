@@ -259,6 +259,11 @@ pub(super) fn claim(alias: &str, service: &str, labels: &[(&str, &str)]) -> Clai
     Claim { alias: alias.into(), service: service.into(), labels }
 }
 
+/// A request with a connection of its own; `headers` are whole lines.
+pub(super) fn request(line: &str, headers: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n")
+}
+
 /// A body of these parts; an `Err` cuts it.
 pub(super) fn body<const N: usize>(parts: [Result<&'static [u8], &'static str>; N]) -> PullBody {
     let frames = parts.map(|part| match part {
