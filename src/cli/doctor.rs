@@ -1,4 +1,4 @@
-//! `narthex doctor`: goes through the chain step by step, with the code that the roles run, and says what is wrong.
+//! `narthex doctor`: goes through the chain step by step, with the code that the roles run, and reports what is wrong.
 //!
 //! A check is a function that gives a [`Check`](report::Check); `client_side` and `scraper_side` put the checks in order. The
 //! doctor dials with a fresh key, claims no alias, and leaves nothing behind.
@@ -22,35 +22,49 @@ mod targets;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use clap::{ArgMatches, Command, FromArgMatches};
 use http::Uri;
 
 use super::{
-    ConfigFile, agent, data_dir,
+    ConfigFile, agent,
     defaults::SCRAPER,
     scraper,
     value::{self, TargetUrl},
 };
 use crate::{
-    identity::{HostPort, PeerAddr, PublicKey},
+    identity::{HostPort, PeerAddr},
     wire::Alias,
 };
 
-use client_side::ClientSide;
 use report::Report;
-use scraper_side::ScraperSide;
 
-/// Flags of an agent that the help of the doctor shows as well.
-const SHOWN: [&str; 2] = ["targets_dir", "self_alias"];
+/// Flags of an agent that the help of the doctor lists as well.
+const LISTED_FLAGS: [&str; 2] = ["targets_dir", "self_alias"];
+
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  an agent does not register:
+    narthex doctor --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
+        --target host-1=http://127.0.0.1:9100/metrics
+  the scraper is to be found by its key:
+    narthex doctor --scraper KEY --bootstrap NODEKEY@node.example.org:19961 --secret-file fleet.secret
+  with what the agent itself was given:
+    narthex doctor --config /etc/narthex/agent.toml
+  Prometheus gets nothing, or agents do not find the scraper:
+    narthex doctor --key keys/scraper.key --secret-file keys/fleet.secret --bootstrap NODEKEY@node.example.org:19961
+  for a program:
+    narthex doctor --config /etc/narthex/agent.toml --json | jq -r '.[] | select(.status == \"failed\") | .advice'
+
+PEER is <public key> or <public key>@<host>:<port>. Start it as the user that runs the agent or the scraper.";
 
 /// Find out what is wrong: go through the chain step by step, beside an exporter or beside Prometheus
 ///
-/// With --scraper it looks from an agent's or a service's place: files, exporters, nodes, NAT, the look-up of the
-/// scraper, the link, the secret, the aliases. Without, from the scraper's: files, HTTP side, ports, secret, nodes,
-/// relays, announcement, a pull. Give it the flags, or the --config file, of what does not work: it takes every flag of
-/// narthex agent and narthex scraper, also those that mean nothing to it and are not shown here. It may be run beside
-/// a running agent or scraper: it takes no alias and changes nothing.
+/// With --scraper it checks the agent's side, or a service's: files, exporters, nodes, NAT, the look-up of the
+/// scraper, the link, the secret, the aliases. Without, it checks the scraper's side: files, HTTP side, ports, secret,
+/// nodes, relays, announcement, a pull. Give it the flags, or the --config file, of what does not work: it takes every
+/// flag of narthex agent and narthex scraper, also those that mean nothing to it and are not listed here. It may be run
+/// beside a running agent or scraper: it takes no alias and changes nothing.
 ///
 /// One line per check: ok, failed with the reason and what to do, warning (it works, but) with the same, or skipped.
 /// Exit code 0 if nothing failed, else 1.
@@ -59,43 +73,38 @@ const SHOWN: [&str; 2] = ["targets_dir", "self_alias"];
 struct Flags {
     #[command(flatten)]
     config: ConfigFile,
-    /// Look from a client's place: the scraper that it should register with; repeatable
-    #[arg(long, env = "NARTHEX_SCRAPER", value_name = "PEER", value_parser = value::peer)]
+    /// Check the client's side: the scraper that it should register with; repeatable
+    #[arg(long, value_name = "PEER", value_parser = value::peer)]
     scraper: Vec<PeerAddr>,
     /// The shared secret; at a scraper repeatable
-    #[arg(long, env = "NARTHEX_SECRET_FILE", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     secret_file: Vec<PathBuf>,
     /// The key: the scraper's, or the agent's [default: the agent's in its data directory]
-    #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Where the agent or the scraper keeps its data [default: as they do]
-    #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// A node through which scrapers are found by their keys; repeatable
-    #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
+    #[arg(long, value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
     /// Find the scrapers on the local network too, as the agent does
     #[arg(long, env = "NARTHEX_MDNS")]
     mdns: bool,
     /// An alias: is it free for the client, or can it be pulled by the scraper; repeatable [default: those of the targets]
-    #[arg(long, env = "NARTHEX_ALIAS", value_name = "ALIAS")]
+    #[arg(long, value_name = "ALIAS")]
     alias: Vec<Alias>,
     /// What the agent registers: is the exporter there; repeatable
-    #[arg(long, env = "NARTHEX_TARGET", value_name = "ALIAS=URL")]
+    #[arg(long, value_name = "ALIAS=URL")]
     target: Vec<TargetUrl>,
     /// HTTP side of the running scraper, as HOST:PORT or URL
-    #[arg(
-        long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value = SCRAPER.http.to_string(),
-        value_parser = value::http_side
-    )]
+    #[arg(long, value_name = "HOST:PORT", default_value = SCRAPER.http.to_string(), value_parser = value::http_side)]
     http: Uri,
     /// Where the scraper listens for peers; repeatable
-    #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values_t = SCRAPER.listen.clone())]
+    #[arg(long, value_name = "HOST:PORT", default_values_t = SCRAPER.listen.clone())]
     listen: Vec<HostPort>,
     /// Longest wait for each answer
-    #[arg(
-        long, env = "NARTHEX_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = value::duration
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = value::duration)]
     timeout: Duration,
     /// Print one JSON document at the end: an array of {check, status, detail, advice}
     #[arg(long)]
@@ -119,7 +128,7 @@ impl clap::Args for Args {
             let id = other.get_id();
             let known = command.get_arguments().any(|arg| arg.get_id() == id);
             // What a role needs, the doctor may do without.
-            let other = || other.clone().required(false).hide(!SHOWN.contains(&id.as_str()));
+            let other = || other.clone().required(false).hide(!LISTED_FLAGS.contains(&id.as_str()));
             if known { command } else { command.arg(other()) }
         })
     }
@@ -132,7 +141,7 @@ impl clap::Args for Args {
 impl FromArgMatches for Args {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Flags::from_arg_matches(matches)?;
-        // Without a secret file there is no agent; `check` says so in our own words.
+        // Without a secret file there is no agent; `check` reports that in our own words.
         let is_agent = !flags.scraper.is_empty() && !flags.secret_file.is_empty();
         let agent = is_agent.then(|| agent::Args::from_arg_matches(matches)).transpose()?;
         Ok(Self { flags, agent: agent.map(Box::new) })
@@ -145,7 +154,7 @@ impl FromArgMatches for Args {
 }
 
 impl Args {
-    /// What no single value can tell.
+    /// What depends on more than one value.
     pub(super) fn check(&self) -> Result<(), String> {
         let flags = &self.flags;
         if flags.secret_file.is_empty() {
@@ -169,59 +178,8 @@ impl Args {
 pub(super) async fn run(Args { flags, agent }: Args) -> anyhow::Result<()> {
     let mut report = Report::new(flags.json);
     match agent {
-        Some(agent) => flags.client_side(*agent)?.examine(&mut report).await?,
-        None => flags.scraper_side()?.examine(&mut report).await?,
+        Some(agent) => client_side::examine(&flags, &agent, &mut report).await?,
+        None => scraper_side::examine(&flags, &mut report).await?,
     }
     report.end()
 }
-
-impl Flags {
-    fn client_side(self, agent: agent::Args) -> anyhow::Result<ClientSide> {
-        let kept = |file| data_dir::kept(self.data_dir.as_deref(), "agent", file);
-        Ok(ClientSide {
-            wait: self.timeout,
-            addresses_file: kept("addresses"),
-            key_file: self.key.or_else(|| kept("agent.key")),
-            scrapers: self.scraper,
-            nodes: self.bootstrap,
-            mdns: self.mdns,
-            secret_file: self.secret_file.into_iter().next().context("no secret file is given")?,
-            agent,
-            aliases: self.alias,
-        })
-    }
-
-    fn scraper_side(self) -> anyhow::Result<ScraperSide> {
-        Ok(ScraperSide {
-            wait: self.timeout,
-            key_file: self.key.context("no key is given")?,
-            secret_files: self.secret_file,
-            data_dir: self.data_dir,
-            http: self.http,
-            listen: self.listen,
-            nodes: self.bootstrap,
-            aliases: self.alias,
-        })
-    }
-}
-
-/// Enough of a key to tell which one is meant.
-fn short(key: &PublicKey) -> String {
-    format!("{:.8}..", key.to_string())
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  an agent does not register:
-    narthex doctor --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
-        --target host-1=http://127.0.0.1:9100/metrics
-  the scraper is to be found by its key:
-    narthex doctor --scraper KEY --bootstrap NODEKEY@node.example.org:19961 --secret-file fleet.secret
-  with what the agent itself was given:
-    narthex doctor --config /etc/narthex/agent.toml
-  Prometheus gets nothing, or agents do not find the scraper:
-    narthex doctor --key keys/scraper.key --secret-file keys/fleet.secret --bootstrap NODEKEY@node.example.org:19961
-  for a program:
-    narthex doctor --config /etc/narthex/agent.toml --json | jq -r '.[] | select(.status == \"failed\") | .advice'
-
-PEER is <public key> or <public key>@<host>:<port>. Start it as the user that runs the agent or the scraper.";

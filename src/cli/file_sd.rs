@@ -19,6 +19,18 @@ use super::{
     signals, value,
 };
 
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  narthex file-sd --from http://scraper.example:19960 --out /etc/prometheus/narthex
+  narthex file-sd --from 'http://scraper.example:19960/sd?service=web' --out /etc/prometheus/web --once
+
+In prometheus.yml:
+  scrape_configs:
+    - job_name: narthex
+      file_sd_configs:
+        - files: ['/etc/prometheus/narthex/narthex-*.json']";
+
 /// Keep a scraper's targets as file_sd files, one per service, on another host
 ///
 /// Asks the scraper for its list at an interval, writes the files that changed, and removes the files of services that
@@ -31,16 +43,16 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
     /// The scraper, or a part of its list: http://HOST:PORT/sd?label=env:prod
-    #[arg(long, env = "NARTHEX_FROM", value_name = "URL", value_parser = value::http_url)]
+    #[arg(long, value_name = "URL", value_parser = value::http_url)]
     from: Uri,
     /// The directory of the files, made if it is missing; one process at a time may use it
-    #[arg(long, env = "NARTHEX_OUT", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How often narthex asks the scraper
-    #[arg(long, env = "NARTHEX_INTERVAL", value_name = "DURATION", default_value = "15s", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = value::duration)]
     interval: Duration,
     /// Longest wait for the whole answer
-    #[arg(long, env = "NARTHEX_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
     timeout: Duration,
     /// Ask once, then exit: 0 if the files are up to date
     #[arg(long)]
@@ -64,7 +76,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The source of the list, and the files.
 struct Mirror {
     source: Source,
     files: Arc<ManagedFiles>,
@@ -107,7 +118,6 @@ impl Mirror {
     }
 }
 
-/// The address of the list.
 struct Source {
     scraper: ScraperApi,
     path: String,
@@ -152,17 +162,6 @@ fn by_service(list: Vec<Group>) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     };
     services.into_iter().map(|(service, groups)| Ok((super::managed_files::name(&service), content(groups)?))).collect()
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  narthex file-sd --from http://scraper.example:19960 --out /etc/prometheus/narthex
-  narthex file-sd --from 'http://scraper.example:19960/sd?service=web' --out /etc/prometheus/web --once
-
-In prometheus.yml:
-  scrape_configs:
-    - job_name: narthex
-      file_sd_configs:
-        - files: ['/etc/prometheus/narthex/narthex-*.json']";
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,16 @@ use crate::{
     network::RelayLimits,
 };
 
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  narthex node
+  narthex node --relay --http 127.0.0.1:19962
+  narthex node --relay --key /etc/narthex/node.key --external node.example.org:19961
+
+Its public key stands in the first line of its log.
+To others it is --bootstrap <public key>@<host>:19961.";
+
 /// Run a public node, through which peers find each other by key
 ///
 /// Scrapers leave signed records of their addresses at a node, agents and clients look them up. With --relay the node
@@ -26,10 +36,10 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
     /// The node's key [default: node.key in the data directory, made at the first start]
-    #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Where the node keeps its key [default: $STATE_DIRECTORY, else ~/.local/state/narthex/node]
-    #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     reachable: Reachable,
@@ -37,7 +47,7 @@ pub(super) struct Args {
     #[arg(long, env = "NARTHEX_RELAY")]
     relay: bool,
     /// The address of metrics, /-/healthy and /-/ready, without authentication [default: none]
-    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT")]
     http: Option<HostPort>,
     #[command(flatten)]
     relay_limits: Relay,
@@ -50,22 +60,22 @@ pub(super) struct Args {
 #[command(next_help_heading = "Limits of --relay")]
 struct Relay {
     #[arg(
-        long, env = "NARTHEX_RELAY_RESERVATIONS", value_name = "N", value_parser = value::count,
+        long, value_name = "N", value_parser = value::count,
         help = defaults::help("Most peers that others reach through this node at once", RelayLimits::default().reservations)
     )]
     relay_reservations: Option<usize>,
     #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUITS", value_name = "N", value_parser = value::count,
+        long, value_name = "N", value_parser = value::count,
         help = defaults::help("Most circuits at once, of all peers", RelayLimits::default().circuits)
     )]
     relay_circuits: Option<usize>,
     #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUITS_PER_PEER", value_name = "N", value_parser = value::count,
+        long, value_name = "N", value_parser = value::count,
         help = defaults::help("Most circuits at once that one peer opens", RelayLimits::default().circuits_per_peer)
     )]
     relay_circuits_per_peer: Option<usize>,
     #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUIT_DURATION", value_name = "DURATION", value_parser = value::duration,
+        long, value_name = "DURATION", value_parser = value::duration,
         help = defaults::help(
             "Longest life of a circuit; its ends then build another",
             defaults::duration(RelayLimits::default().circuit_duration)
@@ -73,7 +83,7 @@ struct Relay {
     )]
     relay_circuit_duration: Option<Duration>,
     #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUIT_BYTES", value_name = "BYTES", value_parser = value::circuit_bytes,
+        long, value_name = "BYTES", value_parser = value::circuit_bytes,
         help = defaults::help(
             "Most bytes of a circuit, both directions together, at least 64KiB; its ends then build another",
             defaults::bytes(RelayLimits::default().circuit_bytes)
@@ -139,7 +149,6 @@ impl Args {
     }
 }
 
-/// Runs until a signal comes.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;
@@ -156,12 +165,3 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!("node ended");
     Ok(())
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  narthex node
-  narthex node --relay --http 127.0.0.1:19962
-  narthex node --relay --key /etc/narthex/node.key --external node.example.org:19961
-
-Its public key stands in the first line of its log.
-To others it is --bootstrap <public key>@<host>:19961.";

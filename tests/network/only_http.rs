@@ -35,7 +35,7 @@ impl Rig {
     fn agent(&self, name: &str, address: &str, env: &[(&str, &str)]) -> Process {
         let scraper = format!("{}@{address}", self.scraper.key);
         let target = format!("{name}={}", self.exporter.url("/metrics"));
-        self.fleet.agent_with_env(name, env, &["--scraper", &scraper, "--target", &target])
+        self.fleet.agent_with(name, &self.fleet.secret_file(), env, &["--scraper", &scraper, "--target", &target])
     }
 
     fn p2p(&self) -> SocketAddr {
@@ -167,7 +167,7 @@ fn what_no_proxy_names_and_what_is_private_is_reached_directly() {
 }
 
 #[test]
-fn the_doctor_goes_the_same_way_and_says_where_it_ends() {
+fn the_doctor_goes_the_same_way_and_names_where_it_ends() {
     let rig = Rig::new();
     let proxy = ConnectProxy::start(Manner::Refuses("502 Bad Gateway"), &[]);
     let visit = |address: &str| {

@@ -63,7 +63,7 @@ pub(super) async fn aliases<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Ok(RegisterReply::Probed(Probed { unix_ms, statuses }))) if statuses.len() == aliases.len() => {
             let checks = aliases.iter().zip(statuses).map(|(alias, status)| check_alias(name(alias), status, own));
             let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(MOST_UNIX_MS));
-            return (checks.collect(), Some(PeerTime { peer: "the scraper", time, received_at }));
+            return (checks.collect(), Some(PeerTime { time, received_at }));
         }
         // An older scraper ends the exchange at a request that it does not know.
         Ok(Err(_)) | Ok(Ok(RegisterReply::Malformed)) => {
@@ -95,7 +95,8 @@ fn check_alias(name: String, status: AliasStatus, own: Option<PublicKey>) -> Che
     if own == Some(holder) {
         return Check::ok(name, format!("held by this very key, which is {link}"));
     }
-    let unknown = if own.is_none() { ", if that is not this agent's own key (--key FILE tells)" } else { "" };
+    let unknown =
+        if own.is_none() { ", if that is not this agent's own key (check with narthex key FILE)" } else { "" };
     let (why, advice) = match guard {
         AliasGuard::None => {
             return Check::ok(name, format!("held by {holder}, which is {link}: whoever registers next takes it over"));

@@ -25,10 +25,7 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
-/// Leases in a directory of their own.
-///
-/// Commits survive a `kill -9`. Losing the whole directory loses little: clients register again within a third of a
-/// lease.
+/// Leases in a directory of their own. Losing the directory loses little: clients register again within a third of a lease.
 pub(crate) struct SledStore {
     path: PathBuf,
     /// `None` after a failure: after an I/O error sled refuses everything until the database is opened again.
@@ -40,9 +37,6 @@ pub(crate) struct SledStore {
 impl SledStore {
     /// Opens the database in the directory `path`, or creates it. Blocks: a quarter of a second with 100 000 aliases,
     /// and up to one second while another process has the database open.
-    ///
-    /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::Damaged`], or [`StoreError::Backend`] for errors of the file system.
     pub(crate) fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
         let open = Open::new(&path)?;

@@ -29,7 +29,7 @@ use crate::{
     registry::{Change, Damage, Loaded, Registry, RegistryConfig, Store, StoreError},
     scraper::{
         config::HttpConfig,
-        http::{FileSd, HttpState, serve},
+        http::{FileSd, Shared, serve},
         metrics::ScraperMetrics,
         pull::{Pull, PullBody, PullError},
     },
@@ -79,16 +79,12 @@ impl Scraper {
         let client = NetworkConfig::new(NetworkRole::Client);
         let (network, _) = Network::start(&KeyPair::generate(), client, Vec::new()).await.expect("starts");
         let puller: Box<Puller> = Box::new(move |alias, request| pull(alias, request).boxed());
-        let state = HttpState {
-            registry: registry.clone(),
-            pull: Arc::new(FakePull(puller)),
-            network: network.clone(),
-            metrics: Arc::new(ScraperMetrics::new(SystemTime::now())),
-        };
+        let (pull, metrics) = (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(SystemTime::now())));
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
-        let serving = tokio::spawn(serve(listener, config, file_sd, state, stop.clone()));
+        let shared = Shared::new(config, registry.clone(), pull, network.clone(), metrics);
+        let serving = tokio::spawn(serve(listener, Arc::new(shared), file_sd, stop.clone()));
         Self { addr, registry, network, stop, serving, store_fails, load }
     }
 
@@ -223,7 +219,7 @@ impl Pull for FakePull {
     }
 }
 
-/// Holds nothing; loads when told to and fails when told to.
+/// Holds nothing; loads and fails on demand.
 #[derive(Debug)]
 struct FakeStore {
     may_load: mpsc::Receiver<Option<Damage>>,
@@ -261,6 +257,11 @@ pub(super) fn peer(seed: u8) -> PublicKey {
 pub(super) fn claim(alias: &str, service: &str, labels: &[(&str, &str)]) -> Claim {
     let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Claim { alias: alias.into(), service: service.into(), labels }
+}
+
+/// A request with a connection of its own; `headers` are whole lines.
+pub(super) fn request(line: &str, headers: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n")
 }
 
 /// A body of these parts; an `Err` cuts it.
