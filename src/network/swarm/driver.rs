@@ -76,7 +76,7 @@ pub(crate) struct Driver {
     commands: mpsc::Receiver<Command>,
     links: Links,
     reach: watch::Sender<Reach>,
-    /// Who wants to know what peers report.
+    /// Receives what peers report.
     #[cfg(feature = "scraper")]
     observations: Option<broadcast::Sender<Observation>>,
     role: NetworkRole,
@@ -259,7 +259,7 @@ impl Driver {
                 if endpoint.is_listener() && self.role.is_node() {
                     // A peer that dials a node again has lost the connection that it had. A relay would go on to hand it
                     // circuits over that one, for as long as the reservation runs.
-                    self.give_up_all(self.links.replaced_by(connection_id, REPLACED_AFTER), "the peer connected anew");
+                    self.give_up_all(self.links.replaced_by(connection_id, REPLACED_AFTER), "the peer connected again");
                 }
                 if let Some(reply) = self.dials.remove(&connection_id) {
                     self.links.update(connection_id, |connection| connection.requested = true);
