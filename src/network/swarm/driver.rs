@@ -93,7 +93,6 @@ pub(crate) struct Driver {
     looks: u8,
 }
 
-/// What a node does for others.
 #[cfg(feature = "node")]
 struct Served {
     dht: DhtServer,
@@ -127,7 +126,6 @@ impl Driver {
         }
     }
 
-    /// Reports what peers report.
     #[cfg(feature = "scraper")]
     pub(crate) fn report_to(&mut self, observations: broadcast::Sender<Observation>) {
         self.dht.report_to(observations.clone());
@@ -373,7 +371,6 @@ impl Driver {
         }
     }
 
-    /// A peer has reported who it is, and where it sees us.
     fn on_identify(&mut self, id: ConnectionId, peer: PeerId, info: &identify::Info) {
         let report = self.links.update(id, |connection| {
             let may_be_direct = mem::take(&mut connection.may_be_direct);

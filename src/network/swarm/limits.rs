@@ -36,9 +36,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 #[cfg(any(feature = "scraper", feature = "node"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InboundCounts {
-    /// In their handshake now.
     pub(crate) handshakes: usize,
-    /// Most that were in their handshake at once.
     pub(crate) handshakes_peak: usize,
     /// Refused because too many were in their handshake.
     pub(crate) refused_handshakes: u64,
@@ -46,11 +44,9 @@ pub(crate) struct InboundCounts {
     pub(crate) refused_address: u64,
     /// Refused because there are too many, or too many of that peer.
     pub(crate) refused_connections: u64,
-    /// Refused because memory runs short.
     pub(crate) refused_memory: u64,
 }
 
-/// The counters behind [`InboundCounts`].
 #[derive(Default)]
 pub(crate) struct InboundCounters {
     handshakes: AtomicUsize,

@@ -46,7 +46,6 @@ use crate::{
 /// Requests to open streams that may wait for a connection's handler.
 const OPEN_QUEUE: usize = 256;
 
-/// What every handler shares.
 struct Acceptors {
     protocols: Vec<StreamProtocol>,
     by_protocol: HashMap<StreamProtocol, Acceptor>,

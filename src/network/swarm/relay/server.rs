@@ -3,9 +3,9 @@
 //! - libp2p's relay has room for ten circuits that are being built over a connection, and loses track of an eleventh: the
 //!   peer that asked is never answered, and the circuit counts against the limits until its connection ends. A scraper
 //!   that restarts has all its clients ask at the same time. Here circuits wait until there is room.
-//! - It builds circuits over a connection until the connection has no room for another stream, and breaks: see
+//! - The relay builds circuits over a connection until the connection has no room for another stream, and breaks: see
 //!   [`handler`](super::handler).
-//! - It panics when a reservation runs out while its renewal is on the way.
+//! - The relay panics when a reservation runs out while its renewal is on the way.
 //! - Its events do not name their connection. Every closed connection ends a reservation, whether there was
 //!   one or not, and a circuit whose far end is lost ends twice. Here both are counted by connection.
 //! - A full relay refuses renewals, too; [`limits`] does not.
@@ -51,7 +51,6 @@ type Inner = relay::Behaviour;
 type Request = THandlerInEvent<Inner>;
 type Action = ToSwarm<relay::Event, Instruction>;
 
-/// A relay that keeps to its limits, and counts.
 pub(crate) struct Behaviour {
     inner: Inner,
     stats: NodeStats,
@@ -220,7 +219,6 @@ impl Connection {
     }
 }
 
-/// A circuit to the peer has ended.
 fn end_circuit(carried: &mut HashMap<PeerId, usize>, peer: &PeerId) {
     if let Some(circuits) = carried.get_mut(peer) {
         *circuits -= 1;
