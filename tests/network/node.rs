@@ -45,8 +45,8 @@ fn refusal(mut process: Process, code: i32) -> String {
 fn a_node_shows_what_it_does_for_others() {
     let fleet = Fleet::new();
     let http = loopback(free_port());
-    let place = http.to_string();
-    let node = fleet.node_with(&["--http", &place]);
+    let address = http.to_string();
+    let node = fleet.node_with(&["--http", &address]);
     assert_eq!(ask(http, "/-/healthy").text(), "narthex node is healthy\n");
     assert_eq!(ask(http, "/-/ready").text(), "narthex node is ready\n");
     assert_eq!(sample(http, "narthex_dht_records"), 0.0);
@@ -78,8 +78,8 @@ fn a_node_is_ready_once_one_of_its_bootstrap_nodes_is_linked() {
     let (http, missing) = (loopback(free_port()), loopback(free_port()));
     let first = KeyPair::generate();
     narthex::identity::create_key(&fleet.path().join("first.key"), &first).expect("the key is written");
-    let place = http.to_string();
-    let _node = fleet.node_with(&["--http", &place, "--bootstrap", &format!("{}@{missing}", first.public())]);
+    let address = http.to_string();
+    let _node = fleet.node_with(&["--http", &address, "--bootstrap", &format!("{}@{missing}", first.public())]);
     let ready = || http::get(http, "/-/ready", &[]).ok();
     let answer = eventually("an answer", SOON, ready);
     assert_eq!((answer.status, answer.text().as_str()), (503, "none of the bootstrap nodes is linked\n"));
@@ -97,9 +97,9 @@ fn a_node_is_ready_once_one_of_its_bootstrap_nodes_is_linked() {
 fn an_http_address_that_is_taken_is_refused() {
     let fleet = Fleet::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let place = taken.local_addr().expect("an address").to_string();
-    let line = refusal(relay(&fleet, &["--http", &place, "--external", "127.0.0.1:1"]), 1);
-    assert!(line.contains(&format!("could not listen for HTTP on {place}: ")), "{line}");
+    let address = taken.local_addr().expect("an address").to_string();
+    let line = refusal(relay(&fleet, &["--http", &address, "--external", "127.0.0.1:1"]), 1);
+    assert!(line.contains(&format!("could not listen for HTTP on {address}: ")), "{line}");
     assert!(line.contains("; --http gives another address"), "{line}");
 }
 
@@ -180,14 +180,14 @@ fn an_external_address_that_nobody_can_use_is_refused() {
 fn a_scraper_is_reachable_through_a_relay_that_was_told_where_it_is() {
     let fleet = Fleet::new();
     let http = loopback(free_port());
-    let place = http.to_string();
+    let address = http.to_string();
     let port = free_port();
     let at = loopback(port).to_string();
     let key = KeyPair::generate();
     narthex::identity::create_key(&fleet.path().join("node.key"), &key).expect("the key is written");
     let mut command = narthex("node");
     command.args(["--relay", "--key", &text(&fleet.path().join("node.key"))]);
-    command.args(["--listen", &at, "--external", &at, "--http", &place, "--relay-reservations", "1"]);
+    command.args(["--listen", &at, "--external", &at, "--http", &address, "--relay-reservations", "1"]);
     command.args(["--data-dir", &text(&fleet.path().join("node-data"))]);
     let _relay = Process::spawn("node", fleet.path(), &mut command);
     eventually_true("the relay listens", SOON, || http::get(http, "/-/ready", &[]).is_ok());

@@ -32,8 +32,8 @@ impl Rig {
     }
 
     /// An agent that knows one dial address of the scraper, and registers its own name as an alias.
-    fn agent(&self, name: &str, place: &str, env: &[(&str, &str)]) -> Process {
-        let scraper = format!("{}@{place}", self.scraper.key);
+    fn agent(&self, name: &str, address: &str, env: &[(&str, &str)]) -> Process {
+        let scraper = format!("{}@{address}", self.scraper.key);
         let target = format!("{name}={}", self.exporter.url("/metrics"));
         self.fleet.agent_with_env(name, env, &["--scraper", &scraper, "--target", &target])
     }
@@ -81,8 +81,8 @@ fn a_proxy_that_alone_knows_the_name_carries_tcp_websocket_and_tls() {
     let ca = Authority::new(rig.fleet.path(), "ca");
     let runtime = Runtime::new().expect("a runtime");
     let tls = runtime.block_on(in_front_of(rig.websocket, &ca.certify("scraper.test"), None));
-    let places = [("scraper.test:19961", rig.p2p()), ("scraper.test:80", rig.websocket), ("scraper.test:443", tls)];
-    let proxy = ConnectProxy::start(Manner::Open, &places);
+    let addresses = [("scraper.test:19961", rig.p2p()), ("scraper.test:80", rig.websocket), ("scraper.test:443", tls)];
+    let proxy = ConnectProxy::start(Manner::Open, &addresses);
     let (url, ca_file) = (format!("http://{}", proxy.address), text(&ca.file()));
     let env = [("HTTPS_PROXY", url.as_str()), ("SSL_CERT_FILE", &ca_file)];
 
@@ -93,7 +93,7 @@ fn a_proxy_that_alone_knows_the_name_carries_tcp_websocket_and_tls() {
     rig.wait_scraped_over("ws", "ws");
     rig.wait_scraped_over("wss", "ws");
     let asked = proxy.asked();
-    assert!(places.iter().all(|(place, _)| asked.iter().any(|asked| asked == place)), "{asked:?}");
+    assert!(addresses.iter().all(|(address, _)| asked.iter().any(|asked| asked == address)), "{asked:?}");
 }
 
 #[test]
@@ -112,12 +112,12 @@ fn a_certificate_that_nobody_vouches_for_ends_the_link() {
 #[test]
 fn a_proxy_that_refuses_is_named_without_its_password() {
     let rig = Rig::new();
-    let places = [("scraper.test:19961", rig.p2p())];
-    let refusing = ConnectProxy::start(Manner::Refuses("502 Bad Gateway"), &places);
+    let addresses = [("scraper.test:19961", rig.p2p())];
+    let refusing = ConnectProxy::start(Manner::Refuses("502 Bad Gateway"), &addresses);
     // "Aladdin:opensesame", as in RFC 7617.
-    let wanting = ConnectProxy::start(Manner::Wants("Basic QWxhZGRpbjpvcGVuc2VzYW1l"), &places);
+    let wanting = ConnectProxy::start(Manner::Wants("Basic QWxhZGRpbjpvcGVuc2VzYW1l"), &addresses);
     let refuses_basic = "407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM";
-    let other_scheme = ConnectProxy::start(Manner::Refuses(refuses_basic), &places);
+    let other_scheme = ConnectProxy::start(Manner::Refuses(refuses_basic), &addresses);
     let gone = loopback(free_port());
     let at = |login: &str, address: SocketAddr| format!("http://{login}{address}");
     let answered =
@@ -170,19 +170,19 @@ fn what_no_proxy_names_and_what_is_private_is_reached_directly() {
 fn the_doctor_goes_the_same_way_and_says_where_it_ends() {
     let rig = Rig::new();
     let proxy = ConnectProxy::start(Manner::Refuses("502 Bad Gateway"), &[]);
-    let visit = |place: &str| {
+    let visit = |address: &str| {
         let mut doctor = narthex("doctor");
-        doctor.args(["--scraper", &format!("{}@{place}", rig.scraper.key), "--timeout", "30s"]);
+        doctor.args(["--scraper", &format!("{}@{address}", rig.scraper.key), "--timeout", "30s"]);
         doctor.args(["--secret-file", &text(&rig.fleet.secret_file())]);
         let output = doctor.env("HTTPS_PROXY", format!("http://{}", proxy.address)).output().expect("runs");
         (output.status.success(), String::from_utf8(output.stdout).expect("text"))
     };
-    let (healthy, said) = visit(&format!("ws://{}", rig.websocket));
-    assert!(healthy && said.contains("scraper WebSocket: ws://127.0.0.1"), "{said}");
-    assert!(said.contains("answers with the right key\n"), "{said}");
-    for (place, check) in [("scraper.test:19961", "scraper TCP: "), ("wss://scraper.test", "scraper WebSocket: ")] {
-        let (healthy, said) = visit(place);
-        let line = said.lines().find(|line| line.contains(check)).unwrap_or_else(|| panic!("{said}"));
+    let (healthy, stdout) = visit(&format!("ws://{}", rig.websocket));
+    assert!(healthy && stdout.contains("scraper WebSocket: ws://127.0.0.1"), "{stdout}");
+    assert!(stdout.contains("answers with the right key\n"), "{stdout}");
+    for (address, check) in [("scraper.test:19961", "scraper TCP: "), ("wss://scraper.test", "scraper WebSocket: ")] {
+        let (healthy, stdout) = visit(address);
+        let line = stdout.lines().find(|line| line.contains(check)).unwrap_or_else(|| panic!("{stdout}"));
         assert!(!healthy && line.starts_with("failed") && line.contains("answered 502 Bad Gateway"), "{line}");
     }
 }
