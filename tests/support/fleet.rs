@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
@@ -20,6 +20,9 @@ use super::{
     process::Process,
 };
 
+/// For an agent whose targets are in files.
+pub(crate) const NO_TARGETS: [(&str, &str); 0] = [];
+
 /// The directory, the secret and the scraper's key that a test's processes share.
 pub(crate) struct Fleet {
     directory: TempDir,
@@ -32,6 +35,14 @@ impl Fleet {
         let fleet = Self { directory, secret: SharedSecret::generate() };
         identity::create_secret(&fleet.secret_file(), &fleet.secret).expect("the secret is written");
         fleet
+    }
+
+    /// A fleet and its scraper, ready.
+    #[track_caller]
+    pub(crate) fn with_scraper() -> (Self, Scraper) {
+        let fleet = Self::new();
+        let scraper = fleet.scraper(&[]);
+        (fleet, scraper)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -114,6 +125,21 @@ impl Fleet {
         self.agent_with_secret(name, &self.secret_file(), flags)
     }
 
+    /// As [`agent`](Self::agent), of this scraper, with a target for each alias and URL and `more` flags.
+    #[track_caller]
+    pub(crate) fn agent_of<A: fmt::Display, U: fmt::Display>(
+        &self,
+        scraper: &Scraper,
+        name: &str,
+        targets: impl IntoIterator<Item = (A, U)>,
+        more: &[&str],
+    ) -> Process {
+        let mut flags = vec![format!("--scraper={}", scraper.peer())];
+        flags.extend(targets.into_iter().map(|(alias, url)| format!("--target={alias}={url}")));
+        flags.extend(more.iter().map(|&flag| flag.to_owned()));
+        self.agent(name, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     /// As [`agent`](Self::agent), with another secret.
     #[track_caller]
     pub(crate) fn agent_with_secret(&self, name: &str, secret_file: &Path, flags: &[&str]) -> Process {
@@ -191,6 +217,12 @@ impl Scraper {
         let headers = [("Accept", "text/plain"), ("X-Prometheus-Scrape-Timeout-Seconds", timeout.as_str())];
         http::get(self.http, &scrape_path(alias), &headers)
             .unwrap_or_else(|error| panic!("scrape of {alias} at the scraper: {error}"))
+    }
+
+    /// Scrapes an alias with these headers.
+    #[track_caller]
+    pub(crate) fn ask(&self, alias: &str, headers: &[(&str, &str)]) -> Answer {
+        http::get(self.http, &scrape_path(alias), headers).expect("the scraper answers")
     }
 
     /// Waits until a scrape of the alias answers 200, and gives its body.
