@@ -32,7 +32,7 @@ fn a_wrong_secret_is_named_at_both_ends() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let target = format!("web-1={}", exporter.url("/metrics"));
     let flags = ["--scraper", &scraper.peer().to_string(), "--target", &target];
-    let mut agent = fleet.agent_with_secret("agent", &fleet.wrong_secret_file(), &flags);
+    let mut agent = fleet.agent_with("agent", &fleet.wrong_secret_file(), &[], &flags);
 
     let line = wait_logged(&agent, &["registration failed", "secret"]);
     assert!(!line.contains("retry_in"), "it ends instead: {line}");
