@@ -58,18 +58,13 @@ impl Auth {
         if secret.is_empty() {
             return Err(unfit());
         }
-        let mut text = Zeroizing::new(Vec::new());
-        match self {
+        let text = Zeroizing::new(match self {
             Self::Basic { username, .. } => {
                 let pair = Zeroizing::new([username.as_bytes(), b":", secret].concat());
-                text.extend_from_slice(b"Basic ");
-                text.extend_from_slice(Zeroizing::new(BASE64.encode(&pair)).as_bytes());
+                [b"Basic ", Zeroizing::new(BASE64.encode(&pair)).as_bytes()].concat()
             }
-            Self::Bearer { .. } => {
-                text.extend_from_slice(b"Bearer ");
-                text.extend_from_slice(secret);
-            }
-        }
+            Self::Bearer { .. } => [b"Bearer ", secret].concat(),
+        });
         let mut value = HeaderValue::from_bytes(&text).map_err(|_| unfit())?;
         value.set_sensitive(true);
         Ok(value)

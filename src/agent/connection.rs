@@ -18,7 +18,6 @@ use crate::http::{Connection, Pool, PoolLimits};
 /// up to a minute, so a connection lives from one pull to the next.
 const POOL: PoolLimits = PoolLimits { max_idle: 16, idle_for: Duration::from_secs(75) };
 
-/// The connections to one exporter.
 pub(super) type ExporterPool = Pool<(), ()>;
 
 /// A stream to an exporter, over TCP, TLS or a Unix socket.
@@ -26,12 +25,10 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A pool without connections.
 pub(super) fn pool() -> ExporterPool {
     Pool::new(POOL, |(), ()| true)
 }
 
-/// Opens a connection.
 pub(super) async fn open(url: &ExporterUrl, tls: &Tls, pool: &ExporterPool) -> Result<Connection<()>, ExporterError> {
     let failed = |source| ExporterError::Connect { url: url.to_string(), source };
     let stream: Box<dyn Duplex> = match url.endpoint() {

@@ -5,13 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
 };
 
+use zeroize::Zeroizing;
+
 use super::{
-    TargetSpec,
+    TargetSpec, small_file,
     target_file::{TargetFileError, parse_targets},
 };
 use crate::telemetry::Chain;
@@ -29,7 +30,7 @@ pub(super) struct Directory {
 
 #[derive(Debug, Default)]
 struct KnownFile {
-    content: Option<Vec<u8>>,
+    content: Option<Zeroizing<Vec<u8>>>,
     /// The fault in the content, if any.
     broken: Option<String>,
     /// The last valid targets.
@@ -54,12 +55,12 @@ impl Directory {
         self.files.retain(|path, _| found.contains(path));
         for path in found {
             let known = self.files.entry(path.clone()).or_default();
-            let unreadable = match content(&path) {
-                Ok(content) => {
+            let unreadable = match small_file::read(&path, MAX_LEN) {
+                Ok((content, _)) => {
                     known.take(&path, content);
                     None
                 }
-                Err(error) => Some(Chain(&error).to_string()),
+                Err(source) => Some(Chain(&TargetFileError::Read { path: path.clone(), source }).to_string()),
             };
             // Unreadable now, or broken since an earlier read.
             if let Some(why) = unreadable.as_ref().or(known.broken.as_ref()) {
@@ -79,7 +80,7 @@ impl Directory {
 }
 
 impl KnownFile {
-    fn take(&mut self, path: &Path, content: Vec<u8>) {
+    fn take(&mut self, path: &Path, content: Zeroizing<Vec<u8>>) {
         if self.content.as_ref() == Some(&content) {
             return;
         }
@@ -112,14 +113,4 @@ fn target_files(directory: &Path, problems: &mut BTreeSet<String>) -> io::Result
         }
     }
     Ok(found)
-}
-
-fn content(path: &Path) -> Result<Vec<u8>, TargetFileError> {
-    let failed = |source| TargetFileError::Read { path: path.to_owned(), source };
-    let mut content = Vec::new();
-    File::open(path).map_err(failed)?.take(MAX_LEN + 1).read_to_end(&mut content).map_err(failed)?;
-    if content.len() as u64 > MAX_LEN {
-        return Err(TargetFileError::TooLong { path: path.to_owned(), limit: MAX_LEN });
-    }
-    Ok(content)
 }

@@ -17,7 +17,6 @@ use crate::{
 
 /// A target of an agent: what is listed, and how the exporter behind it is scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub(crate) struct TargetSpec {
     /// What the scraper lists.
     pub(crate) target: Target,
@@ -37,7 +36,6 @@ impl TargetSpec {
 
 /// Why a well-formed target is refused.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub(crate) enum SpecError {
     /// The target cannot be listed.
     #[error(transparent)]
@@ -59,12 +57,7 @@ pub(crate) enum SpecError {
     ContentType(#[source] InvalidHeaderValue),
     /// Only one of two keys that go together.
     #[error("{given} needs {missing}")]
-    Needs {
-        /// The key that is present.
-        given: &'static str,
-        /// The key that is missing.
-        missing: &'static str,
-    },
+    Needs { given: &'static str, missing: &'static str },
     /// Two ways to authenticate.
     #[error("username and bearer_token_file exclude each other")]
     TwoAuths,
@@ -73,13 +66,9 @@ pub(crate) enum SpecError {
     Username,
     /// A TLS setting without TLS.
     #[error("{key} needs an https:// URL")]
-    NoTls {
-        /// The key.
-        key: &'static str,
-    },
+    NoTls { key: &'static str },
 }
 
-/// The table's keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {

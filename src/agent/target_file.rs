@@ -15,58 +15,22 @@ use crate::wire::Alias;
 
 /// Why none of a file's targets can be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub(crate) enum TargetFileError {
-    /// The file could not be read.
+    /// The file could not be read, or is longer than any list of targets.
     #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        source: io::Error,
-    },
-    /// The file is longer than any list of targets.
-    #[error("{} is longer than {limit} bytes", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// The limit.
-        limit: u64,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The file is empty: it may be about to be written. A list without targets is `target = []` or `[]`.
     #[error("{} is empty", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+    Empty { path: PathBuf },
     /// The content is malformed, or has an unknown key or an invalid value.
     #[error("{}, line {line}: {message}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The fault.
-        message: String,
-    },
+    Content { path: PathBuf, line: usize, message: String },
     /// A well-formed target is refused.
     #[error("{}: target {target}", path.display())]
-    Target {
-        /// The file.
-        path: PathBuf,
-        /// The target's alias, or its quoted address in a file_sd list.
-        target: String,
-        /// The fault.
-        source: SpecError,
-    },
+    Target { path: PathBuf, target: String, source: SpecError },
     /// Two targets have the same alias.
     #[error("{}: alias {alias} is given twice", path.display())]
-    Duplicate {
-        /// The file.
-        path: PathBuf,
-        /// The alias.
-        alias: Alias,
-    },
+    Duplicate { path: PathBuf, alias: Alias },
 }
 
 /// Parses the targets in a file's text. The extension of `path` gives the format; relative paths in the text start at

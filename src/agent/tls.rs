@@ -12,7 +12,7 @@ use std::{
 
 use rustls::{
     CertificateError, ClientConfig, InvalidMessage, RootCertStore,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{net::TcpStream, task};
@@ -130,7 +130,6 @@ pub enum TlsError {
     Aborted(#[source] task::JoinError),
 }
 
-/// Makes TLS connections by the settings.
 pub(super) struct Tls {
     settings: TlsSettings,
     built: Built,
@@ -182,7 +181,6 @@ impl Tls {
 
 type Pem = Zeroizing<Vec<u8>>;
 
-/// The files' content.
 #[derive(PartialEq, Eq)]
 struct Material {
     ca: Option<Pem>,
@@ -218,11 +216,8 @@ impl Material {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3");
-        let verifier = if settings.insecure_skip_verify {
-            Verifier::accept_any(provider)
-        } else {
-            self.verifier(settings, provider)?
-        };
+        let trusted = (!settings.insecure_skip_verify).then(|| self.trusted(settings)).transpose()?;
+        let verifier = Verifier::new(provider, trusted).map_err(|_| TlsError::NoRoots)?;
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         let (Some((certs, key)), Some(client)) = (&self.client, &settings.client) else {
             return Ok(builder.with_no_client_auth());
@@ -232,20 +227,17 @@ impl Material {
         builder.with_client_auth_cert(certificates(&client.cert_file, certs)?, key).map_err(|_| unfit())
     }
 
-    fn verifier(&self, settings: &TlsSettings, provider: Arc<CryptoProvider>) -> Result<Verifier, TlsError> {
-        let (roots, listed) = match (&self.ca, &settings.ca_file) {
-            (Some(pem), Some(path)) => {
-                let listed = certificates(path, pem)?;
-                let mut roots = RootCertStore::empty();
-                for certificate in &listed {
-                    let added = roots.add(certificate.clone());
-                    added.map_err(|_| TlsError::Certificates { path: path.clone() })?;
-                }
-                (Arc::new(roots), listed)
-            }
-            _ => (Arc::clone(&SYSTEM_ROOTS), Vec::new()),
+    /// The trusted CAs, and the certificates in `ca_file`.
+    fn trusted(&self, settings: &TlsSettings) -> Result<(Arc<RootCertStore>, Vec<CertificateDer<'static>>), TlsError> {
+        let (Some(pem), Some(path)) = (&self.ca, &settings.ca_file) else {
+            return Ok((Arc::clone(&SYSTEM_ROOTS), Vec::new()));
         };
-        Verifier::new(provider, roots, listed).map_err(|_| TlsError::NoRoots)
+        let listed = certificates(path, pem)?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &listed {
+            roots.add(certificate.clone()).map_err(|_| TlsError::Certificates { path: path.clone() })?;
+        }
+        Ok((Arc::new(roots), listed))
     }
 }
 

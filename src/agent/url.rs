@@ -3,9 +3,10 @@
 //! The endpoint comes from the agent's own settings alone. A scraper adds at most query parameters, and only those that
 //! [`Params`] allows.
 
-use std::{borrow::Cow, fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use http::{Uri, uri::PathAndQuery};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, de};
 
 /// The path of a URL without one, as in Prometheus.
@@ -140,7 +141,7 @@ impl FromStr for ExporterUrl {
         let rest = rest.strip_prefix("//").ok_or(UrlError::Form)?;
         if scheme.eq_ignore_ascii_case("http+unix") {
             let (socket, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            return Self::unix(&percent_decoded(socket).ok_or(UrlError::Form)?, path);
+            return Self::unix(&percent_decode_str(socket).decode_utf8().map_err(|_| UrlError::Form)?, path);
         }
         if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
             return Err(UrlError::Scheme);
@@ -218,7 +219,7 @@ impl Params {
             let name = name(pair);
             let listed = match self {
                 Self::None => false,
-                Self::Named(names) => names.iter().any(|known| *known == name),
+                Self::Named(names) => names.contains(&name),
                 Self::All => true,
             };
             // Some servers treat ; as &: the value of one parameter must not contain another.
@@ -256,27 +257,9 @@ fn pairs(query: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A parameter's name, decoded.
-fn name(pair: &str) -> Cow<'_, str> {
-    let raw = pair.split('=').next().unwrap_or_default();
-    match percent_decoded(&raw.replace('+', " ")) {
-        Some(decoded) => decoded.into(),
-        None => raw.into(),
-    }
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                u8::try_from(digit()? * 16 + digit()?).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
+fn name(pair: &str) -> String {
+    let raw = pair.split('=').next().unwrap_or_default().replace('+', " ");
+    percent_decode_str(&raw).decode_utf8_lossy().into_owned()
 }
 
 fn path_and_query(text: &str) -> Result<PathAndQuery, UrlError> {

@@ -20,30 +20,24 @@ const CA_AS_EXPORTER: webpki::Error = webpki::Error::CaUsedAsEndEntity;
 #[derive(Debug)]
 pub(super) struct Verifier {
     provider: Arc<CryptoProvider>,
-    trust: Trust,
+    trusted: Option<Trusted>,
 }
 
-#[derive(Debug)]
-enum Trust {
-    /// `insecure_skip_verify`.
-    Anybody,
-    /// Certificates from a trusted CA, and the certificates in `ca_file` themselves.
-    Certified { by: Arc<WebPkiServerVerifier>, listed: Vec<CertificateDer<'static>> },
-}
+/// Who verifies certificates from a trusted CA, and the certificates in `ca_file` themselves.
+type Trusted = (Arc<WebPkiServerVerifier>, Vec<CertificateDer<'static>>);
 
 impl Verifier {
-    pub(super) fn accept_any(provider: Arc<CryptoProvider>) -> Self {
-        Self { provider, trust: Trust::Anybody }
-    }
-
-    /// Accepts certificates from `roots`, and those in `listed`.
+    /// Accepts certificates from the trusted roots, and the listed ones; without any, accepts every certificate.
     pub(super) fn new(
         provider: Arc<CryptoProvider>,
-        roots: Arc<RootCertStore>,
-        listed: Vec<CertificateDer<'static>>,
+        trusted: Option<(Arc<RootCertStore>, Vec<CertificateDer<'static>>)>,
     ) -> Result<Self, VerifierBuilderError> {
-        let by = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?;
-        Ok(Self { provider, trust: Trust::Certified { by, listed } })
+        let verifier = |roots| WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+        let trusted = match trusted {
+            Some((roots, listed)) => Some((verifier(roots)?, listed)),
+            None => None,
+        };
+        Ok(Self { provider, trusted })
     }
 }
 
@@ -56,7 +50,7 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Trust::Certified { by, listed } = &self.trust else { return Ok(ServerCertVerified::assertion()) };
+        let Some((by, listed)) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
         match by.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             // `openssl req -x509` makes a CA certificate. Prometheus's guide uses such a certificate as the exporter's own
             // and as `ca_file`. webpki returns this error after it has checked the dates, so the name remains.

@@ -38,7 +38,6 @@ pub(super) fn about_registration(error: &RegisterError) -> &'static str {
     }
 }
 
-/// What to do about one error of a chain.
 fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
     if let Some(Advised { advice, .. }) = error.downcast_ref() {
         return Some(advice);

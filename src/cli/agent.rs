@@ -19,14 +19,16 @@ use tokio::{
 use super::{
     ConfigFile,
     data_dir::DataDir,
-    keys, link, signals,
+    keys, link,
+    output::shortened,
+    signals,
     value::{self, Label, TargetUrl},
 };
 use crate::{
     Client,
     agent::{Inventory, TargetSpec},
     client::{self, Event, EventKind, MAX_TARGETS},
-    identity::{PeerAddr, PublicKey, load_or_create_key},
+    identity::{PeerAddr, load_or_create_key},
     telemetry::Chain,
     wire::{Labels, TargetError},
 };
@@ -49,46 +51,40 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
     /// Public key of a scraper, and the address to try first; repeatable, the agent registers every target with all of them
-    #[arg(long, env = "NARTHEX_SCRAPER", value_name = "PEER", required = true, value_parser = value::peer)]
+    #[arg(long, value_name = "PEER", required = true, value_parser = value::peer)]
     scraper: Vec<PeerAddr>,
     /// The secret shared with the scrapers, as narthex secret writes it
-    #[arg(long, env = "NARTHEX_SECRET_FILE", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     secret_file: PathBuf,
     /// An alias and the URL of its exporter; a URL without a path means /metrics; repeatable
     ///
     /// The URL is http://, https:// or unix:/run/x.sock:/metrics. A table [[target]] of the --config file, or a file of
     /// --targets-dir, can say more about a target.
-    #[arg(long, env = "NARTHEX_TARGET", value_name = "ALIAS=URL")]
+    #[arg(long, value_name = "ALIAS=URL")]
     target: Vec<TargetUrl>,
     /// A directory of target files (*.toml, *.json, Prometheus's file_sd too), read again and again; repeatable
-    #[arg(long, env = "NARTHEX_TARGETS_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     targets_dir: Vec<PathBuf>,
     /// How often the agent reads the directories of --targets-dir
-    #[arg(
-        long, env = "NARTHEX_TARGETS_REFRESH", value_name = "DURATION", default_value = "5s",
-        value_parser = value::duration
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = value::duration)]
     targets_refresh: Duration,
     /// Label service of each target that sets no service itself
-    #[arg(
-        long, env = "NARTHEX_SERVICE", value_name = "NAME", default_value = "", value_parser = value::service,
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "NAME", default_value = "", value_parser = value::service, hide_default_value = true)]
     service: String,
     /// A label of each target that does not set this label itself; repeatable
-    #[arg(long, env = "NARTHEX_LABEL", value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE")]
     label: Vec<Label>,
     /// Label hostname of each target [default: this host's name]
-    #[arg(long, env = "NARTHEX_HOSTNAME", value_name = "NAME", value_parser = value::hostname)]
+    #[arg(long, value_name = "NAME", value_parser = value::hostname)]
     hostname: Option<String>,
     /// The agent's own key [default: agent.key in the data directory, made at the first start]
-    #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Where the agent keeps its key and known addresses [default: $STATE_DIRECTORY, else ~/.local/state/narthex/agent]
-    #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// A node through which the agent finds scrapers by their keys; repeatable
-    #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
+    #[arg(long, value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
     /// Find scrapers on the same local network by their keys, if the scrapers run with --mdns too
     #[arg(long, env = "NARTHEX_MDNS")]
@@ -124,19 +120,17 @@ impl Args {
             return Err(format!("label {name} is given twice"));
         }
         if let Some(key) = value::duplicate(self.scraper.iter().map(|scraper| scraper.key)) {
-            return Err(format!("scraper {} is given twice", shortened(key)));
+            return Err(format!("scraper {} is given twice", shortened(&key)));
         }
         match self.scraper.iter().find(|scraper| scraper.hint.is_none()) {
             Some(scraper) if self.bootstrap.is_empty() && !self.mdns => Err(format!(
                 "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap or --mdns",
-                shortened(scraper.key)
+                shortened(&scraper.key)
             )),
             _ => Ok(()),
         }
     }
-}
 
-impl Args {
     /// Reads the files that the flags name. The data directory is the agent's until it is dropped.
     pub(super) fn settings(self) -> anyhow::Result<(client::ClientBuilder, DataDir)> {
         let secret = keys::load_secret(&self.secret_file)?;
@@ -273,11 +267,6 @@ fn labels(given: &[Label]) -> Result<Labels, TargetError> {
         labels.insert(name, value)?;
     }
     Ok(labels)
-}
-
-/// The start of a key, enough to recognise it.
-fn shortened(key: PublicKey) -> String {
-    format!("{:.8}..", key.to_string())
 }
 
 const EXAMPLES: &str = "\

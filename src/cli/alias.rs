@@ -16,25 +16,21 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Take an alias out of the table, whoever holds it
-    Release(Release),
-}
-
-/// Take an alias out of the table, whoever holds it
-///
-/// It leaves /sd at once and is free for any key with a valid secret; Prometheus drops it at its next refresh. A client
-/// that still runs takes it again when it renews, within seconds if it is scraped: stop that one first.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  narthex alias release host-1")]
-struct Release {
-    /// The alias, as narthex targets lists it
-    alias: Alias,
-    #[command(flatten)]
-    scraper: ScraperApi,
+    ///
+    /// It leaves /sd at once and is free for any key with a valid secret; Prometheus drops it at its next refresh. A
+    /// client that still runs takes it again when it renews, within seconds if it is scraped: stop that one first.
+    #[command(after_help = "Example:\n  narthex alias release host-1")]
+    Release {
+        /// The alias, as narthex targets lists it
+        alias: Alias,
+        #[command(flatten)]
+        scraper: ScraperApi,
+    },
 }
 
 impl Args {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Action::Release(Release { alias, scraper }) = self.action;
+        let Action::Release { alias, scraper } = self.action;
         scraper.within(scraper.ask(Method::DELETE, &format!("/api/v1/aliases/{alias}"))).await?;
         output::print(format!("released {alias}\n").as_bytes())
     }

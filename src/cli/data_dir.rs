@@ -59,7 +59,6 @@ impl fmt::Display for DataDir {
     }
 }
 
-/// The state of a data directory.
 #[derive(Debug)]
 pub(super) enum DirState {
     Missing,
@@ -99,7 +98,6 @@ fn state(path: &Path) -> io::Result<DirState> {
     }
 }
 
-/// The given directory, or the default one of the role.
 fn path(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
     match asked {
         Some(path) => Ok(path.to_owned()),

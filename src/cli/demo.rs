@@ -49,11 +49,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 #[command(after_help = "Example:\n  narthex demo --http 127.0.0.1:9000")]
 pub(super) struct Args {
     /// Where the scraper's HTTP side listens; port 0 takes a free one
-    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
+    #[arg(long, value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
     http: HostPort,
 }
 
-/// Runs until a signal asks for the end.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;

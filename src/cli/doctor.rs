@@ -22,24 +22,21 @@ mod targets;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use clap::{ArgMatches, Command, FromArgMatches};
 use http::Uri;
 
 use super::{
-    ConfigFile, agent, data_dir,
+    ConfigFile, agent,
     defaults::SCRAPER,
     scraper,
     value::{self, TargetUrl},
 };
 use crate::{
-    identity::{HostPort, PeerAddr, PublicKey},
+    identity::{HostPort, PeerAddr},
     wire::Alias,
 };
 
-use client_side::ClientSide;
 use report::Report;
-use scraper_side::ScraperSide;
 
 /// Flags of an agent that the help of the doctor shows as well.
 const SHOWN: [&str; 2] = ["targets_dir", "self_alias"];
@@ -60,42 +57,37 @@ struct Flags {
     #[command(flatten)]
     config: ConfigFile,
     /// Look from a client's place: the scraper that it should register with; repeatable
-    #[arg(long, env = "NARTHEX_SCRAPER", value_name = "PEER", value_parser = value::peer)]
+    #[arg(long, value_name = "PEER", value_parser = value::peer)]
     scraper: Vec<PeerAddr>,
     /// The shared secret; at a scraper repeatable
-    #[arg(long, env = "NARTHEX_SECRET_FILE", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     secret_file: Vec<PathBuf>,
     /// The key: the scraper's, or the agent's [default: the agent's in its data directory]
-    #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Where the agent or the scraper keeps its data [default: as they do]
-    #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// A node through which scrapers are found by their keys; repeatable
-    #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
+    #[arg(long, value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
     /// Find the scrapers on the local network too, as the agent does
     #[arg(long, env = "NARTHEX_MDNS")]
     mdns: bool,
     /// An alias: is it free for the client, or can it be pulled by the scraper; repeatable [default: those of the targets]
-    #[arg(long, env = "NARTHEX_ALIAS", value_name = "ALIAS")]
+    #[arg(long, value_name = "ALIAS")]
     alias: Vec<Alias>,
     /// What the agent registers: is the exporter there; repeatable
-    #[arg(long, env = "NARTHEX_TARGET", value_name = "ALIAS=URL")]
+    #[arg(long, value_name = "ALIAS=URL")]
     target: Vec<TargetUrl>,
     /// HTTP side of the running scraper, as HOST:PORT or URL
-    #[arg(
-        long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value = SCRAPER.http.to_string(),
-        value_parser = value::http_side
-    )]
+    #[arg(long, value_name = "HOST:PORT", default_value = SCRAPER.http.to_string(), value_parser = value::http_side)]
     http: Uri,
     /// Where the scraper listens for peers; repeatable
-    #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values_t = SCRAPER.listen.clone())]
+    #[arg(long, value_name = "HOST:PORT", default_values_t = SCRAPER.listen.clone())]
     listen: Vec<HostPort>,
     /// Longest wait for each answer
-    #[arg(
-        long, env = "NARTHEX_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = value::duration
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = value::duration)]
     timeout: Duration,
     /// Print one JSON document at the end: an array of {check, status, detail, advice}
     #[arg(long)]
@@ -169,45 +161,10 @@ impl Args {
 pub(super) async fn run(Args { flags, agent }: Args) -> anyhow::Result<()> {
     let mut report = Report::new(flags.json);
     match agent {
-        Some(agent) => flags.client_side(*agent)?.examine(&mut report).await?,
-        None => flags.scraper_side()?.examine(&mut report).await?,
+        Some(agent) => client_side::examine(&flags, &agent, &mut report).await?,
+        None => scraper_side::examine(&flags, &mut report).await?,
     }
     report.end()
-}
-
-impl Flags {
-    fn client_side(self, agent: agent::Args) -> anyhow::Result<ClientSide> {
-        let kept = |file| data_dir::kept(self.data_dir.as_deref(), "agent", file);
-        Ok(ClientSide {
-            wait: self.timeout,
-            addresses_file: kept("addresses"),
-            key_file: self.key.or_else(|| kept("agent.key")),
-            scrapers: self.scraper,
-            nodes: self.bootstrap,
-            mdns: self.mdns,
-            secret_file: self.secret_file.into_iter().next().context("no secret file is given")?,
-            agent,
-            aliases: self.alias,
-        })
-    }
-
-    fn scraper_side(self) -> anyhow::Result<ScraperSide> {
-        Ok(ScraperSide {
-            wait: self.timeout,
-            key_file: self.key.context("no key is given")?,
-            secret_files: self.secret_file,
-            data_dir: self.data_dir,
-            http: self.http,
-            listen: self.listen,
-            nodes: self.bootstrap,
-            aliases: self.alias,
-        })
-    }
-}
-
-/// Enough of a key to tell which one is meant.
-fn short(key: &PublicKey) -> String {
-    format!("{:.8}..", key.to_string())
 }
 
 const EXAMPLES: &str = "\

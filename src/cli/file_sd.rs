@@ -31,16 +31,16 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
     /// The scraper, or a part of its list: http://HOST:PORT/sd?label=env:prod
-    #[arg(long, env = "NARTHEX_FROM", value_name = "URL", value_parser = value::http_url)]
+    #[arg(long, value_name = "URL", value_parser = value::http_url)]
     from: Uri,
     /// The directory of the files, made if it is missing; one process at a time may use it
-    #[arg(long, env = "NARTHEX_OUT", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How often narthex asks the scraper
-    #[arg(long, env = "NARTHEX_INTERVAL", value_name = "DURATION", default_value = "15s", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = value::duration)]
     interval: Duration,
     /// Longest wait for the whole answer
-    #[arg(long, env = "NARTHEX_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
     timeout: Duration,
     /// Ask once, then exit: 0 if the files are up to date
     #[arg(long)]
@@ -64,7 +64,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The source of the list, and the files.
 struct Mirror {
     source: Source,
     files: Arc<ManagedFiles>,
@@ -107,7 +106,6 @@ impl Mirror {
     }
 }
 
-/// The address of the list.
 struct Source {
     scraper: ScraperApi,
     path: String,

@@ -42,10 +42,8 @@ fn with_value(arg: &Arg) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-    use crate::cli::Cli;
+    use crate::cli;
 
     /// Calls `check` with each command and its help at a terminal width.
     fn each(width: usize, check: &mut impl FnMut(&Command, &str)) {
@@ -54,7 +52,7 @@ mod tests {
             check(command, &help);
             command.get_subcommands_mut().for_each(|inner| visit(inner, check));
         }
-        let mut command = readable(Cli::command()).term_width(width);
+        let mut command = readable(cli::command()).term_width(width);
         command.build();
         visit(&mut command, check);
     }

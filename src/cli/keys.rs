@@ -18,7 +18,7 @@ use crate::identity::{self, KeyFileError, KeyPair, PublicKey, SharedSecret};
 #[command(after_help = "Example:\n  narthex keygen --out /etc/narthex/scraper.key")]
 pub(super) struct Keygen {
     /// The file to write
-    #[arg(long, env = "NARTHEX_OUT", value_name = "FILE", default_value = "keys/scraper.key")]
+    #[arg(long, value_name = "FILE", default_value = "keys/scraper.key")]
     out: PathBuf,
 }
 
@@ -38,7 +38,7 @@ impl Keygen {
 #[command(after_help = "Example:\n  narthex secret --out /etc/narthex/fleet.secret")]
 pub(super) struct Secret {
     /// The file to write
-    #[arg(long, env = "NARTHEX_OUT", value_name = "FILE", default_value = "keys/fleet.secret")]
+    #[arg(long, value_name = "FILE", default_value = "keys/fleet.secret")]
     out: PathBuf,
 }
 

@@ -15,19 +15,16 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Flags {
     /// Compress metrics that the exporter did not compress, if the scrape accepts gzip: for slow or metered links
-    #[arg(long, env = "NARTHEX_COMPRESSION", value_name = "HOW", value_enum, default_value_t = How::from(Compression::default()))]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = How::from(Compression::default()))]
     compression: How,
     /// The shortest answer that the agent compresses, in bytes
-    #[arg(
-        long, env = "NARTHEX_COMPRESSION_MIN_SIZE", value_name = "BYTES",
-        default_value_t = Compression::DEFAULT_MIN_SIZE
-    )]
+    #[arg(long, value_name = "BYTES", default_value_t = Compression::DEFAULT_MIN_SIZE)]
     compression_min_size: usize,
     /// Largest exposition, before compression; the agent refuses or cuts a longer one, which fails the scrape
-    #[arg(long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", value_parser = value::bytes, default_value = defaults::bytes(ClientBuilder::DEFAULT_MAX_BODY))]
+    #[arg(long, value_name = "BYTES", value_parser = value::bytes, default_value = defaults::bytes(ClientBuilder::DEFAULT_MAX_BODY))]
     max_body: u64,
     /// Register the agent's own metrics under this alias, with service narthex and the labels of --label
-    #[arg(long, env = "NARTHEX_SELF_ALIAS", value_name = "ALIAS")]
+    #[arg(long, value_name = "ALIAS")]
     pub(super) self_alias: Option<Alias>,
 }
 

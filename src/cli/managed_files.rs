@@ -35,7 +35,6 @@ pub(super) struct ManagedFiles {
     _lock: File,
 }
 
-/// How many files were changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Updated {
     pub(super) written: usize,
@@ -264,25 +263,9 @@ mod tests {
     #[test]
     fn no_two_services_share_a_name_and_every_name_fits() {
         let long = "é".repeat(64);
-        let services = [
-            "",
-            "_none",
-            "none",
-            "web",
-            "Web",
-            "a b",
-            "a%20b",
-            "a/b",
-            "a_b",
-            "a-b",
-            "..",
-            "/",
-            "../x",
-            "žluť",
-            &long,
-            &format!("{}x", &long[..126]),
-            "~",
-        ];
+        let longer = format!("{}x", &long[..126]);
+        let services = ["", "_none", "none", "web", "Web", "a b", "a%20b", "a/b", "a_b", "a-b", "..", "/", "../x", "~"];
+        let services = [&services[..], &["žluť", &long, &longer]].concat();
         let names: BTreeSet<String> = services.iter().map(|service| name(service)).collect();
         assert_eq!(names.len(), services.len(), "{names:?}");
         for name in &names {

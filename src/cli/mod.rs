@@ -52,49 +52,31 @@ const LOGGING: &str = "Logging";
 #[command(name = "narthex", version, arg_required_else_help = false, after_help = EXAMPLES)]
 pub struct Cli {
     /// What narthex logs to stderr: off, error, warn, info, debug, trace, or a list such as info,narthex::registry=debug
-    #[arg(
-        long, env = "NARTHEX_LOG_LEVEL", default_value = "info", value_name = "LEVEL", global = true,
-        help_heading = LOGGING
-    )]
+    #[arg(long, default_value = "info", value_name = "LEVEL", global = true, help_heading = LOGGING)]
     pub log_level: LogFilter,
     /// The format of log lines
-    #[arg(
-        long, env = "NARTHEX_LOG_FORMAT", default_value = "logfmt", value_name = "FORMAT", global = true,
-        help_heading = LOGGING
-    )]
+    #[arg(long, default_value = "logfmt", value_name = "FORMAT", global = true, help_heading = LOGGING)]
     pub log_format: LogFormat,
     /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The subcommands.
+/// The subcommands, each with the help of its arguments.
 #[derive(Debug, Subcommand)]
 #[expect(private_interfaces, reason = "main passes a command on and looks into none")]
 pub enum Command {
-    /// Write a new key to a file and print its public key
     Keygen(keys::Keygen),
-    /// Write a new shared secret to a file
     Secret(keys::Secret),
-    /// Print the public key of a key file
     Key(keys::Key),
-    /// Run the scraper: keep the alias table, pull metrics, answer Prometheus
     Scraper(scraper::Args),
-    /// Run an agent: register exporters under aliases and answer the scraper's pulls
     Agent(agent::Args),
-    /// Run a public node, through which peers find each other by key
     Node(node::Args),
-    /// Run a whole network in this process and print the URLs to open
     Demo(demo::Args),
-    /// List the targets of a running scraper
     Targets(targets::Args),
-    /// Print the metrics of one alias, pulled now through a running scraper
     Scrape(scrape::Args),
-    /// Change the alias table of a running scraper
     Alias(alias::Args),
-    /// Find out what is wrong, beside an exporter or beside Prometheus
     Doctor(doctor::Args),
-    /// Keep a scraper's targets as file_sd files, one per service, on another host
     FileSd(file_sd::Args),
 }
 
@@ -103,10 +85,9 @@ pub enum Command {
 /// # Errors
 /// An error for [`report`]: help on stdout, or a line on stderr and exit 2.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
-    let line = precedence::CommandLine::read(Cli::command(), args.into_iter().collect());
+    let line = precedence::CommandLine::read(command(), args.into_iter().collect());
     let usage = |message: String| output::usage(&message, &line.words);
-    let precedence::WithDefaults { command, origins } =
-        precedence::apply(help::readable(Cli::command()), &line).map_err(usage)?;
+    let (command, origins) = precedence::apply(help::readable(command()), &line).map_err(usage)?;
     let cli = command
         .try_get_matches_from(&line.args)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
@@ -120,6 +101,21 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     }
     .map_err(usage)?;
     Ok(cli)
+}
+
+/// The command, in which each flag that takes a value is also a variable: `--data-dir` is `NARTHEX_DATA_DIR`.
+fn command() -> clap::Command {
+    fn with_variables(command: clap::Command) -> clap::Command {
+        let with_variable = |arg: clap::Arg| match arg.get_long().filter(|_| arg.get_action().takes_values()) {
+            Some(flag) => {
+                let name = format!("NARTHEX_{}", flag.to_uppercase().replace('-', "_"));
+                arg.env(name)
+            }
+            None => arg,
+        };
+        command.mut_args(with_variable).mut_subcommands(with_variables)
+    }
+    with_variables(Cli::command())
 }
 
 /// Runs a subcommand to its end.
@@ -150,7 +146,7 @@ struct ConfigFile {
     ///
     /// Flags beat the environment, the environment beats the file. Of two lists the winner counts, whole. An unknown key
     /// is an error. In the environment commas separate the items of a list.
-    #[arg(long, env = "NARTHEX_CONFIG", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -200,6 +196,6 @@ mod tests {
             }
             command.get_subcommands().for_each(visit);
         }
-        visit(&Cli::command());
+        visit(&command());
     }
 }

@@ -26,10 +26,10 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
     /// The node's key [default: node.key in the data directory, made at the first start]
-    #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Where the node keeps its key [default: $STATE_DIRECTORY, else ~/.local/state/narthex/node]
-    #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     reachable: Reachable,
@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, env = "NARTHEX_RELAY")]
     relay: bool,
     /// The address of metrics, /-/healthy and /-/ready, without authentication [default: none]
-    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT")]
     http: Option<HostPort>,
     #[command(flatten)]
     relay_limits: Relay,
@@ -50,22 +50,22 @@ pub(super) struct Args {
 #[command(next_help_heading = "Limits of --relay")]
 struct Relay {
     #[arg(
-        long, env = "NARTHEX_RELAY_RESERVATIONS", value_name = "N", value_parser = value::count,
+        long, value_name = "N", value_parser = value::count,
         help = defaults::help("Most peers that others reach through this node at once", RelayLimits::default().reservations)
     )]
     relay_reservations: Option<usize>,
     #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUITS", value_name = "N", value_parser = value::count,
+        long, value_name = "N", value_parser = value::count,
         help = defaults::help("Most circuits at once, of all peers", RelayLimits::default().circuits)
     )]
     relay_circuits: Option<usize>,
     #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUITS_PER_PEER", value_name = "N", value_parser = value::count,
+        long, value_name = "N", value_parser = value::count,
         help = defaults::help("Most circuits at once that one peer opens", RelayLimits::default().circuits_per_peer)
     )]
     relay_circuits_per_peer: Option<usize>,
     #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUIT_DURATION", value_name = "DURATION", value_parser = value::duration,
+        long, value_name = "DURATION", value_parser = value::duration,
         help = defaults::help(
             "Longest life of a circuit; its ends then build another",
             defaults::duration(RelayLimits::default().circuit_duration)
@@ -73,7 +73,7 @@ struct Relay {
     )]
     relay_circuit_duration: Option<Duration>,
     #[arg(
-        long, env = "NARTHEX_RELAY_CIRCUIT_BYTES", value_name = "BYTES", value_parser = value::circuit_bytes,
+        long, value_name = "BYTES", value_parser = value::circuit_bytes,
         help = defaults::help(
             "Most bytes of a circuit, both directions together, at least 64KiB; its ends then build another",
             defaults::bytes(RelayLimits::default().circuit_bytes)
@@ -139,7 +139,6 @@ impl Args {
     }
 }
 
-/// Runs until a signal comes.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;

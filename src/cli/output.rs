@@ -8,7 +8,7 @@ use std::{
 use clap::error::{ContextKind, ContextValue};
 
 use super::{advice, precedence::Origins};
-use crate::telemetry::log::escaped;
+use crate::{identity::PublicKey, telemetry::log::escaped};
 
 /// Bad usage: flags, variables or a file that make no sense. Exit 2; every other failure has exit 1.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,11 @@ fn one_line(rendered: &str) -> String {
         (!dropped).then_some(text)
     });
     paragraphs.collect::<Vec<_>>().join("; ")
+}
+
+/// The start of a key, enough to recognise it.
+pub(super) fn shortened(key: &PublicKey) -> String {
+    format!("{:.8}..", key.to_string())
 }
 
 /// True for a run of letters and digits about as long as a key, which may be a misplaced secret or most of one.

@@ -10,17 +10,17 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Reachable {
     /// Where peers connect: UDP for QUIC and the same TCP port; repeatable
-    #[arg(long, env = "NARTHEX_LISTEN", value_name = "HOST:PORT", default_values_t = defaults::SCRAPER.listen.clone())]
+    #[arg(long, value_name = "HOST:PORT", default_values_t = defaults::SCRAPER.listen.clone())]
     pub(super) listen: Vec<HostPort>,
     /// Where peers behind an HTTP-only firewall connect by WebSocket, without TLS: put a reverse proxy with a certificate
     /// before it; repeatable
-    #[arg(long, env = "NARTHEX_LISTEN_WS", value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT")]
     pub(super) listen_ws: Vec<HostPort>,
     /// A node through which peers find each other by key; repeatable
-    #[arg(long, env = "NARTHEX_BOOTSTRAP", value_name = "PEER", value_parser = value::bootstrap)]
+    #[arg(long, value_name = "PEER", value_parser = value::bootstrap)]
     pub(super) bootstrap: Vec<PeerAddr>,
     /// An address to announce instead of the listen addresses, as behind a forwarded port; repeatable
-    #[arg(long, env = "NARTHEX_EXTERNAL", value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS")]
     pub(super) external: Vec<DialAddress>,
 }
 
@@ -30,20 +30,19 @@ pub(super) struct Reachable {
 pub(super) struct Connections {
     /// Most peer-to-peer connections
     #[arg(
-        long, env = "NARTHEX_MAX_CONNECTIONS", value_name = "N", value_parser = value::count32,
-        default_value_t = NetworkLimits::default().connections
+        long, value_name = "N", value_parser = value::count32, default_value_t = NetworkLimits::default().connections
     )]
     max_connections: u32,
     /// Most connections from one public IP address (IPv6: one /64)
     #[arg(
-        long, env = "NARTHEX_MAX_CONNECTIONS_PER_IP", value_name = "N", value_parser = value::count,
+        long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().connections_per_address
     )]
     max_connections_per_ip: usize,
     /// Most connections of one peer; a hole punch needs 3 for a moment, and those from before it moved count until they
     /// are missed
     #[arg(
-        long, env = "NARTHEX_MAX_CONNECTIONS_PER_PEER", value_name = "N", value_parser = value::count32,
+        long, value_name = "N", value_parser = value::count32,
         default_value_t = NetworkLimits::default().connections_per_peer
     )]
     max_connections_per_peer: u32,

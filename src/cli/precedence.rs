@@ -27,7 +27,6 @@ pub(super) const CONFIG: &str = "config";
 /// The command line, as far as it is known before any check.
 #[derive(Debug, Default)]
 pub(super) struct CommandLine {
-    /// The whole command line.
     pub(super) args: Vec<OsString>,
     /// The subcommand: `agent`, or `alias release`.
     pub(super) words: Vec<String>,
@@ -58,13 +57,6 @@ impl CommandLine {
     }
 }
 
-/// A command with defaults from file and environment.
-#[derive(Debug)]
-pub(super) struct WithDefaults {
-    pub(super) command: Command,
-    pub(super) origins: Origins,
-}
-
 /// The origin of each flag's value (`--lease`) that the command line does not give.
 pub(super) type Origins = BTreeMap<String, String>;
 
@@ -72,7 +64,7 @@ pub(super) type Origins = BTreeMap<String, String>;
 ///
 /// # Errors
 /// The fault of the file, with its name.
-pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<WithDefaults, String> {
+pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<(Command, Origins), String> {
     let mut origins = Origins::new();
     if let (Some(path), Some(role)) = (&line.config, line.words.first()) {
         for (key, values) in read(path, role)? {
@@ -82,7 +74,7 @@ pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<WithDefa
     }
     let command = environment(command, &mut origins);
     origins.retain(|flag, _| !line.gives(flag));
-    Ok(WithDefaults { command, origins })
+    Ok((command, origins))
 }
 
 /// The same command without required arguments, and with any value allowed.
@@ -210,21 +202,6 @@ fn is_list(arg: &Arg) -> bool {
 
 /// The known key most similar to `key`, if at most a third of it differs.
 fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let (near, far) = known.map(|known| (known, distance(key, known))).min_by_key(|(_, far)| *far)?;
+    let (near, far) = known.map(|known| (known, strsim::levenshtein(key, known))).min_by_key(|(_, far)| *far)?;
     (far * 3 <= near.len()).then_some(near)
-}
-
-/// Levenshtein distance: insertions, deletions and replacements from one text to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[row.len() - 1]
 }

@@ -1,15 +1,18 @@
-//! `docs/configuration.md`: its tables come from clap and from the library's configs.
+//! `docs/configuration.md`: clap gives its tables of flags, and the limits in it are compared with those of the code.
 //!
-//! A table stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything else in the file is written by hand.
-//! `NARTHEX_UPDATE_DOCS=1 cargo test --all-features --lib cli::reference` writes the tables anew.
+//! A generated table stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+//! `NARTHEX_UPDATE_DOCS=1 cargo test --all-features --lib cli::reference` writes these tables anew.
 
-use std::{env, fmt::Display, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+};
 
-use clap::{Arg, CommandFactory};
+use clap::Arg;
 
 use super::{
-    Cli,
-    defaults::{self, SCRAPER, tests::stated},
+    command,
+    defaults::{SCRAPER, bytes, duration, tests::stated},
 };
 use crate::{
     client::MAX_TARGETS,
@@ -37,20 +40,33 @@ fn the_tables_of_the_documents_are_those_of_the_code() {
     );
 }
 
+/// A row of the limits states the default of its flag, and what no flag changes. Every limit with a flag has a row.
 #[test]
-fn each_limit_that_has_a_flag_stands_in_the_table() {
-    let table = limits();
-    for role in ROLES {
-        let command = Cli::command();
-        let limits = command.find_subcommand(role).expect("a role").get_arguments();
-        for arg in limits.filter(|arg| arg.get_help_heading().is_some_and(|heading| heading.starts_with("Limits"))) {
-            let flag = format!("`--{}`", arg.get_long().expect("a flag"));
-            assert!(table.contains(&flag), "{role} {flag} is not in the table of limits");
+fn the_limits_of_the_documents_are_those_of_the_code() {
+    let text = fs::read_to_string(FILE).expect("docs/configuration.md");
+    let rows = text.lines().skip_while(|line| !line.starts_with("| limit |")).skip(2);
+    let (cli, mut fixed) = (command(), fixed_limits());
+    let roles = cli.get_subcommands().filter(|command| ["scraper", "agent", "node"].contains(&command.get_name()));
+    let args: Vec<&Arg> = roles.flat_map(|role| role.get_arguments()).collect();
+    let mut flags = BTreeSet::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let [_, name, limit, flag, ..] = row.split('|').map(str::trim).collect::<Vec<_>>()[..] else { panic!("{row}") };
+        let written = fixed.remove(name);
+        assert!(written.as_ref().is_none_or(|written| written == limit), "{row}: the limit is {written:?}");
+        let flag = flag.trim_matches(['`', '-']);
+        let defaults = args.iter().filter(|arg| arg.get_long() == Some(flag)).map(|arg| stated(arg).concat());
+        for default in defaults {
+            let rest = limit.strip_prefix(&default);
+            assert!(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ';'])), "{row}: it is {default}");
+            flags.insert(flag);
         }
+        assert!(written.is_some() || flags.contains(flag), "{row}: which limit is that?");
     }
+    assert!(fixed.is_empty(), "without a row: {fixed:?}");
+    let limits = args.iter().filter(|arg| arg.get_help_heading().is_some_and(|heading| heading.starts_with("Limits")));
+    let missing: Vec<_> = limits.filter_map(|arg| arg.get_long()).filter(|flag| !flags.contains(flag)).collect();
+    assert!(missing.is_empty(), "without a row: {missing:?}");
 }
-
-const ROLES: [&str; 3] = ["scraper", "agent", "node"];
 
 /// The text with every generated part made anew.
 fn generated(text: &str) -> String {
@@ -60,9 +76,8 @@ fn generated(text: &str) -> String {
         let (name, rest) = part.split_once(" -->").expect("a name");
         let (_, rest) = rest.split_once(END).expect("an end");
         let table = match name {
-            "limits" => limits(),
-            "logging" => flags(Cli::command().get_arguments()),
-            role => flags(Cli::command().find_subcommand(role).expect("a role").get_arguments()),
+            "logging" => flags(command().get_arguments()),
+            role => flags(command().find_subcommand(role).expect("a role").get_arguments()),
         };
         generated += &format!("<!-- generated: {name} -->\n\n{table}\n{END}{rest}");
     }
@@ -101,154 +116,34 @@ fn meaning(arg: &Arg) -> String {
     [help].into_iter().chain(values).collect::<Vec<_>>().join(". ")
 }
 
-/// A limit with a flag: its default is that of the flag at `role`.
-fn flagged(what: &str, role: &str, flag: &str, note: &str, beyond: &str) -> String {
-    let command = Cli::command();
-    let mut flags = command.find_subcommand(role).expect("a role").get_arguments();
-    let arg = flags.find(|arg| arg.get_long() == Some(flag)).expect("a flag");
-    row(what, &format!("{}{note}", stated(arg).concat()), &format!("`--{flag}`"), beyond)
-}
-
-/// A limit that no flag changes.
-fn fixed(what: &str, limit: impl Display, beyond: &str) -> String {
-    row(what, &limit.to_string(), "", beyond)
-}
-
-fn row(what: &str, limit: &str, flag: &str, beyond: &str) -> String {
-    format!("| {what} | {limit} | {flag} | {beyond} |\n")
-}
-
-fn limits() -> String {
-    let scrape = &SCRAPER.http_limits.scrape;
-    let (margin, longest) = (defaults::duration(scrape.margin), defaults::duration(scrape.timeout_max));
-    let rows = [
-        "| limit | default | flag | beyond it |\n|---|---|---|---|\n".to_owned(),
-        fixed(
-            "alias",
-            format!("1 to {} of `A-Za-z0-9._-`, not `.` or `..`", Alias::MAX_LEN),
-            "the scraper refuses the registration: `invalid`",
-        ),
-        fixed(
-            "service, host name",
-            format!("{} bytes, no control characters", Target::MAX_NAME_LEN),
-            "the client refuses to start",
-        ),
-        fixed(
-            "labels of a target",
-            format!(
-                "{}; names of {} characters, values of {}; not `__*`, `instance`, `service`, `hostname`, `job`",
-                Labels::MAX,
-                Labels::MAX_NAME_LEN,
-                defaults::bytes(Labels::MAX_VALUE_LEN as u64)
-            ),
-            "the scraper refuses the registration: `invalid`",
-        ),
-        flagged(
-            "aliases of a peer",
-            "scraper",
-            "max-aliases-per-peer",
-            &format!(" (an agent sends at most {MAX_TARGETS})"),
-            "the scraper refuses the whole registration",
-        ),
-        flagged("aliases in the table, with lapsed ones", "scraper", "max-aliases", "", "the scraper refuses: `full`"),
-        flagged(
-            "registrations of a peer",
-            "scraper",
-            "max-registration-rate",
-            " a second",
-            "the scraper asks the peer to slow down",
-        ),
-        flagged("register handshake", "scraper", "handshake-timeout", "", "the scraper ends it, counted `timeout`"),
-        fixed(
-            "register message",
-            format!("{}: all targets of a peer with their labels", defaults::bytes(MAX_MESSAGE_LEN as u64)),
-            "a client or agent refuses such targets itself, and keeps those that it has",
-        ),
-        flagged("pull without a timeout of Prometheus", "scraper", "pull-timeout", "", "504"),
-        fixed(
+/// The limits that no flag changes, by the names of their rows.
+fn fixed_limits() -> BTreeMap<&'static str, String> {
+    let (scrape, max_per_peer) = (&SCRAPER.http_limits.scrape, SCRAPER.registry.max_per_peer);
+    let (margin, longest) = (duration(scrape.margin), duration(scrape.timeout_max));
+    let (value, head, record) = (Labels::MAX_VALUE_LEN as u64, MAX_HEAD as u64, Announcement::MAX_LEN as u64);
+    let label = format!("{}; names of {} characters, values of {}", Labels::MAX, Labels::MAX_NAME_LEN, bytes(value));
+    [
+        ("alias", format!("1 to {} of `A-Za-z0-9._-`, not `.` or `..`", Alias::MAX_LEN)),
+        ("service, host name", format!("{} bytes, no control characters", Target::MAX_NAME_LEN)),
+        ("labels of a target", format!("{label}; not `__*`, `instance`, `service`, `hostname`, `job`")),
+        ("aliases of a peer", format!("{max_per_peer} (an agent sends at most {MAX_TARGETS})")),
+        ("register message", format!("{}: all targets of a peer with their labels", bytes(MAX_MESSAGE_LEN as u64))),
+        (
             "pull with a timeout of Prometheus",
             format!("that timeout less {margin}, or less a tenth if that is shorter; at most {longest}"),
-            "504",
         ),
-        flagged(
-            "exposition at a scraper, as it travels",
-            "scraper",
-            "max-body",
-            "",
-            "502 if the length is known before, else the scraper cuts the body",
-        ),
-        flagged(
-            "exposition at an agent, as the exporter sends it",
-            "agent",
-            "max-body",
-            "",
-            "502 if the length is known before, else the agent cuts the body",
-        ),
-        fixed("pulls of one peer at once", MAX_PULL_STREAMS, "further ones wait"),
-        fixed("scrapes at once", scrape.max_concurrent, "503"),
-        fixed(
-            "head of an HTTP request",
-            format!(
-                "{}, within {} of its first byte",
-                defaults::bytes(MAX_HEAD as u64),
-                defaults::duration(HEAD_LIMIT)
-            ),
-            "431, or the connection is closed",
-        ),
-        fixed("idle HTTP connection", defaults::duration(IDLE_LIMIT), "closed"),
-        fixed(
-            "reader of an HTTP answer",
-            format!("{} without progress", defaults::duration(READER_LIMIT)),
-            "the connection is closed",
-        ),
-        fixed("HTTP connections", SCRAPER.http_limits.max_connections, "further ones wait to be accepted"),
-        flagged("peer-to-peer connections", "scraper", "max-connections", "", "refused"),
-        flagged(".. of one peer", "scraper", "max-connections-per-peer", "", "refused"),
-        flagged(
-            ".. from one IPv4 address, or IPv6 /64",
-            "scraper",
-            "max-connections-per-ip",
-            "; private, link-local and loopback addresses have no limit",
-            "refused before the handshake",
-        ),
-        fixed(
+        ("pulls of one peer at once", MAX_PULL_STREAMS.to_string()),
+        ("scrapes at once", scrape.max_concurrent.to_string()),
+        ("head of an HTTP request", format!("{}, within {} of its first byte", bytes(head), duration(HEAD_LIMIT))),
+        ("idle HTTP connection", duration(IDLE_LIMIT)),
+        ("reader of an HTTP answer", format!("{} without progress", duration(READER_LIMIT))),
+        ("HTTP connections", SCRAPER.http_limits.max_connections.to_string()),
+        (
             "connections in their handshake",
-            format!("{}; {} each", max_handshakes(NetworkRole::Scraper), defaults::duration(HANDSHAKE_TIMEOUT)),
-            "refused before any work; clients come back with jittered backoff",
+            format!("{}; {} each", max_handshakes(NetworkRole::Scraper), duration(HANDSHAKE_TIMEOUT)),
         ),
-        fixed(
-            "streams of a connection",
-            format!("{MAX_STREAMS} over TCP and WebSocket, {MAX_QUIC_STREAMS} over QUIC"),
-            "refused",
-        ),
-        fixed(
-            "records at a node",
-            format!("{} of {}", NetworkLimits::default().announcements, defaults::bytes(Announcement::MAX_LEN as u64)),
-            "the node forgets the record that expires first",
-        ),
-        flagged(
-            "relay: peers that others reach through it",
-            "node",
-            "relay-reservations",
-            "",
-            "newcomers are refused, holders renew",
-        ),
-        flagged("relay: circuits at once", "node", "relay-circuits", "", "refused"),
-        flagged("relay: circuits at once that one key opens", "node", "relay-circuits-per-peer", "", "refused"),
-        flagged(
-            "relay: life of a circuit",
-            "node",
-            "relay-circuit-duration",
-            "",
-            "the circuit ends once it is idle; its ends build another",
-        ),
-        flagged(
-            "relay: bytes of a circuit, both directions together",
-            "node",
-            "relay-circuit-bytes",
-            "",
-            "the circuit ends and so does a scrape in it; the next scrape has a new circuit",
-        ),
-    ];
-    rows.concat()
+        ("streams of a connection", format!("{MAX_STREAMS} over TCP and WebSocket, {MAX_QUIC_STREAMS} over QUIC")),
+        ("records at a node", format!("{} of {}", NetworkLimits::default().announcements, bytes(record))),
+    ]
+    .into()
 }

@@ -27,23 +27,23 @@ pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
     /// The scraper's key, as narthex keygen writes it
-    #[arg(long, env = "NARTHEX_KEY", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// A shared secret that clients may prove; several while one replaces another
-    #[arg(long, env = "NARTHEX_SECRET_FILE", value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required = true)]
     secret_file: Vec<PathBuf>,
     /// Where the scraper keeps the alias table [default: $STATE_DIRECTORY, else
     /// ~/.local/state/narthex/scraper]
-    #[arg(long, env = "NARTHEX_DATA_DIR", value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where Prometheus asks. There is no authentication: keep it on loopback, or behind a proxy that has some
-    #[arg(long, env = "NARTHEX_HTTP", value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
+    #[arg(long, value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
     http: HostPort,
     /// The address of the HTTP side that /sd lists [default: the address that Prometheus asked]
-    #[arg(long, env = "NARTHEX_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
     /// A file with the same list as /sd, for file_sd_configs of a Prometheus on this host
-    #[arg(long, env = "NARTHEX_FILE_SD", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     file_sd: Option<PathBuf>,
     #[command(flatten)]
     reachable: Reachable,
@@ -52,25 +52,22 @@ pub(super) struct Args {
     mdns: bool,
     /// Life of a registration that is not renewed; clients renew at a third of it
     #[arg(
-        long, env = "NARTHEX_LEASE", value_name = "DURATION", value_parser = value::duration,
+        long, value_name = "DURATION", value_parser = value::duration,
         default_value = defaults::duration(SCRAPER.registry.lease)
     )]
     lease: Duration,
     /// How long a lapsed alias stays listed, so that up == 0 can alert
     #[arg(
-        long, env = "NARTHEX_RETENTION", value_name = "DURATION", value_parser = value::duration_or_zero,
+        long, value_name = "DURATION", value_parser = value::duration_or_zero,
         default_value = defaults::duration(SCRAPER.registry.retention)
     )]
     retention: Duration,
     /// When another key, with a valid secret, may take an alias that is held
-    #[arg(
-        long, env = "NARTHEX_ALIAS_POLICY", value_name = "POLICY", value_parser = value::alias_policy(),
-        default_value_t = SCRAPER.registry.policy
-    )]
+    #[arg(long, value_name = "POLICY", value_parser = value::alias_policy(), default_value_t = SCRAPER.registry.policy)]
     alias_policy: AliasPolicy,
     /// How long holders count as linked after a start, before they have reconnected
     #[arg(
-        long, env = "NARTHEX_START_GRACE", value_name = "DURATION", value_parser = value::duration_or_zero,
+        long, value_name = "DURATION", value_parser = value::duration_or_zero,
         default_value = defaults::duration(SCRAPER.registry.start_grace)
     )]
     start_grace: Duration,
@@ -86,37 +83,28 @@ pub(super) struct Args {
 struct Limits {
     /// Longest pull, if the request has no X-Prometheus-Scrape-Timeout-Seconds
     #[arg(
-        long, env = "NARTHEX_PULL_TIMEOUT", value_name = "DURATION", value_parser = value::duration,
+        long, value_name = "DURATION", value_parser = value::duration,
         default_value = defaults::duration(SCRAPER.http_limits.scrape.timeout_default)
     )]
     pull_timeout: Duration,
     /// Largest exposition, as it travels; the scraper cuts a longer one, which fails the scrape
     #[arg(
-        long, env = "NARTHEX_MAX_BODY", value_name = "BYTES", value_parser = value::bytes,
+        long, value_name = "BYTES", value_parser = value::bytes,
         default_value = defaults::bytes(SCRAPER.http_limits.scrape.max_body)
     )]
     max_body: u64,
     /// Most aliases in the table; the scraper refuses a further one
-    #[arg(
-        long, env = "NARTHEX_MAX_ALIASES", value_name = "N", value_parser = value::count,
-        default_value_t = SCRAPER.registry.max_targets
-    )]
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_targets)]
     max_aliases: usize,
     /// Most aliases of one peer
-    #[arg(
-        long, env = "NARTHEX_MAX_ALIASES_PER_PEER", value_name = "N", value_parser = value::count,
-        default_value_t = SCRAPER.registry.max_per_peer
-    )]
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_peer)]
     max_aliases_per_peer: usize,
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down
-    #[arg(
-        long, env = "NARTHEX_MAX_REGISTRATION_RATE", value_name = "N", value_parser = value::rate,
-        default_value_t = SCRAPER.registrations_per_second
-    )]
+    #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations_per_second)]
     max_registration_rate: NonZeroU32,
     /// Longest register handshake
     #[arg(
-        long, env = "NARTHEX_HANDSHAKE_TIMEOUT", value_name = "DURATION", value_parser = value::duration,
+        long, value_name = "DURATION", value_parser = value::duration,
         default_value = defaults::duration(SCRAPER.handshake_timeout)
     )]
     handshake_timeout: Duration,
@@ -137,9 +125,7 @@ impl Args {
         }
         Ok(())
     }
-}
 
-impl Args {
     /// Reads the files that the flags name. The data directory is the scraper's until it is dropped.
     pub(super) fn settings(self) -> anyhow::Result<(ScraperConfig, DataDir)> {
         let key = keys::load_key(&self.key)?;
@@ -179,7 +165,6 @@ impl Args {
     }
 }
 
-/// Runs until a signal comes.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;

@@ -22,16 +22,10 @@ const MAX_REFUSAL: usize = 4096;
 #[derive(Debug, clap::Args)]
 pub(super) struct ScraperApi {
     /// HTTP address of the scraper
-    #[arg(
-        long, env = "NARTHEX_URL", value_name = "URL", default_value = defaults::scraper_url(),
-        value_parser = value::http_url
-    )]
+    #[arg(long, value_name = "URL", default_value = defaults::scraper_url(), value_parser = value::http_url)]
     url: Uri,
     /// Longest wait for the whole answer
-    #[arg(
-        long, env = "NARTHEX_TIMEOUT", value_name = "DURATION", default_value = "10s",
-        value_parser = value::duration
-    )]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
     timeout: Duration,
     /// The flag with the address, for errors.
     #[arg(skip = "--url")]

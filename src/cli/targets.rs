@@ -11,7 +11,6 @@ use crate::telemetry::log::escaped;
 
 /// Number of columns.
 const COLUMNS: usize = 7;
-/// Heads of the columns.
 const HEADS: [&str; COLUMNS] = ["ALIAS", "STATE", "PATH", "SERVICE", "HOSTNAME", "PEER", "LEFT"];
 
 /// List the targets of a running scraper

@@ -65,7 +65,6 @@ pub(super) fn bootstrap(text: &str) -> Result<PeerAddr, String> {
     }
 }
 
-/// A service name.
 pub(super) fn service(text: &str) -> Result<String, String> {
     Target::check_name("service", text).map(|()| text.to_owned()).map_err(chain)
 }
@@ -115,7 +114,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A duration.
 pub(super) fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text).map_err(|_| "expected a duration such as 90s, 5m or 3h")?;
     if span > MAX_DURATION {
@@ -172,7 +170,6 @@ pub(super) fn count32(text: &str) -> Result<u32, String> {
     rate(text).map(NonZeroU32::get)
 }
 
-/// A number a second.
 pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
     text.parse().map_err(|_| "expected a whole number from 1 to 4294967295".into())
 }

@@ -51,7 +51,7 @@ pub enum BuildError {
     },
     /// The network could not start.
     #[error(transparent)]
-    Network(NetworkError),
+    Network(#[from] NetworkError),
 }
 
 /// Collects what a [`Client`] needs. Nothing is checked before [`ClientBuilder::start`].
@@ -73,16 +73,18 @@ pub enum BuildError {
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Debug)]
 pub struct ClientBuilder {
     scrapers: Vec<PeerAddr>,
-    secret: SharedSecret,
+    pub(super) secret: SharedSecret,
     key: Option<KeyPair>,
-    bootstrap: Vec<PeerAddr>,
-    mdns: bool,
+    pub(super) bootstrap: Vec<PeerAddr>,
+    #[cfg(feature = "mdns")]
+    pub(super) mdns: bool,
     hostname: Option<String>,
-    data_dir: Option<PathBuf>,
-    max_body: u64,
-    compression: Compression,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) max_body: u64,
+    pub(super) compression: Compression,
     own: Option<TargetBuilder>,
     about_itself: Option<TargetBuilder>,
     targets: Vec<TargetBuilder>,
@@ -154,37 +156,18 @@ impl TargetBuilder {
     }
 }
 
-/// Everything, checked.
-pub(super) struct Setup {
+/// The settings that had to be checked.
+pub(super) struct Checked {
     pub(super) scrapers: Vec<PeerAddr>,
-    pub(super) secret: SharedSecret,
     pub(super) key: KeyPair,
-    pub(super) bootstrap: Vec<PeerAddr>,
-    #[cfg(feature = "mdns")]
-    pub(super) mdns: bool,
-    pub(super) data_dir: Option<PathBuf>,
-    pub(super) max_body: u64,
-    pub(super) compression: Compression,
     pub(super) targets: Targets,
     pub(super) metrics: Arc<ClientMetrics>,
 }
 
-/// The settings, without the secret and with each target's alias alone.
-impl fmt::Debug for ClientBuilder {
+/// The alias alone: a source has no text form.
+impl fmt::Debug for TargetBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let targets = self.own.iter().chain(&self.about_itself).chain(&self.targets);
-        f.debug_struct("ClientBuilder")
-            .field("scrapers", &self.scrapers)
-            .field("key", &self.key)
-            .field("bootstrap", &self.bootstrap)
-            .field("mdns", &self.mdns)
-            .field("hostname", &self.hostname)
-            .field("data_dir", &self.data_dir)
-            .field("max_body", &self.max_body)
-            .field("compression", &self.compression)
-            .field("targets", &targets.map(|target| &target.alias).collect::<Vec<_>>())
-            .field("targets_later", &self.targets_later)
-            .finish_non_exhaustive()
+        f.debug_tuple("TargetBuilder").field(&self.alias).finish()
     }
 }
 
@@ -198,6 +181,7 @@ impl ClientBuilder {
             secret,
             key: None,
             bootstrap: Vec::new(),
+            #[cfg(feature = "mdns")]
             mdns: false,
             hostname: None,
             data_dir: None,
@@ -321,43 +305,32 @@ impl ClientBuilder {
         self.own.get_or_insert_with(|| TargetBuilder::new(""))
     }
 
-    pub(super) fn check(self) -> Result<Setup, BuildError> {
+    pub(super) fn check(&mut self) -> Result<Checked, BuildError> {
         let mut scrapers: Vec<PeerAddr> = Vec::new();
-        for scraper in self.scrapers {
+        for scraper in std::mem::take(&mut self.scrapers) {
             if scrapers.iter().all(|known| known.key != scraper.key) {
                 scrapers.push(scraper);
             }
         }
-        let key = self.key.unwrap_or_else(KeyPair::generate);
+        let key = self.key.take().unwrap_or_else(KeyPair::generate);
         if scrapers.iter().any(|scraper| scraper.key == key.public()) {
             return Err(BuildError::OwnKey(key.public()));
         }
         let metrics = Arc::new(ClientMetrics::new(scrapers.iter().map(|scraper| scraper.key)));
-        let own_target = self.about_itself.map(|target| target.metrics(Arc::clone(&metrics) as Arc<dyn Source>));
-        let hostname = match self.hostname {
+        let own_target = self.about_itself.take().map(|target| target.metrics(Arc::clone(&metrics) as Arc<dyn Source>));
+        let hostname = match self.hostname.take() {
             Some(hostname) => {
                 Target::check_name("hostname", &hostname)?;
                 hostname
             }
             None => own_hostname(),
         };
-        let targets = Targets::new(hostname, own_target, self.own.into_iter().chain(self.targets).collect())?;
+        let targets = self.own.take().into_iter().chain(self.targets.drain(..)).collect();
+        let targets = Targets::new(hostname, own_target, targets)?;
         if targets.len() == 0 && !self.targets_later {
             return Err(BuildError::NoTarget);
         }
-        Ok(Setup {
-            scrapers,
-            secret: self.secret,
-            key,
-            bootstrap: self.bootstrap,
-            #[cfg(feature = "mdns")]
-            mdns: self.mdns,
-            data_dir: self.data_dir,
-            max_body: self.max_body,
-            compression: self.compression,
-            targets,
-            metrics,
-        })
+        Ok(Checked { scrapers, key, targets, metrics })
     }
 }
 
@@ -386,7 +359,7 @@ mod tests {
         assert!(matches!(builder().alias("a").check(), Err(BuildError::NoMetrics(_))));
         assert!(matches!(builder().alias("a b").metrics(text).check(), Err(BuildError::Target(_))));
         assert!(matches!(builder().alias("a").label("job", "x").metrics(text).check(), Err(BuildError::Target(_))));
-        let twice = builder().alias("a").metrics(text).target(TargetBuilder::new("a").metrics(text));
+        let mut twice = builder().alias("a").metrics(text).target(TargetBuilder::new("a").metrics(text));
         assert!(matches!(twice.check(), Err(BuildError::Duplicate(_))));
     }
 

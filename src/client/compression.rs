@@ -4,7 +4,6 @@
 //! its headers speaks against it, and it is long enough to be worth the work. Everything else passes byte for byte.
 
 use std::{
-    collections::VecDeque,
     io::{self, Write},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -12,11 +11,12 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use flate2::write::GzEncoder;
+use futures::{StreamExt, stream};
 use http::{
     HeaderMap, HeaderValue,
     header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, VARY},
 };
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::source::{BoxError, Exposition, ExpositionBody};
@@ -93,10 +93,9 @@ impl Compression {
         let len = match expected_len(&exposition.headers, &exposition.body) {
             Some(len) => len,
             None => {
-                let ahead = ReadAhead::read(exposition.body, min_size).await;
-                let len = ahead.len;
-                exposition.body = ExpositionBody::new(ahead);
-                len as u64
+                let (body, read) = read_ahead(exposition.body, min_size).await;
+                exposition.body = body;
+                read as u64
             }
         };
         if len < min_size as u64 || len == 0 {
@@ -234,42 +233,23 @@ fn compress(encoder: &mut GzEncoder<Vec<u8>>, piece: &[u8]) -> io::Result<Bytes>
     Ok(if out.len() < FRAME { Bytes::new() } else { std::mem::take(out).into() })
 }
 
-/// A body whose beginning was read, and is passed on first.
-struct ReadAhead {
-    begin: VecDeque<Result<Frame<Bytes>, BoxError>>,
-    len: usize,
-    /// None if the beginning is all there is.
-    rest: Option<ExpositionBody>,
-}
-
-impl ReadAhead {
-    async fn read(mut body: ExpositionBody, len: usize) -> Self {
-        let mut ahead = Self { begin: VecDeque::new(), len: 0, rest: None };
-        while ahead.len < len {
-            let Some(frame) = body.frame().await else { return ahead };
-            ahead.len += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Buf::remaining);
-            let failed = frame.is_err();
-            ahead.begin.push_back(frame);
-            if failed {
-                return ahead;
-            }
+/// Reads `len` bytes, or all there are. Returns the body, with these bytes again, and how many were read.
+async fn read_ahead(mut body: ExpositionBody, len: usize) -> (ExpositionBody, usize) {
+    let (mut begin, mut read) = (Vec::new(), 0);
+    let rest = loop {
+        if read >= len {
+            break Some(body);
         }
-        ahead.rest = Some(body);
-        ahead
-    }
-}
-
-impl Body for ReadAhead {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match (self.begin.pop_front(), &mut self.rest) {
-            (Some(frame), _) => Poll::Ready(Some(frame)),
-            (None, Some(rest)) => Pin::new(rest).poll_frame(cx),
-            (None, None) => Poll::Ready(None),
+        let Some(frame) = body.frame().await else { break None };
+        read += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Buf::remaining);
+        let failed = frame.is_err();
+        begin.push(frame);
+        if failed {
+            break None;
         }
-    }
+    };
+    let frames = stream::iter(begin).chain(stream::iter(rest.map(BodyStream::new)).flatten());
+    (StreamBody::new(frames).boxed_unsync(), read)
 }
 
 #[cfg(test)]
@@ -278,7 +258,6 @@ mod tests {
 
     use flate2::read::GzDecoder;
     use http::header::CONTENT_TYPE;
-    use http_body_util::StreamBody;
 
     use super::*;
 
@@ -294,7 +273,7 @@ mod tests {
         let pieces: Vec<_> =
             text.as_bytes().chunks(piece).map(|p| Ok(Frame::data(Bytes::copy_from_slice(p)))).collect();
         let mut exposition = Exposition::new(Exposition::TEXT, "");
-        exposition.body = StreamBody::new(futures::stream::iter(pieces)).boxed_unsync();
+        exposition.body = StreamBody::new(stream::iter(pieces)).boxed_unsync();
         exposition
     }
 
@@ -375,7 +354,7 @@ mod tests {
         for (before, compressed) in [(10, false), (500, true)] {
             let frames = vec![Ok(Frame::data(text(before).into())), Err::<Frame<Bytes>, BoxError>("cut".into())];
             let mut exposition = Exposition::new(Exposition::TEXT, "");
-            exposition.body = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
+            exposition.body = StreamBody::new(stream::iter(frames)).boxed_unsync();
             let (headers, body) = FROM_100.apply(true, exposition).await;
             assert_eq!(headers.contains_key(CONTENT_ENCODING), compressed);
             assert_eq!(body.collect().await.unwrap_err().to_string(), "cut");

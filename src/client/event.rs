@@ -38,87 +38,87 @@ pub struct Event {
 pub enum EventKind {
     /// A link to a scraper is up.
     LinkUp {
-        /// Which one.
+        /// The scraper.
         scraper: PublicKey,
         /// Whether the link goes through a relay.
         path: LinkPath,
     },
-    /// The link to a scraper goes on by another path: a hole was punched, or the direct connection was lost.
+    /// The path of a link has changed: a hole was punched, or the direct connection was lost.
     PathChanged {
-        /// Which one.
+        /// The scraper.
         scraper: PublicKey,
         /// The path from now on.
         path: LinkPath,
     },
-    /// The link to a scraper was lost; it is being redialled.
+    /// The link to a scraper was lost. The client redials.
     LinkDown {
-        /// Which one.
+        /// The scraper.
         scraper: PublicKey,
     },
-    /// A scraper could not be reached; the attempt is repeated after the pause.
+    /// A scraper could not be reached. The client tries again after the pause.
     LinkFailed {
-        /// Which one.
+        /// The scraper.
         scraper: PublicKey,
-        /// Why.
+        /// The reason.
         error: Arc<ConnectError>,
-        /// How long until the next attempt.
+        /// Time until the next attempt.
         retry_in: Duration,
     },
     /// A scraper holds the alias for us, on its disk.
     Registered {
-        /// Which scraper.
+        /// The scraper.
         scraper: PublicKey,
-        /// Which alias.
+        /// The alias.
         alias: Alias,
-        /// True if it is new there or something about it changed; false for a renewal.
+        /// True if the alias is new there or something about it changed; false for a renewal.
         updated: bool,
     },
-    /// A scraper did not take the registration, or one alias of it; it is repeated after the pause.
+    /// A scraper refused the registration, or one alias. The client repeats the registration after the pause.
     RegisterFailed {
-        /// Which scraper.
+        /// The scraper.
         scraper: PublicKey,
-        /// Why.
+        /// The reason.
         error: Arc<RegisterError>,
-        /// How long until the next attempt.
+        /// Time until the next attempt.
         retry_in: Duration,
     },
-    /// A scraper gave our aliases free, as we asked.
+    /// A scraper released our aliases, as the client asked.
     Released {
-        /// Which scraper.
+        /// The scraper.
         scraper: PublicKey,
     },
     /// A scraper asks for metrics.
     PullStarted {
-        /// Which scraper.
+        /// The scraper.
         scraper: PublicKey,
-        /// Which alias.
+        /// The alias.
         alias: Alias,
     },
-    /// The exposition has been handed over whole.
+    /// The whole exposition was sent.
     PullSucceeded {
-        /// Which scraper.
+        /// The scraper.
         scraper: PublicKey,
-        /// Which alias.
+        /// The alias.
         alias: Alias,
-        /// Bytes of the body, as it went over the link.
+        /// Bytes of the body on the link.
         bytes: u64,
         /// Bytes of the exposition before this client compressed it; as many as `bytes` if it did not.
         uncompressed_bytes: u64,
         /// From the request to the last byte.
         took: Duration,
     },
-    /// The exposition was not handed over, or not whole.
+    /// The exposition was not sent, or not to its end.
     PullFailed {
-        /// Which scraper.
+        /// The scraper.
         scraper: PublicKey,
-        /// Which alias.
+        /// The alias.
         alias: Alias,
-        /// Why.
+        /// The reason.
         error: Arc<PullFailure>,
     },
-    /// A peer that is none of our scrapers asked for metrics and was refused unread.
+    /// A peer other than the scrapers opened a pull stream, which was refused unread.
     FirewallBlocked {
-        /// Who it was.
+        /// The peer.
         peer: PublicKey,
     },
 }
@@ -133,9 +133,9 @@ pub enum RegisterError {
     /// The scraper refused one alias.
     #[error("alias {alias} was refused: {refusal}")]
     Alias {
-        /// Which.
+        /// The alias.
         alias: Alias,
-        /// Why.
+        /// The reason.
         refusal: AliasRefusal,
     },
     /// The scraper wants fewer registrations.
@@ -266,11 +266,7 @@ pub(super) async fn report_blocks(
     mut blocks: broadcast::Receiver<FirewallBlock>,
     stop: CancellationToken,
 ) {
-    loop {
-        let block = tokio::select! {
-            () = stop.cancelled() => return,
-            block = blocks.recv() => block,
-        };
+    while let Some(block) = stop.run_until_cancelled(blocks.recv()).await {
         match block {
             Ok(FirewallBlock { peer }) => events.emit(EventKind::FirewallBlocked { peer }),
             Err(broadcast::error::RecvError::Lagged(_)) => {}

@@ -23,53 +23,30 @@ use crate::{
 label_values! {
     /// What became of a registration.
     enum Registration {
-        /// Granted, and new or changed.
         Updated = "updated",
-        /// Granted as it was.
         Renewed = "renewed",
-        /// The aliases were given up.
         Released = "released",
-        /// Another peer holds the alias.
         Taken = "taken",
-        /// The scraper cannot list the alias, its service or a label.
         Invalid = "invalid",
-        /// Claimed twice.
         Duplicate = "duplicate",
-        /// The scraper's table has no room.
         Full = "full",
-        /// The scraper refused the handshake.
         Handshake = "handshake_refused",
-        /// The scraper wants fewer registrations.
         SlowDown = "slow_down",
-        /// The scraper cannot register anybody now.
         Unavailable = "unavailable",
-        /// The scraper refused the whole registration.
         Malformed = "malformed",
-        /// No answer in time.
         Timeout = "timeout",
-        /// The peer of that key is no scraper.
         NotAScraper = "not_a_scraper",
-        /// The exchange broke off.
         Broken = "broken",
     }
-}
 
-label_values! {
     /// How a pull ended.
     enum PullOutcome {
-        /// The whole exposition was handed over.
         Ok = "ok",
-        /// The source failed.
         SourceFailed = "source_failed",
-        /// The source was too slow.
         Deadline = "deadline",
-        /// The source panicked.
         Panicked = "panicked",
-        /// The exposition is larger than the limit.
         TooLarge = "too_large",
-        /// The target was removed.
         Removed = "removed",
-        /// The scraper went away before the end.
         Abandoned = "abandoned",
     }
 }
@@ -105,7 +82,6 @@ impl From<&PullFailure> for PullOutcome {
     }
 }
 
-/// Handles to every metric of a client.
 #[derive(Debug)]
 pub(super) struct ClientMetrics {
     registry: Registry,
@@ -173,7 +149,6 @@ impl ClientMetrics {
         metrics
     }
 
-    /// Counts an event.
     pub(super) fn observe(&self, event: &EventKind) {
         match event {
             EventKind::LinkUp { scraper, path } => self.link(*scraper, Some(*path)),
@@ -205,7 +180,6 @@ impl ClientMetrics {
         }
     }
 
-    /// Sets the number of targets.
     pub(super) fn set_targets(&self, count: usize) {
         self.targets.set(i64::try_from(count).unwrap_or(i64::MAX));
     }

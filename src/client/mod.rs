@@ -50,9 +50,10 @@ pub use crate::{
 
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
-    network::{Acceptor, Firewall, Links, Network, NetworkConfig, NetworkError, NetworkRole, PULL_PROTOCOL},
+    network::{Acceptor, Firewall, Links, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
 };
 
+use builder::Checked;
 use event::Events;
 use pull_watchdog::PullWatchdog;
 use targets::Targets;
@@ -128,8 +129,9 @@ impl Client {
     }
 
     /// Replaces the targets, and registers the change at once: new or different ones appear at the scrapers, missing ones
-    /// are released and their pulls in flight end. The client's own
-    /// target ([`ClientBuilder::self_alias`]) stays, and is not named here. A target without [`metrics`](TargetBuilder::metrics) keeps the source that its alias has; other pulls go on undisturbed.
+    /// are released and their pulls in flight end; other pulls go on. The client's own target
+    /// ([`ClientBuilder::self_alias`]) stays, and is not named here. A target without [`metrics`](TargetBuilder::metrics)
+    /// keeps the source that its alias has.
     ///
     /// # Errors
     /// [`BuildError`] if a target can never be listed, or there are too many for one registration. Then nothing has
@@ -157,33 +159,33 @@ impl Client {
         ended(&mut self.network).await;
     }
 
-    async fn start(builder: ClientBuilder) -> Result<Self, BuildError> {
-        let setup = builder.check()?;
+    async fn start(mut builder: ClientBuilder) -> Result<Self, BuildError> {
+        let Checked { scrapers, key, targets, metrics } = builder.check()?;
         let (inbox, pulls) = mpsc::channel(PULL_QUEUE);
         let acceptor = Acceptor {
             protocol: PULL_PROTOCOL,
-            firewall: Firewall::Only(setup.scrapers.iter().map(|scraper| scraper.key).collect()),
+            firewall: Firewall::Only(scrapers.iter().map(|scraper| scraper.key).collect()),
             inbox,
         };
         let config = NetworkConfig {
-            bootstrap: setup.bootstrap,
+            bootstrap: builder.bootstrap,
             #[cfg(feature = "mdns")]
-            mdns: setup.mdns,
-            addresses_file: setup.data_dir.map(|dir| dir.join("addresses")),
+            mdns: builder.mdns,
+            addresses_file: builder.data_dir.map(|dir| dir.join("addresses")),
             ..NetworkConfig::new(NetworkRole::Client)
         };
-        let (network, task) = Network::start(&setup.key, config, vec![acceptor]).await?;
-        let events = Events::new(setup.metrics);
+        let (network, task) = Network::start(&key, config, vec![acceptor]).await?;
+        let events = Events::new(metrics);
         let since_start = Mutex::new(Some(events.subscribe()));
-        let public_key = setup.key.public();
-        let targets = Arc::new(setup.targets);
+        let public_key = key.public();
+        let targets = Arc::new(targets);
         events.metrics().set_targets(targets.len());
         let shared = Arc::new(Shared {
-            key: setup.key,
-            secret: setup.secret,
+            key,
+            secret: builder.secret,
             targets: Arc::clone(&targets),
-            max_body: setup.max_body,
-            compression: setup.compression,
+            max_body: builder.max_body,
+            compression: builder.compression,
             events: events.clone(),
             network: network.clone(),
             pull_watchdog: PullWatchdog::default(),
@@ -194,7 +196,7 @@ impl Client {
         network_task.spawn(task.run(stop_network.clone()));
         serving.spawn(server::serve(Arc::clone(&shared), pulls, stop.clone()));
         serving.spawn(event::report_blocks(events.clone(), network.blocks(), stop.clone()));
-        for scraper in setup.scrapers {
+        for scraper in scrapers {
             registrations.spawn(registration::keep(Arc::clone(&shared), scraper, stop.clone()));
         }
         let links = network.links().clone();
@@ -215,10 +217,4 @@ impl Client {
 
 async fn ended(tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
-}
-
-impl From<NetworkError> for BuildError {
-    fn from(source: NetworkError) -> Self {
-        Self::Network(source)
-    }
 }

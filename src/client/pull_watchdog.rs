@@ -34,7 +34,6 @@ struct Pulls {
 }
 
 impl PullWatchdog {
-    /// Records a pull.
     pub(super) fn pulled(&self, scraper: PublicKey) {
         let now = Instant::now();
         let mut pulls = self.pulls();
@@ -56,7 +55,6 @@ impl PullWatchdog {
         }
     }
 
-    /// When the scraper pulled last.
     pub(super) fn last_pull(&self, scraper: &PublicKey) -> Option<Instant> {
         self.pulls().get(scraper).map(|pulls| pulls.last)
     }

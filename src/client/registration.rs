@@ -21,9 +21,9 @@ use crate::{
     wire::{AliasOutcome, RegisterReply, RegisterRequest, Registered},
 };
 
-/// Longest pause between two attempts to dial.
+/// Cap of the redial backoff before jitter; a pause is at most twice this.
 const MAX_REDIAL: Duration = Duration::from_secs(15);
-/// Longest pause between two attempts to register.
+/// Cap of the register backoff before jitter; a pause is at most twice this.
 const MAX_RETRY: Duration = Duration::from_secs(30);
 /// A scraper without room accepts a connection and closes it at once: a link lost so soon counts as a failed attempt.
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
@@ -217,7 +217,6 @@ fn report(
     retry_in
 }
 
-/// The answer to a registration.
 enum Answer {
     Registered(Registered),
     SlowDown(Duration),

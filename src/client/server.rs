@@ -161,7 +161,6 @@ struct Pull {
     scraper: PublicKey,
     alias: Alias,
     began: Instant,
-    /// Most bytes of the exposition.
     limit: u64,
     reported: bool,
 }

@@ -14,7 +14,6 @@ use crate::wire::{
 /// Most targets of a client, its own among them: what a scraper takes by default.
 pub(crate) const MAX_TARGETS: usize = 256;
 
-/// A target and its source.
 pub(super) struct ServedTarget {
     pub(super) target: Target,
     pub(super) source: Arc<dyn Source>,
@@ -64,7 +63,6 @@ impl Targets {
         self.set.subscribe()
     }
 
-    /// The message that registers a set.
     pub(super) fn registration(&self, set: &BTreeMap<Alias, Arc<ServedTarget>>) -> RegisterRequest {
         let claims = set.values().map(|served| Claim::from(&served.target)).collect();
         RegisterRequest::Register(Register { hostname: self.hostname.clone(), claims })

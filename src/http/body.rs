@@ -15,15 +15,12 @@ use super::BoxError;
 /// How a body ended.
 #[derive(Debug)]
 pub(crate) enum BodyEnd<C> {
-    /// The whole body was passed on.
     Whole,
-    /// The body is longer than the limit.
     TooLong,
     /// The body ended before its `Content-Length`.
     TooShort,
     /// The sender failed.
     Failed(BoxError),
-    /// The cut future resolved.
     Cut(C),
     /// The reader went away.
     Abandoned,

@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-/// Headers that concern one connection by definition.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,

@@ -27,7 +27,6 @@ use tokio_util::task::TaskTracker;
 /// Buffer of a connection, which lives as long as the connection. The limit also bounds the head of an answer.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// Limits of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolLimits {
     /// Most idle connections kept under one key.
@@ -45,7 +44,7 @@ struct Shared<K, R> {
     limits: PoolLimits,
     /// Whether a connection over this route may still be used for the key.
     is_current: IsCurrent<K, R>,
-    idle: Mutex<HashMap<K, Vec<Idle<R>>>>,
+    idle: Mutex<HashMap<K, Vec<Connection<R>>>>,
     /// The tasks that drive the connections.
     connections: TaskTracker,
 }
@@ -54,12 +53,7 @@ struct Shared<K, R> {
 pub(crate) struct Connection<R> {
     requests: SendRequest<Empty<Bytes>>,
     route: R,
-}
-
-/// A connection that waits for the next request.
-struct Idle<R> {
-    connection: Connection<R>,
-    since: Instant,
+    idle_since: Instant,
 }
 
 /// Why a request got no answer.
@@ -74,7 +68,6 @@ pub(crate) enum SendError<E> {
 }
 
 impl<R> Connection<R> {
-    /// Sends a request and waits for the head of its answer.
     pub(crate) async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
         self.requests.send_request(request).await
     }
@@ -105,7 +98,7 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
                 tracing::trace!(%error, "a kept connection ended");
             }
         });
-        Ok(Connection { requests, route })
+        Ok(Connection { requests, route, idle_since: Instant::now() })
     }
 
     /// Sends a GET request over a kept connection, or over the one that `open` gives.
@@ -113,9 +106,6 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
     /// A kept connection may have been closed by the other end meanwhile, which shows only in use. A request that got
     /// no answer over a kept connection is therefore sent once more over a new one: GET is idempotent (RFC 9110, section
     /// 9.2.2).
-    ///
-    /// # Errors
-    /// [`SendError`].
     pub(crate) async fn send<E>(
         &self,
         key: K,
@@ -136,7 +126,6 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
         Ok(self.pooled(key, fresh, response))
     }
 
-    /// Closes the idle connections under a key.
     #[cfg(feature = "scraper")]
     pub(crate) fn forget(&self, key: &K) {
         self.idle().remove(key);
@@ -164,13 +153,14 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
         let mut idle = self.idle();
         let kept = idle.get_mut(key)?;
         self.0.prune(key, kept);
-        kept.pop().map(|idle| idle.connection)
+        kept.pop()
     }
 
-    fn put_back(&self, key: K, connection: Connection<R>) {
+    fn put_back(&self, key: K, mut connection: Connection<R>) {
+        connection.idle_since = Instant::now();
         let mut idle = self.idle();
         let kept = idle.entry(key).or_default();
-        kept.push(Idle { connection, since: Instant::now() });
+        kept.push(connection);
         self.0.prune(&key, kept);
         kept.truncate(self.0.limits.max_idle);
     }
@@ -180,16 +170,15 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
         response.map(|body| PooledBody { body, deadline: None, connection: Some(connection), permit: None, key, pool })
     }
 
-    fn idle(&self) -> MutexGuard<'_, HashMap<K, Vec<Idle<R>>>> {
+    fn idle(&self) -> MutexGuard<'_, HashMap<K, Vec<Connection<R>>>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K, R> Shared<K, R> {
-    fn prune(&self, key: &K, kept: &mut Vec<Idle<R>>) {
-        kept.retain(|Idle { connection, since }| {
-            let usable = !connection.requests.is_closed() && since.elapsed() < self.limits.idle_for;
-            usable && (self.is_current)(key, &connection.route)
+    fn prune(&self, key: &K, kept: &mut Vec<Connection<R>>) {
+        kept.retain(|Connection { requests, route, idle_since }| {
+            !requests.is_closed() && idle_since.elapsed() < self.limits.idle_for && (self.is_current)(key, route)
         });
     }
 }

@@ -67,9 +67,6 @@ impl From<SocketAddr> for LocalAddr {
 }
 
 /// Opens the listening socket, and returns its address: port 0 takes any free one.
-///
-/// # Errors
-/// [`BindError`].
 pub(crate) async fn bind(addr: &HostPort) -> Result<(TcpListener, SocketAddr), BindError> {
     let bound = async {
         let listener = TcpListener::bind((addr.host.as_str(), addr.port)).await?;

@@ -29,7 +29,6 @@ pub(super) struct SlowHead<R> {
     asked: u64,
     /// Whether bytes of the next request have arrived.
     begun: bool,
-    /// The last bytes read.
     tail: [u8; 4],
     clock: Option<Pin<Box<Sleep>>>,
 }

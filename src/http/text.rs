@@ -19,7 +19,6 @@ pub(crate) fn line(status: StatusCode, text: impl AsRef<str>) -> Response {
     (status, [(header::CONTENT_TYPE, TEXT)], line).into_response()
 }
 
-/// A page of plain text.
 pub(crate) fn page(text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }

@@ -190,10 +190,16 @@ fn create_private(path: &Path, kind: Kind, text: &str) -> Result<(), KeyFileErro
 mod tests {
     use super::*;
 
+    /// A path in a directory that goes away with the test.
+    fn file(name: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join(name);
+        (dir, path)
+    }
+
     #[test]
     fn a_key_file_is_private_and_reads_back() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("made/on/the/way.key");
+        let (_dir, path) = file("made/on/the/way.key");
         let key = KeyPair::generate();
         create_key(&path, &key).expect("writes");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
@@ -202,16 +208,14 @@ mod tests {
 
     #[test]
     fn a_key_file_is_never_overwritten() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("a.key");
+        let (_dir, path) = file("a.key");
         create_key(&path, &KeyPair::generate()).expect("writes");
         assert!(matches!(create_key(&path, &KeyPair::generate()), Err(KeyFileError::Exists { .. })));
     }
 
     #[test]
     fn a_file_others_can_read_is_refused_with_the_chmod_that_mends_it() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("fleet.secret");
+        let (_dir, path) = file("fleet.secret");
         create_secret(&path, &SharedSecret::generate()).expect("writes");
         fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("chmod");
         let error = load_secret(&path).expect_err("refused").to_string();
@@ -220,16 +224,14 @@ mod tests {
 
     #[test]
     fn a_missing_key_is_made_and_then_kept() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("agent.key");
+        let (_dir, path) = file("agent.key");
         let made = load_or_create_key(&path).expect("makes").public();
         assert_eq!(load_or_create_key(&path).expect("keeps").public(), made);
     }
 
     #[test]
     fn processes_that_start_at_once_get_one_key() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("agent.key");
+        let (_dir, path) = file("agent.key");
         let load = || load_or_create_key(&path).expect("loads or creates").public();
         let keys: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(load)).collect();
@@ -250,8 +252,7 @@ mod tests {
 
     #[test]
     fn a_file_without_the_comment_is_read() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("bare.secret");
+        let (_dir, path) = file("bare.secret");
         create_secret(&path, &SharedSecret::from_bytes([1; 32])).expect("writes");
         fs::write(&path, format!("{}\n", "01".repeat(32))).expect("writes");
         assert_eq!(load_secret(&path).expect("reads"), SharedSecret::from_bytes([1; 32]));
@@ -259,8 +260,7 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_named_without_its_content() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("x.key");
+        let (_dir, path) = file("x.key");
         create_private(&path, Kind::Key, "hunter2").expect("writes");
         let error = load_key(&path).expect_err("refused");
         assert!(error.to_string().contains("x.key") && !format!("{error:?}").contains("hunter2"));

@@ -64,7 +64,7 @@ pub(crate) use swarm::node_stats::NodeCounts;
 #[cfg(all(test, feature = "node"))]
 pub(crate) use swarm::node_stats::{CircuitEnds, CircuitRefusals, RecordRefusals};
 #[cfg(any(feature = "scraper", feature = "node"))]
-pub(crate) use swarm::{inbound_metrics::InboundMetrics, limits::InboundCounts};
+pub(crate) use swarm::{inbound_metrics::inbound_metrics, limits::InboundCounts};
 #[cfg(feature = "scraper")]
 pub(crate) use transport::muxing::MAX_PULL_STREAMS;
 #[cfg(all(test, feature = "cli"))]

@@ -23,16 +23,10 @@ GET /-/ready     does it listen, and is one of its bootstrap nodes linked
 /// Most connections at once; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 256;
 
-/// What every handler can reach.
-#[derive(Clone)]
-struct Shared {
-    network: Network,
-    metrics: Arc<NodeMetrics>,
-}
+type Shared = (Network, Arc<NodeMetrics>);
 
-/// Answers requests until `stop` fires.
 pub(super) async fn serve(listener: TcpListener, network: Network, stop: CancellationToken) {
-    let shared = Shared { network, metrics: Arc::new(NodeMetrics::new(SystemTime::now())) };
+    let shared: Shared = (network, Arc::new(NodeMetrics::new(SystemTime::now())));
     let router = Router::new()
         .route("/", get(async || text::page(ENDPOINTS)))
         .route("/metrics", get(metrics))
@@ -44,7 +38,7 @@ pub(super) async fn serve(listener: TcpListener, network: Network, stop: Cancell
     accept(listener, MAX_CONNECTIONS, router, stop).await;
 }
 
-async fn metrics(State(Shared { network, metrics }): State<Shared>, headers: HeaderMap) -> Response {
+async fn metrics(State((network, metrics)): State<Shared>, headers: HeaderMap) -> Response {
     let links = network.links();
     let state = NodeState {
         peers: links.counts().direct,
@@ -56,7 +50,7 @@ async fn metrics(State(Shared { network, metrics }): State<Shared>, headers: Hea
 }
 
 /// Ready while peers can connect and a bootstrap node is linked.
-async fn ready(State(Shared { network, .. }): State<Shared>) -> Response {
+async fn ready(State((network, _)): State<Shared>) -> Response {
     let missing = if !network.is_listening() {
         "peers cannot connect: no listener is left"
     } else if !network.has_a_node() {

@@ -2,43 +2,36 @@
 //!
 //! The network counts; a request for the metrics reads the counts.
 
-use std::{collections::HashMap, sync::atomic::Ordering, time::SystemTime};
+use std::{collections::HashMap, time::SystemTime};
 
 use prometheus_client::{
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
 
 use crate::{
-    network::{InboundCounts, InboundMetrics, LinkTransport, NodeCounts},
-    telemetry::{ExpositionFormat, Label, build_info, counter, gauge, unix_time},
+    network::{InboundCounts, LinkTransport, NodeCounts, inbound_metrics},
+    telemetry::{ExpositionFormat, Label, Readings, build_info, gauge, unix_time},
 };
 
 /// What a node holds and has done, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct NodeState {
-    /// Linked peers.
     pub(super) peers: usize,
     /// Connections, by what they travel in.
     pub(super) connections: HashMap<LinkTransport, usize>,
-    /// Connections that others open.
     pub(super) inbound: InboundCounts,
     /// What the node has done for others.
     pub(super) counts: NodeCounts,
 }
 
-/// Handles to every metric of a node.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
     registry: Registry,
     peers: Gauge,
     connections: [(LinkTransport, Gauge); LinkTransport::ALL.len()],
-    inbound: InboundMetrics,
-    records: Gauge,
-    reservations: Gauge,
-    circuits: Gauge,
-    /// Each counter with the count that it reads.
-    counters: Vec<(Counter, Value)>,
+    inbound: Readings<InboundCounts>,
+    counts: Readings<NodeCounts>,
 }
 
 impl NodeMetrics {
@@ -55,11 +48,8 @@ impl NodeMetrics {
         Self {
             peers: gauge(narthex, "peers", "Linked peers"),
             connections: by_transport,
-            inbound: InboundMetrics::new(narthex),
-            records: gauge(narthex, "dht_records", "Announcements held"),
-            reservations: gauge(narthex, "relay_reservations", "Peers that can be reached through this node"),
-            circuits: gauge(narthex, "relay_circuits", "Circuits open"),
-            counters: counters(narthex),
+            inbound: inbound_metrics(narthex),
+            counts: count_metrics(narthex),
             registry,
         }
     }
@@ -67,44 +57,30 @@ impl NodeMetrics {
     /// Everything, in the format asked for.
     pub(super) fn encode(&self, state: &NodeState, format: ExpositionFormat) -> String {
         let NodeState { peers, connections, inbound, counts } = state;
-        let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        set(&self.peers, *peers as u64);
+        let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.peers, *peers);
         for (transport, gauge) in &self.connections {
-            set(gauge, connections.get(transport).copied().unwrap_or(0) as u64);
+            set(gauge, connections.get(transport).copied().unwrap_or(0));
         }
-        self.inbound.set(*inbound);
-        set(&self.records, counts.records);
-        set(&self.reservations, counts.reservations);
-        set(&self.circuits, counts.circuits);
-        for (counter, value) in &self.counters {
-            // Of two concurrent requests one may hold older counts; a counter never goes back.
-            counter.inner().fetch_max(value(counts), Ordering::Relaxed);
-        }
+        self.inbound.show(inbound);
+        self.counts.show(counts);
         format.encode(&self.registry)
     }
 }
 
-type Value = fn(&NodeCounts) -> u64;
-
-fn counters(registry: &mut Registry) -> Vec<(Counter, Value)> {
-    let mut counters: Vec<(Counter, Value)> = vec![
-        (counter(registry, "dht_records_stored", "Announcements taken, renewals among them"), |counts| {
-            counts.records_stored
-        }),
-        (counter(registry, "dht_records_displaced", "Announcements forgotten to make room for another"), |counts| {
-            counts.records_displaced
-        }),
-    ];
-    let mut family = |name: &str, help: &str, label: &'static str, children: &[(&'static str, Value)]| {
-        let family = Family::<Label, Counter>::default();
-        let children = children.iter().map(|(text, value)| (family.get_or_create_owned(&[(label, *text)]), *value));
-        counters.extend(children.collect::<Vec<_>>());
-        registry.register(name, help, family);
-    };
-    family(
-        "dht_records_refused",
-        "Announcements refused",
-        "reason",
+/// The metrics of [`NodeCounts`].
+fn count_metrics(r: &mut Registry) -> Readings<NodeCounts> {
+    let mut counts = Readings::<NodeCounts>::new();
+    counts.gauge(r, "dht_records", "Announcements held", |counts| counts.records);
+    counts.gauge(r, "relay_reservations", "Peers that can be reached through this node", |counts| counts.reservations);
+    counts.gauge(r, "relay_circuits", "Circuits open", |counts| counts.circuits);
+    let stored = "Announcements taken, renewals among them";
+    counts.counter(r, "dht_records_stored", stored, |counts| counts.records_stored);
+    let displaced = "Announcements forgotten to make room for another";
+    counts.counter(r, "dht_records_displaced", displaced, |counts| counts.records_displaced);
+    counts.counters(
+        r,
+        ("dht_records_refused", "Announcements refused", "reason"),
         &[
             ("not_owner", |counts| counts.records_refused.not_owner),
             ("signature", |counts| counts.records_refused.signature),
@@ -113,22 +89,19 @@ fn counters(registry: &mut Registry) -> Vec<(Counter, Value)> {
             ("full", |counts| counts.records_refused.full),
         ],
     );
-    family(
-        "dht_lookups",
-        "Look-ups answered: with an announcement, or with nodes that may have it",
-        "outcome",
+    counts.counters(
+        r,
+        ("dht_lookups", "Look-ups answered: with an announcement, or with nodes that may have it", "outcome"),
         &[("found", |counts| counts.lookups_found), ("missed", |counts| counts.lookups_missed)],
     );
-    family(
-        "relay_reservation_requests",
-        "Requests to be reachable through this node",
-        "outcome",
+    counts.counters(
+        r,
+        ("relay_reservation_requests", "Requests to be reachable through this node", "outcome"),
         &[("granted", |counts| counts.reservations_granted), ("refused", |counts| counts.reservations_refused)],
     );
-    family(
-        "relay_circuit_requests",
-        "Requests for a circuit",
-        "outcome",
+    counts.counters(
+        r,
+        ("relay_circuit_requests", "Requests for a circuit", "outcome"),
         &[
             ("built", |counts| counts.circuits_built),
             ("limit", |counts| counts.circuits_refused.limit),
@@ -137,23 +110,21 @@ fn counters(registry: &mut Registry) -> Vec<(Counter, Value)> {
             ("malformed", |counts| counts.circuits_refused.malformed),
         ],
     );
-    family(
-        "relay_circuits_ended",
-        "Circuits that have ended",
-        "reason",
+    counts.counters(
+        r,
+        ("relay_circuits_ended", "Circuits that have ended", "reason"),
         &[
             ("closed", |counts| counts.circuits_ended.closed),
             ("bytes", |counts| counts.circuits_ended.bytes),
             ("duration", |counts| counts.circuits_ended.duration),
         ],
     );
-    family(
-        "dial_backs",
-        "Requests of peers to be dialled back, to learn whether they can be reached",
-        "outcome",
+    counts.counters(
+        r,
+        ("dial_backs", "Requests of peers to be dialled back, to learn whether they can be reached", "outcome"),
         &[("answered", |counts| counts.dial_backs), ("failed", |counts| counts.dial_backs_failed)],
     );
-    counters
+    counts
 }
 
 #[cfg(test)]

@@ -80,27 +80,18 @@ impl RegistryEvent {
 /// Counts of events since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
-    /// New aliases.
     pub(crate) registered: u64,
-    /// Renewals that changed something visible.
     pub(crate) updated: u64,
     /// Plain renewals, ones of lapsed leases included.
     pub(crate) renewed: u64,
-    /// Aliases given up.
     pub(crate) released: u64,
-    /// Leases that ran out.
     pub(crate) lapsed: u64,
-    /// Leases that left the table after the retention.
     pub(crate) gone: u64,
-    /// Aliases that changed hands.
     pub(crate) takeovers: u64,
-    /// Aliases that another peer wanted and did not get.
     pub(crate) takeovers_refused: u64,
-    /// Stored records that could not be read and were skipped.
     pub(crate) unreadable_records: u64,
     /// Loads that found leases lost.
     pub(crate) store_damaged: u64,
-    /// Writes to the store that failed.
     pub(crate) store_failures: u64,
 }
 

@@ -133,7 +133,6 @@ impl Registry {
         writer.ended.await.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)
     }
 
-    /// True once the table was loaded.
     pub(crate) fn is_loaded(&self) -> bool {
         self.read().table.is_some()
     }
@@ -156,9 +155,7 @@ impl Registry {
     ///
     /// `holder_is_linked` returns whether a peer has a link now. It is called under the table's lock, so it must be
     /// quick and must not call the registry.
-    ///
-    /// # Errors
-    /// [`RegistryError`]: nothing is acknowledged. The peer is answered with [`RegistryError::reply`].
+    /// An error acknowledges nothing; the peer is answered with [`RegistryError::reply`].
     pub(crate) async fn register(
         &self,
         peer: PublicKey,
@@ -178,9 +175,6 @@ impl Registry {
 
     /// The status of aliases for a peer that would claim them. Changes nothing. `holder_is_linked` is as for
     /// [`register`](Self::register).
-    ///
-    /// # Errors
-    /// [`RegistryError::NotReady`] before the load; [`RegistryError::TooManyClaims`] for more aliases than a peer may have.
     pub(crate) fn alias_statuses(
         &self,
         aliases: &[String],
@@ -197,18 +191,12 @@ impl Registry {
     }
 
     /// Releases every alias of the peer. Returns once the change is on disk.
-    ///
-    /// # Errors
-    /// [`RegistryError`] as for [`register`](Self::register).
     pub(crate) async fn release_peer(&self, peer: PublicKey) -> Result<(), RegistryError> {
         self.change(|table| ((), table.release_peer(&peer))).await
     }
 
     /// Releases an alias, whoever holds it; false if nobody does. Returns once the change is on disk. A holder that
     /// still runs registers the alias again at its next renewal.
-    ///
-    /// # Errors
-    /// [`RegistryError`] as for [`register`](Self::register).
     pub(crate) async fn release(&self, alias: &Alias) -> Result<bool, RegistryError> {
         self.change(|table| {
             let effects = table.release(alias);
@@ -218,17 +206,11 @@ impl Registry {
     }
 
     /// The lease of an alias, active or lapsed.
-    ///
-    /// # Errors
-    /// [`NotLoaded`] before the load.
     pub(crate) fn lookup(&self, alias: &str) -> Result<Option<Arc<Lease>>, NotLoaded> {
         self.read().table.as_ref().map(|table| table.lookup(alias)).ok_or(NotLoaded)
     }
 
     /// Every lease, lapsed ones included. Copies a pointer per lease: take one per change, not per request.
-    ///
-    /// # Errors
-    /// [`NotLoaded`] before the load.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, NotLoaded> {
         let state = self.read();
         let table = state.table.as_ref().ok_or(NotLoaded)?;
@@ -240,7 +222,6 @@ impl Registry {
         self.read().table.as_ref().map(Table::counts).unwrap_or_default()
     }
 
-    /// Counts of events since the start.
     pub(crate) fn totals(&self) -> Totals {
         let store_failures = self.shared.health.failures.load(Ordering::Relaxed);
         Totals { store_failures, ..self.read().totals }

@@ -13,19 +13,15 @@ const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// One alias, its holder and its end. Times are wall-clock times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
-    /// The name that the target is listed under.
     pub(crate) alias: Alias,
-    /// The holder.
     pub(crate) peer: PublicKey,
     /// The kind of service; may be empty.
     pub(crate) service: String,
     /// The host of the peer, by the peer's own account.
     pub(crate) hostname: String,
-    /// The target's own labels.
     pub(crate) labels: Labels,
     /// Since when this peer holds the alias.
     pub(crate) registered_at: SystemTime,
-    /// When the peer last registered the alias.
     pub(crate) renewed_at: SystemTime,
     /// When the lease lapses unless it is renewed.
     pub(crate) expires_at: SystemTime,
@@ -43,10 +39,8 @@ impl Lease {
     }
 }
 
-/// The state of a lease in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LeaseState {
-    /// The lease runs.
     Active,
     /// The lease was not renewed in time. It stays listed until the retention has passed.
     Lapsed,

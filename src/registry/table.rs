@@ -48,11 +48,9 @@ struct Entry {
 /// Numbers of aliases and peers, as of the last sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Aliases with an active lease.
     pub(crate) active: usize,
     /// Aliases with a lapsed lease, which are still listed.
     pub(crate) lapsed: usize,
-    /// Peers that hold an alias.
     pub(crate) peers: usize,
 }
 
@@ -93,7 +91,6 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Checks a peer's registration.
     pub(super) fn check(register: &Register, config: &RegistryConfig) -> Result<Self, RegistryError> {
         let (count, limit) = (register.claims.len(), config.max_per_peer);
         if count > limit {
@@ -195,7 +192,6 @@ impl Table {
         (plain.then(|| vec![AliasOutcome::Granted { updated: false }; count]), effects)
     }
 
-    /// Releases every alias of the peer.
     pub(super) fn release_peer(&mut self, peer: &PublicKey) -> Effects {
         let mut effects = Effects::default();
         for alias in self.by_peer.get(peer).cloned().unwrap_or_default() {
@@ -211,7 +207,6 @@ impl Table {
         effects
     }
 
-    /// The lease of the alias.
     pub(super) fn lookup(&self, alias: &str) -> Option<Arc<Lease>> {
         self.entries.get(alias).map(|entry| Arc::clone(&entry.lease))
     }
@@ -316,7 +311,6 @@ impl Table {
         }
     }
 
-    /// Removes the lease of the alias, if there is one.
     fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
         if let Some(entry) = self.entries.remove(alias) {
             self.unindex(&entry);

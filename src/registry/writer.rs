@@ -41,7 +41,6 @@ pub(super) struct Batch {
     pub(super) waiter: Option<Waiter>,
 }
 
-/// A caller that waits for its batch to be written.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) ack: oneshot::Sender<Ack>,
@@ -52,7 +51,6 @@ pub(super) struct Waiter {
 /// `Ok` once all durable changes up to the waiter's batch are on disk.
 pub(super) type Ack = Result<(), Arc<StoreError>>;
 
-/// The result of the load.
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) table: Table,
@@ -68,13 +66,11 @@ pub(super) struct Start {
 pub(super) struct Health {
     /// True while the last write has failed.
     pub(super) failing: AtomicBool,
-    /// Failed writes so far.
     pub(super) failures: AtomicU64,
     /// The last registration on disk; all before are on disk too.
     pub(super) written: AtomicU64,
 }
 
-/// The results of a writer.
 #[derive(Debug)]
 pub(super) struct Handle {
     /// Ready when the store was read.
@@ -100,7 +96,8 @@ pub(super) fn spawn(
                 let complete_at = Instant::now() + wait;
                 // If the receiver is gone, the queue is closed too and the writer ends at once.
                 let _ = started.send(Ok(Start { table, effects, unreadable, damage, complete_at }));
-                Writer::new(store, queue, health, complete_at).run()
+                let (unwritten, checkpoint_at) = (BTreeMap::new(), complete_at);
+                Writer { store, queue, health, unwritten, step: 0, failed: false, complete_at, checkpoint_at }.run()
             }
             Err(error) => {
                 drop(store);
@@ -119,13 +116,11 @@ struct Writer {
     health: Arc<Health>,
     /// The last change of each alias that is not on disk yet. Kept after a failure, as the table has these changes.
     unwritten: BTreeMap<Alias, Change>,
-    /// The last registration received.
     step: u64,
     /// True while the last write has failed: nothing is acknowledged before a write succeeds.
     failed: bool,
     /// When the store may be checkpointed as complete.
     complete_at: Instant,
-    /// When the next checkpoint is due.
     checkpoint_at: Instant,
 }
 
@@ -137,24 +132,6 @@ struct Group {
 }
 
 impl Writer {
-    fn new(
-        store: Box<dyn Store>,
-        queue: mpsc::UnboundedReceiver<Batch>,
-        health: Arc<Health>,
-        complete_at: Instant,
-    ) -> Self {
-        Self {
-            store,
-            queue,
-            health,
-            unwritten: BTreeMap::new(),
-            step: 0,
-            failed: false,
-            complete_at,
-            checkpoint_at: complete_at,
-        }
-    }
-
     fn run(mut self) -> Ack {
         while let Some(first) = self.queue.blocking_recv() {
             let mut group = Group::default();

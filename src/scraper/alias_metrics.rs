@@ -1,6 +1,7 @@
 //! How each alias is linked, `narthex_alias_*`: an alert can distinguish a dead exporter from a lost agent.
 //!
-//! Each alias has its series, as in `up`, bounded by the table's limit. These metrics have a page of their own because in [`ScraperMetrics`](super::metrics::ScraperMetrics) no label is a peer's choice.
+//! Each alias has its series, as in `up`, bounded by the table's limit. These metrics have a page of their own: no label
+//! of [`ScraperMetrics`](super::metrics::ScraperMetrics) is a peer's choice.
 
 use std::{fmt, sync::Arc};
 

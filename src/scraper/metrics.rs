@@ -1,7 +1,6 @@
 //! The scraper's own metrics, `narthex_*`.
 //!
-//! One struct of handles with small typed methods, none of which blocks or allocates. What the registry and the network
-//! count themselves is passed in as a [`ScraperState`] with each request.
+//! What the registry and the network count themselves is passed in as a [`ScraperState`] with each request.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -9,18 +8,17 @@ use std::{
 };
 
 use prometheus_client::{
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
 use super::outcome::{FileSdOutcome, HandshakeFailure, RegistrationOutcome, ScrapeOutcome, SdOutcome};
 use crate::{
-    network::{InboundCounts, InboundMetrics, LinkCounts},
+    network::{InboundCounts, LinkCounts, inbound_metrics},
     registry::{Counts, Totals},
-    telemetry::{Counters, ExpositionFormat, Label, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
+    telemetry::{Counters, ExpositionFormat, Readings, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
 };
 
-/// Handles to every metric of a scraper.
 #[derive(Debug)]
 pub(super) struct ScraperMetrics {
     registry: Registry,
@@ -31,24 +29,22 @@ pub(super) struct ScraperMetrics {
     sd_requests: Counters<SdOutcome>,
     file_sd_writes: Counters<FileSdOutcome>,
     registrations: Counters<RegistrationOutcome>,
-    registrations_in_flight: Peaking,
+    registrations_in_flight: Gauge,
+    /// A burst may be over before the next scrape.
+    registrations_in_flight_peak: Gauge,
     handshake_refusals: Counters<HandshakeFailure>,
     firewall_blocks: Counter,
-    state: StateMetrics,
+    state: Readings<ScraperState>,
+    inbound: Readings<InboundCounts>,
 }
 
 /// What the registry and the network count, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScraperState {
-    /// True once the table of aliases is loaded.
     pub(super) loaded: bool,
-    /// What the table holds.
     pub(super) aliases: Counts,
-    /// What happened in the table since the start.
     pub(super) totals: Totals,
-    /// Which peers are linked.
     pub(super) links: LinkCounts,
-    /// Connections that peers open.
     pub(super) inbound: InboundCounts,
     /// Nodes that hold our announcement.
     pub(super) holders: usize,
@@ -84,10 +80,9 @@ impl ScraperMetrics {
                 "Claims to an alias; slow_down, unavailable, malformed and released count whole messages",
                 "outcome",
             ),
-            registrations_in_flight: Peaking::new(
+            registrations_in_flight: gauge(narthex, "registrations_in_flight", "Register exchanges under way now"),
+            registrations_in_flight_peak: gauge(
                 narthex,
-                "registrations_in_flight",
-                "Register exchanges under way now",
                 "registrations_in_flight_peak",
                 "Most register exchanges at once since the start",
             ),
@@ -98,7 +93,8 @@ impl ScraperMetrics {
                 "reason",
             ),
             firewall_blocks: counter(narthex, "firewall_blocks", "Streams refused unread because of who opened them"),
-            state: StateMetrics::new(narthex),
+            state: state_metrics(narthex),
+            inbound: inbound_metrics(narthex),
             registry,
         }
     }
@@ -109,12 +105,10 @@ impl ScraperMetrics {
         ScrapeRecord { metrics: Arc::clone(self), started: Instant::now(), outcome: ScrapeOutcome::ClientGone }
     }
 
-    /// Counts an answer to a request for the http_sd list.
     pub(super) fn sd_request(&self, outcome: SdOutcome) {
         self.sd_requests.add(outcome);
     }
 
-    /// Counts a write of the file_sd file.
     pub(super) fn file_sd_write(&self, outcome: FileSdOutcome) {
         self.file_sd_writes.add(outcome);
     }
@@ -126,27 +120,26 @@ impl ScraperMetrics {
 
     /// Begins a register exchange, handshake included; [`Self::registration_ended`] ends it.
     pub(super) fn registration_began(&self) {
-        self.registrations_in_flight.inc();
+        let before = self.registrations_in_flight.inc();
+        self.registrations_in_flight_peak.inner().fetch_max(before + 1, Ordering::Relaxed);
     }
 
-    /// Ends what [`Self::registration_began`] began.
     pub(super) fn registration_ended(&self) {
         self.registrations_in_flight.dec();
     }
 
-    /// Counts a handshake that gave no session.
     pub(super) fn handshake_refusal(&self, reason: HandshakeFailure) {
         self.handshake_refusals.add(reason);
     }
 
-    /// Counts a stream refused before a byte of it was read.
     pub(super) fn firewall_block(&self) {
         self.firewall_blocks.inc();
     }
 
     /// Everything, in the format asked for.
     pub(super) fn encode(&self, state: ScraperState, format: ExpositionFormat) -> String {
-        self.state.set(state);
+        self.state.show(&state);
+        self.inbound.show(&state.inbound);
         format.encode(&self.registry)
     }
 }
@@ -161,12 +154,10 @@ pub(super) struct ScrapeRecord {
 }
 
 impl ScrapeRecord {
-    /// Counts bytes handed on.
     pub(super) fn bytes(&self, len: u64) {
         self.metrics.scrape_body.inc_by(len);
     }
 
-    /// Sets how the scrape ended.
     pub(super) fn end(&mut self, outcome: ScrapeOutcome) {
         self.outcome = outcome;
     }
@@ -183,109 +174,41 @@ impl Drop for ScrapeRecord {
 }
 
 /// The metrics of a [`ScraperState`].
-#[derive(Debug)]
-struct StateMetrics {
-    loaded: Gauge,
-    active: Gauge,
-    lapsed: Gauge,
-    peers: Gauge,
-    direct: Gauge,
-    relayed: Gauge,
-    relays: Gauge,
-    punches_succeeded: Counter,
-    punches_failed: Counter,
-    inbound: InboundMetrics,
-    holders: Gauge,
-    takeovers_granted: Counter,
-    takeovers_refused: Counter,
-    leases_lapsed: Counter,
-    leases_gone: Counter,
-    store_flush_failures: Counter,
-    store_unreadable: Counter,
-    store_damaged: Counter,
-}
-
-impl StateMetrics {
-    fn new(registry: &mut Registry) -> Self {
-        let aliases = Family::<Label, Gauge>::default();
-        registry.register("aliases", "Aliases in the table", aliases.clone());
-        let links = Family::<Label, Gauge>::default();
-        registry.register("links", "Linked peers, nodes among them, by the best path to each", links.clone());
-        let punches = Family::<Label, Counter>::default();
-        registry.register(
-            "hole_punches",
-            "Attempts to make a relayed link direct; a failed one leaves it relayed",
-            punches.clone(),
-        );
-        let takeovers = Family::<Label, Counter>::default();
-        registry.register("takeovers", "Claims by another key to a held alias", takeovers.clone());
-        Self {
-            loaded: gauge(registry, "table_loaded", "1 once the table of aliases is loaded"),
-            active: aliases.get_or_create_owned(&[("state", "active")]),
-            lapsed: aliases.get_or_create_owned(&[("state", "lapsed")]),
-            peers: gauge(registry, "peers", "Peers that hold an alias"),
-            direct: links.get_or_create_owned(&[("path", "direct")]),
-            relayed: links.get_or_create_owned(&[("path", "relayed")]),
-            relays: gauge(registry, "relays", "Relays that this scraper can be reached through"),
-            punches_succeeded: punches.get_or_create_owned(&[("outcome", "succeeded")]),
-            punches_failed: punches.get_or_create_owned(&[("outcome", "failed")]),
-            inbound: InboundMetrics::new(registry),
-            holders: gauge(registry, "announced_nodes", "Nodes that held our announcement when they were last asked"),
-            takeovers_granted: takeovers.get_or_create_owned(&[("outcome", "granted")]),
-            takeovers_refused: takeovers.get_or_create_owned(&[("outcome", "refused")]),
-            leases_lapsed: counter(registry, "leases_lapsed", "Leases that were not renewed in time"),
-            leases_gone: counter(registry, "leases_gone", "Lapsed leases that left the table after the retention"),
-            store_flush_failures: counter(registry, "store_flush_failures", "Failed writes of the table to its store"),
-            store_unreadable: counter(registry, "store_unreadable_records", "Stored records skipped as unreadable"),
-            store_damaged: counter(registry, "store_damaged", "Loads of the store that found aliases lost"),
-        }
-    }
-
-    fn set(&self, ScraperState { loaded, aliases, totals, links, inbound, holders }: ScraperState) {
-        let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        set(&self.loaded, usize::from(loaded));
-        set(&self.active, aliases.active);
-        set(&self.lapsed, aliases.lapsed);
-        set(&self.peers, aliases.peers);
-        set(&self.direct, links.direct);
-        set(&self.relayed, links.relayed);
-        set(&self.relays, links.relays);
-        self.inbound.set(inbound);
-        set(&self.holders, holders);
-        // Of two concurrent requests one may hold older counts; a counter never goes back.
-        let raise = |counter: &Counter, value: u64| counter.inner().fetch_max(value, Ordering::Relaxed);
-        raise(&self.punches_succeeded, links.punches_succeeded);
-        raise(&self.punches_failed, links.punches_failed);
-        raise(&self.takeovers_granted, totals.takeovers);
-        raise(&self.takeovers_refused, totals.takeovers_refused);
-        raise(&self.leases_lapsed, totals.lapsed);
-        raise(&self.leases_gone, totals.gone);
-        raise(&self.store_flush_failures, totals.store_failures);
-        raise(&self.store_unreadable, totals.unreadable_records);
-        raise(&self.store_damaged, totals.store_damaged);
-    }
-}
-
-/// A gauge of what is under way, and one of the peak: a burst may be over before the next scrape.
-#[derive(Debug)]
-struct Peaking {
-    now: Gauge,
-    peak: Gauge,
-}
-
-impl Peaking {
-    fn new(registry: &mut Registry, name: &str, help: &str, peak_name: &str, peak_help: &str) -> Self {
-        Self { now: gauge(registry, name, help), peak: gauge(registry, peak_name, peak_help) }
-    }
-
-    fn inc(&self) {
-        let before = self.now.inc();
-        self.peak.inner().fetch_max(before + 1, Ordering::Relaxed);
-    }
-
-    fn dec(&self) {
-        self.now.dec();
-    }
+fn state_metrics(r: &mut Registry) -> Readings<ScraperState> {
+    let mut state = Readings::<ScraperState>::new();
+    state.gauges(
+        r,
+        ("aliases", "Aliases in the table", "state"),
+        &[("active", |s| s.aliases.active as u64), ("lapsed", |s| s.aliases.lapsed as u64)],
+    );
+    state.gauges(
+        r,
+        ("links", "Linked peers, nodes among them, by the best path to each", "path"),
+        &[("direct", |s| s.links.direct as u64), ("relayed", |s| s.links.relayed as u64)],
+    );
+    state.counters(
+        r,
+        ("hole_punches", "Attempts to make a relayed link direct; a failed one leaves it relayed", "outcome"),
+        &[("succeeded", |s| s.links.punches_succeeded), ("failed", |s| s.links.punches_failed)],
+    );
+    state.counters(
+        r,
+        ("takeovers", "Claims by another key to a held alias", "outcome"),
+        &[("granted", |s| s.totals.takeovers), ("refused", |s| s.totals.takeovers_refused)],
+    );
+    state.gauge(r, "table_loaded", "1 once the table of aliases is loaded", |s| s.loaded.into());
+    state.gauge(r, "peers", "Peers that hold an alias", |s| s.aliases.peers as u64);
+    state.gauge(r, "relays", "Relays that this scraper can be reached through", |s| s.links.relays as u64);
+    let announced = "Nodes that held our announcement when they were last asked";
+    state.gauge(r, "announced_nodes", announced, |s| s.holders as u64);
+    state.counter(r, "leases_lapsed", "Leases that were not renewed in time", |s| s.totals.lapsed);
+    state.counter(r, "leases_gone", "Lapsed leases that left the table after the retention", |s| s.totals.gone);
+    let failures = "Failed writes of the table to its store";
+    state.counter(r, "store_flush_failures", failures, |s| s.totals.store_failures);
+    let unreadable = "Stored records skipped as unreadable";
+    state.counter(r, "store_unreadable_records", unreadable, |s| s.totals.unreadable_records);
+    state.counter(r, "store_damaged", "Loads of the store that found aliases lost", |s| s.totals.store_damaged);
+    state
 }
 
 #[cfg(test)]

@@ -42,10 +42,10 @@ use crate::{
     wire::REGISTER_PROTOCOL,
 };
 
-use http::{FileSd, HttpState};
+use http::{FileSd, Shared};
 use metrics::ScraperMetrics;
 use puller::Puller;
-use registrar::{Registrar, RegistrarLimits};
+use registrar::Registrar;
 
 /// Streams of the register protocol that may wait for the registrar; more are refused.
 const REGISTER_QUEUE: usize = 1024;
@@ -133,17 +133,11 @@ impl Scraper {
             registry.clone(),
             network.links().clone(),
             Arc::clone(&metrics),
-            RegistrarLimits {
-                per_second: config.registrations_per_second,
-                handshake_timeout: config.handshake_timeout,
-            },
+            config.registrations_per_second,
+            config.handshake_timeout,
         );
-        let state = HttpState {
-            registry: registry.clone(),
-            pull: Arc::new(puller.clone()),
-            network: network.clone(),
-            metrics: Arc::clone(&metrics),
-        };
+        let (pull, counts) = (Arc::new(puller.clone()), Arc::clone(&metrics));
+        let shared = Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts);
 
         let stop = Stop::default();
         let (mut http_task, mut tasks, mut table) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
@@ -160,7 +154,7 @@ impl Scraper {
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(forget_peers(registry.clone(), network.links().clone(), stop.tasks.clone()));
-        http_task.spawn(http::serve(listener, config.http_limits, file_sd, state, stop.http.clone()));
+        http_task.spawn(http::serve(listener, Arc::new(shared), file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
         Ok(Self { public_key, http_addr, listening, registry, network, stop, http: http_task, tasks, table })
@@ -242,16 +236,10 @@ async fn count_blocks(
     metrics: Arc<ScraperMetrics>,
     stop: CancellationToken,
 ) {
-    loop {
-        let block = tokio::select! {
-            () = stop.cancelled() => return,
-            block = blocks.recv() => block,
-        };
+    while let Some(block) = stop.run_until_cancelled(blocks.recv()).await {
         match block {
             Ok(_) => metrics.firewall_block(),
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                (0..missed).for_each(|_| metrics.firewall_block());
-            }
+            Err(broadcast::error::RecvError::Lagged(missed)) => (0..missed).for_each(|_| metrics.firewall_block()),
             Err(broadcast::error::RecvError::Closed) => return stop.cancelled().await,
         }
     }
@@ -262,11 +250,7 @@ async fn count_blocks(
 async fn forget_peers(registry: Registry, links: network::Links, stop: CancellationToken) {
     let mut upkeep = time::interval(UPKEEP_EVERY);
     let mut idle = HashSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = upkeep.tick() => {}
-        }
+    while stop.run_until_cancelled(upkeep.tick()).await.is_some() {
         let Ok(snapshot) = registry.snapshot() else { continue };
         let holders: HashSet<PublicKey> = snapshot.leases.iter().map(|lease| lease.peer).collect();
         let idle_now: HashSet<PublicKey> = links.kept().difference(&holders).copied().collect();

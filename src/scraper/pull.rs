@@ -21,46 +21,21 @@ pub(super) type PullBody = UnsyncBoxBody<Bytes, BoxError>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum PullError {
-    /// No link to the peer.
     #[error("peer {peer} of alias {alias} is not connected")]
-    NotConnected {
-        /// The alias asked for.
-        alias: Alias,
-        /// The holder of the alias.
-        peer: PublicKey,
-    },
-    /// The link was lost, or the peer broke off, before an answer began.
+    NotConnected { alias: Alias, peer: PublicKey },
     #[error("peer {peer} of alias {alias} broke off before answering")]
-    Broken {
-        /// The alias asked for.
-        alias: Alias,
-        /// The holder of the alias.
-        peer: PublicKey,
-        /// How.
-        source: BoxError,
-    },
+    Broken { alias: Alias, peer: PublicKey, source: BoxError },
     /// The peer answered with something else than an exposition: its source failed, or it no longer serves the alias.
     #[error("peer {peer} of alias {alias} answered {status}: {message}")]
     Refused {
-        /// The alias asked for.
         alias: Alias,
-        /// The holder of the alias.
         peer: PublicKey,
-        /// The peer's status.
         status: http::StatusCode,
         /// The first line of its body, escaped and cut to 200 characters.
         message: String,
     },
-    /// The deadline passed before the answer began.
     #[error("peer {peer} of alias {alias} did not answer within {limit:?}")]
-    Deadline {
-        /// The alias asked for.
-        alias: Alias,
-        /// The holder of the alias.
-        peer: PublicKey,
-        /// Time for the pull.
-        limit: Duration,
-    },
+    Deadline { alias: Alias, peer: PublicKey, limit: Duration },
 }
 
 /// Pulls expositions from peers.

@@ -26,7 +26,6 @@ pub(super) struct ReconnectGrace {
 }
 
 impl ReconnectGrace {
-    /// The grace of a scraper that starts now.
     pub(super) fn new() -> Self {
         Self { started_at: Instant::now(), began: Mutex::default() }
     }

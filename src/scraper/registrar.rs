@@ -46,21 +46,13 @@ const WARNINGS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is no
 /// How often the rates of peers that are gone are dropped.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What one peer may cost the registrar.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RegistrarLimits {
-    pub(super) per_second: NonZeroU32,
-    /// For the handshake and the request after it.
-    pub(super) handshake_timeout: Duration,
-}
-
-/// Registers peers.
 pub(super) struct Registrar {
     key: KeyPair,
     secrets: HashMap<SecretId, SharedSecret>,
     registry: Registry,
     links: Links,
     metrics: Arc<ScraperMetrics>,
+    /// For the handshake and the request after.
     handshake_timeout: Duration,
     /// Exchanges under way, by peer.
     under_way: Mutex<HashMap<PublicKey, usize>>,
@@ -82,28 +74,22 @@ impl Registrar {
         registry: Registry,
         links: Links,
         metrics: Arc<ScraperMetrics>,
-        limits: RegistrarLimits,
+        per_second: NonZeroU32,
+        handshake_timeout: Duration,
     ) -> Self {
-        let secrets = secrets.into_iter().map(|secret| (secret.id(), secret)).collect();
-        let rates = RateLimiter::keyed(Quota::per_second(limits.per_second));
-        let handshake_rates = RateLimiter::keyed(Quota::per_second(limits.per_second.saturating_add(EXTRA_HANDSHAKES)));
-        let warnings = RateLimiter::direct(Quota::per_minute(WARNINGS_PER_MINUTE));
-        let handshake_timeout = limits.handshake_timeout;
-        let (under_way, clock) = (Mutex::default(), DefaultClock::default());
-        let permits = [MAX_EXCHANGES, MAX_EXCHANGES].map(|most| Arc::new(Semaphore::new(most)));
         Self {
             key,
-            secrets,
+            secrets: secrets.into_iter().map(|secret| (secret.id(), secret)).collect(),
             registry,
             links,
             metrics,
             handshake_timeout,
-            under_way,
-            permits,
-            rates,
-            handshake_rates,
-            warnings,
-            clock,
+            under_way: Mutex::default(),
+            permits: [MAX_EXCHANGES; 2].map(|most| Arc::new(Semaphore::new(most))),
+            rates: RateLimiter::keyed(Quota::per_second(per_second)),
+            handshake_rates: RateLimiter::keyed(Quota::per_second(per_second.saturating_add(EXTRA_HANDSHAKES))),
+            warnings: RateLimiter::direct(Quota::per_minute(WARNINGS_PER_MINUTE)),
+            clock: DefaultClock::default(),
         }
     }
 
@@ -293,7 +279,6 @@ async fn send(mut channel: Channel<LinkStream>, reply: &RegisterReply) -> Result
     channel.close().await
 }
 
-/// The label value of a failed handshake.
 fn reason(error: &ChannelError) -> HandshakeFailure {
     match error {
         ChannelError::Handshake(HandshakeError::IdentityMismatch { .. }) => HandshakeFailure::WrongKey,

@@ -5,7 +5,6 @@ use prometheus_client::{encoding::text, registry::Registry};
 
 use super::classic::classic;
 
-/// The format of an exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpositionFormat {
     /// OpenMetrics 1.0.
@@ -15,7 +14,6 @@ pub(crate) enum ExpositionFormat {
 }
 
 impl ExpositionFormat {
-    /// The `Content-Type` of the format.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",

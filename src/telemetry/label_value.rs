@@ -5,7 +5,6 @@ pub(crate) trait LabelValue: Copy + 'static {
     /// Every value, in the order of the discriminants.
     const ALL: &'static [Self];
 
-    /// The text of the label value.
     fn as_str(self) -> &'static str;
 
     /// The position in [`ALL`](Self::ALL).
@@ -13,7 +12,7 @@ pub(crate) trait LabelValue: Copy + 'static {
 }
 
 macro_rules! label_values {
-    ($(#[$about:meta])* $vis:vis enum $name:ident { $($(#[$meaning:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($($(#[$about:meta])* $vis:vis enum $name:ident { $($(#[$meaning:meta])* $variant:ident = $text:literal,)+ })+) => {$(
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         $vis enum $name { $($(#[$meaning])* $variant,)+ }
@@ -29,7 +28,7 @@ macro_rules! label_values {
                 self as usize
             }
         }
-    };
+    )+};
 }
 
 pub(crate) use label_values;

@@ -12,11 +12,7 @@ use std::{
 };
 
 use tracing::Subscriber;
-use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    fmt::{MakeWriter, layer},
-    layer::SubscriberExt,
-};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt::layer, layer::SubscriberExt};
 
 /// Levels that a list may hold besides `target=level`.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -103,27 +99,17 @@ fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-fn subscriber<W>(format: LogFormat, filter: &LogFilter, writer: W) -> impl Subscriber + Send + Sync
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
-    let writer = EscapeTo(writer);
+fn subscriber<W: io::Write + 'static>(
+    format: LogFormat,
+    filter: &LogFilter,
+    open: impl Fn() -> W + Send + Sync + 'static,
+) -> impl Subscriber + Send + Sync {
+    let writer = move || Escape(open());
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Logfmt => tracing_logfmt::builder().layer().with_ansi(false).with_writer(writer).boxed(),
         LogFormat::Json => layer().json().with_ansi(false).with_writer(writer).boxed(),
     };
     Registry::default().with(lines.with_filter(EnvFilter::from(filter)))
-}
-
-/// Makes [`Escape`]s around another maker's writers.
-struct EscapeTo<M>(M);
-
-impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for EscapeTo<M> {
-    type Writer = Escape<M::Writer>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        Escape(self.0.make_writer())
-    }
 }
 
 /// Writes lines with everything but their own end [`escaped`]. It is given one whole line at a time.

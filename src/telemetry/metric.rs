@@ -37,6 +37,67 @@ impl<V: LabelValue> Counters<V> {
     }
 }
 
+/// Metrics of what others count: each shows one number of a state `S`.
+#[cfg(any(feature = "scraper", feature = "node"))]
+#[derive(Debug)]
+pub(crate) struct Readings<S> {
+    gauges: Vec<(Gauge, Read<S>)>,
+    counters: Vec<(Counter, Read<S>)>,
+}
+
+#[cfg(any(feature = "scraper", feature = "node"))]
+type Read<S> = fn(&S) -> u64;
+
+#[cfg(any(feature = "scraper", feature = "node"))]
+impl<S> Readings<S> {
+    pub(crate) fn new() -> Self {
+        Self { gauges: Vec::new(), counters: Vec::new() }
+    }
+
+    pub(crate) fn gauge(&mut self, registry: &mut Registry, name: &str, help: &str, read: Read<S>) {
+        self.gauges.push((gauge(registry, name, help), read));
+    }
+
+    pub(crate) fn counter(&mut self, registry: &mut Registry, name: &str, help: &str, read: Read<S>) {
+        self.counters.push((counter(registry, name, help), read));
+    }
+
+    /// Gauges of one name, by the value of `label`.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn gauges(
+        &mut self,
+        registry: &mut Registry,
+        (name, help, label): (&str, &str, &'static str),
+        reads: &[(&'static str, Read<S>)],
+    ) {
+        let family = Family::<Label, Gauge>::default();
+        self.gauges.extend(reads.iter().map(|(value, read)| (family.get_or_create_owned(&[(label, *value)]), *read)));
+        registry.register(name, help, family);
+    }
+
+    /// Counters of one name, by the value of `label`.
+    pub(crate) fn counters(
+        &mut self,
+        registry: &mut Registry,
+        (name, help, label): (&str, &str, &'static str),
+        reads: &[(&'static str, Read<S>)],
+    ) {
+        let family = Family::<Label, Counter>::default();
+        self.counters.extend(reads.iter().map(|(value, read)| (family.get_or_create_owned(&[(label, *value)]), *read)));
+        registry.register(name, help, family);
+    }
+
+    /// Of two concurrent requests one may hold an older state; a counter never goes back.
+    pub(crate) fn show(&self, state: &S) {
+        for (gauge, read) in &self.gauges {
+            gauge.set(i64::try_from(read(state)).unwrap_or(i64::MAX));
+        }
+        for (counter, read) in &self.counters {
+            counter.inner().fetch_max(read(state), std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
 /// One label.
 pub(crate) type Label = [(&'static str, &'static str); 1];
 

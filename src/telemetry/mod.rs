@@ -17,8 +17,10 @@ pub(crate) use format::ExpositionFormat;
 #[cfg(test)]
 pub(crate) use label_value::check_labels;
 pub(crate) use label_value::{LabelValue, label_values};
-#[cfg(any(feature = "scraper", feature = "node"))]
+#[cfg(feature = "node")]
 pub(crate) use metric::Label;
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub(crate) use metric::Readings;
 pub(crate) use metric::{Counters, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time};
 #[cfg(any(feature = "agent", feature = "scraper"))]
 pub(crate) use remote_message::remote_message;

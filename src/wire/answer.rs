@@ -23,7 +23,7 @@ impl<'a> HandshakeAnswer<'a> {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Noise(message) => [&[NOISE], *message].concat(),
-            Self::Refused(refusal) => vec![REFUSED, refusal.code()],
+            Self::Refused(refusal) => vec![REFUSED, *refusal as u8],
         }
     }
 
@@ -40,47 +40,32 @@ impl<'a> HandshakeAnswer<'a> {
     }
 }
 
-/// Why a responder refused the handshake. A short code: details stay in the responder's log.
+/// Why a responder refused the handshake. The discriminants are the codes on the wire; details stay in the responder's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeRefusal {
     /// The responder has no secret with the initiator's id: the secrets of the two sides differ.
     #[error("unknown secret: the other side does not hold this shared secret")]
-    UnknownSecret,
+    UnknownSecret = 1,
     /// The Noise key is not that of the peer which the link authenticated.
     #[error("identity mismatch: the handshake was made with another key than the link")]
-    IdentityMismatch,
+    IdentityMismatch = 2,
     /// There are too many handshakes at once, or from this peer. The client tries again later.
     #[error("busy: try again later")]
-    Busy,
+    Busy = 3,
     /// The first message is malformed, or meant for another key or protocol.
     #[error("malformed: the other side could not read the first message")]
-    Malformed,
+    Malformed = 4,
     /// The responder cannot answer now. Unknown codes of later versions are parsed as this one: trying again with backoff
     /// is right for any unknown reason.
     #[error("unavailable: try again later")]
-    Unavailable,
+    Unavailable = 5,
 }
 
 impl HandshakeRefusal {
-    fn code(self) -> u8 {
-        match self {
-            Self::UnknownSecret => 1,
-            Self::IdentityMismatch => 2,
-            Self::Busy => 3,
-            Self::Malformed => 4,
-            Self::Unavailable => 5,
-        }
-    }
-
     fn from_code(code: u8) -> Self {
-        match code {
-            1 => Self::UnknownSecret,
-            2 => Self::IdentityMismatch,
-            3 => Self::Busy,
-            4 => Self::Malformed,
-            _ => Self::Unavailable,
-        }
+        let known = [Self::UnknownSecret, Self::IdentityMismatch, Self::Busy, Self::Malformed];
+        known.into_iter().find(|refusal| *refusal as u8 == code).unwrap_or(Self::Unavailable)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{borrow::Borrow, collections::BTreeMap, fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Most characters of a stranger's text in an error.
 const MAX_QUOTED: usize = 40;
@@ -13,7 +13,7 @@ const MAX_QUOTED: usize = 40;
 /// The name that a target is listed under: 1 to 128 of `[A-Za-z0-9._-]`, not `.` or `..`.
 ///
 /// Other characters do not survive the path encoding of both Prometheus and vmagent.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Alias(String);
 
 impl Alias {
@@ -54,12 +54,6 @@ impl AsRef<str> for Alias {
 impl Borrow<str> for Alias {
     fn borrow(&self) -> &str {
         &self.0
-    }
-}
-
-impl Serialize for Alias {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
     }
 }
 

@@ -47,15 +47,8 @@ async fn a_hostile_scraper_reaches_nothing_but_the_aliases() {
     let (own, other) = exporters();
     let (evil, port) = (other.address, free_port());
     let hostile = KeyPair::generate();
-    let _agent = fleet.agent(
-        "agent",
-        &[
-            "--scraper",
-            &PeerAddr::at(hostile.public(), "127.0.0.1", port).to_string(),
-            "--target",
-            &format!("web-1={}", own.url("/metrics")),
-        ],
-    );
+    let peer = PeerAddr::at(hostile.public(), "127.0.0.1", port).to_string();
+    let _agent = fleet.agent("agent", &["--scraper", &peer, "--target", &format!("web-1={}", own.url("/metrics"))]);
 
     let get =
         |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
@@ -168,8 +161,7 @@ fn whoever_asks_the_scraper_reaches_nothing_but_the_aliases() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let (own, other) = exporters();
-    let target = format!("web-1={}", own.url("/metrics"));
-    let _agent = fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &target]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("web-1", own.url("/metrics"))], &[]);
     scraper.wait_scraped("web-1");
     let evil = other.address;
     for path in [
@@ -185,12 +177,8 @@ fn whoever_asks_the_scraper_reaches_nothing_but_the_aliases() {
         "/scrape/web-1%3Fx/metrics",
     ] {
         if let Ok(answer) = http::get(scraper.http, path, &[]) {
-            assert!(
-                !answer.text().contains(SECRET) && answer.status >= 400,
-                "{path}: {} {}",
-                answer.status,
-                answer.text()
-            );
+            let (status, text) = (answer.status, answer.text());
+            assert!(!text.contains(SECRET) && status >= 400, "{path}: {status} {text}");
         }
     }
     let tricks = [

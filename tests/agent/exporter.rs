@@ -3,27 +3,25 @@
 use std::{
     io::{BufReader, Write},
     net::TcpListener,
-    sync::Arc,
     thread,
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use http_body_util::BodyExt;
-use narthex::{
-    agent::{Exporter as Source, ExporterSettings, Params},
-    client::{self, IntoSource, PullRequest, SourceError},
-};
+use narthex::{agent::Params, client::SourceError};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpStream, UnixListener},
-    time::Instant,
 };
 
-use crate::support::{
-    SOON,
-    exporter::{Exporter, Reply},
-    http::{read_headers, read_line},
+use crate::{
+    asking::{Asked, failure, pull, request, source, text},
+    support::{
+        SOON,
+        exporter::{Exporter, Reply},
+        http::{read_headers, read_line},
+    },
 };
 
 #[tokio::test]
@@ -31,7 +29,7 @@ async fn redirects_are_followed_to_the_same_host_and_port_only() {
     let other = Exporter::start([("/metrics", Reply::text("other 1\n"))]);
     let exporter = Exporter::start([("/metrics", Reply::text("own 1\n"))]);
     let own = exporter.clone();
-    let source = |path: &str| source(&own.url(path));
+    let source = |path: &str| plain(&own.url(path));
     exporter.answer("/relative", to("/metrics?a=b"));
     exporter.answer("/absolute", to(&exporter.url("/relative")));
     exporter.answer("/twice", to("absolute"));
@@ -61,10 +59,8 @@ async fn redirects_are_followed_to_the_same_host_and_port_only() {
 async fn a_query_reaches_the_exporter_as_far_as_the_target_allows_it() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let asked = async |url: &str, params: Params| {
-        let mut settings = settings(&exporter.url(url));
-        settings.params = params;
-        let query = "collect[]=cpu&collect[]=mem&target=evil";
-        pull(&Source::with(settings).into_source(), Some(query)).await.expect("an exposition");
+        let source = source(&exporter.url(url), |settings| settings.params = params);
+        pull(&source, Some("collect[]=cpu&collect[]=mem&target=evil")).await.expect("an exposition");
         exporter.all_requests().pop().expect("asked").path
     };
     assert_eq!(asked("/metrics", Params::None).await, "/metrics");
@@ -82,9 +78,9 @@ async fn a_missing_content_type_is_repaired_only_where_that_is_asked_for() {
         ("/text", Reply::text("")),
     ]);
     let content_type = async |path: &str, fallback: Option<&'static str>| {
-        let mut settings = settings(&exporter.url(path));
-        settings.fallback_content_type = fallback.map(HeaderValue::from_static);
-        let (headers, _) = pull(&Source::with(settings).into_source(), None).await.expect("an exposition");
+        let fallback = fallback.map(HeaderValue::from_static);
+        let source = source(&exporter.url(path), |settings| settings.fallback_content_type = fallback);
+        let (headers, _) = pull(&source, None).await.expect("an exposition");
         headers.get("content-type").map(|value| value.to_str().expect("text").to_owned())
     };
     assert_eq!(content_type("/bare", None).await, None);
@@ -100,11 +96,7 @@ async fn a_missing_content_type_is_repaired_only_where_that_is_asked_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_s_own_timeout_ends_a_pull_and_is_what_the_exporter_is_told() {
     let exporter = Exporter::start([("/hang", Reply::Hang), ("/metrics", Reply::text("m 1\n"))]);
-    let limited = |path: &str, timeout| {
-        let mut settings = settings(&exporter.url(path));
-        settings.timeout = Some(timeout);
-        Source::with(settings).into_source()
-    };
+    let limited = |path: &str, timeout| source(&exporter.url(path), |settings| settings.timeout = Some(timeout));
     let ended = pull(&limited("/hang", Duration::from_millis(100)), None).await;
     assert!(matches!(ended, Err(SourceError::Deadline)), "{ended:?}");
     exporter.wait_abandoned("/hang");
@@ -139,14 +131,14 @@ async fn what_an_exporter_says_of_its_failure_is_told_if_it_is_text() {
         ("/nothing", ""),
     ] {
         let url = exporter.url(path);
-        assert_eq!(failure(&source(&url)).await, format!("exporter {url} answered 400 Bad Request{end}"));
+        assert_eq!(failure(&plain(&url)).await, format!("exporter {url} answered 400 Bad Request{end}"));
     }
 }
 
 #[tokio::test]
 async fn an_exporter_is_never_told_of_more_time_than_the_pull_has() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let source = source(&exporter.url("/metrics"));
+    let source = plain(&exporter.url("/metrics"));
     for asked_for in ["1000", "nonsense", ""] {
         let mut request = request(None);
         request.headers.insert("x-prometheus-scrape-timeout-seconds", HeaderValue::from_static(asked_for));
@@ -172,9 +164,8 @@ async fn a_body_that_stalls_is_cut_at_the_target_s_own_timeout() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nm 1\n").expect("writes");
         let _ = read_line(&mut reader); // until the agent gives up
     });
-    let mut settings = settings(&url);
-    settings.timeout = Some(Duration::from_millis(200));
-    let exposition = Source::with(settings).into_source().pull(request(None)).await.expect("a head");
+    let source = source(&url, |settings| settings.timeout = Some(Duration::from_millis(200)));
+    let exposition = source.pull(request(None)).await.expect("a head");
     let cut = exposition.body.collect().await.expect_err("cut");
     assert!(cut.to_string().contains("deadline"), "{cut}");
 }
@@ -197,10 +188,10 @@ async fn an_exporter_on_a_unix_socket_is_asked_there() {
     let shown = socket.display();
     let encoded = shown.to_string().replace('/', "%2F");
     for url in [format!("unix:{shown}:/m"), format!("http+unix://{encoded}/m")] {
-        assert_eq!(text(&source(&url)).await, "m 1\n", "{url}");
+        assert_eq!(text(&plain(&url)).await, "m 1\n", "{url}");
         assert_eq!(exporter.all_requests().pop().expect("asked").header("host"), Some("localhost"));
     }
-    let nobody = failure(&source(&format!("unix:{shown}-not:/m"))).await;
+    let nobody = failure(&plain(&format!("unix:{shown}-not:/m"))).await;
     assert!(nobody.contains("cannot connect to exporter unix:"), "{nobody}");
 }
 
@@ -223,7 +214,7 @@ async fn a_pull_that_a_kept_connection_loses_is_asked_once_more() {
         }
         lost
     });
-    let source = source(&url);
+    let source = plain(&url);
     assert_eq!(text(&source).await, "m 1\n");
     assert_eq!(text(&source).await, "m 1\n", "asked again on a fresh connection");
     // The kept one dies, and so does the fresh one: that is the end of it.
@@ -234,7 +225,7 @@ async fn a_pull_that_a_kept_connection_loses_is_asked_once_more() {
 #[tokio::test]
 async fn headers_that_are_not_for_exporters_stay_behind() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let source = source(&exporter.url("/metrics"));
+    let source = plain(&exporter.url("/metrics"));
     let mut request = request(None);
     for (name, value) in [
         ("host", "evil"),
@@ -262,32 +253,8 @@ async fn headers_that_are_not_for_exporters_stay_behind() {
     assert_eq!(asked.header("host"), Some(exporter.address.to_string().as_str()));
 }
 
-fn settings(url: &str) -> ExporterSettings {
-    ExporterSettings::new(url.parse().expect("a URL"))
-}
-
-fn source(url: &str) -> Arc<dyn client::Source> {
-    Source::with(settings(url)).into_source()
-}
-
-fn request(query: Option<&str>) -> PullRequest {
-    let mut headers = HeaderMap::new();
-    headers.insert("x-prometheus-scrape-timeout-seconds", HeaderValue::from_static("10"));
-    PullRequest::new(headers, query.map(str::to_owned), Instant::now() + SOON)
-}
-
-async fn pull(source: &Arc<dyn client::Source>, query: Option<&str>) -> Result<(HeaderMap, String), SourceError> {
-    let exposition = source.pull(request(query)).await?;
-    let body = exposition.body.collect().await.map_err(SourceError::Failed)?.to_bytes();
-    Ok((exposition.headers, String::from_utf8_lossy(&body).into_owned()))
-}
-
-async fn text(source: &Arc<dyn client::Source>) -> String {
-    pull(source, None).await.expect("an exposition").1
-}
-
-async fn failure(source: &Arc<dyn client::Source>) -> String {
-    pull(source, None).await.expect_err("no exposition").to_string()
+fn plain(url: &str) -> Asked {
+    source(url, |_| {})
 }
 
 fn to(location: &str) -> Reply {

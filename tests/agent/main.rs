@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod asking;
 mod attack;
 mod exporter;
 mod targets;

@@ -12,7 +12,7 @@ use crate::support::{
     exporter::{Exporter, Reply},
     fleet::{Fleet, Scraper, narthex, text},
     http,
-    process::Process,
+    process::{Process, Run},
     replace_file,
     tls::{Authority, in_front_of},
 };
@@ -141,9 +141,8 @@ fn an_agent_may_start_with_an_empty_directory_and_follows_swapped_links() {
 fn a_hangup_reads_file_and_directory_again_at_once() {
     let setup = Setup::new();
     let config = setup.config(&format!("service = \"fleet\"\n{}", setup.table("from-config", "")));
-    let flags = ["--config", &text(&config), "--targets-dir", &text(&setup.targets), "--targets-refresh", NEVER]
-        .map(str::to_owned);
-    let agent = setup.agent(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let (config, targets) = (text(&config), text(&setup.targets));
+    let agent = setup.agent(&["--config", &config, "--targets-dir", &targets, "--targets-refresh", NEVER]);
     setup.scraper.wait_scraped("from-config");
     assert_eq!(setup.scraper.wait_listed("from-config").label("service"), "fleet");
 
@@ -239,9 +238,8 @@ fn targets_that_cannot_be_meant_keep_the_agent_from_starting() {
         if let Some(config) = config {
             command.args(["--config", &text(&setup.config(config))]);
         }
-        let output = command.output().expect("runs");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        let Run { code: ended, stderr, .. } = Run::of(&mut command);
+        assert_eq!(ended, Some(code), "{stderr}");
         assert!(parts.iter().all(|part| stderr.contains(part)), "{parts:?}: {stderr}");
     };
     refused(None, &[], 2, &["nothing to register", "--targets-dir"]);

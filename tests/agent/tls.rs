@@ -5,26 +5,21 @@ use std::{
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use http::HeaderMap;
-use http_body_util::BodyExt;
-use narthex::{
-    agent::{Auth, ClientCertificate, Exporter as Source, ExporterSettings, TlsSettings},
-    client::{self, IntoSource, PullRequest},
-};
+use narthex::agent::{Auth, ClientCertificate, TlsSettings};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    time::Instant,
 };
 
-use crate::support::{
-    SOON,
-    exporter::{Exporter, Reply},
-    tls::{Authority, Certified, in_front_of},
+use crate::{
+    asking::{self, Asked, failure, text},
+    support::{
+        exporter::{Exporter, Reply},
+        tls::{Authority, Certified, in_front_of},
+    },
 };
 
 struct Setup {
@@ -193,11 +188,7 @@ async fn passwords_and_tokens_come_from_files_and_follow_them() {
     let setup = Setup::new();
     let authorization =
         || setup.exporter.all_requests().pop().and_then(|asked| asked.header("authorization").map(str::to_owned));
-    let with = |auth: Auth| {
-        let mut settings = ExporterSettings::new(setup.exporter.url("/metrics").parse().expect("a URL"));
-        settings.auth = Some(auth);
-        Source::with(settings).into_source()
-    };
+    let with = |auth: Auth| asking::source(&setup.exporter.url("/metrics"), |settings| settings.auth = Some(auth));
     let password_file = setup.secret("password", "open sesame\n");
     text(&with(Auth::Basic { username: "Aladdin".into(), password_file })).await;
     assert_eq!(authorization().as_deref(), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
@@ -217,35 +208,8 @@ async fn passwords_and_tokens_come_from_files_and_follow_them() {
     assert_eq!(setup.exporter.all_requests().len(), asked, "not asked without it");
 }
 
-fn source(address: SocketAddr, tls: TlsSettings) -> Arc<dyn client::Source> {
-    let mut settings = ExporterSettings::new(format!("https://{address}/metrics").parse().expect("a URL"));
-    settings.tls = tls;
-    Source::with(settings).into_source()
-}
-
-async fn pull(source: &Arc<dyn client::Source>) -> Result<String, String> {
-    let request = PullRequest::new(HeaderMap::new(), None, Instant::now() + SOON);
-    let exposition = source.pull(request).await.map_err(|error| chain(&error))?;
-    let body = exposition.body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-    Ok(String::from_utf8_lossy(&body).into_owned())
-}
-
-async fn text(source: &Arc<dyn client::Source>) -> String {
-    pull(source).await.expect("an exposition")
-}
-
-async fn failure(source: &Arc<dyn client::Source>) -> String {
-    pull(source).await.expect_err("no exposition")
-}
-
-/// As the agent's log has it.
-fn chain(mut error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    while let Some(source) = error.source() {
-        text = format!("{text}: {source}");
-        error = source;
-    }
-    text
+fn source(address: SocketAddr, tls: TlsSettings) -> Asked {
+    asking::source(&format!("https://{address}/metrics"), |settings| settings.tls = tls)
 }
 
 fn write_secret(path: &Path, text: &str) {

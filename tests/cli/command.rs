@@ -2,12 +2,10 @@
 
 use std::{
     fs::{self, Permissions},
-    io::{Read, Write},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    thread,
+    process::Command,
 };
 
 use clap::{ArgAction, CommandFactory};
@@ -16,6 +14,11 @@ use narthex::{
     identity::{self, KeyPair, PublicKey, SharedSecret},
 };
 use tempfile::TempDir;
+
+use crate::support::{
+    exporter::{Exporter, Reply},
+    process::Run,
+};
 
 /// A directory for each test. Commands run in it without the environment's variables.
 struct Directory(TempDir);
@@ -48,30 +51,17 @@ impl Directory {
 
     fn narthex_with(&self, env: &[(&str, &str)], args: &[&str]) -> Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
-        command.current_dir(self.0.path()).env_clear().env("HOME", self.0.path()).stdin(Stdio::null());
-        Run::from(command.envs(env.iter().copied()).args(args).output().expect("runs"))
-    }
-}
-
-struct Run {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl From<Output> for Run {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        command.current_dir(self.0.path()).env_clear().env("HOME", self.0.path());
+        Run::of(command.envs(env.iter().copied()).args(args))
     }
 }
 
 impl Run {
-    /// Asserts that it failed with this code and one line on stderr which has all of `parts`.
+    /// Asserts this code, and one line on stderr with all of `parts`.
     #[track_caller]
-    fn fails(&self, code: i32, parts: &[&str]) {
-        let Self { stdout, stderr, .. } = self;
-        assert_eq!(self.code, Some(code), "{stderr}");
+    fn exits(&self, code: i32, parts: &[&str]) {
+        let Self { code: ended, stdout, stderr } = self;
+        assert_eq!(*ended, Some(code), "{stderr}");
         assert_eq!(stdout, "");
         let line = stderr.strip_suffix('\n').expect("a line");
         assert!(line.starts_with("error: ") && !line.contains('\n'), "not one line: {stderr}");
@@ -92,13 +82,13 @@ fn peer() -> String {
 #[test]
 fn wrong_usage_is_one_line_that_points_to_the_help() {
     let dir = Directory::new();
-    dir.narthex(&[]).fails(2, &["subcommand", "see 'narthex --help'"]);
-    dir.narthex(&["scrapr"]).fails(2, &["scrapr", "'scraper'"]);
-    dir.narthex(&["agent"]).fails(2, &["--scraper <PEER>, --secret-file <FILE>", "see 'narthex agent --help'"]);
-    dir.narthex(&["keygen", "--outt", "x"]).fails(2, &["'--outt'", "'--out'", "see 'narthex keygen --help'"]);
-    dir.narthex(&["alias"]).fails(2, &["see 'narthex alias --help'"]);
-    dir.narthex(&["alias", "release"]).fails(2, &["<ALIAS>", "see 'narthex alias release --help'"]);
-    dir.narthex(&["targets", "--log-level", "inof"]).fails(2, &["'inof'", "expected off, error, warn"]);
+    dir.narthex(&[]).exits(2, &["subcommand", "see 'narthex --help'"]);
+    dir.narthex(&["scrapr"]).exits(2, &["scrapr", "'scraper'"]);
+    dir.narthex(&["agent"]).exits(2, &["--scraper <PEER>, --secret-file <FILE>", "see 'narthex agent --help'"]);
+    dir.narthex(&["keygen", "--outt", "x"]).exits(2, &["'--outt'", "'--out'", "see 'narthex keygen --help'"]);
+    dir.narthex(&["alias"]).exits(2, &["see 'narthex alias --help'"]);
+    dir.narthex(&["alias", "release"]).exits(2, &["<ALIAS>", "see 'narthex alias release --help'"]);
+    dir.narthex(&["targets", "--log-level", "inof"]).exits(2, &["'inof'", "expected off, error, warn"]);
 }
 
 #[test]
@@ -120,50 +110,50 @@ fn values_that_cannot_be_meant_are_refused_with_the_reason() {
     let agent = |more: &[&str]| {
         dir.narthex(&[&["agent", "--secret-file", "s", "--scraper", &peer, "--target", "a=http://h"], more].concat())
     };
-    agent(&["--target", "b/c=http://h"]).fails(2, &["--target", "is not 1 to 128 of A-Z a-z 0-9"]);
-    agent(&["--target", "b=ftp://h"]).fails(2, &["only http://, https:// and unix: URLs"]);
-    agent(&["--target", "b=h:9100"]).fails(2, &["expected a URL"]);
-    agent(&["--target", "a=http://other"]).fails(2, &["alias a is given to two targets"]);
-    agent(&["--label", "job=x"]).fails(2, &["label job is reserved"]);
-    agent(&["--label", "region"]).fails(2, &["expected NAME=VALUE"]);
-    agent(&["--label", "region=eu", "--label", "region=us"]).fails(2, &["label region is given twice"]);
-    agent(&["--scraper", "nonsense"]).fails(2, &["'nonsense'", "expected <public key>", "got 8 characters"]);
-    agent(&["--scraper", &peer]).fails(2, &["is given twice"]);
-    agent(&["--hostname", "a\nb"]).fails(2, &["control characters"]);
+    agent(&["--target", "b/c=http://h"]).exits(2, &["--target", "is not 1 to 128 of A-Z a-z 0-9"]);
+    agent(&["--target", "b=ftp://h"]).exits(2, &["only http://, https:// and unix: URLs"]);
+    agent(&["--target", "b=h:9100"]).exits(2, &["expected a URL"]);
+    agent(&["--target", "a=http://other"]).exits(2, &["alias a is given to two targets"]);
+    agent(&["--label", "job=x"]).exits(2, &["label job is reserved"]);
+    agent(&["--label", "region"]).exits(2, &["expected NAME=VALUE"]);
+    agent(&["--label", "region=eu", "--label", "region=us"]).exits(2, &["label region is given twice"]);
+    agent(&["--scraper", "nonsense"]).exits(2, &["'nonsense'", "expected <public key>", "got 8 characters"]);
+    agent(&["--scraper", &peer]).exits(2, &["is given twice"]);
+    agent(&["--hostname", "a\nb"]).exits(2, &["control characters"]);
     let other = KeyPair::from_seed(&[6; 32]).public().to_string();
-    agent(&["--scraper", &other]).fails(2, &["cannot be found by its key alone", "--bootstrap"]);
-    agent(&["--bootstrap", &other]).fails(2, &["<host>:<port>"]);
+    agent(&["--scraper", &other]).exits(2, &["cannot be found by its key alone", "--bootstrap"]);
+    agent(&["--bootstrap", &other]).exits(2, &["<host>:<port>"]);
     for (nowhere, reason) in [
         ("127.0.0.1:0", "port 0"),
         ("wss://h:0", "port 0"),
         ("ws://0.0.0.0", "0.0.0.0 is not the address of one host"),
         ("[ff02::1]:1", "ff02::1 is not the address of one host"),
     ] {
-        agent(&["--scraper", &format!("{other}@{nowhere}")]).fails(2, &["--scraper", reason]);
-        agent(&["--bootstrap", &format!("{other}@{nowhere}")]).fails(2, &["--bootstrap", reason]);
+        agent(&["--scraper", &format!("{other}@{nowhere}")]).exits(2, &["--scraper", reason]);
+        agent(&["--bootstrap", &format!("{other}@{nowhere}")]).exits(2, &["--bootstrap", reason]);
     }
     let scraper = |more: &[&str]| dir.narthex(&[&["scraper", "--key", "k", "--secret-file", "s"], more].concat());
-    scraper(&["--http", "127.0.0.1"]).fails(2, &["--http", "<host>:<port>"]);
-    scraper(&["--lease", "0s"]).fails(2, &["--lease", "longer than 0"]);
-    scraper(&["--lease", "10"]).fails(2, &["90s, 5m or 3h"]);
-    scraper(&["--alias-policy", "firm"]).fails(2, &["live, pinned, overwrite"]);
-    scraper(&["--secret-file", "s"]).fails(2, &["given twice"]);
+    scraper(&["--http", "127.0.0.1"]).exits(2, &["--http", "<host>:<port>"]);
+    scraper(&["--lease", "0s"]).exits(2, &["--lease", "longer than 0"]);
+    scraper(&["--lease", "10"]).exits(2, &["90s, 5m or 3h"]);
+    scraper(&["--alias-policy", "firm"]).exits(2, &["live, pinned, overwrite"]);
+    scraper(&["--secret-file", "s"]).exits(2, &["given twice"]);
 }
 
 #[test]
 fn key_and_secret_files_that_cannot_be_used_are_failures_that_say_what_to_do() {
     let dir = Directory::new();
     let key = dir.key();
-    dir.narthex(&["key", "none.key"]).fails(1, &["no file none.key", "narthex keygen --out none.key"]);
+    dir.narthex(&["key", "none.key"]).exits(1, &["no file none.key", "narthex keygen --out none.key"]);
     dir.narthex(&["scraper", "--key", text(&key), "--secret-file", "none.secret"])
-        .fails(1, &["no file none.secret", "narthex secret --out none.secret"]);
+        .exits(1, &["no file none.secret", "narthex secret --out none.secret"]);
     fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("chmod");
-    dir.narthex(&["key", text(&key)]).fails(1, &["mode 0644", &format!("chmod 600 {}", text(&key))]);
+    dir.narthex(&["key", text(&key)]).exits(1, &["mode 0644", &format!("chmod 600 {}", text(&key))]);
     let junk = dir.path("junk.key");
     fs::write(&junk, "hunter2\n").expect("writes");
     fs::set_permissions(&junk, Permissions::from_mode(0o600)).expect("chmod");
     let run = dir.narthex(&["key", text(&junk)]);
-    run.fails(1, &["junk.key does not hold a key", "got 7 characters"]);
+    run.exits(1, &["junk.key does not hold a key", "got 7 characters"]);
     assert!(!run.stderr.contains("hunter2"));
 }
 
@@ -177,7 +167,7 @@ fn keygen_prints_the_public_key_that_key_prints() {
     assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
     assert_eq!(dir.narthex(&["key", "keys/scraper.key"]).stdout, made.stdout);
     assert_eq!(dir.narthex(&["key", "--hex", text(&file)]).stdout.trim_end(), public.to_hex());
-    dir.narthex(&["keygen"]).fails(1, &["exists already", "--out"]);
+    dir.narthex(&["keygen"]).exits(1, &["exists already", "--out"]);
 }
 
 #[test]
@@ -230,12 +220,12 @@ fn flags_beat_the_environment_which_beats_the_file() {
     let config = dir.config(&format!("key = {key:?}\nsecret_file = [\"from-file\", \"second\"]\nlease = \"5m\"\n"));
     let file = ["scraper", "--config", text(&config)];
     let environment = [("NARTHEX_SECRET_FILE", "from-environment,second"), ("NARTHEX_LEASE", "7m")];
-    dir.narthex(&file).fails(1, &["no file from-file;"]);
-    dir.narthex_with(&environment, &file).fails(1, &["no file from-environment;"]);
+    dir.narthex(&file).exits(1, &["no file from-file;"]);
+    dir.narthex_with(&environment, &file).exits(1, &["no file from-environment;"]);
     dir.narthex_with(&environment, &[&file[..], &["--secret-file", "from,flag"]].concat())
-        .fails(1, &["no file from,flag;"]);
-    dir.narthex_with(&[("NARTHEX_CONFIG", text(&config))], &["scraper"]).fails(1, &["no file from-file;"]);
-    dir.narthex_with(&[("NARTHEX_SECRET_FILE", ""), ("NARTHEX_LEASE", "")], &file).fails(1, &["no file from-file;"]);
+        .exits(1, &["no file from,flag;"]);
+    dir.narthex_with(&[("NARTHEX_CONFIG", text(&config))], &["scraper"]).exits(1, &["no file from-file;"]);
+    dir.narthex_with(&[("NARTHEX_SECRET_FILE", ""), ("NARTHEX_LEASE", "")], &file).exits(1, &["no file from-file;"]);
 }
 
 /// Each command that reads a file and the environment, with each of its switches.
@@ -264,7 +254,7 @@ fn a_switch_can_be_set_in_the_file_and_in_the_environment() {
                 dir.narthex_with(&[(&variable, value)], &[&[command.as_str()], missing].concat()),
             ] {
                 let expected = if missing.is_empty() { (2, "") } else { (1, "no file none.key") };
-                run.fails(expected.0, &[expected.1]);
+                run.exits(expected.0, &[expected.1]);
                 assert!(!run.stderr.contains(&switch), "{}", run.stderr);
             }
         }
@@ -276,10 +266,10 @@ fn an_error_names_where_the_value_came_from() {
     let dir = Directory::new();
     let config = dir.config("lease = \"soon\"\nkey = \"k\"\nsecret-file = \"s\"\n");
     let file = ["scraper", "--config", text(&config)];
-    dir.narthex(&file).fails(2, &["'soon'", "--lease", &format!("(from {})", text(&config))]);
-    dir.narthex_with(&[("NARTHEX_LEASE", "later")], &file).fails(2, &["'later'", "(from NARTHEX_LEASE)"]);
+    dir.narthex(&file).exits(2, &["'soon'", "--lease", &format!("(from {})", text(&config))]);
+    dir.narthex_with(&[("NARTHEX_LEASE", "later")], &file).exits(2, &["'later'", "(from NARTHEX_LEASE)"]);
     let flag = dir.narthex_with(&[("NARTHEX_LEASE", "later")], &[&file[..], &["--lease=never"]].concat());
-    flag.fails(2, &["'never'"]);
+    flag.exits(2, &["'never'"]);
     assert!(!flag.stderr.contains("(from"), "{}", flag.stderr);
 }
 
@@ -288,7 +278,7 @@ fn the_file_holds_flags_and_nothing_else() {
     let dir = Directory::new();
     let refused = |text_of_file: &str, parts: &[&str]| {
         let config = dir.config(text_of_file);
-        dir.narthex(&["scraper", "--config", text(&config)]).fails(2, &[parts, &["narthex.toml"]].concat());
+        dir.narthex(&["scraper", "--config", text(&config)]).exits(2, &[parts, &["narthex.toml"]].concat());
     };
     refused("secret-fiel = \"s\"", &["unknown key \"secret-fiel\", did you mean \"secret-file\"?"]);
     refused("qwertyuiop = 1", &["unknown key \"qwertyuiop\"", "flags of narthex scraper"]);
@@ -301,8 +291,8 @@ fn the_file_holds_flags_and_nothing_else() {
     refused("key = \"k\"\nlease = 5m\n", &["line 2"]);
     refused("log-level = \"inof\"", &["'inof'"]);
     let empty = dir.config("key = \"k\"\nsecret-file = []\n");
-    dir.narthex(&["scraper", "--config", text(&empty)]).fails(2, &["not provided", "--secret-file <FILE>"]);
-    dir.narthex(&["scraper", "--config", "none.toml"]).fails(2, &["cannot read none.toml"]);
+    dir.narthex(&["scraper", "--config", text(&empty)]).exits(2, &["not provided", "--secret-file <FILE>"]);
+    dir.narthex(&["scraper", "--config", "none.toml"]).exits(2, &["cannot read none.toml"]);
 }
 
 #[test]
@@ -311,49 +301,43 @@ fn a_scraper_that_cannot_be_reached_is_named() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("bound");
     let url = format!("http://{closed}");
     for command in [&["targets"][..], &["scrape", "a"], &["alias", "release", "a"]] {
-        dir.narthex_with(&[("NARTHEX_URL", &url)], command).fails(1, &[&url, "is it running?", "--url"]);
+        dir.narthex_with(&[("NARTHEX_URL", &url)], command).exits(1, &[&url, "is it running?", "--url"]);
     }
-    dir.narthex(&["targets", "--url", "https://h"]).fails(2, &["only http://"]);
-    dir.narthex(&["scrape", "a/b"]).fails(2, &["is not 1 to 128"]);
+    dir.narthex(&["targets", "--url", "https://h"]).exits(2, &["only http://"]);
+    dir.narthex(&["scrape", "a/b"]).exits(2, &["is not 1 to 128"]);
 }
 
-/// Answers one request with `answer`, byte for byte, and gives the request's head.
-fn serve_once(answer: &'static str) -> (String, thread::JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-    let url = format!("http://{}/prefix/", listener.local_addr().expect("bound"));
-    let server = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("reads") == 1 {
-            head.push(byte[0]);
-        }
-        stream.write_all(answer.as_bytes()).expect("writes");
-        String::from_utf8(head).expect("text").to_lowercase()
-    });
-    (url, server)
+/// A scraper that answers this path so, and what follows its own URL.
+fn scraper(path: &'static str, status: &'static str, body: &str) -> (Exporter, String) {
+    let reply = Reply::Whole { status, headers: vec![("Content-Type", "application/json")], body: body.into() };
+    let scraper = Exporter::start([(path, reply)]);
+    let url = scraper.url("/prefix/");
+    (scraper, url)
 }
 
 #[test]
 fn scrape_prints_the_exposition_as_it_is() {
     let dir = Directory::new();
-    let (url, server) = serve_once("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nup 1\nb 2\n");
+    let (scraper, url) = scraper("/prefix/scrape/web-1/metrics", "200 OK", "up 1\nb 2\n");
     let run = dir.narthex(&["scrape", "web-1", "--url", &url, "--timeout", "3s"]);
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "up 1\nb 2\n", ""));
-    let head = server.join().expect("served");
-    assert!(head.starts_with("get /prefix/scrape/web-1/metrics http/1.1\r\n"), "{head}");
-    assert!(head.contains("x-prometheus-scrape-timeout-seconds: 3\r\n") && head.contains("host: 127.0.0.1"), "{head}");
+    let [asked] = &scraper.all_requests()[..] else { panic!("one request") };
+    assert_eq!((asked.method.as_str(), asked.header("x-prometheus-scrape-timeout-seconds")), ("GET", Some("3")));
+    assert_eq!(asked.header("host"), Some(scraper.address.to_string().as_str()));
 }
 
 #[test]
 fn a_refused_or_cut_scrape_is_a_failure_with_the_scrapers_reason() {
     let dir = Directory::new();
-    let (url, _) = serve_once("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 26\r\n\r\npeer is not connected\nmore");
-    dir.narthex(&["scrape", "a", "--url", &url]).fails(1, &["peer is not connected (502)"]);
-    let (url, _) = serve_once("HTTP/1.1 404 Not Found\r\ncontent-length: 13\r\n\r\n\u{1b}[31m no such");
-    dir.narthex(&["scrape", "a", "--url", &url]).fails(1, &["\\u001b[31m no such (404)"]);
-    let (url, _) = serve_once("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nup 1\n");
-    let cut = dir.narthex(&["scrape", "a", "--url", &url]);
+    for (status, body, reason) in [
+        ("502 Bad Gateway", "peer is not connected\nmore", "peer is not connected (502)"),
+        ("404 Not Found", "\u{1b}[31m no such", "\\u001b[31m no such (404)"),
+    ] {
+        let (_scraper, url) = scraper("/prefix/scrape/a/metrics", status, body);
+        dir.narthex(&["scrape", "a", "--url", &url]).exits(1, &[reason]);
+    }
+    let cutting = Exporter::start([("/scrape/a/metrics", Reply::CutLength { len: 99, sent: b"up 1\n".to_vec() })]);
+    let cut = dir.narthex(&["scrape", "a", "--url", &cutting.url("/")]);
     assert_eq!((cut.code, cut.stdout.as_str()), (Some(1), "up 1\n"));
     assert!(cut.stderr.contains("cut"), "{}", cut.stderr);
 }
@@ -363,16 +347,16 @@ fn a_scraper_that_hangs_ends_by_the_timeout() {
     let dir = Directory::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
-    dir.narthex(&["targets", "--url", &url, "--timeout", "50ms"]).fails(1, &["did not answer within 50ms"]);
+    dir.narthex(&["targets", "--url", &url, "--timeout", "50ms"]).exits(1, &["did not answer within 50ms"]);
 }
 
 #[test]
 fn release_asks_for_the_alias_to_be_deleted() {
     let dir = Directory::new();
-    let (url, server) = serve_once("HTTP/1.1 204 No Content\r\n\r\n");
+    let (scraper, url) = scraper("/prefix/api/v1/aliases/web-1", "204 No Content", "");
     let run = dir.narthex(&["alias", "release", "web-1", "--url", &url]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), "released web-1\n"));
-    assert!(server.join().expect("served").starts_with("delete /prefix/api/v1/aliases/web-1 http/1.1\r\n"));
+    assert!(matches!(&scraper.all_requests()[..], [asked] if asked.method == "DELETE"));
 }
 
 #[test]
@@ -382,21 +366,12 @@ fn targets_are_shown_as_a_table_or_as_the_json_they_came_in() {
         r#""state":"lapsed","registered_at":"2026-01-01T00:00:00Z","renewed_at":"2026-01-01T00:00:00Z","#,
         r#""expires_at":"2026-01-01T00:10:00Z","expires_in_seconds":0}]"#
     );
-    const ANSWER: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
     let dir = Directory::new();
-    let answer: &'static str = Box::leak([ANSWER, LIST].concat().into_boxed_str());
-    let (url, server) = serve_once(answer);
+    let (_scraper, url) = scraper("/prefix/api/v1/aliases", "200 OK", LIST);
     let run = dir.narthex(&["targets", "--url", &url]);
     let head = "ALIAS  STATE   PATH  SERVICE  HOSTNAME  PEER  LEFT\n";
     assert_eq!(run.stdout, format!("{head}web-1  lapsed  none  -        h1        ybn   -\n"), "{}", run.stderr);
-    assert!(server.join().expect("served").starts_with("get /prefix/api/v1/aliases http/1.1\r\n"));
-    let (url, _) = serve_once(answer);
     assert_eq!(dir.narthex(&["targets", "--json", "--url", &url]).stdout, format!("{LIST}\n"));
-}
-
-#[test]
-fn something_else_than_a_scraper_is_told_apart() {
-    let dir = Directory::new();
-    let (url, _) = serve_once("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>");
-    dir.narthex(&["targets", "--url", &url]).fails(1, &["is --url the address of a narthex scraper?"]);
+    let (_other, url) = scraper("/prefix/api/v1/aliases", "200 OK", "<html>");
+    dir.narthex(&["targets", "--url", &url]).exits(1, &["is --url the address of a narthex scraper?"]);
 }

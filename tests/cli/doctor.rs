@@ -1,6 +1,8 @@
 //! `narthex doctor` in healthy set-ups and in broken ones: the check that fails, its text, its advice.
 
 use std::{
+    collections::BTreeMap,
+    fmt::Display,
     fs::{self, Permissions},
     io::{self, Write},
     net::TcpListener,
@@ -21,6 +23,7 @@ use crate::support::{
     http,
     lab::{Kind, Lab},
     ports::{free_port, loopback},
+    process::Run,
 };
 
 /// One check as `--json` prints it.
@@ -36,28 +39,13 @@ struct Check {
 /// The timeout of a check: milliseconds become seconds on a busy machine.
 const PATIENT: &str = "30s";
 
-/// One run of `narthex doctor`.
-struct Visit {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+/// Runs the doctor with these flags.
+#[track_caller]
+fn doctor(flags: &[&str]) -> Run {
+    Run::of(narthex("doctor").env("NARTHEX_TIMEOUT", PATIENT).args(flags))
 }
 
-impl Visit {
-    #[track_caller]
-    fn with(flags: &[&str]) -> Self {
-        Self::with_env(&[], flags)
-    }
-
-    #[track_caller]
-    fn with_env(env: &[(&str, &str)], flags: &[&str]) -> Self {
-        let mut doctor = narthex("doctor");
-        let output =
-            doctor.env("NARTHEX_TIMEOUT", PATIENT).envs(env.iter().copied()).args(flags).output().expect("runs");
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-
+impl Run {
     /// The line of a check.
     #[track_caller]
     fn line(&self, check: &str) -> &str {
@@ -91,6 +79,12 @@ impl Visit {
         assert!(self.line(check).contains(". What to do: "), "no advice: {}", self.line(check));
     }
 
+    /// The checks of `--json`, by name.
+    fn json(&self) -> BTreeMap<String, Check> {
+        let checks: Vec<Check> = serde_json::from_str(&self.stdout).expect("JSON");
+        checks.into_iter().map(|check| (check.check.clone(), check)).collect()
+    }
+
     /// Asserts that all checks are ok.
     #[track_caller]
     fn all_ok(&self) {
@@ -103,24 +97,37 @@ impl Visit {
 }
 
 /// What a client gives the doctor: the flags of an agent.
-fn beside_exporter(scraper: &str, secret_file: &Path, more: &[&str]) -> Visit {
-    Visit::with(&[&["--scraper", scraper, "--secret-file", &text(secret_file)], more].concat())
+fn beside_exporter(fleet: &Fleet, scraper: impl Display, more: &[&str]) -> Run {
+    with_secret(&fleet.secret_file(), scraper, more)
+}
+
+fn with_secret(secret_file: &Path, scraper: impl Display, more: &[&str]) -> Run {
+    doctor(&[&["--scraper", &scraper.to_string(), "--secret-file", &text(secret_file)], more].concat())
 }
 
 /// What a scraper's owner gives it.
-fn beside_prometheus(fleet: &Fleet, http: &str, listen: &str, more: &[&str]) -> Visit {
+fn beside_prometheus(fleet: &Fleet, http: &str, listen: &str, more: &[&str]) -> Run {
     let (key, secret) = (text(&fleet.path().join("scraper.key")), text(&fleet.secret_file()));
     let data = text(&fleet.path().join("scraper-data"));
     let own = ["--key", &key, "--secret-file", &secret, "--data-dir", &data, "--http", http, "--listen", listen];
-    Visit::with(&[&own, more].concat())
+    doctor(&[&own, more].concat())
 }
 
-fn of_scraper(fleet: &Fleet, scraper: &Scraper, more: &[&str]) -> Visit {
+fn of_scraper(fleet: &Fleet, scraper: &Scraper, more: &[&str]) -> Run {
     beside_prometheus(fleet, &scraper.http.to_string(), &place(&scraper.peer()), more)
 }
 
 fn place(peer: &PeerAddr) -> String {
     peer.hint.as_ref().expect("a place").to_string()
+}
+
+/// A configuration file of an agent of this scraper, with `more` lines.
+fn agent_file(fleet: &Fleet, scraper: &Scraper, more: &str) -> String {
+    let config = fleet.path().join("agent.toml");
+    let secret_file = text(&fleet.secret_file());
+    let lines = format!("scraper = \"{}\"\nsecret-file = \"{secret_file}\"\n{more}", scraper.peer());
+    fs::write(&config, lines).expect("writes");
+    text(&config)
 }
 
 fn new_key(fleet: &Fleet, name: &str) -> (PathBuf, KeyPair) {
@@ -154,9 +161,8 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let target = format!("host-1={}", exporter.url("/metrics"));
     let (key_file, key) = new_key(&fleet, "agent.key");
-    let by_key = scraper.key.to_string();
     let common = ["--bootstrap", &bootstrap, "--target", &target, "--key", &text(&key_file)];
-    let _agent = fleet.agent("agent", &[&["--scraper", &by_key], &common[..]].concat());
+    let _agent = fleet.agent("agent", &[&["--scraper", &scraper.key.to_string()], &common[..]].concat());
     scraper.wait_scraped("host-1");
     eventually("a relay is reserved", SOON, || (scraper.count(&["narthex_relays"]) > 0.0).then_some(()));
     eventually("its circuit is announced", SOON, || {
@@ -165,7 +171,7 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     });
 
     // A key alone, a key with an address, and the agent's file.
-    let visit = beside_exporter(&by_key, &fleet.secret_file(), &common);
+    let visit = beside_exporter(&fleet, scraper.key, &common);
     visit.all_ok();
     visit.has("ok", "targets", &["1 to register"]);
     visit.has("ok", "exporter host-1", &["4 bytes"]);
@@ -175,16 +181,12 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
     visit.has("ok", "link", &[]);
     visit.has("ok", "alias host-1", &["held by this very key, which is linked"]);
     visit.has("ok", "clock", &["that of the scraper"]);
-    let config = fleet.path().join("agent.toml");
     let lines = format!(
-        "scraper = [\"{}\"]\nsecret-file = \"{}\"\nkey = \"{}\"\nservice = \"s\"\n[[target]]\nalias = \"host-1\"\nurl = \"{}\"\n",
-        scraper.peer(),
-        text(&fleet.secret_file()),
+        "key = \"{}\"\nservice = \"s\"\n[[target]]\nalias = \"host-1\"\nurl = \"{}\"\n",
         text(&key_file),
         exporter.url("/metrics"),
     );
-    fs::write(&config, lines).expect("writes");
-    let visit = Visit::with(&["--config", &text(&config)]);
+    let visit = doctor(&["--config", &agent_file(&fleet, &scraper, &lines)]);
     for check in ["key file", "exporter host-1", "scraper TCP", "scraper UDP", "link", "secret", "alias host-1"] {
         visit.has("ok", check, &[]);
     }
@@ -210,14 +212,13 @@ fn a_healthy_set_up_is_all_ok_on_both_sides_and_goes_on() {
 fn json_is_one_document_and_nothing_else() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.wrong_secret_file(), &["--alias", "a", "--json"]);
-    let checks: Vec<Check> = serde_json::from_str(&visit.stdout).expect("JSON");
-    let of = |name: &str| checks.iter().find(|check| check.check == name).expect(name);
-    assert_eq!((of("link").status.as_str(), &of("link").advice), ("ok", &None));
-    assert_eq!(of("secret").status, "failed");
-    assert!(of("secret").detail.contains("unknown secret"), "{:?}", of("secret"));
-    assert!(of("secret").advice.as_ref().is_some_and(|advice| advice.contains("--secret-file")));
-    assert_eq!(of("alias a").status, "skipped");
+    let visit = with_secret(&fleet.wrong_secret_file(), scraper.peer(), &["--alias", "a", "--json"]);
+    let of = visit.json();
+    assert_eq!((of["link"].status.as_str(), &of["link"].advice), ("ok", &None));
+    assert_eq!(of["secret"].status, "failed");
+    assert!(of["secret"].detail.contains("unknown secret"), "{:?}", of["secret"]);
+    assert!(of["secret"].advice.as_ref().is_some_and(|advice| advice.contains("--secret-file")));
+    assert_eq!(of["alias a"].status, "skipped");
     assert_eq!(visit.code, Some(1));
 }
 
@@ -225,16 +226,12 @@ fn json_is_one_document_and_nothing_else() {
 fn a_target_that_is_not_fit_is_a_failed_check() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
-    let config = fleet.path().join("agent.toml");
     let target = "[[target]]\nalias = \"a\"\nurl = \"http://h\"\nca_file = \"ca.pem\"\n";
-    let lines = format!("scraper = \"{}\"\nsecret-file = \"{}\"\n{target}", scraper.peer(), text(&fleet.secret_file()));
-    fs::write(&config, lines).expect("writes");
-    let visit = Visit::with(&["--config", &text(&config), "--json"]);
-    let checks: Vec<Check> = serde_json::from_str(&visit.stdout).expect("JSON");
-    let of = |name: &str| checks.iter().find(|check| check.check == name).expect(name);
-    assert_eq!(of("targets").status, "failed");
-    assert!(of("targets").detail.contains("ca_file needs an https:// URL"), "{:?}", of("targets"));
-    assert_eq!(of("secret").status, "ok", "the rest is looked at");
+    let visit = doctor(&["--config", &agent_file(&fleet, &scraper, target), "--json"]);
+    let of = visit.json();
+    assert_eq!(of["targets"].status, "failed");
+    assert!(of["targets"].detail.contains("ca_file needs an https:// URL"), "{:?}", of["targets"]);
+    assert_eq!(of["secret"].status, "ok", "the rest is looked at");
     assert_eq!(visit.code, Some(1));
 }
 
@@ -247,15 +244,8 @@ fn targets_of_directories_and_the_agents_own_alias_are_looked_at() {
     fs::create_dir(&dir).expect("makes");
     let good = format!("[[target]]\nalias = \"found\"\nurl = \"{}\"\n", exporter.url("/metrics"));
     fs::write(dir.join("good.toml"), good).expect("writes");
-    let config = fleet.path().join("agent.toml");
-    let lines = format!(
-        "scraper = \"{}\"\nsecret-file = \"{}\"\ntargets-dir = \"{}\"\nself-alias = \"itself\"\n",
-        scraper.peer(),
-        text(&fleet.secret_file()),
-        text(&dir),
-    );
-    fs::write(&config, lines).expect("writes");
-    let visit = Visit::with(&["--config", &text(&config)]);
+    let lines = format!("targets-dir = {dir:?}\nself-alias = \"itself\"\n");
+    let visit = doctor(&["--config", &agent_file(&fleet, &scraper, &lines)]);
     for check in ["targets", "exporter found", "alias found", "alias itself"] {
         visit.has("ok", check, &[]);
     }
@@ -263,7 +253,7 @@ fn targets_of_directories_and_the_agents_own_alias_are_looked_at() {
 
     fs::write(dir.join("broken.toml"), "[[target").expect("writes");
     let flags = ["--targets-dir", &text(&dir), "--self-alias", "itself"];
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &flags);
+    let visit = beside_exporter(&fleet, scraper.peer(), &flags);
     visit.fails("targets", &["broken.toml", "none of its targets is registered"]);
     visit.has("ok", "exporter found", &["4 bytes"]);
     visit.has("ok", "alias itself", &[]);
@@ -279,7 +269,7 @@ fn every_flag_of_an_agent_and_of_a_scraper_is_taken() {
         &["--targets-refresh", "1s", "--self-alias", "itself", "--max-body", "1MiB"],
         &["--compression", "gzip", "--compression-min-size", "9"],
     ];
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &agents.concat());
+    let visit = beside_exporter(&fleet, scraper.peer(), &agents.concat());
     assert_eq!(visit.code, Some(0), "{}{}", visit.stdout, visit.stderr);
 
     let file_sd = text(&fleet.path().join("list.json"));
@@ -293,7 +283,7 @@ fn every_flag_of_an_agent_and_of_a_scraper_is_taken() {
     let visit = of_scraper(&fleet, &scraper, &scrapers.concat());
     assert_eq!(visit.code, Some(0), "{}{}", visit.stdout, visit.stderr);
 
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &["--label", "nonsense"]);
+    let visit = beside_exporter(&fleet, scraper.peer(), &["--label", "nonsense"]);
     assert!(visit.code == Some(2) && visit.stderr.contains("expected NAME=VALUE"), "{}", visit.stderr);
 }
 
@@ -304,7 +294,7 @@ fn bad_usage_says_which_side_is_meant() {
         (&["--secret-file", "s"], "--scraper PEER beside an exporter, or --key FILE beside the scraper"),
         (&["--secret-file", "s", "--key", "k", "--target", "a=http://h"], "--scraper"),
     ] {
-        let visit = Visit::with(flags);
+        let visit = doctor(flags);
         assert_eq!((visit.code, visit.stdout.as_str()), (Some(2), ""), "{flags:?}");
         assert!(visit.stderr.contains(part), "{}", visit.stderr);
     }
@@ -315,7 +305,7 @@ fn an_unfit_secret_file_is_found() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let peer = scraper.peer().to_string();
-    let visit = |file: &Path| beside_exporter(&peer, file, &[]);
+    let visit = |file: &Path| with_secret(file, &peer, &[]);
 
     let missing = fleet.path().join("missing.secret");
     let found = visit(&missing);
@@ -336,7 +326,7 @@ fn an_unfit_secret_file_is_found() {
 fn a_secret_that_is_not_the_scrapers_is_found() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
-    let visit = beside_exporter(&scraper.peer().to_string(), &fleet.wrong_secret_file(), &["--alias", "a"]);
+    let visit = with_secret(&fleet.wrong_secret_file(), scraper.peer(), &["--alias", "a"]);
     visit.has("ok", "link", &["direct"]);
     visit.fails("secret", &["unknown secret", "copy the scraper's --secret-file here"]);
     visit.has("skipped", "alias a", &[]);
@@ -358,7 +348,7 @@ fn another_key_at_the_scrapers_place_is_named() {
     let scraper = fleet.scraper(&[]);
     let expected = nobody(0).key;
     let peer = format!("{expected}@{}", place(&scraper.peer()));
-    let visit = beside_exporter(&peer, &fleet.secret_file(), &[]);
+    let visit = beside_exporter(&fleet, &peer, &[]);
     let found = format!("expected {expected}, found {}", scraper.key);
     let advice = format!("give {} with --scraper", scraper.key);
     visit.fails("scraper TCP", &["answered with another key", &found, &advice]);
@@ -370,11 +360,7 @@ fn another_key_at_the_scrapers_place_is_named() {
 fn a_bootstrap_node_that_is_down_is_found() {
     let fleet = Fleet::new();
     let down = nobody(free_port());
-    let visit = beside_exporter(
-        &nobody(0).key.to_string(),
-        &fleet.secret_file(),
-        &["--bootstrap", &down.to_string(), "--alias", "a"],
-    );
+    let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &down.to_string(), "--alias", "a"]);
     let nothing = format!("nothing listens at {}", place(&down));
     visit.fails(&node(&down, "TCP"), &[&nothing, "start the narthex node there, or mend the address in --bootstrap"]);
     visit.fails(&node(&down, "UDP"), &["no QUIC answer"]);
@@ -401,7 +387,7 @@ fn an_address_that_the_agent_remembers_is_used_as_it_uses_it() {
     let tcp = self::node(&node.peer, "TCP");
 
     let flags = ["--bootstrap", &bootstrap, "--data-dir", &text(&data_dir), "--alias", "a"];
-    let visit = beside_exporter(&by_key, &fleet.secret_file(), &flags);
+    let visit = beside_exporter(&fleet, &by_key, &flags);
     visit.fails(&tcp, &["nothing listens"]);
     visit.has("skipped", "look-up", &["no bootstrap node answers"]);
     for check in ["link", "secret", "alias a"] {
@@ -424,7 +410,7 @@ fn something_else_at_the_place_of_a_node_is_found() {
             });
         }
     });
-    let visit = beside_exporter(&nobody(0).key.to_string(), &fleet.secret_file(), &["--bootstrap", &wrong.to_string()]);
+    let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &wrong.to_string()]);
     visit.fails(
         &node(&wrong, "TCP"),
         &["something listens at", "does not speak as a narthex peer", "see what has that port"],
@@ -435,8 +421,7 @@ fn something_else_at_the_place_of_a_node_is_found() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let closing = nobody(listener.local_addr().expect("bound").port());
     thread::spawn(move || listener.incoming().for_each(drop));
-    let visit =
-        beside_exporter(&nobody(0).key.to_string(), &fleet.secret_file(), &["--bootstrap", &closing.to_string()]);
+    let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &closing.to_string()]);
     visit.fails(
         &node(&closing, "TCP"),
         &["takes connections and ends them", "a node at a limit", "see what has that port"],
@@ -452,7 +437,7 @@ fn a_scraper_that_has_no_room_is_not_taken_for_something_else() {
     let peer = scraper.peer().to_string();
     let _agent = here.enter(|| fleet.agent("agent", &["--scraper", &peer, "--target", "host-1=http://127.0.0.1:9"]));
     there.enter(|| scraper.wait_listed("host-1"));
-    let visit = here.enter(|| beside_exporter(&peer, &fleet.secret_file(), &[]));
+    let visit = here.enter(|| beside_exporter(&fleet, &peer, &[]));
     for check in ["scraper TCP", "scraper UDP", "link"] {
         visit
             .fails(check, &["a scraper at a limit does so", "--max-connections-per-ip", "\"connections are refused\""]);
@@ -467,7 +452,7 @@ fn without_udp_there_is_a_warning_and_no_failure() {
     let (there, here) = (lab.site(Kind::Open), lab.site(Kind::UdpBlocked));
     let fleet = Fleet::new();
     let scraper = there.enter(|| fleet.scraper_on(there.public(), &[]));
-    let visit = here.enter(|| beside_exporter(&scraper.peer().to_string(), &fleet.secret_file(), &["--alias", "a"]));
+    let visit = here.enter(|| beside_exporter(&fleet, scraper.peer(), &["--alias", "a"]));
     visit.warns("scraper UDP", &["no QUIC answer", "TCP is enough to work"]);
     for check in ["scraper TCP", "link", "secret", "alias a"] {
         visit.has("ok", check, &[]);
@@ -487,7 +472,7 @@ fn a_proxy_that_is_in_the_way_is_named() {
     ] {
         let secret = text(&fleet.secret_file());
         let flags = ["--scraper", &peer, "--secret-file", &secret, "--timeout", "5s"];
-        let visit = Visit::with_env(&[("HTTPS_PROXY", &format!("http://{proxy}"))], &flags);
+        let visit = Run::of(narthex("doctor").env("HTTPS_PROXY", format!("http://{proxy}")).args(flags));
         for check in ["scraper TCP", "link"] {
             visit.fails(check, &[&proxy.to_string(), why, "see to the proxy of HTTPS_PROXY"]);
         }
@@ -499,7 +484,7 @@ fn a_scraper_in_the_place_of_a_node_is_found() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let peer = scraper.peer();
-    let visit = beside_exporter(&peer.to_string(), &fleet.secret_file(), &["--bootstrap", &peer.to_string()]);
+    let visit = beside_exporter(&fleet, &peer, &["--bootstrap", &peer.to_string()]);
     visit.fails(&node(&peer, "role"), &["it is a scraper, not a node", "give a narthex node with --bootstrap"]);
 }
 
@@ -508,7 +493,7 @@ fn a_scraper_that_is_not_announced_is_found() {
     let fleet = Fleet::new();
     let node = fleet.node();
     let bootstrap = node.peer.to_string();
-    let visit = beside_exporter(&nobody(0).key.to_string(), &fleet.secret_file(), &["--bootstrap", &bootstrap]);
+    let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &bootstrap]);
     visit.fails("look-up", &["is not announced at these nodes", "is the scraper running, with the same --bootstrap"]);
     visit.fails("link", &["not announced in the DHT"]);
 }
@@ -520,7 +505,7 @@ fn a_scraper_that_is_announced_and_dead_is_found() {
     let bootstrap = node.peer.to_string();
     let mut scraper = announced(&fleet, &bootstrap);
     scraper.process.kill();
-    let visit = beside_exporter(&scraper.key.to_string(), &fleet.secret_file(), &["--bootstrap", &bootstrap]);
+    let visit = beside_exporter(&fleet, scraper.key, &["--bootstrap", &bootstrap]);
     visit.has("ok", "look-up", &["announced", "ago"]);
     visit.fails("link", &["cannot be reached", "is the scraper still running?", "private addresses only"]);
 }
@@ -537,7 +522,7 @@ fn an_alias_of_another_live_key_is_found_and_left_alone() {
     scraper.wait_scraped("host-1");
 
     let (other, _) = new_key(&fleet, "other.key");
-    let visit = beside_exporter(&peer, &fleet.secret_file(), &["--target", &target, "--key", &text(&other)]);
+    let visit = beside_exporter(&fleet, &peer, &["--target", &target, "--key", &text(&other)]);
     let holder = format!("held by another key, {}", agents.public());
     visit.fails("alias host-1", &[&holder, "the policy is live", "stop that agent, or choose another alias"]);
     visit.has("ok", "secret", &[]);
@@ -545,7 +530,7 @@ fn an_alias_of_another_live_key_is_found_and_left_alone() {
     assert_eq!(scraper.wait_scraped("host-1"), "m 1\n");
     assert_eq!(scraper.count(&["narthex_takeovers_total"]), 0.0, "nothing was claimed");
 
-    let visit = beside_exporter(&peer, &fleet.secret_file(), &["--alias", "free"]);
+    let visit = beside_exporter(&fleet, &peer, &["--alias", "free"]);
     visit.has("ok", "alias free", &["nobody holds it"]);
     assert!(!scraper.listed().expect("the list").contains_key("free"), "it is still free");
 }
@@ -558,7 +543,7 @@ fn an_exporter_that_is_down_is_found() {
     let exporter = Exporter::start([]);
     let (down, odd) = (format!("down={url}"), format!("odd={}", exporter.url("/nothing")));
     let peer = scraper.peer().to_string();
-    let visit = beside_exporter(&peer, &fleet.secret_file(), &["--target", &down, "--target", &odd]);
+    let visit = beside_exporter(&fleet, &peer, &["--target", &down, "--target", &odd]);
     visit.fails("exporter down", &["cannot connect to exporter", "Connection refused", &format!("curl {url}")]);
     visit.fails("exporter odd", &["answered 404"]);
     visit.has("ok", "alias down", &["nobody holds it"]);

@@ -1,6 +1,6 @@
 //! Ends: of a process by SIGTERM, of a scrape by its requester.
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use crate::support::{
     SOON, eventually_true,
@@ -14,8 +14,7 @@ fn a_scrape_in_flight_completes_when_the_scraper_is_asked_to_end() {
     let fleet = Fleet::new();
     let mut scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/gated", Reply::Gated(Box::new(Reply::text("late 1\n"))))]);
-    let target = format!("gated={}", exporter.url("/gated"));
-    let _agent = fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &target]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("gated", exporter.url("/gated"))], &[]);
     scraper.wait_listed("gated");
 
     let address = scraper.http;
@@ -40,9 +39,8 @@ fn an_agent_that_is_asked_to_end_releases_its_aliases() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let (one, two) = (format!("one={}", exporter.url("/metrics")), format!("two={}", exporter.url("/metrics")));
-    let mut agent =
-        fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &one, "--target", &two]);
+    let targets = ["one", "two"].map(|alias| (alias, exporter.url("/metrics")));
+    let mut agent = fleet.agent_of(&scraper, "agent", targets, &[]);
     scraper.wait_scraped("one");
     scraper.wait_scraped("two");
 
@@ -58,14 +56,12 @@ fn an_exporter_is_no_longer_asked_when_prometheus_went_away() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/hang", Reply::Hang), ("/metrics", Reply::text("m 1\n"))]);
-    let (hang, fine) = (format!("hang={}", exporter.url("/hang")), format!("fine={}", exporter.url("/metrics")));
-    let _agent =
-        fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &hang, "--target", &fine]);
+    let targets = [("hang", exporter.url("/hang")), ("fine", exporter.url("/metrics"))];
+    let _agent = fleet.agent_of(&scraper, "agent", targets, &[]);
     scraper.wait_scraped("fine");
 
-    let path = scrape_path("hang");
-    let connection =
-        http::send("GET", scraper.http, &path, &[("X-Prometheus-Scrape-Timeout-Seconds", "50")]).expect("sent");
+    let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "50")];
+    let connection = http::send("GET", scraper.http, &scrape_path("hang"), &headers).expect("sent");
     exporter.wait_asked("/hang");
     drop(connection);
     exporter.wait_abandoned("/hang");
@@ -77,12 +73,10 @@ fn an_exporter_is_no_longer_asked_when_the_scraper_went_away() {
     let fleet = Fleet::new();
     let mut scraper = fleet.scraper(&[]);
     let exporter = Exporter::start([("/hang", Reply::Hang)]);
-    let hang = format!("hang={}", exporter.url("/hang"));
-    let _agent = fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &hang]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("hang", exporter.url("/hang"))], &[]);
     scraper.wait_listed("hang");
 
-    let timeout = Duration::from_secs(50).as_secs().to_string();
-    let headers = [("X-Prometheus-Scrape-Timeout-Seconds", timeout.as_str())];
+    let headers = [("X-Prometheus-Scrape-Timeout-Seconds", "50")];
     let _connection = http::send("GET", scraper.http, &scrape_path("hang"), &headers).expect("sent");
     exporter.wait_asked("/hang");
     scraper.process.kill();

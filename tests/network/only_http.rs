@@ -35,7 +35,7 @@ impl Rig {
     fn agent(&self, name: &str, address: &str, env: &[(&str, &str)]) -> Process {
         let scraper = format!("{}@{address}", self.scraper.key);
         let target = format!("{name}={}", self.exporter.url("/metrics"));
-        self.fleet.agent_with_env(name, env, &["--scraper", &scraper, "--target", &target])
+        self.fleet.agent_with(name, &self.fleet.secret_file(), env, &["--scraper", &scraper, "--target", &target])
     }
 
     fn p2p(&self) -> SocketAddr {

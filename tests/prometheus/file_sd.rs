@@ -61,8 +61,7 @@ fn a_scraper_on_every_address_must_be_told_what_to_write() {
 
 #[test]
 fn file_sd_keeps_a_file_per_service_for_a_prometheus_elsewhere() {
-    let fleet = Fleet::new();
-    let mut scraper = fleet.scraper(&[]);
+    let (fleet, mut scraper) = Fleet::with_scraper();
     let out = fleet.path().join("out");
     fs::create_dir(&out).expect("makes");
     fs::write(out.join("narthex-theirs.json"), "[]").expect("writes");
@@ -108,8 +107,7 @@ fn file_sd_keeps_a_file_per_service_for_a_prometheus_elsewhere() {
 
 #[test]
 fn file_sd_asks_once_and_fails_without_touching_a_file() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([
         ("/metrics", Reply::text("m 1\n")),
         ("/odd", Reply::text("[{\"targets\": [], \"labels\": {}, \"extra\": 1}]")),
@@ -155,9 +153,7 @@ fn file_sd(files: &[&str]) -> String {
 }
 
 fn agent(fleet: &Fleet, scraper: &Scraper, exporter: &Exporter, alias: &str, more: &[&str]) -> Process {
-    let target = format!("{alias}={}", exporter.url("/metrics"));
-    let flags = ["--scraper", &scraper.peer().to_string(), "--target", &target];
-    fleet.agent(alias, &[&flags[..], more].concat())
+    fleet.agent_of(scraper, alias, [(alias, exporter.url("/metrics"))], more)
 }
 
 fn mirror(fleet: &Fleet, scraper: &Scraper, out: &Path) -> Process {

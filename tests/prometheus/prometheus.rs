@@ -11,20 +11,12 @@ use crate::support::{
 
 #[test]
 fn a_linked_service_and_an_exporter_behind_an_agent_are_up_under_their_aliases() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
     let Some((exporter, _process)) = node_exporter(fleet.path()) else { return };
     let _service = service::spawn(&fleet, "web-1", &scraper.peer());
-    let _agent = fleet.agent(
-        "agent",
-        &[
-            &["--scraper", &scraper.peer().to_string()][..],
-            &["--target", &format!("node-1=http://{exporter}/metrics")],
-            &["--service", "node", "--label", "region=us", "--label", "rack=r7", "--hostname", "host-7"],
-        ]
-        .concat(),
-    );
+    let flags = ["--service", "node", "--label", "region=us", "--label", "rack=r7", "--hostname", "host-7"];
+    let _agent = fleet.agent_of(&scraper, "agent", [("node-1", format!("http://{exporter}/metrics"))], &flags);
 
     let web = prometheus.wait_health("web-1", "up");
     assert_eq!((web.labels["service"].as_str(), web.labels["region"].as_str()), ("web", "eu"));
@@ -46,8 +38,7 @@ fn a_linked_service_and_an_exporter_behind_an_agent_are_up_under_their_aliases()
 
 #[test]
 fn a_killed_service_is_down_and_a_stopped_one_leaves_the_list() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
     let mut killed = service::spawn(&fleet, "killed", &scraper.peer());
     let mut stopped = service::spawn(&fleet, "stopped", &scraper.peer());
@@ -68,13 +59,11 @@ fn a_killed_service_is_down_and_a_stopped_one_leaves_the_list() {
 
 #[test]
 fn everything_is_up_again_after_the_scraper_was_killed() {
-    let fleet = Fleet::new();
-    let mut scraper = fleet.scraper(&[]);
+    let (fleet, mut scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
     let Some((exporter, _process)) = node_exporter(fleet.path()) else { return };
     let _service = service::spawn(&fleet, "web-1", &scraper.peer());
-    let target = format!("node-1=http://{exporter}/metrics");
-    let _agent = fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &target]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("node-1", format!("http://{exporter}/metrics"))], &[]);
     for alias in ["web-1", "node-1"] {
         prometheus.wait_value(&format!("up{{instance=\"{alias}\"}}"), 1.0);
     }
@@ -95,14 +84,12 @@ fn everything_is_up_again_after_the_scraper_was_killed() {
 
 #[test]
 fn alerts_tell_a_dead_exporter_from_a_killed_agent() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus_with_alerts(fleet.path(), scraper.http) else { return };
     let Some((dead, mut exporter)) = node_exporter(fleet.path()) else { return };
     let Some((alive, _process)) = node_exporter(fleet.path()) else { return };
     let agent = |alias: &str, exporter: SocketAddr| {
-        let target = format!("{alias}=http://{exporter}/metrics");
-        fleet.agent(alias, &["--scraper", &scraper.peer().to_string(), "--target", &target])
+        fleet.agent_of(&scraper, alias, [(alias, format!("http://{exporter}/metrics"))], &[])
     };
     let (_agent, mut killed) = (agent("dead-exporter", dead), agent("killed-agent", alive));
     for alias in ["dead-exporter", "killed-agent"] {

@@ -16,10 +16,7 @@ use crate::support::{
 
 #[test]
 fn prometheus_scrapes_aliases_of_a_static_list_through_the_scraper() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
-    let exporter = exporter();
-    let _agent = agent(&fleet, &scraper, &exporter);
+    let (fleet, scraper, _exporter, _agent) = stage();
     let configs = [
         job(&scraper, "by-hand", &["web-1", "db_2:9100", "nobody.example"], ""),
         job(&scraper, "named", &["web-1"], INSTANCE),
@@ -44,10 +41,7 @@ fn prometheus_scrapes_aliases_of_a_static_list_through_the_scraper() {
 
 #[test]
 fn vmagent_scrapes_aliases_of_a_static_list_through_the_scraper() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
-    let exporter = exporter();
-    let _agent = agent(&fleet, &scraper, &exporter);
+    let (fleet, scraper, _exporter, _agent) = stage();
     let configs = job(&scraper, "by-hand", &["web-1", "db_2:9100", "nobody.example"], "");
     let Some(vmagent) = Monitor::vmagent_on(fleet.path(), &configs) else { return };
     vmagent.wait_health("web-1:80", "up");
@@ -57,10 +51,7 @@ fn vmagent_scrapes_aliases_of_a_static_list_through_the_scraper() {
 
 #[test]
 fn the_scraper_is_a_proxy_to_nowhere_else() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
-    let exporter = exporter();
-    let _agent = agent(&fleet, &scraper, &exporter);
+    let (_fleet, scraper, exporter, _agent) = stage();
     scraper.wait_scraped("web-1");
     let own = exporter.requests("/metrics").len();
     for (request, status) in [
@@ -86,14 +77,13 @@ fn the_scraper_is_a_proxy_to_nowhere_else() {
     assert_eq!(exporter.requests("/metrics").len(), own + 2, "asked for the two scrapes of its alias alone");
 }
 
-fn exporter() -> Exporter {
-    Exporter::start([("/metrics", Reply::text("m 1\n"))])
-}
-
-fn agent(fleet: &Fleet, scraper: &Scraper, exporter: &Exporter) -> Process {
-    let target = |alias: &str| format!("{alias}={}", exporter.url("/metrics"));
-    let peer = scraper.peer().to_string();
-    fleet.agent("agent", &["--scraper", &peer, "--target", &target("web-1"), "--target", &target("db_2")])
+/// A scraper, and an agent that serves one exporter under two aliases.
+fn stage() -> (Fleet, Scraper, Exporter, Process) {
+    let (fleet, scraper) = Fleet::with_scraper();
+    let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
+    let targets = ["web-1", "db_2"].map(|alias| (alias, exporter.url("/metrics")));
+    let agent = fleet.agent_of(&scraper, "agent", targets, &[]);
+    (fleet, scraper, exporter, agent)
 }
 
 fn job(scraper: &Scraper, name: &str, targets: &[&str], more: &str) -> String {

@@ -9,13 +9,10 @@ use crate::support::{
 
 #[test]
 fn vmagent_follows_a_target_up_down_and_away() {
-    let fleet = Fleet::new();
-    let mut scraper = fleet.scraper(&[]);
+    let (fleet, mut scraper) = Fleet::with_scraper();
     let Some(vmagent) = Monitor::vmagent(fleet.path(), scraper.http) else { return };
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let (peer, url) = (scraper.peer().to_string(), exporter.url("/metrics"));
-    let flags = |alias: &str| vec!["--scraper".to_owned(), peer.clone(), "--target".into(), format!("{alias}={url}")];
-    let start = |alias: &str| fleet.agent(alias, &flags(alias).iter().map(String::as_str).collect::<Vec<_>>());
+    let start = |alias| fleet.agent_of(&scraper, alias, [(alias, exporter.url("/metrics"))], &[]);
 
     let mut killed = start("a.killed_1");
     let mut stopped = start("a-stopped-2");

@@ -28,12 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_wrong_secret_is_named_at_both_ends() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let target = format!("web-1={}", exporter.url("/metrics"));
     let flags = ["--scraper", &scraper.peer().to_string(), "--target", &target];
-    let mut agent = fleet.agent_with_secret("agent", &fleet.wrong_secret_file(), &flags);
+    let mut agent = fleet.agent_with("agent", &fleet.wrong_secret_file(), &[], &flags);
 
     let line = wait_logged(&agent, &["registration failed", "secret"]);
     assert!(!line.contains("retry_in"), "it ends instead: {line}");
@@ -74,8 +73,7 @@ fn an_agent_whose_key_is_its_scrapers_is_refused() {
 
 #[test]
 fn a_wrong_key_at_the_hint_is_told_from_nobody_there() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let target = format!("web-1={}", exporter.url("/metrics"));
     let expected = KeyPair::generate().public();
@@ -94,18 +92,15 @@ fn a_wrong_key_at_the_hint_is_told_from_nobody_there() {
 
 #[test]
 fn an_alias_that_is_held_is_refused_to_another_key() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([
         ("/holder", Reply::text("whose{by=\"holder\"} 1\n")),
         ("/other", Reply::text("whose{by=\"other\"} 1\n")),
     ]);
-    let peer = scraper.peer().to_string();
-    let mut holder =
-        fleet.agent("holder", &["--scraper", &peer, "--target", &format!("web-1={}", exporter.url("/holder"))]);
+    let mut holder = fleet.agent_of(&scraper, "holder", [("web-1", exporter.url("/holder"))], &[]);
     assert!(scraper.wait_scraped("web-1").contains("holder"));
 
-    let other = fleet.agent("other", &["--scraper", &peer, "--target", &format!("web-1={}", exporter.url("/other"))]);
+    let other = fleet.agent_of(&scraper, "other", [("web-1", exporter.url("/other"))], &[]);
     wait_logged(&other, &["registration failed", "web-1", "taken"]);
     scraper.wait_counted(&["narthex_registrations_total", "taken"], 0.0);
     scraper.wait_counted(&["narthex_takeovers_total", "refused"], 0.0);
@@ -122,8 +117,7 @@ fn an_alias_that_is_held_is_refused_to_another_key() {
 
 #[test]
 fn an_exposition_over_the_agents_limit_is_refused_or_cut() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let lines = "m 1\n".repeat(256);
     let longer = lines.clone() + "n 1\n";
     let unannounced = |body: &str| Reply::Chunked {
@@ -136,11 +130,9 @@ fn an_exposition_over_the_agents_limit_is_refused_or_cut() {
         ("/fits-unannounced", unannounced(&lines)),
         ("/long-unannounced", unannounced(&longer)),
     ]);
-    let target = |alias: &str| format!("{alias}={}", exporter.url(&format!("/{alias}")));
+    let target = |alias| (alias, exporter.url(&format!("/{alias}")));
     let targets = ["fits", "long", "fits-unannounced", "long-unannounced"].map(target);
-    let mut flags = vec!["--scraper".to_owned(), scraper.peer().to_string(), "--max-body=1KiB".into()];
-    flags.extend(targets.map(|target| format!("--target={target}")));
-    let agent = fleet.agent("agent", &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let agent = fleet.agent_of(&scraper, "agent", targets, &["--max-body=1KiB"]);
 
     for alias in ["fits", "fits-unannounced"] {
         assert_eq!(scraper.wait_scraped(alias), lines);
@@ -155,21 +147,12 @@ fn an_exposition_over_the_agents_limit_is_refused_or_cut() {
 
 #[test]
 fn an_exporter_that_fails_gives_502_and_its_detail_stays_with_the_agent() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let failing = Reply::Whole { status: "500 Internal Server Error", headers: vec![], body: b"hunter2".to_vec() };
     let exporter = Exporter::start([("/fails", failing), ("/fine", Reply::text("m 1\n"))]);
-    let nobody = free_port();
-    let agent = fleet.agent(
-        "agent",
-        &[
-            &["--scraper", &scraper.peer().to_string()][..],
-            &["--target", &format!("fails={}", exporter.url("/fails"))],
-            &["--target", &format!("down=http://127.0.0.1:{nobody}/metrics")],
-            &["--target", &format!("fine={}", exporter.url("/fine"))],
-        ]
-        .concat(),
-    );
+    let down = format!("http://127.0.0.1:{}/metrics", free_port());
+    let targets = [("fails", exporter.url("/fails")), ("down", down), ("fine", exporter.url("/fine"))];
+    let agent = fleet.agent_of(&scraper, "agent", targets, &[]);
     scraper.wait_scraped("fine");
 
     let refused = || scraper.count(&["narthex_scrapes_total", "outcome=\"refused\""]);
@@ -188,11 +171,10 @@ fn an_exporter_that_fails_gives_502_and_its_detail_stays_with_the_agent() {
 
 #[test]
 fn an_exporter_that_is_slow_gives_504_before_prometheus_gives_up() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([("/slow", Reply::Hang), ("/fine", Reply::text("m 1\n"))]);
-    let (slow, fine) = (format!("slow={}", exporter.url("/slow")), format!("fine={}", exporter.url("/fine")));
-    let agent = fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &slow, "--target", &fine]);
+    let targets = ["slow", "fine"].map(|alias| (alias, exporter.url(&format!("/{alias}"))));
+    let agent = fleet.agent_of(&scraper, "agent", targets, &[]);
     scraper.wait_scraped("fine");
 
     let deadline = || scraper.count(&["narthex_scrapes_total", "outcome=\"deadline\""]);
@@ -208,16 +190,14 @@ fn an_exporter_that_is_slow_gives_504_before_prometheus_gives_up() {
 
 #[test]
 fn unknown_and_unlinked_aliases_are_told_apart() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let answer = scraper.scrape("nobody", PATIENCE);
     assert_eq!(answer.status, 404, "{}", answer.text());
     assert!(answer.text().contains("nobody"), "{}", answer.text());
     assert_eq!(scraper.count(&["narthex_scrapes_total", "outcome=\"unknown_alias\""]), 1.0);
 
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let target = format!("web-1={}", exporter.url("/metrics"));
-    let mut agent = fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &target]);
+    let mut agent = fleet.agent_of(&scraper, "agent", [("web-1", exporter.url("/metrics"))], &[]);
     scraper.wait_scraped("web-1");
     agent.kill();
     // Whether the scraper knows already or only finds out now.
@@ -298,8 +278,7 @@ async fn a_strangers_pull_is_refused_unread_and_reported() {
 
 #[test]
 fn requests_that_make_no_sense_change_nothing() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (_fleet, scraper) = Fleet::with_scraper();
     for (method, path, status) in [
         ("GET", "/scrape/a%20b/metrics", 404),
         ("GET", "/scrape/..%2f..%2fetc/metrics", 404),

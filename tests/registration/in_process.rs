@@ -3,10 +3,8 @@
 use std::{convert::Infallible, time::Duration};
 
 use narthex::{Client, KeyPair, PeerAddr, Scraper, ScraperConfig, SharedSecret, client::EventKind, identity::HostPort};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+
+use crate::support::http;
 
 fn local() -> HostPort {
     HostPort::new("127.0.0.1", 0)
@@ -47,18 +45,14 @@ async fn a_client_that_ends_at_any_moment_leaves_no_alias_behind() {
             ended.expect("no panic");
         }
     }
-    let listed = get(scraper.http_addr(), "/sd").await;
-    assert!(listed.starts_with("HTTP/1.1 200") && listed.ends_with("[]"), "left behind: {listed}");
+    assert_eq!(get(scraper.http_addr(), "/sd").await, (200, "[]".to_owned()), "left behind");
     scraper.shutdown().await.expect("ends");
 }
 
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.expect("connects");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.expect("writes");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("reads");
-    answer
+async fn get(address: std::net::SocketAddr, path: &'static str) -> (u16, String) {
+    let asked = tokio::task::spawn_blocking(move || http::get(address, path, &[]).expect("an answer"));
+    let answer = asked.await.expect("no panic");
+    (answer.status, answer.text())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,8 +77,7 @@ async fn more_scrapes_of_one_peer_than_it_has_streams_all_succeed() {
         scrapes.spawn(async move { get(address, "/scrape/busy/metrics").await });
     }
     while let Some(answer) = scrapes.join_next().await {
-        let answer = answer.expect("no panic");
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("m 1\n"), "{answer}");
+        assert_eq!(answer.expect("no panic"), (200, "m 1\n".to_owned()));
     }
     assert!(client.is_linked(&scraper.public_key()));
     client.shutdown().await;

@@ -10,11 +10,13 @@ use narthex::{
 
 use crate::support::{
     exporter::{Exporter, Reply, generate},
-    fleet::{Fleet, Scraper, scrape_path},
-    http::{self, Answer},
+    fleet::Fleet,
+    http,
     linked::Linked,
     peers::{Monitor, node_exporter},
 };
+
+const GZIP: &[(&str, &str)] = &[("Accept-Encoding", "gzip")];
 
 #[test]
 fn an_agent_compresses_long_plain_answers_for_scrapes_that_accept_gzip() {
@@ -36,19 +38,15 @@ fn an_agent_compresses_long_plain_answers_for_scrapes_that_accept_gzip() {
         ),
         ("/encoded", whole(&[text[0], ("Content-Encoding", "gzip")], &long)),
     ]);
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let paths = ["/long", "/chunked", "/short", "/short-chunked", "/encoded"];
-    let mut flags = vec!["--scraper".to_owned(), scraper.peer().to_string()];
-    flags.extend(
-        paths.iter().flat_map(|path| ["--target".to_owned(), format!("{}={}", &path[1..], exporter.url(path))]),
-    );
-    flags.extend(["--compression", "gzip", "--compression-min-size", "5000"].map(str::to_owned));
-    let _agent = fleet.agent("agent", &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let targets = paths.map(|path| (&path[1..], exporter.url(path)));
+    let flags = ["--compression", "gzip", "--compression-min-size", "5000"];
+    let _agent = fleet.agent_of(&scraper, "agent", targets, &flags);
     scraper.wait_listed("short");
 
     for path in ["/long", "/chunked"] {
-        let answer = ask(&scraper, &path[1..], Some("gzip"));
+        let answer = scraper.ask(&path[1..], GZIP);
         assert_eq!(answer.header("content-encoding"), Some("gzip"), "{path}");
         assert_eq!((answer.header("content-length"), answer.header("vary")), (None, Some("Accept-Encoding")), "{path}");
         assert_eq!(answer.header("x-exporter-says"), Some("kept"), "{path}");
@@ -56,11 +54,10 @@ fn an_agent_compresses_long_plain_answers_for_scrapes_that_accept_gzip() {
         assert!(unzipped(&answer.body) == long, "{path}");
     }
     // What is short, encoded already or not to be encoded comes as it would from the exporter itself.
-    let plain = [("short", Some("gzip")), ("short-chunked", Some("gzip")), ("encoded", Some("gzip"))];
-    for (alias, accepts) in plain.into_iter().chain(["long", "chunked"].map(|alias| (alias, None))) {
-        let through = ask(&scraper, alias, accepts);
-        let headers: Vec<_> = accepts.map(|accepts| ("Accept-Encoding", accepts)).into_iter().collect();
-        let direct = http::get(exporter.address, &format!("/{alias}"), &headers).expect("the exporter answers");
+    let plain = ["short", "short-chunked", "encoded"].map(|alias| (alias, GZIP));
+    for (alias, headers) in plain.into_iter().chain(["long", "chunked"].map(|alias| (alias, &[][..]))) {
+        let through = scraper.ask(alias, headers);
+        let direct = http::get(exporter.address, &format!("/{alias}"), headers).expect("the exporter answers");
         assert_eq!(through.end_to_end_headers(), direct.end_to_end_headers(), "{alias}");
         assert!(through.complete && through.body == direct.body, "{alias}");
     }
@@ -68,8 +65,7 @@ fn an_agent_compresses_long_plain_answers_for_scrapes_that_accept_gzip() {
 
 #[test]
 fn a_client_compresses_its_own_metrics_and_tells_both_lengths() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let long = String::from_utf8(lines(100_000)).expect("text");
     let given = long.clone();
     let mut linked = Linked::start(&fleet, &scraper, |builder| {
@@ -77,7 +73,7 @@ fn a_client_compresses_its_own_metrics_and_tells_both_lengths() {
         builder.compression(Compression::gzip()).target(TargetBuilder::new("long").metrics(source))
     });
     scraper.wait_listed("long");
-    let answer = ask(&scraper, "long", Some("gzip"));
+    let answer = scraper.ask("long", GZIP);
     assert!(unzipped(&answer.body) == long.as_bytes());
     let lengths = linked.wait_event(|kind| match kind {
         EventKind::PullSucceeded { bytes, uncompressed_bytes, .. } => Some((*bytes, *uncompressed_bytes)),
@@ -88,21 +84,15 @@ fn a_client_compresses_its_own_metrics_and_tells_both_lengths() {
 
 #[test]
 fn prometheus_and_vmagent_read_what_the_agent_compressed() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
     let Some((exporter, _process)) = node_exporter(fleet.path()) else { return };
     let plain = Exporter::start([("/metrics", Reply::text(&format!("answer 42\n{}", "# filler\n".repeat(1000))))]);
-    let (peer, node, other) = (
-        scraper.peer().to_string(),
-        format!("node-1=http://{exporter}/metrics"),
-        format!("plain={}", plain.url("/metrics")),
-    );
-    let flags = ["--scraper", &peer, "--compression", "gzip", "--target", &node, "--target", &other];
-    let _agent = fleet.agent("agent", &flags);
+    let targets = [("node-1", format!("http://{exporter}/metrics")), ("plain", plain.url("/metrics"))];
+    let _agent = fleet.agent_of(&scraper, "agent", targets, &["--compression", "gzip"]);
     prometheus.wait_value("answer{instance=\"plain\"}", 42.0);
     prometheus.wait_value("up{instance=\"node-1\"}", 1.0);
-    assert_eq!(ask(&scraper, "plain", Some("gzip")).header("content-encoding"), Some("gzip"));
+    assert_eq!(scraper.ask("plain", GZIP).header("content-encoding"), Some("gzip"));
     let Some(vmagent) = Monitor::vmagent(fleet.path(), scraper.http) else { return };
     vmagent.wait_health("plain", "up");
 }
@@ -115,11 +105,6 @@ fn lines(len: usize) -> Vec<u8> {
     })
     .expect("memory takes it");
     lines
-}
-
-fn ask(scraper: &Scraper, alias: &str, accept_encoding: Option<&str>) -> Answer {
-    let headers: Vec<_> = accept_encoding.map(|accepts| ("Accept-Encoding", accepts)).into_iter().collect();
-    http::get(scraper.http, &scrape_path(alias), &headers).expect("the scraper answers")
 }
 
 fn unzipped(bytes: &[u8]) -> Vec<u8> {

@@ -17,6 +17,7 @@ use crate::support::{
     fleet::{Fleet, Scraper, scrape_path},
     http::{self, read_headers, read_line},
     peers::Monitor,
+    ports::{free_port, loopback},
     process::Process,
 };
 
@@ -130,8 +131,7 @@ fn vmagent_takes_answers_through_narthex_as_it_takes_the_exporters_own() {
 
 #[test]
 fn the_list_is_plain_json_whoever_asks() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (_fleet, scraper) = Fleet::with_scraper();
     let prometheus = [
         ("User-Agent", "Prometheus/2.42.0+ds"),
         ("Accept", "application/json"),
@@ -157,11 +157,9 @@ fn the_list_is_plain_json_whoever_asks() {
 
 #[test]
 fn the_path_is_decoded_once() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let target = format!("web-1.x={}", exporter.url("/metrics"));
-    let _agent = fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &target]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("web-1.x", exporter.url("/metrics"))], &[]);
     scraper.wait_scraped("web-1.x");
     for (path, status) in [
         ("/scrape/web%2D1%2ex/metrics", 200),
@@ -181,8 +179,7 @@ fn the_path_is_decoded_once() {
 
 #[test]
 fn a_connection_is_kept_for_the_next_request() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (_fleet, scraper) = Fleet::with_scraper();
     let mut stream = TcpStream::connect(scraper.http).expect("connects");
     stream.set_read_timeout(Some(SOON)).expect("a timeout");
     let mut reader = BufReader::new(stream.try_clone().expect("a handle"));
@@ -202,32 +199,26 @@ struct Stage {
     scraper: Scraper,
     exporter: Exporter,
     elsewhere: Exporter,
-    targets: Vec<String>,
+    /// Aliases and URLs.
+    targets: Vec<(&'static str, String)>,
     _agent: Process,
 }
 
 impl Stage {
     fn new() -> Self {
-        let fleet = Fleet::new();
-        let scraper = fleet.scraper(&[]);
+        let (fleet, scraper) = Fleet::with_scraper();
         let elsewhere = Exporter::start([("/metrics", Reply::text("elsewhere 1\n"))]);
         let exporter = exporter(elsewhere.url("/metrics").leak());
-        let mut targets: Vec<String> = Vec::new();
-        for (case, _) in CASES.iter().chain(&FAILURES) {
-            targets.push(format!("{case}={}", exporter.url(&format!("/{case}"))));
-        }
-        targets.retain(|target| !target.starts_with("nobody="));
-        targets.push(format!("nobody=http://127.0.0.1:{}/metrics", crate::support::ports::free_port()));
-        targets.push(format!("large={}", exporter.url("/large")));
-        targets.extend(ALIASES.map(|alias| format!("{alias}={}", exporter.url("/plain"))));
-        let mut flags = vec!["--scraper".to_owned(), scraper.peer().to_string(), "--service".into(), SERVICE.into()];
-        for (name, value) in LABELS.iter().chain(&[("left_out", "")]) {
-            flags.extend(["--label".to_owned(), format!("{name}={value}")]);
-        }
-        for target in &targets {
-            flags.push(format!("--target={target}"));
-        }
-        let agent = fleet.agent("agent", &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let cases = CASES.iter().chain(&FAILURES).map(|(case, _)| *case).filter(|case| *case != "nobody");
+        let mut targets: Vec<_> =
+            cases.chain(["large"]).map(|case| (case, exporter.url(&format!("/{case}")))).collect();
+        targets.push(("nobody", format!("http://{}/metrics", loopback(free_port()))));
+        targets.extend(ALIASES.map(|alias| (alias, exporter.url("/plain"))));
+        let labels = LABELS.iter().chain(&[("left_out", "")]).map(|(name, value)| format!("--label={name}={value}"));
+        let labels: Vec<String> = labels.collect();
+        let mut flags = vec!["--service", SERVICE];
+        flags.extend(labels.iter().map(String::as_str));
+        let agent = fleet.agent_of(&scraper, "agent", targets.clone(), &flags);
         scraper.wait_scraped("plain");
         Self { fleet, scraper, exporter, elsewhere, targets, _agent: agent }
     }

@@ -51,8 +51,7 @@ fn answers_and_requests_pass_through_unchanged() {
     ];
     let paths: Vec<&str> = replies.iter().map(|(path, _)| *path).collect();
     let exporter = Exporter::start(replies);
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let _agent = agent_for(&fleet, &scraper, &exporter, &paths);
 
     for path in paths {
@@ -77,8 +76,7 @@ fn answers_and_requests_pass_through_unchanged() {
 
 #[test]
 fn native_histograms_arrive_in_prometheus() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let flags = ["--enable-feature=native-histograms"];
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &flags) else { return };
     let body = protobuf::native_histogram("latency_seconds", &[1, 300, 70_000, 2]);
@@ -94,8 +92,7 @@ fn native_histograms_arrive_in_prometheus() {
 
 #[test]
 fn exemplars_arrive_in_prometheus() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &["--enable-feature=exemplar-storage"])
     else {
         return;
@@ -117,8 +114,7 @@ fn exemplars_arrive_in_prometheus() {
 
 #[test]
 fn a_body_that_is_cut_never_ends_cleanly() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let long = noise(200_000);
     let exporter = Exporter::start([
         ("/cut-length", Reply::CutLength { len: 400_000, sent: long.clone() }),
@@ -146,8 +142,7 @@ fn a_body_that_is_cut_never_ends_cleanly() {
 fn a_large_body_streams_while_other_scrapes_go_on() {
     const LEN: usize = 64_000_000;
     const MAY_GROW_KIB: u64 = 12 * 1024;
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([("/huge", Reply::Generated { len: LEN }), ("/small", Reply::text("small 1\n"))]);
     let agent = agent_for(&fleet, &scraper, &exporter, &["/huge", "/small"]);
     scraper.wait_scraped("small");
@@ -183,8 +178,7 @@ fn a_large_body_streams_while_other_scrapes_go_on() {
 fn what_an_agent_holds_of_each_body_is_bounded() {
     const AT_ONCE: u64 = 48;
     const EACH_MAY_HOLD_KIB: u64 = 800;
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([("/huge", Reply::Generated { len: 64_000_000 }), ("/small", Reply::text("m 1\n"))]);
     let agent = agent_for(&fleet, &scraper, &exporter, &["/huge", "/small"]);
     scraper.wait_scraped("small");
@@ -205,11 +199,7 @@ fn what_an_agent_holds_of_each_body_is_bounded() {
 
 /// An agent with a target for each path, under the path's name.
 fn agent_for(fleet: &Fleet, scraper: &Scraper, exporter: &Exporter, paths: &[&str]) -> Process {
-    let mut flags = vec!["--scraper".to_owned(), scraper.peer().to_string()];
-    for path in paths {
-        flags.extend(["--target".to_owned(), format!("{}={}", alias_of(path), exporter.url(path))]);
-    }
-    fleet.agent("agent", &flags.iter().map(String::as_str).collect::<Vec<_>>())
+    fleet.agent_of(scraper, "agent", paths.iter().map(|path| (alias_of(path), exporter.url(path))), &[])
 }
 
 fn whole(content_type: &'static str, body: impl Into<Vec<u8>>) -> Reply {

@@ -8,8 +8,8 @@ use narthex::{
 
 use crate::support::{
     exporter::{Exporter, Reply},
-    fleet::{Fleet, Scraper, scrape_path},
-    http::{self, Answer},
+    fleet::{Fleet, NO_TARGETS, scrape_path, text},
+    http,
     linked::Linked,
     peers::{Monitor, node_exporter},
     protobuf,
@@ -39,8 +39,7 @@ fn kept_families_arrive_whole_and_byte_identical_and_no_others_do() {
         ("/cut", Reply::CutLength { len: 4000, sent: format!("{kept}{dropped}http_up 1").into() }),
         ("/binary", protobuf_reply()),
     ]);
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let mut linked = Linked::start(&fleet, &scraper, |builder| {
         ["some", "cut", "binary"].into_iter().fold(builder, |builder, alias| {
             let source = Source::new(exporter.url(&format!("/{alias}")).parse().expect("a URL")).expect("an http URL");
@@ -50,7 +49,7 @@ fn kept_families_arrive_whole_and_byte_identical_and_no_others_do() {
     });
     scraper.wait_listed("some");
 
-    let answer = ask(&scraper, "some");
+    let answer = scraper.ask("some", &PROMETHEUS_HEADERS);
     assert_eq!((answer.status, answer.complete), (200, true));
     assert_eq!(answer.text(), format!("{kept}# EOF\n"));
     assert_eq!(answer.header("x-exporter-says"), Some("kept"));
@@ -65,7 +64,7 @@ fn kept_families_arrive_whole_and_byte_identical_and_no_others_do() {
         assert!(answer.status != 200 || !answer.complete, "{}", answer.text());
     }
     // What cannot be read is not let through unfiltered.
-    assert_eq!(ask(&scraper, "binary").status, 502);
+    assert_eq!(scraper.ask("binary", &PROMETHEUS_HEADERS).status, 502);
     let failure = linked.wait_event(|kind| match kind {
         EventKind::PullFailed { alias, error, .. } if alias.as_str() == "binary" => Some(error.clone()),
         _ => None,
@@ -78,27 +77,24 @@ fn kept_families_arrive_whole_and_byte_identical_and_no_others_do() {
 fn an_agents_table_keeps_and_drops() {
     let body = "# TYPE a counter\na_total 1\nb 2\n";
     let exporter = Exporter::start([("/metrics", Reply::text(body))]);
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let table = |alias: &str, key: &str| {
         format!("[[target]]\nalias = \"{alias}\"\nurl = \"{}\"\n{key}\n", exporter.url("/metrics"))
     };
     let config = fleet.path().join("agent.toml");
     let tables = [table("kept", "keep = \"a|c\""), table("dropped", "drop = \"a\""), table("all", "")].concat();
     std::fs::write(&config, tables).expect("writes");
-    let flags = ["--scraper", &scraper.peer().to_string(), "--config", config.to_str().expect("plain")];
-    let _agent = fleet.agent("agent", &flags);
+    let _agent = fleet.agent_of(&scraper, "agent", NO_TARGETS, &["--config", &text(&config)]);
     scraper.wait_listed("all");
-    assert_eq!(ask(&scraper, "kept").text(), "# TYPE a counter\na_total 1\n");
-    assert_eq!(ask(&scraper, "dropped").text(), "b 2\n");
-    let all = ask(&scraper, "all");
+    assert_eq!(scraper.ask("kept", &PROMETHEUS_HEADERS).text(), "# TYPE a counter\na_total 1\n");
+    assert_eq!(scraper.ask("dropped", &PROMETHEUS_HEADERS).text(), "b 2\n");
+    let all = scraper.ask("all", &PROMETHEUS_HEADERS);
     assert_eq!((all.text().as_str(), all.header("content-length")), (body, Some(body.len().to_string().as_str())));
 }
 
 #[test]
 fn prometheus_sees_what_a_filter_left_of_node_exporter_in_either_format() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
     let Some((exporter, _process)) = node_exporter(fleet.path()) else { return };
     let source = || Source::new(format!("http://{exporter}/metrics").parse().expect("a URL")).expect("an http URL");
@@ -137,8 +133,4 @@ fn prometheus_sees_what_a_filter_left_of_node_exporter_in_either_format() {
 fn protobuf_reply() -> Reply {
     let body = protobuf::native_histogram("http_seconds", &[1, 2]);
     Reply::Whole { status: "200 OK", headers: vec![("Content-Type", PROTOBUF)], body }
-}
-
-fn ask(scraper: &Scraper, alias: &str) -> Answer {
-    http::get(scraper.http, &scrape_path(alias), &PROMETHEUS_HEADERS).expect("the scraper answers")
 }

@@ -21,8 +21,7 @@ const FAR_BELOW: Duration = Duration::from_secs(10);
 
 #[test]
 fn scrapes_of_a_killed_agent_fail_with_its_link_and_not_by_their_timeout() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([("/hang", Reply::Hang), ("/metrics", Reply::text("m 1\n"))]);
     let mut agent = agent(&fleet, &scraper, &exporter);
     scraper.wait_scraped("fine");
@@ -55,8 +54,7 @@ fn scrapes_of_a_killed_agent_fail_with_its_link_and_not_by_their_timeout() {
 
 #[test]
 fn a_body_that_a_killed_agent_leaves_behind_is_cut() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     // More than fits between the exporter and whoever does not read.
     let exporter =
         Exporter::start([("/hang", Reply::Generated { len: 60_000_000 }), ("/metrics", Reply::text("m 1\n"))]);
@@ -74,8 +72,7 @@ fn a_body_that_a_killed_agent_leaves_behind_is_cut() {
 }
 
 fn agent(fleet: &Fleet, scraper: &Scraper, exporter: &Exporter) -> Process {
-    let (hang, fine) = (format!("hang={}", exporter.url("/hang")), format!("fine={}", exporter.url("/metrics")));
-    fleet.agent("agent", &["--scraper", &scraper.peer().to_string(), "--target", &hang, "--target", &fine])
+    fleet.agent_of(scraper, "agent", [("hang", exporter.url("/hang")), ("fine", exporter.url("/metrics"))], &[])
 }
 
 fn scrape(address: std::net::SocketAddr, alias: &str) -> Answer {

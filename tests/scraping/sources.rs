@@ -22,16 +22,15 @@ use narthex::{
 };
 
 use crate::support::{
-    fleet::{Fleet, Scraper, scrape_path},
-    http::{self, Answer},
+    fleet::{Fleet, scrape_path},
+    http,
     linked::Linked,
     peers::Monitor,
 };
 
 #[test]
 fn every_example_of_a_source_is_scraped_in_its_own_content_type() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let _linked = Linked::start(&fleet, &scraper, |builder| {
         builder
             .target(TargetBuilder::new("async").metrics(source_async::load()))
@@ -48,7 +47,7 @@ fn every_example_of_a_source_is_scraped_in_its_own_content_type() {
         ("metrics", Exposition::TEXT, "jobs_total{kind=\"test\"} 2"),
         ("text", Exposition::OPEN_METRICS, "orders_total "),
     ] {
-        let answer = scrape(&scraper, alias);
+        let answer = scraper.ask(alias, &ACCEPT);
         assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)), "{alias}");
         assert!(answer.text().lines().any(|l| l.starts_with(line)), "{alias}: {}", answer.text());
     }
@@ -64,8 +63,7 @@ fn every_example_of_a_source_is_scraped_in_its_own_content_type() {
 #[test]
 fn a_router_is_asked_for_its_metrics_with_the_headers_and_the_query_of_the_scrape() {
     use axum::{Router, extract::RawQuery, http::HeaderMap, routing::get};
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let echo = |RawQuery(query): RawQuery, headers: HeaderMap| async move {
         format!("{} {:?}", query.unwrap_or_default(), headers.get("accept"))
     };
@@ -80,8 +78,7 @@ fn a_router_is_asked_for_its_metrics_with_the_headers_and_the_query_of_the_scrap
 
 #[test]
 fn trailers_of_a_source_fall_away_and_the_pull_succeeds() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let source = from_async(|_| async {
         let mut trailers = ::http::HeaderMap::new();
         trailers.insert("x-checksum", ::http::HeaderValue::from_static("1"));
@@ -92,7 +89,7 @@ fn trailers_of_a_source_fall_away_and_the_pull_succeeds() {
     });
     let mut linked = Linked::start(&fleet, &scraper, |builder| builder.alias("web").metrics(source));
     scraper.wait_listed("web");
-    let answer = scrape(&scraper, "web");
+    let answer = scraper.ask("web", &ACCEPT);
     assert_eq!((answer.status, answer.complete, answer.text().as_str()), (200, true, "m 1\n"));
     let failed = linked.wait_event(|kind| match kind {
         EventKind::PullSucceeded { bytes: 4, .. } => Some(None),
@@ -104,8 +101,7 @@ fn trailers_of_a_source_fall_away_and_the_pull_succeeds() {
 
 #[test]
 fn a_source_that_panics_or_fails_is_a_502_and_the_next_pull_succeeds() {
-    let fleet = Fleet::new();
-    let scraper = fleet.scraper(&[]);
+    let (fleet, scraper) = Fleet::with_scraper();
     let moody = from_async(|request| async move {
         match request.query.as_deref() {
             Some("panic") => panic!("as the test wants"),
@@ -128,11 +124,9 @@ fn a_source_that_panics_or_fails_is_a_502_and_the_next_pull_succeeds() {
     assert!(
         matches!(&*failure("fail"), PullFailure::Source(SourceError::Failed(error)) if error.to_string() == "no database")
     );
-    assert_eq!(scrape(&scraper, "moody").text(), "mood 1\n");
+    assert_eq!(scraper.ask("moody", &ACCEPT).text(), "mood 1\n");
 }
 
 /// As Prometheus asks.
-fn scrape(scraper: &Scraper, alias: &str) -> Answer {
-    let accept = ("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1");
-    http::get(scraper.http, &scrape_path(alias), &[accept]).expect("an answer")
-}
+const ACCEPT: [(&str, &str); 1] =
+    [("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1")];

@@ -51,6 +51,7 @@ impl Recorded {
 /// One request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
+    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
 }
@@ -141,8 +142,9 @@ impl State {
         loop {
             let request_line = read_line(&mut reader)?;
             let headers = read_headers(&mut reader)?;
-            let path = request_line.split(' ').nth(1).unwrap_or_default().to_owned();
-            self.requests.lock().expect("sound").push(Recorded { path: path.clone(), headers });
+            let (method, rest) = request_line.split_once(' ').unwrap_or_default();
+            let (method, path) = (method.to_owned(), rest.split(' ').next().unwrap_or_default().to_owned());
+            self.requests.lock().expect("sound").push(Recorded { method, path: path.clone(), headers });
             let reply = self.replies.lock().expect("sound").get(path.split('?').next().unwrap_or_default()).cloned();
             let reply = reply.unwrap_or(Reply::Whole { status: "404 Not Found", headers: vec![], body: vec![] });
             match self.answer(&reply, &mut stream, &mut reader) {

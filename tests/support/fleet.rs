@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
@@ -20,6 +20,9 @@ use super::{
     process::Process,
 };
 
+/// For an agent whose targets are in files.
+pub(crate) const NO_TARGETS: [(&str, &str); 0] = [];
+
 /// The directory, the secret and the scraper's key that a test's processes share.
 pub(crate) struct Fleet {
     directory: TempDir,
@@ -32,6 +35,14 @@ impl Fleet {
         let fleet = Self { directory, secret: SharedSecret::generate() };
         identity::create_secret(&fleet.secret_file(), &fleet.secret).expect("the secret is written");
         fleet
+    }
+
+    /// A fleet and its scraper, ready.
+    #[track_caller]
+    pub(crate) fn with_scraper() -> (Self, Scraper) {
+        let fleet = Self::new();
+        let scraper = fleet.scraper(&[]);
+        (fleet, scraper)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -111,28 +122,30 @@ impl Fleet {
     /// An agent called `name` with a key and data directory of its own, the fleet's secret, and these flags.
     #[track_caller]
     pub(crate) fn agent(&self, name: &str, flags: &[&str]) -> Process {
-        self.agent_with_secret(name, &self.secret_file(), flags)
+        self.agent_with(name, &self.secret_file(), &[], flags)
     }
 
-    /// As [`agent`](Self::agent), with another secret.
+    /// As [`agent`](Self::agent), of this scraper, with a target for each alias and URL and `more` flags.
     #[track_caller]
-    pub(crate) fn agent_with_secret(&self, name: &str, secret_file: &Path, flags: &[&str]) -> Process {
-        self.spawn_agent(name, secret_file, &[], flags)
+    pub(crate) fn agent_of<A: fmt::Display, U: fmt::Display>(
+        &self,
+        scraper: &Scraper,
+        name: &str,
+        targets: impl IntoIterator<Item = (A, U)>,
+        more: &[&str],
+    ) -> Process {
+        let mut flags = vec![format!("--scraper={}", scraper.peer())];
+        flags.extend(targets.into_iter().map(|(alias, url)| format!("--target={alias}={url}")));
+        flags.extend(more.iter().map(|&flag| flag.to_owned()));
+        self.agent(name, &flags.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// As [`agent`](Self::agent), with these environment variables.
+    /// As [`agent`](Self::agent), with another secret and these environment variables.
     #[track_caller]
-    pub(crate) fn agent_with_env(&self, name: &str, env: &[(&str, &str)], flags: &[&str]) -> Process {
-        self.spawn_agent(name, &self.secret_file(), env, flags)
-    }
-
-    #[track_caller]
-    fn spawn_agent(&self, name: &str, secret_file: &Path, env: &[(&str, &str)], flags: &[&str]) -> Process {
+    pub(crate) fn agent_with(&self, name: &str, secret_file: &Path, env: &[(&str, &str)], flags: &[&str]) -> Process {
         let mut command = narthex("agent");
-        command.envs(env.iter().copied());
-        command.args(["--secret-file", &text(secret_file)]);
-        command.args(["--data-dir", &text(&self.path().join(format!("{name}-data")))]);
-        command.args(flags);
+        command.envs(env.iter().copied()).args(["--secret-file", &text(secret_file)]);
+        command.args(["--data-dir", &text(&self.path().join(format!("{name}-data")))]).args(flags);
         Process::spawn(name, self.path(), &mut command)
     }
 }
@@ -162,15 +175,9 @@ impl Scraper {
     /// Starts again with the same key, data and HTTP address; the process must have ended.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
-        self.restart_unready();
-        self.wait_ready();
-    }
-
-    /// As [`restart`](Self::restart), without waiting until it is ready.
-    #[track_caller]
-    pub(crate) fn restart_unready(&mut self) {
         assert!(self.process.exited().is_some(), "the scraper has ended");
         self.process = start_scraper(&self.directory, &self.arguments, self.http, self.p2p);
+        self.wait_ready();
     }
 
     /// From its next start on it listens for peers on another port.
@@ -178,7 +185,6 @@ impl Scraper {
         self.p2p.set_port(free_port());
     }
 
-    /// Asks its HTTP side.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Answer {
         http::get(self.http, path, &[]).unwrap_or_else(|error| panic!("GET {path} at the scraper: {error}"))
@@ -191,6 +197,12 @@ impl Scraper {
         let headers = [("Accept", "text/plain"), ("X-Prometheus-Scrape-Timeout-Seconds", timeout.as_str())];
         http::get(self.http, &scrape_path(alias), &headers)
             .unwrap_or_else(|error| panic!("scrape of {alias} at the scraper: {error}"))
+    }
+
+    /// Scrapes an alias with these headers.
+    #[track_caller]
+    pub(crate) fn ask(&self, alias: &str, headers: &[(&str, &str)]) -> Answer {
+        http::get(self.http, &scrape_path(alias), headers).expect("the scraper answers")
     }
 
     /// Waits until a scrape of the alias answers 200, and gives its body.
@@ -209,7 +221,6 @@ impl Scraper {
         Some(entries.into_iter().map(|entry| (entry.label("instance").to_owned(), entry)).collect())
     }
 
-    /// Waits until the alias is in the http_sd list.
     #[track_caller]
     pub(crate) fn wait_listed(&self, alias: &str) -> Listed {
         eventually(&format!("{alias} is listed"), SOON, || self.listed()?.remove(alias))
@@ -226,7 +237,8 @@ impl Scraper {
     pub(crate) fn samples(&self) -> Vec<(String, f64)> {
         let exposition = self.get("/metrics").text();
         let lines = exposition.lines().filter(|line| !line.starts_with('#'));
-        lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.to_owned(), number(value))).collect()
+        let samples = lines.filter_map(|line| line.rsplit_once(' '));
+        samples.map(|(name, value)| (name.to_owned(), value.parse().unwrap_or(f64::NAN))).collect()
     }
 
     /// The sum of its samples whose name and labels hold all of `words`.
@@ -253,7 +265,6 @@ impl Scraper {
     }
 }
 
-/// An entry of the http_sd list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Listed {
@@ -268,7 +279,6 @@ impl Listed {
     }
 }
 
-/// Where an alias is scraped.
 pub(crate) fn scrape_path(alias: &str) -> String {
     format!("/scrape/{alias}/metrics")
 }
@@ -283,7 +293,6 @@ pub(crate) fn narthex(subcommand: &str) -> Command {
     command
 }
 
-/// A path as a command's argument.
 pub(crate) fn text(path: &Path) -> String {
     path.to_str().expect("temporary paths are plain").to_owned()
 }
@@ -293,8 +302,4 @@ fn start_scraper(directory: &Path, arguments: &Vec<String>, http: SocketAddr, p2
     let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
     command.args(arguments).args(["--http", &http.to_string()]).args(["--listen", &p2p.to_string()]);
     Process::spawn("scraper", directory, &mut command)
-}
-
-fn number(text: &str) -> f64 {
-    text.parse().unwrap_or(f64::NAN)
 }

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-/// What came back for one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

@@ -18,7 +18,6 @@ use std::{
 
 use super::{netns::Namespace, peers, process::Process};
 
-/// How a site is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A public IPv4 and IPv6 address, no router.
@@ -63,7 +62,6 @@ impl Lab {
         Some(Self { internet, sites: 0 })
     }
 
-    /// A new host, connected so.
     #[track_caller]
     pub(crate) fn site(&mut self, kind: Kind) -> Site {
         let host = Namespace::new(&format!("host{}", self.sites + 1));
@@ -82,17 +80,9 @@ impl Lab {
     /// Drops a random part of all packets.
     #[track_caller]
     pub(crate) fn lose(&self, percent: u8) {
-        self.internet.nft(&format!(
-            "table inet loss {{
-                chain forward {{
-                    type filter hook forward priority filter
-                    numgen random mod 100 < {percent} drop
-                }}
-            }}"
-        ));
+        self.filter("inet loss", &format!("numgen random mod 100 < {percent} drop"));
     }
 
-    /// Undoes [`lose`](Self::lose).
     #[track_caller]
     pub(crate) fn lose_nothing(&self) {
         self.internet.nft("delete table inet loss");
@@ -102,18 +92,10 @@ impl Lab {
     #[track_caller]
     pub(crate) fn part(&self, one: &Site, other: &Site) {
         let (one, other) = (one.public(), other.public());
-        self.internet.nft(&format!(
-            "table ip parted {{
-                chain forward {{
-                    type filter hook forward priority filter
-                    ip saddr {one} ip daddr {other} drop
-                    ip saddr {other} ip daddr {one} drop
-                }}
-            }}"
-        ));
+        let rules = format!("ip saddr {one} ip daddr {other} drop\nip saddr {other} ip daddr {one} drop");
+        self.filter("ip parted", &rules);
     }
 
-    /// Undoes [`part`](Self::part).
     #[track_caller]
     pub(crate) fn rejoin(&self) {
         self.internet.nft("delete table ip parted");
@@ -123,20 +105,10 @@ impl Lab {
     #[track_caller]
     pub(crate) fn cut(&self, site: &Site) {
         let (four, six) = (site.public(), site.public_v6());
-        self.internet.nft(&format!(
-            "table inet cut {{
-                chain forward {{
-                    type filter hook forward priority filter
-                    ip saddr {four} drop
-                    ip daddr {four} drop
-                    ip6 saddr {six} drop
-                    ip6 daddr {six} drop
-                }}
-            }}"
-        ));
+        let rules = format!("ip saddr {four} drop\nip daddr {four} drop\nip6 saddr {six} drop\nip6 daddr {six} drop");
+        self.filter("inet cut", &rules);
     }
 
-    /// Undoes [`cut`](Self::cut).
     #[track_caller]
     pub(crate) fn splice(&self) {
         self.internet.nft("delete table inet cut");
@@ -158,6 +130,13 @@ impl Lab {
             &format!("rule add from 45.32.0.0/16 lookup {DELAYED} priority 2"),
         ]);
         Some(self.internet.enter(|| Process::spawn("delay", log, &mut command)))
+    }
+
+    /// Adds a table with these rules for all that the internet forwards.
+    #[track_caller]
+    fn filter(&self, table: &str, rules: &str) {
+        let chain = format!("chain forward {{\ntype filter hook forward priority filter\n{rules}\n}}");
+        self.internet.nft(&format!("table {table} {{\n{chain}\n}}"));
     }
 
     /// Gives `host` the next site's addresses, through a router if the kind has one.

@@ -8,7 +8,6 @@ use tokio::{runtime::Runtime, sync::broadcast};
 
 use super::fleet::{Fleet, Scraper};
 
-/// The client and the threads that it runs on.
 pub(crate) struct Linked {
     pub(crate) client: Client,
     pub(crate) runtime: Runtime,
@@ -25,7 +24,6 @@ impl Linked {
         Self { events: client.events(), client, runtime }
     }
 
-    /// The next event that `pick` wants.
     #[track_caller]
     pub(crate) fn wait_event<T>(&mut self, mut pick: impl FnMut(&EventKind) -> Option<T>) -> T {
         let next = async {

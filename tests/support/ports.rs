@@ -24,7 +24,6 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// The port on 127.0.0.1.
 pub(crate) fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }

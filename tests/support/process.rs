@@ -20,6 +20,22 @@ pub(crate) struct Process {
     stdout: PathBuf,
 }
 
+/// A command that has ended.
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    #[track_caller]
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.stdin(Stdio::null()).output().expect("runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
 impl Process {
     /// Starts `command`, with stderr in `<dir>/<name>.log` and stdout in `<dir>/<name>.out`. A second process of the
     /// same name appends to the same files.
@@ -46,7 +62,6 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Everything on stdout so far.
     pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.stdout).unwrap_or_default()).into_owned()
     }
@@ -63,12 +78,10 @@ impl Process {
         eventually(&format!("{} says {words:?}", self.name), SOON, || self.log_line(words))
     }
 
-    /// How it ended, if it has.
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be asked for its end")
     }
 
-    /// Waits for its end.
     #[track_caller]
     pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);

@@ -49,7 +49,6 @@ impl Authority {
         authority
     }
 
-    /// Its certificate.
     pub(crate) fn file(&self) -> PathBuf {
         self.directory.join(format!("{}.pem", self.name))
     }

@@ -10,9 +10,8 @@ const OLDEST: Duration = Duration::from_secs(1_704_067_200);
 /// A difference that harms nobody, because leases and announcements live for minutes.
 const TOLERANCE: Duration = Duration::from_secs(60);
 
-/// The time that a peer sent.
+/// The time that the scraper sent.
 pub(super) struct PeerTime {
-    pub(super) peer: &'static str,
     pub(super) time: SystemTime,
     /// When the answer came, by this host's clock.
     pub(super) received_at: SystemTime,
@@ -28,7 +27,7 @@ pub(super) fn check(peer_time: Option<PeerTime>, found: Option<&Whereabouts>, pr
     if now < UNIX_EPOCH + OLDEST {
         return Check::failed(name, format!("{shown} cannot be: this host's clock is wrong"), advice);
     }
-    if let Some(PeerTime { peer, time, received_at }) = peer_time {
+    if let Some(PeerTime { time, received_at }) = peer_time {
         let (apart, direction) = match received_at.duration_since(time) {
             Ok(ahead) => (ahead, "ahead of"),
             Err(behind) => (behind.duration(), "behind"),
@@ -36,11 +35,11 @@ pub(super) fn check(peer_time: Option<PeerTime>, found: Option<&Whereabouts>, pr
         return if apart > TOLERANCE {
             Check::failed(
                 name,
-                format!("this host is {} {direction} {peer} ({shown} here)", whole_seconds(apart)),
+                format!("this host is {} {direction} the scraper ({shown} here)", whole_seconds(apart)),
                 advice,
             )
         } else {
-            Check::ok(name, format!("within {} s of that of {peer}", apart.as_secs() + 1))
+            Check::ok(name, format!("within {} s of that of the scraper", apart.as_secs() + 1))
         };
     }
     match found {
@@ -66,7 +65,7 @@ mod tests {
         let now = SystemTime::now();
         let hour = Duration::from_secs(3600);
         for (at, fine) in [(now, true), (now - hour, false), (now + hour, false)] {
-            let peer_time = PeerTime { peer: "the scraper", time: at, received_at: now };
+            let peer_time = PeerTime { time: at, received_at: now };
             assert_eq!(check(Some(peer_time), None, "").is_ok(), fine);
             let found = Whereabouts { announced_at: at, public: 1, private: 0, relayed: 0 };
             assert_eq!(check(None, Some(&found), "").is_ok(), at <= now, "an old announcement proves nothing");

@@ -5,14 +5,12 @@
 pub(super) enum ExpectedPeer {
     /// The scraper that a client should register with.
     Scraper,
-    /// A bootstrap node.
     Node,
     /// The scraper on this host, at one of its own listen addresses.
     LocalScraper,
 }
 
 impl ExpectedPeer {
-    /// The role of that peer.
     pub(super) fn role(self) -> &'static str {
         match self {
             Self::Node => "node",

@@ -1,11 +1,11 @@
 //! Bootstrap nodes: whether they answer, are nodes at all, and relay.
 
 use super::{
+    super::output::shortened,
     expected_peer::ExpectedPeer,
     presence::Presence,
     reachability,
     report::{Check, Checks},
-    short,
 };
 use crate::identity::PeerAddr;
 
@@ -16,7 +16,7 @@ pub(super) fn checks(presence: &Presence) -> Vec<Checks<'_>> {
 }
 
 async fn check(presence: &Presence, node: &PeerAddr) -> Vec<Check> {
-    let what = format!("node {}", short(&node.key));
+    let what = format!("node {}", shortened(&node.key));
     let mut checks = reachability::reach(presence, &what, node, ExpectedPeer::Node).await;
     checks.push(role(presence, &what, node).await);
     checks

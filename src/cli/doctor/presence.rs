@@ -63,7 +63,6 @@ impl Presence {
         Ok(Self { key, network, nodes: nodes.to_vec(), observations, wait, started: Instant::now(), stop, tasks })
     }
 
-    /// All observations so far.
     pub(super) fn observations(&self) -> Vec<Observation> {
         self.observations.borrow().clone()
     }
@@ -80,7 +79,6 @@ impl Presence {
         span.saturating_sub(self.started.elapsed())
     }
 
-    /// The kind that a linked peer states.
     pub(super) async fn kind(&self, peer: &PublicKey) -> Option<PeerKind> {
         self.until(self.wait, |observations| kind_of(observations, peer)).await
     }

@@ -63,7 +63,7 @@ pub(super) async fn aliases<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Ok(RegisterReply::Probed(Probed { unix_ms, statuses }))) if statuses.len() == aliases.len() => {
             let checks = aliases.iter().zip(statuses).map(|(alias, status)| check_alias(name(alias), status, own));
             let time = UNIX_EPOCH + Duration::from_millis(unix_ms.min(MOST_UNIX_MS));
-            return (checks.collect(), Some(PeerTime { peer: "the scraper", time, received_at }));
+            return (checks.collect(), Some(PeerTime { time, received_at }));
         }
         // An older scraper ends the exchange at a request that it does not know.
         Ok(Err(_)) | Ok(Ok(RegisterReply::Malformed)) => {

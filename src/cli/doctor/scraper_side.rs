@@ -3,13 +3,12 @@
 use std::{
     io,
     net::{TcpListener, UdpSocket},
-    path::PathBuf,
-    time::Duration,
 };
 
-use http::Uri;
+use anyhow::Context;
 
 use super::{
+    Flags,
     clock::{self, PeerTime},
     expected_peer::ExpectedPeer,
     files, lookup, nat, node,
@@ -30,73 +29,61 @@ const NOT_RUNNING: &str = "no scraper answers";
 const RELAY_ADVICE: &str = "start a narthex node with --relay on a public address and give it to the scraper with \
                             --bootstrap, or forward a port to the scraper and start it with --external HOST:PORT";
 
-/// The settings of a scraper.
-pub(super) struct ScraperSide {
-    /// Longest wait for each answer.
-    pub(super) wait: Duration,
-    pub(super) key_file: PathBuf,
-    pub(super) secret_files: Vec<PathBuf>,
-    pub(super) data_dir: Option<PathBuf>,
-    pub(super) http: Uri,
-    pub(super) listen: Vec<HostPort>,
-    pub(super) nodes: Vec<PeerAddr>,
-    pub(super) aliases: Vec<Alias>,
+/// Makes the checks of a scraper with these flags.
+pub(super) async fn examine(flags: &Flags, report: &mut Report) -> anyhow::Result<()> {
+    let (check, key) = files::key(flags.key.as_deref().context("no key is given")?);
+    report.add(check)?;
+    let key = key.map(|key| key.public());
+    let mut secrets = Vec::new();
+    for file in &flags.secret_file {
+        let (check, secret) = files::secret(file);
+        report.add(check)?;
+        secrets.push(secret);
+    }
+    let running = RunningScraper::at(flags.http.clone(), flags.timeout);
+    let healthy = running.healthy().await;
+    let runs = healthy.is_ok();
+    report.add(files::data_dir(flags.data_dir.as_deref(), runs))?;
+    report.add(healthy)?;
+    let presence = Presence::start(&flags.bootstrap, false, None, flags.timeout).await?;
+    let mut checks: Vec<Checks<'_>> = Vec::new();
+    if runs {
+        checks.extend(running.checks());
+    } else {
+        checks.push(Box::pin(async { ["ready", "/sd"].map(|name| Check::skipped(name, NOT_RUNNING)).into() }));
+    }
+    for address in &flags.listen {
+        let presence = &presence;
+        checks.push(Box::pin(async move {
+            match key {
+                Some(key) if runs => answers(presence, address, key).await,
+                _ => vec![bindable(address)],
+            }
+        }));
+    }
+    checks.extend(node::checks(&presence));
+    report.add_all(checks).await?;
+    let peer_time = flags.secrets(report, &presence, key.filter(|_| runs), &secrets).await?;
+    report.add(nat::kind(&presence).await)?;
+    let found = announcement(report, &presence, key).await?;
+    report.add(relays(&presence, runs.then_some(&running), found.as_ref()).await)?;
+    report.add(clock::check(
+        peer_time,
+        found.as_ref(),
+        "the nodes have taken the scraper's announcement: theirs agree to an hour",
+    ))?;
+    let aliases = if runs {
+        running.aliases(&flags.alias).await
+    } else {
+        ["aliases", "pull"].map(|name| Check::skipped(name, NOT_RUNNING)).into()
+    };
+    aliases.into_iter().try_for_each(|check| report.add(check))?;
+    report.add(nat::dial_back(&presence).await)?;
+    presence.end().await;
+    Ok(())
 }
 
-impl ScraperSide {
-    pub(super) async fn examine(&self, report: &mut Report) -> anyhow::Result<()> {
-        let (check, key) = files::key(&self.key_file);
-        report.add(check)?;
-        let key = key.map(|key| key.public());
-        let mut secrets = Vec::new();
-        for file in &self.secret_files {
-            let (check, secret) = files::secret(file);
-            report.add(check)?;
-            secrets.push(secret);
-        }
-        let running = RunningScraper::at(self.http.clone(), self.wait);
-        let healthy = running.healthy().await;
-        let runs = healthy.is_ok();
-        report.add(files::data_dir(self.data_dir.as_deref(), runs))?;
-        report.add(healthy)?;
-        let presence = Presence::start(&self.nodes, false, None, self.wait).await?;
-        let mut checks: Vec<Checks<'_>> = Vec::new();
-        if runs {
-            checks.extend(running.checks());
-        } else {
-            checks.push(Box::pin(async { ["ready", "/sd"].map(|name| Check::skipped(name, NOT_RUNNING)).into() }));
-        }
-        for address in &self.listen {
-            let presence = &presence;
-            checks.push(Box::pin(async move {
-                match key {
-                    Some(key) if runs => answers(presence, address, key).await,
-                    _ => vec![bindable(address)],
-                }
-            }));
-        }
-        checks.extend(node::checks(&presence));
-        report.add_all(checks).await?;
-        let peer_time = self.secrets(report, &presence, key.filter(|_| runs), &secrets).await?;
-        report.add(nat::kind(&presence).await)?;
-        let found = self.announcement(report, &presence, key).await?;
-        report.add(self.relays(&presence, runs.then_some(&running), found.as_ref()).await)?;
-        report.add(clock::check(
-            peer_time,
-            found.as_ref(),
-            "the nodes have taken the scraper's announcement: theirs agree to an hour",
-        ))?;
-        let aliases = if runs {
-            running.aliases(&self.aliases).await
-        } else {
-            ["aliases", "pull"].map(|name| Check::skipped(name, NOT_RUNNING)).into()
-        };
-        aliases.into_iter().try_for_each(|check| report.add(check))?;
-        report.add(nat::dial_back(&presence).await)?;
-        presence.end().await;
-        Ok(())
-    }
-
+impl Flags {
     /// Whether the running scraper holds the secrets, asked as a client asks; and the scraper's time.
     async fn secrets(
         &self,
@@ -107,8 +94,8 @@ impl ScraperSide {
     ) -> anyhow::Result<Option<PeerTime>> {
         let linked = running.filter(|key| presence.network.links().path(key).is_some());
         let mut peer_time = None;
-        for (file, secret) in self.secret_files.iter().zip(secrets) {
-            let name = match self.secret_files.len() {
+        for (file, secret) in self.secret_file.iter().zip(secrets) {
+            let name = match self.secret_file.len() {
                 1 => "secret".to_owned(),
                 _ => format!("secret {}", file.display()),
             };
@@ -121,60 +108,55 @@ impl ScraperSide {
                 registering::handshake(presence, name, &key, ExpectedPeer::LocalScraper, secret).await;
             report.add(check)?;
             if let Some(channel) = channel {
-                peer_time = peer_time.or(registering::aliases(channel, self.wait, Alias::to_string, None, &[]).await.1);
+                peer_time =
+                    peer_time.or(registering::aliases(channel, self.timeout, Alias::to_string, None, &[]).await.1);
             }
         }
         Ok(peer_time)
     }
+}
 
-    /// Whether clients find the scraper by its key, and at addresses that they can reach.
-    async fn announcement(
-        &self,
-        report: &mut Report,
-        presence: &Presence,
-        key: Option<PublicKey>,
-    ) -> anyhow::Result<Option<Whereabouts>> {
-        let name = "announcement";
-        let Some(key) = key else {
-            report.add(Check::skipped(name, "it takes the scraper's key"))?;
-            return Ok(None);
-        };
-        let (check, found) = lookup::find(presence, name.to_owned(), &key).await;
-        report.add(check)?;
-        if let Some(found) = &found {
-            report.add(reachable(found))?;
-        }
-        Ok(found)
+/// Whether clients find the scraper by its key, and at addresses that they can reach.
+async fn announcement(
+    report: &mut Report,
+    presence: &Presence,
+    key: Option<PublicKey>,
+) -> anyhow::Result<Option<Whereabouts>> {
+    let name = "announcement";
+    let Some(key) = key else {
+        report.add(Check::skipped(name, "it takes the scraper's key"))?;
+        return Ok(None);
+    };
+    let (check, found) = lookup::find(presence, name.to_owned(), &key).await;
+    report.add(check)?;
+    if let Some(found) = &found {
+        report.add(reachable(found))?;
     }
+    Ok(found)
+}
 
-    /// The relays of the running scraper, or whether a relay would accept a scraper.
-    async fn relays(
-        &self,
-        presence: &Presence,
-        running: Option<&RunningScraper>,
-        found: Option<&Whereabouts>,
-    ) -> Check {
-        let name = "relays";
-        if self.nodes.is_empty() {
-            return Check::skipped(name, "without --bootstrap there is none");
-        }
-        if !presence.reaches_a_node() {
-            return Check::skipped(name, "no bootstrap node answers");
-        }
-        let (held, what) = match running {
-            Some(running) => match running.relays().await {
-                Ok(held) => (held, "the running scraper can be reached through"),
-                Err(error) => return Check::failed(name, format!("{error:#}"), "see the scraper's log"),
-            },
-            None => (granted(presence).await, "a scraper could be reached through"),
-        };
-        if held > 0 {
-            Check::ok(name, format!("{what} {held}"))
-        } else if found.is_some_and(|found| found.public > 0) {
-            Check::ok(name, "none, and none is needed where the announced public address can be reached")
-        } else {
-            Check::warning(name, format!("there is none that {what}"), RELAY_ADVICE)
-        }
+/// The relays of the running scraper, or whether a relay would accept a scraper.
+async fn relays(presence: &Presence, running: Option<&RunningScraper>, found: Option<&Whereabouts>) -> Check {
+    let name = "relays";
+    if presence.nodes.is_empty() {
+        return Check::skipped(name, "without --bootstrap there is none");
+    }
+    if !presence.reaches_a_node() {
+        return Check::skipped(name, "no bootstrap node answers");
+    }
+    let (held, what) = match running {
+        Some(running) => match running.relays().await {
+            Ok(held) => (held, "the running scraper can be reached through"),
+            Err(error) => return Check::failed(name, format!("{error:#}"), "see the scraper's log"),
+        },
+        None => (granted(presence).await, "a scraper could be reached through"),
+    };
+    if held > 0 {
+        Check::ok(name, format!("{what} {held}"))
+    } else if found.is_some_and(|found| found.public > 0) {
+        Check::ok(name, "none, and none is needed where the announced public address can be reached")
+    } else {
+        Check::warning(name, format!("there is none that {what}"), RELAY_ADVICE)
     }
 }
 

@@ -1,12 +1,15 @@
-//! Filters an exposition that comes in pieces of any size.
+//! Filters an exposition that arrives in pieces of any size.
 //!
-//! A family begins with the first line that names it and ends where another begins: both formats demand that its lines
-//! stand together. Comments on a family before its kind is known (`HELP` mostly precedes `TYPE`) are held back,
-//! since the names under which it is looked up depend on the kind. Other comments and empty lines are dropped.
+//! A family begins with the first line that names the family, and ends where another begins: both formats keep the lines
+//! of a family together. The names that a filter matches depend on the kind of the family, so comments that precede
+//! `TYPE` (mostly `HELP`) are held back. Other comments and empty lines are dropped.
 
 use bytes::{BufMut, BytesMut};
 
 use super::{Filter, FilterError, family::Family, line::Kind, line::Line};
+
+/// Most bytes of a line, and of the comments on a family before its kind is known: both are held in memory.
+const MAX_LINE: usize = 1024 * 1024;
 
 /// The state between two pieces: at most one unfinished line and the held lines of one family.
 pub(super) struct Families {
@@ -15,7 +18,7 @@ pub(super) struct Families {
     begun: Vec<u8>,
     /// The family of the last line, and whether it passes, once that is known.
     family: Option<(Family, Option<bool>)>,
-    /// Its lines so far, while that is not known.
+    /// The lines of that family, while that is not known.
     held: Vec<u8>,
 }
 
@@ -24,10 +27,7 @@ impl Families {
         Self { filter, begun: Vec::new(), family: None, held: Vec::new() }
     }
 
-    /// Reads a piece, and writes what passes.
-    ///
-    /// # Errors
-    /// [`FilterError::TooLong`]; then the rest cannot be filtered.
+    /// Reads a piece, and writes what passes. After an error the rest cannot be filtered.
     pub(super) fn take(&mut self, mut piece: &[u8], passed: &mut BytesMut) -> Result<(), FilterError> {
         while let Some(end) = memchr::memchr(b'\n', piece) {
             let (line, rest) = piece.split_at(end + 1);
@@ -47,7 +47,7 @@ impl Families {
         self.check_size()
     }
 
-    /// Settles what is still open. Nothing may be taken after it.
+    /// Decides on the last family. The last call.
     pub(super) fn end(&mut self, passed: &mut BytesMut) {
         let last = std::mem::take(&mut self.begun);
         if !last.is_empty() {
@@ -95,7 +95,7 @@ impl Families {
         }
     }
 
-    /// Makes this the family of the present line.
+    /// Makes `name` the current family.
     fn enter(&mut self, name: &[u8], passed: &mut BytesMut) {
         if self.family.as_ref().is_none_or(|(family, _)| family.name != name) {
             self.settle(passed);
@@ -103,7 +103,7 @@ impl Families {
         }
     }
 
-    /// Decides on the present family, if that is still to be done, and lets go of its held lines.
+    /// Decides on the current family, if that is not done yet, and writes or drops the held lines.
     fn settle(&mut self, passed: &mut BytesMut) -> bool {
         let Some((family, decided)) = &mut self.family else { return false };
         let passes = *decided.get_or_insert_with(|| family.with_names(|names| self.filter.passes(names)));
@@ -114,6 +114,3 @@ impl Families {
         passes
     }
 }
-
-/// The longest line, and the most comments on a family before its kind is known.
-const MAX_LINE: usize = 1024 * 1024;

@@ -2,7 +2,6 @@
 
 use super::line::Kind;
 
-/// A metric family as far as it was read.
 #[derive(Clone, Debug)]
 pub(super) struct Family {
     pub(super) name: Vec<u8>,
@@ -31,8 +30,8 @@ impl Family {
         sample.strip_prefix(self.name.as_slice()).is_some_and(|suffix| suffixes.contains(&suffix))
     }
 
-    /// Hands over the names that the family goes by. OpenMetrics calls a counter `requests` whose sample, and whose
-    /// family in the older format, is `requests_total`; a filter means the same family in both.
+    /// Calls `ask` with every name of the family. OpenMetrics names a counter `requests` and its sample `requests_total`;
+    /// the older format names both `requests_total`. A filter means the same family in both.
     pub(super) fn with_names<T>(&self, ask: impl FnOnce(&[&[u8]]) -> T) -> T {
         let suffix: &[u8] = match self.kind {
             Kind::Counter => b"_total",

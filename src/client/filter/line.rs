@@ -1,17 +1,16 @@
 //! What one line of an exposition is about.
 //!
-//! Prometheus's text format 0.0.4 and OpenMetrics 1.0 agree on all that matters here: `# TYPE name kind` and its like,
-//! and samples that begin with a name. Names that are no identifiers stand in quotes, a sample's as the first thing
-//! within its braces (Prometheus's UTF-8 names).
+//! Prometheus's text format 0.0.4 and OpenMetrics 1.0 agree on `# TYPE name kind` and the like, and on samples that begin
+//! with a name. Names that are no identifiers are quoted; the name of such a sample is the first item in the braces
+//! (Prometheus's UTF-8 names).
 
 use std::borrow::Cow;
 
-/// The meaning of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     /// `# TYPE`: the kind of a family.
     Type(Cow<'a, [u8]>, Kind),
-    /// `# HELP` or `# UNIT`: something else about a family.
+    /// `# HELP` or `# UNIT` of a family.
     About(Cow<'a, [u8]>),
     /// A sample of this name.
     Sample(Cow<'a, [u8]>),
@@ -63,14 +62,14 @@ impl Kind {
     }
 }
 
-/// The first word and what follows it. Between words are blanks and tabs, as many as the writer liked.
+/// The first word and the rest. Any number of blanks and tabs separates words.
 fn word(text: &[u8]) -> (&[u8], &[u8]) {
     let text = text.trim_ascii_start();
     let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
     (&text[..end], text[end..].trim_ascii_start())
 }
 
-/// The name after a keyword, plain or in quotes, and what follows it.
+/// The name after a keyword, plain or in quotes, and the rest.
 fn family_name(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     match text.strip_prefix(b"\"") {
         Some(quoted) => unquoted(quoted),

@@ -1,8 +1,8 @@
 //! Metric families kept or dropped on their way, so that unread families cost no link and no storage.
 //!
-//! A [`Filter`] is two regular expressions on family names; [`Filtered`] puts it before a source. It works on the two
-//! text formats, so the source is asked for one of them, not encoded: protobuf and gzip are negotiated away. What is
-//! kept is kept whole and byte for byte: a family's `HELP`, `TYPE` and `UNIT` lines and all its samples.
+//! A [`Filter`] is two regular expressions on family names; [`Filtered`] applies a filter to a source. Filters read the two
+//! text formats, so the source is asked for plain text, without protobuf and gzip. A kept family passes whole and byte
+//! for byte: the `HELP`, `TYPE` and `UNIT` lines and all samples.
 
 mod exposition;
 mod family;
@@ -26,6 +26,9 @@ use regex::bytes::Regex;
 use self::exposition::Families;
 use super::source::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError};
 
+/// Most bytes filtered at once: a whole body may arrive in one piece, and the output is a copy.
+const PIECE: usize = 64 * 1024;
+
 /// Why a filter cannot be made, or cannot be applied to an answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,18 +36,18 @@ pub enum FilterError {
     /// Not a regular expression.
     #[error("{pattern} is not a regular expression: {reason}")]
     Pattern {
-        /// As it was given.
+        /// The text given.
         pattern: String,
-        /// What is wrong with it, in one line.
+        /// The fault, in one line.
         reason: String,
     },
-    /// The source answered in a format that is not filtered, although it was not asked for.
+    /// The source answered in another format than the text formats that it was asked for.
     #[error("a metric filter reads text, and the source answered {0:?}: turn the filter off, or the format")]
     Format(HeaderValue),
-    /// The source encoded its answer, although it was asked not to.
+    /// The source encoded its answer, although the request forbade that.
     #[error("a metric filter reads plain text, and the source encoded it as {0:?} unasked")]
     Encoded(HeaderValue),
-    /// One line is longer than is held in memory.
+    /// One line, or the comments on one family, would take too much memory.
     #[error("a line, or what is said about one family, is longer than {limit} bytes")]
     TooLong {
         /// The limit.
@@ -70,7 +73,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Families that match `keep` (all, if it is none) and do not match `drop` pass.
+    /// Families pass that match `keep` (all, without `keep`) and do not match `drop`.
     ///
     /// # Errors
     /// [`FilterError::Pattern`] for what is no regular expression of the `regex` crate.
@@ -78,12 +81,11 @@ impl Filter {
         Ok(Self { keep: keep.map(whole_name).transpose()?, drop: drop.map(whole_name).transpose()? })
     }
 
-    /// True if every family passes, as the default filter lets them: then nothing need be filtered.
+    /// True if every family passes, as with the default filter.
     fn passes_all(&self) -> bool {
         self.keep.is_none() && self.drop.is_none()
     }
 
-    /// True if a family that goes by these names passes.
     fn passes(&self, names: &[&[u8]]) -> bool {
         let any = |regex: &Regex| names.iter().any(|name| regex.is_match(name));
         self.keep.as_ref().is_none_or(any) && !self.drop.as_ref().is_some_and(any)
@@ -112,7 +114,7 @@ fn whole_name(pattern: &str) -> Result<Regex, FilterError> {
     Regex::new(&format!("^(?:{pattern})$")).map_err(failed)
 }
 
-/// A source of which only some families pass.
+/// A source behind a filter.
 #[derive(Clone, Debug)]
 pub(super) struct Filtered<S> {
     source: S,
@@ -120,7 +122,7 @@ pub(super) struct Filtered<S> {
 }
 
 impl<S: Source> Filtered<S> {
-    /// Puts the filter before the source.
+    /// Applies the filter to the source.
     pub(super) fn new(source: S, filter: Filter) -> Self {
         Self { source, filter }
     }
@@ -135,7 +137,7 @@ impl<S: Source> Source for Filtered<S> {
         async {
             let mut exposition = self.source.pull(request).await?;
             check(&exposition.headers).map_err(|error| SourceError::Failed(error.into()))?;
-            // About the bytes of the whole, which these are not any more.
+            // These headers describe the unfiltered bytes.
             for header in [CONTENT_LENGTH, ETAG, ACCEPT_RANGES] {
                 exposition.headers.remove(header);
             }
@@ -154,7 +156,7 @@ impl<S: Source> IntoSource for Filtered<S> {
     }
 }
 
-/// Leaves of `Accept` what is text, or might be, and asks for it as it is.
+/// Removes from `Accept` all but text and wildcards, and asks for no encoding.
 fn ask_for_text(headers: &mut HeaderMap) {
     let accepted: Vec<String> = headers
         .get_all(ACCEPT)
@@ -164,7 +166,7 @@ fn ask_for_text(headers: &mut HeaderMap) {
         .filter(|range| is_text(range) || range.trim_start().starts_with("*/*"))
         .map(|range| range.trim().to_owned())
         .collect();
-    // Without a format by name the wildcard is as good as nothing: an exporter may take it for protobuf.
+    // An exporter may answer a wildcard alone with protobuf.
     let named = accepted.iter().any(|range| is_text(range));
     let accept = named.then(|| HeaderValue::from_str(&accepted.join(",")).ok()).flatten();
     headers.insert(ACCEPT, accept.unwrap_or(HeaderValue::from_static("text/plain;version=0.0.4")));
@@ -177,7 +179,7 @@ fn is_text(media: &str) -> bool {
     ["text/plain", "application/openmetrics-text"].iter().any(|text| media.eq_ignore_ascii_case(text))
 }
 
-/// An answer without a content type is text, as Prometheus took it for long.
+/// An answer without a content type counts as text, as in Prometheus for long.
 fn check(headers: &HeaderMap) -> Result<(), FilterError> {
     if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         return Err(FilterError::Encoded(encoding.clone()));
@@ -216,7 +218,6 @@ impl Body for FilteredBody {
                     }
                 }
             }
-            // A whole body may come in one piece, and what passes of it is a copy.
             let piece = this.waiting.split_to(this.waiting.len().min(PIECE));
             if let Err(error) = this.families.take(&piece, &mut passed) {
                 this.body = None;
@@ -229,8 +230,6 @@ impl Body for FilteredBody {
         Poll::Ready(None)
     }
 }
-
-const PIECE: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -9,18 +9,17 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{Exposition, IntoSource, PullRequest, Source, SourceError, Text};
+use super::{Exposition, IntoSource, Source, Text};
 
 /// How often the values of histograms are folded.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// The output of the recorder, in Prometheus's text format.
 ///
-/// The recorder keeps every value of a histogram until the histogram is read or folded. The source sees to
-/// that as long as it lives, so that a scraper that is away does not let memory grow: `run_upkeep` needs no other caller.
+/// The recorder keeps every value of a histogram until the histogram is read or folded. The source folds them as long as
+/// the source lives, so that memory does not grow while no scraper pulls: `run_upkeep` needs no other caller.
 impl IntoSource for PrometheusHandle {
     fn into_source(self) -> Arc<dyn Source> {
         let (alive, dropped) = mpsc::channel::<()>();
@@ -33,18 +32,10 @@ impl IntoSource for PrometheusHandle {
         if let Err(error) = thread::Builder::new().name("narthex-upkeep".to_owned()).spawn(upkeep) {
             tracing::warn!(%error, "no thread for the upkeep of the metrics recorder: pulls alone do it");
         }
-        Arc::new(Recorder { text: Text::new(Exposition::TEXT, move || Ok(self.render())), _alive: alive })
-    }
-}
-
-struct Recorder {
-    text: Text,
-    /// Dropped with the source, which ends the upkeep.
-    _alive: mpsc::Sender<()>,
-}
-
-impl Source for Recorder {
-    fn pull(&self, request: PullRequest) -> BoxFuture<'_, Result<Exposition, SourceError>> {
-        self.text.pull(request)
+        let write = move || {
+            let _ends_the_upkeep_when_dropped = &alive;
+            Ok(self.render())
+        };
+        Text::new(Exposition::TEXT, write).into_source()
     }
 }

@@ -3,7 +3,7 @@
 #[cfg(feature = "scraper")]
 use std::time::{Duration, SystemTime};
 
-/// How the bytes of a link travel.
+/// How the bytes of a link travel. The order of the variants is the rank of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LinkPath {
@@ -23,7 +23,7 @@ impl LinkPath {
     }
 }
 
-/// The transport to the peer, or to the relay.
+/// The transport to the peer, or to the relay. The order of the variants is the rank of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum LinkTransport {

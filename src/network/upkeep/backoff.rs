@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// Pauses between attempts at something that should come back: 0.25 s, doubling to `most`, each with jitter.
-pub(crate) fn redial_backoff(most: Duration) -> impl Iterator<Item = Duration> {
+/// Pauses between attempts at something that should come back: 0.25 s, doubling to `cap`, each plus jitter of up to as
+/// much again. `cap` is the cap of the backoff before jitter; a pause is at most twice this.
+pub(crate) fn redial_backoff(cap: Duration) -> impl Iterator<Item = Duration> {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(most)
+        .with_max_delay(cap)
         .with_jitter()
         .without_max_times()
         .build()

@@ -121,6 +121,11 @@ struct Running {
 }
 
 impl Running {
+    async fn start() -> (Fake, Self) {
+        let store = Fake::default();
+        (store.clone(), Self::on(store).await)
+    }
+
     async fn on(store: impl Store) -> Self {
         Self::with(RegistryConfig::default(), store).await
     }
@@ -290,8 +295,7 @@ async fn of_two_peers_that_race_for_an_alias_one_gets_it() {
 
 #[tokio::test]
 async fn registrations_that_wait_share_one_flush() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     store.set(Mode::Blocks);
     let mut tasks = JoinSet::new();
     for number in 0..100 {
@@ -310,8 +314,7 @@ async fn registrations_that_wait_share_one_flush() {
 
 #[tokio::test]
 async fn a_failing_store_acknowledges_nothing_until_a_write_works_again() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     let registry = &running.registry;
     store.set(Mode::Fails);
     assert!(matches!(register(registry, 1, &["a"]).await, Err(RegistryError::Store(_))));
@@ -330,8 +333,7 @@ async fn a_failing_store_acknowledges_nothing_until_a_write_works_again() {
 
 #[tokio::test]
 async fn while_the_store_fails_leases_are_renewed_and_none_ends() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     let registry = &running.registry;
     let now = SystemTime::now();
     register_at(registry, 1, &["a", "b"], now).await.expect("acknowledged");
@@ -361,8 +363,7 @@ async fn while_the_store_fails_leases_are_renewed_and_none_ends() {
 
 #[tokio::test]
 async fn renewals_while_the_store_fails_are_kept_once_an_alias_and_do_not_try_it_each() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     let registry = &running.registry;
     register(registry, 1, &["a", "b"]).await.expect("acknowledged");
     store.set(Mode::Fails);
@@ -380,8 +381,7 @@ async fn renewals_while_the_store_fails_are_kept_once_an_alias_and_do_not_try_it
 
 #[tokio::test]
 async fn a_renewal_is_not_acknowledged_before_the_registration_it_renews_is_on_disk() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     let registry = running.registry.clone();
     store.set(Mode::Blocks);
     let first = tokio::spawn({
@@ -401,8 +401,7 @@ async fn a_renewal_is_not_acknowledged_before_the_registration_it_renews_is_on_d
 
 #[tokio::test]
 async fn a_caller_that_gives_up_does_not_undo_its_lease() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     store.set(Mode::Blocks);
     let caller = tokio::spawn({
         let registry = running.registry.clone();
@@ -463,8 +462,7 @@ async fn a_running_registry_sweeps_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn plain_renewals_reach_the_disk_without_being_waited_for() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     let now = SystemTime::now();
     register_at(&running.registry, 1, &["a"], now).await.expect("acknowledged");
     register_at(&running.registry, 1, &["a"], now + LEASE / 3).await.expect("acknowledged");
@@ -492,8 +490,7 @@ async fn a_change_that_need_not_be_durable_is_acknowledged_before_it_is_written(
 
 #[tokio::test]
 async fn stopping_writes_the_renewals_that_were_not_written_yet() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     let registry = running.registry.clone();
     let now = SystemTime::now();
     register_at(&registry, 1, &["a"], now).await.expect("acknowledged");
@@ -531,8 +528,7 @@ async fn after_the_grace_a_table_that_was_damaged_counts_as_complete() {
 
 #[tokio::test]
 async fn a_whole_store_is_complete_at_once_and_not_noted_at_every_write() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     let registry = running.registry.clone();
     assert!(registry.is_complete() && registry.totals().store_damaged == 0);
     for n in 0..100 {
@@ -564,8 +560,7 @@ async fn a_store_that_cannot_be_read_ends_the_run_and_lists_nothing() {
 
 #[tokio::test]
 async fn a_writer_that_dies_ends_the_run_and_answers_whoever_waits() {
-    let store = Fake::default();
-    let running = Running::on(store.clone()).await;
+    let (store, running) = Running::start().await;
     store.set(Mode::Panics);
     assert!(matches!(register(&running.registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
     assert!(matches!(running.task.await.expect("no panic here"), Err(RegistryError::Stopped)));

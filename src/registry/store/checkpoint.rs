@@ -56,7 +56,6 @@ impl Checkpoint {
         }
     }
 
-    /// Replaces the file.
     pub(super) fn write(self, file: &Path) -> io::Result<()> {
         atomic_file::replace(file, self.encode().as_bytes(), atomic_file::SHARED)
     }

@@ -13,30 +13,22 @@ use crate::wire::Alias;
 
 /// Keeps leases. Its methods block; only the writer's thread calls them, one at a time.
 pub(crate) trait Store: Send + 'static {
-    /// Reads everything that was committed.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the store cannot be read at all. A record that cannot be read is counted, skipped and kept.
+    /// Reads everything that was committed. A record that cannot be read is counted, skipped and kept.
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
     /// Applies the changes, each of another alias, and returns once a `kill -9` would not undo them.
-    ///
-    /// # Errors
-    /// [`StoreError`] if that is not certain. The caller then repeats each change, or a later one of its alias.
+    /// An error leaves that uncertain: the caller repeats each change, or a later one of its alias.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Records the number of leases apart from them, so that a later [`load`](Self::load) detects a loss. Called every
     /// few seconds and at the end, while the leases are complete. After a load that reported damage, they are complete
     /// once clients had the time to register again; until then each load reports the damage.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the checkpoint could not be written. The previous checkpoint must then still be valid.
+    /// After an error the previous checkpoint must still be valid.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 }
 
-/// The content of a [`Store`].
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     /// The leases in any order, expired ones included.
@@ -61,7 +53,6 @@ pub(crate) struct Damage {
 pub(crate) enum Change {
     /// Stores the lease, replacing an older one of its alias.
     Put(Arc<Lease>),
-    /// Removes the lease of the alias.
     Remove(Alias),
 }
 

@@ -40,9 +40,6 @@ pub(crate) struct SledStore {
 impl SledStore {
     /// Opens the database in the directory `path`, or creates it. Blocks: a quarter of a second with 100 000 aliases,
     /// and up to one second while another process has the database open.
-    ///
-    /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::Damaged`], or [`StoreError::Backend`] for errors of the file system.
     pub(crate) fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
         let open = Open::new(&path)?;

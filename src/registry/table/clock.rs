@@ -24,7 +24,6 @@ pub(in crate::registry) enum ClockStep {
 }
 
 impl ClockStep {
-    /// Writes one line to the log.
     pub(in crate::registry) fn log(self) {
         match self {
             Self::Ahead(by) => tracing::warn!(

@@ -38,6 +38,13 @@ fn table(config: RegistryConfig) -> Table {
     Table::load(config, Vec::new(), t0() - 2 * GRACE).0
 }
 
+/// As [`table`], with these aliases of peer 1.
+fn holding(aliases: &[&str], config: RegistryConfig) -> Table {
+    let mut table = table(config);
+    Wanted::new(aliases).by(peer(1), &mut table, linked, t0());
+    table
+}
+
 /// Sweeps as a running scraper does, up to `end`.
 fn pass(table: &mut Table, end: SystemTime) -> Effects {
     let mut all = Effects::default();
@@ -130,8 +137,7 @@ fn a_new_alias_is_granted_and_stored() {
 
 #[test]
 fn plain_renewal_extends_the_lease_and_shows_nothing_new() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], RegistryConfig::default());
     let (outcomes, effects) = Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0() + 200 * SECOND);
     assert_eq!(outcomes, ["renewed"]);
     let lease = table.lookup("a").expect("listed");
@@ -164,8 +170,7 @@ fn renewal_with_new_labels_service_or_hostname_updates_the_target() {
 
 #[test]
 fn a_target_left_out_is_released() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a", "b"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a", "b"], RegistryConfig::default());
     Wanted::new(&["c"]).by(peer(2), &mut table, linked, t0());
     let (outcomes, effects) = Wanted::new(&["b"]).by(peer(1), &mut table, linked, t0() + SECOND);
     assert_eq!((outcomes, kinds(&effects)), (vec!["renewed"], vec![EventKind::Released]));
@@ -175,8 +180,7 @@ fn a_target_left_out_is_released() {
 
 #[test]
 fn an_alias_whose_claim_turned_invalid_is_released() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], RegistryConfig::default());
     let bad = Wanted::of(vec![claim("a", &[("job", "x")]), claim("b c", &[])]);
     assert_eq!(bad.by(peer(1), &mut table, linked, t0()).0, ["invalid", "invalid"]);
     assert_eq!(table.counts(), Counts::default());
@@ -202,8 +206,7 @@ fn too_many_claims_or_an_unfit_hostname_refuse_the_whole_message() {
 
 #[test]
 fn of_two_linked_peers_the_first_one_keeps_the_alias() {
-    let mut table = table(policy(AliasPolicy::Live));
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], policy(AliasPolicy::Live));
     let (outcomes, effects) = Wanted::new(&["a", "b"]).by(peer(2), &mut table, linked, t0());
     assert_eq!(outcomes, ["taken", "updated"]);
     assert_eq!(kinds(&effects), [EventKind::TakeoverRefused { holder: peer(1) }, EventKind::Registered]);
@@ -212,16 +215,14 @@ fn of_two_linked_peers_the_first_one_keeps_the_alias() {
 
 #[test]
 fn a_refused_takeover_changes_nothing() {
-    let mut table = table(policy(AliasPolicy::Pinned));
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], policy(AliasPolicy::Pinned));
     let (_, effects) = Wanted::new(&["a"]).by(peer(2), &mut table, linked, t0());
     assert!(effects.changes.is_empty() && !effects.are_visible() && !effects.are_durable());
 }
 
 #[test]
 fn live_alias_falls_to_another_peer_once_its_holder_lost_its_link() {
-    let mut table = table(policy(AliasPolicy::Live));
-    Wanted::new(&["a", "b"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a", "b"], policy(AliasPolicy::Live));
     let only_two = |other: &PublicKey| *other == peer(2);
     let (outcomes, effects) = Wanted::new(&["a"]).by(peer(2), &mut table, only_two, t0() + SECOND);
     assert_eq!((outcomes, kinds(&effects)), (vec!["updated"], vec![EventKind::TakenOver { from: peer(1) }]));
@@ -235,8 +236,7 @@ fn live_alias_falls_to_another_peer_once_its_holder_lost_its_link() {
 
 #[test]
 fn live_alias_falls_to_another_peer_once_its_lease_has_lapsed() {
-    let mut table = table(policy(AliasPolicy::Live));
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], policy(AliasPolicy::Live));
     let late = t0() + LEASE;
     pass(&mut table, late - SECOND);
     assert_eq!(Wanted::new(&["a"]).by(peer(2), &mut table, linked, late - SECOND).0, ["taken"]);
@@ -269,8 +269,7 @@ fn a_clock_that_was_set_back_does_not_prolong_the_grace() {
 
 #[test]
 fn pinned_alias_stays_with_its_key_until_it_is_gone() {
-    let mut table = table(policy(AliasPolicy::Pinned));
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], policy(AliasPolicy::Pinned));
     let gone_at = t0() + LEASE + RETENTION;
     let wanted = Wanted::new(&["a"]);
     pass(&mut table, gone_at - SECOND);
@@ -281,8 +280,7 @@ fn pinned_alias_stays_with_its_key_until_it_is_gone() {
 
 #[test]
 fn pinned_alias_is_free_once_released() {
-    let mut table = table(policy(AliasPolicy::Pinned));
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], policy(AliasPolicy::Pinned));
     assert_eq!(kinds(&table.release(&alias("a"))), [EventKind::Released]);
     assert_eq!(kinds(&table.release(&alias("a"))), []);
     assert_eq!(Wanted::new(&["a"]).by(peer(2), &mut table, linked, t0()).0, ["updated"]);
@@ -299,8 +297,7 @@ fn overwrite_lets_the_last_one_win() {
 
 #[test]
 fn a_full_table_refuses_newcomers_and_evicts_nobody() {
-    let mut table = table(RegistryConfig { max_targets: 2, ..RegistryConfig::default() });
-    Wanted::new(&["a", "b"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a", "b"], RegistryConfig { max_targets: 2, ..RegistryConfig::default() });
     assert_eq!(Wanted::new(&["c"]).by(peer(2), &mut table, linked, t0()).0, ["full"]);
     assert_eq!(Wanted::new(&["a", "b"]).by(peer(1), &mut table, linked, t0()).0, ["renewed", "renewed"]);
     assert_eq!(Wanted::new(&["c", "b"]).by(peer(1), &mut table, linked, t0()).0, ["updated", "renewed"]);
@@ -309,8 +306,7 @@ fn a_full_table_refuses_newcomers_and_evicts_nobody() {
 
 #[test]
 fn release_of_a_peer_frees_its_aliases_and_no_others() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a", "b"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a", "b"], RegistryConfig::default());
     Wanted::new(&["c"]).by(peer(2), &mut table, linked, t0());
     let effects = table.release_peer(&peer(1));
     table.assert_whole();
@@ -322,8 +318,7 @@ fn release_of_a_peer_frees_its_aliases_and_no_others() {
 
 #[test]
 fn a_lease_lapses_at_its_end_and_is_gone_after_the_retention() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], RegistryConfig::default());
     let (lapses_at, gone_at) = (t0() + LEASE, t0() + LEASE + RETENTION);
 
     assert_eq!(kinds(&pass(&mut table, lapses_at - SECOND)), []);
@@ -342,8 +337,7 @@ fn a_lease_lapses_at_its_end_and_is_gone_after_the_retention() {
 
 #[test]
 fn leases_that_ran_before_a_jump_of_the_clock_or_a_freeze_can_be_renewed_after_it() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], RegistryConfig::default());
     let after = t0() + LEASE + RETENTION + SECOND;
     let effects = table.sweep(after);
     table.assert_whole();
@@ -359,8 +353,7 @@ fn leases_that_ran_before_a_jump_of_the_clock_or_a_freeze_can_be_renewed_after_i
 
 #[test]
 fn after_a_jump_of_the_clock_what_nobody_renews_lapses_and_what_had_lapsed_is_not_revived() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["lapsed"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["lapsed"], RegistryConfig::default());
     pass(&mut table, t0() + LEASE);
     Wanted::new(&["dead"]).by(peer(2), &mut table, linked, t0() + LEASE);
     let after = t0() + 3 * LEASE;
@@ -372,8 +365,7 @@ fn after_a_jump_of_the_clock_what_nobody_renews_lapses_and_what_had_lapsed_is_no
 
 #[test]
 fn a_registration_that_is_the_first_to_see_a_jump_of_the_clock_ends_no_lease() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], RegistryConfig::default());
     let (_, effects) = Wanted::new(&["b"]).by(peer(2), &mut table, linked, t0() + LEASE + RETENTION);
     assert_eq!(kinds(&effects), [EventKind::Registered]);
     assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 2 });
@@ -381,8 +373,7 @@ fn a_registration_that_is_the_first_to_see_a_jump_of_the_clock_ends_no_lease() {
 
 #[test]
 fn a_lease_that_has_longer_to_run_is_not_touched_by_a_jump_of_the_clock() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], RegistryConfig::default());
     let effects = table.sweep(t0() + 10 * SECOND);
     assert!(effects.changes.is_empty() && effects.clock.is_some());
     assert_eq!(table.lookup("a").expect("listed").expires_at, t0() + LEASE);
@@ -390,8 +381,7 @@ fn a_lease_that_has_longer_to_run_is_not_touched_by_a_jump_of_the_clock() {
 
 #[test]
 fn a_clock_that_was_set_back_makes_no_lease_longer_than_one_and_revives_nobody() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["lapsed"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["lapsed"], RegistryConfig::default());
     pass(&mut table, t0() + LEASE);
     Wanted::new(&["a"]).by(peer(2), &mut table, linked, t0() + LEASE);
     let earlier = t0() - 100 * LEASE;
@@ -414,8 +404,7 @@ fn a_lease_stored_before_the_clock_was_set_back_ends_within_one_lease_of_the_loa
 
 #[test]
 fn a_lapsed_lease_that_is_renewed_is_shown_as_active_again() {
-    let mut table = table(RegistryConfig::default());
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], RegistryConfig::default());
     let late = t0() + LEASE + SECOND;
     pass(&mut table, late);
     let (outcomes, effects) = Wanted::new(&["a"]).by(peer(1), &mut table, linked, late);
@@ -489,8 +478,7 @@ fn without_a_disk_a_lapsed_lease_can_return() {
 fn endless_leases_and_retention_do_not_overflow() {
     let config =
         RegistryConfig { lease: Duration::MAX, retention: Duration::MAX, max_targets: 9, ..RegistryConfig::default() };
-    let mut table = table(config);
-    Wanted::new(&["a"]).by(peer(1), &mut table, linked, t0());
+    let mut table = holding(&["a"], config);
     assert_eq!(kinds(&table.sweep(t0() + 1000 * RETENTION)), []);
 }
 

@@ -32,7 +32,6 @@ use crate::{
 /// The last second that RFC 3339 can write.
 const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
 
-/// An alias in JSON.
 #[derive(Serialize)]
 struct AliasView<'a> {
     alias: &'a Alias,
@@ -50,7 +49,6 @@ struct AliasView<'a> {
     expires_in_seconds: u64,
 }
 
-/// The link to the peer, in JSON.
 #[derive(Serialize)]
 struct LinkView {
     /// `tcp`, `quic` or `ws`; null without a link.
@@ -101,10 +99,10 @@ impl<'a> AliasView<'a> {
 
 /// `GET /api/v1/aliases`: an array in the order of the aliases.
 pub(super) async fn aliases(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.state.registry.snapshot() {
+    match shared.registry.snapshot() {
         Ok(snapshot) => {
             let now = SystemTime::now();
-            let view = |lease| AliasView::new(lease, shared.state.network.links(), now);
+            let view = |lease| AliasView::new(lease, shared.network.links(), now);
             Json(snapshot.leases.iter().map(|lease| view(lease)).collect::<Vec<_>>()).into_response()
         }
         Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
@@ -113,10 +111,8 @@ pub(super) async fn aliases(State(shared): State<Arc<Shared>>) -> Response {
 
 /// `GET /api/v1/aliases/{alias}`.
 pub(super) async fn alias(State(shared): State<Arc<Shared>>, Path(alias): Path<String>) -> Response {
-    match shared.state.registry.lookup(&alias) {
-        Ok(Some(lease)) => {
-            Json(AliasView::new(&lease, shared.state.network.links(), SystemTime::now())).into_response()
-        }
+    match shared.registry.lookup(&alias) {
+        Ok(Some(lease)) => Json(AliasView::new(&lease, shared.network.links(), SystemTime::now())).into_response(),
         Ok(None) => text::line(StatusCode::NOT_FOUND, "no peer holds this alias"),
         Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     }
@@ -143,7 +139,7 @@ pub(super) async fn release(
     let Ok(alias) = alias.parse::<Alias>() else {
         return text::line(StatusCode::NOT_FOUND, "no peer holds this alias");
     };
-    match shared.state.registry.release(&alias).await {
+    match shared.registry.release(&alias).await {
         Ok(true) => {
             tracing::info!(%alias, "alias released over HTTP");
             StatusCode::NO_CONTENT.into_response()

@@ -6,7 +6,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::watch, task, time};
+use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,7 +29,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The wait after a failed write, as on a full disk.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
-/// A file to keep.
 #[derive(Debug)]
 pub(in crate::scraper) struct FileSd {
     path: PathBuf,
@@ -39,9 +38,7 @@ pub(in crate::scraper) struct FileSd {
 
 impl FileSd {
     /// The file of `config`, for a scraper that listens on `local`.
-    ///
-    /// # Errors
-    /// [`ScraperError::NoTarget`]. A request for `/sd` names the address by which Prometheus reaches the scraper; a file does not.
+    /// An error if the file can name no address: a request for `/sd` names one, a file does not.
     pub(in crate::scraper) fn new(config: &HttpConfig, local: SocketAddr) -> Result<Option<Self>, ScraperError> {
         let Some(path) = config.file_sd.clone() else { return Ok(None) };
         let target = match &config.advertise {
@@ -54,11 +51,8 @@ impl FileSd {
 
     /// Writes the file at each change until `stop` fires, and leaves the file there.
     pub(super) async fn keep(self, shared: Arc<Shared>, stop: CancellationToken) {
-        let mut changes = Changes {
-            registry: shared.state.registry.changes(),
-            links: shared.state.network.links().changes(),
-            open: true,
-        };
+        let mut registry = shared.registry.changes();
+        let mut links = shared.network.links().changes();
         let mut written = None;
         let mut failing = false;
         loop {
@@ -67,7 +61,7 @@ impl FileSd {
                 Ok(list) if written.as_ref() == Some(&list) => None,
                 Ok(list) => match self.write(list.clone()).await {
                     Ok(()) => {
-                        shared.state.metrics.file_sd_write(FileSdOutcome::Ok);
+                        shared.metrics.file_sd_write(FileSdOutcome::Ok);
                         if std::mem::take(&mut failing) {
                             tracing::info!(path = %self.path.display(), "file_sd file is written again");
                         }
@@ -75,20 +69,22 @@ impl FileSd {
                         None
                     }
                     Err(error) => {
-                        shared.state.metrics.file_sd_write(FileSdOutcome::Failed);
+                        shared.metrics.file_sd_write(FileSdOutcome::Failed);
                         if !std::mem::replace(&mut failing, true) {
                             tracing::warn!(path = %self.path.display(), %error, "could not write the file_sd file");
                         }
                         Some(WRITE_AGAIN)
                     }
                 },
-                Err(SdUnknown::NotLoaded) => None,
+                Err(SdUnknown::NotLoaded(_)) => None,
                 Err(SdUnknown::StoreFailing | SdUnknown::Incomplete) => Some(LOOK_AGAIN),
             };
+            // Without a sender the scraper is about to end: only `stop` is left to wait for.
             let pause = tokio::select! {
                 () = stop.cancelled() => return,
-                pause = changes.next() => pause,
-                () = after(again_in) => continue,
+                Ok(()) = registry.changed() => PAUSE,
+                Ok(()) = links.changed() => LINKS_PAUSE,
+                () = time::sleep(again_in.unwrap_or_default()), if again_in.is_some() => continue,
             };
             // Further changes are gathered.
             if stop.run_until_cancelled(time::sleep(pause)).await.is_none() {
@@ -102,33 +98,5 @@ impl FileSd {
         task::spawn_blocking(move || atomic_file::replace(&path, &list, atomic_file::SHARED))
             .await
             .map_err(io::Error::other)?
-    }
-}
-
-/// Changes of what the list is made of.
-struct Changes {
-    registry: watch::Receiver<u64>,
-    links: watch::Receiver<u64>,
-    open: bool,
-}
-
-impl Changes {
-    /// Waits for a change; returns how long to gather others.
-    async fn next(&mut self) -> Duration {
-        let (changed, pause) = tokio::select! {
-            changed = self.registry.changed(), if self.open => (changed, PAUSE),
-            changed = self.links.changed(), if self.open => (changed, LINKS_PAUSE),
-            else => return std::future::pending().await,
-        };
-        // Without a sender the scraper is about to end.
-        self.open = changed.is_ok();
-        pause
-    }
-}
-
-async fn after(span: Option<Duration>) {
-    match span {
-        Some(span) => time::sleep(span).await,
-        None => std::future::pending().await,
     }
 }

@@ -11,9 +11,7 @@ const HTML: &[u8] = b"html";
 
 /// How long a pull may take, as asked for in `headers`: a little less than Prometheus waits, so that our answer is
 /// there first.
-///
-/// # Errors
-/// The header's value, if that is not a positive decimal number.
+/// An error is the header's value, if that is not a positive decimal number.
 pub(super) fn time_to_pull<'a>(headers: &'a HeaderMap, config: &ScrapeConfig) -> Result<Duration, &'a HeaderValue> {
     let timeout = scrape_timeout(headers)?.unwrap_or(config.timeout_default).min(config.timeout_max);
     Ok(timeout - config.margin.min(timeout / 10))

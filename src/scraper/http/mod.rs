@@ -1,16 +1,7 @@
 //! The scraper's HTTP API, for Prometheus and for people.
 //!
-//! | endpoint | answer |
-//! |---|---|
-//! | `GET /sd` | the http_sd list |
-//! | `GET /scrape/{alias}/metrics` | an exposition, pulled from the peer |
-//! | `GET http://{alias}/metrics` | the same, for Prometheus's `proxy_url` |
-//! | `GET /metrics` | the scraper's own metrics |
-//! | `GET /metrics/aliases` | how the holder of each alias is linked, as metrics |
-//! | `GET /-/healthy`, `/-/ready` | as Prometheus's management API |
-//! | `GET /api/v1/aliases`, `/api/v1/aliases/{alias}`, `DELETE` on it | the table as JSON, and the operator's release |
-//!
-//! This module turns requests into calls of the [`Registry`] and of [`Pull`].
+//! Requests become calls of the [`Registry`](crate::registry::Registry) and of [`Pull`](super::pull::Pull); `router` lists the endpoints. `GET http://{alias}/metrics`
+//! is a scrape too, for Prometheus's `proxy_url`.
 //!
 //! There is no authentication: by default the API listens on loopback, as Prometheus does, and every client that can
 //! reach it may read everything and release aliases. Even when the API is exposed, nothing that a stranger sends grows
@@ -35,38 +26,23 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::file_sd::FileSd;
-use self::router::{Shared, router};
-use super::{config::HttpConfig, metrics::ScraperMetrics, pull::Pull};
-use crate::{http, network::Network, registry::Registry};
-
-/// The parts of the scraper that handlers use.
-#[derive(Clone)]
-pub(super) struct HttpState {
-    /// The table of aliases.
-    pub(super) registry: Registry,
-    /// Pulls expositions.
-    pub(super) pull: Arc<dyn Pull>,
-    /// Knows which peers are linked.
-    pub(super) network: Network,
-    /// Counts.
-    pub(super) metrics: Arc<ScraperMetrics>,
-}
+pub(super) use self::{file_sd::FileSd, router::Shared};
+use crate::http;
 
 /// Answers requests and keeps the file_sd file until `stop` fires; scrapes in flight end by their deadlines.
 pub(super) async fn serve(
     listener: TcpListener,
-    config: HttpConfig,
+    shared: Arc<Shared>,
     file_sd: Option<FileSd>,
-    state: HttpState,
     stop: CancellationToken,
 ) {
-    let max_connections = config.max_connections;
-    let shared = Arc::new(Shared::new(config, state));
     let keep_file = async {
         if let Some(file_sd) = file_sd {
             file_sd.keep(Arc::clone(&shared), stop.clone()).await;
         }
     };
-    tokio::join!(http::accept(listener, max_connections, router(Arc::clone(&shared)), stop.clone()), keep_file);
+    tokio::join!(
+        http::accept(listener, shared.max_connections, router::router(Arc::clone(&shared)), stop.clone()),
+        keep_file
+    );
 }

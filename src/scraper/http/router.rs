@@ -6,15 +6,17 @@ use axum::{Router, extract::State, middleware, response::Response, routing::get}
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::{HttpState, api, proxy, scrape, sd, sd_list::SdList};
+use super::{api, proxy, scrape, sd, sd_list::SdList};
 use crate::{
     http::text::{self, exposition},
     identity::HostPort,
-    registry::Lease,
+    network::Network,
+    registry::{Lease, Registry},
     scraper::{
         alias_metrics,
         config::{HttpConfig, ScrapeConfig},
-        metrics::ScraperState,
+        metrics::{ScraperMetrics, ScraperState},
+        pull::Pull,
     },
 };
 
@@ -33,21 +35,34 @@ GET    /api/v1/aliases/{alias}   one alias
 DELETE /api/v1/aliases/{alias}   release an alias
 ";
 
-/// What every handler can reach.
-pub(super) struct Shared {
-    pub(super) state: HttpState,
+/// The parts of a scraper that handlers use.
+pub(in crate::scraper) struct Shared {
+    pub(super) registry: Registry,
+    pub(super) pull: Arc<dyn Pull>,
+    pub(super) network: Network,
+    pub(super) metrics: Arc<ScraperMetrics>,
+    pub(super) max_connections: usize,
     pub(super) advertise: Option<HostPort>,
     pub(super) scrape: ScrapeConfig,
-    /// Permits for scrapes.
     pub(super) scrapes: Arc<Semaphore>,
     pub(super) sd: SdList,
 }
 
 impl Shared {
-    pub(super) fn new(config: HttpConfig, state: HttpState) -> Self {
+    pub(in crate::scraper) fn new(
+        config: HttpConfig,
+        registry: Registry,
+        pull: Arc<dyn Pull>,
+        network: Network,
+        metrics: Arc<ScraperMetrics>,
+    ) -> Self {
         Self {
-            sd: SdList::new(state.registry.clone(), state.network.links().clone()),
-            state,
+            sd: SdList::new(registry.clone(), network.links().clone()),
+            registry,
+            pull,
+            network,
+            metrics,
+            max_connections: config.max_connections,
             advertise: config.advertise,
             scrapes: Arc::new(Semaphore::new(config.scrape.max_concurrent.min(Semaphore::MAX_PERMITS))),
             scrape: config.scrape,
@@ -75,7 +90,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 /// `GET /metrics`: OpenMetrics for those that ask for it, else the older text format that everything reads.
 async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let HttpState { registry, network, metrics, .. } = &shared.state;
+    let Shared { registry, network, metrics, .. } = &*shared;
     let state = ScraperState {
         loaded: registry.is_loaded(),
         aliases: registry.counts(),
@@ -89,7 +104,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
 
 /// `GET /metrics/aliases`: how the holder of each alias is linked. 503 until the table is loaded, as `/sd`.
 async fn alias_metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let HttpState { registry, network, .. } = &shared.state;
+    let Shared { registry, network, .. } = &*shared;
     match registry.snapshot() {
         Ok(snapshot) => {
             let path = |lease: Arc<Lease>| (network.links().path(&lease.peer), lease);
@@ -106,7 +121,7 @@ async fn healthy() -> Response {
 
 /// Ready once the table is loaded. A store that fails or was damaged does not make it unready: scrapes go on.
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.state.registry.is_loaded() {
+    if shared.registry.is_loaded() {
         text::line(StatusCode::OK, "narthex scraper is ready")
     } else {
         text::line(StatusCode::SERVICE_UNAVAILABLE, "the table of aliases is not loaded yet")

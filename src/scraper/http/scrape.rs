@@ -51,9 +51,16 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
     if request.method != Method::GET {
         return text::only("GET");
     }
-    let mut record = shared.state.metrics.scrape();
+    let mut record = shared.metrics.scrape();
     match pull(shared, alias, request).await {
-        Ok(pulled) => pulled.response(record, shared.scrape.max_body),
+        Ok(Pulled { alias, answer, promised, permit }) => {
+            let (head, body) = answer.into_parts();
+            let observer = ScrapeObserver { alias, record, _permit: permit };
+            let body = LimitedBody::new(body, shared.scrape.max_body, promised, observer);
+            let mut response = Response::new(Body::new(body));
+            *response.headers_mut() = head.headers;
+            response
+        }
         Err(failure) => {
             record.end(failure.outcome);
             tracing::debug!(status = failure.status.as_u16(), why = failure.why, "scrape failed");
@@ -79,7 +86,7 @@ struct Failure {
 
 async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Failure> {
     let began = Instant::now();
-    let lease = match shared.state.registry.lookup(alias) {
+    let lease = match shared.registry.lookup(alias) {
         Ok(Some(lease)) => lease,
         Ok(None) => {
             let why = match alias.parse::<Alias>() {
@@ -104,7 +111,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     let mut headers = request.headers;
     for_the_peer(&mut headers);
     let query = request.uri.query().map(str::to_owned);
-    let pulling = shared.state.pull.pull(alias, peer, PullRequest::new(headers, query, deadline));
+    let pulling = shared.pull.pull(alias, peer, PullRequest::new(headers, query, deadline));
     // A pull keeps its own deadline; this one holds even if the pull does not.
     let late = |_| PullError::Deadline { alias: alias.clone(), peer, limit };
     let mut answer = time::timeout_at(deadline, pulling).await.map_err(late).flatten()?;
@@ -125,17 +132,6 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
     Ok(Pulled { alias: alias.clone(), answer, promised, permit })
-}
-
-impl Pulled {
-    fn response(self, record: ScrapeRecord, limit: u64) -> Response {
-        let Self { alias, answer, promised, permit } = self;
-        let (head, body) = answer.into_parts();
-        let observer = ScrapeObserver { alias, record, _permit: permit };
-        let mut response = Response::new(Body::new(LimitedBody::new(body, limit, promised, observer)));
-        *response.headers_mut() = head.headers;
-        response
-    }
 }
 
 /// Counts a scrape until its exposition ends. An exposition that is cut closes Prometheus's connection, which Prometheus

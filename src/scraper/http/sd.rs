@@ -27,12 +27,12 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Response {
     let (outcome, response) = answer(&shared, local, &uri, &headers);
-    shared.state.metrics.sd_request(outcome);
+    shared.metrics.sd_request(outcome);
     response
 }
 
 fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> (SdOutcome, Response) {
-    let filters = match Filters::read(uri) {
+    let filters = match read_filters(uri) {
         Ok(filters) => filters,
         Err(why) => return (SdOutcome::BadRequest, text::line(StatusCode::BAD_REQUEST, why)),
     };
@@ -40,10 +40,9 @@ fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> 
         Some(advertise) => advertise.to_string(),
         None => local.asked_as(uri, headers),
     };
-    let list = if filters.0.is_empty() {
-        shared.sd.whole(&host)
-    } else {
-        shared.sd.matching(&host, |lease| filters.match_lease(lease))
+    let list = match filters.is_empty() {
+        true => shared.sd.whole(&host),
+        false => shared.sd.matching(&host, |lease| filters.iter().all(|filter| filter.matches(lease))),
     };
     match list {
         Ok(list) => {
@@ -55,10 +54,7 @@ fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> 
     }
 }
 
-/// What the query of `/sd` asks for. All of it must match.
-#[derive(Debug)]
-struct Filters(Vec<Filter>);
-
+/// One parameter of the query. A lease must match all.
 #[derive(Debug)]
 enum Filter {
     Service(String),
@@ -66,24 +62,22 @@ enum Filter {
     Label { name: String, value: String },
 }
 
-impl Filters {
-    /// Reads the query of `uri`. A parameter that we do not know is refused, as the list would hold more than was meant.
-    fn read(uri: &Uri) -> Result<Self, String> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| error.to_string())?;
-        pairs.into_iter().map(|(name, value)| Filter::read(&name, value)).collect::<Result<_, _>>().map(Self)
-    }
-
-    fn match_lease(&self, lease: &Lease) -> bool {
-        self.0.iter().all(|filter| match filter {
-            Filter::Service(service) => lease.service == *service,
-            Filter::Alias(alias) => lease.alias.as_str() == alias,
-            // As in Prometheus, a label with an empty value is a label that is not there.
-            Filter::Label { name, value } => lease.labels.value(name).unwrap_or_default() == value,
-        })
-    }
+/// Reads the query of `uri`. An unknown parameter is refused, as the list would hold more than was meant.
+fn read_filters(uri: &Uri) -> Result<Vec<Filter>, String> {
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| error.to_string())?;
+    pairs.into_iter().map(|(name, value)| Filter::read(&name, value)).collect()
 }
 
 impl Filter {
+    fn matches(&self, lease: &Lease) -> bool {
+        match self {
+            Self::Service(service) => lease.service == *service,
+            Self::Alias(alias) => lease.alias.as_str() == alias,
+            // As in Prometheus, a label with an empty value is a label that is not there.
+            Self::Label { name, value } => lease.labels.value(name).unwrap_or_default() == value,
+        }
+    }
+
     fn read(name: &str, value: String) -> Result<Self, String> {
         match name {
             "service" => Ok(Self::Service(value)),
@@ -103,8 +97,7 @@ mod tests {
 
     #[test]
     fn queries_that_are_no_filter_are_refused_by_name() {
-        let refused =
-            |query: &str| Filters::read(&format!("/sd?{query}").parse().expect("a URI")).expect_err("refused");
+        let refused = |query: &str| read_filters(&format!("/sd?{query}").parse().expect("a URI")).expect_err("refused");
         assert!(refused("job=x").contains("\"job\""));
         assert!(refused("service=a&Label=a:b").contains("\"Label\""));
         assert!(refused("label=a").contains("\"a\""));

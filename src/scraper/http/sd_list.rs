@@ -32,21 +32,13 @@ const MAX_HOSTS: usize = 4;
 /// Why there is no list. Prometheus must then keep the one that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SdUnknown {
-    /// The table is still being read.
     #[error("the table of aliases is not loaded yet")]
-    NotLoaded,
+    NotLoaded(#[from] NotLoaded),
     /// The table may hold more than the store.
     #[error("the store of the table of aliases is failing")]
     StoreFailing,
-    /// Leases were lost with a part of the store.
     #[error("the store of the table of aliases was damaged: clients have not all had the time to register again")]
     Incomplete,
-}
-
-impl From<NotLoaded> for SdUnknown {
-    fn from(_: NotLoaded) -> Self {
-        Self::NotLoaded
-    }
 }
 
 /// The list, rendered anew when it must be.

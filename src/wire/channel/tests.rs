@@ -6,19 +6,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::wire::{Claim, REGISTER_PROTOCOL, Register, RegisterReply, RegisterRequest, codec::MAX_MESSAGE_LEN};
-
-fn client() -> KeyPair {
-    KeyPair::from_seed(&[1; 32])
-}
-
-fn scraper() -> KeyPair {
-    KeyPair::from_seed(&[2; 32])
-}
-
-fn secret() -> SharedSecret {
-    SharedSecret::from_bytes([3; 32])
-}
+use crate::wire::{
+    Claim, REGISTER_PROTOCOL, Register, RegisterReply, RegisterRequest,
+    codec::MAX_MESSAGE_LEN,
+    noise::tests::{client, scraper, secret},
+};
 
 async fn connect_with(stream: DuplexStream, secret: &SharedSecret) -> Result<Channel<DuplexStream>, ChannelError> {
     connect(stream, &client(), &scraper().public(), secret, REGISTER_PROTOCOL).await

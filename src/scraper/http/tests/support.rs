@@ -29,7 +29,7 @@ use crate::{
     registry::{Change, Damage, Loaded, Registry, RegistryConfig, Store, StoreError},
     scraper::{
         config::HttpConfig,
-        http::{FileSd, HttpState, serve},
+        http::{FileSd, Shared, serve},
         metrics::ScraperMetrics,
         pull::{Pull, PullBody, PullError},
     },
@@ -79,16 +79,12 @@ impl Scraper {
         let client = NetworkConfig::new(NetworkRole::Client);
         let (network, _) = Network::start(&KeyPair::generate(), client, Vec::new()).await.expect("starts");
         let puller: Box<Puller> = Box::new(move |alias, request| pull(alias, request).boxed());
-        let state = HttpState {
-            registry: registry.clone(),
-            pull: Arc::new(FakePull(puller)),
-            network: network.clone(),
-            metrics: Arc::new(ScraperMetrics::new(SystemTime::now())),
-        };
+        let (pull, metrics) = (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(SystemTime::now())));
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
-        let serving = tokio::spawn(serve(listener, config, file_sd, state, stop.clone()));
+        let shared = Shared::new(config, registry.clone(), pull, network.clone(), metrics);
+        let serving = tokio::spawn(serve(listener, Arc::new(shared), file_sd, stop.clone()));
         Self { addr, registry, network, stop, serving, store_fails, load }
     }
 
