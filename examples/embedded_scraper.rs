@@ -21,8 +21,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let scraper = Scraper::start(config).await?;
 
     let at = scraper.listening().first().ok_or("the scraper listens nowhere")?;
-    let place = PeerAddr::at(scraper.public_key(), at.ip().to_string(), at.port());
-    let client = Client::builder(place, secret)
+    let address = PeerAddr::at(scraper.public_key(), at.ip().to_string(), at.port());
+    let client = Client::builder(address, secret)
         .alias("here")
         .metrics(|| Ok::<_, Infallible>("answer 42\n".to_owned()))
         .start()

@@ -4,7 +4,7 @@
 //! beside Prometheus, pulls the service's metrics over the link that the service opened, which is encrypted and bound
 //! to both keys, and lists it by http_sd. No port is opened at the service, and no list of targets is kept by hand.
 //!
-//! What a service links is the client alone (`default-features = false, features = ["client"]`):
+//! A service links only the client (`default-features = false, features = ["client"]`):
 //!
 //! ```no_run
 //! # #[cfg(feature = "client")]
@@ -44,7 +44,7 @@
 //! The default feature `cli` has all of them, and the `narthex` command. `prometheus`, `metrics` and `tower` add sources
 //! (see `client::IntoSource`), `filter` a metric filter. `docs/` in the repository has the architecture, the protocol, operation and security.
 
-// docs.rs sets this, so that each item there says which feature it needs.
+// docs.rs sets this, so that each item there names the feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "agent")]

@@ -22,7 +22,7 @@ pub(super) struct Advised {
     pub(super) advice: String,
 }
 
-/// What to do about an error, from the first error of its chain that says it.
+/// What to do about an error, from the first error of its chain that has one.
 pub(super) fn advice(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(of).map(str::to_owned)
 }
@@ -34,7 +34,7 @@ pub(super) fn about_registration(error: &RegisterError) -> &'static str {
             "copy the scraper's --secret-file here, or give it this one as a further --secret-file"
         }
         RegisterError::NotAScraper => "see --scraper",
-        _ => "narthex doctor with the same flags tells more",
+        _ => "narthex doctor with the same flags has details",
     }
 }
 

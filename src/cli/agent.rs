@@ -37,6 +37,34 @@ use crate::{
 const NOTHING: &str = "there is nothing to register: give --target ALIAS=URL, --targets-dir DIR, or [[target]] tables in \
                        the --config file";
 
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  narthex agent --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
+      --target host-1=http://127.0.0.1:9100/metrics --service node --label region=eu
+  narthex agent --scraper KEY --bootstrap NODEKEY@node.example.org:19961 \\
+      --secret-file fleet.secret --target host-1=http://127.0.0.1:9100 --target db-1=http://127.0.0.1:9187
+  narthex agent --config /etc/narthex/agent.toml --targets-dir /etc/narthex/targets
+  narthex agent --config /etc/narthex/agent.toml
+
+The last one's file:
+  scraper = [\"KEY@scraper.example.org:19961\"]
+  secret-file = \"/etc/narthex/fleet.secret\"
+  label = [\"region=eu\"]
+
+  [[target]]
+  alias = \"host-1\"
+  url = \"http://127.0.0.1:9100\"
+
+  [[target]]
+  alias = \"db-1\"
+  url = \"https://127.0.0.1:9187\"
+  service = \"postgres\"
+  ca_file = \"ca.pem\"
+
+PEER is <public key> or <public key>@<host>:<port>.
+ALIAS is 1 to 128 of A-Z a-z 0-9 . _ -, unique at the scraper.";
+
 /// Run an agent: register exporters under aliases and answer the scraper's pulls
 ///
 /// The agent asks only the URLs given here, and answers only the scrapers given here. SIGTERM and Ctrl-C release the
@@ -268,30 +296,3 @@ fn labels(given: &[Label]) -> Result<Labels, TargetError> {
     }
     Ok(labels)
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  narthex agent --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
-      --target host-1=http://127.0.0.1:9100/metrics --service node --label region=eu
-  narthex agent --scraper KEY --bootstrap NODEKEY@node.example.org:19961 \\
-      --secret-file fleet.secret --target host-1=http://127.0.0.1:9100 --target db-1=http://127.0.0.1:9187
-  narthex agent --config /etc/narthex/agent.toml --targets-dir /etc/narthex/targets
-  narthex agent --config /etc/narthex/agent.toml
-
-The last one's file:
-  scraper = [\"KEY@scraper.example.org:19961\"]
-  secret-file = \"/etc/narthex/fleet.secret\"
-  label = [\"region=eu\"]
-
-  [[target]]
-  alias = \"host-1\"
-  url = \"http://127.0.0.1:9100\"
-
-  [[target]]
-  alias = \"db-1\"
-  url = \"https://127.0.0.1:9187\"
-  service = \"postgres\"
-  ca_file = \"ca.pem\"
-
-PEER is <public key> or <public key>@<host>:<port>.
-ALIAS is 1 to 128 of A-Z a-z 0-9 . _ -, unique at the scraper.";

@@ -1,4 +1,4 @@
-//! `narthex doctor`: goes through the chain step by step, with the code that the roles run, and says what is wrong.
+//! `narthex doctor`: goes through the chain step by step, with the code that the roles run, and reports what is wrong.
 //!
 //! A check is a function that gives a [`Check`](report::Check); `client_side` and `scraper_side` put the checks in order. The
 //! doctor dials with a fresh key, claims no alias, and leaves nothing behind.
@@ -38,16 +38,33 @@ use crate::{
 
 use report::Report;
 
-/// Flags of an agent that the help of the doctor shows as well.
-const SHOWN: [&str; 2] = ["targets_dir", "self_alias"];
+/// Flags of an agent that the help of the doctor lists as well.
+const LISTED_FLAGS: [&str; 2] = ["targets_dir", "self_alias"];
+
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  an agent does not register:
+    narthex doctor --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
+        --target host-1=http://127.0.0.1:9100/metrics
+  the scraper is to be found by its key:
+    narthex doctor --scraper KEY --bootstrap NODEKEY@node.example.org:19961 --secret-file fleet.secret
+  with what the agent itself was given:
+    narthex doctor --config /etc/narthex/agent.toml
+  Prometheus gets nothing, or agents do not find the scraper:
+    narthex doctor --key keys/scraper.key --secret-file keys/fleet.secret --bootstrap NODEKEY@node.example.org:19961
+  for a program:
+    narthex doctor --config /etc/narthex/agent.toml --json | jq -r '.[] | select(.status == \"failed\") | .advice'
+
+PEER is <public key> or <public key>@<host>:<port>. Start it as the user that runs the agent or the scraper.";
 
 /// Find out what is wrong: go through the chain step by step, beside an exporter or beside Prometheus
 ///
-/// With --scraper it looks from an agent's or a service's place: files, exporters, nodes, NAT, the look-up of the
-/// scraper, the link, the secret, the aliases. Without, from the scraper's: files, HTTP side, ports, secret, nodes,
-/// relays, announcement, a pull. Give it the flags, or the --config file, of what does not work: it takes every flag of
-/// narthex agent and narthex scraper, also those that mean nothing to it and are not shown here. It may be run beside
-/// a running agent or scraper: it takes no alias and changes nothing.
+/// With --scraper it checks the agent's side, or a service's: files, exporters, nodes, NAT, the look-up of the
+/// scraper, the link, the secret, the aliases. Without, it checks the scraper's side: files, HTTP side, ports, secret,
+/// nodes, relays, announcement, a pull. Give it the flags, or the --config file, of what does not work: it takes every
+/// flag of narthex agent and narthex scraper, also those that mean nothing to it and are not listed here. It may be run
+/// beside a running agent or scraper: it takes no alias and changes nothing.
 ///
 /// One line per check: ok, failed with the reason and what to do, warning (it works, but) with the same, or skipped.
 /// Exit code 0 if nothing failed, else 1.
@@ -56,7 +73,7 @@ const SHOWN: [&str; 2] = ["targets_dir", "self_alias"];
 struct Flags {
     #[command(flatten)]
     config: ConfigFile,
-    /// Look from a client's place: the scraper that it should register with; repeatable
+    /// Check the client's side: the scraper that it should register with; repeatable
     #[arg(long, value_name = "PEER", value_parser = value::peer)]
     scraper: Vec<PeerAddr>,
     /// The shared secret; at a scraper repeatable
@@ -111,7 +128,7 @@ impl clap::Args for Args {
             let id = other.get_id();
             let known = command.get_arguments().any(|arg| arg.get_id() == id);
             // What a role needs, the doctor may do without.
-            let other = || other.clone().required(false).hide(!SHOWN.contains(&id.as_str()));
+            let other = || other.clone().required(false).hide(!LISTED_FLAGS.contains(&id.as_str()));
             if known { command } else { command.arg(other()) }
         })
     }
@@ -124,7 +141,7 @@ impl clap::Args for Args {
 impl FromArgMatches for Args {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Flags::from_arg_matches(matches)?;
-        // Without a secret file there is no agent; `check` says so in our own words.
+        // Without a secret file there is no agent; `check` reports that in our own words.
         let is_agent = !flags.scraper.is_empty() && !flags.secret_file.is_empty();
         let agent = is_agent.then(|| agent::Args::from_arg_matches(matches)).transpose()?;
         Ok(Self { flags, agent: agent.map(Box::new) })
@@ -137,7 +154,7 @@ impl FromArgMatches for Args {
 }
 
 impl Args {
-    /// What no single value can tell.
+    /// What depends on more than one value.
     pub(super) fn check(&self) -> Result<(), String> {
         let flags = &self.flags;
         if flags.secret_file.is_empty() {
@@ -166,19 +183,3 @@ pub(super) async fn run(Args { flags, agent }: Args) -> anyhow::Result<()> {
     }
     report.end()
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  an agent does not register:
-    narthex doctor --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
-        --target host-1=http://127.0.0.1:9100/metrics
-  the scraper is to be found by its key:
-    narthex doctor --scraper KEY --bootstrap NODEKEY@node.example.org:19961 --secret-file fleet.secret
-  with what the agent itself was given:
-    narthex doctor --config /etc/narthex/agent.toml
-  Prometheus gets nothing, or agents do not find the scraper:
-    narthex doctor --key keys/scraper.key --secret-file keys/fleet.secret --bootstrap NODEKEY@node.example.org:19961
-  for a program:
-    narthex doctor --config /etc/narthex/agent.toml --json | jq -r '.[] | select(.status == \"failed\") | .advice'
-
-PEER is <public key> or <public key>@<host>:<port>. Start it as the user that runs the agent or the scraper.";

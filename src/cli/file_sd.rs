@@ -19,6 +19,18 @@ use super::{
     signals, value,
 };
 
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  narthex file-sd --from http://scraper.example:19960 --out /etc/prometheus/narthex
+  narthex file-sd --from 'http://scraper.example:19960/sd?service=web' --out /etc/prometheus/web --once
+
+In prometheus.yml:
+  scrape_configs:
+    - job_name: narthex
+      file_sd_configs:
+        - files: ['/etc/prometheus/narthex/narthex-*.json']";
+
 /// Keep a scraper's targets as file_sd files, one per service, on another host
 ///
 /// Asks the scraper for its list at an interval, writes the files that changed, and removes the files of services that
@@ -150,17 +162,6 @@ fn by_service(list: Vec<Group>) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     };
     services.into_iter().map(|(service, groups)| Ok((super::managed_files::name(&service), content(groups)?))).collect()
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  narthex file-sd --from http://scraper.example:19960 --out /etc/prometheus/narthex
-  narthex file-sd --from 'http://scraper.example:19960/sd?service=web' --out /etc/prometheus/web --once
-
-In prometheus.yml:
-  scrape_configs:
-    - job_name: narthex
-      file_sd_configs:
-        - files: ['/etc/prometheus/narthex/narthex-*.json']";
 
 #[cfg(test)]
 mod tests {

@@ -43,6 +43,20 @@ const LEFTOVERS: Duration = Duration::from_secs(2);
 /// Heading of the flags that all commands have.
 const LOGGING: &str = "Logging";
 
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  narthex demo                                      see it work, on this machine alone
+  narthex keygen && narthex secret                  beside Prometheus: a key and a secret, in keys/
+  narthex scraper --key keys/scraper.key --secret-file keys/fleet.secret
+  narthex agent --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
+      --target host-1=http://127.0.0.1:9100/metrics
+  narthex targets                                   what the scraper beside you lists
+  narthex doctor --help                             when it does not work: find out why
+
+A flag that takes a value is also a variable: --data-dir is NARTHEX_DATA_DIR.
+'narthex help COMMAND' has details.";
+
 /// Prometheus scrapes services that have no reachable address.
 ///
 /// A service registers an alias with a scraper by the scraper's public key and a shared secret. The scraper, beside
@@ -144,8 +158,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
 struct ConfigFile {
     /// TOML file whose keys are these flags (data-dir = "/var/lib/narthex"); a repeated flag is an array
     ///
-    /// Flags beat the environment, the environment beats the file. Of two lists the winner counts, whole. An unknown key
-    /// is an error. In the environment commas separate the items of a list.
+    /// Flags beat the environment, the environment beats the file. A list replaces the other list completely. An
+    /// unknown key is an error. In the environment commas separate the items of a list.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -157,19 +171,6 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     runtime.shutdown_timeout(LEFTOVERS);
     outcome
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  narthex demo                                      see it work, on this machine alone
-  narthex keygen && narthex secret                  beside Prometheus: a key and a secret, in keys/
-  narthex scraper --key keys/scraper.key --secret-file keys/fleet.secret
-  narthex agent --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
-      --target host-1=http://127.0.0.1:9100/metrics
-  narthex targets                                   what the scraper beside you lists
-  narthex doctor --help                             when it does not work: find out why
-
-A flag that takes a value is also a variable: --data-dir is NARTHEX_DATA_DIR.
-'narthex help COMMAND' tells more.";
 
 #[cfg(test)]
 mod tests {

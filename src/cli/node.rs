@@ -15,6 +15,16 @@ use crate::{
     network::RelayLimits,
 };
 
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  narthex node
+  narthex node --relay --http 127.0.0.1:19962
+  narthex node --relay --key /etc/narthex/node.key --external node.example.org:19961
+
+Its public key stands in the first line of its log.
+To others it is --bootstrap <public key>@<host>:19961.";
+
 /// Run a public node, through which peers find each other by key
 ///
 /// Scrapers leave signed records of their addresses at a node, agents and clients look them up. With --relay the node
@@ -155,12 +165,3 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!("node ended");
     Ok(())
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  narthex node
-  narthex node --relay --http 127.0.0.1:19962
-  narthex node --relay --key /etc/narthex/node.key --external node.example.org:19961
-
-Its public key stands in the first line of its log.
-To others it is --bootstrap <public key>@<host>:19961.";

@@ -17,6 +17,22 @@ use crate::{
     scraper::{HttpConfig, ScrapeConfig},
 };
 
+/// The end of the help: what a user copies first.
+const EXAMPLES: &str = "\
+Examples:
+  narthex keygen && narthex secret
+  narthex scraper --key keys/scraper.key --secret-file keys/fleet.secret
+  narthex scraper --config /etc/narthex/scraper.toml
+
+In prometheus.yml:
+  scrape_configs:
+    - job_name: narthex
+      http_sd_configs:
+        - url: http://127.0.0.1:19960/sd
+          refresh_interval: 15s
+
+DURATION is 90s, 5m, 3h. PEER is <public key>@<host>:<port>. BYTES is 65536, 64KiB, 64MiB.";
+
 /// Run the scraper: keep the alias table, pull metrics, answer Prometheus
 ///
 /// Prometheus reads http://127.0.0.1:19960/sd and scrapes the listed targets through this process. Clients find the
@@ -189,18 +205,3 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!("scraper ended");
     Ok(())
 }
-
-const EXAMPLES: &str = "\
-Examples:
-  narthex keygen && narthex secret
-  narthex scraper --key keys/scraper.key --secret-file keys/fleet.secret
-  narthex scraper --config /etc/narthex/scraper.toml
-
-In prometheus.yml:
-  scrape_configs:
-    - job_name: narthex
-      http_sd_configs:
-        - url: http://127.0.0.1:19960/sd
-          refresh_interval: 15s
-
-DURATION is 90s, 5m, 3h. PEER is <public key>@<host>:<port>. BYTES is 65536, 64KiB, 64MiB.";

@@ -1,7 +1,7 @@
 //! Answers pulls: HTTP/1.1 on the streams that a scraper opens.
 //!
-//! Only `GET /<alias>` is answered. Streams are kept alive, as the scraper pools them. Of a failure a scraper receives a
-//! status and the pull's id; the detail stays in the event of that id.
+//! Only `GET /<alias>` is answered. Streams are kept alive, as the scraper pools them. A scraper receives
+//! the status of a failure and the pull's id; the detail stays in the event of that id.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 

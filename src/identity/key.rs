@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_no_key_say_what_is_wrong() {
+    fn texts_that_are_no_key_give_the_reason() {
         assert_eq!("abc".parse::<PublicKey>(), Err(KeyError::Length { len: 3 }));
         let l_is_no_symbol = "l".repeat(52);
         assert_eq!(l_is_no_symbol.parse::<PublicKey>(), Err(KeyError::Character { form: "z-base-32", position: 0 }));

@@ -5,6 +5,13 @@ use std::sync::LazyLock;
 use data_encoding::{Encoding, HEXLOWER, HEXLOWER_PERMISSIVE, Specification};
 use zeroize::{Zeroize, Zeroizing};
 
+/// Of a key and of a secret.
+const BYTES: usize = 32;
+/// 256 bits at 5 a character, rounded up.
+const Z_BASE_32_LEN: usize = 52;
+/// 256 bits at 4 a digit.
+const HEX_LEN: usize = 64;
+
 /// Why a text or a byte string is not a key or a secret. Never carries the text: it may have been a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -33,10 +40,6 @@ static Z_BASE_32: LazyLock<Encoding> = LazyLock::new(|| {
     spec.symbols.push_str("ybndrfg8ejkmcpqxot1uwisza345h769");
     spec.encoding().expect("the z-base-32 alphabet has 32 distinct symbols")
 });
-
-const BYTES: usize = 32;
-const Z_BASE_32_LEN: usize = 52;
-const HEX_LEN: usize = 64;
 
 pub(super) fn to_z_base_32(bytes: &[u8; BYTES]) -> String {
     Z_BASE_32.encode(bytes)

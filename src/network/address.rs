@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_and_its_address_say_the_same() {
+    fn a_url_and_its_address_are_equivalent() {
         for (text, addr) in [
             ("ws://127.0.0.1:1", "/ip4/127.0.0.1/tcp/1/ws"),
             ("wss://[::1]:443/a", "/ip6/::1/tcp/443/tls/x-parity-ws/%2Fa"),

@@ -430,7 +430,7 @@ mod announcing {
                     Ok(Ok(())) => Ok(end),
                     Ok(Err(_)) => Err(end.await.unwrap_or_else(|_| Closed.into())),
                     Err(_) => {
-                        // The connection is dead, and stands in the way of a living one.
+                        // The connection is dead, and blocks a working connection.
                         self.disconnect(relay, link).await;
                         Err(NoReservation::lost("no answer"))
                     }

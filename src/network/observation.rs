@@ -29,7 +29,7 @@ pub(crate) enum Observation {
     DialledBack { address: SocketAddr, transport: LinkTransport, reached: bool },
     /// A node has answered a look-up with an announcement that is not genuine.
     #[cfg(feature = "cli")]
-    Disbelieved { peer: PublicKey, error: AnnounceError },
+    InvalidAnnouncement { peer: PublicKey, error: AnnounceError },
 }
 
 /// What a peer is, by the protocols that it names.

@@ -52,15 +52,15 @@ impl Peer {
         Self::start_with(key, firewall, NetworkConfig { listen, bootstrap, ..NetworkConfig::new(role) }).await
     }
 
-    /// A node that relays, at a fixed place: the port is free now.
+    /// A node that relays, at a fixed address: the port is free now.
     async fn start_relay(key: KeyPair, at: SocketAddr) -> Self {
         Self::start_relay_with(key, at, RelayLimits::default(), Vec::new()).await
     }
 
     async fn start_relay_with(key: KeyPair, at: SocketAddr, limits: RelayLimits, bootstrap: Vec<PeerAddr>) -> Self {
-        let place = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
-        let (listen, relay) = (place.clone(), Some(limits));
-        let external = place.into_iter().map(DialAddress::from).collect();
+        let address = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
+        let (listen, relay) = (address.clone(), Some(limits));
+        let external = address.into_iter().map(DialAddress::from).collect();
         let config = NetworkConfig { listen, external, relay, bootstrap, ..NetworkConfig::new(NetworkRole::Node) };
         // A QUIC socket outlives its owner for a moment.
         within("the port", async {
@@ -130,9 +130,9 @@ async fn a_link_carries_streams_in_both_directions() {
         out.write_all(b"hello").await.expect("writes");
         out.flush().await.expect("flushes");
         let mut inbound = within("inbound", to.recv()).await.expect("a stream");
-        let mut said = [0; 5];
-        inbound.stream.read_exact(&mut said).await.expect("reads");
-        assert_eq!(&said, b"hello");
+        let mut received = [0; 5];
+        inbound.stream.read_exact(&mut received).await.expect("reads");
+        assert_eq!(&received, b"hello");
     }
     assert_eq!(scraper.network.links().counts(), LinkCounts { direct: 1, ..LinkCounts::default() });
 }
@@ -229,7 +229,7 @@ async fn another_key_at_the_hint_is_named() {
 }
 
 #[tokio::test]
-async fn a_dead_address_says_so_and_no_address_says_what_to_give() {
+async fn the_error_names_a_dead_address_or_what_is_missing() {
     let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
     let nobody = KeyPair::generate().public();
     let closed = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
@@ -240,7 +240,7 @@ async fn a_dead_address_says_so_and_no_address_says_what_to_give() {
 }
 
 #[tokio::test]
-async fn a_bootstrap_node_without_its_place_is_refused_at_once() {
+async fn a_bootstrap_node_without_its_address_is_refused_at_once() {
     let nowhere = vec![PeerAddr::from(KeyPair::generate().public())];
     let config = NetworkConfig { bootstrap: nowhere, ..NetworkConfig::new(NetworkRole::Client) };
     let started = Network::start(&KeyPair::generate(), config, Vec::new()).await;
@@ -248,7 +248,7 @@ async fn a_bootstrap_node_without_its_place_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn closing_tells_the_peer_at_once() {
+async fn closing_reaches_the_peer_at_once() {
     let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
     let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
     client.network.connect(&scraper.addr().await).await.expect("connects");
@@ -388,7 +388,7 @@ async fn a_scraper_that_was_given_one_relay_meets_another_and_does_without_the_f
 }
 
 #[tokio::test]
-async fn a_relay_whose_name_moves_tells_its_new_address_alone() {
+async fn a_relay_whose_name_moves_reports_its_new_address_alone() {
     let at = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
     let relay = Peer::start_relay(KeyPair::generate(), at).await;
     let moved = address::tcp("192.0.2.7:19961".parse().expect("an address"));
@@ -426,14 +426,14 @@ async fn nobody_but_its_scrapers_connects_to_a_client_that_listens() {
     let client = Peer::start(NetworkRole::Client, Firewall::Anyone, vec![node.addr().await]).await;
     let mut listening = client.network.listening().iter();
     let at = listening.find(|at| at.is_ipv4()).expect("an IPv4 listener").port();
-    let place = PeerAddr::at(client.key.public(), "127.0.0.1", at);
+    let address = PeerAddr::at(client.key.public(), "127.0.0.1", at);
     let friend = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
     let stranger = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
     client.network.links().keep(friend.key.public());
-    stranger.network.connect(&place).await.ok();
-    friend.network.connect(&place).await.expect("connects");
+    stranger.network.connect(&address).await.ok();
+    friend.network.connect(&address).await.expect("connects");
     within("the friend", client.network.links().up(&friend.key.public())).await;
-    within("the stranger's end", stranger.network.links().down(&place.key)).await;
+    within("the stranger's end", stranger.network.links().down(&address.key)).await;
     assert_eq!(client.network.links().path(&stranger.key.public()), None);
 }
 

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn every_child_is_shown_before_anything_happened() {
+    fn every_child_is_exported_before_anything_happened() {
         let text = text_of(&NodeState::default(), ExpositionFormat::OpenMetrics);
         for line in [
             "narthex_connections{transport=\"quic\"} 0",
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn each_count_is_shown_in_its_own_place() {
+    fn each_count_has_its_own_series() {
         let counts = NodeCounts {
             records: 1,
             records_stored: 2,

@@ -99,11 +99,7 @@ impl Registry {
 
     /// Loads the table from the store, then sweeps every second and writes plain renewals every three seconds. Runs
     /// until `stop` fires, then writes what is left. The store lives in its own thread, which has ended when this
-    /// returns. If the future is dropped, the thread still writes what is left.
-    ///
-    /// # Errors
-    /// [`RegistryError::Store`] if the store cannot be read, or cannot be written at the end;
-    /// [`RegistryError::AlreadyRunning`] on a second call.
+    /// returns. If the future is dropped, the thread still writes what is left. A second call is an error.
     pub(crate) async fn run(&self, store: Box<dyn Store>, stop: CancellationToken) -> Result<(), RegistryError> {
         let running = Running::begin(self)?;
         let (queue, inbox) = mpsc::unbounded_channel();
@@ -154,8 +150,7 @@ impl Registry {
     /// wait for its write, and is granted while the store fails. Dropping the future undoes nothing.
     ///
     /// `holder_is_linked` returns whether a peer has a link now. It is called under the table's lock, so it must be
-    /// quick and must not call the registry.
-    /// An error acknowledges nothing; the peer is answered with [`RegistryError::reply`].
+    /// quick and must not call the registry. An error acknowledges nothing; its answer is [`RegistryError::reply`].
     pub(crate) async fn register(
         &self,
         peer: PublicKey,

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn every_child_is_shown_before_anything_happened() {
+    fn every_child_is_exported_before_anything_happened() {
         let text = metrics().encode(ScraperState::default(), ExpositionFormat::OpenMetrics);
         for line in [
             "narthex_scrapes_total{outcome=\"too_large\"} 0",
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_shown_as_it_was_handed_in() {
+    fn the_state_is_exported_as_it_was_handed_in() {
         let state = ScraperState {
             loaded: true,
             aliases: Counts { active: 5, lapsed: 4, peers: 3 },

@@ -245,8 +245,8 @@ async fn count_blocks(
     }
 }
 
-/// Links are kept to peers that hold an alias; those of peers whose last alias is gone may end. One that was without an
-/// alias twice in a row is let go, as a registration may be under way.
+/// Links are kept to peers that hold an alias; those of peers whose last alias is gone may end. A peer without an
+/// alias twice in a row: its link is dropped. Once is not enough, as a registration may be under way.
 async fn forget_peers(registry: Registry, links: network::Links, stop: CancellationToken) {
     let mut upkeep = time::interval(UPKEEP_EVERY);
     let mut idle = HashSet::new();

@@ -141,7 +141,7 @@ impl Inner {
                 Ok::<_, BoxError>(())
             };
             if !matches!(time::timeout(PROBE_TIMEOUT, probe).await, Ok(Ok(()))) {
-                tracing::warn!(%peer, "a peer let several pulls and a question pass in silence: its connection is closed");
+                tracing::warn!(%peer, "a peer answered neither several pulls nor a probe: its connection is closed");
                 puller.network.disconnect(peer, link).await;
             }
         });
@@ -208,7 +208,7 @@ fn pull_request(alias: &Alias, asked: PullRequest) -> Result<Request<Empty<Bytes
 }
 
 /// States the time left, unless Prometheus's own header is close enough. A peer that does not know how long it has, or
-/// believes to have more, would answer too late.
+/// assumes a longer deadline, would answer too late.
 fn state_limit(headers: &mut HeaderMap, limit: Duration) {
     let stated = scrape_timeout(headers).ok().flatten();
     if stated.is_none_or(|stated| stated > limit + MAX_MARGIN) {

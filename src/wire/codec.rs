@@ -109,6 +109,13 @@ mod tests {
         data_encoding::HEXLOWER.encode(bytes)
     }
 
+    #[track_caller]
+    fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: T, bytes: &str) {
+        let encoded = encode(&message).expect("encodes");
+        assert_eq!(hex(&encoded), bytes.replace(' ', ""));
+        assert_eq!(decode::<T>(&encoded).expect("decodes"), message);
+    }
+
     fn claim() -> Claim {
         Claim { alias: "web-1".into(), service: "web".into(), labels: vec![("region".into(), "eu".into())] }
     }
@@ -120,9 +127,7 @@ mod tests {
             (RegisterRequest::Register(register), "01 00 04686f7374 01 057765622d31 03776562 01 06726567696f6e 026575"),
             (RegisterRequest::Release, "0101"),
         ] {
-            let encoded = encode(&request).expect("encodes");
-            assert_eq!(hex(&encoded), bytes.replace(' ', ""));
-            assert_eq!(decode::<RegisterRequest>(&encoded).expect("decodes"), request);
+            assert_bytes(request, bytes);
         }
     }
 
@@ -146,18 +151,14 @@ mod tests {
             (RegisterReply::Unavailable, "0103"),
             (RegisterReply::Malformed, "0104"),
         ] {
-            let encoded = encode(&reply).expect("encodes");
-            assert_eq!(hex(&encoded), bytes.replace(' ', ""));
-            assert_eq!(decode::<RegisterReply>(&encoded).expect("decodes"), reply);
+            assert_bytes(reply, bytes);
         }
     }
 
     #[test]
     fn probe_bytes_are_unchanged() {
         let request = RegisterRequest::Probe(Probe { aliases: vec!["web-1".into(), "b".into()] });
-        let encoded = encode(&request).expect("encodes");
-        assert_eq!(hex(&encoded), "01 02 02 057765622d31 0162".replace(' ', ""));
-        assert_eq!(decode::<RegisterRequest>(&encoded).expect("decodes"), request);
+        assert_bytes(request, "01 02 02 057765622d31 0162");
 
         let holder = KeyPair::from_seed(&[1; 32]).public();
         let held = |linked, guard| AliasStatus::Held { holder, linked, guard };
@@ -170,14 +171,12 @@ mod tests {
             held(false, AliasGuard::Pinned),
         ];
         let reply = RegisterReply::Probed(Probed { unix_ms: 250, statuses });
-        let (key, encoded) = (hex(holder.as_bytes()), encode(&reply).expect("encodes"));
-        let bytes = format!("01 05 fa 06 00 01 02 03{key}0000 03{key}0101 03{key}0002");
-        assert_eq!(hex(&encoded), bytes.replace(' ', ""));
-        assert_eq!(decode::<RegisterReply>(&encoded).expect("decodes"), reply);
+        let key = hex(holder.as_bytes());
+        assert_bytes(reply, &format!("01 05 fa 06 00 01 02 03{key}0000 03{key}0101 03{key}0002"));
     }
 
     #[test]
-    fn an_unknown_version_is_told_from_garbage() {
+    fn an_unknown_version_differs_from_garbage() {
         assert!(matches!(decode::<RegisterRequest>(&[2, 1]), Err(CodecError::Version { got: 2 })));
         assert!(matches!(decode::<RegisterRequest>(&[]), Err(CodecError::Empty)));
         assert!(matches!(decode::<RegisterRequest>(&[1]), Err(CodecError::Malformed(_))));
@@ -231,7 +230,7 @@ mod tests {
     #[test]
     fn a_length_that_lies_is_refused_before_memory_is_taken_for_it() {
         // A host name, then a list of claims, of u64::MAX. The first would panic with "capacity overflow" and the
-        // second exhaust memory if the length were believed.
+        // second exhaust memory without checking the length.
         for lie in ["0100 fdffffffffffffffff", "0100 00 fdffffffffffffffff"] {
             let bytes = data_encoding::HEXLOWER.decode(lie.replace(' ', "").as_bytes()).expect("hex");
             assert!(matches!(decode::<RegisterRequest>(&bytes), Err(CodecError::Malformed(_))), "{lie}");

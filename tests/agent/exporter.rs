@@ -94,7 +94,7 @@ async fn a_missing_content_type_is_repaired_only_where_that_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_target_s_own_timeout_ends_a_pull_and_is_what_the_exporter_is_told() {
+async fn a_target_s_own_timeout_ends_a_pull_and_is_sent_to_the_exporter() {
     let exporter = Exporter::start([("/hang", Reply::Hang), ("/metrics", Reply::text("m 1\n"))]);
     let limited = |path: &str, timeout| source(&exporter.url(path), |settings| settings.timeout = Some(timeout));
     let ended = pull(&limited("/hang", Duration::from_millis(100)), None).await;
@@ -109,7 +109,7 @@ async fn a_target_s_own_timeout_ends_a_pull_and_is_what_the_exporter_is_told() {
 }
 
 #[tokio::test]
-async fn what_an_exporter_says_of_its_failure_is_told_if_it_is_text() {
+async fn the_body_of_a_failed_exporter_is_reported_if_it_is_text() {
     let says = |headers: &[(&'static str, &'static str)], body: &str| Reply::Whole {
         status: "400 Bad Request",
         headers: headers.to_vec(),
@@ -136,7 +136,7 @@ async fn what_an_exporter_says_of_its_failure_is_told_if_it_is_text() {
 }
 
 #[tokio::test]
-async fn an_exporter_is_never_told_of_more_time_than_the_pull_has() {
+async fn an_exporter_never_gets_more_time_than_the_pull_has() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let source = plain(&exporter.url("/metrics"));
     for asked_for in ["1000", "nonsense", ""] {

@@ -183,7 +183,7 @@ fn a_file_that_is_never_read_to_its_end_does_not_keep_the_agent_from_ending() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_of_the_configuration_says_everything() {
+async fn a_table_of_the_configuration_sets_everything() {
     let setup = Setup::new();
     setup.exporter.answer("/probe", Reply::Whole { status: "200 OK", headers: vec![], body: b"m 2\n".to_vec() });
     let ca = Authority::new(setup.fleet.path(), "ca");
@@ -260,7 +260,7 @@ fn targets_that_cannot_be_meant_keep_the_agent_from_starting() {
 }
 
 #[test]
-fn flags_beat_the_tables_of_the_file_and_say_so() {
+fn flags_beat_the_tables_of_the_file_with_a_log_line() {
     let setup = Setup::new();
     let config = setup.config(&setup.table("from-config", ""));
     let target = format!("from-flag={}", setup.exporter.url("/metrics"));

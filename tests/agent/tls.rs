@@ -126,7 +126,7 @@ async fn a_self_signed_certificate_is_its_own_ca_and_nobody_elses() {
 }
 
 #[tokio::test]
-async fn an_exporter_without_tls_is_told_from_one_with_another_certificate() {
+async fn an_exporter_without_tls_differs_from_one_with_another_certificate() {
     let setup = Setup::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -141,7 +141,7 @@ async fn an_exporter_without_tls_is_told_from_one_with_another_certificate() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_and_a_rotated_one_taken_up() {
+async fn a_client_certificate_is_sent_and_a_rotated_one_taken_up() {
     let setup = Setup::new();
     let clients = Authority::new(setup.dir.path(), "clients");
     let address = setup.behind_tls(Some(&clients)).await;

@@ -141,7 +141,7 @@ fn values_that_cannot_be_meant_are_refused_with_the_reason() {
 }
 
 #[test]
-fn key_and_secret_files_that_cannot_be_used_are_failures_that_say_what_to_do() {
+fn key_and_secret_files_that_cannot_be_used_are_failures_that_name_the_remedy() {
     let dir = Directory::new();
     let key = dir.key();
     dir.narthex(&["key", "none.key"]).exits(1, &["no file none.key", "narthex keygen --out none.key"]);
@@ -360,7 +360,7 @@ fn release_asks_for_the_alias_to_be_deleted() {
 }
 
 #[test]
-fn targets_are_shown_as_a_table_or_as_the_json_they_came_in() {
+fn targets_are_printed_as_a_table_or_as_the_json_they_came_in() {
     const LIST: &str = concat!(
         r#"[{"alias":"web-1","peer":"ybn","service":"","hostname":"h1","labels":{"region":"eu"},"path":"none","#,
         r#""state":"lapsed","registered_at":"2026-01-01T00:00:00Z","renewed_at":"2026-01-01T00:00:00Z","#,

@@ -114,11 +114,11 @@ fn beside_prometheus(fleet: &Fleet, http: &str, listen: &str, more: &[&str]) -> 
 }
 
 fn of_scraper(fleet: &Fleet, scraper: &Scraper, more: &[&str]) -> Run {
-    beside_prometheus(fleet, &scraper.http.to_string(), &place(&scraper.peer()), more)
+    beside_prometheus(fleet, &scraper.http.to_string(), &dial_address(&scraper.peer()), more)
 }
 
-fn place(peer: &PeerAddr) -> String {
-    peer.hint.as_ref().expect("a place").to_string()
+fn dial_address(peer: &PeerAddr) -> String {
+    peer.hint.as_ref().expect("an address").to_string()
 }
 
 /// A configuration file of an agent of this scraper, with `more` lines.
@@ -288,7 +288,7 @@ fn every_flag_of_an_agent_and_of_a_scraper_is_taken() {
 }
 
 #[test]
-fn bad_usage_says_which_side_is_meant() {
+fn bad_usage_names_the_side_that_is_meant() {
     for (flags, part) in [
         (&[][..], "--secret-file FILE is needed"),
         (&["--secret-file", "s"], "--scraper PEER beside an exporter, or --key FILE beside the scraper"),
@@ -343,11 +343,11 @@ fn a_secret_that_the_running_scraper_does_not_know_is_found_beside_it() {
 }
 
 #[test]
-fn another_key_at_the_scrapers_place_is_named() {
+fn another_key_at_the_scrapers_address_is_named() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let expected = nobody(0).key;
-    let peer = format!("{expected}@{}", place(&scraper.peer()));
+    let peer = format!("{expected}@{}", dial_address(&scraper.peer()));
     let visit = beside_exporter(&fleet, &peer, &[]);
     let found = format!("expected {expected}, found {}", scraper.key);
     let advice = format!("give {} with --scraper", scraper.key);
@@ -361,7 +361,7 @@ fn a_bootstrap_node_that_is_down_is_found() {
     let fleet = Fleet::new();
     let down = nobody(free_port());
     let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &down.to_string(), "--alias", "a"]);
-    let nothing = format!("nothing listens at {}", place(&down));
+    let nothing = format!("nothing listens at {}", dial_address(&down));
     visit.fails(&node(&down, "TCP"), &[&nothing, "start the narthex node there, or mend the address in --bootstrap"]);
     visit.fails(&node(&down, "UDP"), &["no QUIC answer"]);
     visit.has("skipped", "look-up", &["no bootstrap node answers"]);
@@ -397,7 +397,7 @@ fn an_address_that_the_agent_remembers_is_used_as_it_uses_it() {
 }
 
 #[test]
-fn something_else_at_the_place_of_a_node_is_found() {
+fn something_else_at_the_address_of_a_node_is_found() {
     let fleet = Fleet::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let wrong = nobody(listener.local_addr().expect("bound").port());
@@ -480,7 +480,7 @@ fn a_proxy_that_is_in_the_way_is_named() {
 }
 
 #[test]
-fn a_scraper_in_the_place_of_a_node_is_found() {
+fn a_scraper_at_the_address_of_a_node_is_found() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let peer = scraper.peer();
@@ -570,7 +570,7 @@ fn a_scraper_that_does_not_run_is_found() {
 }
 
 #[test]
-fn a_node_in_the_place_of_the_scrapers_http_side_is_found() {
+fn a_node_at_the_address_of_the_scrapers_http_side_is_found() {
     let fleet = Fleet::new();
     let http = loopback(free_port());
     let _node = fleet.node_with(&["--http", &http.to_string()]);
@@ -596,7 +596,7 @@ fn a_scraper_without_its_table_and_another_key_at_its_port_are_found() {
         ("/sd", not_loaded()),
         ("/api/v1/aliases", not_loaded()),
     ]);
-    let listen = place(&scraper.peer());
+    let listen = dial_address(&scraper.peer());
     let visit = beside_prometheus(&fleet, &front.address.to_string(), &listen, &[]);
     visit.has("ok", "healthy", &[]);
     for check in ["ready", "/sd", "aliases"] {

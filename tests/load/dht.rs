@@ -44,7 +44,7 @@ async fn a_scraper_is_found_by_its_key_from_every_node_of_twenty() {
     let dead = [5, 11, 17];
     let mut silent = Vec::new();
     for number in dead {
-        silent.push(network.silence(number).await);
+        silent.push(network.replace_by_dead_node(number).await);
     }
     let alive: Vec<PeerAddr> = everywhere
         .iter()
@@ -138,12 +138,7 @@ async fn nodes_keep_only_what_its_owner_puts_signed_in_time_and_newer() {
 async fn a_full_node_forgets_the_first_to_expire() {
     const ROOM: usize = 6;
     let _alone = MACHINE.lock().await;
-    let mut config = NodeConfig::new(KeyPair::generate());
-    let port = free_port();
-    config.listen = vec![local(port)];
-    config.limits.announcements = ROOM;
-    let peer = PeerAddr::at(config.key.public(), "127.0.0.1", port);
-    let node = Node::start(config).await.expect("a node starts");
+    let (node, peer) = start_node(|config| config.limits.announcements = ROOM).await;
     let mut reader = DhtPeer::join(&KeyPair::generate(), &peer).await;
     let mut owners: Vec<PublicKey> = Vec::new();
     // Each expires before the ones that were there already, but for the last two.
@@ -164,12 +159,8 @@ async fn a_full_node_forgets_the_first_to_expire() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scraper_that_no_node_keeps_knows_that_it_is_not_announced() {
     let _alone = MACHINE.lock().await;
-    let mut config = NodeConfig::new(KeyPair::generate());
-    let port = free_port();
-    config.listen = vec![local(port)];
-    config.limits.announcements = 0; // a put is still answered with success
-    let peer = PeerAddr::at(config.key.public(), "127.0.0.1", port);
-    let node = Node::start(config).await.expect("a node starts");
+    // The node accepts a put all the same.
+    let (node, peer) = start_node(|config| config.limits.announcements = 0).await;
     let fleet = Fleet::new();
     let scraper = fleet.unannounced(&peer).await;
     assert!(timeout(Duration::from_secs(2), scraper.announced()).await.is_err());
@@ -231,6 +222,15 @@ fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970")
 }
 
+/// A node on a free port, with other settings than the default ones, and its address.
+async fn start_node(set: impl FnOnce(&mut NodeConfig)) -> (Node, PeerAddr) {
+    let (mut config, port) = (NodeConfig::new(KeyPair::generate()), free_port());
+    config.listen = vec![local(port)];
+    set(&mut config);
+    let peer = PeerAddr::at(config.key.public(), "127.0.0.1", port);
+    (Node::start(config).await.expect("a node starts"), peer)
+}
+
 /// Nodes that know each other.
 struct Network {
     nodes: Vec<Option<Node>>,
@@ -242,18 +242,15 @@ impl Network {
     async fn chained(count: usize) -> Self {
         let mut network = Self { nodes: Vec::new(), peers: Vec::new() };
         for _ in 0..count {
-            let mut config = NodeConfig::new(KeyPair::generate());
-            let port = free_port();
-            config.listen = vec![local(port)];
-            config.bootstrap = network.peers.last().cloned().into_iter().collect();
-            network.peers.push(PeerAddr::at(config.key.public(), "127.0.0.1", port));
-            network.nodes.push(Some(Node::start(config).await.expect("a node starts")));
+            let (node, peer) = start_node(|config| config.bootstrap.extend(network.peers.last().cloned())).await;
+            network.peers.push(peer);
+            network.nodes.push(Some(node));
         }
         network
     }
 
     /// The node ends, and what is sent to it is lost from then on, as if its host were gone.
-    async fn silence(&mut self, number: usize) -> (TcpListener, UdpSocket) {
+    async fn replace_by_dead_node(&mut self, number: usize) -> (TcpListener, UdpSocket) {
         self.nodes[number].take().expect("still runs").shutdown().await;
         let at = ("127.0.0.1", self.peers[number].hint.as_ref().expect("an address").host_port().port);
         let bound = async {

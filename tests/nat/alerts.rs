@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[test]
-fn alerts_tell_a_relayed_target_from_a_direct_one_and_from_one_that_is_gone() {
+fn alerts_distinguish_a_relayed_target_from_a_direct_one_and_from_one_that_is_gone() {
     let Some(mut lab) = Lab::new() else { return };
     let directory = tempfile::tempdir().expect("a temporary directory");
     let relays = Relay::start(&mut lab, 1, directory.path());

@@ -62,7 +62,7 @@ fn a_scraper_nearby_is_found_by_key_alone_also_after_it_moved() {
 }
 
 #[test]
-fn a_scraper_that_says_nothing_is_not_found() {
+fn a_scraper_without_mdns_is_not_found() {
     let Some(lan) = Lan::new() else { return };
     let scraper = lan.near.enter(|| lan.fleet.scraper(&["--listen", "0.0.0.0:19961"]));
     let agent = lan.agent(&scraper, "nearby");

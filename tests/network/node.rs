@@ -140,14 +140,14 @@ fn limits_of_a_relay_without_a_relay_are_refused() {
         (&["--config", &limit, "--relay"], 1, "no file none.key"),
         (&["--relay", "--relay-circuit-bytes", "10"], 2, "must be at least 64KiB"),
     ] {
-        let (ended, said) = node(args);
-        assert_eq!(ended, Some(code), "{args:?}: {said}");
-        assert!(said.contains(reason), "{args:?}: {said}");
+        let (ended, output) = node(args);
+        assert_eq!(ended, Some(code), "{args:?}: {output}");
+        assert!(output.contains(reason), "{args:?}: {output}");
     }
 }
 
 #[test]
-fn a_relay_that_does_not_know_where_it_is_says_what_to_give() {
+fn a_relay_without_a_known_address_names_what_to_give() {
     let fleet = Fleet::new();
     let line = refusal(relay(&fleet, &[]), 1);
     assert!(line.contains("give --external HOST:PORT"), "{line}");
@@ -177,7 +177,7 @@ fn an_external_address_that_nobody_can_use_is_refused() {
 }
 
 #[test]
-fn a_scraper_is_reachable_through_a_relay_that_was_told_where_it_is() {
+fn a_scraper_is_reachable_through_a_relay_with_a_given_address() {
     let fleet = Fleet::new();
     let http = loopback(free_port());
     let address = http.to_string();

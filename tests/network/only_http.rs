@@ -167,7 +167,7 @@ fn what_no_proxy_names_and_what_is_private_is_reached_directly() {
 }
 
 #[test]
-fn the_doctor_goes_the_same_way_and_says_where_it_ends() {
+fn the_doctor_goes_the_same_way_and_names_where_it_ends() {
     let rig = Rig::new();
     let proxy = ConnectProxy::start(Manner::Refuses("502 Bad Gateway"), &[]);
     let visit = |address: &str| {

@@ -46,7 +46,7 @@ async fn empty_streams_leave_no_line_at_a_scraper() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn libp2p_says_what_it_is_asked_for() {
+async fn libp2p_logs_what_it_is_asked_for() {
     let fleet = Fleet::new();
     let mut node = fleet.node_with(&["--log-level", "info,libp2p=warn"]);
     let lines = lines_of_a_flood(&mut node.process, &node.peer).await;

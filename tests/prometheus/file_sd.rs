@@ -43,7 +43,7 @@ fn prometheus_follows_the_scrapers_file_and_keeps_it_while_the_scraper_is_down()
 }
 
 #[test]
-fn a_scraper_on_every_address_must_be_told_what_to_write() {
+fn a_scraper_on_every_address_must_be_given_what_to_write() {
     let fleet = Fleet::new();
     let file = text(&fleet.path().join("sd.json"));
     let mut command = narthex("scraper");

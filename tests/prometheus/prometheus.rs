@@ -83,7 +83,7 @@ fn everything_is_up_again_after_the_scraper_was_killed() {
 }
 
 #[test]
-fn alerts_tell_a_dead_exporter_from_a_killed_agent() {
+fn alerts_distinguish_a_dead_exporter_from_a_killed_agent() {
     let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus_with_alerts(fleet.path(), scraper.http) else { return };
     let Some((dead, mut exporter)) = node_exporter(fleet.path()) else { return };

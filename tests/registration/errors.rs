@@ -45,7 +45,7 @@ fn a_wrong_secret_is_named_at_both_ends() {
 }
 
 #[test]
-fn files_of_a_target_that_are_not_there_are_told_at_the_start() {
+fn files_of_a_target_that_are_not_there_are_reported_at_the_start() {
     let fleet = Fleet::new();
     let config = fleet.path().join("agent.toml");
     let files = "ca_file = \"none.pem\"\nusername = \"u\"\npassword_file = \"none.password\"";
@@ -72,7 +72,7 @@ fn an_agent_whose_key_is_its_scrapers_is_refused() {
 }
 
 #[test]
-fn a_wrong_key_at_the_hint_is_told_from_nobody_there() {
+fn a_wrong_key_at_the_hint_differs_from_nobody_there() {
     let (fleet, scraper) = Fleet::with_scraper();
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
     let target = format!("web-1={}", exporter.url("/metrics"));
@@ -189,7 +189,7 @@ fn an_exporter_that_is_slow_gives_504_before_prometheus_gives_up() {
 }
 
 #[test]
-fn unknown_and_unlinked_aliases_are_told_apart() {
+fn unknown_and_unlinked_aliases_are_distinguished() {
     let (fleet, scraper) = Fleet::with_scraper();
     let answer = scraper.scrape("nobody", PATIENCE);
     assert_eq!(answer.status, 404, "{}", answer.text());

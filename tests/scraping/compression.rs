@@ -64,7 +64,7 @@ fn an_agent_compresses_long_plain_answers_for_scrapes_that_accept_gzip() {
 }
 
 #[test]
-fn a_client_compresses_its_own_metrics_and_tells_both_lengths() {
+fn a_client_compresses_its_own_metrics_and_reports_both_lengths() {
     let (fleet, scraper) = Fleet::with_scraper();
     let long = String::from_utf8(lines(100_000)).expect("text");
     let given = long.clone();

@@ -29,24 +29,24 @@ pub(crate) struct ConnectProxy {
 }
 
 impl ConnectProxy {
-    /// `places` are those that it can connect to, by the names that it is asked for: `scraper.test:443`.
-    pub(crate) fn start(manner: Manner, places: &[(&str, SocketAddr)]) -> Self {
+    /// `hosts` are those that it can connect to, by the names that it is asked for: `scraper.test:443`.
+    pub(crate) fn start(manner: Manner, hosts: &[(&str, SocketAddr)]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let places: Vec<_> = places.iter().map(|(name, place)| ((*name).to_owned(), *place)).collect();
+        let hosts: Vec<_> = hosts.iter().map(|(name, address)| ((*name).to_owned(), *address)).collect();
         let log = Arc::clone(&asked);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (places, log) = (places.clone(), Arc::clone(&log));
+                let (hosts, log) = (hosts.clone(), Arc::clone(&log));
                 // An error is somebody who went away.
-                thread::spawn(move || serve(stream, manner, &places, &log));
+                thread::spawn(move || serve(stream, manner, &hosts, &log));
             }
         });
         Self { address, asked }
     }
 
-    /// The places that it was asked for so far, in their order.
+    /// The hosts that it was asked for so far, in their order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("sound").clone()
     }
@@ -55,17 +55,17 @@ impl ConnectProxy {
 fn serve(
     mut stream: TcpStream,
     manner: Manner,
-    places: &[(String, SocketAddr)],
+    hosts: &[(String, SocketAddr)],
     log: &Mutex<Vec<String>>,
 ) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let request = read_line(&mut reader)?;
     let headers = read_headers(&mut reader)?;
     let mut answer = |line: &str| write!(stream, "HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n");
-    let Some(("CONNECT", place)) = request.trim_end_matches(" HTTP/1.1").split_once(' ') else {
+    let Some(("CONNECT", host)) = request.trim_end_matches(" HTTP/1.1").split_once(' ') else {
         return answer("405 Method Not Allowed");
     };
-    log.lock().expect("sound").push(place.to_owned());
+    log.lock().expect("sound").push(host.to_owned());
     let credentials = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("proxy-authorization"));
     match manner {
         Manner::Refuses(status) => return answer(status),
@@ -74,7 +74,7 @@ fn serve(
         }
         Manner::Open | Manner::OpenWith(_) | Manner::Wants(_) => {}
     }
-    let Some((_, there)) = places.iter().find(|(name, _)| name == place) else { return answer("502 Bad Gateway") };
+    let Some((_, there)) = hosts.iter().find(|(name, _)| name == host) else { return answer("502 Bad Gateway") };
     let Ok(mut there) = TcpStream::connect(there) else { return answer("502 Bad Gateway") };
     let status = match manner {
         Manner::OpenWith(status) => status,

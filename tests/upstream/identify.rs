@@ -44,7 +44,7 @@ fn address(text: &str) -> Multiaddr {
 }
 
 #[test]
-fn any_claim_about_our_address_is_believed() {
+fn any_claim_about_our_address_is_accepted() {
     let claimed = address("/ip4/203.0.113.7/tcp/555");
     assert_eq!(candidates(None, &claimed), [claimed], "{}", mended());
 }

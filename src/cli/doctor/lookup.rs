@@ -1,4 +1,4 @@
-//! What the DHT says about a scraper.
+//! What the DHT holds about a scraper.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ const LOOKUP: Duration = Duration::from_secs(10);
 /// Asks the nodes for the announcement of the scraper.
 pub(super) async fn find(presence: &Presence, name: String, scraper: &PublicKey) -> (Check, Option<Whereabouts>) {
     if presence.nodes.is_empty() {
-        return (Check::skipped(name, "without --bootstrap nobody is asked"), None);
+        return (Check::skipped(name, "without --bootstrap no node is asked"), None);
     }
     if !presence.reaches_a_node() {
         return (Check::skipped(name, "no bootstrap node answers"), None);
@@ -30,7 +30,7 @@ pub(super) async fn find(presence: &Presence, name: String, scraper: &PublicKey)
             return (check, None);
         }
         Err(_) => {
-            let detail = format!("the nodes did not say within {LOOKUP:?}");
+            let detail = format!("the nodes did not answer within {LOOKUP:?}");
             return (Check::failed(name, detail, "see the nodes above; do they reach each other?"), None);
         }
     };
@@ -44,11 +44,11 @@ pub(super) async fn find(presence: &Presence, name: String, scraper: &PublicKey)
 
 fn not_found(presence: &Presence, name: String, scraper: &PublicKey) -> Check {
     let mut observations = presence.observations().into_iter().rev();
-    let disbelieved = observations.find_map(|one| match one {
-        Observation::Disbelieved { peer, error } if peer == *scraper => Some(error),
+    let invalid = observations.find_map(|one| match one {
+        Observation::InvalidAnnouncement { peer, error } if peer == *scraper => Some(error),
         _ => None,
     });
-    match disbelieved {
+    match invalid {
         Some(error @ (AnnounceError::Expired { .. } | AnnounceError::TooFarAhead { .. })) => Check::failed(
             name,
             format!("its announcement is there, but not for the time that this host's clock shows ({error})"),
@@ -62,7 +62,7 @@ fn not_found(presence: &Presence, name: String, scraper: &PublicKey) -> Check {
         None => Check::failed(
             name,
             format!("{scraper} is not announced at these nodes"),
-            "is the scraper running, with the same --bootstrap, and is that its key? If it is, its log says why it is \
+            "is the scraper running, with the same --bootstrap, and is that its key? If it is, its log has the reason why it is \
              not announced; a scraper whose clock is wrong is refused by nodes",
         ),
     }

@@ -59,7 +59,7 @@ fn kind_of(seen_addresses: &[&SeenAddress], own: &[(LinkTransport, SocketAddr)])
     let nodes: BTreeSet<PublicKey> = seen_addresses.iter().map(|seen| seen.node).collect();
     let addresses: BTreeSet<SocketAddr> = seen_addresses.iter().map(|seen| seen.address).collect();
     Some(match (nodes.len(), addresses.len()) {
-        (1, _) => format!("there is one, seen at {at}; a second --bootstrap node would tell its kind"),
+        (1, _) => format!("there is one, seen at {at}; a second --bootstrap node would determine its kind"),
         (_, 1) => format!("a cone, seen at {at} by all nodes: holes can be punched"),
         _ => {
             let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();

@@ -95,7 +95,8 @@ fn check_alias(name: String, status: AliasStatus, own: Option<PublicKey>) -> Che
     if own == Some(holder) {
         return Check::ok(name, format!("held by this very key, which is {link}"));
     }
-    let unknown = if own.is_none() { ", if that is not this agent's own key (--key FILE tells)" } else { "" };
+    let unknown =
+        if own.is_none() { ", if that is not this agent's own key (check with narthex key FILE)" } else { "" };
     let (why, advice) = match guard {
         AliasGuard::None => {
             return Check::ok(name, format!("held by {holder}, which is {link}: whoever registers next takes it over"));

@@ -121,8 +121,11 @@ mod tests {
 
     #[test]
     fn a_check_is_one_line_whatever_stands_in_it() {
-        let check = Check::failed("exporter a", "it said\n\x1b[31mno", "ask it");
-        assert_eq!(check.line(), "failed   exporter a: it said\\u000a\\u001b[31mno. What to do: ask it\n");
+        let check = Check::failed("exporter a", "the exporter answered\n\x1b[31mno", "ask it");
+        assert_eq!(
+            check.line(),
+            "failed   exporter a: the exporter answered\\u000a\\u001b[31mno. What to do: ask it\n"
+        );
     }
 
     #[test]

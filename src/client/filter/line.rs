@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_both_formats_are_told_apart() {
+    fn lines_of_both_formats_are_distinguished() {
         for (line, expected) in [
             ("# TYPE a counter\n", Line::Type(named("a"), Kind::Counter)),
             ("#\tTYPE  a_b:c \t histogram \r\n", Line::Type(named("a_b:c"), Kind::Histogram)),

@@ -48,7 +48,7 @@ pub enum FilterError {
     #[error("a metric filter reads plain text, and the source encoded it as {0:?} unasked")]
     Encoded(HeaderValue),
     /// One line, or the comments on one family, would take too much memory.
-    #[error("a line, or what is said about one family, is longer than {limit} bytes")]
+    #[error("a line, or the metadata of one family, is longer than {limit} bytes")]
     TooLong {
         /// The limit.
         limit: usize,

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closure_that_fails_or_panics_gives_an_error_that_says_so() {
+    async fn a_closure_that_fails_or_panics_gives_an_error_that_names_it() {
         let failing = (|| Err::<String, _>("out of paper")).into_source();
         assert_eq!(ask(&*failing).await.unwrap_err().to_string(), "out of paper");
         let panicking = Text::new(Exposition::TEXT, || panic!("as the test wants")).into_source();

@@ -81,7 +81,7 @@ pub(crate) struct Connection {
     /// True once the peer has reported over this connection how it sees us.
     pub(crate) identified: bool,
     /// True if a dial of ours asked for the connection, until the peer has reported where it sees us. Only the first
-    /// report is used: a peer that we trust cannot make us believe in ever more addresses.
+    /// report is used: a peer that we trust cannot add addresses without bound.
     pub(crate) requested: bool,
     /// True for a circuit that a peer opened, until the peer's public addresses have been dialled.
     pub(crate) may_be_direct: bool,

@@ -118,7 +118,7 @@ impl Table {
         self.peers.get(peer).is_some_and(|peer| peer.kept.load(Ordering::Relaxed))
     }
 
-    /// Follows up on a change of a peer's listed connections: keeps the reason in mind if the path has changed, and marks
+    /// Follows up on a change of a peer's listed connections: stores the reason if the path has changed, and marks
     /// the connections that have nothing more to do.
     fn changed(&mut self, peer: &PublicKey, before: Option<LinkPath>, reason: String) {
         if self.path(peer) != before {

@@ -175,7 +175,7 @@ fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -
         .set_query_timeout(QUERY_TIMEOUT)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_max_packet_size(MAX_KAD_PACKET)
-        // Owners announce again and again by themselves; what nobody announces any more shall be forgotten.
+        // Owners announce again and again by themselves; what nobody announces any more expires.
         .set_replication_interval(None)
         .set_publication_interval(None)
         .set_provider_publication_interval(None)

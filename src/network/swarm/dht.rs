@@ -104,7 +104,7 @@ impl Dht {
                     tracing::debug!(peer = %lookup.peer, %node, %error, "a node answered with a bad announcement");
                     #[cfg(feature = "cli")]
                     if let Some(observations) = &self.observations {
-                        let _ = observations.send(Observation::Disbelieved { peer: lookup.peer, error });
+                        let _ = observations.send(Observation::InvalidAnnouncement { peer: lookup.peer, error });
                     }
                 }
             }

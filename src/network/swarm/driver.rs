@@ -52,8 +52,8 @@ use crate::{
 };
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// After a change of our addresses, connections are looked at once a second, so many times: a new address comes before the
-/// route that makes it the one to use.
+/// After a change of our addresses, connections are looked at once a second, this number of times: a new address comes
+/// before the route that makes it the one to use.
 const LOOKS: u8 = 10;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Connections that are closed cleanly at the end take one round trip.
@@ -374,7 +374,7 @@ impl Driver {
             (mem::take(&mut connection.requested), connection.from_our_port, may_be_direct)
         });
         let (requested, from_our_port, may_be_direct) = report.unwrap_or_default();
-        // Peers that we wanted to reach are believed, and only once.
+        // Reports of peers that we wanted to reach count, once each.
         if requested && from_our_port && address::is_plain(&info.observed_addr) {
             self.swarm.behaviour_mut().identify.add_candidate(info.observed_addr.clone());
         }
@@ -530,7 +530,7 @@ impl Driver {
         if !addresses.is_empty() {
             tracing::debug!(%peer, ?addresses, "dialling a relayed peer straight");
             // From another port than the hole punch that goes on meanwhile. The port also marks an address that only the
-            // peer vouches for (`transport/tcp.rs`).
+            // peer reports (`transport/tcp.rs`).
             let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses);
             if let Err(error) = self.swarm.dial(options.allocate_new_port().build()) {
                 tracing::debug!(%peer, %error, "cannot dial a relayed peer at its public address");

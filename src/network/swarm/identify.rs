@@ -1,9 +1,9 @@
 //! *identify*: who a peer is, and where the peer sees us.
 //!
-//! libp2p's behaviour believes every peer's report of where we are seen, and makes the address a candidate of ours: to be
+//! libp2p's behaviour accepts every observed address, from any peer, and makes the address a candidate of ours: to be
 //! dialled back at, and to be punched at. The behaviour also replaces the port that was seen by our listen port,
 //! so that a NAT which changes ports is never punched, although its mapping is the same for all. Here libp2p's candidates
-//! are dropped; the driver chooses whom to believe, and adds what those peers have seen.
+//! are dropped; the driver chooses which reports count, and adds their addresses.
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ impl Behaviour {
         Self { inner: identify::Behaviour::new(config), candidates: VecDeque::new() }
     }
 
-    /// Believes that we can be reached at the address, as far as others confirm it.
+    /// Adds an external-address candidate, which others are to confirm.
     pub(crate) fn add_candidate(&mut self, address: Multiaddr) {
         self.candidates.push_back(address);
     }

@@ -134,7 +134,7 @@ async fn run(mut swarm: Swarm<PlainBehaviour>, mut inbox: mpsc::UnboundedReceive
                 inbound.send_modify(|count| *count -= usize::from(endpoint.is_listener()));
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                answer(dials.remove(&connection_id), Err(shown(DialFailure::from(error))));
+                answer(dials.remove(&connection_id), Err(describe(DialFailure::from(error))));
             }
             SwarmEvent::NewListenAddr { listener_id, .. } => answer(reservations.remove(&listener_id), Ok(())),
             SwarmEvent::ListenerClosed { listener_id, reason, .. } => {
@@ -175,7 +175,7 @@ async fn counted(relay: &Peer, what: &str, holds: impl Fn(&NodeCounts) -> bool) 
     relay.network.node_counts()
 }
 
-fn shown(failure: DialFailure) -> String {
+fn describe(failure: DialFailure) -> String {
     let DialFailure::Unreachable { attempts } = failure else { return "another key".to_owned() };
     attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -205,7 +205,7 @@ async fn a_tcp_connection_full_of_circuits_refuses_more_and_lives() {
     let answers = storm(&clients, &tcp, scraper.id).await;
     let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
     assert!(refused.iter().all(|why| why.ends_with("or has no room for a circuit")), "{refused:?}");
-    // Those that are built but not yet told of come on top: fewer than eight.
+    // Those that are built but not yet reported come on top: fewer than eight.
     let (open, most) = (128 - refused.len(), muxing::max_circuits(true));
     assert!((most..most + 8).contains(&open), "{open} are open");
     let mut inbound = scraper.inbound.clone();
@@ -219,7 +219,7 @@ async fn a_tcp_connection_full_of_circuits_refuses_more_and_lives() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_reached_is_told_in_plain_words() {
+async fn a_limit_that_is_reached_is_named() {
     let limits = RelayLimits { reservations: 1, circuits_per_peer: 2, ..RelayLimits::default() };
     let (relay, quic, tcp) = start(limits).await;
     let (scraper, other, client) = (Plain::start(), Plain::start(), Plain::start());

@@ -1,4 +1,4 @@
-//! Which certificates a `wss` link takes from what stands before the peer.
+//! Which certificates a `wss` link takes from the reverse proxy.
 //!
 //! A link does not rest on them: inside the TLS the peer proves its key. So they are Mozilla's roots and, for proxies
 //! that open TLS, the system's too, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.

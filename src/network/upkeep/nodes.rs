@@ -13,7 +13,7 @@ use crate::{
 
 /// A link that is lost so soon was refused.
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
-/// A node that comes back is found within so much.
+/// A node that comes back is found within this time.
 const MOST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Keeps a link to every bootstrap node, with backoff, until `stop` fires.

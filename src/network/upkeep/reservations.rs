@@ -29,14 +29,14 @@ use crate::{
 const RELAYS: usize = 2;
 /// Reservations that a relay may refuse, or end, before another is looked for.
 const MET_TRIES: usize = 3;
-/// A relay that is away for so long is replaced by another.
+/// A relay that is unreachable for this time is replaced by another.
 const GONE: Duration = Duration::from_secs(120);
 /// Between attempts at a relay.
 const MOST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keeps reservations until `stop` fires.
 pub(crate) async fn keep_reservations(network: Network, stop: CancellationToken) {
-    // An operator who gives an external address says that the scraper can be reached there.
+    // An operator who gives an external address asserts that the scraper can be reached there.
     if network.external().is_empty() {
         let permits = Semaphore::new(RELAYS);
         let nodes = network.bootstrap().iter().map(|node| keep_reservation(&network, node.key, &permits));

@@ -142,6 +142,11 @@ impl Running {
         Self { registry, stop, task }
     }
 
+    fn registering_a(&self) -> JoinHandle<Result<Vec<AliasOutcome>, RegistryError>> {
+        let registry = self.registry.clone();
+        tokio::spawn(async move { register(&registry, 1, &["a"]).await })
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         self.task.await.expect("no panic").expect("everything written");
@@ -382,18 +387,11 @@ async fn renewals_while_the_store_fails_are_kept_once_an_alias_and_do_not_try_it
 #[tokio::test]
 async fn a_renewal_is_not_acknowledged_before_the_registration_it_renews_is_on_disk() {
     let (store, running) = Running::start().await;
-    let registry = running.registry.clone();
     store.set(Mode::Blocks);
-    let first = tokio::spawn({
-        let registry = registry.clone();
-        async move { register(&registry, 1, &["a"]).await }
-    });
+    let first = running.registering_a();
     until(|| store.attempts() == 1).await;
-    let renewal = tokio::spawn({
-        let registry = registry.clone();
-        async move { register(&registry, 1, &["a"]).await }
-    });
-    until(|| registry.totals().renewed == 1).await;
+    let renewal = running.registering_a();
+    until(|| running.registry.totals().renewed == 1).await;
     store.set(Mode::Fails);
     assert!(matches!(first.await.expect("no panic"), Err(RegistryError::Store(_))));
     assert!(matches!(renewal.await.expect("no panic"), Err(RegistryError::Store(_))));
@@ -403,10 +401,7 @@ async fn a_renewal_is_not_acknowledged_before_the_registration_it_renews_is_on_d
 async fn a_caller_that_gives_up_does_not_undo_its_lease() {
     let (store, running) = Running::start().await;
     store.set(Mode::Blocks);
-    let caller = tokio::spawn({
-        let registry = running.registry.clone();
-        async move { register(&registry, 1, &["a"]).await }
-    });
+    let caller = running.registering_a();
     until(|| store.attempts() == 1).await;
     caller.abort();
     assert!(caller.await.expect_err("gave up").is_cancelled());

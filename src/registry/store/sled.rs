@@ -25,10 +25,7 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
-/// Leases in a directory of their own.
-///
-/// Commits survive a `kill -9`. Losing the whole directory loses little: clients register again within a third of a
-/// lease.
+/// Leases in a directory of their own. Losing the directory loses little: clients register again within a third of a lease.
 pub(crate) struct SledStore {
     path: PathBuf,
     /// `None` after a failure: after an I/O error sled refuses everything until the database is opened again.

@@ -403,7 +403,7 @@ fn a_lease_stored_before_the_clock_was_set_back_ends_within_one_lease_of_the_loa
 }
 
 #[test]
-fn a_lapsed_lease_that_is_renewed_is_shown_as_active_again() {
+fn a_lapsed_lease_that_is_renewed_is_active_again() {
     let mut table = holding(&["a"], RegistryConfig::default());
     let late = t0() + LEASE + SECOND;
     pass(&mut table, late);
@@ -493,7 +493,7 @@ fn leases_come_in_the_order_of_their_aliases() {
 }
 
 #[test]
-fn a_look_at_an_alias_says_who_may_have_it_and_changes_nothing() {
+fn a_look_at_an_alias_reports_who_may_have_it_and_changes_nothing() {
     use AliasGuard as Guard;
     let look = |table: &Table, alias: &str, linked: fn(&PublicKey) -> bool| match table.status(alias, linked, t0()) {
         AliasStatus::Held { holder, linked, guard } => Some((holder, linked, guard)),

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_stored_time_can_be_shown() {
+    fn any_stored_time_can_be_displayed() {
         let century = Duration::from_secs(100 * 366 * 24 * 60 * 60);
         assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(1_700_000_000_999)), "2023-11-14T22:13:20Z");
         assert_eq!(rfc3339(UNIX_EPOCH - century), "1970-01-01T00:00:00Z");

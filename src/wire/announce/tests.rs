@@ -1,4 +1,4 @@
-//! Announcements made and read, and the ones that must not be believed.
+//! Announcements made and read, and the ones that must be refused.
 
 use proptest::prelude::*;
 

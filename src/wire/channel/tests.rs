@@ -92,7 +92,7 @@ async fn a_scraper_without_the_secret_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_client_that_dialled_with_another_key_is_told_so() {
+async fn a_client_that_dialled_with_another_key_receives_that_reason() {
     let (ours, theirs) = duplex(1024);
     let (secret, local, thief) = (secret(), scraper(), KeyPair::from_seed(&[8; 32]).public());
     let accept = accept(theirs, &local, &thief, REGISTER_PROTOCOL);
@@ -151,7 +151,7 @@ async fn a_static_key_that_is_not_the_links_is_answered_identity_mismatch() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_early_is_told_from_one_that_never_began() {
+async fn a_stream_that_ends_early_differs_from_one_that_never_began() {
     let (answer, error) = answer_to(&[]).await;
     assert!(matches!(error, ChannelError::Closed) && answer.is_empty());
     let (answer, error) = answer_to(&[0, 104, 1, 2]).await;
@@ -175,7 +175,7 @@ async fn an_answer_of_another_form_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_stream_cut_within_a_message_is_told_from_a_closed_one() {
+async fn a_stream_cut_within_a_message_differs_from_a_closed_one() {
     let sealed_len = {
         let (mut ours, _) = channels(1 << 20).await;
         ours.session.seal(&codec::encode(&long_request()).expect("encodes")).expect("seals").len()

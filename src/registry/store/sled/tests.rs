@@ -51,7 +51,7 @@ fn a_second_process_cannot_open_the_database() {
 }
 
 #[test]
-fn a_damaged_database_is_an_error_that_says_what_to_do() {
+fn a_damaged_database_is_an_error_that_names_the_remedy() {
     let directory = tempfile::tempdir().expect("a directory");
     SledStore::open(directory.path().join("aliases"))
         .expect("opens")

@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use super::support::{Scraper, claim, no_pull, peer};
+use super::support::{Scraper, claim, no_pull, peer, request};
 use crate::{network::LinkPath, scraper::HttpConfig};
 
 async fn with_alias() -> Scraper {
@@ -12,11 +12,11 @@ async fn with_alias() -> Scraper {
 }
 
 fn delete(alias: &str, headers: &str) -> String {
-    format!("DELETE /api/v1/aliases/{alias} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n")
+    request(&format!("DELETE /api/v1/aliases/{alias}"), headers)
 }
 
 #[tokio::test]
-async fn an_alias_is_shown_with_its_lease() {
+async fn an_alias_is_listed_with_its_lease() {
     let scraper = with_alias().await;
     // A relayed link, two failed hole punches, and one that succeeded.
     scraper.link(1, LinkPath::Relayed);

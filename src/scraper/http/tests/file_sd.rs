@@ -40,7 +40,7 @@ async fn until(path: &Path, is_it: impl Fn(&str) -> bool) {
 }
 
 #[tokio::test]
-async fn the_file_says_what_sd_says() {
+async fn the_file_equals_the_sd_answer() {
     let (_dir, path) = temporary();
     let scraper = Scraper::start(keeping(&path), no_pull).await;
     until(&path, |content| content == "[]").await;
@@ -57,7 +57,7 @@ async fn the_file_says_what_sd_says() {
 }
 
 #[tokio::test]
-async fn what_is_not_shown_writes_nothing() {
+async fn what_is_not_listed_writes_nothing() {
     let (_dir, path) = temporary();
     let scraper = Scraper::start(keeping(&path), no_pull).await;
     scraper.register("a").await;

@@ -1,6 +1,6 @@
 use http::Response;
 
-use super::support::{Scraper, body, claim};
+use super::support::{Scraper, body, claim, request};
 use crate::{scraper::HttpConfig, wire::Alias};
 
 /// Answers with the alias that was asked for.
@@ -14,29 +14,25 @@ async fn scraper() -> Scraper {
     scraper
 }
 
-fn request(line: &str) -> String {
-    format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-}
-
 #[tokio::test]
 async fn prometheus_proxy_url_scrapes_aliases() {
     let scraper = scraper().await;
     for target in ["web-1", "web-1:80", "web-1:9100"] {
-        let answer = scraper.ask(&request(&format!("GET http://{target}/metrics"))).await;
+        let answer = scraper.ask(&request(&format!("GET http://{target}/metrics"), "")).await;
         assert_eq!((answer.status, answer.text()), (200, "web-1"), "{target}");
     }
-    assert_eq!(scraper.ask(&request("GET http://UPPER_case/metrics?x=1")).await.text(), "other");
+    assert_eq!(scraper.ask(&request("GET http://UPPER_case/metrics?x=1", "")).await.text(), "other");
     // An alias that looks like our own address is one, unless the port is ours too.
-    assert_eq!(scraper.ask(&request("GET http://127.0.0.1:9100/metrics")).await.text(), "other");
+    assert_eq!(scraper.ask(&request("GET http://127.0.0.1:9100/metrics", "")).await.text(), "other");
 }
 
 #[tokio::test]
 async fn our_own_address_in_absolute_form_is_answered_as_by_path() {
     let scraper = scraper().await;
     for host in [scraper.addr.to_string(), format!("localhost:{}", scraper.addr.port())] {
-        let answer = scraper.ask(&request(&format!("GET http://{host}/metrics"))).await;
+        let answer = scraper.ask(&request(&format!("GET http://{host}/metrics"), "")).await;
         assert!(answer.text().contains("narthex_build_info"), "{host}: {answer:?}");
-        let answer = scraper.ask(&request(&format!("GET http://{host}/scrape/web-1/metrics"))).await;
+        let answer = scraper.ask(&request(&format!("GET http://{host}/scrape/web-1/metrics"), "")).await;
         assert_eq!(answer.text(), "web-1", "{host}");
     }
 }
@@ -55,7 +51,7 @@ async fn it_is_no_proxy_to_anywhere_else() {
         ("CONNECT web-1:443", 405, "scheme http"),
     ];
     for (line, status, says) in cases {
-        let answer = scraper.ask(&request(line)).await;
+        let answer = scraper.ask(&request(line, "")).await;
         assert_eq!(answer.status, status, "{line}: {answer:?}");
         assert!(answer.text().contains(says), "{line}: {answer:?}");
     }

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Answer, Pulled, Scraper, body, claim, fed, no_pull, peer, within};
+use super::support::{Answer, Pulled, Scraper, body, claim, fed, no_pull, peer, request, within};
 use crate::{
     http::PullRequest,
     scraper::{
@@ -19,6 +19,8 @@ use crate::{
     },
     wire::Alias,
 };
+
+const SCRAPE: &str = "GET /scrape/web-1/metrics";
 
 fn limited(max_body: u64, max_concurrent: usize) -> HttpConfig {
     HttpConfig { scrape: ScrapeConfig { max_body, max_concurrent, ..ScrapeConfig::default() }, ..HttpConfig::default() }
@@ -141,7 +143,7 @@ async fn an_exposition_over_the_limit_is_refused_or_cut() {
 }
 
 #[tokio::test]
-async fn failures_have_the_status_that_says_who_failed() {
+async fn failures_have_the_status_that_names_who_failed() {
     type Failure = fn(Alias) -> PullError;
     let failures: [(u16, &str, &str, Failure); 5] = [
         (502, "not_connected", "is not connected", |alias| PullError::NotConnected { alias, peer: peer(1) }),
@@ -185,9 +187,7 @@ async fn failures_have_the_status_that_says_who_failed() {
 async fn the_scraper_answers_before_prometheus_gives_up() {
     let scraper = Scraper::start(HttpConfig::default(), |_, _| std::future::pending()).await;
     scraper.register("web-1").await;
-    let request = "GET /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
-                   X-Prometheus-Scrape-Timeout-Seconds: 0.2\r\n\r\n";
-    let answer = scraper.ask(request).await;
+    let answer = scraper.ask(&request(SCRAPE, "X-Prometheus-Scrape-Timeout-Seconds: 0.2\r\n")).await;
     assert_eq!(answer.status, 504);
     assert!(answer.text().contains("did not answer within 180ms"), "{answer:?}");
 }
@@ -196,9 +196,7 @@ async fn the_scraper_answers_before_prometheus_gives_up() {
 async fn a_timeout_that_makes_no_sense_is_refused() {
     let scraper = Scraper::start(HttpConfig::default(), no_pull).await;
     scraper.register("web-1").await;
-    let request = "GET /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\
-                   X-Prometheus-Scrape-Timeout-Seconds: soon\r\n\r\n";
-    let answer = scraper.ask(request).await;
+    let answer = scraper.ask(&request(SCRAPE, "X-Prometheus-Scrape-Timeout-Seconds: soon\r\n")).await;
     assert_eq!(answer.status, 400);
     assert!(answer.text().contains("soon"), "{answer:?}");
 }
@@ -225,8 +223,7 @@ async fn only_get_scrapes() {
     let scraper = Scraper::start(HttpConfig::default(), no_pull).await;
     scraper.register("web-1").await;
     for method in ["HEAD", "POST", "DELETE", "OPTIONS"] {
-        let request = format!("{method} /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-        let answer = scraper.ask(&request).await;
+        let answer = scraper.ask(&request(&format!("{method} /scrape/web-1/metrics"), "")).await;
         assert_eq!(answer.status, 405, "{method}");
         assert!(answer.header("allow").is_some_and(|allow| allow.contains("GET")), "{method}: {answer:?}");
     }
@@ -291,7 +288,7 @@ async fn scrapes_over_the_limit_are_turned_away_until_one_ends() {
 }
 
 #[tokio::test]
-async fn http_1_0_gets_only_what_it_can_tell_the_end_of() {
+async fn http_1_0_gets_only_bodies_whose_end_it_finds() {
     let scraper = Scraper::start(HttpConfig::default(), async |alias: Alias, _| {
         let mut response = Response::new(body([Ok(b"m 1\n")]));
         if alias.as_str() == "long" {
@@ -312,9 +309,8 @@ async fn a_page_made_by_a_peer_is_sandboxed_in_a_browser() {
     })
     .await;
     scraper.register("web-1").await;
-    let request =
-        "GET /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAccept: text/html,*/*;q=0.8\r\n\r\n";
-    assert_eq!(scraper.ask(request).await.header("content-security-policy"), Some("sandbox"));
+    let browser = request(SCRAPE, "Accept: text/html,*/*;q=0.8\r\n");
+    assert_eq!(scraper.ask(&browser).await.header("content-security-policy"), Some("sandbox"));
     assert_eq!(scraper.get("/scrape/web-1/metrics").await.header("content-security-policy"), None);
 }
 
@@ -340,7 +336,7 @@ async fn a_body_of_many_megabytes_streams() {
             feed.send(part.clone()).await.expect("read");
         }
     });
-    let mut stream = scraper.send("GET /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    let mut stream = scraper.send(&request(SCRAPE, "")).await;
     let mut first = vec![0; 4 << 20];
     within(stream.read_exact(&mut first)).await.expect("the first half comes before the second is made");
     tell.send(()).expect("waited for");

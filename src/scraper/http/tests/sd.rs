@@ -120,7 +120,7 @@ async fn an_acknowledged_alias_is_in_the_very_next_list() {
 }
 
 #[tokio::test]
-async fn changed_labels_and_paths_are_shown() {
+async fn changed_labels_and_paths_are_listed() {
     let scraper = started().await;
     scraper.register_as(1, "h", vec![claim("a", "", &[("v", "1")])]).await;
     let labels = async || scraper.get("/sd").await.json()[0]["labels"].clone();

@@ -86,7 +86,7 @@ async fn connections_over_the_limit_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn it_is_shown_how_the_holder_of_each_alias_is_linked() {
+async fn the_link_of_the_holder_of_each_alias_is_exported() {
     let scraper = Scraper::loading(HttpConfig::default(), no_pull).await;
     assert_eq!(scraper.get("/metrics/aliases").await.status, 503);
     scraper.load().await;

@@ -220,7 +220,7 @@ impl Pull for FakePull {
     }
 }
 
-/// Holds nothing; loads when told to and fails when told to.
+/// Holds nothing; loads and fails on demand.
 #[derive(Debug)]
 struct FakeStore {
     may_load: mpsc::Receiver<Option<Damage>>,
@@ -258,6 +258,11 @@ pub(super) fn peer(seed: u8) -> PublicKey {
 pub(super) fn claim(alias: &str, service: &str, labels: &[(&str, &str)]) -> Claim {
     let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Claim { alias: alias.into(), service: service.into(), labels }
+}
+
+/// A request with a connection of its own; `headers` are whole lines.
+pub(super) fn request(line: &str, headers: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n")
 }
 
 /// A body of these parts; an `Err` cuts it.
