@@ -179,7 +179,7 @@ impl Exporter {
         Ok(Self::with(ExporterSettings::new(url.try_into()?)))
     }
 
-    /// An exporter that is asked as these settings say. The files that they name are read when they are needed.
+    /// An exporter that is asked by these settings. The files that they name are read when they are needed.
     pub fn with(settings: ExporterSettings) -> Self {
         let host = HeaderValue::from_str(settings.url.host_header()).unwrap_or(HeaderValue::from_static("localhost"));
         let tls = Tls::new(settings.tls.clone());

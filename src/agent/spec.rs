@@ -44,7 +44,7 @@ pub(crate) enum SpecError {
     #[error(transparent)]
     Url(#[from] UrlError),
     /// A target of a file_sd list is not `host:port`.
-    #[error("a target of a file_sd list is host:port; its labels __scheme__ and __metrics_path__ say the rest")]
+    #[error("a target of a file_sd list is host:port; its labels __scheme__ and __metrics_path__ hold the rest")]
     NotHostPort,
     /// `keep` or `drop` is not a valid pattern.
     #[error(transparent)]

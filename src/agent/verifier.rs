@@ -14,6 +14,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 
+/// The error of rustls for a certificate that is marked as a CA's: many exporters have such a self-signed one.
 const CA_AS_EXPORTER: webpki::Error = webpki::Error::CaUsedAsEndEntity;
 
 /// Checks the exporter's certificate, or accepts any. The handshake's signature is always checked.

@@ -87,7 +87,7 @@ pub(super) struct Args {
     /// An alias and the URL of its exporter; a URL without a path means /metrics; repeatable
     ///
     /// The URL is http://, https:// or unix:/run/x.sock:/metrics. A table [[target]] of the --config file, or a file of
-    /// --targets-dir, can say more about a target.
+    /// --targets-dir, can set more for a target.
     #[arg(long, value_name = "ALIAS=URL")]
     target: Vec<TargetUrl>,
     /// A directory of target files (*.toml, *.json, Prometheus's file_sd too), read again and again; repeatable

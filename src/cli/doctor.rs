@@ -141,7 +141,7 @@ impl clap::Args for Args {
 impl FromArgMatches for Args {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Flags::from_arg_matches(matches)?;
-        // Without a secret file there is no agent; `check` reports that in our own words.
+        // Without a secret file there is no agent; `check` reports that with an error of ours.
         let is_agent = !flags.scraper.is_empty() && !flags.secret_file.is_empty();
         let agent = is_agent.then(|| agent::Args::from_arg_matches(matches)).transpose()?;
         Ok(Self { flags, agent: agent.map(Box::new) })
@@ -167,7 +167,7 @@ impl Args {
                 Err("give --scraper PEER beside an exporter, or --key FILE beside the scraper".into())
             }
             None if !flags.target.is_empty() => {
-                Err("--target is an agent's: say with --scraper which scraper it registers with".into())
+                Err("--target is an agent's: name with --scraper the scraper that it registers with".into())
             }
             None => Ok(()),
         }

@@ -69,7 +69,7 @@ impl Key {
     }
 }
 
-/// The key pair in a file that the user named. The error of a missing file says how to make one.
+/// The key pair in a file that the user named. The error of a missing file names the command that makes one.
 pub(super) fn load_key(path: &Path) -> anyhow::Result<KeyPair> {
     refuse_bare_secret(path)?;
     identity::load_key(path).map_err(|error| with_command(error, &format!("narthex keygen --out {}", path.display())))

@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn what_may_be_a_secret_is_cut() {
         let secret = crate::identity::SharedSecret::from_bytes([7; 32]);
-        let shown = masked(&format!("unexpected argument '{}' found", *secret.expose_text()));
-        assert!(shown.contains("..' found") && !shown.contains(&secret.expose_text()[..8]), "{shown}");
+        let printed = masked(&format!("unexpected argument '{}' found", *secret.expose_text()));
+        assert!(printed.contains("..' found") && !printed.contains(&secret.expose_text()[..8]), "{printed}");
         assert_eq!(masked("bad 'a=http://u:p@host/x' here"), "bad 'a=http://..@host/x' here");
         assert_eq!(masked("bad 'a=http://host/x@y' here"), "bad 'a=http://host/x@y' here");
     }

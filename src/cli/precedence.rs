@@ -90,7 +90,7 @@ fn read(path: &Path, role: &str) -> Result<BTreeMap<String, Vec<String>>, String
         format!("{}, line {line}: {}", path.display(), error.message())
     })?;
     if (role == "agent" || role == DOCTOR) && agent::has_tables(&table) {
-        table.remove("target"); // no flag can say what they say: the agent reads them itself
+        table.remove("target"); // no flag can express them: the agent reads them itself
     }
     let mut values = BTreeMap::new();
     for (key, value) in &table {

@@ -23,7 +23,9 @@ use crate::{
     wire::{Alias, Announcement, Labels, Target, codec::MAX_MESSAGE_LEN},
 };
 
+/// The page that the tables below are part of.
 const FILE: &str = "docs/configuration.md";
+/// Where the made part of a section ends.
 const END: &str = "<!-- end -->";
 
 #[test]

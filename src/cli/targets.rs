@@ -11,6 +11,7 @@ use crate::telemetry::log::escaped;
 
 /// Number of columns.
 const COLUMNS: usize = 7;
+/// Their headings.
 const HEADS: [&str; COLUMNS] = ["ALIAS", "STATE", "PATH", "SERVICE", "HOSTNAME", "PEER", "LEFT"];
 
 /// List the targets of a running scraper
@@ -37,7 +38,7 @@ impl Args {
     }
 }
 
-/// The shown part of an alias in the JSON of the API.
+/// The printed part of an alias in the JSON of the API.
 #[derive(Debug, Deserialize)]
 struct ListedTarget {
     alias: String,

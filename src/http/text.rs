@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::telemetry::ExpositionFormat;
 
+/// The content type of a plain answer.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Most characters of a line: an error's text may quote what a stranger sent.
 const MAX_LINE: usize = 500;

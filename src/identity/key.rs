@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn debug_of_a_key_pair_shows_only_the_public_half() {
         let pair = KeyPair::from_seed(&[3; 32]);
-        let shown = format!("{pair:?}");
-        assert!(shown.contains(&pair.public().to_string()));
-        assert!(!shown.contains(&text::to_hex(&[3; 32])) && !shown.contains(&text::to_z_base_32(&[3; 32])));
+        let printed = format!("{pair:?}");
+        assert!(printed.contains(&pair.public().to_string()));
+        assert!(!printed.contains(&text::to_hex(&[3; 32])) && !printed.contains(&text::to_z_base_32(&[3; 32])));
     }
 }

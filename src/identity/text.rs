@@ -25,7 +25,7 @@ pub enum KeyError {
     /// A text of the right length with characters (or a last character) outside the alphabet.
     #[error("not {form}: wrong character at position {position}")]
     Character {
-        /// `z-base-32` or `hex`, as the length says.
+        /// `z-base-32` or `hex`, by the length.
         form: &'static str,
         /// Position of the first wrong character, from 0.
         position: usize,

@@ -20,7 +20,7 @@ pub(crate) enum NetworkRole {
     /// Is found by its key and keeps many links.
     #[cfg(feature = "scraper")]
     Scraper,
-    /// Public helper: answers the DHT, and relays if the configuration says so.
+    /// Public helper: answers the DHT, and relays if so configured.
     #[cfg(feature = "node")]
     Node,
 }

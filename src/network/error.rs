@@ -63,7 +63,7 @@ pub enum NetworkError {
 #[non_exhaustive]
 pub enum ConnectError {
     /// There was nothing to try: no dial address, and no way to find one.
-    #[error("nothing says where peer {peer} is: no dial address is given, no bootstrap node, and mDNS finds nothing")]
+    #[error("no address of peer {peer} is known: no dial address is given, no bootstrap node, and mDNS finds nothing")]
     NoAddress {
         /// The peer that was to be reached.
         peer: PublicKey,

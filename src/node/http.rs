@@ -13,6 +13,7 @@ use crate::{
     network::Network,
 };
 
+/// The answer to `/`.
 const ENDPOINTS: &str = "\
 narthex node
 

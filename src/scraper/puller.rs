@@ -39,8 +39,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 const MAX_MISSED_DEADLINES: u32 = 3;
 /// Longest wait for the answer to a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much sooner than Prometheus's own timeout a pull may end without a header that says so: the peer's answer still
-/// comes in time.
+/// How much sooner than Prometheus's own timeout a pull may end without a header that states it: the answer of the
+/// peer still comes in time.
 const MAX_MARGIN: Duration = Duration::from_secs(1);
 
 /// Pulls over the links of a [`Network`]. Cheap to clone.

@@ -8,9 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::identity::{KeyPair, PublicKey, SIGNATURE_LEN};
 
+/// First byte of an announcement; another version is refused.
 const VERSION: u8 = 1;
 /// Prefix of the signed bytes, so that no other signature of the key is valid here.
 const DOMAIN: &[u8] = b"narthex announce v1";
+/// Before the public key in the key of a DHT record.
 const RECORD_PREFIX: &[u8] = b"/narthex/addr/";
 
 /// The addresses of a peer, and how long they are valid.

@@ -226,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 
     /// Sends the peer a refusal, and returns the error that caused it.
     async fn refuse_for(&mut self, error: ChannelError, refusal: HandshakeRefusal) -> ChannelError {
-        // The first error says more than a failure to send this.
+        // The first error has more detail than a failure to send this.
         let _ = self.refuse(refusal).await;
         error
     }

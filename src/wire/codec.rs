@@ -19,6 +19,7 @@ pub const VERSION: u8 = 1;
 /// length limit costs more than this.
 const DECODE_BUDGET: usize = 8 * MAX_MESSAGE_LEN;
 
+/// bincode's encoding, with the limit above.
 const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_BUDGET>> =
     config::standard().with_limit::<DECODE_BUDGET>();
 

@@ -14,10 +14,13 @@ use snow::{Builder, HandshakeState, params::NoiseParams};
 use super::{HandshakeRefusal, Session};
 use crate::identity::{KeyPair, PublicKey, SecretId, SharedSecret};
 
+/// The client knows the scraper's key beforehand (`IK`); the shared secret is mixed in last (`psk2`).
 const PATTERN: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 /// The `psk2` of the pattern.
 const PSK_LOCATION: u8 = 2;
+/// Length of the id that names one of a scraper's secrets.
 const SECRET_ID_LEN: usize = 8;
+/// Length of the tag of a ChaCha20-Poly1305 ciphertext (RFC 8439).
 const TAG_LEN: usize = 16;
 
 /// Bytes of the first message: ephemeral key, encrypted static key, encrypted secret id.

@@ -53,7 +53,7 @@ async fn a_hostile_scraper_reaches_nothing_but_the_aliases() {
     let get =
         |target: &str, headers: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
     let mut requests = vec![get("/web-1", "")];
-    // Places instead of an alias, in every form that a request line has.
+    // Paths and URLs instead of an alias, in every form that a request line has.
     for target in [
         &format!("http://{evil}/"),
         &format!("http://{evil}/metrics"),
@@ -116,7 +116,7 @@ async fn a_hostile_scraper_reaches_nothing_but_the_aliases() {
     ] {
         requests.push(get("/web-1", headers));
     }
-    // A second request in the body of the first; an exporter that believed its framing would answer it.
+    // A second request in the body of the first; an exporter that accepted its framing would answer it.
     let smuggled = "GET /secret HTTP/1.1\r\nHost: x\r\n\r\n";
     for (framing, body) in [
         (format!("Content-Length: {}\r\n", smuggled.len()), smuggled.to_owned()),

@@ -110,18 +110,18 @@ async fn a_target_s_own_timeout_ends_a_pull_and_is_sent_to_the_exporter() {
 
 #[tokio::test]
 async fn the_body_of_a_failed_exporter_is_reported_if_it_is_text() {
-    let says = |headers: &[(&'static str, &'static str)], body: &str| Reply::Whole {
+    let reply = |headers: &[(&'static str, &'static str)], body: &str| Reply::Whole {
         status: "400 Bad Request",
         headers: headers.to_vec(),
         body: body.into(),
     };
     let go = "Client sent an HTTP request to an HTTPS server.\n";
     let exporter = Exporter::start([
-        ("/go", says(&[], go)),
-        ("/colour", says(&[("Content-Type", "text/plain")], "\u{1b}[31mred\nstack")),
-        ("/page", says(&[("Content-Type", "text/html")], "<html>")),
-        ("/gzip", says(&[("Content-Encoding", "gzip")], "\u{1f}")),
-        ("/nothing", says(&[], "")),
+        ("/go", reply(&[], go)),
+        ("/colour", reply(&[("Content-Type", "text/plain")], "\u{1b}[31mred\nstack")),
+        ("/page", reply(&[("Content-Type", "text/html")], "<html>")),
+        ("/gzip", reply(&[("Content-Encoding", "gzip")], "\u{1f}")),
+        ("/nothing", reply(&[], "")),
     ]);
     for (path, end) in [
         ("/go", ": Client sent an HTTP request to an HTTPS server."),
@@ -185,13 +185,13 @@ async fn an_exporter_on_a_unix_socket_is_asked_there() {
             });
         }
     });
-    let shown = socket.display();
-    let encoded = shown.to_string().replace('/', "%2F");
-    for url in [format!("unix:{shown}:/m"), format!("http+unix://{encoded}/m")] {
+    let path_of_socket = socket.display();
+    let encoded = path_of_socket.to_string().replace('/', "%2F");
+    for url in [format!("unix:{path_of_socket}:/m"), format!("http+unix://{encoded}/m")] {
         assert_eq!(text(&plain(&url)).await, "m 1\n", "{url}");
         assert_eq!(exporter.all_requests().pop().expect("asked").header("host"), Some("localhost"));
     }
-    let nobody = failure(&plain(&format!("unix:{shown}-not:/m"))).await;
+    let nobody = failure(&plain(&format!("unix:{path_of_socket}-not:/m"))).await;
     assert!(nobody.contains("cannot connect to exporter unix:"), "{nobody}");
 }
 

@@ -89,7 +89,7 @@ fn files_in_the_directory_are_followed() {
 
     // Broken: its targets stay, one log line reports the error, and the other files are still followed.
     setup.put("a.toml", "[[target]]\nalias = \"web-1\"\nurll = \"http://h\"\n");
-    eventually("the broken file is told", SOON, || agent.log_line(&["a.toml", "line 3", "urll"]));
+    eventually("the broken file is reported", SOON, || agent.log_line(&["a.toml", "line 3", "urll"]));
     fs::remove_file(setup.targets.join("b.json")).expect("there");
     setup.scraper.wait_unlisted("sd-1");
     assert_eq!(setup.scraper.scrape("web-1", SOON).status, 200);
@@ -98,7 +98,7 @@ fn files_in_the_directory_are_followed() {
     setup.put("a.toml", &setup.table("web-2", ""));
     setup.scraper.wait_scraped("web-2");
     setup.scraper.wait_unlisted("web-1");
-    eventually("the mended file is told", SOON, || agent.log_line(&["mended", "a.toml"]));
+    eventually("the mended file is reported", SOON, || agent.log_line(&["mended", "a.toml"]));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
     let labels: Vec<String> = (0..32).map(|n| format!("l{n} = \"{}\"", "x".repeat(1024))).collect();
     let wide = |n| setup.table(&format!("wide-{n}"), &format!("labels = {{ {} }}", labels.join(", ")));
     setup.put("b.toml", &(0..8).map(wide).collect::<String>());
-    eventually("the refusal is told", SOON, || agent.log_line(&["cannot be registered", "a scraper takes 262144"]));
+    eventually("the refusal is reported", SOON, || agent.log_line(&["cannot be registered", "a scraper takes 262144"]));
     setup.put("b.toml", &(0..7).map(wide).collect::<String>());
     setup.scraper.wait_scraped("wide-6");
     assert_eq!(setup.scraper.scrape("web-1", SOON).status, 200);
@@ -155,16 +155,18 @@ fn a_hangup_reads_file_and_directory_again_at_once() {
     }
     setup.scraper.wait_unlisted("from-config");
     assert_eq!(setup.scraper.wait_listed("reloaded").label("service"), "fleet");
-    eventually("that is told", SOON, || agent.log_line(&["agent.toml", "need a restart"]));
+    eventually("that is reported", SOON, || agent.log_line(&["agent.toml", "need a restart"]));
 
     setup.config("[[target]]\nalias = \"x\"\n");
     setup.put("t.toml", &setup.table("changed", ""));
     agent.hang_up();
     setup.scraper.wait_scraped("changed");
-    eventually("the broken configuration is told", SOON, || agent.log_line(&["agent.toml", "missing field", "url"]));
+    eventually("the broken configuration is reported", SOON, || {
+        agent.log_line(&["agent.toml", "missing field", "url"])
+    });
     assert_eq!(setup.scraper.scrape("reloaded", SOON).status, 200, "its targets stay");
     agent.hang_up();
-    eventually("an idle hang-up is told", SOON, || agent.log_line(&["nothing has changed"]));
+    eventually("an idle hang-up is reported", SOON, || agent.log_line(&["nothing has changed"]));
 }
 
 #[test]

@@ -147,16 +147,16 @@ async fn a_client_certificate_is_sent_and_a_rotated_one_taken_up() {
     let address = setup.behind_tls(Some(&clients)).await;
     assert!(failure(&source(address, setup.trusting())).await.contains(&format!("exporter https://{address}")));
 
-    let shown = |certified: &Certified| {
+    let with_certificate = |certified: &Certified| {
         let client = ClientCertificate::new(&certified.cert_file, &certified.key_file);
         let mut settings = setup.trusting();
         settings.client = Some(client);
         source(address, settings)
     };
-    assert_eq!(text(&shown(&clients.certify("agent"))).await, "m 1\n");
+    assert_eq!(text(&with_certificate(&clients.certify("agent"))).await, "m 1\n");
 
     let imposter = setup.ca.certify("imposter");
-    let source = shown(&imposter);
+    let source = with_certificate(&imposter);
     failure(&source).await;
     // The files are replaced, the source is the same.
     let proper = clients.certify("proper");
@@ -166,7 +166,7 @@ async fn a_client_certificate_is_sent_and_a_rotated_one_taken_up() {
     assert_eq!(text(&source).await, "m 1\n");
 
     fs::set_permissions(&imposter.key_file, Permissions::from_mode(0o644)).expect("chmod");
-    let error = failure(&shown(&imposter)).await;
+    let error = failure(&with_certificate(&imposter)).await;
     assert!(error.contains("chmod o-rwx") && error.contains("imposter.key"), "{error}");
 }
 

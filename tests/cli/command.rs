@@ -1,4 +1,4 @@
-//! The `narthex` command, run as a user runs it: exit codes, one-line errors, precedence, and that no secret is shown.
+//! The `narthex` command, run as a user runs it: exit codes, one-line errors, precedence, and no secret in the output.
 
 use std::{
     fs::{self, Permissions},
@@ -208,7 +208,7 @@ fn no_secret_is_ever_printed() {
     for run in runs {
         for hidden in [secret, seed, &hex] {
             let printed = [run.stdout.as_str(), run.stderr.as_str()].concat();
-            assert!(!printed.contains(&hidden[..16]), "shown by: {printed}");
+            assert!(!printed.contains(&hidden[..16]), "printed by: {printed}");
         }
     }
 }

@@ -26,6 +26,9 @@ use crate::support::{
     process::Run,
 };
 
+/// The timeout of a check: milliseconds become seconds on a busy machine.
+const PATIENT: &str = "30s";
+
 /// One check as `--json` prints it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,9 +38,6 @@ struct Check {
     detail: String,
     advice: Option<String>,
 }
-
-/// The timeout of a check: milliseconds become seconds on a busy machine.
-const PATIENT: &str = "30s";
 
 /// Runs the doctor with these flags.
 #[track_caller]

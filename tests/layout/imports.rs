@@ -64,7 +64,7 @@ fn no_files_of_a_module_use_each_other_in_a_circle() {
             }
             if let Some(circle) = circle_through(module, &uses) {
                 in_a_circle.extend(circle.iter().cloned());
-                circles.push(shown(&source, &circle, &uses));
+                circles.push(describe(&source, &circle, &uses));
             }
         }
     }
@@ -92,7 +92,7 @@ fn circle_through(start: &Segments, uses: &BTreeMap<&Segments, BTreeMap<Segments
     None
 }
 
-fn shown(source: &Crate, circle: &[Segments], uses: &BTreeMap<&Segments, BTreeMap<Segments, String>>) -> String {
+fn describe(source: &Crate, circle: &[Segments], uses: &BTreeMap<&Segments, BTreeMap<Segments, String>>) -> String {
     let step = |(from, to): (&Segments, &Segments)| {
         format!("    {} uses {}", source.files[from].path.display(), uses[from][to])
     };

@@ -1,4 +1,4 @@
-//! What texts and attributes of `src/` may not say.
+//! What texts and attributes of `src/` may not contain.
 
 use proc_macro2::TokenTree;
 

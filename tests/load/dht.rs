@@ -1,6 +1,6 @@
 //! A network of twenty nodes, each with one bootstrap node: a scraper is found by its key alone, and forged announcements are
 //! refused.
-#![expect(clippy::print_stdout, reason = "how long it took is shown on demand")]
+#![expect(clippy::print_stdout, reason = "how long it took is printed on demand")]
 
 use std::{
     convert::Infallible,
@@ -24,6 +24,8 @@ use crate::{
 const NODES: usize = 20;
 /// Twenty nodes in a debug build keep two cores busy for some 20 s until their routing tables are full.
 const AT_LAST: Duration = Duration::from_secs(90);
+/// A sequence as good as any other.
+const NOW: u64 = 1_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scraper_is_found_by_its_key_from_every_node_of_twenty() {
@@ -87,7 +89,7 @@ async fn nodes_that_lie_about_a_scraper_do_not_keep_clients_from_it() {
         liars.push((what, liar.answer(&key.public(), lie).await));
     }
     let scraper = fleet.scraper(&network.peers[0]).await;
-    // Through a liar, which may say nothing true of the scraper, but names other nodes, and through an honest node.
+    // Through a liar, which gives no true answer about the scraper, but names other nodes, and through an honest node.
     for (what, liar) in &liars {
         fleet.find_from(&format!("through a node whose answer is {what}"), std::slice::from_ref(liar)).await;
     }
@@ -195,10 +197,7 @@ fn announced_nodes(scraper: &Scraper) -> f64 {
     line.parse().expect("a number")
 }
 
-/// A sequence as good as any other.
-const NOW: u64 = 1_000;
-
-/// Says that `key` is at this port of 127.0.0.1, from now for so many seconds.
+/// Announces that `key` is at this port of 127.0.0.1, from now for this number of seconds.
 fn announcement(key: &KeyPair, port: u16, sequence: u64, lasts_s: i64) -> Vec<u8> {
     let address: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
     let expires_at = unix_now().as_secs().saturating_add_signed(lasts_s);

@@ -1,5 +1,5 @@
 //! A scraper with a thousand clients is killed and started again: every client registers again and answers.
-#![expect(clippy::print_stdout, reason = "what it cost is shown on demand")]
+#![expect(clippy::print_stdout, reason = "what it cost is printed on demand")]
 
 use std::{
     convert::Infallible,
@@ -37,6 +37,9 @@ const MOST_HANDSHAKES: f64 = 512.0;
 const AT_ONCE: usize = 16;
 /// In a debug build, beside other tests.
 const AT_LAST: Duration = Duration::from_secs(300);
+const REMAINDER: &str = "TEST_STORM_REMAINDER";
+const SCRAPER: &str = "TEST_STORM_SCRAPER";
+const SECRET_FILE: &str = "TEST_STORM_SECRET_FILE";
 
 #[test]
 fn a_thousand_clients_are_back_after_their_scraper_was_killed() {
@@ -142,7 +145,3 @@ fn clients() {
         std::future::pending::<()>().await;
     });
 }
-
-const REMAINDER: &str = "TEST_STORM_REMAINDER";
-const SCRAPER: &str = "TEST_STORM_SCRAPER";
-const SECRET_FILE: &str = "TEST_STORM_SECRET_FILE";

@@ -10,6 +10,8 @@ use crate::{
     },
 };
 
+const WITHIN: Duration = Duration::from_secs(60);
+
 #[test]
 fn alerts_distinguish_a_relayed_target_from_a_direct_one_and_from_one_that_is_gone() {
     let Some(mut lab) = Lab::new() else { return };
@@ -31,5 +33,3 @@ fn alerts_distinguish_a_relayed_target_from_a_direct_one_and_from_one_that_is_go
         prometheus.wait_alert("relayed", Some("NarthexAgentGone"));
     });
 }
-
-const WITHIN: Duration = Duration::from_secs(60);

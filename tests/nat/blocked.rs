@@ -7,6 +7,8 @@ use crate::{
     support::lab::{Kind, Lab},
 };
 
+const WITHIN: Duration = Duration::from_secs(60);
+
 #[test]
 fn cones_punch_over_quic_where_tcp_is_blocked() {
     scrapes(Kind::TcpBlocked, Kind::TcpBlocked, Some("direct"));
@@ -53,5 +55,3 @@ fn scrapes(client: Kind, scraper: Kind, path: Option<&str>) {
         scraper.wait_scraped("agent", WITHIN);
     }
 }
-
-const WITHIN: Duration = Duration::from_secs(60);

@@ -15,6 +15,13 @@ use crate::{
 };
 
 const KINDS: [Kind; 4] = [Kind::Open, Kind::Cone, Kind::Symmetric, Kind::UdpBlocked];
+/// Cells that run at the same time.
+const AT_ONCE: usize = 4;
+/// Three attempts to punch take 16 s.
+const PUNCHED_BY_THEN: Duration = Duration::from_secs(18);
+/// What a busy machine misses is tried anew on another circuit, after a minute at most.
+const TRIED_ANEW: Duration = Duration::from_secs(90);
+const GIVEN_UP: Duration = Duration::from_secs(120);
 
 /// What became of a cell.
 #[derive(Debug)]
@@ -96,11 +103,3 @@ fn observe(site: &Site, scraper: &Seer, relays: &[Relay]) -> Cell {
         thread::sleep(Duration::from_millis(50));
     }
 }
-
-/// Cells that run at the same time.
-const AT_ONCE: usize = 4;
-/// Three attempts to punch take 16 s.
-const PUNCHED_BY_THEN: Duration = Duration::from_secs(18);
-/// What a busy machine misses is tried anew on another circuit, after a minute at most.
-const TRIED_ANEW: Duration = Duration::from_secs(90);
-const GIVEN_UP: Duration = Duration::from_secs(120);

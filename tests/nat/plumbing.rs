@@ -11,6 +11,11 @@ use crate::support::{
     lab::{Kind, Lab, Site},
 };
 
+/// The first site of a lab, which is the open one here.
+const OBSERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(45, 32, 1, 2));
+/// Long enough for a packet, which takes microseconds; what must not arrive is waited for so long.
+const BRIEFLY: Duration = Duration::from_millis(300);
+
 #[test]
 fn a_cone_has_one_mapping_and_lets_in_only_answers() {
     let Some(mut lab) = Lab::new() else { return };
@@ -177,8 +182,3 @@ fn arrives(from: &UdpSocket, to: SocketAddr, receiver: &UdpSocket, within: Durat
 fn connects(from: &Site, to: SocketAddr, within: Duration) -> bool {
     from.enter(|| TcpStream::connect_timeout(&to, within)).is_ok()
 }
-
-/// The first site of a lab, which is the open one here.
-const OBSERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(45, 32, 1, 2));
-/// Long enough for a packet, which takes microseconds; what must not arrive is waited for so long.
-const BRIEFLY: Duration = Duration::from_millis(300);

@@ -10,6 +10,9 @@ use crate::{
     support::lab::{Kind, Lab},
 };
 
+/// What proves nothing is closed after 30 s, at the next look.
+const STRANGER_CLOSED: Duration = Duration::from_secs(45);
+
 /// A node dials the scraper back, to see whether it can, and the scraper closes that connection after a while. Nothing
 /// else may end with it.
 #[test]
@@ -29,6 +32,3 @@ fn a_scraper_that_its_relay_can_dial_keeps_its_relayed_links() {
         thread::sleep(Duration::from_millis(200));
     }
 }
-
-/// What proves nothing is closed after 30 s, at the next look.
-const STRANGER_CLOSED: Duration = Duration::from_secs(45);

@@ -18,6 +18,11 @@ use crate::support::{
     process::Process,
 };
 
+/// The body of every exporter here.
+pub(crate) const BODY: &str = "lab_up 1\n";
+/// Where relays listen.
+const PORT: u16 = 19_961;
+
 /// A public node that relays.
 pub(crate) struct Relay {
     pub(crate) site: Site,
@@ -172,8 +177,3 @@ impl fmt::Display for Seconds {
         }
     }
 }
-
-/// The body of every exporter here.
-pub(crate) const BODY: &str = "lab_up 1\n";
-/// Where relays listen.
-const PORT: u16 = 19_961;

@@ -11,6 +11,13 @@ use crate::{
     support::lab::{Kind, Lab},
 };
 
+/// The second new circuit is at most 3 min away.
+const AGAIN: Duration = Duration::from_secs(240);
+/// The attempts on one circuit take 16 s.
+const GIVEN_UP: Duration = Duration::from_secs(20);
+/// Scrapes at the same time, each loop with 20 ms between them.
+const LOOPS: usize = 4;
+
 /// The two reach each other only once scrapes run through the relay, in the midst of the attempts to punch. A slow
 /// internet puts many scrapes on their way at that moment.
 #[test]
@@ -77,10 +84,3 @@ fn a_link_that_stayed_relayed_becomes_direct_once_it_can() {
     println!("relayed for {:?}, then direct after {:?}", agent.started.elapsed(), rejoined.elapsed());
     scraper.wait_scraped("agent", Duration::from_secs(10));
 }
-
-/// The second new circuit is at most 3 min away.
-const AGAIN: Duration = Duration::from_secs(240);
-/// The attempts on one circuit take 16 s.
-const GIVEN_UP: Duration = Duration::from_secs(20);
-/// Scrapes at the same time, each loop with 20 ms between them.
-const LOOPS: usize = 4;

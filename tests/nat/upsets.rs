@@ -14,6 +14,13 @@ use crate::{
     },
 };
 
+const ALIAS: &str = "agent";
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Scrapes in a row.
+const FOR_GOOD: usize = 4;
+/// Most that any upset may take.
+const WITHIN: Duration = Duration::from_secs(90);
+
 #[test]
 fn a_relayed_target_is_up_again_after_every_upset() {
     upsets(Kind::Symmetric, "relayed");
@@ -95,7 +102,7 @@ impl Scene {
     #[track_caller]
     #[expect(clippy::print_stdout, reason = "the table is the result")]
     fn upset(&mut self, what: &str, act: impl FnOnce(&mut Self)) {
-        // What went before shall be over.
+        // What went before is to be over.
         self.scraper.wait_relays(self.relays.len());
         let at = unix_now();
         act(self);
@@ -128,10 +135,3 @@ impl Scene {
 fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64()
 }
-
-const ALIAS: &str = "agent";
-const INTERVAL: Duration = Duration::from_secs(2);
-/// Scrapes in a row.
-const FOR_GOOD: usize = 4;
-/// Most that any upset may take.
-const WITHIN: Duration = Duration::from_secs(90);

@@ -29,7 +29,7 @@ fn a_scraper_is_found_by_key_also_after_it_moved() {
     scraper.wait_listed("second");
     assert_eq!(scraper.wait_scraped("second"), "found_by_key 1\n");
     let within_two_backoffs = Duration::from_secs(90);
-    eventually_true("the client that knew the old place finds the new one", within_two_backoffs, || {
+    eventually_true("the client that knew the old address finds the new one", within_two_backoffs, || {
         scraper.scrape("first", SOON).status == 200
     });
 }

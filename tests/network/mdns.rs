@@ -55,7 +55,7 @@ fn a_scraper_nearby_is_found_by_key_alone_also_after_it_moved() {
     let within_two_backoffs = Duration::from_secs(90);
     lan.near.enter(|| {
         scraper.restart();
-        eventually_true("the agent finds the new place", within_two_backoffs, || {
+        eventually_true("the agent finds the new address", within_two_backoffs, || {
             scraper.scrape("nearby", SOON).status == 200
         });
     });

@@ -61,7 +61,7 @@ fn a_node_shows_what_it_does_for_others() {
     assert_eq!(sample(http, "narthex_dht_records"), 1.0);
     assert!(sample(http, "narthex_dht_records_stored_total") >= 1.0);
     assert!(sample(http, r#"narthex_dht_lookups_total{outcome="found"}"#) >= 1.0);
-    eventually_true("its connections are shown", SOON, || {
+    eventually_true("its connections are exported", SOON, || {
         sample(http, r#"narthex_connections{transport="tcp"}"#) >= 1.0 && sample(http, "narthex_peers") >= 1.0
     });
 
@@ -199,7 +199,7 @@ fn a_scraper_is_reachable_through_a_relay_with_a_given_address() {
 
     let other = Fleet::new();
     let second = other.scraper(&["--bootstrap", &bootstrap]);
-    eventually("the second is told why not", SOON, || {
+    eventually("the second receives the reason", SOON, || {
         second.process.log_line(&["a relay does not make us reachable", "refused: too many reservations"])
     });
     assert_eq!(sample(http, "narthex_relay_reservations"), 1.0);

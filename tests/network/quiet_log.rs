@@ -1,4 +1,4 @@
-//! Whoever connects cannot fill the log: what a stranger does is `debug`, also where libp2p's own crates say it.
+//! Whoever connects cannot fill the log: what a stranger does is `debug`, also where libp2p's own crates log it.
 
 use narthex::identity::PeerAddr;
 

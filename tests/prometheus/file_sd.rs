@@ -29,7 +29,7 @@ fn prometheus_follows_the_scrapers_file_and_keeps_it_while_the_scraper_is_down()
     prometheus.wait_health("two", "up");
 
     let sd = scraper.get("/sd").text();
-    eventually_true("the file says what /sd says", SOON, || fs::read_to_string(&file).is_ok_and(|read| read == sd));
+    eventually_true("the file equals /sd", SOON, || fs::read_to_string(&file).is_ok_and(|read| read == sd));
     scraper.process.kill();
     prometheus.wait_health("one", "down");
     assert_eq!(fs::read_to_string(&file).expect("reads"), sd);
@@ -88,13 +88,15 @@ fn file_sd_keeps_a_file_per_service_for_a_prometheus_elsewhere() {
 
     // Gone, and then there again without a list: nothing is dropped for that.
     scraper.process.kill();
-    eventually_true("it says so", SOON, || mirror.log_line(&["out of date", &scraper.http.to_string()]).is_some());
+    eventually_true("its log has that", SOON, || {
+        mirror.log_line(&["out of date", &scraper.http.to_string()]).is_some()
+    });
     prometheus.wait_health("db-1", "down");
     let kept = read(&out.join("narthex-db.json"));
     scraper.restart();
     prometheus.wait_health("db-1", "up");
     assert_eq!(kept[0].label("instance"), "db-1");
-    eventually_true("it says so", SOON, || mirror.log().matches("up to date").count() > 2);
+    eventually_true("its log has that", SOON, || mirror.log().matches("up to date").count() > 2);
     // file-sd asks five times a second and logs each reason once: reset while the scraper dies, refused while it is dead.
     let log = mirror.log();
     let reasons: Vec<_> = log.lines().filter_map(|line| line.split_once("out of date").map(|(_, why)| why)).collect();
@@ -131,7 +133,7 @@ fn file_sd_asks_once_and_fails_without_touching_a_file() {
     assert_eq!(once(&url).0, Some(0));
     wait_files(&out, &[("web", &["web-1"])]);
     let nobody = format!("http://{}/sd", loopback(free_port()));
-    for (from, says) in [
+    for (from, reason) in [
         (nobody.as_str(), "--from"),
         (&exporter.url("/odd"), "no http_sd list"),
         (&exporter.url("/metrics"), "no http_sd list"),
@@ -141,7 +143,7 @@ fn file_sd_asks_once_and_fails_without_touching_a_file() {
     ] {
         let (code, log) = once(from);
         assert_eq!(code, Some(1), "{from}: {log}");
-        assert!(log.contains(says), "{from}: {log}");
+        assert!(log.contains(reason), "{from}: {log}");
         wait_files(&out, &[("web", &["web-1"])]);
     }
     assert_eq!(once(&format!("{url}/sd?label=env:test")).0, Some(0));

@@ -14,6 +14,8 @@ use crate::support::{
     process::Process,
 };
 
+const INSTANCE: &str = "    relabel_configs:\n      - source_labels: [__address__]\n        target_label: instance\n";
+
 #[test]
 fn prometheus_scrapes_aliases_of_a_static_list_through_the_scraper() {
     let (fleet, scraper, _exporter, _agent) = stage();
@@ -92,5 +94,3 @@ fn job(scraper: &Scraper, name: &str, targets: &[&str], more: &str) -> String {
         scraper.http
     )
 }
-
-const INSTANCE: &str = "    relabel_configs:\n      - source_labels: [__address__]\n        target_label: instance\n";

@@ -86,7 +86,7 @@ fn a_wrong_key_at_the_hint_differs_from_nobody_there() {
     let nobody = PeerAddr::at(expected, "127.0.0.1", free_port());
     let agent = fleet.agent("unreachable", &["--scraper", &nobody.to_string(), "--target", &target]);
     let line = wait_logged(&agent, &["cannot be reached", &expected.to_string()]);
-    assert!(line.to_lowercase().contains("refused"), "the system's own reason is shown: {line}");
+    assert!(line.to_lowercase().contains("refused"), "the system's own reason is logged: {line}");
     assert!(scraper.listed().expect("a list").is_empty());
 }
 

@@ -26,7 +26,7 @@ fn an_agent_that_has_an_alias_of_its_own_shows_its_links_registrations_and_pulls
     scraper.wait_scraped("host-1");
     let link_up = format!("narthex_client_link_up{{scraper=\"{}\"}} 1", scraper.key);
     let eventually_shown = |line: &str| {
-        eventually_true(line, SOON, || scraper.ask("agent-1", &[]).text().lines().any(|shown| shown == line));
+        eventually_true(line, SOON, || scraper.ask("agent-1", &[]).text().lines().any(|found| found == line));
     };
     eventually_shown(&link_up);
     eventually_shown("narthex_client_targets 2");
@@ -55,8 +55,8 @@ fn an_agent_shows_how_many_of_its_target_files_it_cannot_use() {
     let _agent = fleet.agent_of(&scraper, "agent", NO_TARGETS, &flags);
     scraper.wait_scraped("me");
     let wait_problems = |expected: f64| {
-        let shown = || count(&scraper.ask("me", &[]), "target_problems") == expected;
-        eventually_true(&format!("{expected} problems are shown"), SOON, shown);
+        let exported = || count(&scraper.ask("me", &[]), "target_problems") == expected;
+        eventually_true(&format!("{expected} problems are exported"), SOON, exported);
     };
     wait_problems(1.0);
     replace_file(&targets.join("b.json"), "{");

@@ -54,6 +54,12 @@ const FAILURES: [(&str, &str); 6] = [
 const ALIASES: [&str; 5] = ["...", "-", "_", "A.b_c-D.9", LONGEST];
 const LONGEST: &str = "a123456789b123456789c123456789d123456789e123456789f123456789g123456789h123456789i123456789j123456789k123456789l123456789m1234567";
 const UP: &str = "";
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Every kind of character.
+const LABELS: [(&str, &str); 3] =
+    [("city", "Žluťoučký \"kůň\""), ("odd", "a\\b\u{1f525} {x=1}, %41 \t é"), ("_under9", "http://h/?a=b&c=d")];
+const SERVICE: &str = "web/é %41";
 
 #[test]
 fn prometheus_takes_answers_through_narthex_as_it_takes_the_exporters_own() {
@@ -298,10 +304,3 @@ fn compressed<W: Write>(mut encoder: W, finish: impl Fn(W) -> std::io::Result<Ve
     encoder.write_all(b"m 1\n").expect("memory takes it");
     finish(encoder).expect("memory takes it")
 }
-
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Every kind of character.
-const LABELS: [(&str, &str); 3] =
-    [("city", "Žluťoučký \"kůň\""), ("odd", "a\\b\u{1f525} {x=1}, %41 \t é"), ("_under9", "http://h/?a=b&c=d")];
-const SERVICE: &str = "web/é %41";

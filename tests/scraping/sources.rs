@@ -28,6 +28,10 @@ use crate::support::{
     peers::Monitor,
 };
 
+/// As Prometheus asks.
+const ACCEPT: [(&str, &str); 1] =
+    [("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1")];
+
 #[test]
 fn every_example_of_a_source_is_scraped_in_its_own_content_type() {
     let (fleet, scraper) = Fleet::with_scraper();
@@ -114,7 +118,7 @@ fn a_source_that_panics_or_fails_is_a_502_and_the_next_pull_succeeds() {
     let mut failure = |query: &str| {
         let answer = http::get(scraper.http, &format!("{}?{query}", scrape_path("moody")), &[]).expect("an answer");
         assert_eq!(answer.status, 502, "{}", answer.text());
-        assert!(!answer.text().contains("database"), "the scraper is told the pull's id, and no more");
+        assert!(!answer.text().contains("database"), "the scraper receives the pull's id, and no more");
         linked.wait_event(|kind| match kind {
             EventKind::PullFailed { error, .. } => Some(error.clone()),
             _ => None,
@@ -126,7 +130,3 @@ fn a_source_that_panics_or_fails_is_a_502_and_the_next_pull_succeeds() {
     );
     assert_eq!(scraper.ask("moody", &ACCEPT).text(), "mood 1\n");
 }
-
-/// As Prometheus asks.
-const ACCEPT: [(&str, &str); 1] =
-    [("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1")];

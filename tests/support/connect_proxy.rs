@@ -78,7 +78,7 @@ fn serve(
     let Ok(mut there) = TcpStream::connect(there) else { return answer("502 Bad Gateway") };
     let status = match manner {
         Manner::OpenWith(status) => status,
-        _ => "HTTP/1.0 200 Connection established", // as old as many of them say they are
+        _ => "HTTP/1.0 200 Connection established", // as old as many of them claim to be
     };
     write!(stream, "{status}\r\nProxy-Agent: test\r\n\r\n")?;
     stream.set_nodelay(true)?;

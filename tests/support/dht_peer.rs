@@ -1,4 +1,4 @@
-//! A peer of the DHT that does as the test says, also what no narthex peer would do: it puts any bytes under any key,
+//! A peer of the DHT driven by the test, also to what no narthex peer would do: it puts any bytes under any key,
 //! and answers look-ups with whatever it was given.
 //!
 //! Plain libp2p, so that the test does not depend on the code that it tests.
@@ -25,6 +25,9 @@ use narthex::{
 use tokio::time::timeout;
 
 use super::{SOON, ports::free_port};
+
+/// Far more than any narthex peer takes.
+const MOST_BYTES: usize = 1024 * 1024;
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -75,7 +78,7 @@ impl DhtPeer {
         self.swarm.behaviour_mut().kad.store_mut().retain(|_, _| false);
     }
 
-    /// What the nodes have to say about a peer, each answer once.
+    /// The nodes' answers about a peer, each answer once.
     pub(crate) async fn answers(&mut self, about: &PublicKey) -> BTreeSet<Vec<u8>> {
         let query = self.swarm.behaviour_mut().kad.get_record(wire::record_key(about).into());
         let mut answers = BTreeSet::new();
@@ -98,7 +101,7 @@ impl DhtPeer {
         answers
     }
 
-    /// Puts an announcement of its own again and again, until it is all that the nodes have to say to `reader`.
+    /// Puts an announcement of its own again and again, until it is all that the nodes answer to `reader`.
     pub(crate) async fn publish(&mut self, value: &[u8], reader: &mut Self) {
         let about = self.key.public();
         let held = async {
@@ -173,9 +176,6 @@ fn peer_id(key: &PublicKey) -> PeerId {
 }
 
 fn multiaddr(peer: &PeerAddr) -> Multiaddr {
-    let hint = peer.hint.as_ref().expect("a node with its place");
+    let hint = peer.hint.as_ref().expect("a node with its address");
     Multiaddr::from(hint.host_port().ip().expect("an IP address")).with(Protocol::Tcp(hint.host_port().port))
 }
-
-/// Far more than any narthex peer takes.
-const MOST_BYTES: usize = 1024 * 1024;

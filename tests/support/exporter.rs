@@ -14,6 +14,9 @@ use super::{
     http::{read_headers, read_line},
 };
 
+const TEXT: [(&str, &str); 1] = [("Content-Type", "text/plain; version=0.0.4")];
+const CHUNKED: (&str, &str) = ("Transfer-Encoding", "chunked");
+
 /// How a path answers.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
@@ -249,6 +252,3 @@ fn write_chunk(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(bytes)?;
     stream.write_all(b"\r\n")
 }
-
-const TEXT: [(&str, &str); 1] = [("Content-Type", "text/plain; version=0.0.4")];
-const CHUNKED: (&str, &str) = ("Transfer-Encoding", "chunked");

@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+/// Longer than any answer of a healthy run; a hang ends as an error instead of as a stuck suite.
+const LONGEST: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -161,6 +164,3 @@ pub(crate) fn end_to_end(headers: &[(String, String)], besides: &[&str]) -> Vec<
     kept.sort();
     kept
 }
-
-/// Longer than any answer of a healthy run; a hang ends as an error instead of as a stuck suite.
-const LONGEST: Duration = Duration::from_secs(60);

@@ -18,6 +18,12 @@ use std::{
 
 use super::{netns::Namespace, peers, process::Process};
 
+const WAN6: &str = "2a05:4c80";
+const LAN6: &str = "2a05:4c81";
+/// The device that delays, and the routing table that leads into it.
+const DELAY: &str = "delay";
+const DELAYED: u32 = 77;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A public IPv4 and IPv6 address, no router.
@@ -290,9 +296,3 @@ fn default_route(number: u8) -> String {
 fn ipv6(prefix: &str, number: u8) -> Ipv6Addr {
     format!("{prefix}:{number}::2").parse().expect("an address")
 }
-
-const WAN6: &str = "2a05:4c80";
-const LAN6: &str = "2a05:4c81";
-/// The device that delays, and the routing table that leads into it.
-const DELAY: &str = "delay";
-const DELAYED: u32 = 77;

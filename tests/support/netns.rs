@@ -22,6 +22,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::peers;
 
+/// Where `ip netns` keeps them.
+const DIRECTORY: &str = "/run/netns";
+
 /// A network namespace with its loopback up. Dropping it removes it, with all its links.
 pub(crate) struct Namespace {
     name: String,
@@ -140,6 +143,3 @@ fn feed(command: &mut Command, input: &str) {
     let output = child.wait_with_output().expect("a child ends");
     assert!(output.status.success(), "{command:?}: {}\n{input}", String::from_utf8_lossy(&output.stderr));
 }
-
-/// Where `ip netns` keeps them.
-const DIRECTORY: &str = "/run/netns";

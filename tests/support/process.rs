@@ -1,4 +1,4 @@
-//! A child process: its log kept and shown when the test fails, its end certain.
+//! A child process: its log kept and printed when the test fails, its end certain.
 
 use std::{
     fs,
@@ -11,6 +11,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{SOON, append_to, eventually};
+
+const PROXY_VARIABLES: [&str; 8] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
+const PRINTED_LINES: usize = 60;
 
 /// A running (or ended) child. Dropping it kills it; dropping it in a panic shows the end of its log.
 pub(crate) struct Process {
@@ -75,7 +79,7 @@ impl Process {
     /// Waits for a line of the log that holds all of `words`.
     #[track_caller]
     pub(crate) fn wait_log(&self, words: &[&str]) -> String {
-        eventually(&format!("{} says {words:?}", self.name), SOON, || self.log_line(words))
+        eventually(&format!("{} logs {words:?}", self.name), SOON, || self.log_line(words))
     }
 
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
@@ -131,7 +135,7 @@ impl Process {
 
     fn status_kib(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the kernel tells");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the kernel reports it");
         line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number of KiB")
     }
 }
@@ -143,12 +147,8 @@ impl Drop for Process {
         if thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
-            let end = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+            let end = &lines[lines.len().saturating_sub(PRINTED_LINES)..];
             println!("--- the end of the log of {} ---\n{}\n---", self.name, end.join("\n"));
         }
     }
 }
-
-const PROXY_VARIABLES: [&str; 8] =
-    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
-const SHOWN_LINES: usize = 60;

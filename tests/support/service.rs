@@ -12,6 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{fleet::Fleet, process::Process};
 
+const ALIAS: &str = "TEST_SERVICE_ALIAS";
+const SCRAPER: &str = "TEST_SERVICE_SCRAPER";
+const SECRET_FILE: &str = "TEST_SERVICE_SECRET_FILE";
+
 /// Starts the test binary's ignored test `linked_service` as a service with this alias.
 #[track_caller]
 pub(crate) fn spawn(fleet: &Fleet, alias: &str, scraper: &PeerAddr) -> Process {
@@ -42,7 +46,3 @@ pub(crate) fn run() {
         client.shutdown().await;
     });
 }
-
-const ALIAS: &str = "TEST_SERVICE_ALIAS";
-const SCRAPER: &str = "TEST_SERVICE_SCRAPER";
-const SECRET_FILE: &str = "TEST_SERVICE_SECRET_FILE";

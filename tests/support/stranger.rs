@@ -54,7 +54,7 @@ pub(crate) async fn ask_whoever_connects(key: &KeyPair, port: u16, requests: &[S
 /// Connects to the peer at its hint, on this host, and opens `count` streams of each protocol, one after the other, that
 /// end where its first message should begin. Gives how many the peer agreed to.
 pub(crate) async fn open_empty_streams(peer: &PeerAddr, protocols: &[&str], count: usize) -> usize {
-    let port = peer.hint.as_ref().expect("a place").host_port().port;
+    let port = peer.hint.as_ref().expect("an address").host_port().port;
     let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
     let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
     let dial = transport(&KeyPair::generate()).dial(address, options).expect("an address to dial");
@@ -90,7 +90,7 @@ async fn ask(muxer: &mut StreamMuxerBox, request: &str) -> Vec<u8> {
     exchange(muxer, &[&negotiation("/narthex/pull/1"), request.as_bytes()].concat(), false).await
 }
 
-/// Sends the bytes on a stream of their own and gives what comes back before the peer ends it. If `end`, the peer is told
+/// Sends the bytes on a stream of their own and gives what comes back before the peer ends it. If `end`, the peer learns
 /// that nothing follows, and no more than the same number of bytes is waited for.
 async fn exchange(muxer: &mut StreamMuxerBox, bytes: &[u8], end: bool) -> Vec<u8> {
     let most = if end { bytes.len() as u64 } else { u64::MAX };

@@ -18,14 +18,14 @@ pub(super) struct PeerTime {
 }
 
 /// Compares with the clock of a peer, or else with the time of the found announcement. An announcement from the future
-/// means a wrong clock; `proves` says what any other announcement shows.
+/// means a wrong clock; `proves` is what any other announcement shows.
 pub(super) fn check(peer_time: Option<PeerTime>, found: Option<&Whereabouts>, proves: &str) -> Check {
     let name = "clock";
     let now = SystemTime::now();
-    let shown = humantime::format_rfc3339_seconds(now.max(UNIX_EPOCH));
+    let formatted = humantime::format_rfc3339_seconds(now.max(UNIX_EPOCH));
     let advice = "set the clock of this host, or of the other, right (NTP)";
     if now < UNIX_EPOCH + OLDEST {
-        return Check::failed(name, format!("{shown} cannot be: this host's clock is wrong"), advice);
+        return Check::failed(name, format!("{formatted} cannot be: this host's clock is wrong"), advice);
     }
     if let Some(PeerTime { time, received_at }) = peer_time {
         let (apart, direction) = match received_at.duration_since(time) {
@@ -35,7 +35,7 @@ pub(super) fn check(peer_time: Option<PeerTime>, found: Option<&Whereabouts>, pr
         return if apart > TOLERANCE {
             Check::failed(
                 name,
-                format!("this host is {} {direction} the scraper ({shown} here)", whole_seconds(apart)),
+                format!("this host is {} {direction} the scraper ({formatted} here)", whole_seconds(apart)),
                 advice,
             )
         } else {
@@ -47,12 +47,12 @@ pub(super) fn check(peer_time: Option<PeerTime>, found: Option<&Whereabouts>, pr
             let by = whole_seconds(found.announced_at.duration_since(now).unwrap_or_default());
             Check::failed(
                 name,
-                format!("the scraper's announcement is {by} ahead of this host's clock ({shown})"),
+                format!("the scraper's announcement is {by} ahead of this host's clock ({formatted})"),
                 advice,
             )
         }
-        Some(_) => Check::ok(name, format!("{shown}; {proves}")),
-        None => Check::skipped(name, format!("{shown}; there was nothing to compare it with")),
+        Some(_) => Check::ok(name, format!("{formatted}; {proves}")),
+        None => Check::skipped(name, format!("{formatted}; there was nothing to compare it with")),
     }
 }
 

@@ -28,7 +28,7 @@ async fn role(presence: &Presence, what: &str, node: &PeerAddr) -> Check {
         return Check::skipped(name, "it does not answer");
     }
     let Some(kind) = presence.kind(&node.key).await else {
-        return Check::failed(name, "it does not say what it is", "restart it; is it a narthex node?");
+        return Check::failed(name, "it does not report what it is", "restart it; is it a narthex node?");
     };
     if !kind.node {
         let what = if kind.scraper { "it is a scraper, not a node" } else { "it is a peer, but not a node" };

@@ -100,7 +100,7 @@ impl Presence {
         self.until(self.wait, all).await;
     }
 
-    /// True if a node is linked and says that it is a node, so that the DHT can be asked.
+    /// True if a node is linked and reports that it is a node, so that the DHT can be asked.
     pub(super) fn reaches_a_node(&self) -> bool {
         let (links, observations) = (self.network.links(), self.observations.borrow());
         let is_node = |key| kind_of(&observations, key).is_some_and(|kind| kind.node);

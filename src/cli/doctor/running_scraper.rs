@@ -13,7 +13,8 @@ use super::{
 use crate::wire::Alias;
 
 /// Advice for a scraper that answers 503.
-const NOT_LOADED: &str = "wait until the scraper has loaded its table; if it stays so, its log says why (disk full?)";
+const NOT_LOADED: &str =
+    "wait until the scraper has loaded its table; if it stays so, its log has the reason (disk full?)";
 
 /// The HTTP side of a scraper.
 pub(super) struct RunningScraper {
@@ -128,7 +129,7 @@ impl RunningScraper {
         match self.read(&format!("/scrape/{alias}/metrics")).await {
             Ok(body) => Check::ok(name, format!("{} bytes, as Prometheus would get them", body.len())),
             Err(error) => {
-                let advice = "run narthex doctor --scraper .. --target .. beside the agent; its log says why";
+                let advice = "run narthex doctor --scraper .. --target .. beside the agent; its log has the reason";
                 Check::failed(name, format!("{error:#}"), advice)
             }
         }

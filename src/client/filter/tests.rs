@@ -4,6 +4,8 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::*;
 use crate::client::source::{from_async, tests::text_of};
 
+const KINDS: [&str; 6] = ["counter", "gauge", "histogram", "summary", "info", "none"];
+
 /// A family as a writer of one of the formats puts it.
 #[derive(Clone, Debug)]
 struct Written {
@@ -11,8 +13,6 @@ struct Written {
     names: Vec<String>,
     lines: String,
 }
-
-const KINDS: [&str; 6] = ["counter", "gauge", "histogram", "summary", "info", "none"];
 
 /// Families of distinct names, so that two that follow each other are two.
 fn written(open_metrics: bool) -> impl Strategy<Value = Vec<Written>> {

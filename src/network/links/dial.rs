@@ -197,7 +197,7 @@ impl Dialler {
         }
     }
 
-    /// Tries what the first node says, and each later announcement that another one holds: a node that has slept, or
+    /// Tries the first node's answer, and each later announcement that another one holds: a node that has slept, or
     /// lies, has old ones.
     async fn dial_found(&self, peer: &PublicKey) -> Result<Multiaddr, Failure> {
         let mut answers = self.look_up(peer).await?;

@@ -51,10 +51,12 @@ use crate::{
     },
 };
 
+/// Between sweeps of all connections and reservations: to close one some seconds late does no harm.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// After a change of our addresses, connections are looked at once a second, this number of times: a new address comes
 /// before the route that makes it the one to use.
 const LOOKS: u8 = 10;
+/// Between two of these looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Connections that are closed cleanly at the end take one round trip.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);

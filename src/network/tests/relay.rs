@@ -22,6 +22,9 @@ use crate::network::{
     transport::muxing,
 };
 
+/// Longer than libp2p waits for a stream, 10 s, also on a busy machine.
+const LONG: Duration = Duration::from_secs(90);
+
 /// A libp2p peer without any of our limits. Ends on drop.
 struct Plain {
     id: PeerId,
@@ -336,6 +339,3 @@ async fn a_circuit_that_has_lived_its_time_ends_and_the_next_is_built_at_once() 
     link(&scraper, &client).await;
     pull(&scraper, &mut client, 64 * 1024).await.expect("linked again");
 }
-
-/// Longer than libp2p waits for a stream, 10 s, also on a busy machine.
-const LONG: Duration = Duration::from_secs(90);

@@ -52,7 +52,7 @@ pub(crate) async fn addresses(given: &HostPort) -> io::Result<Vec<SocketAddr>> {
         Some(ip) => vec![SocketAddr::new(ip, given.port)],
         None => resolve(given).await?,
     };
-    // The kernel's own error, before libp2p wraps it, says whether this host has such addresses at all.
+    // The kernel's own error, before libp2p wraps it, shows whether this host has such addresses at all.
     for at in &found {
         match UdpSocket::bind((at.ip(), 0)) {
             Err(error) if lacks_ipv6(given, &error) => {

@@ -15,8 +15,9 @@ use data_encoding::HEXLOWER;
 
 use crate::atomic_file;
 
-/// The last word of a checkpoint's line.
+/// The last field of a checkpoint's line.
 const INTACT: &str = "whole";
+/// In its place, once damage was found.
 const DAMAGED: &str = "damaged";
 
 /// The content of a database at one moment.

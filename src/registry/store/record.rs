@@ -14,12 +14,14 @@ use crate::{
     wire::{Alias, Labels, Target, TargetError},
 };
 
+/// First byte of a record; another version is refused.
 const VERSION: u8 = 1;
 
 /// Most bytes that decoding may allocate: a lying length in a damaged record cannot ask for more. The most and longest
 /// labels are 36 KiB.
 const MAX_LEN: usize = 64 * 1024;
 
+/// bincode's encoding, with the limit above.
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_LEN>> = bincode::config::standard().with_limit::<MAX_LEN>();
 
 /// Why stored bytes are no lease.

@@ -23,6 +23,7 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How long to wait for a locked database. sled's own threads may keep the lock for a moment after its last handle.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Between attempts to lock.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Leases in a directory of their own. Losing the directory loses little: clients register again within a third of a lease.

@@ -2,7 +2,7 @@
 //!
 //! Leases end at wall-clock times, so that a restart revives no lease. But a clock may be set, a process may be frozen,
 //! and a machine may sleep; live clients then had no chance to renew. A table is swept each second. A jump of more than
-//! [`UNWATCHED`] between two sweeps, for whatever reason, says nothing about which clients are alive.
+//! [`UNWATCHED`] between two sweeps, for whatever reason, shows nothing about which clients are alive.
 
 use std::{
     sync::Arc,

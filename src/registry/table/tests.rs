@@ -67,7 +67,7 @@ fn stored(alias: &str, holder: PublicKey, renewed_at: SystemTime) -> Lease {
     Lease::clone(&table.lookup(alias).expect("registered"))
 }
 
-/// A registration, and its outcomes as short words.
+/// A registration, and its outcomes as short names.
 struct Wanted(Register);
 
 impl Wanted {
@@ -89,11 +89,11 @@ impl Wanted {
         let claims = Claims::check(&self.0, &table.config).expect("fit as a whole");
         let (outcomes, effects) = table.register(peer, claims, linked, now);
         table.assert_whole();
-        (outcomes.into_iter().map(word).collect(), effects)
+        (outcomes.into_iter().map(outcome_name).collect(), effects)
     }
 }
 
-fn word(outcome: AliasOutcome) -> &'static str {
+fn outcome_name(outcome: AliasOutcome) -> &'static str {
     match outcome {
         AliasOutcome::Granted { updated: true } => "updated",
         AliasOutcome::Granted { updated: false } => "renewed",
@@ -440,7 +440,11 @@ fn without_a_disk_a_peer_can_go_on_with_what_was_written_and_no_more() {
         let (outcomes, effects) = table.renew(peer(seed), claims, written, now);
         table.assert_whole();
         let ends = table.leases().into_iter().map(|lease| lease.expires_at == now + LEASE).collect::<Vec<_>>();
-        (outcomes.map(|outcomes| outcomes.into_iter().map(word).collect::<Vec<_>>()), effects.changes.len(), ends)
+        (
+            outcomes.map(|outcomes| outcomes.into_iter().map(outcome_name).collect::<Vec<_>>()),
+            effects.changes.len(),
+            ends,
+        )
     };
     assert_eq!(renew(1, &wanted, now), (Some(vec!["renewed", "renewed"]), 2, vec![true, true, false]));
     assert_eq!(renew(2, &Wanted::new(&["c"]), now), (None, 1, vec![true, true, true]), "c was not written");

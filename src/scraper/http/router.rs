@@ -20,6 +20,7 @@ use crate::{
     },
 };
 
+/// The answer to `/`.
 const ENDPOINTS: &str = "\
 narthex scraper
 

@@ -75,8 +75,8 @@ async fn a_refusal_reaches_the_client_with_its_reason() {
         let (ours, theirs) = duplex(1024);
         let secret = secret();
         let refuse = async { accept_from(theirs).await?.refuse(refusal).await };
-        let (refused, told) = join!(connect_with(ours, &secret), refuse);
-        told.expect("tells");
+        let (refused, sent) = join!(connect_with(ours, &secret), refuse);
+        sent.expect("sends");
         assert!(matches!(refused, Err(ChannelError::Refused(got)) if got == refusal), "{refusal:?}");
     }
 }

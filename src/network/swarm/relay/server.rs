@@ -6,7 +6,7 @@
 //! - It builds circuits over a connection until the connection has no room for another stream, and breaks: see
 //!   [`handler`](super::handler).
 //! - It panics when a reservation runs out while its renewal is on the way.
-//! - Its events do not say which connection they are about. Every closed connection ends a reservation, whether there was
+//! - Its events do not name their connection. Every closed connection ends a reservation, whether there was
 //!   one or not, and a circuit whose far end is lost ends twice. Here both are counted by connection.
 //! - A full relay refuses renewals, too; [`limits`] does not.
 

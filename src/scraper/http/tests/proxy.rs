@@ -50,9 +50,9 @@ async fn it_is_no_proxy_to_anywhere_else() {
         ("POST http://web-1/metrics", 405, "only GET"),
         ("CONNECT web-1:443", 405, "scheme http"),
     ];
-    for (line, status, says) in cases {
+    for (line, status, reason) in cases {
         let answer = scraper.ask(&request(line, "")).await;
         assert_eq!(answer.status, status, "{line}: {answer:?}");
-        assert!(answer.text().contains(says), "{line}: {answer:?}");
+        assert!(answer.text().contains(reason), "{line}: {answer:?}");
     }
 }

@@ -170,7 +170,7 @@ async fn failures_have_the_status_that_names_who_failed() {
             limit: Duration::from_secs(3),
         }),
     ];
-    for (status, outcome, says, failure) in failures {
+    for (status, outcome, reason, failure) in failures {
         let scraper =
             Scraper::start(HttpConfig::default(), move |alias, _| std::future::ready(Err(failure(alias)))).await;
         scraper.register("web-1").await;
@@ -178,7 +178,7 @@ async fn failures_have_the_status_that_names_who_failed() {
         assert_eq!(answer.status, status, "{answer:?}");
         assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
         let text = answer.text();
-        assert!(text.contains("web-1") && text.contains(says) && text.lines().count() == 1, "{text:?}");
+        assert!(text.contains("web-1") && text.contains(reason) && text.lines().count() == 1, "{text:?}");
         scraper.counted(&format!("narthex_scrapes_total{{outcome=\"{outcome}\"}} 1")).await;
     }
 }
@@ -318,7 +318,7 @@ async fn a_page_made_by_a_peer_is_sandboxed_in_a_browser() {
 async fn a_body_of_many_megabytes_streams() {
     const PARTS: usize = 64;
     let (feed, parts) = mpsc::channel(1);
-    let (tell, half_read) = oneshot::channel();
+    let (signal, half_read) = oneshot::channel();
     let parts = Mutex::new(Some(parts));
     let scraper = Scraper::start(HttpConfig::default(), move |_, _| {
         let body = fed(parts.lock().expect("fine").take().expect("one scrape"));
@@ -331,7 +331,7 @@ async fn a_body_of_many_megabytes_streams() {
         for _ in 0..PARTS / 2 {
             feed.send(part.clone()).await.expect("read");
         }
-        half_read.await.expect("told");
+        half_read.await.expect("signalled");
         for _ in 0..PARTS / 2 {
             feed.send(part.clone()).await.expect("read");
         }
@@ -339,7 +339,7 @@ async fn a_body_of_many_megabytes_streams() {
     let mut stream = scraper.send(&request(SCRAPE, "")).await;
     let mut first = vec![0; 4 << 20];
     within(stream.read_exact(&mut first)).await.expect("the first half comes before the second is made");
-    tell.send(()).expect("waited for");
+    signal.send(()).expect("waited for");
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.expect("reads");
     assert!(rest.ends_with(b"\r\n0\r\n\r\n") && first.len() + rest.len() > PARTS * (256 << 10));

@@ -190,7 +190,7 @@ async fn an_unchanged_list_is_not_rendered_again_and_few_hosts_are_kept() {
     let list = SdList::new(scraper.registry.clone(), scraper.links().clone());
     let whole = |host: &str| list.whole(host).expect("loaded").as_ptr();
     let (one, two) = (whole("one:1"), whole("two:2"));
-    // A plain renewal changes nothing that is shown.
+    // A plain renewal changes nothing that is listed.
     scraper.register("a").await;
     assert!(whole("one:1") == one && whole("two:2") == two);
     let kept = list.whole("one:1").expect("loaded");

@@ -141,8 +141,8 @@ impl Scraper {
 
     /// Waits until the scraper's own metrics have this line.
     pub(super) async fn counted(&self, line: &str) {
-        let shown = async { while !self.get("/metrics").await.text().lines().any(|shown| shown == line) {} };
-        within(shown).await;
+        let exported = async { while !self.get("/metrics").await.text().lines().any(|found| found == line) {} };
+        within(exported).await;
     }
 }
 
@@ -153,7 +153,7 @@ pub(super) struct Answer {
     /// Lower-case names, in their order.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
-    /// True if the body ended as its framing says it should.
+    /// True if the body ended as its framing demands.
     pub(super) complete: bool,
 }
 
