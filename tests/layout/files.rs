@@ -63,8 +63,7 @@ impl Crate {
         let file = &self.files[module];
         // A list of a module's own names is no use; a re-export from elsewhere is.
         let lists = |import: &Import| {
-            import.re_export
-                && self.absolute(module, &import.path, false).is_some_and(|path| path.starts_with(module))
+            import.re_export && self.absolute(module, &import.path, false).is_some_and(|path| path.starts_with(module))
         };
         let imports = file.imports.iter().filter(|import| !lists(import)).map(|import| &import.path);
         let mut uses = BTreeMap::new();
