@@ -7,13 +7,16 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ed25519_dalek::{Signer, SigningKey};
 use libfuzzer_sys::fuzz_target;
 use narthex::{
     identity::KeyPair,
     wire::{Announcement, parse_record_key, record_key},
 };
 
-static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::from_seed(&[7; 32]));
+const SEED: [u8; 32] = [7; 32];
+
+static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::from_seed(&SEED));
 
 fuzz_target!(|input: (bool, &[u8])| {
     let (sign, bytes) = input;
@@ -31,8 +34,8 @@ fuzz_target!(|input: (bool, &[u8])| {
 /// The input as the body behind version and key, with the right signature.
 fn signed(tail: &[u8]) -> Vec<u8> {
     let body = [&[1], KEY.public().as_bytes().as_slice(), tail].concat();
-    let signature = KEY.sign(&[b"narthex announce v1".as_slice(), &body].concat());
-    [body.as_slice(), &signature].concat()
+    let signature = SigningKey::from_bytes(&SEED).sign(&[b"narthex announce v1".as_slice(), &body].concat());
+    [body.as_slice(), &signature.to_bytes()].concat()
 }
 
 fn now() -> SystemTime {

@@ -21,7 +21,7 @@ impl Events {
         Self { level, target, panic_at: usize::MAX, count: Arc::default() }
     }
 
-    /// Leaves whatever logs so much.
+    /// Panics in the code that logs this number of lines.
     pub(crate) fn panic_at(self, panic_at: usize) -> Self {
         Self { panic_at, ..self }
     }

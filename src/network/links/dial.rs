@@ -35,13 +35,13 @@ use crate::{
     wire::Announcement,
 };
 
-/// A transport that is cheaper, or better, gets so much time before the next is tried beside it.
+/// A transport that is cheaper, or better, gets this time before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(400);
 /// The same for the transport that worked the last time: see [`Dialler::dial`].
 const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
 /// The DHT is asked later than known addresses are dialled: mostly they answer, and no node need be asked.
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
-/// A relay gets so much time to be linked over TCP and QUIC before the circuit is dialled.
+/// A relay gets this time to be linked over TCP and QUIC before the circuit is dialled.
 const RELAY_HEAD_START: Duration = Duration::from_secs(1);
 /// A relay reports how it sees us within one round trip.
 const IDENTIFY: Duration = Duration::from_secs(1);
@@ -198,7 +198,7 @@ impl Dialler {
     }
 
     /// Tries the first node's answer, and each later announcement that another one holds: a node that has slept, or
-    /// lies, has old ones.
+    /// is malicious, has old ones.
     async fn dial_found(&self, peer: &PublicKey) -> Result<Multiaddr, Failure> {
         let mut answers = self.look_up(peer).await?;
         let (mut newest, mut dials, mut failures) = (0, FuturesUnordered::new(), Vec::new());

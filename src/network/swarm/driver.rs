@@ -76,7 +76,7 @@ pub(crate) struct Driver {
     commands: mpsc::Receiver<Command>,
     links: Links,
     reach: watch::Sender<Reach>,
-    /// Who wants to know what peers report.
+    /// Receives what peers report.
     #[cfg(feature = "scraper")]
     observations: Option<broadcast::Sender<Observation>>,
     role: NetworkRole,
@@ -494,7 +494,7 @@ impl Driver {
     fn close_replaced(&mut self, newer: ConnectionId) {
         for id in self.links.replaced_by(newer, REPLACED_AFTER) {
             tracing::debug!("a peer is here again: closing its older connection");
-            self.give_up(id, "it connected anew");
+            self.give_up(id, "it connected again");
         }
     }
 

@@ -41,11 +41,11 @@ pub(crate) struct InboundCounts {
     pub(crate) handshakes: usize,
     /// Most that were in their handshake at once.
     pub(crate) handshakes_peak: usize,
-    /// Refused because so many were in their handshake.
+    /// Refused because too many were in their handshake.
     pub(crate) refused_handshakes: u64,
-    /// Refused because their address has so many already.
+    /// Refused because their address has too many already.
     pub(crate) refused_address: u64,
-    /// Refused because there are so many, or so many of that peer.
+    /// Refused because there are too many, or too many of that peer.
     pub(crate) refused_connections: u64,
     /// Refused because memory runs short.
     pub(crate) refused_memory: u64,

@@ -298,7 +298,7 @@ async fn link(scraper: &Peer, client: &Peer) {
     within("up", scraper.network.links().up(&client.key.public())).await;
 }
 
-/// The scraper pulls so much from the client.
+/// Pulls this number of bytes from the client.
 async fn pull(scraper: &Peer, client: &mut Peer, bytes: usize) -> io::Result<()> {
     let mut pulling = scraper.network.open(&client.key.public(), ECHO).await.map_err(io::Error::other)?;
     pulling.write_all(b"x").await?;
