@@ -214,7 +214,7 @@ impl Wrap for Inbound {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "scraper", feature = "node")))]
 mod tests {
     use super::*;
 
