@@ -62,7 +62,7 @@ pub(crate) struct Args {
     /// Measurements of a cell; the median is printed
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Also measures memory and CPU of the idle scraper, for so long
+    /// Also measures memory and CPU of the idle scraper, for this time
     #[arg(long, value_parser = humantime::parse_duration)]
     idle: Option<Duration>,
     /// Puts the narthex agent of this build before an exporter, instead of library clients: plain, compressed by the

@@ -220,7 +220,7 @@ mod tests {
             ("", "missing field `url`"),
             ("timout = \"1s\"\nurl = \"http://h\"", "unknown field `timout`"),
             ("url = \"h:9100\"", "expected a URL such as"),
-            ("url = \"http://h/x\"\npath = \"/y\"", "the path stands in the URL already"),
+            ("url = \"http://h/x\"\npath = \"/y\"", "the URL has a path already"),
             ("url = \"http://h\"\ntimeout = \"0s\"", "timeout must be longer than 0"),
             ("url = \"http://h\"\nparams = 1", "expected true, false or a list of names"),
             ("url = \"http://h\"\nfallback_content_type = \"a\\nb\"", "fallback_content_type"),

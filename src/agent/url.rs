@@ -52,7 +52,7 @@ pub enum UrlError {
     #[error("a user name or password in a URL is not supported: give username and password_file")]
     UserInfo,
     /// Both the URL and the setting `path` have a path.
-    #[error("the path stands in the URL already")]
+    #[error("the URL has a path already")]
     PathTwice,
     /// Not a path.
     #[error("a path begins with / and has no spaces")]

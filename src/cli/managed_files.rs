@@ -18,7 +18,7 @@ use crate::atomic_file;
 
 /// How the name of a managed file begins.
 const PREFIX: &str = "narthex-";
-/// How the name of a managed file ends, as Prometheus wants.
+/// How the name of a managed file ends, as Prometheus requires.
 const SUFFIX: &str = ".json";
 /// Longest name before the suffix: a file system allows 255 bytes.
 const MAX_NAME: usize = 150;

@@ -22,7 +22,7 @@ Examples:
   narthex node --relay --http 127.0.0.1:19962
   narthex node --relay --key /etc/narthex/node.key --external node.example.org:19961
 
-Its public key stands in the first line of its log.
+The first line of its log has its public key.
 To others it is --bootstrap <public key>@<host>:19961.";
 
 /// Run a public node, through which peers find each other by key

@@ -1,7 +1,7 @@
 //! Compression on the link, for sources that do not compress.
 //!
-//! An exposition is compressed only if the scrape accepts gzip, the source did not encode it already, nothing in
-//! its headers speaks against it, and it is long enough to be worth the work. Everything else passes byte for byte.
+//! An exposition is compressed only if the scrape accepts gzip, the source did not encode it already, none of
+//! its headers forbids that, and it is long enough to be worth the work. Everything else passes byte for byte.
 
 use std::{
     io::{self, Write},

@@ -45,8 +45,8 @@ impl ReconnectGrace {
         }
     }
 
-    /// The end of a scrape's wait for a peer that lost its link so long ago; this may have passed. None if the loss is
-    /// too old.
+    /// The end of a scrape's wait for a peer that lost its link `lost_for` ago; this may have passed. None if the
+    /// loss is too old.
     fn wait_until(&self, peer: PublicKey, lost_for: Duration) -> Option<Instant> {
         if lost_for >= WINDOW {
             return None;

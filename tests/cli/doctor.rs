@@ -413,7 +413,7 @@ fn something_else_at_the_address_of_a_node_is_found() {
     let visit = beside_exporter(&fleet, nobody(0).key, &["--bootstrap", &wrong.to_string()]);
     visit.fails(
         &node(&wrong, "TCP"),
-        &["something listens at", "does not speak as a narthex peer", "see what has that port"],
+        &["something listens at", "does not answer as a narthex peer", "see what has that port"],
     );
     visit.has("skipped", &node(&wrong, "role"), &[]);
 

@@ -13,7 +13,7 @@ use crate::support::{
 
 /// The first site of a lab, which is the open one here.
 const OBSERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(45, 32, 1, 2));
-/// Long enough for a packet, which takes microseconds; what must not arrive is waited for so long.
+/// Long enough for a packet, which takes microseconds; what must not arrive is waited for this long.
 const BRIEFLY: Duration = Duration::from_millis(300);
 
 #[test]

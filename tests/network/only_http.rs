@@ -97,7 +97,7 @@ fn a_proxy_that_alone_knows_the_name_carries_tcp_websocket_and_tls() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for_ends_the_link() {
+fn a_certificate_without_a_trusted_issuer_ends_the_link() {
     let rig = Rig::new();
     let ca = Authority::new(rig.fleet.path(), "ca");
     let runtime = Runtime::new().expect("a runtime");

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""delay.py DEVICE MILLISECONDS: every packet that is routed into the TUN device comes out of it again, so much later.
+"""delay.py DEVICE MILLISECONDS: every packet that is routed into the TUN device comes out of it again, that much later.
 
 For kernels without netem. Packets keep their order; a queue of 10 000 is the most that is held.
 """

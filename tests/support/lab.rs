@@ -120,8 +120,8 @@ impl Lab {
         self.internet.nft("delete table inet cut");
     }
 
-    /// Holds every packet for so long on its way from one site to another, until the handle is dropped. `None`, after
-    /// saying so, without Python, which stands in for netem: not every kernel has that.
+    /// Holds every packet for this time on its way from one site to another, until the handle is dropped. `None`, after
+    /// printing that, without Python, which stands in for netem: not every kernel has that.
     #[track_caller]
     pub(crate) fn delay(&self, milliseconds: u32, log: &Path) -> Option<Process> {
         let mut command = Command::new(peers::program("python3", "python3")?);

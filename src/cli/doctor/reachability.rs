@@ -152,7 +152,7 @@ fn tcp_check(
         ),
         TcpProbe::Open => Check::failed(
             name,
-            format!("something listens at {address}, but it does not speak as a narthex peer ({error})"),
+            format!("something listens at {address}, but it does not answer as a narthex peer ({error})"),
             format!("see what has that port; give the address of a running narthex {role} with {flag}"),
         ),
         TcpProbe::Refused => Check::failed(

@@ -23,7 +23,7 @@ const MAX_THREADS: usize = 8;
 pub struct Text {
     content_type: HeaderValue,
     write: Arc<dyn Fn() -> Result<Bytes, BoxError> + Send + Sync>,
-    /// A closure that hangs holds only so many threads.
+    /// Bounds the threads that a closure which hangs can hold.
     permits: Arc<Semaphore>,
 }
 

@@ -14,7 +14,7 @@ pub enum LinkPath {
 }
 
 impl LinkPath {
-    /// `direct` or `relayed`, as it stands in labels and in JSON.
+    /// `direct` or `relayed`, as in labels and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -40,7 +40,7 @@ impl LinkTransport {
     #[cfg(feature = "node")]
     pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Quic, Self::WebSocket];
 
-    /// `tcp`, `quic` or `ws`, as it stands in labels and in JSON.
+    /// `tcp`, `quic` or `ws`, as in labels and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",

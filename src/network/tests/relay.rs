@@ -79,7 +79,6 @@ impl Plain {
         time::timeout(LONG, answer).await.expect("an answer in time").expect("an answer")
     }
 
-    /// Gets a reservation at the relay there.
     async fn reserve(&self, relay: &Multiaddr) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Reserve(relay.clone().with(Protocol::P2pCircuit), reply), answer).await
@@ -298,7 +297,7 @@ async fn link(scraper: &Peer, client: &Peer) {
     within("up", scraper.network.links().up(&client.key.public())).await;
 }
 
-/// The scraper pulls so much from the client.
+/// Pulls this number of bytes from the client.
 async fn pull(scraper: &Peer, client: &mut Peer, bytes: usize) -> io::Result<()> {
     let mut pulling = scraper.network.open(&client.key.public(), ECHO).await.map_err(io::Error::other)?;
     pulling.write_all(b"x").await?;

@@ -131,7 +131,7 @@ async fn tunnel(proxy: &Intercept, to: &HostPort) -> Result<TcpStream, ProxyErro
         Either::Right((_, exchange)) => exchange.await,
     };
     let parts = upgraded?.downcast::<TokioIo<TcpStream>>().expect("it was made of one");
-    // In all that we put into a tunnel the dialler speaks first.
+    // The dialler sends first in every protocol that we tunnel.
     if parts.read_buf.is_empty() {
         Ok(parts.io.into_inner())
     } else {

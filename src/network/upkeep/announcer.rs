@@ -36,7 +36,7 @@ const MOST_CIRCUITS: usize = Announcement::MAX_ADDRESSES / 2;
 const SETTLE: Duration = Duration::from_millis(50);
 /// To announce links nodes, too: where such links are lost at once, the pauses grow up to here.
 const MOST_SETTLE: Duration = Duration::from_secs(5);
-/// After so much quiet the pauses start anew.
+/// After this time without an event the pauses begin at the shortest again.
 const CALM: Duration = Duration::from_secs(10);
 /// Between attempts that fail.
 const MOST_PAUSE: Duration = Duration::from_secs(15);
@@ -99,7 +99,6 @@ fn settle() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::new().with_min_delay(SETTLE).with_max_delay(MOST_SETTLE).without_max_times().build()
 }
 
-/// Why no peer finds us.
 #[derive(Debug, thiserror::Error)]
 enum AnnounceError {
     #[error("our addresses cannot be announced")]

@@ -11,7 +11,7 @@ use crate::{
     network::{handle::Network, upkeep::backoff::redial_backoff},
 };
 
-/// A link that is lost so soon was refused.
+/// A link that is lost sooner was refused.
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// A node that comes back is found within this time.
 const MOST_PAUSE: Duration = Duration::from_secs(15);

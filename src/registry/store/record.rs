@@ -17,7 +17,7 @@ use crate::{
 /// First byte of a record; another version is refused.
 const VERSION: u8 = 1;
 
-/// Most bytes that decoding may allocate: a lying length in a damaged record cannot ask for more. The most and longest
+/// Most bytes that decoding may allocate: a wrong length in a damaged record cannot ask for more. The most and longest
 /// labels are 36 KiB.
 const MAX_LEN: usize = 64 * 1024;
 

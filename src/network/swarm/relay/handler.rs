@@ -21,9 +21,9 @@ type Inner = <relay::Behaviour as NetworkBehaviour>::ConnectionHandler;
 /// An instruction to the handler of a connection.
 #[derive(Debug)]
 pub(crate) enum Instruction {
-    /// Do as the relay wants.
+    /// Do as the relay demands.
     Follow(<Inner as ConnectionHandler>::FromBehaviour),
-    /// The relay wants a circuit for which there is no room.
+    /// The relay demands a circuit for which there is no room.
     Refuse(<Inner as ConnectionHandler>::FromBehaviour),
 }
 
