@@ -3,12 +3,15 @@
 //! The content is written to a temporary file in the same folder (a rename does not leave its file system), synced, and
 //! renamed; the folder is synced last, so that the rename outlives a power cut. `tempfile` makes the temporary file: a
 //! hidden, random name opened with `O_EXCL`, so no link is followed and no two writers share one, removed if a step fails.
+//! A process that is killed in between leaves its temporary file behind; a later write removes it.
 
 use std::{
-    fs::{File, Permissions},
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
+    time::Duration,
 };
 
 use tempfile::{Builder, NamedTempFile};
@@ -20,13 +23,16 @@ pub(crate) const PRIVATE: u32 = 0o600;
 #[cfg(feature = "client")]
 pub(crate) const SHARED: u32 = 0o666;
 
+/// No write takes as long: a temporary file of this age is a killed process's.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
+
 /// Replaces the file at `path`, or creates it. A reader gets the old content or the new one.
 ///
 /// # Errors
 /// What the operating system reports. The old file is then untouched, unless only the sync of its folder failed.
 #[cfg(feature = "client")]
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    written_beside(path, content, mode)?.persist(path)?;
+    written_beside(path, content, mode)?.persist(path).map_err(|error| error.error)?;
     sync_folder(path)
 }
 
@@ -35,19 +41,31 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`], or what else the operating system reports.
 pub(crate) fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    written_beside(path, content, mode)?.persist_noclobber(path)?;
+    written_beside(path, content, mode)?.persist_noclobber(path).map_err(|error| error.error)?;
     sync_folder(path)
 }
 
+/// Its errors are the operating system's own: those of `tempfile` name the temporary file, another one each time.
 fn written_beside(path: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
-    if path.file_name().is_none() {
-        return Err(io::ErrorKind::InvalidFilename.into());
-    }
-    let permissions = Permissions::from_mode(mode);
-    let mut file = Builder::new().prefix(".narthex-").permissions(permissions).tempfile_in(folder(path))?;
-    file.write_all(content)?;
+    let Some(name) = path.file_name() else { return Err(io::ErrorKind::InvalidFilename.into()) };
+    let prefix: OsString = [".".as_ref(), name, ".narthex-".as_ref()].into_iter().collect();
+    remove_abandoned(folder(path), &prefix);
+    let open = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let file = Builder::new().prefix(&prefix).make_in(folder(path), open)?;
+    file.as_file().write_all(content)?;
     file.as_file().sync_all()?;
     Ok(file)
+}
+
+fn remove_abandoned(folder: &Path, prefix: &OsString) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let begins = |name: OsString| name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+    for entry in entries.flatten().filter(|entry| begins(entry.file_name())) {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+        if age > Some(ABANDONED_AFTER) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -66,7 +84,7 @@ fn folder(path: &Path) -> &Path {
 
 #[cfg(all(test, feature = "client"))]
 mod tests {
-    use std::{ffi::OsString, fs};
+    use std::{os::unix::fs::PermissionsExt, time::SystemTime};
 
     use super::*;
 
@@ -139,5 +157,28 @@ mod tests {
         assert_eq!(names(dir.path()), ["taken"]);
         replace(&dir.path().join("none/sd.json"), b"one", SHARED).expect_err("there is no such directory");
         replace(Path::new("/"), b"one", SHARED).expect_err("no name");
+    }
+
+    #[test]
+    fn a_lasting_failure_has_the_same_words_each_time() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let missing = dir.path().join("none/sd.json");
+        let [first, second] = [(); 2].map(|()| replace(&missing, b"one", SHARED).expect_err("fails").to_string());
+        assert_eq!(first, second);
+        assert_eq!(first, io::Error::from_raw_os_error(2).to_string());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_once_it_is_old() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("sd.json");
+        let [old, young] = [".sd.json.narthex-aaaaaa", ".sd.json.narthex-bbbbbb"].map(|name| dir.path().join(name));
+        for left in [&old, &young] {
+            fs::write(left, "half").expect("writes");
+        }
+        let long_ago = SystemTime::now() - ABANDONED_AFTER * 2;
+        File::options().write(true).open(&old).and_then(|file| file.set_modified(long_ago)).expect("dated");
+        replace(&path, b"one", SHARED).expect("writes");
+        assert!(!old.exists() && young.exists() && path.exists());
     }
 }

@@ -101,7 +101,7 @@ impl ConnectError {
     }
 
     /// True if the other end, or something on the way, closed a connection that had been accepted.
-    #[cfg(any(test, feature = "cli"))]
+    #[cfg(feature = "cli")]
     pub(crate) fn was_cut(&self) -> bool {
         matches!(self, Self::Unreachable { attempts, .. } if attempts.iter().any(|one| one.kind == AttemptKind::Cut))
     }

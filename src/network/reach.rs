@@ -35,7 +35,7 @@ impl Reach {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "scraper", feature = "node")))]
 mod tests {
     use super::*;
 

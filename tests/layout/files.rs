@@ -61,7 +61,11 @@ impl Crate {
     /// The modules whose files `module` uses, each with a path that does so.
     pub(crate) fn uses(&self, module: &Segments) -> BTreeMap<Segments, String> {
         let file = &self.files[module];
-        let imports = file.imports.iter().filter(|import| !import.re_export).map(|import| &import.path);
+        // A list of a module's own names is no use; a re-export from elsewhere is.
+        let lists = |import: &Import| {
+            import.re_export && self.absolute(module, &import.path, false).is_some_and(|path| path.starts_with(module))
+        };
+        let imports = file.imports.iter().filter(|import| !lists(import)).map(|import| &import.path);
         let mut uses = BTreeMap::new();
         for path in imports.chain(&file.paths) {
             if let Some(used) = self.absolute(module, path, true).and_then(|path| self.home(path))

@@ -509,17 +509,16 @@ impl Links {
     }
 
     /// True if one of the connections to a peer goes through a relay.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "cli"))]
     pub(crate) fn is_relayed_too(&self, peer: &PublicKey) -> bool {
         self.table().of(peer).any(|(_, connection)| !connection.is_direct())
     }
 
-    /// Adds a connection without a swarm, over QUIC to `192.0.2.7:19961` with a round trip of 25 ms.
+    /// Adds a connection without a swarm, over QUIC to `192.0.2.7:19961`.
     #[cfg(test)]
     pub(crate) fn add_test_link(&self, peer: PublicKey, path: LinkPath) -> ConnectionId {
         let id = ConnectionId::new_unchecked(self.table().connections.len());
-        let connection = Connection::without_swarm(peer, path);
-        self.add(id, Connection { rtt: Some(Duration::from_millis(25)), ..connection });
+        self.add(id, Connection::without_swarm(peer, path));
         id
     }
 

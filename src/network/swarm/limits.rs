@@ -249,7 +249,7 @@ impl NetworkBehaviour for Inbound {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "scraper", feature = "node")))]
 mod tests {
     use super::*;
 

@@ -115,7 +115,8 @@ impl Scraper {
 
     /// Links a peer.
     pub(super) fn link(&self, seed: u8, path: LinkPath) {
-        self.links().add_test_link(peer(seed), path);
+        let connection = self.links().add_test_link(peer(seed), path);
+        self.links().measured(connection, Duration::from_millis(25));
     }
 
     /// GET on a connection of its own.
