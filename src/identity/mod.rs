@@ -15,5 +15,7 @@ pub use file::{KeyFileError, create_key, create_secret, load_key, load_or_create
 pub(crate) use key::SIGNATURE_LEN;
 pub use key::{KeyPair, PublicKey};
 pub use peer_addr::{HostPort, HostPortError, PeerAddr, PeerAddrError};
-pub use secret::{SecretId, SharedSecret};
+#[doc(hidden)]
+pub use secret::SecretId;
+pub use secret::SharedSecret;
 pub use text::KeyError;

@@ -56,6 +56,7 @@ impl SharedSecret {
     ///
     /// The first 8 bytes of BLAKE2s-256 over a fixed prefix and the secret. The id reveals nothing: the secret has
     /// 256 bits, and the id travels encrypted to the scraper's static key.
+    #[doc(hidden)]
     pub fn id(&self) -> SecretId {
         let hash = Blake2s256::new().chain_update(b"narthex secret id v1").chain_update(self.0.as_slice()).finalize();
         let mut id = [0; 8];
@@ -88,6 +89,7 @@ impl FromStr for SharedSecret {
 }
 
 /// Names one of a scraper's shared secrets without revealing it; see [`SharedSecret::id`].
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SecretId(pub [u8; 8]);
 

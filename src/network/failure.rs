@@ -22,7 +22,6 @@ const QUIC_CUT: [&str; 2] = ["aborted by peer", "closed by peer"];
 /// The errors of QUIC's limit on a handshake and of libp2p's, by their text: libp2p's wrappers hide their type.
 const HANDSHAKE_TIMEOUTS: [&str; 2] = ["Handshake with the remote timed out", "Timeout has been reached"];
 
-/// Why a dial failed.
 #[derive(Clone, Debug)]
 pub(crate) enum DialFailure {
     WrongKey { address: String, found: String },
@@ -47,7 +46,6 @@ impl From<DialError> for DialFailure {
     }
 }
 
-/// An attempt at an address, with the error that it ended with.
 fn attempt(to: &Multiaddr, error: TransportError<io::Error>) -> Attempt {
     Attempt {
         address: address::dial_address(to),
@@ -85,7 +83,6 @@ fn kind(error: &(dyn Error + 'static)) -> AttemptKind {
     }
 }
 
-/// The task of the network has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the network is shut down")]
 pub(crate) struct Closed;

@@ -202,9 +202,6 @@ impl Network {
     }
 
     /// Returns once there is a link to the peer, dialling the peer if there is none.
-    ///
-    /// # Errors
-    /// [`ConnectError`] lists what was tried.
     pub(crate) async fn connect(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
         if self.links().path(&peer.key).is_some() {
             return Ok(());
@@ -213,9 +210,6 @@ impl Network {
     }
 
     /// Dials a peer, linked or not: for a better link than the one there is.
-    ///
-    /// # Errors
-    /// [`ConnectError`] lists what was tried.
     pub(crate) async fn connect_anew(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
         self.dialler.connect(peer).await
     }
@@ -303,9 +297,6 @@ mod serving {
         }
 
         /// Links a node, unless it is linked, and puts it into the routing table.
-        ///
-        /// # Errors
-        /// [`ConnectError`] lists what was tried.
         pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
             self.dialler.link_node(node).await
         }
@@ -459,9 +450,6 @@ mod diagnosing {
 
     impl Network {
         /// Links a peer at its given dial address alone, over one transport.
-        ///
-        /// # Errors
-        /// [`ConnectError`] lists what was tried.
         pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
             self.dialler.connect_over(peer, transport).await
         }

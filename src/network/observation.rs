@@ -35,11 +35,11 @@ pub(crate) enum Observation {
 /// What a peer is, by the protocols that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerKind {
-    /// It answers the DHT.
+    /// The peer answers the DHT.
     pub(crate) node: bool,
-    /// It carries links of others.
+    /// The peer carries links of others.
     pub(crate) relay: bool,
-    /// It answers registrations.
+    /// The peer answers registrations.
     #[cfg(feature = "cli")]
     pub(crate) scraper: bool,
 }

@@ -108,6 +108,19 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
+/// A client that is linked to a scraper.
+async fn linked() -> (Peer, Peer) {
+    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    client.network.connect(&scraper.addr().await).await.expect("connects");
+    (scraper, client)
+}
+
+async fn send(stream: &mut LinkStream, bytes: &[u8]) {
+    stream.write_all(bytes).await.expect("writes");
+    stream.flush().await.expect("flushes");
+}
+
 /// Connects again and again: an announcement takes a moment to get around.
 async fn connect(from: &Peer, to: &PeerAddr) {
     within("connect", async {
@@ -120,15 +133,12 @@ async fn connect(from: &Peer, to: &PeerAddr) {
 
 #[tokio::test]
 async fn a_link_carries_streams_in_both_directions() {
-    let mut scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
-    let mut client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
-    client.network.connect(&scraper.addr().await).await.expect("connects");
+    let (mut scraper, mut client) = linked().await;
     within("up", scraper.network.links().up(&client.key.public())).await;
     for (from, to) in [(&client.network, &mut scraper.inbox), (&scraper.network, &mut client.inbox)] {
         let peer = if std::ptr::eq(from, &client.network) { scraper.key.public() } else { client.key.public() };
         let mut out = from.open(&peer, ECHO).await.expect("opens");
-        out.write_all(b"hello").await.expect("writes");
-        out.flush().await.expect("flushes");
+        send(&mut out, b"hello").await;
         let mut inbound = within("inbound", to.recv()).await.expect("a stream");
         let mut received = [0; 5];
         inbound.stream.read_exact(&mut received).await.expect("reads");
@@ -158,16 +168,13 @@ async fn a_link_is_measured_again_and_again() {
 
 #[tokio::test]
 async fn a_burst_of_streams_arrives_whole() {
-    let mut scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
-    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
-    client.network.connect(&scraper.addr().await).await.expect("connects");
+    let (mut scraper, client) = linked().await;
     let mut opening = JoinSet::new();
     for _ in 0..50 {
         let (network, peer) = (client.network.clone(), scraper.key.public());
         opening.spawn(async move {
             let mut stream = network.open(&peer, ECHO).await.expect("opens");
-            stream.write_all(b"x").await.expect("writes");
-            stream.flush().await.expect("flushes");
+            send(&mut stream, b"x").await;
             stream
         });
     }
@@ -196,8 +203,7 @@ async fn a_strangers_stream_is_refused_unread_and_reported() {
     let friend = Peer::start_as(friend, NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
     friend.network.connect(&scraper.addr().await).await.expect("connects");
     let mut stream = friend.network.open(&scraper.key.public(), ECHO).await.expect("opens");
-    stream.write_all(b"x").await.expect("writes");
-    stream.flush().await.expect("flushes");
+    send(&mut stream, b"x").await;
     assert!(within("inbound", scraper.inbox.recv()).await.is_some());
 }
 
@@ -249,9 +255,7 @@ async fn a_bootstrap_node_without_its_address_is_refused_at_once() {
 
 #[tokio::test]
 async fn closing_reaches_the_peer_at_once() {
-    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
-    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
-    client.network.connect(&scraper.addr().await).await.expect("connects");
+    let (scraper, client) = linked().await;
     let (key, links) = (client.key.public(), scraper.network.links().clone());
     within("up", links.up(&key)).await;
     links.keep(key);
@@ -278,9 +282,7 @@ async fn a_newer_connection_goes_before_an_older_one_of_the_same_kind() {
 
 #[tokio::test]
 async fn streams_end_as_soon_as_their_connection_is_given_up() {
-    let scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
-    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
-    client.network.connect(&scraper.addr().await).await.expect("connects");
+    let (scraper, client) = linked().await;
     let peer = client.key.public();
     within("up", scraper.network.links().up(&peer)).await;
     let mut stream = scraper.network.open(&peer, ECHO).await.expect("opens");
@@ -332,8 +334,7 @@ async fn a_relayed_link_is_upgraded_and_streams_over_it_end_by_themselves() {
     assert!(circuits.iter().all(|circuit| circuit.relay == relay.key.public()) && !circuits.is_empty());
     client.network.dialler.dial_circuits(peer, circuits).await.expect("a circuit");
     let mut stream = client.network.open(&peer, ECHO).await.expect("opens");
-    stream.write_all(b"x").await.expect("writes");
-    stream.flush().await.expect("flushes");
+    send(&mut stream, b"x").await;
     let mut inbound = within("inbound", scraper.inbox.recv()).await.expect("a stream");
 
     let (here, there) = (client.network.links(), scraper.network.links());
@@ -348,8 +349,7 @@ async fn a_relayed_link_is_upgraded_and_streams_over_it_end_by_themselves() {
     assert_eq!(inbound.stream.read_u8().await.expect("reads"), b'x');
     time::sleep(Duration::from_secs(16)).await;
     assert!(here.is_relayed_too(&peer), "a circuit with a stream is not closed");
-    inbound.stream.write_all(b"y").await.expect("writes");
-    inbound.stream.flush().await.expect("flushes");
+    send(&mut inbound.stream, b"y").await;
     assert_eq!(stream.read_u8().await.expect("reads"), b'y');
     drop((stream, inbound));
     within("the end of the circuit", here.wait_until(|| !here.is_relayed_too(&peer))).await;

@@ -89,7 +89,7 @@ pub enum NodeError {
 /// use narthex::{KeyPair, Node, NodeConfig};
 ///
 /// let mut node = Node::start(NodeConfig::new(KeyPair::generate())).await?;
-/// println!("{}@node.example.org:19961", node.public_key());
+/// println!("bootstrap node: {}@node.example.org:19961", node.public_key());
 /// node.failed().await;
 /// # Ok(())
 /// # }

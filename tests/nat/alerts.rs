@@ -3,20 +3,15 @@
 use std::time::Duration;
 
 use crate::{
-    rig::{Agent, Relay, Seer},
-    support::{
-        lab::{Kind, Lab},
-        peers::Monitor,
-    },
+    rig::{self, Agent, Seer},
+    support::{lab::Kind, peers::Monitor},
 };
 
 const WITHIN: Duration = Duration::from_secs(60);
 
 #[test]
 fn alerts_distinguish_a_relayed_target_from_a_direct_one_and_from_one_that_is_gone() {
-    let Some(mut lab) = Lab::new() else { return };
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let relays = Relay::start(&mut lab, 1, directory.path());
+    let Some((mut lab, directory, relays)) = rig::with_relays(1) else { return };
     let scraper = Seer::start(&mut lab, Kind::Cone, &relays);
     let (cone, symmetric) = (lab.site(Kind::Cone), lab.site(Kind::Symmetric));
     let _direct = Agent::start("direct", &cone, &relays, &scraper);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    rig::{Agent, Relay, Seer},
-    support::lab::{Kind, Lab},
+    rig::{self, Agent, Seer},
+    support::lab::Kind,
 };
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -43,9 +43,7 @@ fn ipv6_alone_and_ipv4_alone_meet_at_the_relay() {
 /// A client there is scraped by a scraper here, over that path in the end, if it matters.
 #[track_caller]
 fn scrapes(client: Kind, scraper: Kind, path: Option<&str>) {
-    let Some(mut lab) = Lab::new() else { return };
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let relays = Relay::start(&mut lab, 1, directory.path());
+    let Some((mut lab, _directory, relays)) = rig::with_relays(1) else { return };
     let scraper = Seer::start(&mut lab, scraper, &relays);
     let site = lab.site(client);
     let _agent = Agent::start("agent", &site, &relays, &scraper);

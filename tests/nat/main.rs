@@ -7,7 +7,6 @@ mod alerts;
 mod blocked;
 mod matrix;
 mod plumbing;
-mod relayed;
 mod rig;
 mod upgrade;
 mod upsets;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    rig::{Agent, BODY, Relay, Seconds, Seer},
-    support::lab::{Kind, Lab, Site},
+    rig::{self, Agent, BODY, Relay, Seconds, Seer},
+    support::lab::{Kind, Site},
 };
 
 const KINDS: [Kind; 4] = [Kind::Open, Kind::Cone, Kind::Symmetric, Kind::UdpBlocked];
@@ -39,9 +39,7 @@ struct Cell {
 #[test]
 #[expect(clippy::print_stdout, reason = "the table is the result")]
 fn every_nat_is_scraped_through_every_nat_and_cones_get_direct() {
-    let Some(mut lab) = Lab::new() else { return };
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let relays = Relay::start(&mut lab, 2, directory.path());
+    let Some((mut lab, _directory, relays)) = rig::with_relays(2) else { return };
     let scrapers = KINDS.map(|kind| Seer::start(&mut lab, kind, &relays));
     let pairs: Vec<(Site, &Seer)> =
         KINDS.iter().flat_map(|kind| scrapers.each_ref().map(|scraper| (lab.site(*kind), scraper))).collect();

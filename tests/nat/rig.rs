@@ -8,6 +8,7 @@ use std::{
 };
 
 use narthex::identity::{self, KeyPair, PeerAddr};
+use tempfile::TempDir;
 
 use crate::support::{
     SOON, eventually, eventually_true,
@@ -35,7 +36,7 @@ pub(crate) struct Relay {
 impl Relay {
     /// `count` of them, at open sites, listening when this returns.
     #[track_caller]
-    pub(crate) fn start(lab: &mut Lab, count: usize, directory: &Path) -> Vec<Self> {
+    fn start(lab: &mut Lab, count: usize, directory: &Path) -> Vec<Self> {
         let start = |number| {
             let (site, name, key) = (lab.site(Kind::Open), format!("relay-{number}"), KeyPair::generate());
             identity::create_key(&directory.join(format!("{name}.key")), &key).expect("the key is written");
@@ -54,6 +55,15 @@ impl Relay {
     pub(crate) fn restart(&mut self) {
         self.process = spawn_relay(&self.site, &self.name, &self.directory);
     }
+}
+
+/// A lab, the directory of its relays, and `count` relays. None, with the reason in the output, where there is no lab.
+#[track_caller]
+pub(crate) fn with_relays(count: usize) -> Option<(Lab, TempDir, Vec<Relay>)> {
+    let mut lab = Lab::new()?;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let relays = Relay::start(&mut lab, count, directory.path());
+    Some((lab, directory, relays))
 }
 
 /// `--bootstrap` for each of them, by the address family that the kind has.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    rig::{Agent, Relay, Seconds, Seer},
+    rig::{self, Agent, Relay, Seconds, Seer},
     support::{
         eventually,
         lab::{Kind, Lab, Site},
@@ -45,9 +45,7 @@ struct Scene {
 #[track_caller]
 #[expect(clippy::print_stdout, reason = "the table is the result")]
 fn upsets(kind: Kind, path: &str) {
-    let Some(mut lab) = Lab::new() else { return };
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let relays = Relay::start(&mut lab, 2, directory.path());
+    let Some((mut lab, directory, relays)) = rig::with_relays(2) else { return };
     let scraper = Seer::start(&mut lab, kind, &relays);
     let client = lab.site(kind);
     let agent = Agent::start(ALIAS, &client, &relays, &scraper);

@@ -23,7 +23,7 @@ fn candidates(listens: Option<&Multiaddr>, claimed: &Multiaddr) -> Vec<Multiaddr
         let listens = NewListenAddr { listener_id: ListenerId::next(), addr };
         peer.behaviour().on_swarm_event(FromSwarm::NewListenAddr(listens));
     }
-    let mut stranger = Peer::raw(&[IDENTIFY]);
+    let mut stranger = Peer::raw(IDENTIFY);
     connect(&mut stranger, &mut peer);
     // The peer asks who it is, once its timer has ended.
     let mut asked = until!([stranger, peer], stranger.streams().pop());

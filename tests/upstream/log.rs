@@ -5,7 +5,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tracing::{Event, Level, Metadata, Subscriber, span, subscriber};
+use tracing::{Event, Level, Subscriber, subscriber};
+use tracing_subscriber::{
+    Layer,
+    layer::{self, SubscriberExt},
+    registry,
+};
 
 /// Events of one level or above, of the crates whose names begin so.
 #[derive(Clone)]
@@ -28,7 +33,7 @@ impl Events {
 
     /// Counts on this thread.
     pub(crate) fn during(&self, run: impl FnOnce()) {
-        subscriber::with_default(self.clone(), run);
+        subscriber::with_default(registry().with(self.clone()), run);
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -36,25 +41,12 @@ impl Events {
     }
 }
 
-impl Subscriber for Events {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.level && metadata.target().starts_with(self.target)
+impl<S: Subscriber> Layer<S> for Events {
+    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
+        let metadata = event.metadata();
+        if *metadata.level() <= self.level && metadata.target().starts_with(self.target) {
+            let before = self.count.fetch_add(1, Ordering::Relaxed);
+            assert!(before < self.panic_at, "logged {before} times");
+        }
     }
-
-    fn event(&self, _: &Event<'_>) {
-        let before = self.count.fetch_add(1, Ordering::Relaxed);
-        assert!(before < self.panic_at, "logged {before} times");
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
 }

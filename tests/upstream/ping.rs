@@ -13,7 +13,7 @@ use crate::{
 fn the_first_failed_ping_is_not_reported() {
     let every = ping::Config::new().with_interval(Duration::from_millis(1));
     let mut peer = Peer::new(|_| ping::Behaviour::new(every));
-    let mut silent = Peer::raw(&[ping::PROTOCOL_NAME]);
+    let mut silent = Peer::raw(ping::PROTOCOL_NAME);
     connect(&mut peer, &mut silent);
     let mut pings = 0;
     until!([peer, silent], {

@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    future::{Ready, ready},
     io,
     task::{Context, Poll},
 };
@@ -11,11 +10,7 @@ use std::{
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{
-        Endpoint, UpgradeInfo,
-        transport::PortUse,
-        upgrade::{InboundUpgrade, OutboundUpgrade},
-    },
+    core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
         NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -25,9 +20,12 @@ use libp2p::{
 
 use crate::peer::{Peer, Polled, Settings, settle};
 
-/// Opens and accepts streams of these protocols; the test reads and writes them.
+/// For a [`Raw`] peer that accepts nothing: no other peer knows the protocol.
+pub(crate) const NOTHING: StreamProtocol = StreamProtocol::new("/nothing/1");
+
+/// Opens streams, and accepts those of one protocol; the test reads and writes them.
 pub(crate) struct Raw {
-    protocols: Vec<StreamProtocol>,
+    accepts: StreamProtocol,
     asked: VecDeque<(PeerId, StreamProtocol)>,
     got: VecDeque<RawStream>,
 }
@@ -56,6 +54,11 @@ impl RawStream {
         }))
     }
 
+    /// Ends this side.
+    pub(crate) fn end(&mut self) {
+        self.stream.close().now_or_never().expect("room").expect("an open stream");
+    }
+
     /// Whether the other side has ended it, properly or by a reset, before it wrote anything.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.read().is_some_and(|read| read.map_or(true, |bytes| bytes.is_empty()))
@@ -63,13 +66,12 @@ impl RawStream {
 }
 
 impl Peer<Raw> {
-    pub(crate) fn raw(protocols: &[StreamProtocol]) -> Self {
-        Self::raw_with(Settings::default(), protocols)
+    pub(crate) fn raw(accepts: StreamProtocol) -> Self {
+        Self::raw_with(Settings::default(), accepts)
     }
 
-    pub(crate) fn raw_with(settings: Settings, protocols: &[StreamProtocol]) -> Self {
-        let raw = Raw { protocols: protocols.to_vec(), asked: VecDeque::new(), got: VecDeque::new() };
-        Self::with(settings, |_, _| raw)
+    pub(crate) fn raw_with(settings: Settings, accepts: StreamProtocol) -> Self {
+        Self::with(settings, |_, _| Raw { accepts, asked: VecDeque::new(), got: VecDeque::new() })
     }
 
     /// Asks for a stream; [`Peer::streams`] has it later.
@@ -115,7 +117,7 @@ impl NetworkBehaviour for Raw {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler { protocols: self.protocols.clone(), asked: VecDeque::new(), got: VecDeque::new() })
+        Ok(Handler { accepts: self.accepts.clone(), asked: VecDeque::new(), got: VecDeque::new() })
     }
 
     fn handle_established_outbound_connection(
@@ -126,7 +128,7 @@ impl NetworkBehaviour for Raw {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler { protocols: self.protocols.clone(), asked: VecDeque::new(), got: VecDeque::new() })
+        Ok(Handler { accepts: self.accepts.clone(), asked: VecDeque::new(), got: VecDeque::new() })
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
@@ -145,8 +147,10 @@ impl NetworkBehaviour for Raw {
     }
 }
 
+type Wanted = ReadyUpgrade<StreamProtocol>;
+
 pub(crate) struct Handler {
-    protocols: Vec<StreamProtocol>,
+    accepts: StreamProtocol,
     asked: VecDeque<StreamProtocol>,
     got: VecDeque<RawStream>,
 }
@@ -160,7 +164,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = ();
 
     fn listen_protocol(&self) -> SubstreamProtocol<Wanted> {
-        SubstreamProtocol::new(Wanted(self.protocols.clone()), ())
+        SubstreamProtocol::new(Wanted::new(self.accepts.clone()), ())
     }
 
     fn on_behaviour_event(&mut self, protocol: StreamProtocol) {
@@ -173,7 +177,7 @@ impl ConnectionHandler for Handler {
         }
         match self.asked.pop_front() {
             Some(protocol) => Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
-                protocol: SubstreamProtocol::new(Wanted(vec![protocol]), ()),
+                protocol: SubstreamProtocol::new(Wanted::new(protocol), ()),
             }),
             None => Poll::Pending,
         }
@@ -186,37 +190,5 @@ impl ConnectionHandler for Handler {
             _ => return,
         };
         self.got.push_back(RawStream { stream });
-    }
-}
-
-/// Negotiates any of these protocols.
-pub(crate) struct Wanted(Vec<StreamProtocol>);
-
-impl UpgradeInfo for Wanted {
-    type Info = StreamProtocol;
-    type InfoIter = std::vec::IntoIter<StreamProtocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.0.clone().into_iter()
-    }
-}
-
-impl InboundUpgrade<Stream> for Wanted {
-    type Output = Stream;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Infallible>>;
-
-    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
-    }
-}
-
-impl OutboundUpgrade<Stream> for Wanted {
-    type Output = Stream;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Infallible>>;
-
-    fn upgrade_outbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
     }
 }

@@ -16,6 +16,7 @@ use libp2p::{StreamProtocol, swarm::SwarmEvent, yamux};
 use crate::{
     list::mended,
     peer::{Peer, Settings, connect, settle},
+    raw::NOTHING,
 };
 
 const SPOKEN: StreamProtocol = StreamProtocol::new("/spoken/1");
@@ -25,8 +26,8 @@ const UNKNOWN: StreamProtocol = StreamProtocol::new("/unknown/1");
 fn a_stream_too_many_closes_the_yamux_connection() {
     let mut yamux = yamux::Config::default();
     yamux.set_max_num_streams(2);
-    let mut near = Peer::raw_with(Settings { yamux, ..Settings::default() }, &[]);
-    let mut far = Peer::raw(&[SPOKEN]);
+    let mut near = Peer::raw_with(Settings { yamux, ..Settings::default() }, NOTHING);
+    let mut far = Peer::raw(SPOKEN);
     connect(&mut near, &mut far);
     let streams = [near.opened(&mut far, SPOKEN), near.opened(&mut far, SPOKEN)];
     near.open(far.id, SPOKEN);
@@ -38,7 +39,7 @@ fn a_stream_too_many_closes_the_yamux_connection() {
 
 #[test]
 fn a_reader_is_not_woken_when_this_side_closes_the_connection() {
-    let (mut near, mut far) = (Peer::raw(&[]), Peer::raw(&[SPOKEN]));
+    let (mut near, mut far) = (Peer::raw(NOTHING), Peer::raw(SPOKEN));
     connect(&mut near, &mut far);
     let mut stream = near.opened(&mut far, SPOKEN);
     let reader = Arc::new(Reader(AtomicBool::new(false)));
@@ -66,7 +67,7 @@ impl Wake for Reader {
 #[test]
 fn a_stream_whose_late_negotiation_failed_panics_at_the_next_read() {
     let settings = Settings { lazy_streams: true, ..Settings::default() };
-    let (mut near, mut far) = (Peer::raw_with(settings, &[]), Peer::raw(&[SPOKEN]));
+    let (mut near, mut far) = (Peer::raw_with(settings, NOTHING), Peer::raw(SPOKEN));
     connect(&mut near, &mut far);
     let mut stream = near.opened(&mut far, UNKNOWN);
     stream.send(b"in the same flight");
@@ -78,7 +79,7 @@ fn a_stream_whose_late_negotiation_failed_panics_at_the_next_read() {
 
 #[test]
 fn libp2p_stream_drops_a_burst() {
-    let mut near = Peer::raw(&[]);
+    let mut near = Peer::raw(NOTHING);
     let mut far = Peer::new(|_| libp2p_stream::Behaviour::new());
     let mut inbox = far.behaviour().new_control().accept(SPOKEN).expect("the first");
     connect(&mut near, &mut far);

@@ -41,7 +41,6 @@ impl AddressBook {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
     }
 
-    /// Remembers the address at which a peer answered.
     pub(crate) fn remember(&self, peer: PublicKey, address: Multiaddr) {
         let text = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

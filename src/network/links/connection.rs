@@ -45,7 +45,6 @@ pub(crate) enum OpenError {
     Io(std::io::Error),
 }
 
-/// Asks the handler of a connection for a stream.
 pub(crate) struct OpenRequest {
     pub(crate) protocol: StreamProtocol,
     pub(crate) reply: oneshot::Sender<Result<libp2p::Stream, OpenError>>,
@@ -68,7 +67,6 @@ pub(crate) struct Connection {
     /// The other end's address: the peer's, or the relay's.
     pub(crate) address: Multiaddr,
     pub(crate) control: Control,
-    /// True if the peer opened the connection.
     pub(crate) inbound: bool,
     /// True if we opened the connection, direct and from the port that we listen on. Where the peer sees us is then an
     /// address that others may reach us at.

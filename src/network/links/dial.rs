@@ -69,18 +69,15 @@ pub(crate) struct Dialler {
     pub(crate) reach: watch::Receiver<Reach>,
     /// Until when dials wait for the listeners; none if there will be none.
     pub(crate) listeners_by: Option<Instant>,
-    /// The peers that announce themselves by mDNS, if we listen to it.
     #[cfg(feature = "mdns")]
     pub(crate) nearby: Option<Arc<watch::Sender<Nearby>>>,
 }
 
 impl Dialler {
-    /// Hands the swarm's task a command.
     pub(crate) async fn command(&self, command: Command) -> Result<(), Closed> {
         self.commands.send(command).await.map_err(|_| Closed)
     }
 
-    /// Dials a peer, linked or not.
     pub(crate) async fn connect(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
         let near = staggered(self.dial_known(peer), Duration::ZERO, self.dial_nearby(&peer.key)).map_err(Failure::from);
         let found = staggered(near, LOOKUP_HEAD_START, self.dial_found(&peer.key)).await;
@@ -93,7 +90,6 @@ impl Dialler {
         Ok(())
     }
 
-    /// Dials a peer at its given dial address alone, over one transport.
     #[cfg(feature = "cli")]
     pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
         let (addresses, unresolved) = self.given(peer).await;
@@ -102,19 +98,16 @@ impl Dialler {
         dialled.map(drop).map_err(|failure| explain(&peer.key, failure.after(unresolved)))
     }
 
-    /// Links a node, unless it is linked, and puts it into the routing table.
     #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
         self.reach_node(node).await.map_err(|failure| explain(&node.key, failure))
     }
 
-    /// Asks the DHT where a peer is: the nodes' answers as they come, each verified.
     #[cfg(feature = "scraper")]
     pub(crate) async fn lookup(&self, peer: &PublicKey) -> Result<mpsc::Receiver<Announcement>, ConnectError> {
         self.look_up(peer).await.map_err(|failure| explain(peer, failure))
     }
 
-    /// True if TCP to a host goes through a proxy.
     pub(crate) fn is_proxied(&self, to: &HostPort) -> bool {
         self.proxies.before(to).is_some()
     }
@@ -181,7 +174,6 @@ impl Dialler {
         (addresses, unresolved)
     }
 
-    /// The given dial address of a peer, resolved.
     async fn given(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
         let resolved = match &peer.hint {
             None => return (Vec::new(), None),
@@ -349,7 +341,6 @@ impl Dialler {
 
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// There was nothing to try.
     Nothing,
     Dial(DialFailure),
     Several(Vec<Failure>),

@@ -47,7 +47,6 @@ impl LinkStream {
         }
     }
 
-    /// The connection that the stream runs over.
     #[cfg(feature = "scraper")]
     pub(crate) fn link(&self) -> LinkId {
         self.link

@@ -59,7 +59,6 @@ const EVENTS_KEPT: usize = 1024;
 /// A stream costs two round trips; a peer that takes longer is not answering.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A change of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
     /// The first connection to a peer is there.
@@ -91,7 +90,6 @@ struct Table {
 }
 
 impl Table {
-    /// The listed connections to a peer, best first.
     fn of(&self, peer: &PublicKey) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         let ids = self.peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
         ids.filter_map(|id| Some((*id, self.connections.get(id)?)))
@@ -109,7 +107,6 @@ impl Table {
         self.of(peer).filter(|(_, connection)| connection.is_direct())
     }
 
-    /// All listed connections.
     fn listed(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         self.peers.keys().flat_map(|peer| self.of(peer))
     }
@@ -151,7 +148,6 @@ struct Shared {
     changes: watch::Sender<u64>,
     identified: watch::Sender<()>,
     events: broadcast::Sender<LinkEvent>,
-    /// How many relays we can be reached through.
     #[cfg(any(feature = "scraper", feature = "node"))]
     relays: watch::Sender<usize>,
     punches_succeeded: AtomicU64,
@@ -177,12 +173,10 @@ impl Links {
         }))
     }
 
-    /// The best path to a peer, if there is a link.
     pub(crate) fn path(&self, peer: &PublicKey) -> Option<LinkPath> {
         self.table().path(peer)
     }
 
-    /// The best connection to a peer.
     pub(crate) fn best(&self, peer: &PublicKey) -> Option<LinkId> {
         self.table().best(peer).map(|(id, _)| LinkId(id))
     }
@@ -192,12 +186,10 @@ impl Links {
         self.table().best(peer).map(|(_, best)| best.address.clone())
     }
 
-    /// The transports of the direct connections to a peer.
     pub(crate) fn transports(&self, peer: &PublicKey) -> Vec<LinkTransport> {
         self.table().direct(peer).map(|(_, connection)| connection.transport()).collect()
     }
 
-    /// How many connections there are of each transport.
     #[cfg(feature = "node")]
     pub(crate) fn connections(&self) -> HashMap<LinkTransport, usize> {
         let mut connections = HashMap::new();
@@ -226,13 +218,11 @@ impl Links {
         }
     }
 
-    /// How many relays we can be reached through.
     #[cfg(feature = "scraper")]
     pub(crate) fn relays(&self) -> &watch::Sender<usize> {
         &self.0.relays
     }
 
-    /// How peers are linked.
     #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn counts(&self) -> LinkCounts {
         let mut counts = LinkCounts {
@@ -256,7 +246,6 @@ impl Links {
         self.0.changes.subscribe()
     }
 
-    /// Links as they come and go.
     #[cfg(feature = "scraper")]
     pub(crate) fn events(&self) -> broadcast::Receiver<LinkEvent> {
         self.0.events.subscribe()
@@ -268,13 +257,11 @@ impl Links {
         self.table().peers.get(peer)?.lost_at.map(|at| at.elapsed())
     }
 
-    /// Returns once there is a link to the peer.
     #[cfg(feature = "scraper")]
     pub(crate) async fn up(&self, peer: &PublicKey) {
         self.wait_until(|| self.path(peer).is_some()).await;
     }
 
-    /// Returns once there is no link to the peer.
     #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) async fn down(&self, peer: &PublicKey) {
         self.wait_until(|| self.path(peer).is_none()).await;
@@ -316,7 +303,6 @@ impl Links {
         }
     }
 
-    /// True if connections to the peer stay open while idle.
     pub(crate) fn is_kept(&self, peer: &PublicKey) -> bool {
         self.table().is_kept(peer)
     }
@@ -329,7 +315,6 @@ impl Links {
         kept.map(|(key, _)| *key).collect()
     }
 
-    /// Opens a stream over the best connection to the peer.
     pub(crate) async fn open(&self, peer: &PublicKey, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
         let (reply, opened) = oneshot::channel();
         let (id, control) = {
@@ -421,7 +406,6 @@ impl Links {
         self.table().connections.remove(&id)
     }
 
-    /// Changes the state of one connection.
     pub(crate) fn update<T>(&self, id: ConnectionId, change: impl FnOnce(&mut Connection) -> T) -> Option<T> {
         self.table().connections.get_mut(&id).map(change)
     }
@@ -433,7 +417,6 @@ impl Links {
         }
     }
 
-    /// A round trip over a connection was measured.
     pub(crate) fn measured(&self, id: ConnectionId, rtt: Duration) {
         tracing::trace!(%id, ?rtt, "ping answered");
         #[cfg(feature = "scraper")]
@@ -451,7 +434,6 @@ impl Links {
         }
     }
 
-    /// The direct connections to a peer.
     pub(crate) fn direct(&self, peer: &PublicKey) -> Vec<ConnectionId> {
         self.table().direct(peer).map(|(id, _)| id).collect()
     }

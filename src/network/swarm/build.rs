@@ -33,6 +33,7 @@ use crate::{
             identify as own_identify,
             limits::{Inbound, InboundCounters},
             pinger, stream_behaviour,
+            wrapped::Wrapped,
         },
         transport::{
             muxing::{MAX_PULL_STREAMS, quic_config, yamux_config},
@@ -69,22 +70,22 @@ pub(crate) struct Behaviour {
     /// A client opens its few connections itself.
     #[cfg(any(feature = "scraper", feature = "node"))]
     memory: Toggle<memory_connection_limits::Behaviour>,
-    inbound: Inbound,
-    streams: stream_behaviour::Behaviour,
+    inbound: Wrapped<Inbound>,
+    streams: Wrapped<stream_behaviour::Behaviour>,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
-    pub(crate) identify: own_identify::Behaviour,
-    ping: pinger::Behaviour,
+    pub(crate) identify: Wrapped<own_identify::Behaviour>,
+    ping: Wrapped<pinger::Behaviour>,
     /// A node carries circuits of others; the rest hold their ends.
     #[cfg(feature = "node")]
-    relay: Toggle<server::Behaviour>,
+    relay: Toggle<Wrapped<server::Behaviour>>,
     relay_client: relay::client::Behaviour,
     pub(crate) dcutr: Toggle<dcutr::Behaviour>,
     #[cfg(feature = "scraper")]
-    nat_client: Toggle<dial_back::Behaviour>,
+    nat_client: Toggle<Wrapped<dial_back::Behaviour>>,
     #[cfg(feature = "node")]
     nat_server: Toggle<autonat::v2::server::Behaviour>,
     #[cfg(feature = "mdns")]
-    nearby: Toggle<nearby::Behaviour>,
+    nearby: Toggle<Wrapped<nearby::Behaviour>>,
 }
 
 /// What the behaviours share with the network's handle.
@@ -112,30 +113,34 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         memory: (role != NetworkRole::Client)
             .then(|| memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY))
             .into(),
-        inbound: Inbound::new(max_handshakes(role), config.limits.connections_per_address, parts.inbound),
-        streams: parts.streams,
+        inbound: Wrapped(Inbound::new(max_handshakes(role), config.limits.connections_per_address, parts.inbound)),
+        streams: Wrapped(parts.streams),
         kad: kademlia(local, config),
-        identify: own_identify::Behaviour::new(
+        identify: Wrapped(own_identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), keypair.public())
                 .with_agent_version(concat!("narthex/", env!("CARGO_PKG_VERSION")).to_owned())
                 .with_push_listen_addr_updates(false)
                 .with_interval(IDENTIFY_EVERY)
                 .with_hide_listen_addrs(role == NetworkRole::Client)
                 .with_cache_size(0),
-        ),
-        ping: pinger::Behaviour::new(nodes.clone().collect(), nodes_pinged_every(role), config.ping_every.clone()),
+        )),
+        ping: Wrapped(pinger::Behaviour::new(
+            nodes.clone().collect(),
+            nodes_pinged_every(role),
+            config.ping_every.clone(),
+        )),
         #[cfg(feature = "node")]
-        relay: config.relay.map(|limits| server::Behaviour::new(local, limits, parts.stats)).into(),
+        relay: config.relay.map(|limits| Wrapped(server::Behaviour::new(local, limits, parts.stats))).into(),
         relay_client,
         dcutr: (!role.is_node() && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
         #[cfg(feature = "scraper")]
         nat_client: (role.is_scraper() || config.asks_dial_back)
-            .then(|| dial_back::Behaviour::new(nodes.collect()))
+            .then(|| Wrapped(dial_back::Behaviour::new(nodes.collect())))
             .into(),
         #[cfg(feature = "node")]
         nat_server: role.is_node().then(autonat::v2::server::Behaviour::default).into(),
         #[cfg(feature = "mdns")]
-        nearby: parts.nearby.into(),
+        nearby: parts.nearby.map(Wrapped).into(),
     };
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()

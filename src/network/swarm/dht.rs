@@ -33,7 +33,6 @@ struct Lookup {
     found: mpsc::Sender<Announcement>,
 }
 
-/// Our queries that run.
 #[derive(Default)]
 pub(crate) struct Dht {
     lookups: HashMap<kad::QueryId, Lookup>,
@@ -79,7 +78,6 @@ impl Dht {
         }
     }
 
-    /// One of our queries has progressed.
     pub(crate) fn on_progress(&mut self, kad: &mut Kad, id: kad::QueryId, result: kad::QueryResult, last: bool) {
         match result {
             kad::QueryResult::GetRecord(result) => self.on_lookup(kad, id, result.ok(), last),

@@ -32,7 +32,6 @@ const MAX_NODES: usize = 256;
 pub(crate) struct DhtServer {
     links: Links,
     stats: NodeStats,
-    /// The other nodes.
     nodes: HashSet<PublicKey>,
 }
 
@@ -104,7 +103,6 @@ impl DhtServer {
         self.links.keep(peer);
     }
 
-    /// Another node was met.
     pub(crate) fn on_node(&mut self, peer: &PeerId) {
         if let Some(key) = peer_id::public_key(peer)
             && self.nodes.len() < MAX_NODES

@@ -10,14 +10,15 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
+    PeerId,
     autonat::v2::client::{self, Event},
-    core::{Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
         ToSwarm, derive_prelude::Either, dummy,
     },
 };
+
+use crate::network::swarm::wrapped::{NewConnection, Wrap};
 
 pub(crate) struct Behaviour {
     asks: client::Behaviour,
@@ -30,49 +31,37 @@ impl Behaviour {
     }
 }
 
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Either<THandler<client::Behaviour>, dummy::ConnectionHandler>;
-    type ToSwarm = Event;
+impl Wrap for Behaviour {
+    type Handler = Either<THandler<client::Behaviour>, dummy::ConnectionHandler>;
+    type Event = Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        if !self.nodes.contains(&peer) {
+    fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
+        if !self.nodes.contains(&connection.peer) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
-        self.asks.handle_established_inbound_connection(id, peer, local, remote).map(Either::Left)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        if !self.nodes.contains(&peer) {
-            return Ok(Either::Right(dummy::ConnectionHandler));
-        }
-        self.asks.handle_established_outbound_connection(id, peer, remote, role, port).map(Either::Left)
+        connection.handler_of(&mut self.asks).map(Either::Left)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.asks.on_swarm_event(event);
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_handler_event(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        event: Either<THandlerOutEvent<client::Behaviour>, Infallible>,
+    ) {
         match event {
             Either::Left(event) => self.asks.on_connection_handler_event(peer, id, event),
             Either::Right(never) => match never {},
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
-        self.asks.poll(cx).map(|action| action.map_in(Either::<_, Infallible>::Left))
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Event, Either<THandlerInEvent<client::Behaviour>, Infallible>>> {
+        self.asks.poll(cx).map(|action| action.map_in(Either::Left))
     }
 }

@@ -93,7 +93,6 @@ pub(crate) struct Driver {
     looks: u8,
 }
 
-/// What a node does for others.
 #[cfg(feature = "node")]
 struct Served {
     dht: DhtServer,
@@ -127,7 +126,6 @@ impl Driver {
         }
     }
 
-    /// Reports what peers report.
     #[cfg(feature = "scraper")]
     pub(crate) fn report_to(&mut self, observations: broadcast::Sender<Observation>) {
         self.dht.report_to(observations.clone());
@@ -183,7 +181,7 @@ impl Driver {
             served.dht.sweep(&mut self.swarm.behaviour_mut().kad);
         }
         self.close_strangers();
-        self.close_superfluous();
+        self.give_up_all(self.links.superfluous(), "there is a better one");
         #[cfg(feature = "scraper")]
         self.reservations.sweep(&mut self.swarm);
     }
@@ -256,7 +254,11 @@ impl Driver {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
-                self.on_opened(connection_id, &endpoint);
+                if endpoint.is_listener() && self.role.is_node() {
+                    // A peer that dials a node again has lost the connection that it had. A relay would go on to hand it
+                    // circuits over that one, for as long as the reservation runs.
+                    self.give_up_all(self.links.replaced_by(connection_id, REPLACED_AFTER), "the peer connected again");
+                }
                 if let Some(reply) = self.dials.remove(&connection_id) {
                     self.links.update(connection_id, |connection| connection.requested = true);
                     let _ = reply.send(Ok(address::without_peer(endpoint.get_remote_address())));
@@ -369,7 +371,6 @@ impl Driver {
         }
     }
 
-    /// A peer has reported who it is, and where it sees us.
     fn on_identify(&mut self, id: ConnectionId, peer: PeerId, info: &identify::Info) {
         let report = self.links.update(id, |connection| {
             let may_be_direct = mem::take(&mut connection.may_be_direct);
@@ -378,7 +379,7 @@ impl Driver {
         let (requested, from_our_port, may_be_direct) = report.unwrap_or_default();
         // Reports of peers that we wanted to reach count, once each.
         if requested && from_our_port && address::is_plain(&info.observed_addr) {
-            self.swarm.behaviour_mut().identify.add_candidate(info.observed_addr.clone());
+            self.swarm.behaviour_mut().identify.0.add_candidate(info.observed_addr.clone());
         }
         self.links.on_identified(id);
         #[cfg(feature = "scraper")]
@@ -416,16 +417,10 @@ impl Driver {
             Ok(rtt) => self.links.measured(connection, rtt),
             Err(error) => {
                 // "Unsupported" too: every narthex peer answers pings.
-                tracing::debug!(%peer, %error, "ping failed: closing the connection");
+                tracing::debug!(%peer, %error, "ping failed");
                 self.give_up(connection, &format!("ping: {error}"));
                 self.close_carried(key);
             }
-        }
-    }
-
-    fn on_opened(&mut self, id: ConnectionId, endpoint: &ConnectedPoint) {
-        if endpoint.is_listener() && self.role.is_node() {
-            self.close_replaced(id);
         }
     }
 
@@ -450,8 +445,13 @@ impl Driver {
 impl Driver {
     /// Closes a connection, at once for everybody here: a dead one cannot be closed cleanly, as that waits for the peer.
     fn give_up(&mut self, id: ConnectionId, why: &str) {
+        tracing::debug!(%id, why, "closing a connection");
         self.links.unlist(id, why);
         self.swarm.close_connection(id);
+    }
+
+    fn give_up_all(&mut self, connections: Vec<ConnectionId>, why: &str) {
+        connections.into_iter().for_each(|id| self.give_up(id, why));
     }
 
     /// A connection answers nothing. Others to the same peer are as dead, unless this one was a circuit.
@@ -467,15 +467,7 @@ impl Driver {
     /// Circuits end with the last connection to the relay that carried them: they would otherwise be missed one by one.
     fn close_carried(&mut self, relay: PublicKey) {
         if self.links.direct(&relay).is_empty() {
-            for circuit in self.links.through(&relay) {
-                self.give_up(circuit, "the relay no longer answers");
-            }
-        }
-    }
-
-    fn close_superfluous(&mut self) {
-        for id in self.links.superfluous() {
-            self.give_up(id, "there is a better one");
+            self.give_up_all(self.links.through(&relay), "the relay no longer answers");
         }
     }
 
@@ -483,38 +475,20 @@ impl Driver {
     /// gone, a QUIC one only after its idle timeout, in which a circuit or a pull may get lost. A peer that is there after all
     /// is soon linked again.
     fn close_others(&mut self, peer: PublicKey) {
-        for id in self.links.direct(&peer) {
-            tracing::debug!(%peer, "a connection broke: closing another one to the same peer");
-            self.give_up(id, "another connection to it broke");
-        }
-    }
-
-    /// A peer that dials a node again has lost the connection that it had. A relay would go on to hand it circuits over that
-    /// one, for as long as the reservation runs.
-    fn close_replaced(&mut self, newer: ConnectionId) {
-        for id in self.links.replaced_by(newer, REPLACED_AFTER) {
-            tracing::debug!("a peer is here again: closing its older connection");
-            self.give_up(id, "it connected again");
-        }
+        self.give_up_all(self.links.direct(&peer), "another connection to the peer broke");
     }
 
     /// Connections from an address that we no longer have are dead, and nothing else shows it for a long time.
     fn close_moved(&mut self) {
         self.looks = self.looks.saturating_sub(1);
-        for id in self.links.moved() {
-            tracing::debug!("our address has changed: closing a connection");
-            self.give_up(id, "our address has changed");
-        }
+        self.give_up_all(self.links.moved(), "our address has changed");
     }
 
     /// The swarm closes idle strangers; those that keep busy without ever proving anything are closed here. So are
     /// connections that a node has opened beside the link that we made, to test whether we can be reached.
     fn close_strangers(&mut self) {
         let most = if self.role.is_node() { STRANGER_AT_A_NODE } else { STRANGER };
-        for id in self.links.strangers(most) {
-            tracing::debug!("closing a connection that proved nothing");
-            self.give_up(id, "it proved nothing");
-        }
+        self.give_up_all(self.links.strangers(most), "the peer proved nothing");
     }
 
     /// Dials the public addresses of a peer that came through a relay. With a public address there is no hole to punch, and

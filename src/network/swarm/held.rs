@@ -20,7 +20,6 @@ struct Reservation {
 pub(crate) struct HeldReservations(HashMap<ListenerId, Reservation>);
 
 impl HeldReservations {
-    /// Asks a relay for a reservation.
     pub(crate) fn ask(
         &mut self,
         swarm: &mut Swarm<Behaviour>,

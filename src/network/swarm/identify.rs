@@ -11,14 +11,14 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    identify,
+    Multiaddr, PeerId, identify,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
         ToSwarm,
     },
 };
+
+use crate::network::swarm::wrapped::{NewConnection, Wrap};
 
 pub(crate) struct Behaviour {
     inner: identify::Behaviour,
@@ -37,40 +37,23 @@ impl Behaviour {
     }
 }
 
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = THandler<identify::Behaviour>;
-    type ToSwarm = identify::Event;
+impl Wrap for Behaviour {
+    type Handler = THandler<identify::Behaviour>;
+    type Event = identify::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(id, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(id, peer, remote, role, port)
+    fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
+        connection.handler_of(&mut self.inner)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<identify::Behaviour>) {
         self.inner.on_connection_handler_event(peer, id, event);
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<identify::Event, THandlerInEvent<identify::Behaviour>>> {
         if let Some(address) = self.candidates.pop_front() {
             return Poll::Ready(ToSwarm::NewExternalAddrCandidate(address));
         }

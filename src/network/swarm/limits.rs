@@ -12,23 +12,22 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 use libp2p::memory_connection_limits::MemoryUsageLimitExceeded;
 use libp2p::{
-    Multiaddr, PeerId, connection_limits,
-    core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, ListenError, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, dummy,
-    },
+    Multiaddr, connection_limits,
+    swarm::{ConnectionDenied, ConnectionId, FromSwarm, ListenError, dummy},
 };
 use tokio::time::Instant;
 
-use crate::network::{address, error::innermost};
+use crate::network::{
+    address,
+    error::innermost,
+    swarm::wrapped::{NewConnection, Wrap},
+};
 
 /// Strangers could fill the log.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -37,9 +36,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 #[cfg(any(feature = "scraper", feature = "node"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InboundCounts {
-    /// In their handshake now.
     pub(crate) handshakes: usize,
-    /// Most that were in their handshake at once.
     pub(crate) handshakes_peak: usize,
     /// Refused because too many were in their handshake.
     pub(crate) refused_handshakes: u64,
@@ -47,11 +44,9 @@ pub(crate) struct InboundCounts {
     pub(crate) refused_address: u64,
     /// Refused because there are too many, or too many of that peer.
     pub(crate) refused_connections: u64,
-    /// Refused because memory runs short.
     pub(crate) refused_memory: u64,
 }
 
-/// The counters behind [`InboundCounts`].
 #[derive(Default)]
 pub(crate) struct InboundCounters {
     handshakes: AtomicUsize,
@@ -191,38 +186,16 @@ pub(crate) fn network(remote: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
-impl NetworkBehaviour for Inbound {
-    type ConnectionHandler = dummy::ConnectionHandler;
-    type ToSwarm = Infallible;
+impl Wrap for Inbound {
+    type Handler = dummy::ConnectionHandler;
+    type Event = Infallible;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        _local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
+    fn on_pending_inbound(&mut self, id: ConnectionId, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
         self.admit(id, remote).map_err(ConnectionDenied::new)
     }
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handshake_ended(id);
-        Ok(dummy::ConnectionHandler)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
+    fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
+        self.handshake_ended(connection.id);
         Ok(dummy::ConnectionHandler)
     }
 
@@ -238,14 +211,6 @@ impl NetworkBehaviour for Inbound {
             }
             _ => {}
         }
-    }
-
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        Poll::Pending
     }
 }
 

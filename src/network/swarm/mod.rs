@@ -21,3 +21,4 @@ pub(crate) mod pinger;
 #[cfg(feature = "node")]
 pub(crate) mod relay;
 pub(crate) mod stream_behaviour;
+pub(crate) mod wrapped;

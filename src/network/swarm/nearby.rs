@@ -15,19 +15,20 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    mdns,
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-        ToSwarm, dummy,
-    },
+    Multiaddr, PeerId, mdns,
+    swarm::{ConnectionDenied, FromSwarm, NetworkBehaviour, ToSwarm, dummy},
 };
 use tokio::sync::watch;
 
 use crate::{
     identity::PublicKey,
-    network::{address, config::NetworkRole, links::table::Links, peer_id},
+    network::{
+        address,
+        config::NetworkRole,
+        links::table::Links,
+        peer_id,
+        swarm::wrapped::{NewConnection, Wrap},
+    },
 };
 
 /// A peer that starts later announces itself; the query is for those that were missed.
@@ -100,28 +101,11 @@ impl Behaviour {
     }
 }
 
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = dummy::ConnectionHandler;
-    type ToSwarm = Infallible;
+impl Wrap for Behaviour {
+    type Handler = dummy::ConnectionHandler;
+    type Event = Infallible;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
+    fn handler(&mut self, _: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
         Ok(dummy::ConnectionHandler)
     }
 
@@ -131,11 +115,7 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, Infallible>> {
         while let Some(mdns) = &mut self.mdns {
             let Poll::Ready(action) = mdns.poll(cx) else { break };
             if mdns.discovered_nodes().len() > MAX_DISCOVERED {

@@ -11,7 +11,6 @@ pub(crate) struct NodeCounts {
     pub(crate) records_stored: u64,
     /// Announcements forgotten to make room for another.
     pub(crate) records_displaced: u64,
-    /// Announcements refused.
     pub(crate) records_refused: RecordRefusals,
     /// Look-ups answered with an announcement.
     pub(crate) lookups_found: u64,
@@ -23,36 +22,27 @@ pub(crate) struct NodeCounts {
     pub(crate) reservations_granted: u64,
     /// Requests for a reservation that were refused: a limit was reached.
     pub(crate) reservations_refused: u64,
-    /// Circuits open.
     pub(crate) circuits: u64,
-    /// Circuits built.
     pub(crate) circuits_built: u64,
-    /// Requests for a circuit that were refused.
     pub(crate) circuits_refused: CircuitRefusals,
-    /// Circuits that have ended.
     pub(crate) circuits_ended: CircuitEnds,
-    /// Requests to be dialled back that were answered.
     pub(crate) dial_backs: u64,
     /// Requests to be dialled back that broke off.
     pub(crate) dial_backs_failed: u64,
 }
 
-/// Why announcements were refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecordRefusals {
     /// Sent by another peer than its owner.
     pub(crate) not_owner: u64,
-    /// Not signed by its owner.
     pub(crate) signature: u64,
     /// Malformed, too long, expired, or of another version.
     pub(crate) malformed: u64,
     /// Not newer than the one that is held.
     pub(crate) stale: u64,
-    /// No room.
     pub(crate) full: u64,
 }
 
-/// Why circuits were refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CircuitRefusals {
     /// A limit: too many circuits, of all peers or of this one, or too many requests from it or its address.
@@ -65,14 +55,13 @@ pub(crate) struct CircuitRefusals {
     pub(crate) malformed: u64,
 }
 
-/// How circuits ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CircuitEnds {
     /// By one of its ends, or because one was lost.
     pub(crate) closed: u64,
-    /// It has carried its share of bytes.
+    /// The circuit has carried its share of bytes.
     pub(crate) bytes: u64,
-    /// It has lived its time.
+    /// The circuit has lived its time.
     pub(crate) duration: u64,
 }
 
@@ -81,7 +70,6 @@ pub(crate) struct CircuitEnds {
 pub(crate) struct NodeStats(Arc<Mutex<NodeCounts>>);
 
 impl NodeStats {
-    /// Everything, at one moment.
     pub(crate) fn counts(&self) -> NodeCounts {
         *self.lock()
     }

@@ -12,15 +12,15 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    ping,
+    PeerId, ping,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
         ToSwarm,
     },
 };
 use rand::Rng;
+
+use crate::network::swarm::wrapped::{NewConnection, Wrap};
 
 /// A node's death must show within seconds.
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,40 +50,23 @@ impl Behaviour {
     }
 }
 
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = THandler<ping::Behaviour>;
-    type ToSwarm = ping::Event;
+impl Wrap for Behaviour {
+    type Handler = THandler<ping::Behaviour>;
+    type Event = ping::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.of(peer).handle_established_inbound_connection(id, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.of(peer).handle_established_outbound_connection(id, peer, remote, role, port)
+    fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
+        connection.handler_of(&mut self.of(connection.peer))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.pings.on_swarm_event(event);
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<ping::Behaviour>) {
         self.pings.on_connection_handler_event(peer, id, event);
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<ping::Event, THandlerInEvent<ping::Behaviour>>> {
         self.pings.poll(cx)
     }
 }

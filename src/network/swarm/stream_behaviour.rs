@@ -16,11 +16,11 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol,
-    core::{Endpoint, UpgradeInfo, transport::PortUse, upgrade::ReadyUpgrade},
+    StreamProtocol,
+    core::{UpgradeInfo, upgrade::ReadyUpgrade},
     swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour, Stream,
-        StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, Stream,
+        StreamUpgradeError, SubstreamProtocol,
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
@@ -39,13 +39,13 @@ use crate::{
             table::Links,
         },
         peer_id,
+        swarm::wrapped::{NewConnection, Wrap},
     },
 };
 
 /// Requests to open streams that may wait for a connection's handler.
 const OPEN_QUEUE: usize = 256;
 
-/// What every handler shares.
 struct Acceptors {
     protocols: Vec<StreamProtocol>,
     by_protocol: HashMap<StreamProtocol, Acceptor>,
@@ -89,15 +89,6 @@ impl Behaviour {
         let acceptors = Arc::new(Acceptors { protocols, by_protocol, blocks });
         Self { links, acceptors, unconfirmed: HashMap::new(), open_to_strangers: role != NetworkRole::Client }
     }
-
-    fn handler(&mut self, id: ConnectionId, peer: PeerId) -> Result<Handler, ConnectionDenied> {
-        let peer = peer_id::public_key(&peer).ok_or_else(|| ConnectionDenied::new(NotEd25519))?;
-        let (open, requests) = mpsc::channel(OPEN_QUEUE);
-        let control = Control { open, gone: CancellationToken::new(), streams: Arc::default() };
-        self.unconfirmed.insert(id, control.clone());
-        let (kept, acceptors) = (self.links.kept_flag(peer), Arc::clone(&self.acceptors));
-        Ok(Handler { id, peer, requests, control, kept, acceptors })
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -108,33 +99,21 @@ struct NotEd25519;
 #[error("only our scrapers may connect to us")]
 struct Stranger;
 
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Handler;
-    type ToSwarm = Infallible;
+impl Wrap for Behaviour {
+    type Handler = Handler;
+    type Event = Infallible;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        _local: &Multiaddr,
-        _remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let expected = || peer_id::public_key(&peer).is_some_and(|peer| self.links.is_kept(&peer));
-        if !self.open_to_strangers && !expected() {
+    fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
+        let NewConnection { id, peer, .. } = connection;
+        let peer = peer_id::public_key(&peer).ok_or_else(|| ConnectionDenied::new(NotEd25519))?;
+        if connection.is_inbound() && !self.open_to_strangers && !self.links.is_kept(&peer) {
             return Err(ConnectionDenied::new(Stranger));
         }
-        self.handler(id, peer)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        _remote: &Multiaddr,
-        _role: Endpoint,
-        _port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.handler(id, peer)
+        let (open, requests) = mpsc::channel(OPEN_QUEUE);
+        let control = Control { open, gone: CancellationToken::new(), streams: Arc::default() };
+        self.unconfirmed.insert(id, control.clone());
+        let (kept, acceptors) = (self.links.kept_flag(peer), Arc::clone(&self.acceptors));
+        Ok(Handler { id, peer, requests, control, kept, acceptors })
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -154,14 +133,6 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ListenFailure(failure) => drop(self.unconfirmed.remove(&failure.connection_id)),
             _ => {}
         }
-    }
-
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        Poll::Pending
     }
 }
 

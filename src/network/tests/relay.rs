@@ -79,7 +79,6 @@ impl Plain {
         time::timeout(LONG, answer).await.expect("an answer in time").expect("an answer")
     }
 
-    /// Gets a reservation at the relay there.
     async fn reserve(&self, relay: &Multiaddr) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Reserve(relay.clone().with(Protocol::P2pCircuit), reply), answer).await

@@ -99,7 +99,6 @@ fn settle() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::new().with_min_delay(SETTLE).with_max_delay(MOST_SETTLE).without_max_times().build()
 }
 
-/// Why no peer finds us.
 #[derive(Debug, thiserror::Error)]
 enum AnnounceError {
     #[error("our addresses cannot be announced")]

@@ -3,9 +3,9 @@
 //! - libp2p's relay has room for ten circuits that are being built over a connection, and loses track of an eleventh: the
 //!   peer that asked is never answered, and the circuit counts against the limits until its connection ends. A scraper
 //!   that restarts has all its clients ask at the same time. Here circuits wait until there is room.
-//! - It builds circuits over a connection until the connection has no room for another stream, and breaks: see
+//! - The relay builds circuits over a connection until the connection has no room for another stream, and breaks: see
 //!   [`handler`](super::handler).
-//! - It panics when a reservation runs out while its renewal is on the way.
+//! - The relay panics when a reservation runs out while its renewal is on the way.
 //! - Its events do not name their connection. Every closed connection ends a reservation, whether there was
 //!   one or not, and a circuit whose far end is lost ends twice. Here both are counted by connection.
 //! - A full relay refuses renewals, too; [`limits`] does not.
@@ -18,12 +18,12 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{ConnectedPoint, Endpoint, transport::PortUse},
+    PeerId,
+    core::ConnectedPoint,
     relay::{self, StatusCode},
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent, THandlerOutEvent,
+        ToSwarm, behaviour::ConnectionEstablished,
     },
 };
 
@@ -36,6 +36,7 @@ use crate::network::{
             handler::{Handler, Instruction},
             limits::{self, ReservedPeers},
         },
+        wrapped::{NewConnection, Wrap},
     },
     transport::muxing,
 };
@@ -50,7 +51,6 @@ type Inner = relay::Behaviour;
 type Request = THandlerInEvent<Inner>;
 type Action = ToSwarm<relay::Event, Instruction>;
 
-/// A relay that keeps to its limits, and counts.
 pub(crate) struct Behaviour {
     inner: Inner,
     stats: NodeStats,
@@ -219,7 +219,6 @@ impl Connection {
     }
 }
 
-/// A circuit to the peer has ended.
 fn end_circuit(carried: &mut HashMap<PeerId, usize>, peer: &PeerId) {
     if let Some(circuits) = carried.get_mut(peer) {
         *circuits -= 1;
@@ -249,29 +248,12 @@ fn count_end(counts: &mut NodeCounts, error: Option<&io::Error>) {
     } += 1;
 }
 
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = Handler;
-    type ToSwarm = relay::Event;
+impl Wrap for Behaviour {
+    type Handler = Handler;
+    type Event = relay::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(id, peer, local, remote).map(Handler::new)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(id, peer, remote, role, port).map(Handler::new)
+    fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
+        connection.handler_of(&mut self.inner).map(Handler::new)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -294,12 +276,12 @@ impl NetworkBehaviour for Behaviour {
         self.take_actions(None);
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+    fn on_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Inner>) {
         self.inner.on_connection_handler_event(peer, id, event);
         self.take_actions(Some(id));
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
         match self.actions.pop_front() {
             Some(action) => Poll::Ready(action),
             None => self.inner.poll(cx).map(|action| action.map_in(Instruction::Follow)),
