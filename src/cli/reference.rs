@@ -23,9 +23,9 @@ use crate::{
     wire::{Alias, Announcement, Labels, Target, codec::MAX_MESSAGE_LEN},
 };
 
-/// The page that the tables below are part of.
+/// The page with the generated tables.
 const FILE: &str = "docs/configuration.md";
-/// Where the made part of a section ends.
+/// Ends a generated table.
 const END: &str = "<!-- end -->";
 
 #[test]

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-/// RFC 9110, section 7.6.1, and `Keep-Alive` and `Proxy-Connection` of older software.
+/// RFC 2616, section 13.5.1, and `Proxy-Connection` of older software.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,

@@ -13,7 +13,7 @@ use crate::{
     network::Network,
 };
 
-/// The answer to `/`.
+/// The list of paths: the answer to `/`, and a part of each 404.
 const ENDPOINTS: &str = "\
 narthex node
 

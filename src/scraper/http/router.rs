@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// The answer to `/`.
+/// The list of paths: the answer to `/`, and a part of each 404.
 const ENDPOINTS: &str = "\
 narthex scraper
 
