@@ -25,14 +25,18 @@ use crate::{
 /// Where targets come from, and what was last found there.
 #[derive(Default)]
 pub(crate) struct Inventory {
-    fixed: Vec<TargetSpec>,
-    /// What problems call the fixed targets.
-    fixed_origin: PathBuf,
+    /// Targets that never change.
+    pub(crate) fixed: Vec<TargetSpec>,
+    /// What gave the fixed targets, such as a flag. Problems name it.
+    pub(crate) fixed_origin: PathBuf,
     config: Option<ConfigTargets>,
     directories: Vec<Directory>,
-    service: String,
-    labels: Labels,
-    reserved: Option<Alias>,
+    /// The service of targets that set none.
+    pub(crate) service: String,
+    /// Labels of every target. A target's own value of a label wins.
+    pub(crate) labels: Labels,
+    /// An alias that no target may have and that counts as a target: that of the agent itself.
+    pub(crate) reserved: Option<Alias>,
     /// The set that the client was last given.
     served: Option<Vec<TargetSpec>>,
     problems: BTreeSet<String>,
@@ -72,18 +76,6 @@ impl ConfigTargets {
 }
 
 impl Inventory {
-    /// An inventory without targets.
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
-    /// Targets that never change. Problems name them by `origin`, such as the flag that gave them.
-    pub(crate) fn fixed(mut self, origin: impl Into<PathBuf>, targets: Vec<TargetSpec>) -> Self {
-        self.fixed_origin = origin.into();
-        self.fixed = targets;
-        self
-    }
-
     /// The `[[target]]` tables of this configuration file. Blocks.
     ///
     /// # Errors
@@ -96,24 +88,6 @@ impl Inventory {
     /// The target files in this directory. Several directories are read in the order of these calls.
     pub(crate) fn directory(mut self, path: PathBuf) -> Self {
         self.directories.push(Directory::new(path));
-        self
-    }
-
-    /// The service of targets that set none.
-    pub(crate) fn service(mut self, service: String) -> Self {
-        self.service = service;
-        self
-    }
-
-    /// An alias that no target may have and that counts as a target: that of the agent itself.
-    pub(crate) fn reserved(mut self, alias: Option<Alias>) -> Self {
-        self.reserved = alias;
-        self
-    }
-
-    /// Labels of every target. A target's own value of a label wins.
-    pub(crate) fn labels(mut self, labels: Labels) -> Self {
-        self.labels = labels;
         self
     }
 
@@ -163,7 +137,6 @@ impl Inventory {
         self.problems.iter().map(String::as_str)
     }
 
-    /// All targets that can be served.
     fn collect(&self, problems: &mut BTreeSet<String>) -> Vec<TargetSpec> {
         if let Some(broken) = self.config.as_ref().and_then(|config| config.broken.clone()) {
             problems.insert(broken);
@@ -267,7 +240,7 @@ mod tests {
     impl Fixture {
         fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
-            let inventory = Inventory::new().directory(dir.path().to_owned());
+            let inventory = Inventory::default().directory(dir.path().to_owned());
             Self { dir, inventory }
         }
 
@@ -327,7 +300,7 @@ mod tests {
                 assert!(matches!(problems[..], [one] if expected(one)), "{problems:?}");
             }
         }
-        let mut started_later = Inventory::new().directory(fixture.dir.path().to_owned());
+        let mut started_later = Inventory::default().directory(fixture.dir.path().to_owned());
         started_later.read();
         let problem = started_later.problems().next().expect("a broken file");
         assert!(problem.contains("b.toml") && problem.ends_with("none of its targets is registered"), "{problem}");
@@ -410,7 +383,7 @@ mod tests {
     #[test]
     fn the_agents_own_alias_is_reserved_and_counts_as_a_target() {
         let mut fixture = Fixture::new();
-        fixture.inventory = std::mem::take(&mut fixture.inventory).reserved("t007".parse().ok());
+        fixture.inventory.reserved = "t007".parse().ok();
         let aliases: Vec<String> = (0..257).map(|n| format!("t{n:03}")).collect();
         fixture.write("t.toml", &aliases.iter().map(String::as_str).collect::<Vec<_>>());
         fixture.inventory.read();
@@ -427,7 +400,7 @@ mod tests {
         labels.insert("region", "eu").expect("fine");
         labels.insert("zone", "1").expect("fine");
         let mut fixture = Fixture::new();
-        fixture.inventory = mem::take(&mut fixture.inventory).service("node".into()).labels(labels);
+        (fixture.inventory.service, fixture.inventory.labels) = ("node".into(), labels);
         let own = "[[target]]\nalias = \"own\"\nurl = \"http://h\"\nservice = \"db\"\nlabels = { region = \"us\" }\n";
         fs::write(fixture.dir.path().join("t.toml"), own).expect("writes");
         fixture.write("u.toml", &["plain"]);

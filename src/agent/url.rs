@@ -141,7 +141,8 @@ impl FromStr for ExporterUrl {
         let rest = rest.strip_prefix("//").ok_or(UrlError::Form)?;
         if scheme.eq_ignore_ascii_case("http+unix") {
             let (socket, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            return Self::unix(&percent_decode_str(socket).decode_utf8().map_err(|_| UrlError::Form)?, path);
+            let socket = percent_decode_str(socket).decode_utf8().ok().filter(|_| is_well_escaped(socket));
+            return Self::unix(&socket.ok_or(UrlError::Form)?, path);
         }
         if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
             return Err(UrlError::Scheme);
@@ -262,6 +263,12 @@ fn name(pair: &str) -> String {
     percent_decode_str(&raw).decode_utf8_lossy().into_owned()
 }
 
+/// True if each `%` begins an escape (RFC 3986, section 2.1).
+fn is_well_escaped(text: &str) -> bool {
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    text.split('%').skip(1).all(is_escape)
+}
+
 fn path_and_query(text: &str) -> Result<PathAndQuery, UrlError> {
     if !text.starts_with('/') {
         return Err(UrlError::Path);
@@ -316,6 +323,8 @@ mod tests {
             ("http://h:99999/", UrlError::Form),
             ("unix:relative.sock", UrlError::Form),
             ("http+unix://run/x", UrlError::Form),
+            ("http+unix://%2Frun%2/m", UrlError::Form),
+            ("http+unix://%2Fr%zz/m", UrlError::Form),
             ("ftp://h/", UrlError::Scheme),
             ("http://user:hunter2@h/", UrlError::UserInfo),
             ("unix:/x.sock:/a b", UrlError::Path),

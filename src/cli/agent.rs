@@ -184,11 +184,12 @@ impl Args {
     /// The targets as far as they are known. `--target` beats the file, as each flag does.
     pub(super) fn inventory(&self) -> anyhow::Result<Inventory> {
         let spec = |target: &TargetUrl| TargetSpec::new(target.alias.clone(), target.url.clone());
-        let mut inventory = Inventory::new()
-            .fixed("--target", self.target.iter().map(spec).collect())
-            .service(self.service.clone())
-            .reserved(self.link.self_alias.clone())
-            .labels(labels(&self.label)?);
+        let mut inventory = Inventory::default();
+        inventory.fixed = self.target.iter().map(spec).collect();
+        inventory.fixed_origin = "--target".into();
+        inventory.service = self.service.clone();
+        inventory.labels = labels(&self.label)?;
+        inventory.reserved = self.link.self_alias.clone();
         if self.target.is_empty()
             && let Some(path) = &self.config.config
         {
@@ -200,7 +201,7 @@ impl Args {
     /// The file whose `[[target]]` tables `--target` beats.
     fn unused_tables(&self) -> Option<&Path> {
         let path = self.config.config.as_deref().filter(|_| !self.target.is_empty())?;
-        Inventory::new().config(path.to_owned()).is_ok_and(|inventory| !inventory.is_empty()).then_some(path)
+        Inventory::default().config(path.to_owned()).is_ok_and(|inventory| !inventory.is_empty()).then_some(path)
     }
 }
 

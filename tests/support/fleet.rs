@@ -150,7 +150,6 @@ impl Fleet {
     }
 }
 
-/// A node process and how to reach it.
 pub(crate) struct Node {
     pub(crate) peer: PeerAddr,
     pub(crate) process: Process,
@@ -226,7 +225,6 @@ impl Scraper {
         eventually(&format!("{alias} is listed"), SOON, || self.listed()?.remove(alias))
     }
 
-    /// Waits until the alias is not (or no longer) in the http_sd list.
     #[track_caller]
     pub(crate) fn wait_unlisted(&self, alias: &str) {
         let absent = || self.listed().is_some_and(|listed| !listed.contains_key(alias));

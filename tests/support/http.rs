@@ -55,7 +55,6 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Sends the request and reads the answer's head.
     pub(crate) fn begin(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<Self> {
         let mut reader = BufReader::new(send(method, address, path, headers)?);
         let status_line = read_line(&mut reader)?;

@@ -41,13 +41,11 @@ pub(crate) enum Kind {
     SixOnly,
 }
 
-/// The internet, and whatever is wrong with it.
 pub(crate) struct Lab {
     internet: Namespace,
     sites: u8,
 }
 
-/// A host, and how it is connected.
 pub(crate) struct Site {
     kind: Kind,
     number: u8,

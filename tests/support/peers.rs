@@ -150,7 +150,6 @@ impl Monitor {
         })
     }
 
-    /// Waits until there is no target of that `instance`.
     #[track_caller]
     pub(crate) fn wait_gone(&self, instance: &str) {
         let gone = || !self.targets().contains_key(instance);

@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::super::output;
 use crate::telemetry::log::escaped;
 
-/// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
@@ -22,7 +21,6 @@ pub(super) enum Status {
 /// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Check {
-    /// What was checked.
     check: String,
     status: Status,
     /// What the check found, or why it failed.
@@ -70,7 +68,6 @@ impl Check {
     }
 }
 
-/// The ended checks.
 #[derive(Debug)]
 pub(super) struct Report {
     json: bool,
