@@ -95,3 +95,14 @@ pub(crate) struct LinkCounts {
     /// Hole punches that were given up.
     pub(crate) punches_failed: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn direct_ranks_before_relayed_and_tcp_before_quic_before_websocket() {
+        assert!(LinkPath::Direct < LinkPath::Relayed);
+        assert!(LinkTransport::Tcp < LinkTransport::Quic && LinkTransport::Quic < LinkTransport::WebSocket);
+    }
+}

@@ -14,3 +14,18 @@ pub(crate) fn redial_backoff(cap: Duration) -> impl Iterator<Item = Duration> {
         .without_max_times()
         .build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_from_a_quarter_of_a_second_to_the_cap_with_jitter_of_as_much() {
+        let cap = Duration::from_secs(15);
+        let mut least = Duration::from_millis(250);
+        for pause in redial_backoff(cap).take(12) {
+            assert!((least..=2 * least).contains(&pause), "{pause:?} after {least:?}");
+            least = cap.min(2 * least);
+        }
+    }
+}
