@@ -20,6 +20,7 @@ use crate::{
     network::{
         HANDSHAKE_TIMEOUT, MAX_PULL_STREAMS, MAX_QUIC_STREAMS, MAX_STREAMS, NetworkLimits, NetworkRole, max_handshakes,
     },
+    telemetry::{LabelValue, Limit},
     wire::{Alias, Announcement, Labels, Target, codec::MAX_MESSAGE_LEN},
 };
 
@@ -68,6 +69,17 @@ fn the_limits_of_the_documents_are_those_of_the_code() {
     let limits = args.iter().filter(|arg| arg.get_help_heading().is_some_and(|heading| heading.starts_with("Limits")));
     let missing: Vec<_> = limits.filter_map(|arg| arg.get_long()).filter(|flag| !flags.contains(flag)).collect();
     assert!(missing.is_empty(), "without a row: {missing:?}");
+}
+
+/// The log names the setting of a limit that refuses work; its flag has the same name.
+#[test]
+fn each_limit_that_refuses_work_has_a_flag() {
+    let cli = command();
+    let args: Vec<&Arg> = cli.get_subcommands().flat_map(|role| role.get_arguments()).collect();
+    for limit in Limit::ALL {
+        let flag = args.iter().find(|arg| arg.get_long() == Some(&limit.setting()));
+        assert!(flag.is_some(), "--{} is no flag", limit.setting());
+    }
 }
 
 /// The text with every generated part made anew.

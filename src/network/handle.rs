@@ -46,6 +46,7 @@ use crate::{
         },
         transport::{listen, proxy::Proxies, resolve},
     },
+    telemetry::Refusals,
 };
 
 /// Commands that wait for the swarm's task; a caller that sends more waits.
@@ -70,6 +71,8 @@ pub(crate) struct Network {
     external: Arc<[DialAddress]>,
     #[cfg(any(feature = "scraper", feature = "node"))]
     inbound: Arc<InboundCounters>,
+    #[cfg(any(feature = "scraper", feature = "node"))]
+    refusals: Arc<Refusals>,
     #[cfg(feature = "node")]
     stats: NodeStats,
     /// How many nodes were seen to hold our announcement.
@@ -113,6 +116,7 @@ impl Network {
         let parts = Parts {
             streams: stream_behaviour::Behaviour::new(links.clone(), acceptors, blocks.clone(), config.role),
             inbound: Arc::default(),
+            refusals: Arc::new(Refusals::new()),
             #[cfg(feature = "node")]
             stats: NodeStats::default(),
             proxies: Arc::new(Proxies::from_env()),
@@ -126,7 +130,7 @@ impl Network {
                 .map_err(NetworkError::Mdns)?,
         };
         #[cfg(any(feature = "scraper", feature = "node"))]
-        let inbound = Arc::clone(&parts.inbound);
+        let (inbound, refusals) = (Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
         let proxies = Arc::clone(&parts.proxies);
         #[cfg(feature = "node")]
         let stats = parts.stats.clone();
@@ -185,6 +189,8 @@ impl Network {
             external: config.external.into(),
             #[cfg(any(feature = "scraper", feature = "node"))]
             inbound,
+            #[cfg(any(feature = "scraper", feature = "node"))]
+            refusals,
             #[cfg(feature = "node")]
             stats,
             #[cfg(feature = "scraper")]
@@ -234,7 +240,7 @@ impl Network {
 /// What a scraper or a node asks: its own addresses, and its bootstrap nodes.
 #[cfg(any(feature = "scraper", feature = "node"))]
 mod serving {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, sync::Arc};
 
     use tokio::time;
 
@@ -251,6 +257,7 @@ mod serving {
             swarm::limits::InboundCounts,
             transport::resolve,
         },
+        telemetry::Refusals,
     };
 
     impl Network {
@@ -289,6 +296,11 @@ mod serving {
         /// Connections that others open.
         pub(crate) fn inbound(&self) -> InboundCounts {
             self.inbound.read()
+        }
+
+        /// What limits have refused; every part of the process counts here.
+        pub(crate) fn refusals(&self) -> &Arc<Refusals> {
+            &self.refusals
         }
 
         /// The bootstrap nodes.

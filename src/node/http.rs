@@ -27,7 +27,8 @@ const MAX_CONNECTIONS: usize = 256;
 type Shared = (Network, Arc<NodeMetrics>);
 
 pub(super) async fn serve(listener: TcpListener, network: Network, stop: CancellationToken) {
-    let shared: Shared = (network, Arc::new(NodeMetrics::new(SystemTime::now())));
+    let own = NodeMetrics::new(SystemTime::now(), network.refusals());
+    let shared: Shared = (network, Arc::new(own));
     let router = Router::new()
         .route("/", get(async || text::page(ENDPOINTS)))
         .route("/metrics", get(metrics))

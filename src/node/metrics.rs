@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use crate::{
     network::{InboundCounts, LinkTransport, NodeCounts, inbound_metrics},
-    telemetry::{ExpositionFormat, Label, Readings, build_info, gauge, unix_time},
+    telemetry::{ExpositionFormat, Label, Readings, Refusals, build_info, gauge, unix_time},
 };
 
 /// What a node holds and has done, at one moment.
@@ -36,11 +36,12 @@ pub(super) struct NodeMetrics {
 
 impl NodeMetrics {
     /// Every metric at 0, of a process that started at `started_at`.
-    pub(super) fn new(started_at: SystemTime) -> Self {
+    pub(super) fn new(started_at: SystemTime, refusals: &Refusals) -> Self {
         let mut registry = Registry::default();
         unix_time(&mut registry, "process_start_time", "Start of the process, in Unix time", started_at);
         let narthex = registry.sub_registry_with_prefix("narthex");
         build_info(narthex);
+        refusals.register(narthex);
         let connections = Family::<Label, Gauge>::default();
         narthex.register("connections", "Connections, by transport", connections.clone());
         let by_transport =
@@ -135,7 +136,7 @@ mod tests {
     use crate::network::{CircuitEnds, CircuitRefusals, RecordRefusals};
 
     fn text_of(state: &NodeState, format: ExpositionFormat) -> String {
-        NodeMetrics::new(UNIX_EPOCH).encode(state, format)
+        NodeMetrics::new(UNIX_EPOCH, &Refusals::new()).encode(state, format)
     }
 
     #[test]

@@ -16,7 +16,9 @@ use super::outcome::{FileSdOutcome, HandshakeFailure, RegistrationOutcome, Scrap
 use crate::{
     network::{InboundCounts, LinkCounts, inbound_metrics},
     registry::{Counts, Totals},
-    telemetry::{Counters, ExpositionFormat, Readings, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time},
+    telemetry::{
+        Counters, ExpositionFormat, Readings, Refusals, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time,
+    },
 };
 
 #[derive(Debug)]
@@ -52,12 +54,13 @@ pub(super) struct ScraperState {
 
 impl ScraperMetrics {
     /// Every metric at 0, of a process that started at `started_at`.
-    pub(super) fn new(started_at: SystemTime) -> Self {
+    pub(super) fn new(started_at: SystemTime, refusals: &Refusals) -> Self {
         let mut registry = Registry::default();
         unix_time(&mut registry, "process_start_time", "Start of the process, in Unix time", started_at);
 
         let narthex = registry.sub_registry_with_prefix("narthex");
         build_info(narthex);
+        refusals.register(narthex);
         let scrape_duration = Histogram::new(SCRAPE_BUCKETS);
         narthex.register_with_unit(
             "scrape_duration",
@@ -218,7 +221,7 @@ mod tests {
     use super::*;
 
     fn metrics() -> Arc<ScraperMetrics> {
-        Arc::new(ScraperMetrics::new(UNIX_EPOCH + Duration::from_millis(1_700_000_000_500)))
+        Arc::new(ScraperMetrics::new(UNIX_EPOCH + Duration::from_millis(1_700_000_000_500), &Refusals::new()))
     }
 
     #[test]
@@ -239,6 +242,7 @@ mod tests {
             "narthex_announced_nodes 0",
             "narthex_scrape_body_bytes_total 0",
             "narthex_firewall_blocks_total 0",
+            "narthex_limit_refusals_total{limit=\"max_connections_per_ip\"} 0",
             "narthex_store_flush_failures_total 0",
             "narthex_scrape_duration_seconds_count 0",
             "process_start_time_seconds 1700000000.5",

@@ -123,7 +123,7 @@ impl Scraper {
         let store =
             task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
 
-        let metrics = Arc::new(ScraperMetrics::new(SystemTime::now()));
+        let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
         let registry = Registry::new(config.registry);
         let puller = Puller::new(network.clone());
         let public_key = config.key.public();

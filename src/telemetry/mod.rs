@@ -9,6 +9,7 @@ mod label_value;
 #[cfg(feature = "cli")]
 pub mod log;
 mod metric;
+mod refusals;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod remote_message;
 
@@ -22,5 +23,6 @@ pub(crate) use metric::Label;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use metric::Readings;
 pub(crate) use metric::{Counters, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time};
+pub(crate) use refusals::{Limit, Refusals};
 #[cfg(any(feature = "agent", feature = "scraper"))]
 pub(crate) use remote_message::remote_message;

@@ -41,6 +41,7 @@ use crate::{
             roots, tcp,
         },
     },
+    telemetry::Refusals,
     wire::Announcement,
 };
 
@@ -92,6 +93,7 @@ pub(crate) struct Behaviour {
 pub(crate) struct Parts {
     pub(crate) streams: stream_behaviour::Behaviour,
     pub(crate) inbound: Arc<InboundCounters>,
+    pub(crate) refusals: Arc<Refusals>,
     #[cfg(feature = "node")]
     pub(crate) stats: NodeStats,
     pub(crate) proxies: Arc<Proxies>,
@@ -113,7 +115,12 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         memory: (role != NetworkRole::Client)
             .then(|| memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY))
             .into(),
-        inbound: Wrapped(Inbound::new(max_handshakes(role), config.limits.connections_per_address, parts.inbound)),
+        inbound: Wrapped(Inbound::new(
+            max_handshakes(role),
+            config.limits.connections_per_address,
+            parts.inbound,
+            parts.refusals,
+        )),
         streams: Wrapped(parts.streams),
         kad: kademlia(local, config),
         identify: Wrapped(own_identify::Behaviour::new(

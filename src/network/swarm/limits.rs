@@ -23,10 +23,13 @@ use libp2p::{
 };
 use tokio::time::Instant;
 
-use crate::network::{
-    address,
-    error::innermost,
-    swarm::wrapped::{NewConnection, Wrap},
+use crate::{
+    network::{
+        address,
+        error::innermost,
+        swarm::wrapped::{NewConnection, Wrap},
+    },
+    telemetry::{Limit, Refusals},
 };
 
 /// Strangers could fill the log.
@@ -98,6 +101,7 @@ pub(crate) struct Inbound {
     handshakes: usize,
     of_address: HashMap<IpAddr, usize>,
     counters: Arc<InboundCounters>,
+    refusals: Arc<Refusals>,
     warned_at: Option<Instant>,
 }
 
@@ -116,7 +120,12 @@ enum TooMany {
 }
 
 impl Inbound {
-    pub(crate) fn new(most_handshakes: usize, most_of_address: usize, counters: Arc<InboundCounters>) -> Self {
+    pub(crate) fn new(
+        most_handshakes: usize,
+        most_of_address: usize,
+        counters: Arc<InboundCounters>,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         Self {
             most_handshakes,
             most_of_address,
@@ -124,6 +133,7 @@ impl Inbound {
             handshakes: 0,
             of_address: HashMap::new(),
             counters,
+            refusals,
             warned_at: None,
         }
     }
@@ -167,6 +177,9 @@ impl Inbound {
     fn note_refusal(&mut self, from: &Multiaddr, cause: &ConnectionDenied) {
         let Some(counter) = self.counters.of(cause) else { return };
         counter.fetch_add(1, Relaxed);
+        if let Some(TooMany::OfAddress { ip, .. }) = cause.downcast_ref::<TooMany>() {
+            return self.refusals.count(Limit::ConnectionsPerIp, ip);
+        }
         if self.warned_at.is_none_or(|at| at.elapsed() > WARN_EVERY) {
             self.warned_at = Some(Instant::now());
             let why = innermost(cause);
@@ -223,7 +236,7 @@ mod tests {
     }
 
     fn limits(most_handshakes: usize, most_of_address: usize) -> Inbound {
-        Inbound::new(most_handshakes, most_of_address, Arc::default())
+        Inbound::new(most_handshakes, most_of_address, Arc::default(), Arc::new(Refusals::new()))
     }
 
     fn refusal(result: Result<(), TooMany>) -> ConnectionDenied {

@@ -33,6 +33,7 @@ use crate::{
         metrics::ScraperMetrics,
         pull::{Pull, PullBody, PullError},
     },
+    telemetry::Refusals,
     wire::{Alias, Claim, Register},
 };
 
@@ -79,7 +80,8 @@ impl Scraper {
         let client = NetworkConfig::new(NetworkRole::Client);
         let (network, _) = Network::start(&KeyPair::generate(), client, Vec::new()).await.expect("starts");
         let puller: Box<Puller> = Box::new(move |alias, request| pull(alias, request).boxed());
-        let (pull, metrics) = (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(SystemTime::now())));
+        let (pull, metrics) =
+            (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(SystemTime::now(), &Refusals::new())));
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
