@@ -81,6 +81,13 @@ pub(super) struct Args {
     /// When another key, with a valid secret, may take an alias that is held
     #[arg(long, value_name = "POLICY", value_parser = value::alias_policy(), default_value_t = SCRAPER.registry.policy)]
     alias_policy: AliasPolicy,
+    /// How long a holder must be away until another key may take its alias under the policy live: without a link, or,
+    /// of an agent or another client that keeps its key, past the end of its lease
+    #[arg(
+        long, value_name = "DURATION", value_parser = value::duration_or_zero,
+        default_value = defaults::duration(SCRAPER.registry.takeover_grace)
+    )]
+    takeover_grace: Duration,
     /// How long holders count as linked after a start, before they have reconnected
     #[arg(
         long, value_name = "DURATION", value_parser = value::duration_or_zero,
@@ -115,6 +122,9 @@ struct Limits {
     /// Most aliases of one peer
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_peer)]
     max_aliases_per_peer: usize,
+    /// Most aliases registered with one shared secret; the scraper refuses a further one
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_secret)]
+    max_aliases_per_secret: usize,
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down
     #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations_per_second)]
     max_registration_rate: NonZeroU32,
@@ -160,6 +170,8 @@ impl Args {
                 policy: self.alias_policy,
                 max_targets: self.limits.max_aliases,
                 max_per_peer: self.limits.max_aliases_per_peer,
+                max_per_secret: self.limits.max_aliases_per_secret,
+                takeover_grace: self.takeover_grace,
                 start_grace: self.start_grace,
             },
             http_limits: HttpConfig {

@@ -150,7 +150,8 @@ pub(super) fn circuit_bytes(text: &str) -> Result<u64, String> {
 /// A policy for an alias that is held.
 pub(super) fn alias_policy() -> impl TypedValueParser<Value = AliasPolicy> {
     let policies = PossibleValuesParser::new([
-        PossibleValue::new("live").help("When the holder's link is down"),
+        PossibleValue::new("live")
+            .help("Once the holder was away for the takeover grace; a kept key, once its lease has lapsed too"),
         PossibleValue::new("pinned").help("Not until the alias is gone, or released with narthex alias release"),
         PossibleValue::new("overwrite").help("At any time: the last one wins"),
     ]);

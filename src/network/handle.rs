@@ -231,6 +231,19 @@ impl Network {
         let _ = self.dialler.command(Command::Disconnect { peer, link }).await;
     }
 
+    /// Closes one connection to a peer, and no other.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn close(&self, link: LinkId, why: &'static str) {
+        let _ = self.dialler.command(Command::Close { link, why }).await;
+    }
+
+    /// True if the peer answers over this connection.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn answers(&self, link: LinkId, protocol: &'static str) -> bool {
+        let opened = self.links().open_over(link, StreamProtocol::new(protocol)).await;
+        matches!(opened, Ok(_) | Err(OpenError::Unsupported(_)))
+    }
+
     /// Strangers' streams that were refused.
     pub(crate) fn blocks(&self) -> broadcast::Receiver<FirewallBlock> {
         self.blocks.subscribe()

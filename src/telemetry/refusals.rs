@@ -19,6 +19,8 @@ label_values! {
     /// `--max-connections-per-ip`.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
+        Aliases = "max_aliases",
+        AliasesPerSecret = "max_aliases_per_secret",
     }
 }
 

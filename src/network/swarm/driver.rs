@@ -209,6 +209,8 @@ impl Driver {
                 self.reservations.ask(&mut self.swarm, &circuit, accepted, ended);
             }
             Command::Disconnect { peer, link } => self.disconnect(peer, link.0),
+            #[cfg(feature = "scraper")]
+            Command::Close { link, why } => self.give_up(link.0, why),
         }
     }
 

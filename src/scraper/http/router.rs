@@ -34,6 +34,7 @@ GET    /-/ready                  is the table of aliases loaded
 GET    /api/v1/aliases           the table of aliases
 GET    /api/v1/aliases/{alias}   one alias
 DELETE /api/v1/aliases/{alias}   release an alias
+DELETE /api/v1/aliases?peer=     release all aliases of a peer, or ?secret= of a secret
 ";
 
 /// The parts of a scraper that handlers use.
@@ -81,7 +82,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics/aliases", get(alias_metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
-        .route("/api/v1/aliases", get(api::aliases))
+        .route("/api/v1/aliases", get(api::aliases).delete(api::release_all))
         .route("/api/v1/aliases/{alias}", get(api::alias).delete(api::release))
         .method_not_allowed_fallback(text::method_not_allowed)
         .fallback(not_found)
