@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use tokio::time::{self, Instant};
 
 use crate::{
@@ -65,14 +66,15 @@ impl Processes {
                 Err(rivals) => rivals,
             };
             self.network.links().demote(&peer, link);
-            for rival in rivals {
-                let answers = self.network.answers(rival, PULL_PROTOCOL);
-                if time::timeout(PROBE_TIMEOUT, answers).await.unwrap_or(false) {
-                    if let Some(process) = self.known().get_mut(&peer) {
-                        (process.contested_at, process.untold) = (Some(Instant::now()), true);
-                    }
-                    return Admission::InUse;
+            let answers = |rival: &LinkId| time::timeout(PROBE_TIMEOUT, self.network.answers(*rival, PULL_PROTOCOL));
+            let answered = join_all(rivals.iter().map(answers)).await;
+            if answered.into_iter().any(|answered| answered.unwrap_or(false)) {
+                if let Some(process) = self.known().get_mut(&peer) {
+                    (process.contested_at, process.untold) = (Some(Instant::now()), true);
                 }
+                return Admission::InUse;
+            }
+            for rival in rivals {
                 self.network.close(rival, "its process answers no more, and another one has the key").await;
             }
         }
