@@ -257,7 +257,7 @@ fn log(id: u64, kind: &EventKind) {
             tracing::warn!(%scraper, error = %Chain(&**error), ?retry_in, "registration failed");
         }
         EventKind::KeyContested { scraper } => {
-            tracing::warn!(%scraper, "another process tries to register with this client's key: was the key copied?");
+            tracing::warn!(%scraper, "another process tries to register with the key of this client: was it copied?");
         }
         EventKind::Released { scraper } => tracing::info!(%scraper, "released"),
         EventKind::PullStarted { scraper, alias } => tracing::trace!(id, %scraper, %alias, "pull started"),

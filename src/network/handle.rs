@@ -237,11 +237,10 @@ impl Network {
         let _ = self.dialler.command(Command::Close { link, why }).await;
     }
 
-    /// True if the peer answers over this connection.
+    /// Opens a stream over one connection to a peer.
     #[cfg(feature = "scraper")]
-    pub(crate) async fn answers(&self, link: LinkId, protocol: &'static str) -> bool {
-        let opened = self.links().open_over(link, StreamProtocol::new(protocol)).await;
-        matches!(opened, Ok(_) | Err(OpenError::Unsupported(_)))
+    pub(crate) async fn open_over(&self, link: LinkId, protocol: &'static str) -> Result<LinkStream, OpenError> {
+        self.links().open_over(link, StreamProtocol::new(protocol)).await
     }
 
     /// Strangers' streams that were refused.

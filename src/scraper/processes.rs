@@ -12,7 +12,10 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::time::{self, Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{self, Instant},
+};
 
 use crate::{
     identity::PublicKey,
@@ -20,6 +23,8 @@ use crate::{
     wire::InstanceId,
 };
 
+/// A pull that every client answers, with a 404.
+const NO_ALIAS: &[u8] = b"GET / HTTP/1.1\r\nhost: narthex\r\n\r\n";
 /// Longest wait for an answer from the process that holds the key: a client waits 10 s for its own.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a refused process is counted: it tries again within half a minute.
@@ -66,8 +71,8 @@ impl Processes {
                 Err(rivals) => rivals,
             };
             self.network.links().demote(&peer, link);
-            let answers = |rival: &LinkId| time::timeout(PROBE_TIMEOUT, self.network.answers(*rival, PULL_PROTOCOL));
-            let answered = join_all(rivals.iter().map(answers)).await;
+            let probes = rivals.iter().map(|rival| time::timeout(PROBE_TIMEOUT, self.answers(*rival)));
+            let answered = join_all(probes).await;
             if answered.into_iter().any(|answered| answered.unwrap_or(false)) {
                 if let Some(process) = self.known().get_mut(&peer) {
                     (process.contested_at, process.untold) = (Some(Instant::now()), true);
@@ -78,6 +83,18 @@ impl Processes {
                 self.network.close(rival, "its process answers no more, and another one has the key").await;
             }
         }
+    }
+
+    /// True if the process at the other end of `link` answers a pull of no alias. A stream alone shows nothing: it counts as
+    /// open before the other end has heard of it.
+    async fn answers(&self, link: LinkId) -> bool {
+        let Ok(mut stream) = self.network.open_over(link, PULL_PROTOCOL).await else { return false };
+        let sent = async {
+            stream.write_all(NO_ALIAS).await?;
+            stream.flush().await?;
+            stream.read_u8().await
+        };
+        sent.await.is_ok()
     }
 
     /// True if the process at the other end of `link` may release what the key holds.

@@ -133,7 +133,7 @@ fn a_second_process_with_a_copied_key_is_refused_and_both_are_told() {
     let exporter = two_exporters();
     let (mut first, second) = clones(&fleet, &scraper, &exporter);
     second.wait_log(&["registration failed", "in use by another running process"]);
-    first.wait_log(&["another process tries to register with this client's key"]);
+    first.wait_log(&["another process tries to register with the key of this client"]);
     scraper.process.wait_log(&["refused a second process", "holder="]);
     scraper.wait_counted(&["narthex_registrations_total", "key_in_use"], 1.0);
     assert_eq!(scraper.count(&["narthex_duplicate_keys"]), 1.0);
