@@ -1,6 +1,7 @@
-//! Attacks on the running programs, each as it was first made, and what now comes of it.
+//! Attacks on running processes, one theme a file: each test fails on the code before its defence.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod holders;
+mod nodes;
