@@ -19,6 +19,8 @@ label_values! {
     /// `--max-connections-per-ip`.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
+        HttpConnections = "max_http_connections",
+        HttpConnectionsPerIp = "max_http_connections_per_ip",
     }
 }
 
