@@ -81,7 +81,7 @@ impl ScraperConfig {
 }
 
 /// Settings of a scraper's HTTP API.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct HttpConfig {
     /// The address to scrape in http_sd. Default: the `Host` of Prometheus's request, which is right unless Prometheus
@@ -97,18 +97,6 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<String>,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            advertise: None,
-            file_sd: None,
-            connections: HttpLimits::default(),
-            allowed_hosts: Vec::new(),
-            scrape: ScrapeConfig::default(),
-        }
-    }
 }
 
 /// Settings of scrapes.
