@@ -21,6 +21,8 @@ label_values! {
         ConnectionsPerIp = "max_connections_per_ip",
         Aliases = "max_aliases",
         AliasesPerSecret = "max_aliases_per_secret",
+        HttpConnections = "max_http_connections",
+        HttpConnectionsPerIp = "max_http_connections_per_ip",
     }
 }
 

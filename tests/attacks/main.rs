@@ -4,4 +4,5 @@
 mod support;
 
 mod holders;
+mod http;
 mod nodes;
