@@ -6,7 +6,9 @@ use super::{
     ConfigFile,
     data_dir::DataDir,
     defaults::{self, SCRAPER},
-    files, keys,
+    files,
+    http_connections::HttpConnections,
+    keys,
     peers::{Connections, Reachable},
     signals, value,
 };
@@ -58,6 +60,10 @@ pub(super) struct Args {
     /// The address of the HTTP side that /sd lists [default: the address that Prometheus asked]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
+    /// A name by which browsers may ask, as a reverse proxy passes the name on, besides IP addresses, localhost and the host
+    /// of --advertise; repeatable
+    #[arg(long, value_name = "HOST", value_parser = value::host)]
+    http_allowed_host: Vec<String>,
     /// A file with the same list as /sd, for file_sd_configs of a Prometheus on this host
     #[arg(long, value_name = "FILE")]
     file_sd: Option<PathBuf>,
@@ -81,6 +87,13 @@ pub(super) struct Args {
     /// When another key, with a valid secret, may take an alias that is held
     #[arg(long, value_name = "POLICY", value_parser = value::alias_policy(), default_value_t = SCRAPER.registry.policy)]
     alias_policy: AliasPolicy,
+    /// How long a holder must be away until another key may take its alias under the policy live: without a link, or,
+    /// of an agent or another client that keeps its key, past the end of its lease
+    #[arg(
+        long, value_name = "DURATION", value_parser = value::duration_or_zero,
+        default_value = defaults::duration(SCRAPER.registry.takeover_grace)
+    )]
+    takeover_grace: Duration,
     /// How long holders count as linked after a start, before they have reconnected
     #[arg(
         long, value_name = "DURATION", value_parser = value::duration_or_zero,
@@ -91,6 +104,8 @@ pub(super) struct Args {
     limits: Limits,
     #[command(flatten)]
     connections: Connections,
+    #[command(flatten)]
+    http_connections: HttpConnections,
 }
 
 /// Limits of pulls and of the table.
@@ -115,6 +130,9 @@ struct Limits {
     /// Most aliases of one peer
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_peer)]
     max_aliases_per_peer: usize,
+    /// Most aliases registered with one shared secret; the scraper refuses a further one
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_secret)]
+    max_aliases_per_secret: usize,
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down
     #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations_per_second)]
     max_registration_rate: NonZeroU32,
@@ -160,17 +178,20 @@ impl Args {
                 policy: self.alias_policy,
                 max_targets: self.limits.max_aliases,
                 max_per_peer: self.limits.max_aliases_per_peer,
+                max_per_secret: self.limits.max_aliases_per_secret,
+                takeover_grace: self.takeover_grace,
                 start_grace: self.start_grace,
             },
             http_limits: HttpConfig {
                 advertise: self.advertise,
                 file_sd: self.file_sd,
+                connections: self.http_connections.into(),
+                allowed_hosts: self.http_allowed_host,
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
                     ..ScrapeConfig::default()
                 },
-                ..HttpConfig::default()
             },
             limits: self.connections.into(),
             registrations_per_second: self.limits.max_registration_rate,
@@ -184,8 +205,9 @@ impl Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;
-    let (config, data_dir) = args.settings()?;
+    let (mut config, data_dir) = args.settings()?;
     let open_files = files::raise_limit();
+    files::fit(open_files, &config.limits, &mut config.http_limits.connections);
     let secrets = config.secrets.len();
     let mut scraper = Scraper::start(config).await?;
     tracing::info!(

@@ -74,6 +74,12 @@ pub(super) fn hostname(text: &str) -> Result<String, String> {
     Target::check_name("hostname", text).map(|()| text.to_owned()).map_err(chain)
 }
 
+/// A host without a port, as a URL names one.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let host = format!("{text}:80").parse::<HostPort>().map_err(chain)?;
+    Ok(host.host)
+}
+
 /// A URL for a request without TLS.
 pub(super) fn http_url(text: &str) -> Result<Uri, String> {
     const EXPECTED: &str = "expected a URL such as http://127.0.0.1:9100/metrics";
@@ -150,7 +156,8 @@ pub(super) fn circuit_bytes(text: &str) -> Result<u64, String> {
 /// A policy for an alias that is held.
 pub(super) fn alias_policy() -> impl TypedValueParser<Value = AliasPolicy> {
     let policies = PossibleValuesParser::new([
-        PossibleValue::new("live").help("When the holder's link is down"),
+        PossibleValue::new("live")
+            .help("Once the holder was away for the takeover grace; a kept key, once its lease has lapsed too"),
         PossibleValue::new("pinned").help("Not until the alias is gone, or released with narthex alias release"),
         PossibleValue::new("overwrite").help("At any time: the last one wins"),
     ]);

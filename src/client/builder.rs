@@ -160,6 +160,8 @@ impl TargetBuilder {
 pub(super) struct Checked {
     pub(super) scrapers: Vec<PeerAddr>,
     pub(super) key: KeyPair,
+    /// True if the key is the same after a restart.
+    pub(super) kept: bool,
     pub(super) targets: Targets,
     pub(super) metrics: Arc<ClientMetrics>,
 }
@@ -200,7 +202,9 @@ impl ClientBuilder {
         self
     }
 
-    /// The key to register with, for a client that wants the same one after a restart. Default: a fresh one.
+    /// The key to register with, for a client that wants the same one after a restart: its scrapers then keep its aliases
+    /// for it. Two processes with one key at the same time get in each other's way, and the second one is refused. Default: a
+    /// fresh key.
     pub fn key(mut self, key: KeyPair) -> Self {
         self.key = Some(key);
         self
@@ -312,6 +316,7 @@ impl ClientBuilder {
                 scrapers.push(scraper);
             }
         }
+        let kept = self.key.is_some();
         let key = self.key.take().unwrap_or_else(KeyPair::generate);
         if scrapers.iter().any(|scraper| scraper.key == key.public()) {
             return Err(BuildError::OwnKey(key.public()));
@@ -330,7 +335,7 @@ impl ClientBuilder {
         if targets.len() == 0 && !self.targets_later {
             return Err(BuildError::NoTarget);
         }
-        Ok(Checked { scrapers, key, targets, metrics })
+        Ok(Checked { scrapers, key, kept, targets, metrics })
     }
 }
 

@@ -82,6 +82,11 @@ pub enum EventKind {
         /// Time until the next attempt.
         retry_in: Duration,
     },
+    /// Another process registers with this client's key, which a scraper refuses. Was the key copied?
+    KeyContested {
+        /// The scraper.
+        scraper: PublicKey,
+    },
     /// A scraper released our aliases, as the client asked.
     Released {
         /// The scraper.
@@ -138,6 +143,9 @@ pub enum RegisterError {
         /// The reason.
         refusal: AliasRefusal,
     },
+    /// Another running process is registered with this client's key.
+    #[error("this key is in use by another running process: each needs a key of its own")]
+    KeyInUse,
     /// The scraper wants fewer registrations.
     #[error("the scraper asks to slow down")]
     SlowDown,
@@ -254,6 +262,9 @@ fn log(id: u64, kind: &EventKind, blocks: &LogPace) {
         }
         EventKind::RegisterFailed { scraper, error, retry_in } => {
             tracing::warn!(%scraper, error = %Chain(&**error), ?retry_in, "registration failed");
+        }
+        EventKind::KeyContested { scraper } => {
+            tracing::warn!(%scraper, "another process tries to register with the key of this client: was it copied?");
         }
         EventKind::Released { scraper } => tracing::info!(%scraper, "released"),
         EventKind::PullStarted { scraper, alias } => tracing::trace!(id, %scraper, %alias, "pull started"),

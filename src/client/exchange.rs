@@ -20,17 +20,26 @@ use crate::{
 /// Longest exchange, handshake included.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One request over the link to a scraper, and its reply, within [`EXCHANGE_TIMEOUT`].
+/// One request over the link to a scraper, and its reply, within [`EXCHANGE_TIMEOUT`]. A scraper that does not know
+/// the request is sent the `plain` one.
 pub(crate) async fn exchange(
     network: &Network,
     key: &KeyPair,
     secret: &SharedSecret,
     scraper: &PublicKey,
     request: &RegisterRequest,
+    plain: impl FnOnce() -> RegisterRequest,
 ) -> Result<RegisterReply, RegisterError> {
     let exchanged = async {
         let mut channel = handshake(network, key, secret, scraper).await?;
-        ask(&mut channel, request).await.map_err(broken)
+        match ask(&mut channel, request).await {
+            // So does a scraper of an earlier version end, or one whose link broke: then the second attempt fails too.
+            Err(ChannelError::Closed | ChannelError::Cut | ChannelError::Io(_)) => {
+                let mut channel = handshake(network, key, secret, scraper).await?;
+                ask(&mut channel, &plain()).await.map_err(broken)
+            }
+            answer => answer.map_err(broken),
+        }
     };
     time::timeout(EXCHANGE_TIMEOUT, exchanged).await.unwrap_or(Err(RegisterError::Timeout(EXCHANGE_TIMEOUT)))
 }

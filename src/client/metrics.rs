@@ -31,6 +31,7 @@ label_values! {
         Duplicate = "duplicate",
         Full = "full",
         Handshake = "handshake_refused",
+        KeyInUse = "key_in_use",
         SlowDown = "slow_down",
         Unavailable = "unavailable",
         Malformed = "malformed",
@@ -59,6 +60,7 @@ impl From<&RegisterError> for Registration {
             RegisterError::Alias { refusal: AliasRefusal::Invalid, .. } => Self::Invalid,
             RegisterError::Alias { refusal: AliasRefusal::Duplicate, .. } => Self::Duplicate,
             RegisterError::Alias { refusal: AliasRefusal::Full, .. } => Self::Full,
+            RegisterError::KeyInUse => Self::KeyInUse,
             RegisterError::SlowDown => Self::SlowDown,
             RegisterError::Unavailable => Self::Unavailable,
             RegisterError::Malformed => Self::Malformed,
@@ -174,6 +176,7 @@ impl ClientMetrics {
                 self.compression_saved.inc_by(uncompressed_bytes.saturating_sub(*bytes));
             }
             EventKind::PullFailed { error, .. } => self.pull_ended((&**error).into()),
+            EventKind::KeyContested { .. } => {}
             EventKind::FirewallBlocked { .. } => {
                 self.firewall_blocks.inc();
             }

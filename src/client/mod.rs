@@ -52,6 +52,7 @@ pub use crate::{
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::{Acceptor, Firewall, Links, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
+    wire::InstanceId,
 };
 
 use builder::Checked;
@@ -97,6 +98,9 @@ pub struct Client {
 /// State shared by the tasks of a client.
 struct Shared {
     key: KeyPair,
+    /// True if the key is kept across restarts.
+    kept: bool,
+    instance: InstanceId,
     secret: SharedSecret,
     targets: Arc<Targets>,
     max_body: u64,
@@ -161,7 +165,7 @@ impl Client {
     }
 
     async fn start(mut builder: ClientBuilder) -> Result<Self, BuildError> {
-        let Checked { scrapers, key, targets, metrics } = builder.check()?;
+        let Checked { scrapers, key, kept, targets, metrics } = builder.check()?;
         let (inbox, pulls) = mpsc::channel(PULL_QUEUE);
         let acceptor = Acceptor {
             protocol: PULL_PROTOCOL,
@@ -183,6 +187,8 @@ impl Client {
         events.metrics().set_targets(targets.len());
         let shared = Arc::new(Shared {
             key,
+            kept,
+            instance: InstanceId(rand::random()),
             secret: builder.secret,
             targets: Arc::clone(&targets),
             max_body: builder.max_body,

@@ -17,14 +17,15 @@ use super::{
 };
 use crate::{
     identity::{PeerAddr, PublicKey},
-    network::{keep_upgrading, redial_backoff},
-    wire::{AliasOutcome, RegisterReply, RegisterRequest, Registered},
+    network::{LinkId, keep_upgrading, redial_backoff},
+    wire::{AliasOutcome, RegisterFrom, RegisterReply, RegisterRequest, Registered},
 };
 
 /// Cap of the redial backoff before jitter; a pause is at most twice this.
 const MAX_REDIAL: Duration = Duration::from_secs(15);
-/// Cap of the register backoff before jitter; a pause is at most twice this.
-const MAX_RETRY: Duration = Duration::from_secs(30);
+/// Cap of the register backoff before jitter; a pause is at most twice this. A service with a new key waits for its alias
+/// until the grace of the old key has passed, and no longer than this.
+const MAX_RETRY: Duration = Duration::from_secs(15);
 /// A scraper without room accepts a connection and closes it at once: a link lost so soon counts as a failed attempt.
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// A scraper that restarts loses all its links at once; clients redial spread over this time.
@@ -59,11 +60,23 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
             connect(&shared, &scraper).await;
             let since = Instant::now();
             shared.pull_watchdog.linked(&scraper.key);
-            tokio::select! {
+            let refused = tokio::select! {
                 biased;
-                () = lost(&shared, &scraper.key) => {}
-                () = keep_upgrading(&shared.network, &scraper) => {}
-                () = renew(&shared, &scraper.key, &mut targets, &exchange) => {}
+                () = lost(&shared, &scraper.key) => false,
+                () = keep_upgrading(&shared.network, &scraper) => false,
+                () = renew(&shared, &scraper.key, &mut targets, &exchange) => true,
+            };
+            if refused {
+                // The link must not stay: the scraper could take this process for the one that holds the key.
+                exchange.send_replace(Exchange::None);
+                let retry_in = pauses.next().unwrap_or(MAX_REDIAL);
+                let error = Arc::new(RegisterError::KeyInUse);
+                shared.events.emit(EventKind::RegisterFailed { scraper: scraper.key, error, retry_in });
+                if let Some(link) = shared.network.links().best(&scraper.key) {
+                    shared.network.disconnect(scraper.key, link).await;
+                }
+                time::sleep(retry_in).await;
+                continue;
             }
             if since.elapsed() < REFUSED_WITHIN {
                 time::sleep(pauses.next().unwrap_or(MAX_REDIAL)).await;
@@ -115,8 +128,9 @@ async fn lost(shared: &Shared, scraper: &PublicKey) {
     }
 }
 
-/// Registers again and again while the link is there: before the lease ends, when the targets change, and when pulls are
-/// overdue. A connection over which neither pulls nor an answer arrive is closed.
+/// Registers again and again while the link is there: before the lease ends, when the targets change, when another
+/// connection is the best, over which the scraper then pulls, and when pulls are overdue. A connection over which neither
+/// pulls nor an answer arrive is closed. Returns if another process has the key.
 async fn renew(
     shared: &Shared,
     scraper: &PublicKey,
@@ -127,6 +141,7 @@ async fn renew(
     let mut missed = false;
     loop {
         let set = Arc::clone(&targets.borrow_and_update());
+        let link = shared.network.links().best(scraper);
         exchange.send_replace(Exchange::UnderWay);
         let answer = if missed {
             probe(shared, scraper, register(shared, scraper, &set)).await
@@ -144,10 +159,11 @@ async fn renew(
                         renew_in
                     }
                 };
-                missed = pause_or_change(shared, scraper, pause, targets).await;
+                missed = pause_or_change(shared, scraper, link, pause, targets).await;
                 continue;
             }
             Ok(Answer::SlowDown(pause)) => (RegisterError::SlowDown, pause),
+            Ok(Answer::KeyInUse) => return,
             Err(error) => (error, pauses.next().unwrap_or(MAX_RETRY)),
         };
         let asked_to_wait = matches!(error, RegisterError::SlowDown);
@@ -155,23 +171,26 @@ async fn renew(
         if asked_to_wait {
             time::sleep(retry_in).await;
         } else {
-            missed |= pause_or_change(shared, scraper, retry_in, targets).await;
+            missed |= pause_or_change(shared, scraper, link, retry_in, targets).await;
         }
     }
 }
 
-/// Waits for `pause`, or for a change of the targets, which scrapers see at once and which may end a refusal, or for the
-/// pull watchdog. Returns whether the watchdog ended the pause.
+/// Waits for `pause`, or for a change of the targets, which scrapers see at once and which may end a refusal, or until
+/// `link` is no longer the best, or for the pull watchdog. Returns whether the watchdog ended the pause.
 async fn pause_or_change(
     shared: &Shared,
     scraper: &PublicKey,
+    link: Option<LinkId>,
     pause: Duration,
     targets: &mut watch::Receiver<TargetSet>,
 ) -> bool {
+    let links = shared.network.links();
     tokio::select! {
         () = time::sleep(pause) => false,
         // An error means that the client itself is gone, which ends this task as well.
         _ = targets.changed() => false,
+        () = links.wait_until(|| links.best(scraper) != link) => false,
         () = shared.pull_watchdog.overdue(scraper) => true,
     }
 }
@@ -220,10 +239,23 @@ fn report(
 enum Answer {
     Registered(Registered),
     SlowDown(Duration),
+    /// Another process is registered with our key.
+    KeyInUse,
 }
 
 async fn register(shared: &Shared, scraper: &PublicKey, set: &TargetSet) -> Result<Answer, RegisterError> {
-    match exchange(shared, scraper, &shared.targets.registration(set)).await? {
+    let request = RegisterRequest::RegisterFrom(RegisterFrom {
+        register: shared.targets.registration(set),
+        instance: shared.instance,
+        kept: shared.kept,
+    });
+    let plain = || RegisterRequest::Register(shared.targets.registration(set));
+    match exchange(shared, scraper, &request, plain).await? {
+        RegisterReply::InUse => Ok(Answer::KeyInUse),
+        RegisterReply::Contested(registered) if registered.outcomes.len() == set.len() => {
+            shared.events.emit(EventKind::KeyContested { scraper: *scraper });
+            Ok(Answer::Registered(registered))
+        }
         RegisterReply::Registered(registered) if registered.outcomes.len() == set.len() => {
             Ok(Answer::Registered(registered))
         }
@@ -240,7 +272,9 @@ async fn release(shared: &Shared, scraper: &PublicKey) {
     if shared.network.links().path(scraper).is_none() {
         return;
     }
-    let exchanged = time::timeout(RELEASE_TIMEOUT, exchange(shared, scraper, &RegisterRequest::Release)).await;
+    let request = RegisterRequest::ReleaseFrom(shared.instance);
+    let release = exchange(shared, scraper, &request, || RegisterRequest::Release);
+    let exchanged = time::timeout(RELEASE_TIMEOUT, release).await;
     match exchanged.unwrap_or(Err(RegisterError::Timeout(RELEASE_TIMEOUT))) {
         Ok(RegisterReply::Released) => shared.events.emit(EventKind::Released { scraper: *scraper }),
         Ok(reply) => tracing::warn!(%scraper, ?reply, "the scraper did not release our aliases; they will lapse"),
@@ -253,8 +287,9 @@ async fn exchange(
     shared: &Shared,
     scraper: &PublicKey,
     request: &RegisterRequest,
+    plain: impl FnOnce() -> RegisterRequest,
 ) -> Result<RegisterReply, RegisterError> {
-    exchange::exchange(&shared.network, &shared.key, &shared.secret, scraper, request).await
+    exchange::exchange(&shared.network, &shared.key, &shared.secret, scraper, request, plain).await
 }
 
 /// A third of the lease, less up to a tenth of it at random.

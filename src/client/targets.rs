@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BuildError, TargetBuilder, outage::Outage, source::Source};
 use crate::wire::{
-    Alias, Claim, Register, RegisterRequest, Target,
+    Alias, Claim, InstanceId, Register, RegisterFrom, RegisterRequest, Target,
     codec::{self, CodecError},
 };
 
@@ -64,9 +64,9 @@ impl Targets {
         self.set.subscribe()
     }
 
-    pub(super) fn registration(&self, set: &BTreeMap<Alias, Arc<ServedTarget>>) -> RegisterRequest {
+    pub(super) fn registration(&self, set: &BTreeMap<Alias, Arc<ServedTarget>>) -> Register {
         let claims = set.values().map(|served| Claim::from(&served.target)).collect();
-        RegisterRequest::Register(Register { hostname: self.hostname.clone(), claims })
+        Register { hostname: self.hostname.clone(), claims }
     }
 
     /// Replaces the current set, unless a target of the new one is not fit. Pulls of aliases that are in both go on, and a
@@ -118,7 +118,11 @@ impl Targets {
         if count > MAX_TARGETS {
             return Err(BuildError::TooMany { count });
         }
-        match codec::encode(&self.registration(&set)) {
+        match codec::encode(&RegisterRequest::RegisterFrom(RegisterFrom {
+            register: self.registration(&set),
+            instance: InstanceId([0; 16]),
+            kept: true,
+        })) {
             Err(CodecError::TooLong { len }) => Err(BuildError::TooLong { len }),
             _ => Ok(set),
         }

@@ -15,7 +15,7 @@ pub use file::{KeyFileError, create_key, create_secret, load_key, load_or_create
 pub(crate) use key::SIGNATURE_LEN;
 pub use key::{KeyPair, PublicKey};
 pub use peer_addr::{HostPort, HostPortError, PeerAddr, PeerAddrError};
-#[doc(hidden)]
-pub use secret::SecretId;
 pub use secret::SharedSecret;
+#[doc(hidden)]
+pub use secret::{SecretId, SecretIdError};
 pub use text::KeyError;

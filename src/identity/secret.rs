@@ -99,6 +99,21 @@ impl fmt::Display for SecretId {
     }
 }
 
+impl FromStr for SecretId {
+    type Err = SecretIdError;
+
+    fn from_str(text: &str) -> Result<Self, SecretIdError> {
+        let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(|_| SecretIdError)?;
+        bytes.try_into().map(Self).map_err(|_| SecretIdError)
+    }
+}
+
+/// The text is no id of a secret.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected the id of a secret: 16 hex digits")]
+pub struct SecretIdError;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,6 +32,9 @@ pub(crate) enum Command {
     External { addresses: Vec<Multiaddr> },
     /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer.
     Disconnect { peer: PublicKey, link: LinkId },
+    /// Closes one connection.
+    #[cfg(feature = "scraper")]
+    Close { link: LinkId, why: &'static str },
 }
 
 /// Which nodes are handed an announcement.

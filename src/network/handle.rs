@@ -41,6 +41,7 @@ use crate::{
         reach::Reach,
         swarm::{
             build::{self, Parts},
+            dht::Dht,
             driver::Driver,
             stream_behaviour,
         },
@@ -155,7 +156,7 @@ impl Network {
 
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (reach_sender, reach) = watch::channel(Reach::default());
-        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, config.role);
+        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, config.role, Dht::new(config.nodes()));
         #[cfg(feature = "scraper")]
         driver.report_to(observations.clone());
         #[cfg(feature = "node")]
@@ -229,6 +230,18 @@ impl Network {
     /// end at once.
     pub(crate) async fn disconnect(&self, peer: PublicKey, link: LinkId) {
         let _ = self.dialler.command(Command::Disconnect { peer, link }).await;
+    }
+
+    /// Closes one connection to a peer, and no other.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn close(&self, link: LinkId, why: &'static str) {
+        let _ = self.dialler.command(Command::Close { link, why }).await;
+    }
+
+    /// Opens a stream over one connection to a peer.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn open_over(&self, link: LinkId, protocol: &'static str) -> Result<LinkStream, OpenError> {
+        self.links().open_over(link, StreamProtocol::new(protocol)).await
     }
 
     /// Strangers' streams that were refused.

@@ -19,6 +19,11 @@ pub struct RegistryConfig {
     pub max_targets: usize,
     /// Most claims in one registration, and so most aliases of a peer. Default 256.
     pub max_per_peer: usize,
+    /// Most aliases registered with one secret; the next new one is refused. Default 100 000, as many as the table holds.
+    pub max_per_secret: usize,
+    /// How long a holder must be away until another peer may take its alias ([`AliasPolicy::Live`]): without a link, or,
+    /// if the holder keeps its key, past the end of its lease. Default 60 s.
+    pub takeover_grace: Duration,
     /// How long holders count as linked after the table was loaded: their links are not up again yet, and another peer
     /// must not take their aliases. After damage of the store, the table counts as incomplete for this long, or for a
     /// third of a lease if that is longer. Default 60 s.
@@ -40,6 +45,8 @@ impl Default for RegistryConfig {
             policy: AliasPolicy::default(),
             max_targets: 100_000,
             max_per_peer: 256,
+            max_per_secret: 100_000,
+            takeover_grace: Duration::from_secs(60),
             start_grace: Duration::from_secs(60),
         }
     }
@@ -49,7 +56,9 @@ impl Default for RegistryConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AliasPolicy {
-    /// Once the holder's lease has lapsed or its link is down.
+    /// Once the holder has been without a link for [`RegistryConfig::takeover_grace`], or its lease has lapsed. From a
+    /// holder that keeps its key, only that grace after its lease has lapsed; this holder takes the alias back when it
+    /// returns within the retention.
     #[default]
     Live,
     /// Once the lease is gone or released.

@@ -12,12 +12,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Counts, Damage, Lease, NotLoaded, RegistryConfig, RegistryError, RegistryEvent, Store, Totals,
+    Counts, Damage, Holders, Lease, NotLoaded, Presence, Registrant, RegistryConfig, RegistryError, RegistryEvent,
+    Store, Totals,
     table::{Claims, ClockStep, Effects, Table},
     writer::{self, Batch, Health, Start, Waiter},
 };
 use crate::{
     identity::PublicKey,
+    telemetry::{Limit, Refusals},
     wire::{Alias, AliasOutcome, AliasStatus, Register, Registered},
 };
 
@@ -44,6 +46,7 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct Shared {
     config: RegistryConfig,
+    refusals: Arc<Refusals>,
     state: RwLock<State>,
     /// Free slots of the writer's queue. The sweep needs none: it queues no more than the table holds.
     slots: Arc<Semaphore>,
@@ -84,10 +87,11 @@ pub(crate) struct Snapshot {
 
 impl Registry {
     /// Creates a registry that has not loaded its table.
-    pub(crate) fn new(config: RegistryConfig) -> Self {
+    pub(crate) fn new(config: RegistryConfig, refusals: Arc<Refusals>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 config,
+                refusals,
                 state: RwLock::default(),
                 slots: Arc::new(Semaphore::new(QUEUE)),
                 health: Arc::default(),
@@ -149,31 +153,31 @@ impl Registry {
     /// that the peer held and was not granted again. Returns once all changes are on disk. A plain renewal does not
     /// wait for its write, and is granted while the store fails. Dropping the future undoes nothing.
     ///
-    /// `holder_is_linked` returns whether a peer has a link now. It is called under the table's lock, so it must be
+    /// `presence` returns whether a peer has a link. It is called under the table's lock, so it must be
     /// quick and must not call the registry. An error acknowledges nothing; its answer is [`RegistryError::reply`].
     pub(crate) async fn register(
         &self,
-        peer: PublicKey,
+        by: &Registrant,
         register: &Register,
-        holder_is_linked: impl Fn(&PublicKey) -> bool,
+        presence: impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
     ) -> Result<Registered, RegistryError> {
         let config = &self.shared.config;
         let claims = Claims::check(register, config)?;
         let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         let outcomes = match self.store_failing() {
-            true => self.renew(peer, claims, now)?,
-            false => self.change(|table| table.register(peer, claims, holder_is_linked, now)).await?,
+            true => self.renew(by.peer, claims, now)?,
+            false => self.change(|table| table.register(by, claims, presence, now)).await?,
         };
         Ok(Registered { lease_ms, outcomes })
     }
 
-    /// The status of aliases for a peer that would claim them. Changes nothing. `holder_is_linked` is as for
+    /// The status of aliases for a peer that would claim them. Changes nothing. `presence` is as for
     /// [`register`](Self::register).
     pub(crate) fn alias_statuses(
         &self,
         aliases: &[String],
-        holder_is_linked: impl Fn(&PublicKey) -> bool,
+        presence: impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
     ) -> Result<Vec<AliasStatus>, RegistryError> {
         let (count, limit) = (aliases.len(), self.shared.config.max_per_peer);
@@ -182,12 +186,21 @@ impl Registry {
         }
         let state = self.read();
         let table = state.table.as_ref().ok_or(RegistryError::NotReady)?;
-        Ok(aliases.iter().map(|alias| table.status(alias, &holder_is_linked, now)).collect())
+        Ok(aliases.iter().map(|alias| table.status(alias, &presence, now)).collect())
     }
 
     /// Releases every alias of the peer. Returns once the change is on disk.
-    pub(crate) async fn release_peer(&self, peer: PublicKey) -> Result<(), RegistryError> {
-        self.change(|table| ((), table.release_peer(&peer))).await
+    pub(crate) async fn release_peer(&self, peer: PublicKey, now: SystemTime) -> Result<(), RegistryError> {
+        self.change(|table| ((), table.release_peer(&peer, now))).await
+    }
+
+    /// Releases every alias of these holders, and returns how many there were. Otherwise as [`release`](Self::release).
+    pub(crate) async fn release_all(&self, holders: &Holders) -> Result<usize, RegistryError> {
+        self.change(|table| {
+            let effects = table.release_all(holders);
+            (effects.events.len(), effects)
+        })
+        .await
     }
 
     /// Releases an alias, whoever holds it; false if nobody does. Returns once the change is on disk. A holder that
@@ -349,7 +362,8 @@ impl Registry {
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
         }
-        Notification { generation: state.generation, events: effects.events, clock: effects.clock }
+        let Effects { events, clock, limited, .. } = effects;
+        Notification { generation: state.generation, events, clock, limited }
     }
 
     /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.
@@ -362,6 +376,7 @@ impl Registry {
         });
         notification.clock.into_iter().for_each(ClockStep::log);
         notification.events.iter().for_each(RegistryEvent::log);
+        notification.limited.into_iter().for_each(|limit| self.shared.refusals.count(limit, "a new alias"));
     }
 
     // No step panics half-way, so the table behind a poisoned lock is consistent.
@@ -399,6 +414,7 @@ struct Notification {
     generation: u64,
     events: Vec<RegistryEvent>,
     clock: Option<ClockStep>,
+    limited: Vec<Limit>,
 }
 
 fn interval(period: Duration) -> time::Interval {

@@ -1,9 +1,12 @@
 //! A claim on an alias, with an end.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
-    identity::PublicKey,
+    identity::{PublicKey, SecretId},
     wire::{Alias, Labels, Target},
 };
 
@@ -20,6 +23,12 @@ pub(crate) struct Lease {
     /// The host of the peer, by the peer's own account.
     pub(crate) hostname: String,
     pub(crate) labels: Labels,
+    /// True if the holder keeps its key across restarts.
+    pub(crate) kept: bool,
+    /// The secret that the holder has proved; none in a lease stored by an earlier version.
+    pub(crate) secret: Option<SecretId>,
+    /// The lease of the kept key that the alias was taken from, which may take the alias back.
+    pub(crate) former: Option<Arc<Self>>,
     /// Since when this peer holds the alias.
     pub(crate) registered_at: SystemTime,
     pub(crate) renewed_at: SystemTime,

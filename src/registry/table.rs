@@ -1,9 +1,10 @@
 //! Every decision about aliases: a plain data structure without a clock or a task.
 //!
-//! Three indexes agree at all times: the leases by alias, the aliases of each peer, and the time of each lease's next
-//! state (active, then lapsed, then gone). After a registration the peer holds exactly the aliases that were granted.
+//! Its indexes agree at all times: the leases by alias, the aliases of each peer, how many each secret has, and the time
+//! of each lease's next state (active, then lapsed, then gone). After a registration the peer holds exactly the aliases that were granted.
 
 mod clock;
+mod takeover;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -12,10 +13,12 @@ use std::{
 };
 
 use super::{
-    AliasPolicy, Change, EventKind, Lease, LeaseState, RegistryConfig, RegistryError, RegistryEvent, lease::later,
+    AliasPolicy, Change, EventKind, Holders, Lease, LeaseState, Presence, Registrant, RegistryConfig, RegistryError,
+    RegistryEvent, lease::later,
 };
 use crate::{
-    identity::PublicKey,
+    identity::{PublicKey, SecretId},
+    telemetry::Limit,
     wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Register, Target},
 };
 
@@ -27,6 +30,8 @@ pub(super) struct Table {
     config: RegistryConfig,
     entries: BTreeMap<Alias, Entry>,
     by_peer: HashMap<PublicKey, BTreeSet<Alias>>,
+    /// Numbers of aliases.
+    by_secret: HashMap<SecretId, usize>,
     due: BTreeSet<(SystemTime, Alias)>,
     lapsed: usize,
     loaded_at: SystemTime,
@@ -65,6 +70,8 @@ pub(super) struct Effects {
     pub(super) clock: Option<ClockStep>,
     /// The number of the registration; 0 for other steps.
     pub(super) step: u64,
+    /// The limit behind each claim that was refused for one.
+    pub(super) limited: Vec<Limit>,
 }
 
 impl Effects {
@@ -109,6 +116,7 @@ impl Table {
             config,
             entries: BTreeMap::new(),
             by_peer: HashMap::new(),
+            by_secret: HashMap::new(),
             due: BTreeSet::new(),
             lapsed: 0,
             loaded_at: now,
@@ -133,22 +141,22 @@ impl Table {
     /// Grants or refuses each claim, and releases what the peer held and was not granted again.
     pub(super) fn register(
         &mut self,
-        peer: PublicKey,
+        by: &Registrant,
         claims: Claims,
-        holder_is_linked: impl Fn(&PublicKey) -> bool,
+        presence: impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
     ) -> (Vec<AliasOutcome>, Effects) {
         self.steps += 1;
         let mut effects = Effects { step: self.steps, ..Effects::default() };
         self.advance(now, &mut effects);
         // Release first: a peer can then swap an alias in a full table.
-        self.release_left_out(&peer, &claims, &mut effects);
+        self.release_left_out(&by.peer, &claims, now, &mut effects);
         let Claims { hostname, targets } = claims;
         let mut seen = HashSet::new();
         let outcomes = targets.into_iter().map(|target| match target {
             None => AliasOutcome::Refused(AliasRefusal::Invalid),
             Some(target) if !seen.insert(target.alias.clone()) => AliasOutcome::Refused(AliasRefusal::Duplicate),
-            Some(target) => self.claim(peer, &hostname, target, &holder_is_linked, now, &mut effects),
+            Some(target) => self.claim(by, &hostname, target, &presence, now, &mut effects),
         });
         (outcomes.collect(), effects)
     }
@@ -192,10 +200,29 @@ impl Table {
         (plain.then(|| vec![AliasOutcome::Granted { updated: false }; count]), effects)
     }
 
-    pub(super) fn release_peer(&mut self, peer: &PublicKey) -> Effects {
+    /// The peer gives up all its aliases.
+    pub(super) fn release_peer(&mut self, peer: &PublicKey, now: SystemTime) -> Effects {
         let mut effects = Effects::default();
         for alias in self.by_peer.get(peer).cloned().unwrap_or_default() {
-            self.end(&alias, EventKind::Released, &mut effects);
+            self.give_up(&alias, now, &mut effects);
+        }
+        effects
+    }
+
+    /// Releases the aliases of these holders, who may also take none back.
+    pub(super) fn release_all(&mut self, holders: &Holders) -> Effects {
+        let mut effects = Effects::default();
+        let (held, left): (Vec<_>, Vec<_>) = self.leases().into_iter().partition(|lease| holders.hold(lease));
+        for lease in held {
+            self.end(&lease.alias, EventKind::Released, &mut effects);
+        }
+        for lease in left {
+            if lease.former.as_ref().is_some_and(|former| holders.hold(former))
+                && let Some(entry) = self.entries.get_mut(&lease.alias)
+            {
+                entry.lease = Arc::new(Lease { former: None, ..Lease::clone(&lease) });
+                effects.changes.push(Change::Put(Arc::clone(&entry.lease)));
+            }
         }
         effects
     }
@@ -215,7 +242,7 @@ impl Table {
     pub(super) fn status(
         &self,
         alias: &str,
-        holder_is_linked: impl Fn(&PublicKey) -> bool,
+        presence: impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
     ) -> AliasStatus {
         match self.entries.get(alias) {
@@ -223,13 +250,14 @@ impl Table {
             None if self.entries.len() >= self.config.max_targets => AliasStatus::Full,
             None => AliasStatus::Free,
             Some(entry) => {
+                let holder = entry.lease.peer;
+                let present = presence(&holder);
                 let guard = match self.config.policy {
-                    _ if self.may_be_taken(entry, &holder_is_linked, now) => AliasGuard::None,
+                    _ if self.may_be_taken(entry, present, now) => AliasGuard::None,
                     AliasPolicy::Pinned => AliasGuard::Pinned,
                     AliasPolicy::Live | AliasPolicy::Overwrite => AliasGuard::Live,
                 };
-                let holder = entry.lease.peer;
-                AliasStatus::Held { holder, linked: holder_is_linked(&holder), guard }
+                AliasStatus::Held { holder, linked: present == Presence::Linked, guard }
             }
         }
     }
@@ -243,42 +271,45 @@ impl Table {
         Counts { active: self.entries.len() - self.lapsed, lapsed: self.lapsed, peers: self.by_peer.len() }
     }
 
-    fn release_left_out(&mut self, peer: &PublicKey, claims: &Claims, effects: &mut Effects) {
+    fn release_left_out(&mut self, peer: &PublicKey, claims: &Claims, now: SystemTime, effects: &mut Effects) {
         let Some(held) = self.by_peer.get(peer) else { return };
         let claimed: HashSet<&Alias> = claims.targets.iter().flatten().map(|target| &target.alias).collect();
         let left_out: Vec<Alias> = held.iter().filter(|alias| !claimed.contains(alias)).cloned().collect();
         for alias in left_out {
-            self.end(&alias, EventKind::Released, effects);
+            self.give_up(&alias, now, effects);
         }
     }
 
     fn claim(
         &mut self,
-        peer: PublicKey,
+        by: &Registrant,
         hostname: &str,
         target: Target,
-        holder_is_linked: &impl Fn(&PublicKey) -> bool,
+        presence: &impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
         effects: &mut Effects,
     ) -> AliasOutcome {
+        let peer = by.peer;
         let held = self.entries.get(&target.alias);
-        let kind = match held {
-            None if self.entries.len() >= self.config.max_targets => return AliasOutcome::Refused(AliasRefusal::Full),
-            None => Some(EventKind::Registered),
-            Some(Entry { lease, .. }) if lease.peer == peer && !lease.matches(&target, hostname) => {
-                Some(EventKind::Updated)
-            }
-            Some(Entry { lease, lapsed, .. }) if lease.peer == peer => lapsed.then_some(EventKind::Returned),
-            Some(entry) if self.may_be_taken(entry, holder_is_linked, now) => {
-                Some(EventKind::TakenOver { from: entry.lease.peer })
-            }
-            Some(Entry { lease, .. }) => {
-                effects.event(&target.alias, peer, EventKind::TakeoverRefused { holder: lease.peer });
-                return AliasOutcome::Refused(AliasRefusal::Taken);
-            }
-        };
         let own = held.filter(|entry| entry.lease.peer == peer);
-        let registered_at = own.map_or(now, |entry| entry.lease.registered_at);
+        let other = held.filter(|entry| entry.lease.peer != peer);
+        if let Some(holder) = other.map(|entry| entry.lease.peer)
+            && !other.is_some_and(|entry| self.is_former(entry, &peer, now))
+            && !other.is_some_and(|entry| self.may_be_taken(entry, presence(&holder), now))
+        {
+            effects.event(&target.alias, peer, EventKind::TakeoverRefused { holder });
+            return AliasOutcome::Refused(AliasRefusal::Taken);
+        }
+        if let Some(limit) = self.reached_limit(held, by) {
+            effects.limited.push(limit);
+            return AliasOutcome::Refused(AliasRefusal::Full);
+        }
+        let kind = match (own, other) {
+            (Some(Entry { lease, .. }), _) if !lease.matches(&target, hostname) => Some(EventKind::Updated),
+            (Some(entry), _) => entry.lapsed.then_some(EventKind::Returned),
+            (None, Some(entry)) => Some(EventKind::TakenOver { from: entry.lease.peer }),
+            (None, None) => Some(EventKind::Registered),
+        };
         let step = own.filter(|_| kind.is_none()).map_or(self.steps, |entry| entry.step);
         match kind {
             Some(kind) => effects.event(&target.alias, peer, kind),
@@ -290,25 +321,16 @@ impl Table {
             service: target.service,
             hostname: hostname.to_owned(),
             labels: target.labels,
-            registered_at,
+            kept: by.kept.unwrap_or_else(|| own.is_some_and(|entry| entry.lease.kept)),
+            secret: Some(by.secret),
+            former: held.and_then(|entry| self.former(entry, &peer, now)),
+            registered_at: own.map_or(now, |entry| entry.lease.registered_at),
             renewed_at: now,
             expires_at: later(now, self.config.lease),
         });
         effects.changes.push(Change::Put(Arc::clone(&lease)));
         self.insert(Entry { lease, lapsed: false, step });
         AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }
-    }
-
-    fn may_be_taken(&self, entry: &Entry, holder_is_linked: impl Fn(&PublicKey) -> bool, now: SystemTime) -> bool {
-        match self.config.policy {
-            AliasPolicy::Overwrite => true,
-            AliasPolicy::Pinned => false,
-            AliasPolicy::Live => {
-                // A clock that was set back is past the grace, not in it for however long it was set back.
-                let just_loaded = now.duration_since(self.loaded_at).is_ok_and(|age| age < self.config.start_grace);
-                entry.lapsed || !(just_loaded || holder_is_linked(&entry.lease.peer))
-            }
-        }
     }
 
     fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
@@ -326,6 +348,9 @@ impl Table {
             self.unindex(&old);
         }
         self.by_peer.entry(entry.lease.peer).or_default().insert(alias.clone());
+        if let Some(secret) = entry.lease.secret {
+            *self.by_secret.entry(secret).or_default() += 1;
+        }
         self.due.insert((self.due_at(&entry), alias.clone()));
         self.lapsed += usize::from(entry.lapsed);
         self.entries.insert(alias, entry);
@@ -336,6 +361,14 @@ impl Table {
         let alias = &entry.lease.alias;
         self.due.remove(&(self.due_at(entry), alias.clone()));
         self.lapsed -= usize::from(entry.lapsed);
+        if let Some(secret) = entry.lease.secret
+            && let Some(count) = self.by_secret.get_mut(&secret)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_secret.remove(&secret);
+            }
+        }
         if let Some(aliases) = self.by_peer.get_mut(&entry.lease.peer) {
             aliases.remove(alias);
             if aliases.is_empty() {

@@ -34,6 +34,7 @@ pub(super) struct ScraperMetrics {
     registrations_in_flight: Gauge,
     /// A burst may be over before the next scrape.
     registrations_in_flight_peak: Gauge,
+    duplicate_keys: Gauge,
     handshake_refusals: Counters<HandshakeFailure>,
     firewall_blocks: Counter,
     state: Readings<ScraperState>,
@@ -89,6 +90,11 @@ impl ScraperMetrics {
                 "registrations_in_flight_peak",
                 "Most register exchanges at once since the start",
             ),
+            duplicate_keys: gauge(
+                narthex,
+                "duplicate_keys",
+                "Keys of linked peers that another process registered with within 5 minutes, and was refused",
+            ),
             handshake_refusals: Counters::new(
                 narthex,
                 "handshake_refusals",
@@ -106,6 +112,10 @@ impl ScraperMetrics {
     pub(super) fn scrape(self: &Arc<Self>) -> ScrapeRecord {
         self.scrapes_in_flight.inc();
         ScrapeRecord { metrics: Arc::clone(self), started: Instant::now(), outcome: ScrapeOutcome::ClientGone }
+    }
+
+    pub(super) fn set_duplicate_keys(&self, count: usize) {
+        self.duplicate_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(super) fn sd_request(&self, outcome: SdOutcome) {

@@ -8,6 +8,7 @@ mod config;
 mod http;
 mod metrics;
 mod outcome;
+mod processes;
 mod pull;
 mod puller;
 mod reconnect_grace;
@@ -44,6 +45,8 @@ use crate::{
 
 use http::{FileSd, Shared};
 use metrics::ScraperMetrics;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use puller::MAX_ALIAS_PULLS;
 use puller::Puller;
 use registrar::Registrar;
 
@@ -124,14 +127,14 @@ impl Scraper {
             task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
-        let registry = Registry::new(config.registry);
+        let registry = Registry::new(config.registry, Arc::clone(network.refusals()));
         let puller = Puller::new(network.clone());
         let public_key = config.key.public();
         let registrar = Registrar::new(
             config.key.clone(),
             config.secrets,
             registry.clone(),
-            network.links().clone(),
+            network.clone(),
             Arc::clone(&metrics),
             config.registrations_per_second,
             config.handshake_timeout,

@@ -39,6 +39,8 @@ label_values! {
         Malformed = "malformed",
         Released = "released",
         Probed = "probed",
+        /// Another process holds the key.
+        KeyInUse = "key_in_use",
     }
 
     /// Why a register handshake ended without a session.

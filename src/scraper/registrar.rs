@@ -21,14 +21,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     metrics::ScraperMetrics,
     outcome::{HandshakeFailure, RegistrationOutcome},
+    processes::{Admission, Processes},
 };
 use crate::{
     identity::{KeyPair, PublicKey, SecretId, SharedSecret},
-    network::{InboundStream, LinkStream, Links},
-    registry::{Registry, RegistryError},
+    network::{InboundStream, LinkId, LinkStream, Links, Network},
+    registry::{Presence, Registrant, Registry, RegistryError},
     telemetry::Chain,
     wire::{
-        HandshakeError, HandshakeRefusal, Probed, REGISTER_PROTOCOL, RegisterReply, RegisterRequest,
+        HandshakeError, HandshakeRefusal, InstanceId, Probed, REGISTER_PROTOCOL, Register, RegisterFrom, RegisterReply,
+        RegisterRequest,
         channel::{self, Channel, ChannelError},
     },
 };
@@ -43,6 +45,8 @@ const MAX_EXCHANGES_PER_PEER: usize = 4;
 const EXTRA_HANDSHAKES: u32 = 20;
 /// Warnings that strangers can cause.
 const WARNINGS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is not zero");
+/// Longest wait for a refused process to close its connection, after it has read why.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How often the rates of peers that are gone are dropped.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -51,6 +55,8 @@ pub(super) struct Registrar {
     secrets: HashMap<SecretId, SharedSecret>,
     registry: Registry,
     links: Links,
+    network: Network,
+    processes: Processes,
     metrics: Arc<ScraperMetrics>,
     /// For the handshake and the request after.
     handshake_timeout: Duration,
@@ -72,7 +78,7 @@ impl Registrar {
         key: KeyPair,
         secrets: Vec<SharedSecret>,
         registry: Registry,
-        links: Links,
+        network: Network,
         metrics: Arc<ScraperMetrics>,
         per_second: NonZeroU32,
         handshake_timeout: Duration,
@@ -81,7 +87,9 @@ impl Registrar {
             key,
             secrets: secrets.into_iter().map(|secret| (secret.id(), secret)).collect(),
             registry,
-            links,
+            links: network.links().clone(),
+            processes: Processes::new(network.clone()),
+            network,
             metrics,
             handshake_timeout,
             under_way: Mutex::default(),
@@ -106,6 +114,8 @@ impl Registrar {
                 _ = upkeep.tick() => {
                     registrar.rates.retain_recent();
                     registrar.handshake_rates.retain_recent();
+                    registrar.processes.forget_gone();
+                    registrar.metrics.set_duplicate_keys(registrar.processes.contested());
                 }
                 stream = streams.recv() => match stream {
                     Some(stream) => {
@@ -123,16 +133,20 @@ impl Registrar {
     }
 
     async fn answer(&self, inbound: InboundStream) {
-        let peer = inbound.peer;
-        let over_newest = self.links.best(&peer) == Some(inbound.stream.link());
+        let (peer, link) = (inbound.peer, inbound.stream.link());
         let ended = match time::timeout(self.handshake_timeout, self.handshake(inbound)).await {
-            Ok(Ok(Some((channel, request)))) => {
-                if !over_newest && self.warnings.check().is_ok() {
-                    tracing::warn!(%peer, "a peer registers over an older connection; have two processes the same key?");
-                }
-                let reply = self.reply(peer, request).await;
+            Ok(Ok(Some((channel, secret, request)))) => {
+                let reply = self.reply(peer, link, secret, request).await;
+                let in_use = reply == RegisterReply::InUse;
                 // A peer that does not read its answer must not hold a permit for ever.
-                time::timeout(REPLY_TIMEOUT, send(channel, &reply)).await.unwrap_or(Ok(()))
+                let sent = time::timeout(REPLY_TIMEOUT, send(channel, &reply)).await.unwrap_or(Ok(()));
+                if in_use {
+                    let closed = self.links.wait_until(|| !self.links.is_listed(&peer, link));
+                    if time::timeout(GOODBYE, closed).await.is_err() {
+                        self.network.close(link, "another process holds its key").await;
+                    }
+                }
+                sent
             }
             Ok(Ok(None)) => Ok(()),
             Ok(Err(error)) => {
@@ -155,7 +169,7 @@ impl Registrar {
     async fn handshake(
         &self,
         inbound: InboundStream,
-    ) -> Result<Option<(Channel<LinkStream>, RegisterRequest)>, ChannelError> {
+    ) -> Result<Option<(Channel<LinkStream>, SecretId, RegisterRequest)>, ChannelError> {
         let peer = inbound.peer;
         let pending = channel::accept(inbound.stream, &self.key, &peer, REGISTER_PROTOCOL).await?;
         let Some(secret) = self.secrets.get(&pending.secret_id()) else {
@@ -168,39 +182,26 @@ impl Registrar {
         };
         let mut channel = pending.confirm(secret).await?;
         let request = channel.receive().await?;
-        Ok(Some((channel, request)))
+        Ok(Some((channel, secret.id(), request)))
     }
 
-    async fn reply(&self, peer: PublicKey, request: RegisterRequest) -> RegisterReply {
+    async fn reply(&self, peer: PublicKey, link: LinkId, secret: SecretId, request: RegisterRequest) -> RegisterReply {
         if let Err(early) = self.rates.check_key(&peer) {
             self.metrics.registration(RegistrationOutcome::SlowDown);
             let wait = early.wait_time_from(self.clock.now());
             return RegisterReply::SlowDown { retry_after_ms: wait.as_millis().try_into().unwrap_or(u64::MAX) };
         }
-        let linked = |holder: &PublicKey| self.links.path(holder).is_some();
         match request {
             RegisterRequest::Register(register) => {
-                match self.registry.register(peer, &register, linked, SystemTime::now()).await {
-                    Ok(registered) => {
-                        self.links.keep(peer);
-                        for outcome in &registered.outcomes {
-                            self.metrics.registration(outcome);
-                        }
-                        RegisterReply::Registered(registered)
-                    }
-                    Err(error) => self.failed(peer, &error),
-                }
+                self.register(Registrant { peer, secret, kept: None }, None, link, &register).await
             }
-            RegisterRequest::Release => match self.registry.release_peer(peer).await {
-                Ok(()) => {
-                    self.links.let_go(&peer);
-                    self.metrics.registration(RegistrationOutcome::Released);
-                    RegisterReply::Released
-                }
-                Err(error) => self.failed(peer, &error),
-            },
+            RegisterRequest::RegisterFrom(RegisterFrom { register, instance, kept }) => {
+                self.register(Registrant { peer, secret, kept: Some(kept) }, Some(instance), link, &register).await
+            }
+            RegisterRequest::Release => self.release(peer, None, link).await,
+            RegisterRequest::ReleaseFrom(instance) => self.release(peer, Some(instance), link).await,
             RegisterRequest::Probe(probe) => {
-                match self.registry.alias_statuses(&probe.aliases, linked, SystemTime::now()) {
+                match self.registry.alias_statuses(&probe.aliases, self.presence(), SystemTime::now()) {
                     Ok(statuses) => {
                         self.metrics.registration(RegistrationOutcome::Probed);
                         RegisterReply::Probed(Probed { unix_ms: unix_ms(), statuses })
@@ -208,6 +209,68 @@ impl Registrar {
                     Err(error) => self.failed(peer, &error),
                 }
             }
+        }
+    }
+
+    async fn register(
+        &self,
+        by: Registrant,
+        instance: Option<InstanceId>,
+        link: LinkId,
+        register: &Register,
+    ) -> RegisterReply {
+        let admission = self.processes.admit(by.peer, instance, link).await;
+        if admission == Admission::InUse {
+            return self.in_use(by.peer, instance);
+        }
+        match self.registry.register(&by, register, self.presence(), SystemTime::now()).await {
+            Ok(registered) => {
+                self.links.keep(by.peer);
+                for outcome in &registered.outcomes {
+                    self.metrics.registration(outcome);
+                }
+                match (admission, instance) {
+                    (Admission::Contested, Some(_)) => RegisterReply::Contested(registered),
+                    _ => RegisterReply::Registered(registered),
+                }
+            }
+            Err(error) => self.failed(by.peer, &error),
+        }
+    }
+
+    async fn release(&self, peer: PublicKey, instance: Option<InstanceId>, link: LinkId) -> RegisterReply {
+        if !self.processes.holds(&peer, instance, link) {
+            return self.in_use(peer, instance);
+        }
+        match self.registry.release_peer(peer, SystemTime::now()).await {
+            Ok(()) => {
+                self.links.let_go(&peer);
+                self.metrics.registration(RegistrationOutcome::Released);
+                RegisterReply::Released
+            }
+            Err(error) => self.failed(peer, &error),
+        }
+    }
+
+    /// Refuses a process whose key another one holds. Clients of earlier versions do not know the reason.
+    fn in_use(&self, peer: PublicKey, instance: Option<InstanceId>) -> RegisterReply {
+        self.metrics.registration(RegistrationOutcome::KeyInUse);
+        self.metrics.set_duplicate_keys(self.processes.contested());
+        if self.warnings.check().is_ok() {
+            let holder = self.links.status(&peer).address.unwrap_or_default();
+            tracing::warn!(%peer, holder, "refused a second process with the key of one that is linked: was it copied?");
+        }
+        match instance {
+            Some(_) => RegisterReply::InUse,
+            None => RegisterReply::Unavailable,
+        }
+    }
+
+    /// Whether a holder has a link, for the registry.
+    fn presence(&self) -> impl Fn(&PublicKey) -> Presence {
+        |holder| match self.links.path(holder) {
+            Some(_) => Presence::Linked,
+            None => self.links.lost_for(holder).map_or(Presence::Unseen, Presence::Lost),
         }
     }
 

@@ -11,6 +11,10 @@ label_values! {
     /// `--max-connections-per-ip`.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
+        Aliases = "max_aliases",
+        AliasesPerSecret = "max_aliases_per_secret",
+        HttpConnections = "max_http_connections",
+        HttpConnectionsPerIp = "max_http_connections_per_ip",
     }
 }
 

@@ -101,8 +101,8 @@ mod tests {
     use crate::{
         identity::KeyPair,
         wire::{
-            AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, Probe, Probed, Register, RegisterReply,
-            RegisterRequest, Registered,
+            AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, InstanceId, Probe, Probed, Register,
+            RegisterFrom, RegisterReply, RegisterRequest, Registered,
         },
     };
 
@@ -174,6 +174,20 @@ mod tests {
         let reply = RegisterReply::Probed(Probed { unix_ms: 250, statuses });
         let key = hex(holder.as_bytes());
         assert_bytes(reply, &format!("01 05 fa 06 00 01 02 03{key}0000 03{key}0101 03{key}0002"));
+    }
+
+    #[test]
+    fn the_bytes_of_a_process_that_names_itself_are_unchanged() {
+        let register = Register { hostname: "host".into(), claims: vec![] };
+        let instance = InstanceId([0xab; 16]);
+        let named = "ab".repeat(16);
+        let request = RegisterRequest::RegisterFrom(RegisterFrom { register, instance, kept: true });
+        assert_bytes(request, &format!("01 03 04686f7374 00 {named} 01"));
+        assert_bytes(RegisterRequest::ReleaseFrom(instance), &format!("01 04 {named}"));
+
+        let registered = Registered { lease_ms: 250, outcomes: vec![AliasOutcome::Granted { updated: false }] };
+        assert_bytes(RegisterReply::InUse, "01 06");
+        assert_bytes(RegisterReply::Contested(registered), "01 07 fa 01 0000");
     }
 
     #[test]

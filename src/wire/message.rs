@@ -17,6 +17,10 @@ pub enum RegisterRequest {
     Release,
     /// Asks for the status of aliases and claims none. Scrapers of earlier versions end the stream.
     Probe(Probe),
+    /// As [`Register`](Self::Register), from a process that says which it is. Scrapers of earlier versions end the stream.
+    RegisterFrom(RegisterFrom),
+    /// As [`Release`](Self::Release), from a process that says which it is. Scrapers of earlier versions end the stream.
+    ReleaseFrom(InstanceId),
 }
 
 /// The whole set of a peer's targets. Registering again renews; a target left out is released.
@@ -27,6 +31,21 @@ pub struct Register {
     /// Everything the peer wants listed.
     pub claims: Vec<Claim>,
 }
+
+/// A registration, and which process it is from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterFrom {
+    /// The targets.
+    pub register: Register,
+    /// The process.
+    pub instance: InstanceId,
+    /// True if the peer keeps its key across restarts: its aliases are then not given away while it is only cut off.
+    pub kept: bool,
+}
+
+/// Names one run of a process, at random: it tells a process that reconnects from another one with the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InstanceId(pub [u8; 16]);
 
 /// Aliases whose status is asked. Changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +109,10 @@ pub enum RegisterReply {
     Malformed,
     /// The reply to [`Probe`].
     Probed(Probed),
+    /// The reply to [`RegisterFrom`] and [`InstanceId`]: another running process has the peer's key. Nothing has changed.
+    InUse,
+    /// As [`Registered`](Self::Registered), and another process with the same key was refused lately.
+    Contested(Registered),
 }
 
 /// The status of the aliases of a [`Probe`].
@@ -126,13 +149,13 @@ pub enum AliasStatus {
 pub enum AliasGuard {
     /// Nothing: another peer may take the alias now.
     None,
-    /// The holder's link, or the scraper's start grace: policy `live`.
+    /// The holder's link, its lease if it keeps its key, or a grace after either: policy `live`.
     Live,
     /// The lease, until it is gone or released: policy `pinned`.
     Pinned,
 }
 
-/// The reply to [`Register`].
+/// The reply to [`Register`] and [`RegisterFrom`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     /// Life of the leases in milliseconds, from now. Clients renew at a third of it.

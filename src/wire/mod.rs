@@ -24,8 +24,8 @@ mod timeout;
 pub use announce::{AnnounceError, Announcement, parse_record_key, record_key};
 pub use answer::{HandshakeAnswer, HandshakeRefusal};
 pub use message::{
-    AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, Probe, Probed, REGISTER_PROTOCOL, Register,
-    RegisterReply, RegisterRequest, Registered,
+    AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, InstanceId, Probe, Probed, REGISTER_PROTOCOL, Register,
+    RegisterFrom, RegisterReply, RegisterRequest, Registered,
 };
 pub use noise::{FIRST_MESSAGE_LEN, HandshakeError, Initiator, NoiseError, RESPONSE_LEN, Responder};
 pub use session::{Session, SessionError};

@@ -109,6 +109,11 @@ impl Process {
         self.signal(Signal::HUP);
     }
 
+    /// SIGSTOP: its connections stay open and carry nothing.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a child has a pid");
         kill_process(pid, signal).expect("a running child takes signals");

@@ -54,7 +54,11 @@ impl RunningScraper {
 
     /// The answers that Prometheus needs.
     pub(super) fn checks(&self) -> Vec<Checks<'_>> {
-        vec![Box::pin(async { vec![self.ready().await] }), Box::pin(async { vec![self.sd().await] })]
+        vec![
+            Box::pin(async { vec![self.ready().await] }),
+            Box::pin(async { vec![self.sd().await] }),
+            Box::pin(async { vec![self.duplicate_keys().await] }),
+        ]
     }
 
     async fn ready(&self) -> Check {
@@ -77,6 +81,21 @@ impl RunningScraper {
         match asked.await {
             Ok(()) => Check::ok("/sd", "Prometheus gets its list of targets"),
             Err(error) => Check::failed("/sd", format!("{error:#}"), NOT_LOADED),
+        }
+    }
+
+    /// Whether two processes share a key.
+    async fn duplicate_keys(&self) -> Check {
+        let name = "duplicate keys";
+        match self.metric("narthex_duplicate_keys").await {
+            Ok(0) => Check::ok(name, "each key is used by one process"),
+            Ok(count) => Check::failed(
+                name,
+                format!("another process uses the key of a linked peer, and is refused: {count} keys"),
+                "the scraper's log names the keys; remove agent.key on the copied machine and restart its agent, and \
+                 leave the file out of machine images",
+            ),
+            Err(error) => Check::skipped(name, format!("{error:#}")),
         }
     }
 

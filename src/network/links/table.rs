@@ -279,6 +279,26 @@ impl Links {
         let _ = self.0.identified.subscribe().wait_for(|()| all()).await;
     }
 
+    #[cfg(feature = "scraper")]
+    pub(crate) fn is_listed(&self, peer: &PublicKey, link: LinkId) -> bool {
+        self.table().of(peer).any(|(id, _)| id == link.0)
+    }
+
+    /// Ranks a connection below all others of its peer.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn demote(&self, peer: &PublicKey, link: LinkId) {
+        {
+            let mut table = self.table();
+            let before = table.path(peer);
+            let Some(entry) = table.peers.get_mut(peer) else { return };
+            let Some(at) = entry.connections.iter().position(|id| *id == link.0) else { return };
+            let id = entry.connections.remove(at);
+            entry.connections.push(id);
+            table.changed(peer, before, "another process of the peer's key has connected".to_owned());
+        }
+        self.has_changed();
+    }
+
     /// Keeps connections to the peer open while idle.
     pub(crate) fn keep(&self, peer: PublicKey) {
         self.kept_flag(peer).store(true, Ordering::Relaxed);
@@ -316,12 +336,15 @@ impl Links {
     }
 
     pub(crate) async fn open(&self, peer: &PublicKey, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
+        let link = self.best(peer).ok_or(OpenError::NotConnected)?;
+        self.open_over(link, protocol).await
+    }
+
+    /// As [`open`](Self::open), over one connection.
+    pub(crate) async fn open_over(&self, link: LinkId, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
         let (reply, opened) = oneshot::channel();
-        let (id, control) = {
-            let table = self.table();
-            let (id, best) = table.best(peer).ok_or(OpenError::NotConnected)?;
-            (id, best.control.clone())
-        };
+        let LinkId(id) = link;
+        let control = self.table().connections.get(&id).ok_or(OpenError::Lost)?.control.clone();
         control.open.try_send(OpenRequest { protocol, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OpenError::Busy,
             mpsc::error::TrySendError::Closed(_) => OpenError::Lost,

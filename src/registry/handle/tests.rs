@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, JoinSet, yield_now};
 
 use super::*;
 use crate::{
-    identity::KeyPair,
+    identity::{KeyPair, SecretId},
     registry::{Change, EventKind, LeaseState, Loaded, SledStore, StoreError},
     wire::{AliasOutcome, Claim},
 };
@@ -131,7 +131,7 @@ impl Running {
     }
 
     async fn with(config: RegistryConfig, store: impl Store) -> Self {
-        let registry = Registry::new(config);
+        let registry = Registry::new(config, Arc::new(Refusals::new()));
         let stop = CancellationToken::new();
         let mut changes = registry.changes();
         let task = tokio::spawn({
@@ -168,13 +168,17 @@ async fn register(registry: &Registry, number: usize, aliases: &[&str]) -> Resul
     register_at(registry, number, aliases, SystemTime::now()).await
 }
 
+fn registrant(number: usize) -> Registrant {
+    Registrant { peer: peer(number), secret: SecretId([1; 8]), kept: None }
+}
+
 async fn register_at(
     registry: &Registry,
     number: usize,
     aliases: &[&str],
     now: SystemTime,
 ) -> Result<Vec<AliasOutcome>, RegistryError> {
-    let registered = registry.register(peer(number), &message(aliases), |_| true, now).await?;
+    let registered = registry.register(&registrant(number), &message(aliases), |_| Presence::Linked, now).await?;
     assert_eq!(registered.lease_ms, 600_000);
     Ok(registered.outcomes)
 }
@@ -202,12 +206,12 @@ fn killed(directory: &Path) -> tempfile::TempDir {
 
 #[tokio::test]
 async fn a_table_that_is_not_loaded_is_not_an_empty_one() {
-    let registry = Registry::new(RegistryConfig::default());
+    let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
     assert!(!registry.is_loaded());
     assert!(matches!(registry.snapshot(), Err(NotLoaded)));
     assert_eq!(registry.lookup("a"), Err(NotLoaded));
     assert!(matches!(register(&registry, 1, &["a"]).await, Err(RegistryError::NotReady)));
-    assert!(matches!(registry.release_peer(peer(1)).await, Err(RegistryError::NotReady)));
+    assert!(matches!(registry.release_peer(peer(1), SystemTime::now()).await, Err(RegistryError::NotReady)));
     assert_eq!(*registry.changes().borrow(), 0);
 
     let running = Running::on(Fake::default()).await;
@@ -223,7 +227,7 @@ async fn acknowledged_aliases_survive_a_kill() {
     register(&running.registry, 1, &["a", "b"]).await.expect("acknowledged");
     register(&running.registry, 1, &["b", "c"]).await.expect("acknowledged");
     register(&running.registry, 2, &["d"]).await.expect("acknowledged");
-    running.registry.release_peer(peer(2)).await.expect("acknowledged");
+    running.registry.release_peer(peer(2), SystemTime::now()).await.expect("acknowledged");
     register(&running.registry, 3, &["e", "f"]).await.expect("acknowledged");
     assert!(running.registry.release(&"e".parse().expect("an alias")).await.expect("acknowledged"));
 
@@ -250,6 +254,9 @@ async fn a_restart_revives_no_expired_lease() {
             service: String::new(),
             hostname: String::new(),
             labels: Default::default(),
+            kept: false,
+            secret: None,
+            former: None,
             registered_at: expires_at - LEASE,
             renewed_at: expires_at - LEASE,
             expires_at,
@@ -424,7 +431,10 @@ async fn renewals_do_not_move_the_generation_and_new_labels_do() {
 
     let mut labelled = message(&["a"]);
     labelled.claims[0].labels.push(("region".into(), "eu".into()));
-    let registered = registry.register(peer(1), &labelled, |_| true, SystemTime::now()).await.expect("acknowledged");
+    let registered = registry
+        .register(&registrant(1), &labelled, |_| Presence::Linked, SystemTime::now())
+        .await
+        .expect("acknowledged");
     assert_eq!(registered.outcomes, [UPDATED]);
     assert_eq!(*changes.borrow_and_update(), generation + 1);
     assert_eq!(registry.snapshot().expect("loaded").generation, generation + 1);
@@ -545,7 +555,7 @@ fn the_grace_after_damage_lets_every_client_renew() {
 async fn a_store_that_cannot_be_read_ends_the_run_and_lists_nothing() {
     let store = Fake::default();
     store.set(Mode::Fails);
-    let registry = Registry::new(RegistryConfig::default());
+    let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
     let end = registry.run(Box::new(store.clone()), CancellationToken::new()).await;
     assert!(matches!(end, Err(RegistryError::Store(_))));
     assert!(!registry.is_loaded());
@@ -564,7 +574,7 @@ async fn a_writer_that_dies_ends_the_run_and_answers_whoever_waits() {
 
 #[tokio::test]
 async fn stopping_before_the_table_is_loaded_ends_the_run() {
-    let registry = Registry::new(RegistryConfig::default());
+    let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
     let stop = CancellationToken::new();
     stop.cancel();
     registry.run(Box::new(Fake::default()), stop).await.expect("nothing to write");

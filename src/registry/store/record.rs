@@ -1,25 +1,31 @@
-//! The bytes of a stored lease: `version: u8 = 1 | bincode 2 (standard configuration) of a record`.
+//! The bytes of a stored lease: `version: u8 = 2 | bincode 2 (standard configuration) of a record`. A record of version 1,
+//! which ends after its times, is read too.
 //!
 //! The key of the record is the alias. Times are milliseconds since 1970. Fields are checked like those of a peer: one
 //! bad label name in a damaged record would make Prometheus refuse the whole list.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    identity::PublicKey,
+    identity::{PublicKey, SecretId},
     registry::Lease,
     wire::{Alias, Labels, Target, TargetError},
 };
 
-/// First byte of a record; another version is refused.
-const VERSION: u8 = 1;
+/// First byte of a record; other versions than these are refused.
+const VERSION: u8 = 2;
+/// The version that had no secret and no former lease.
+const FIRST_VERSION: u8 = 1;
 
 /// Most bytes that decoding may allocate: a wrong length in a damaged record cannot ask for more. The most and longest
-/// labels are 36 KiB.
-const MAX_LEN: usize = 64 * 1024;
+/// labels are 36 KiB, and a record may hold two leases.
+const MAX_LEN: usize = 128 * 1024;
 
 /// bincode's encoding, with the limit above.
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_LEN>> = bincode::config::standard().with_limit::<MAX_LEN>();
@@ -43,8 +49,9 @@ pub(super) enum RecordError {
     Key,
 }
 
+/// What a record of version 1 holds.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct Fields {
     peer: PublicKey,
     service: String,
     hostname: String,
@@ -54,16 +61,28 @@ struct Record {
     expires_at_unix_ms: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Record {
+    fields: Fields,
+    kept: bool,
+    secret: Option<SecretId>,
+    former: Option<Former>,
+}
+
+/// The former lease of a kept key.
+#[derive(Serialize, Deserialize)]
+struct Former {
+    fields: Fields,
+    secret: Option<SecretId>,
+}
+
 /// The bytes to store under the alias of `lease`.
 pub(super) fn encode(lease: &Lease) -> Result<Vec<u8>, bincode::error::EncodeError> {
     let record = Record {
-        peer: lease.peer,
-        service: lease.service.clone(),
-        hostname: lease.hostname.clone(),
-        labels: lease.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        registered_at_unix_ms: unix_ms(lease.registered_at),
-        renewed_at_unix_ms: unix_ms(lease.renewed_at),
-        expires_at_unix_ms: unix_ms(lease.expires_at),
+        fields: Fields::of(lease),
+        kept: lease.kept,
+        secret: lease.secret,
+        former: lease.former.as_ref().map(|former| Former { fields: Fields::of(former), secret: former.secret }),
     };
     let mut bytes = vec![VERSION];
     bytes.extend(bincode::serde::encode_to_vec(record, CONFIG)?);
@@ -73,31 +92,63 @@ pub(super) fn encode(lease: &Lease) -> Result<Vec<u8>, bincode::error::EncodeErr
 /// The lease stored as `value` under `key`.
 pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Lease, RecordError> {
     let alias: Alias = std::str::from_utf8(key).map_err(|_| RecordError::Key)?.parse()?;
-    let body = match value.split_first() {
-        Some((&VERSION, body)) => body,
-        Some((&other, _)) => return Err(RecordError::Version(other)),
-        None => return Err(RecordError::Empty),
-    };
-    let (record, read) = bincode::serde::decode_from_slice::<Record, _>(body, CONFIG).map_err(RecordError::Decode)?;
-    if read < body.len() {
-        return Err(RecordError::TrailingBytes(body.len() - read));
+    match value.split_first() {
+        Some((&VERSION, body)) => {
+            let Record { fields, kept, secret, former } = read(body)?;
+            let former = former.map(|Former { fields, secret }| {
+                Ok::<_, RecordError>(Arc::new(Lease { kept: true, secret, ..fields.lease(alias.clone())? }))
+            });
+            Ok(Lease { kept, secret, former: former.transpose()?, ..fields.lease(alias.clone())? })
+        }
+        Some((&FIRST_VERSION, body)) => read::<Fields>(body)?.lease(alias),
+        Some((&other, _)) => Err(RecordError::Version(other)),
+        None => Err(RecordError::Empty),
     }
-    Target::check_name("service", &record.service)?;
-    Target::check_name("hostname", &record.hostname)?;
-    let mut labels = Labels::default();
-    for (name, value) in record.labels {
-        labels.insert(name, value)?;
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, RecordError> {
+    let (record, read) = bincode::serde::decode_from_slice(body, CONFIG).map_err(RecordError::Decode)?;
+    match body.len() - read {
+        0 => Ok(record),
+        extra => Err(RecordError::TrailingBytes(extra)),
     }
-    Ok(Lease {
-        alias,
-        peer: record.peer,
-        service: record.service,
-        hostname: record.hostname,
-        labels,
-        registered_at: time(record.registered_at_unix_ms)?,
-        renewed_at: time(record.renewed_at_unix_ms)?,
-        expires_at: time(record.expires_at_unix_ms)?,
-    })
+}
+
+impl Fields {
+    fn of(lease: &Lease) -> Self {
+        Self {
+            peer: lease.peer,
+            service: lease.service.clone(),
+            hostname: lease.hostname.clone(),
+            labels: lease.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            registered_at_unix_ms: unix_ms(lease.registered_at),
+            renewed_at_unix_ms: unix_ms(lease.renewed_at),
+            expires_at_unix_ms: unix_ms(lease.expires_at),
+        }
+    }
+
+    /// The lease of the alias, of a key that is not known to be kept.
+    fn lease(self, alias: Alias) -> Result<Lease, RecordError> {
+        Target::check_name("service", &self.service)?;
+        Target::check_name("hostname", &self.hostname)?;
+        let mut labels = Labels::default();
+        for (name, value) in self.labels {
+            labels.insert(name, value)?;
+        }
+        Ok(Lease {
+            alias,
+            peer: self.peer,
+            service: self.service,
+            hostname: self.hostname,
+            labels,
+            kept: false,
+            secret: None,
+            former: None,
+            registered_at: time(self.registered_at_unix_ms)?,
+            renewed_at: time(self.renewed_at_unix_ms)?,
+            expires_at: time(self.expires_at_unix_ms)?,
+        })
+    }
 }
 
 /// A clock before 1970 reads as 1970.
@@ -127,6 +178,9 @@ mod tests {
             service: "web".into(),
             hostname: "h1".into(),
             labels,
+            kept: true,
+            secret: Some(SecretId([0xab; 8])),
+            former: None,
             registered_at: at,
             renewed_at: at + Duration::from_secs(1),
             expires_at: at + Duration::from_secs(601),
@@ -135,19 +189,29 @@ mod tests {
 
     #[test]
     fn record_bytes_are_unchanged_since_v1() {
-        let bytes = encode(&lease()).expect("fits");
         let key = "ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c";
-        let rest = "03776562026831010672656769 6f6e026575fc00ca9a3bfce8cd9a3bfca8f5a33b";
-        let hex = format!("01{key}{rest}").replace(' ', "");
-        assert_eq!(data_encoding::HEXLOWER.encode(&bytes), hex);
-        assert_eq!(decode(b"web-1", &bytes).expect("reads"), lease());
+        let fields = format!("{key}03776562026831010672656769 6f6e026575fc00ca9a3bfce8cd9a3bfca8f5a33b");
+        let secret = "01abababababababab";
+        let taken = Lease { kept: false, former: Some(Arc::new(lease())), ..lease() };
+        let first = Lease { kept: false, secret: None, ..lease() };
+        for (lease, hex) in [
+            (lease(), format!("02{fields}01{secret}00")),
+            (taken, format!("02{fields}00{secret}01{fields}{secret}")),
+            (first.clone(), format!("02{fields}000000")),
+        ] {
+            let bytes = encode(&lease).expect("fits");
+            assert_eq!(data_encoding::HEXLOWER.encode(&bytes), hex.replace(' ', ""));
+            assert_eq!(decode(b"web-1", &bytes).expect("reads"), lease);
+        }
+        let v1 = data_encoding::HEXLOWER.decode(format!("01{fields}").replace(' ', "").as_bytes()).expect("hex");
+        assert_eq!(decode(b"web-1", &v1).expect("reads"), first);
     }
 
     #[test]
     fn a_record_of_another_version_or_with_bytes_to_spare_is_refused() {
         let bytes = encode(&lease()).expect("fits");
-        let newer = [&[2], &bytes[1..]].concat();
-        assert!(matches!(decode(b"web-1", &newer), Err(RecordError::Version(2))));
+        let newer = [&[3], &bytes[1..]].concat();
+        assert!(matches!(decode(b"web-1", &newer), Err(RecordError::Version(3))));
         let longer = [&bytes[..], &[0]].concat();
         assert!(matches!(decode(b"web-1", &longer), Err(RecordError::TrailingBytes(1))));
         assert!(matches!(decode(b"web-1", &bytes[..bytes.len() - 1]), Err(RecordError::Decode(_))));

@@ -1,4 +1,4 @@
-//! `/api/v1/aliases`: the table as JSON, and the operator's `DELETE`.
+//! `/api/v1/aliases`: the table as JSON, and the operator's `DELETE`s.
 //!
 //! A web page in a browser must not be able to release aliases. A page from elsewhere cannot send a `DELETE` unless we
 //! answer its preflight, which we do not; a page that made its own name lead here (DNS rebinding) needs no preflight,
@@ -24,13 +24,21 @@ use crate::{
     http::{LocalAddr, text},
     identity::PublicKey,
     network::{LinkStatus, LinkTransport, Links},
-    registry::Lease,
+    registry::{Holders, Lease},
     telemetry::Chain,
     wire::Alias,
 };
 
 /// The last second that RFC 3339 can write.
 const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
+
+/// The answer to a page of another origin.
+const FOREIGN_ORIGIN: &str = "aliases are not released from a web page of another origin";
+
+#[derive(Serialize)]
+struct Released {
+    released: usize,
+}
 
 #[derive(Serialize)]
 struct AliasView<'a> {
@@ -39,6 +47,10 @@ struct AliasView<'a> {
     service: &'a str,
     hostname: &'a str,
     labels: BTreeMap<&'a str, &'a str>,
+    /// True if the holder keeps its key across restarts.
+    key_kept: bool,
+    /// The id of the secret that the holder has proved; null if an earlier version registered it.
+    secret: Option<String>,
     state: &'static str,
     path: &'static str,
     link: LinkView,
@@ -86,6 +98,8 @@ impl<'a> AliasView<'a> {
             service: &lease.service,
             hostname: &lease.hostname,
             labels: lease.labels.iter().collect(),
+            key_kept: lease.kept,
+            secret: lease.secret.map(|secret| secret.to_string()),
             state: lease.state(now).as_str(),
             path: path_label(link.path),
             link: link.into(),
@@ -126,15 +140,8 @@ pub(super) async fn release(
     Path(alias): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let ours = |origin: &HeaderValue| {
-        let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
-        origin.is_some_and(|origin| {
-            let http = origin.scheme() == Some(&Scheme::HTTP);
-            http && origin.authority().is_some_and(|host| local.is_ours(host, shared.advertise.as_ref()))
-        })
-    };
-    if !headers.get_all(header::ORIGIN).iter().all(ours) {
-        return text::line(StatusCode::FORBIDDEN, "aliases are not released from a web page of another origin");
+    if !is_from_here(&shared, &local, &headers) {
+        return text::line(StatusCode::FORBIDDEN, FOREIGN_ORIGIN);
     }
     let Ok(alias) = alias.parse::<Alias>() else {
         return text::line(StatusCode::NOT_FOUND, "no peer holds this alias");
@@ -147,6 +154,46 @@ pub(super) async fn release(
         Ok(false) => text::line(StatusCode::NOT_FOUND, format!("no peer holds alias {alias}")),
         Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, Chain(&error).to_string()),
     }
+}
+
+/// `DELETE /api/v1/aliases?peer=<key>` or `?secret=<id>`: the number of aliases that it set free, as JSON. Holders that are
+/// still there take theirs again when they renew.
+pub(super) async fn release_all(
+    State(shared): State<Arc<Shared>>,
+    Extension(local): Extension<LocalAddr>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    if !is_from_here(&shared, &local, &headers) {
+        return text::line(StatusCode::FORBIDDEN, FOREIGN_ORIGIN);
+    }
+    let holders = match uri.query().and_then(|query| query.split_once('=')) {
+        Some(("peer", key)) => key.parse().ok().map(Holders::Peer),
+        Some(("secret", id)) => id.parse().ok().map(Holders::Secret),
+        _ => None,
+    };
+    let Some(holders) = holders else {
+        return text::line(StatusCode::BAD_REQUEST, "expected ?peer=<public key> or ?secret=<id of a secret>");
+    };
+    match shared.registry.release_all(&holders).await {
+        Ok(released) => {
+            tracing::info!(?holders, released, "aliases released over HTTP");
+            Json(Released { released }).into_response()
+        }
+        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, Chain(&error).to_string()),
+    }
+}
+
+/// False for a request of a web page from elsewhere.
+fn is_from_here(shared: &Shared, local: &LocalAddr, headers: &HeaderMap) -> bool {
+    let ours = |origin: &HeaderValue| {
+        let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
+        origin.is_some_and(|origin| {
+            let http = origin.scheme() == Some(&Scheme::HTTP);
+            http && origin.authority().is_some_and(|host| local.is_ours(host, shared.advertise.as_ref()))
+        })
+    };
+    headers.get_all(header::ORIGIN).iter().all(ours)
 }
 
 /// RFC 3339 in UTC, to the second. A stored time may be anything; the format ends with the year 9999.

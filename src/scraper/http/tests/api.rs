@@ -40,6 +40,8 @@ async fn an_alias_is_listed_with_its_lease() {
             "service": "web",
             "hostname": "host",
             "labels": {"env": "prod"},
+            "key_kept": false,
+            "secret": "abababababababab",
             "state": "active",
             "path": "direct",
             "link": {
@@ -71,6 +73,23 @@ async fn a_released_alias_is_gone_at_once() {
 }
 
 #[tokio::test]
+async fn the_aliases_of_a_peer_or_a_secret_are_released_together() {
+    let scraper = with_alias().await;
+    scraper.register_as(2, "host", vec![claim("db-1", "", &[]), claim("db-2", "", &[])]).await;
+    let delete_all = |query: &str, headers: &str| request(&format!("DELETE /api/v1/aliases{query}"), headers);
+    for query in ["", "?", "?peer=nobody", "?secret=12", "?secret=xy", "?alias=web-1"] {
+        assert_eq!(scraper.ask(&delete_all(query, "")).await.status, 400, "{query}");
+    }
+    let of_peer = format!("?peer={}", peer(2));
+    assert_eq!(scraper.ask(&delete_all(&of_peer, "Origin: http://evil.example\r\n")).await.status, 403);
+    assert_eq!(scraper.ask(&delete_all(&of_peer, "")).await.json(), json!({ "released": 2 }));
+    assert_eq!(scraper.ask(&delete_all(&of_peer, "")).await.json(), json!({ "released": 0 }));
+    assert_eq!(scraper.ask(&delete_all("?secret=0000000000000000", "")).await.json(), json!({ "released": 0 }));
+    assert_eq!(scraper.ask(&delete_all("?secret=abababababababab", "")).await.json(), json!({ "released": 1 }));
+    assert_eq!(scraper.get("/sd").await.text(), "[]");
+}
+
+#[tokio::test]
 async fn a_release_that_cannot_be_kept_is_unavailable() {
     let scraper = with_alias().await;
     scraper.store_fails.store(true, Ordering::SeqCst);
@@ -96,5 +115,7 @@ async fn a_web_page_of_another_origin_releases_nothing() {
     }
     let two = format!("Origin: {ours}\r\nOrigin: http://evil.example\r\n");
     assert_eq!(scraper.ask(&delete("web-1", &two)).await.status, 403);
-    assert_eq!(scraper.ask(&delete("web-1", &format!("Origin: {ours}\r\n"))).await.status, 204);
+    let own =
+        delete("web-1", &format!("Origin: {ours}\r\n")).replacen("Host: h", &format!("Host: {}", scraper.addr), 1);
+    assert_eq!(scraper.ask(&own).await.status, 204);
 }

@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::{PullRequest, bind},
-    identity::{KeyPair, PublicKey},
+    identity::{KeyPair, PublicKey, SecretId},
     network::{LinkPath, Links, Network, NetworkConfig, NetworkRole},
-    registry::{Change, Damage, Loaded, Registry, RegistryConfig, Store, StoreError},
+    registry::{Change, Damage, Loaded, Presence, Registrant, Registry, RegistryConfig, Store, StoreError},
     scraper::{
         config::HttpConfig,
         http::{FileSd, Shared, serve},
@@ -36,6 +36,9 @@ use crate::{
     telemetry::Refusals,
     wire::{Alias, Claim, Register},
 };
+
+/// What every peer here has proved.
+pub(super) const SECRET: SecretId = SecretId([0xab; 8]);
 
 pub(super) type Pulled = Result<Response<PullBody>, PullError>;
 type Puller = dyn Fn(Alias, PullRequest) -> BoxFuture<'static, Pulled> + Send + Sync;
@@ -69,7 +72,7 @@ impl Scraper {
         F: Fn(Alias, PullRequest) -> A + Send + Sync + 'static,
         A: Future<Output = Pulled> + Send + 'static,
     {
-        let registry = Registry::new(RegistryConfig::default());
+        let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
         let (load, may_load) = mpsc::channel();
         let store_fails = Arc::new(AtomicBool::new(false));
         let store = Box::new(FakeStore { may_load, fails: Arc::clone(&store_fails) });
@@ -107,7 +110,8 @@ impl Scraper {
 
     pub(super) async fn register_as(&self, seed: u8, hostname: &str, claims: Vec<Claim>) {
         let register = Register { hostname: hostname.into(), claims };
-        let registered = self.registry.register(peer(seed), &register, |_| true, SystemTime::now()).await;
+        let by = Registrant { peer: peer(seed), secret: SECRET, kept: None };
+        let registered = self.registry.register(&by, &register, |_| Presence::Linked, SystemTime::now()).await;
         registered.expect("acknowledged");
     }
 

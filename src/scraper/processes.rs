@@ -1,0 +1,153 @@
+//! Which process holds each key: two machines with copies of one key must not take turns at its aliases.
+//!
+//! A client names its process by an instance id, and registers again over each connection that becomes its best. So the
+//! connections of the process that holds a key are known. While one of them answers, any other process with the same key is
+//! refused, and its connection is closed: the scraper pulls over the newest one. A process that was restarted has
+//! left connections that are closed or answer nothing, and takes its key over at once, or after the probe.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{self, Instant},
+};
+
+use crate::{
+    identity::PublicKey,
+    network::{LinkId, Network, PULL_PROTOCOL},
+    wire::InstanceId,
+};
+
+/// A pull that every client answers, with a 404.
+const NO_ALIAS: &[u8] = b"GET / HTTP/1.1\r\nhost: narthex\r\n\r\n";
+/// Longest wait for an answer from the process that holds the key: a client waits 10 s for its own.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a refused process is counted: it tries again within half a minute.
+const CONTESTED_FOR: Duration = Duration::from_secs(300);
+
+/// The processes that have registered, by their keys. Each has a connection, or had one a minute ago.
+pub(super) struct Processes {
+    network: Network,
+    known: Mutex<HashMap<PublicKey, Process>>,
+}
+
+struct Process {
+    /// None if the process does not name itself: clients of earlier versions are not told apart.
+    instance: Option<InstanceId>,
+    /// The connections over which the process has registered, some of them closed.
+    links: Vec<LinkId>,
+    /// When another process was refused last.
+    contested_at: Option<Instant>,
+    /// True until the process was told of that.
+    untold: bool,
+}
+
+/// What becomes of a process that registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// The process holds the key.
+    Holds,
+    /// The process holds the key, and hears for the first time that another one wants it.
+    Contested,
+    /// Another process holds the key.
+    InUse,
+}
+
+impl Processes {
+    pub(super) fn new(network: Network) -> Self {
+        Self { network, known: Mutex::default() }
+    }
+
+    /// Decides whether the process at the other end of `link` holds the key `peer`. May take as long as a probe.
+    pub(super) async fn admit(&self, peer: PublicKey, instance: Option<InstanceId>, link: LinkId) -> Admission {
+        loop {
+            let rivals = match self.claim(peer, instance, link) {
+                Ok(admission) => return admission,
+                Err(rivals) => rivals,
+            };
+            self.network.links().demote(&peer, link);
+            let probes = rivals.iter().map(|rival| time::timeout(PROBE_TIMEOUT, self.answers(*rival)));
+            let answered = join_all(probes).await;
+            if answered.into_iter().any(|answered| answered.unwrap_or(false)) {
+                if let Some(process) = self.known().get_mut(&peer) {
+                    (process.contested_at, process.untold) = (Some(Instant::now()), true);
+                }
+                return Admission::InUse;
+            }
+            for rival in rivals {
+                self.network.close(rival, "its process answers no more, and another one has the key").await;
+            }
+        }
+    }
+
+    /// True if the process at the other end of `link` answers a pull of no alias. A stream alone shows nothing: it counts as
+    /// open before the other end has heard of it.
+    async fn answers(&self, link: LinkId) -> bool {
+        let Ok(mut stream) = self.network.open_over(link, PULL_PROTOCOL).await else { return false };
+        let sent = async {
+            stream.write_all(NO_ALIAS).await?;
+            stream.flush().await?;
+            stream.read_u8().await
+        };
+        sent.await.is_ok()
+    }
+
+    /// True if the process at the other end of `link` may release what the key holds.
+    pub(super) fn holds(&self, peer: &PublicKey, instance: Option<InstanceId>, link: LinkId) -> bool {
+        let known = self.known();
+        let holder = known.get(peer);
+        holder.is_none_or(|holder| holder.is(instance, link) || self.listed(peer, holder).is_empty())
+    }
+
+    /// Forgets processes without a connection.
+    pub(super) fn forget_gone(&self) {
+        self.known().retain(|peer, process| !self.listed(peer, process).is_empty());
+    }
+
+    /// The keys that a second process wants.
+    pub(super) fn contested(&self) -> usize {
+        let lately = |process: &&Process| process.contested_at.is_some_and(|at| at.elapsed() < CONTESTED_FOR);
+        self.known().values().filter(lately).count()
+    }
+
+    /// Notes the process as the holder, or returns the connections of another holder.
+    fn claim(&self, peer: PublicKey, instance: Option<InstanceId>, link: LinkId) -> Result<Admission, Vec<LinkId>> {
+        let mut known = self.known();
+        if let Some(holder) = known.get_mut(&peer) {
+            let mut listed = self.listed(&peer, holder);
+            if holder.is(instance, link) {
+                if !listed.contains(&link) {
+                    listed.push(link);
+                }
+                holder.links = listed;
+                let untold = std::mem::take(&mut holder.untold);
+                return Ok(if untold { Admission::Contested } else { Admission::Holds });
+            }
+            if !listed.is_empty() {
+                return Err(listed);
+            }
+        }
+        known.insert(peer, Process { instance, links: vec![link], contested_at: None, untold: false });
+        Ok(Admission::Holds)
+    }
+
+    fn listed(&self, peer: &PublicKey, process: &Process) -> Vec<LinkId> {
+        process.links.iter().copied().filter(|link| self.network.links().is_listed(peer, *link)).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<PublicKey, Process>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Process {
+    /// True for the process itself. One that could not name itself this time is known by its connection.
+    fn is(&self, instance: Option<InstanceId>, link: LinkId) -> bool {
+        self.instance == instance || (instance.is_none() && self.links.contains(&link))
+    }
+}

@@ -1,0 +1,8 @@
+//! Attacks on running processes, one theme a file: each test fails on the code before its defence.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod holders;
+mod http;
+mod nodes;
