@@ -182,7 +182,7 @@ impl Registrar {
             RegisterRequest::Register(register) => {
                 match self.registry.register(peer, &register, linked, SystemTime::now()).await {
                     Ok(registered) => {
-                        self.links.keep(peer);
+                        self.links.has_proved(peer);
                         for outcome in &registered.outcomes {
                             self.metrics.registration(outcome);
                         }

@@ -19,6 +19,10 @@ label_values! {
     /// `--max-connections-per-ip`.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
+        ConnectionsPerPrivateIp = "max_connections_per_private_ip",
+        HalfOpen = "max_half_open",
+        HalfOpenPerIp = "max_half_open_per_ip",
+        HalfOpenPerPrivateIp = "max_half_open_per_private_ip",
     }
 }
 
