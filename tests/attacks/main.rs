@@ -1,5 +1,4 @@
-//! Attacks on a running scraper, by strangers and by holders of the secret. They keep the machine busy, so they run one
-//! after the other: each holds [`MACHINE`].
+//! Attacks on running processes, one theme a file: each test fails on the code before its defence.
 
 use tokio::sync::Mutex;
 
@@ -7,6 +6,7 @@ use tokio::sync::Mutex;
 mod support;
 
 mod half_open;
+mod nodes;
 
-/// Two of these tests at once would starve each other, and time out.
+/// Held by the tests that keep the whole machine busy: two at once would starve each other, and time out.
 static MACHINE: Mutex<()> = Mutex::const_new(());
