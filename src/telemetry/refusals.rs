@@ -15,6 +15,10 @@ label_values! {
         AliasesPerSecret = "max_aliases_per_secret",
         HttpConnections = "max_http_connections",
         HttpConnectionsPerIp = "max_http_connections_per_ip",
+        ConnectionsPerPrivateIp = "max_connections_per_private_ip",
+        HalfOpen = "max_half_open",
+        HalfOpenPerIp = "max_half_open_per_ip",
+        HalfOpenPerPrivateIp = "max_half_open_per_private_ip",
     }
 }
 
