@@ -5,9 +5,9 @@ use tokio::sync::Mutex;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod half_open;
 mod holders;
 mod http;
-mod half_open;
 mod nodes;
 
 /// Held by the tests that keep the whole machine busy: two at once would starve each other, and time out.
