@@ -3,13 +3,13 @@
 //! The exporter's answer is streamed through byte for byte: no parsing, no re-encoding, no buffering of whole bodies.
 //! Dropping the pull, or its body, closes the exporter's connection if its answer is not complete.
 //!
-//! The agent alone decides on the URL. Of a pull the exporter receives the headers, less those that could lead the exporter
-//! elsewhere or reveal credentials, and the query parameters that [`Params`](super::Params) lets through.
+//! The agent alone decides on the URL. Of a pull the exporter receives the headers that Prometheus needs, and the query
+//! parameters that [`Params`](super::Params) lets through.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Empty, Limited};
 use tokio::time::{self, Instant};
 
@@ -22,31 +22,24 @@ use super::{
 };
 use crate::{
     client::{BoxError, Exposition, IntoSource, PullRequest, Source, SourceError},
-    http::{PooledBody, PooledBodyError, SendError, remove_hop_by_hop},
+    http::{PooledBody, PooledBodyError, SendError, is_hop_by_hop, remove_hop_by_hop},
     telemetry::remote_message,
     wire::{scrape_timeout, set_scrape_timeout},
 };
 
-/// Headers that a scraper could send an exporter to lead it elsewhere, to make it wait for a body, or to be taken for
-/// somebody else.
-const NOT_FOR_EXPORTERS: [&str; 16] = [
-    "authorization",
-    "cookie",
-    "content-length",
-    "content-type",
-    "expect",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-http-method",
-    "x-http-method-override",
+/// The headers of a pull that an exporter receives, beside those that its settings name and Prometheus's own. A scraper
+/// could use others to be taken for somebody else, to lead the exporter elsewhere, or to have it wait for a body.
+const FOR_EXPORTERS: [HeaderName; 5] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::USER_AGENT,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
 ];
+/// The agent's own, and those that make an exporter wait for a body.
+const NEVER_FOR_EXPORTERS: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::EXPECT];
+/// Prometheus's own headers begin with this.
+const OF_PROMETHEUS: &str = "x-prometheus-";
 /// Redirects followed: a path with or without a slash at the end takes one.
 const MAX_REDIRECTS: usize = 3;
 /// Most bytes of a redirect's body that are read to save a connection.
@@ -131,6 +124,9 @@ pub struct ExporterSettings {
     pub timeout: Option<Duration>,
     /// Query parameters of a scrape that are passed on. Default: none.
     pub params: Params,
+    /// Headers of a scrape that are passed on beside Prometheus's own. Default: none. Those of a connection or a body, and
+    /// `Host`, are never passed on.
+    pub request_headers: Vec<HeaderName>,
     /// The `Content-Type` of answers without one, which Prometheus 3 refuses. Default: answers are passed on as
     /// they are.
     pub fallback_content_type: Option<HeaderValue>,
@@ -144,7 +140,7 @@ impl ExporterSettings {
     /// Everything by default.
     pub fn new(url: ExporterUrl) -> Self {
         let (params, tls) = (Params::default(), TlsSettings::default());
-        Self { url, timeout: None, params, fallback_content_type: None, tls, auth: None }
+        Self { url, timeout: None, params, request_headers: Vec::new(), fallback_content_type: None, tls, auth: None }
     }
 }
 
@@ -245,11 +241,18 @@ impl Exporter {
         })
     }
 
+    fn may_receive(&self, header: &HeaderName) -> bool {
+        FOR_EXPORTERS.contains(header)
+            || header.as_str().starts_with(OF_PROMETHEUS)
+            || can_be_named(header) && self.settings.request_headers.contains(header)
+    }
+
     /// The headers of a pull that the exporter receives, and the agent's own.
-    async fn headers(&self, mut headers: HeaderMap, deadline: Instant) -> Result<HeaderMap, ExporterError> {
-        remove_hop_by_hop(&mut headers);
-        for name in NOT_FOR_EXPORTERS {
-            headers.remove(name);
+    async fn headers(&self, mut pull: HeaderMap, deadline: Instant) -> Result<HeaderMap, ExporterError> {
+        remove_hop_by_hop(&mut pull);
+        let mut headers = HeaderMap::new();
+        for (name, value) in pull.iter().filter(|(name, _)| self.may_receive(name)) {
+            headers.append(name, value.clone());
         }
         // Exporters that end by themselves a little before their time is over (blackbox, sql, snmp) must do so before the
         // pull does: Prometheus's own limit is too late for that.
@@ -313,6 +316,11 @@ impl IntoSource for Exporter {
     fn into_source(self) -> Arc<dyn Source> {
         Arc::new(self)
     }
+}
+
+/// True if the settings of an exporter may name the header.
+pub(super) fn can_be_named(header: &HeaderName) -> bool {
+    !NEVER_FOR_EXPORTERS.contains(header) && !is_hop_by_hop(header)
 }
 
 fn is_plain_text(headers: &HeaderMap) -> bool {

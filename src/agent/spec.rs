@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, header::InvalidHeaderValue};
+use http::{HeaderName, HeaderValue, header::InvalidHeaderValue};
 use serde::Deserialize;
 
-use super::{Auth, ClientCertificate, ExporterSettings, ExporterUrl, Params, TlsSettings, UrlError};
+use super::{
+    Auth, ClientCertificate, ExporterSettings, ExporterUrl, Params, TlsSettings, UrlError, exporter::can_be_named,
+};
 use crate::{
     client::{Filter, FilterError},
     wire::{Alias, Labels, Target, TargetError},
@@ -52,6 +54,9 @@ pub(crate) enum SpecError {
     /// A timeout of zero.
     #[error("timeout must be longer than 0")]
     Timeout,
+    /// A header that no pull passes on.
+    #[error("{name:?} is no header that can be passed on")]
+    RequestHeader { name: String },
     /// The content type cannot be a header's value.
     #[error("fallback_content_type is not fit for a header")]
     ContentType(#[source] InvalidHeaderValue),
@@ -83,6 +88,8 @@ pub(super) struct Table {
     timeout: Option<Duration>,
     #[serde(default)]
     params: Params,
+    #[serde(default)]
+    request_headers: Vec<String>,
     fallback_content_type: Option<String>,
     keep: Option<String>,
     drop: Option<String>,
@@ -154,6 +161,7 @@ impl Table {
                 },
                 timeout: self.timeout,
                 params: self.params,
+                request_headers: self.request_headers.iter().map(|name| header_name(name)).collect::<Result<_, _>>()?,
                 fallback_content_type: fallback.map_err(SpecError::ContentType)?,
                 tls: TlsSettings {
                     ca_file: self.ca_file.map(path),
@@ -166,6 +174,11 @@ impl Table {
             filter,
         })
     }
+}
+
+fn header_name(name: &str) -> Result<HeaderName, SpecError> {
+    let header = HeaderName::try_from(name).ok().filter(can_be_named);
+    header.ok_or_else(|| SpecError::RequestHeader { name: name.to_owned() })
 }
 
 #[cfg(test)]
@@ -188,6 +201,7 @@ mod tests {
             labels = { region = "eu" }
             timeout = "5s"
             params = ["collect[]"]
+            request_headers = ["X-Scope-OrgID"]
             fallback_content_type = "text/plain; version=0.0.4"
             keep = "pg_.*"
             drop = "pg_settings_.*"
@@ -206,6 +220,7 @@ mod tests {
         assert_eq!(exporter.url.to_string(), "https://10.0.0.5:9187/probe?..");
         assert_eq!(exporter.timeout, Some(Duration::from_secs(5)));
         assert_eq!(exporter.params, Params::Named(vec!["collect[]".into()]));
+        assert_eq!(exporter.request_headers, [HeaderName::from_static("x-scope-orgid")]);
         assert_eq!(exporter.tls.ca_file.as_deref(), Some(Path::new("/etc/narthex/ca.pem")));
         let client = exporter.tls.client.as_ref().expect("a certificate");
         assert_eq!(client.cert_file, Path::new("/run/secrets/agent.pem"));
@@ -224,6 +239,8 @@ mod tests {
             ("url = \"http://h\"\ntimeout = \"0s\"", "timeout must be longer than 0"),
             ("url = \"http://h\"\nparams = 1", "expected true, false or a list of names"),
             ("url = \"http://h\"\nfallback_content_type = \"a\\nb\"", "fallback_content_type"),
+            ("url = \"http://h\"\nrequest_headers = [\"Host\"]", "\"Host\" is no header that can be passed on"),
+            ("url = \"http://h\"\nrequest_headers = [\"a b\"]", "\"a b\" is no header that can be passed on"),
             ("url = \"http://h\"\nkeep = \"a(\"", "a( is not a regular expression"),
             ("url = \"http://h\"\nca_file = \"ca.pem\"", "ca_file needs an https:// URL"),
             ("url = \"http://h\"\ninsecure_skip_verify = true", "insecure_skip_verify needs an https:// URL"),

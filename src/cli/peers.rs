@@ -39,6 +39,12 @@ pub(super) struct Connections {
         default_value_t = NetworkLimits::default().connections_per_address
     )]
     max_connections_per_ip: usize,
+    /// Most connections from one private or loopback IP address
+    #[arg(
+        long, value_name = "N", value_parser = value::count,
+        default_value_t = NetworkLimits::default().connections_per_private_address
+    )]
+    max_connections_per_private_ip: usize,
     /// Most connections of one peer; a hole punch needs 3 for a moment, and those from before it moved count until they
     /// are missed
     #[arg(
@@ -46,6 +52,23 @@ pub(super) struct Connections {
         default_value_t = NetworkLimits::default().connections_per_peer
     )]
     max_connections_per_peer: u32,
+    /// Most connections in their handshake: half over TCP and WebSocket, a quarter over QUIC, a quarter through relays; the
+    /// source that has most gives one up for a newcomer
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = NetworkLimits::default().half_open)]
+    max_half_open: usize,
+    /// Most connections in their handshake from one public IP address (IPv6: one /64)
+    #[arg(
+        long, value_name = "N", value_parser = value::count,
+        default_value_t = NetworkLimits::default().half_open_per_address
+    )]
+    max_half_open_per_ip: usize,
+    /// Most connections in their handshake from one private or loopback IP address, or one from which a secret was proved
+    /// within a day
+    #[arg(
+        long, value_name = "N", value_parser = value::count,
+        default_value_t = NetworkLimits::default().half_open_per_private_address
+    )]
+    max_half_open_per_private_ip: usize,
 }
 
 impl From<Connections> for NetworkLimits {
@@ -54,6 +77,10 @@ impl From<Connections> for NetworkLimits {
             connections: flags.max_connections,
             connections_per_peer: flags.max_connections_per_peer,
             connections_per_address: flags.max_connections_per_ip,
+            connections_per_private_address: flags.max_connections_per_private_ip,
+            half_open: flags.max_half_open,
+            half_open_per_address: flags.max_half_open_per_ip,
+            half_open_per_private_address: flags.max_half_open_per_private_ip,
             ..Self::default()
         }
     }

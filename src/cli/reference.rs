@@ -17,9 +17,7 @@ use super::{
 use crate::{
     client::MAX_TARGETS,
     http::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT},
-    network::{
-        HANDSHAKE_TIMEOUT, MAX_PULL_STREAMS, MAX_QUIC_STREAMS, MAX_STREAMS, NetworkLimits, NetworkRole, max_handshakes,
-    },
+    network::{HANDSHAKE_TIMEOUT, MAX_PULL_STREAMS, MAX_QUIC_STREAMS, MAX_STREAMS, NetworkLimits},
     scraper::MAX_ALIAS_PULLS,
     telemetry::{LabelValue, Limit},
     wire::{Alias, Announcement, Labels, Target, codec::MAX_MESSAGE_LEN},
@@ -156,10 +154,7 @@ fn fixed_limits() -> BTreeMap<&'static str, String> {
         ),
         ("idle HTTP connection", format!("{} between two requests", duration(IDLE_LIMIT))),
         ("reader of an HTTP answer", format!("{} without progress; of a scrape, its own time", duration(READER_LIMIT))),
-        (
-            "connections in their handshake",
-            format!("{}; {} each", max_handshakes(NetworkRole::Scraper), duration(HANDSHAKE_TIMEOUT)),
-        ),
+        ("handshake of a connection", duration(HANDSHAKE_TIMEOUT)),
         ("streams of a connection", format!("{MAX_STREAMS} over TCP and WebSocket, {MAX_QUIC_STREAMS} over QUIC")),
         ("records at a node", format!("{} of {}", NetworkLimits::default().announcements, bytes(record))),
     ]

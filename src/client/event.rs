@@ -15,7 +15,7 @@ use super::{metrics::ClientMetrics, source::SourceError};
 use crate::{
     identity::PublicKey,
     network::{ConnectError, FirewallBlock, LinkPath},
-    telemetry::Chain,
+    telemetry::{Chain, LogPace},
     wire::{Alias, AliasRefusal, HandshakeRefusal},
 };
 
@@ -209,11 +209,18 @@ struct Sinks {
     next_id: AtomicU64,
     listeners: broadcast::Sender<Event>,
     metrics: Arc<ClientMetrics>,
+    /// Of lines about refused strangers.
+    blocks: LogPace,
 }
 
 impl Events {
     pub(super) fn new(metrics: Arc<ClientMetrics>) -> Self {
-        Self(Arc::new(Sinks { next_id: AtomicU64::new(1), listeners: broadcast::Sender::new(EVENTS_KEPT), metrics }))
+        Self(Arc::new(Sinks {
+            next_id: AtomicU64::new(1),
+            listeners: broadcast::Sender::new(EVENTS_KEPT),
+            metrics,
+            blocks: LogPace::default(),
+        }))
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
@@ -233,13 +240,13 @@ impl Events {
     }
 
     pub(super) fn emit_as(&self, id: u64, kind: EventKind) {
-        log(id, &kind);
+        log(id, &kind, &self.0.blocks);
         self.0.metrics.observe(&kind);
         let _ = self.0.listeners.send(Event { id, kind });
     }
 }
 
-fn log(id: u64, kind: &EventKind) {
+fn log(id: u64, kind: &EventKind, blocks: &LogPace) {
     match kind {
         EventKind::LinkUp { scraper, path } => tracing::info!(%scraper, path = path.as_str(), "linked"),
         EventKind::PathChanged { scraper, path } => tracing::info!(%scraper, path = path.as_str(), "path changed"),
@@ -265,9 +272,13 @@ fn log(id: u64, kind: &EventKind) {
             tracing::debug!(id, %scraper, %alias, bytes, ?took, "pull succeeded");
         }
         EventKind::PullFailed { scraper, alias, error } => {
-            tracing::warn!(id, %scraper, %alias, error = %Chain(&**error), "pull failed");
+            tracing::debug!(id, %scraper, %alias, error = %Chain(&**error), "pull failed");
         }
-        EventKind::FirewallBlocked { peer } => tracing::warn!(%peer, "firewall: refused a stranger's pull"),
+        EventKind::FirewallBlocked { peer } => {
+            if let Some(count) = blocks.due() {
+                tracing::warn!(%peer, count, "firewall: refused a stranger's pull; the next such line in a minute");
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod exchange;
 #[cfg(feature = "filter")]
 mod filter;
 mod metrics;
+mod outage;
 mod pull_watchdog;
 mod registration;
 mod server;

@@ -22,12 +22,15 @@ use super::{
     Shared,
     compression::{self, LinkBody},
     event::{EventKind, Events, PullFailure},
+    outage::{Ended, Outage},
     source::{Exposition, ExpositionBody, PullRequest, Source, SourceError},
+    targets::ServedTarget,
 };
 use crate::{
     http::{BodyEnd, BodyObserver, LimitedBody, expected_len},
     identity::PublicKey,
     network::InboundStream,
+    telemetry::Chain,
     wire::{Alias, scrape_timeout},
 };
 
@@ -94,7 +97,7 @@ async fn answer(
     shared.pull_watchdog.pulled(scraper);
     let began = Instant::now();
     let deadline = began + own_limit(request.headers());
-    let pull = Pull::start(&shared, scraper, served.target.alias.clone(), began);
+    let pull = Pull::start(&shared, scraper, &served, began);
     let gzip = compression::accepts_gzip(request.headers());
     let query = request.uri().query().map(str::to_owned);
     let request = PullRequest::new(request.into_parts().0.headers, query, deadline);
@@ -160,17 +163,18 @@ struct Pull {
     events: Events,
     scraper: PublicKey,
     alias: Alias,
+    outage: Arc<Outage>,
     began: Instant,
     limit: u64,
     reported: bool,
 }
 
 impl Pull {
-    fn start(shared: &Shared, scraper: PublicKey, alias: Alias, began: Instant) -> Self {
-        let events = shared.events.clone();
+    fn start(shared: &Shared, scraper: PublicKey, served: &ServedTarget, began: Instant) -> Self {
+        let (events, alias, outage) = (shared.events.clone(), served.target.alias.clone(), Arc::clone(&served.outage));
         let id = events.next_id();
         events.emit_as(id, EventKind::PullStarted { scraper, alias: alias.clone() });
-        Self { id, events, scraper, alias, began, limit: shared.max_body, reported: false }
+        Self { id, events, scraper, alias, outage, began, limit: shared.max_body, reported: false }
     }
 
     /// Ends the pull before its answer began.
@@ -185,7 +189,11 @@ impl Pull {
     }
 
     fn report_failure(&mut self, error: PullFailure) {
-        let (scraper, alias) = (self.scraper, self.alias.clone());
+        let (id, scraper, alias) = (self.id, self.scraper, self.alias.clone());
+        if self.outage.failed() {
+            let error = Chain(&error);
+            tracing::warn!(id, %scraper, %alias, %error, "pull failed; the next line when pulls succeed again");
+        }
         self.report(EventKind::PullFailed { scraper, alias, error: Arc::new(error) });
     }
 
@@ -209,6 +217,9 @@ impl BodyObserver<LinkBody> for Pull {
             BodyEnd::Whole => {
                 let (scraper, alias, took) = (self.scraper, self.alias.clone(), self.began.elapsed());
                 let uncompressed_bytes = body.uncompressed(bytes);
+                if let Some(Ended { failed, lasted }) = self.outage.succeeded() {
+                    tracing::info!(%alias, failed, ?lasted, "pulls succeed again");
+                }
                 return self.report(EventKind::PullSucceeded { scraper, alias, bytes, uncompressed_bytes, took });
             }
             BodyEnd::TooLong => PullFailure::TooLarge { limit: self.limit },

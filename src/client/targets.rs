@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{BuildError, TargetBuilder, source::Source};
+use super::{BuildError, TargetBuilder, outage::Outage, source::Source};
 use crate::wire::{
     Alias, Claim, InstanceId, Register, RegisterFrom, RegisterRequest, Target,
     codec::{self, CodecError},
@@ -19,11 +19,12 @@ pub(super) struct ServedTarget {
     pub(super) source: Arc<dyn Source>,
     /// Cancelled when the alias leaves the set.
     pub(super) removed: CancellationToken,
+    pub(super) outage: Arc<Outage>,
 }
 
 impl ServedTarget {
     pub(super) fn new(target: Target, source: Arc<dyn Source>) -> Self {
-        Self { target, source, removed: CancellationToken::new() }
+        Self { target, source, removed: CancellationToken::new(), outage: Arc::default() }
     }
 }
 
@@ -107,7 +108,7 @@ impl Targets {
                 .ok_or_else(|| BuildError::NoMetrics(target.alias.clone()))?;
             let mut served = ServedTarget::new(target, source);
             if let Some(before) = before {
-                served.removed = before.removed.clone();
+                (served.removed, served.outage) = (before.removed.clone(), Arc::clone(&before.outage));
             }
             let alias = served.target.alias.clone();
             if let Some(twice) = set.insert(alias, Arc::new(served)) {

@@ -15,6 +15,12 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// True if the header concerns one connection by definition.
+#[cfg(feature = "agent")]
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
 /// Removes the headers of one connection (RFC 9110, section 7.6.1): those that `Connection` lists, and those that
 /// concern a connection by definition.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {

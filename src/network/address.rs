@@ -1,6 +1,6 @@
 //! Dial addresses and libp2p's multiaddresses: made, taken apart, and judged.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
@@ -90,6 +90,17 @@ pub(crate) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.into()),
         _ => None,
+    })
+}
+
+/// The network that a peer comes from: the owner of an IPv6 address usually has its whole /64.
+pub(crate) fn network(remote: &Multiaddr) -> Option<IpAddr> {
+    Some(match ip(remote)? {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
     })
 }
 

@@ -62,6 +62,8 @@ pub(crate) struct NetworkConfig {
     pub(crate) addresses_file: Option<PathBuf>,
     /// True if that file belongs to another process: it is read and not written.
     pub(crate) addresses_read_only: bool,
+    /// Where the networks are kept from which a secret was proved lately.
+    pub(crate) proved_file: Option<PathBuf>,
     /// True if a client asks nodes to dial it back (AutoNAT), as a scraper always does.
     #[cfg(feature = "scraper")]
     pub(crate) asks_dial_back: bool,
@@ -88,6 +90,7 @@ impl NetworkConfig {
             mdns: false,
             addresses_file: None,
             addresses_read_only: false,
+            proved_file: None,
             #[cfg(feature = "scraper")]
             asks_dial_back: false,
             #[cfg(feature = "node")]
@@ -134,13 +137,32 @@ pub struct NetworkLimits {
     pub connections_per_peer: u32,
     /// Inbound connections from one public address (IPv6: one /64). Default 64.
     pub connections_per_address: usize,
+    /// Inbound connections from one private or loopback address: often a whole office behind a router of ours. Default 4096.
+    pub connections_per_private_address: usize,
+    /// Connections that others open and that are still in their handshake: half of them over TCP and WebSocket, a quarter
+    /// over QUIC, a quarter through relays. A quarter of each is for addresses from which a secret was proved within a day.
+    /// Default 512; more at once take longer than each of them has, and are all begun again.
+    pub half_open: usize,
+    /// Those from one public address. Default 16.
+    pub half_open_per_address: usize,
+    /// Those from one private or loopback address, or one from which a secret was proved within a day. Default 128.
+    pub half_open_per_private_address: usize,
     /// Announcements that a node keeps for others, 4 KiB each at most. Default 65 536.
     pub announcements: usize,
 }
 
 impl Default for NetworkLimits {
     fn default() -> Self {
-        Self { connections: 16_384, connections_per_peer: 8, connections_per_address: 64, announcements: 65_536 }
+        Self {
+            connections: 16_384,
+            connections_per_peer: 8,
+            connections_per_address: 64,
+            connections_per_private_address: 4096,
+            half_open: 512,
+            half_open_per_address: 16,
+            half_open_per_private_address: 128,
+            announcements: 65_536,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::network::swarm::nearby;
 #[cfg(feature = "node")]
 use crate::network::swarm::node_stats::NodeStats;
 #[cfg(any(feature = "scraper", feature = "node"))]
-use crate::{identity::DialAddress, network::swarm::limits::InboundCounters};
+use crate::{identity::DialAddress, network::transport::inbound::InboundCounters};
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey},
     network::{
@@ -34,6 +34,7 @@ use crate::{
             address_book::AddressBook,
             connection::{LinkId, OpenError},
             dial::{Dialler, LISTEN_WAIT},
+            proved::ProvedNetworks,
             stream::LinkStream,
             table::Links,
         },
@@ -98,7 +99,7 @@ impl Network {
     /// [`NetworkError`], before anything was announced or dialled.
     pub(crate) async fn start(
         key: &KeyPair,
-        config: NetworkConfig,
+        mut config: NetworkConfig,
         acceptors: Vec<Acceptor>,
     ) -> Result<(Self, NetworkTask), NetworkError> {
         if let Some(node) = config.bootstrap.iter().find(|node| node.hint.is_none()) {
@@ -107,7 +108,8 @@ impl Network {
         if config.bootstrap.iter().any(|node| node.key == key.public()) {
             return Err(NetworkError::BootstrapSelf(key.public()));
         }
-        let links = Links::new();
+        let proved = Arc::new(ProvedNetworks::open(config.proved_file.take()));
+        let links = Links::new(Arc::clone(&proved));
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
         #[cfg(feature = "scraper")]
         let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);
@@ -118,6 +120,7 @@ impl Network {
             streams: stream_behaviour::Behaviour::new(links.clone(), acceptors, blocks.clone(), config.role),
             inbound: Arc::default(),
             refusals: Arc::new(Refusals::new()),
+            proved,
             #[cfg(feature = "node")]
             stats: NodeStats::default(),
             proxies: Arc::new(Proxies::from_env()),
@@ -267,8 +270,7 @@ mod serving {
             command::Command,
             error::{ConnectError, NetworkError},
             reach::Reach,
-            swarm::limits::InboundCounts,
-            transport::resolve,
+            transport::{inbound::InboundCounts, resolve},
         },
         telemetry::Refusals,
     };

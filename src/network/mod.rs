@@ -57,13 +57,15 @@ pub(crate) use links::{
 pub(crate) use observation::{Observation, PeerKind};
 pub(crate) use protocols::PULL_PROTOCOL;
 #[cfg(all(test, feature = "cli"))]
-pub(crate) use swarm::build::{HANDSHAKE_TIMEOUT, max_handshakes};
+pub(crate) use swarm::build::HANDSHAKE_TIMEOUT;
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub(crate) use swarm::inbound_metrics::inbound_metrics;
 #[cfg(feature = "node")]
 pub(crate) use swarm::node_stats::NodeCounts;
 #[cfg(all(test, feature = "node"))]
 pub(crate) use swarm::node_stats::{CircuitEnds, CircuitRefusals, RecordRefusals};
 #[cfg(any(feature = "scraper", feature = "node"))]
-pub(crate) use swarm::{inbound_metrics::inbound_metrics, limits::InboundCounts};
+pub(crate) use transport::inbound::InboundCounts;
 #[cfg(feature = "scraper")]
 pub(crate) use transport::muxing::MAX_PULL_STREAMS;
 #[cfg(all(test, feature = "cli"))]
@@ -71,7 +73,7 @@ pub(crate) use transport::muxing::{MAX_QUIC_STREAMS, MAX_STREAMS};
 #[cfg(feature = "cli")]
 pub(crate) use transport::resolve::resolve;
 #[cfg(feature = "scraper")]
-pub(crate) use upkeep::{announcer::announce, reservations::keep_reservations};
+pub(crate) use upkeep::{announcer::announce, proved::keep_proved, reservations::keep_reservations};
 pub(crate) use upkeep::{backoff::redial_backoff, upgrade::keep_upgrading};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use upkeep::{external::keep_external, nodes::keep_nodes};

@@ -116,6 +116,7 @@ impl Scraper {
                 external: config.external,
                 bootstrap: config.bootstrap,
                 mdns: config.mdns,
+                proved_file: Some(config.data_dir.join("proved-networks")),
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Scraper)
             },
@@ -153,6 +154,7 @@ impl Scraper {
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.tasks.clone()));
+        tasks.spawn(network::keep_proved(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_reservations(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));

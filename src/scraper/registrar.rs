@@ -225,7 +225,7 @@ impl Registrar {
         }
         match self.registry.register(&by, register, self.presence(), SystemTime::now()).await {
             Ok(registered) => {
-                self.links.keep(by.peer);
+                self.links.has_proved(by.peer);
                 for outcome in &registered.outcomes {
                     self.metrics.registration(outcome);
                 }

@@ -8,6 +8,7 @@ mod format;
 mod label_value;
 #[cfg(feature = "cli")]
 pub mod log;
+mod log_pace;
 mod metric;
 mod refusals;
 #[cfg(any(feature = "agent", feature = "scraper"))]
@@ -18,6 +19,7 @@ pub(crate) use format::ExpositionFormat;
 #[cfg(test)]
 pub(crate) use label_value::check_labels;
 pub(crate) use label_value::{LabelValue, label_values};
+pub(crate) use log_pace::LogPace;
 #[cfg(feature = "node")]
 pub(crate) use metric::Label;
 #[cfg(any(feature = "scraper", feature = "node"))]

@@ -223,9 +223,10 @@ async fn a_pull_that_a_kept_connection_loses_is_asked_once_more() {
 }
 
 #[tokio::test]
-async fn headers_that_are_not_for_exporters_stay_behind() {
+async fn an_exporter_receives_prometheus_headers_and_those_that_are_named() {
     let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
-    let source = plain(&exporter.url("/metrics"));
+    let named = ["x-own", "content-length", "expect", "host"].map(HeaderName::from_static);
+    let source = source(&exporter.url("/metrics"), |settings| settings.request_headers = named.to_vec());
     let mut request = request(None);
     for (name, value) in [
         ("host", "evil"),
@@ -240,8 +241,20 @@ async fn headers_that_are_not_for_exporters_stay_behind() {
         ("x-http-method-override", "POST"),
         ("connection", "x-listed"),
         ("x-listed", "1"),
+        ("x-webauth-user", "admin"),
+        ("x-forwarded-user", "admin"),
+        ("x-remote-user", "admin"),
+        ("x-auth-request-user", "admin"),
+        ("true-client-ip", "127.0.0.1"),
+        ("x-client-ip", "127.0.0.1"),
+        ("range", "bytes=0-0"),
+        ("if-none-match", "*"),
         ("accept", "text/plain"),
-        ("x-own", "kept"),
+        ("accept-encoding", "gzip"),
+        ("user-agent", "Prometheus/3"),
+        ("traceparent", "00-1-2-01"),
+        ("x-prometheus-remote-read-version", "1"),
+        ("x-own", "named"),
     ] {
         request.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
@@ -249,7 +262,9 @@ async fn headers_that_are_not_for_exporters_stay_behind() {
     let asked = exporter.all_requests().pop().expect("asked");
     let mut names: Vec<String> = asked.headers.iter().map(|(name, _)| name.to_lowercase()).collect();
     names.sort();
-    assert_eq!(names, ["accept", "host", "x-own", "x-prometheus-scrape-timeout-seconds"]);
+    let prometheus = ["x-prometheus-remote-read-version", "x-prometheus-scrape-timeout-seconds"];
+    let expected = ["accept", "accept-encoding", "host", "traceparent", "user-agent", "x-own"];
+    assert!(names.iter().eq(expected.iter().chain(&prometheus)), "{names:?}");
     assert_eq!(asked.header("host"), Some(exporter.address.to_string().as_str()));
 }
 

@@ -1,8 +1,14 @@
 //! Attacks on running processes, one theme a file: each test fails on the code before its defence.
 
+use tokio::sync::Mutex;
+
 #[path = "../support/mod.rs"]
 mod support;
 
+mod half_open;
 mod holders;
 mod http;
 mod nodes;
+
+/// Held by the tests that keep the whole machine busy: two at once would starve each other, and time out.
+static MACHINE: Mutex<()> = Mutex::const_new(());

@@ -5,6 +5,7 @@ pub(crate) mod address_book;
 pub(crate) mod connection;
 pub(crate) mod dial;
 pub(crate) mod local_end;
+pub(crate) mod proved;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod table;

@@ -38,6 +38,7 @@ use crate::{
         address::Circuit,
         links::{
             connection::{Connection, LinkId, OpenError, OpenRequest},
+            proved::ProvedNetworks,
             status::{LinkPath, LinkTransport},
             stream::LinkStream,
         },
@@ -152,6 +153,7 @@ struct Shared {
     relays: watch::Sender<usize>,
     punches_succeeded: AtomicU64,
     punches_failed: AtomicU64,
+    proved: Arc<ProvedNetworks>,
 }
 
 /// The table of links. Cheap to clone.
@@ -160,7 +162,7 @@ pub(crate) struct Links(Arc<Shared>);
 
 /// What everybody may ask.
 impl Links {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(proved: Arc<ProvedNetworks>) -> Self {
         Self(Arc::new(Shared {
             table: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -170,6 +172,7 @@ impl Links {
             relays: watch::Sender::new(0),
             punches_succeeded: AtomicU64::new(0),
             punches_failed: AtomicU64::new(0),
+            proved,
         }))
     }
 
@@ -302,6 +305,21 @@ impl Links {
     /// Keeps connections to the peer open while idle.
     pub(crate) fn keep(&self, peer: PublicKey) {
         self.kept_flag(peer).store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps connections to a peer that has proved a secret, and remembers from where it came.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn has_proved(&self, peer: PublicKey) {
+        self.keep(peer);
+        let table = self.table();
+        let networks = table.direct(&peer).filter_map(|(_, connection)| address::network(&connection.address));
+        networks.for_each(|network| self.0.proved.note(network));
+    }
+
+    /// From where secrets were proved lately.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn proved(&self) -> &Arc<ProvedNetworks> {
+        &self.0.proved
     }
 
     /// Keeps connections to a node open while idle.
@@ -543,7 +561,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newer_circuit_takes_over_and_one_of_the_same_moment_stays() {
-        let (links, peer) = (Links::new(), KeyPair::generate().public());
+        let (links, peer) = (Links::new(Arc::default()), KeyPair::generate().public());
         let first = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(1)).await;
         let second = links.add_test_link(peer, LinkPath::Relayed);
@@ -562,7 +580,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_direct_connection_takes_over_and_is_never_superfluous() {
-        let (links, peer) = (Links::new(), KeyPair::generate().public());
+        let (links, peer) = (Links::new(Arc::default()), KeyPair::generate().public());
         let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
         let relayed = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(60)).await;
@@ -573,7 +591,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_has_identified_itself_once_it_did_over_each_direct_connection() {
-        let (links, peer) = (Links::new(), KeyPair::generate().public());
+        let (links, peer) = (Links::new(Arc::default()), KeyPair::generate().public());
         links.add_test_link(peer, LinkPath::Relayed);
         let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
         links.on_identified(direct[0]);

@@ -7,13 +7,13 @@ use libp2p::autonat;
 #[cfg(any(feature = "scraper", feature = "node"))]
 use libp2p::memory_connection_limits;
 use libp2p::{
-    PeerId, Swarm, SwarmBuilder, Transport, connection_limits,
-    core::upgrade::Version,
+    PeerId, Swarm, Transport, connection_limits,
+    core::{muxing::StreamMuxerBox, transport::timeout::TransportTimeout, upgrade::Version},
     dcutr, identify,
     identity::Keypair,
     kad::{self, store::MemoryStore, store::MemoryStoreConfig},
-    noise, relay,
-    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    noise, quic, relay,
+    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use libp2p_websocket as websocket;
 
@@ -25,16 +25,15 @@ use crate::network::swarm::nearby;
 use crate::network::swarm::{node_stats::NodeStats, relay::server};
 use crate::{
     network::{
-        config::{NetworkConfig, NetworkRole, nodes_pinged_every},
+        config::{NetworkConfig, NetworkLimits, NetworkRole, nodes_pinged_every},
         error::NetworkError,
+        links::proved::ProvedNetworks,
         protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
-        swarm::{
-            identify as own_identify,
-            limits::{Inbound, InboundCounters},
-            pinger, stream_behaviour,
-            wrapped::Wrapped,
-        },
+        swarm::{identify as own_identify, limits::Inbound, pinger, stream_behaviour, wrapped::Wrapped},
         transport::{
+            admission::Admission,
+            half_open::HalfOpen,
+            inbound::InboundCounters,
             muxing::{MAX_PULL_STREAMS, quic_config, yamux_config},
             proxy::Proxies,
             roots, tcp,
@@ -44,8 +43,11 @@ use crate::{
     wire::Announcement,
 };
 
-/// A handshake takes three round trips, and time at a busy peer.
+/// A handshake takes three round trips, and time at a busy peer. Strangers gain nothing by it: whoever needs the place of a
+/// silent connection has it evicted, however young that is.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Half-open connections at a client, which listens for the sake of hole punching only.
+const CLIENT_HALF_OPEN: usize = 32;
 /// A dead node among those asked costs this much; the others have answered long before.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Noise writes some 200 KiB at once.
@@ -95,6 +97,7 @@ pub(crate) struct Parts {
     pub(crate) streams: stream_behaviour::Behaviour,
     pub(crate) inbound: Arc<InboundCounters>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) proved: Arc<ProvedNetworks>,
     #[cfg(feature = "node")]
     pub(crate) stats: NodeStats,
     pub(crate) proxies: Arc<Proxies>,
@@ -106,7 +109,15 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.nodes();
     let proxies = parts.proxies;
-    let behaviour = |keypair: &Keypair, relay_client: relay::client::Behaviour| Behaviour {
+    let limits = match role {
+        NetworkRole::Client => NetworkLimits { half_open: CLIENT_HALF_OPEN, ..config.limits },
+        #[cfg(any(feature = "scraper", feature = "node"))]
+        _ => config.limits,
+    };
+    let half_open = HalfOpen::new(limits, parts.proved, Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
+    let (relayed, relay_client) = relay::client::new(local);
+    let transport = Admission::new(transport(&keypair, role, &proxies, relayed)?, half_open);
+    let behaviour = Behaviour {
         totals: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_established_per_peer(Some(config.limits.connections_per_peer))
@@ -116,12 +127,7 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         memory: (role != NetworkRole::Client)
             .then(|| memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY))
             .into(),
-        inbound: Wrapped(Inbound::new(
-            max_handshakes(role),
-            config.limits.connections_per_address,
-            parts.inbound,
-            parts.refusals,
-        )),
+        inbound: Wrapped(Inbound::new(config.limits, parts.inbound, parts.refusals)),
         streams: Wrapped(parts.streams),
         kad: kademlia(local, config),
         identify: Wrapped(own_identify::Behaviour::new(
@@ -146,35 +152,45 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         #[cfg(feature = "mdns")]
         nearby: parts.nearby.map(Wrapped).into(),
     };
-    let swarm = SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_quic_config(|quic| quic_config(quic, role))
-        .with_other_transport(|keypair| {
-            let tcp = tcp::Transport::new(Arc::clone(&proxies)).upgrade(Version::V1Lazy);
-            Ok(tcp.authenticate(noise::Config::new(keypair)?).multiplex(yamux_config()))
-        })
-        .map_err(|source| NetworkError::Transport { source: source.into() })?
-        .with_other_transport(|keypair| {
-            let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(&proxies)).below_websocket());
-            websocket.set_tls_config(roots::roots()).set_max_data_size(MAX_WEBSOCKET_FRAME);
-            let websocket = websocket.upgrade(Version::V1Lazy);
-            Ok(websocket.authenticate(noise::Config::new(keypair)?).multiplex(yamux_config()))
-        })
-        .map_err(|source| NetworkError::Transport { source: source.into() })?
-        .with_relay_client(noise::Config::new, yamux_config)
-        .map_err(|source| NetworkError::Transport { source: source.into() })?
-        .with_behaviour(behaviour)
-        .unwrap_or_else(|never| match never {})
-        .with_swarm_config(|swarm| {
-            swarm
-                .with_idle_connection_timeout(IDLE_TIMEOUT)
-                .with_max_negotiating_inbound_streams(max_negotiating(role))
-                // Proposes and uses a protocol in one flight: half the cost of a new stream.
-                .with_substream_upgrade_protocol_override(Version::V1Lazy)
-        })
-        .with_connection_timeout(HANDSHAKE_TIMEOUT)
-        .build();
-    Ok(swarm)
+    let swarm_config = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
+        .with_max_negotiating_inbound_streams(max_negotiating(role))
+        // Proposes and uses a protocol in one flight: half the cost of a new stream.
+        .with_substream_upgrade_protocol_override(Version::V1Lazy);
+    Ok(Swarm::new(TransportTimeout::new(transport, HANDSHAKE_TIMEOUT).boxed(), behaviour, local, swarm_config))
+}
+
+/// All ways to a peer and from one, each with its handshake.
+fn transport(
+    keypair: &Keypair,
+    role: NetworkRole,
+    proxies: &Arc<Proxies>,
+    relayed: relay::client::Transport,
+) -> Result<
+    impl Transport<Output = (PeerId, StreamMuxerBox), Error: Send + Sync, ListenerUpgrade: Send, Dial: Send>
+    + Send
+    + Unpin
+    + use<>,
+    NetworkError,
+> {
+    let noise = noise::Config::new(keypair).map_err(|source| NetworkError::Transport { source: source.into() })?;
+    let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(proxies)).below_websocket());
+    websocket.set_tls_config(roots::roots()).set_max_data_size(MAX_WEBSOCKET_FRAME);
+    let quic = quic::tokio::Transport::new(quic_config(quic::Config::new(keypair), role));
+    let tcp = tcp::Transport::new(Arc::clone(proxies)).upgrade(Version::V1Lazy);
+    let (websocket, relayed) = (websocket.upgrade(Version::V1Lazy), relayed.upgrade(Version::V1Lazy));
+    let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let tcp = tcp.authenticate(noise.clone()).multiplex(yamux_config());
+    let websocket = websocket.authenticate(noise.clone()).multiplex(yamux_config());
+    let relayed = relayed.authenticate(noise).multiplex(yamux_config());
+    Ok(relayed
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .or_transport(quic)
+        .map(|either, _| either.into_inner())
+        .or_transport(tcp.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))))
+        .map(|either, _| either.into_inner())
+        .or_transport(websocket.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))))
+        .map(|either, _| either.into_inner()))
 }
 
 fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -> kad::Behaviour<MemoryStore> {
@@ -206,12 +222,6 @@ fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -
     // Only public helpers get into other peers' tables: a peer behind NAT there costs everybody a timeout.
     kad.set_mode(Some(if node { kad::Mode::Server } else { kad::Mode::Client }));
     kad
-}
-
-/// Handshakes at once. A client listens for the sake of hole punching only. At the others, a thousand at once take longer
-/// than each of them has, and are all begun again.
-pub(crate) fn max_handshakes(role: NetworkRole) -> usize {
-    if role == NetworkRole::Client { 16 } else { 512 }
 }
 
 /// Inbound streams of a connection that are in negotiation.

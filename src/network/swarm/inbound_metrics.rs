@@ -2,8 +2,7 @@
 
 use prometheus_client::registry::Registry;
 
-use super::limits::InboundCounts;
-use crate::telemetry::Readings;
+use crate::{network::transport::inbound::InboundCounts, telemetry::Readings};
 
 /// The metrics of [`InboundCounts`].
 pub(crate) fn inbound_metrics(r: &mut Registry) -> Readings<InboundCounts> {
@@ -12,6 +11,7 @@ pub(crate) fn inbound_metrics(r: &mut Registry) -> Readings<InboundCounts> {
         r,
         ("connections_refused", "Connections of peers that were refused", "reason"),
         &[
+            ("evicted", |counts| counts.evicted),
             ("handshakes", |counts| counts.refused_handshakes),
             ("address", |counts| counts.refused_address),
             ("connections", |counts| counts.refused_connections),

@@ -29,6 +29,14 @@ impl NewConnection<'_> {
         matches!(self.side, Side::Inbound(..))
     }
 
+    /// The other end's address, if the other end opened the connection.
+    pub(crate) fn comes_from(&self) -> Option<&Multiaddr> {
+        match self.side {
+            Side::Inbound(_, remote) => Some(remote),
+            Side::Outbound(..) => None,
+        }
+    }
+
     /// The handler that libp2p's behaviour makes.
     pub(crate) fn handler_of<B: NetworkBehaviour>(&self, inner: &mut B) -> Result<THandler<B>, ConnectionDenied> {
         let Self { id, peer, side } = *self;

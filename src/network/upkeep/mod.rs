@@ -8,5 +8,7 @@ pub(crate) mod external;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod nodes;
 #[cfg(feature = "scraper")]
+pub(crate) mod proved;
+#[cfg(feature = "scraper")]
 pub(crate) mod reservations;
 pub(crate) mod upgrade;

@@ -16,8 +16,8 @@ use libp2p::{
 };
 
 use crate::network::{
+    address,
     config::{RESERVATION, RelayLimits},
-    swarm::limits,
 };
 
 /// One over TCP and one over QUIC, and as many again after a loss that we have not noticed yet.
@@ -66,7 +66,7 @@ fn room_for_reserved(most: usize, reserved: ReservedPeers) -> Box<dyn RateLimite
 
 /// Gives a limiter the network that a peer is in: the owner of an IPv6 address has millions of them.
 fn per_network(mut limiter: Box<dyn RateLimiter>) -> Box<dyn RateLimiter> {
-    Box::new(move |peer, address: &Multiaddr, now| match limits::network(address) {
+    Box::new(move |peer, address: &Multiaddr, now| match address::network(address) {
         Some(network) => limiter.try_next(peer, &network.into(), now),
         None => limiter.try_next(peer, address, now),
     })
