@@ -7,10 +7,12 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use super::{LabelValue, LogPace, label_values, metric::Label};
 
 label_values! {
-    /// A limit that refuses work, by the name of the setting that changes it: of `max_connections_per_ip` the flag is
-    /// `--max-connections-per-ip`.
+    /// A limit that refuses work, by the name of the setting that changes it: that of the flag, with underscores.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
+        AnnouncementsPerNetwork = "max_announcements_per_network",
+        DialBacks = "max_dial_backs",
+        DialBacksPerPeer = "max_dial_backs_per_peer",
         Aliases = "max_aliases",
         AliasesPerSecret = "max_aliases_per_secret",
         HttpConnections = "max_http_connections",
