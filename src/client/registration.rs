@@ -25,6 +25,8 @@ use crate::{
 const MAX_REDIAL: Duration = Duration::from_secs(15);
 /// Cap of the register backoff before jitter; a pause is at most twice this.
 const MAX_RETRY: Duration = Duration::from_secs(30);
+/// As [`MAX_RETRY`], after a stream that the scraper closed: most likely it had no place, and has one a moment later.
+const MAX_CLOSED_RETRY: Duration = Duration::from_secs(2);
 /// A scraper without room accepts a connection and closes it at once: a link lost so soon counts as a failed attempt.
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// A scraper that restarts loses all its links at once; clients redial spread over this time.
@@ -124,6 +126,7 @@ async fn renew(
     exchange: &watch::Sender<Exchange>,
 ) {
     let mut pauses = redial_backoff(MAX_RETRY);
+    let mut closed = redial_backoff(MAX_CLOSED_RETRY);
     let mut missed = false;
     loop {
         let set = Arc::clone(&targets.borrow_and_update());
@@ -136,6 +139,7 @@ async fn renew(
         exchange.send_replace(Exchange::Ended);
         let (error, retry_in) = match answer {
             Ok(Answer::Registered(registered)) => {
+                closed = redial_backoff(MAX_CLOSED_RETRY);
                 let renew_in = third(registered.lease_ms);
                 let pause = match report(shared, scraper, &set, registered, &mut pauses) {
                     Some(sooner) => sooner.min(renew_in),
@@ -148,6 +152,7 @@ async fn renew(
                 continue;
             }
             Ok(Answer::SlowDown(pause)) => (RegisterError::SlowDown, pause),
+            Err(error @ RegisterError::Broken(_)) => (error, closed.next().unwrap_or(MAX_CLOSED_RETRY)),
             Err(error) => (error, pauses.next().unwrap_or(MAX_RETRY)),
         };
         let asked_to_wait = matches!(error, RegisterError::SlowDown);

@@ -107,6 +107,9 @@ impl Network {
             return Err(NetworkError::BootstrapSelf(key.public()));
         }
         let links = Links::new();
+        if !config.role.is_scraper() {
+            links.know([]); // a scraper reads its table first
+        }
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
         #[cfg(feature = "scraper")]
         let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);

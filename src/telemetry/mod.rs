@@ -8,6 +8,8 @@ mod format;
 mod label_value;
 #[cfg(feature = "cli")]
 pub mod log;
+#[cfg(feature = "scraper")]
+mod log_rate;
 mod metric;
 mod refusals;
 #[cfg(any(feature = "agent", feature = "scraper"))]
@@ -18,6 +20,8 @@ pub(crate) use format::ExpositionFormat;
 #[cfg(test)]
 pub(crate) use label_value::check_labels;
 pub(crate) use label_value::{LabelValue, label_values};
+#[cfg(feature = "scraper")]
+pub(crate) use log_rate::LogRate;
 #[cfg(feature = "node")]
 pub(crate) use metric::Label;
 #[cfg(any(feature = "scraper", feature = "node"))]

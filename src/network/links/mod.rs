@@ -5,6 +5,8 @@ pub(crate) mod address_book;
 pub(crate) mod connection;
 pub(crate) mod dial;
 pub(crate) mod local_end;
+#[cfg(feature = "scraper")]
+pub(crate) mod source;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod table;

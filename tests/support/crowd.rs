@@ -1,0 +1,66 @@
+//! Many peers without any secret that link to a scraper, open a register stream each, begin a message and wait.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use narthex::identity::{KeyPair, PeerAddr};
+use tokio::{runtime::Runtime, time::sleep};
+
+use super::{SOON, eventually_true, stranger::Link};
+
+/// Between the end of a stream or link and the next attempt.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// The strangers. Each comes back when a stream or a link of its own ends, with the same key. They leave with their handle.
+pub(crate) struct Crowd {
+    runtime: Option<Runtime>,
+    opened: Arc<AtomicUsize>,
+}
+
+impl Crowd {
+    /// Gathers `count` strangers at the peer; returns once each has opened a stream.
+    #[track_caller]
+    pub(crate) fn gather(peer: &PeerAddr, count: usize) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let opened = Arc::new(AtomicUsize::new(0));
+        for _ in 0..count {
+            let (peer, opened) = (peer.clone(), Arc::clone(&opened));
+            runtime.spawn(async move {
+                let (key, mut first) = (KeyPair::generate(), true);
+                loop {
+                    let _ = pester(&peer, &key, || {
+                        opened.fetch_add(usize::from(std::mem::take(&mut first)), Relaxed);
+                    })
+                    .await;
+                    sleep(AGAIN).await;
+                }
+            });
+        }
+        let crowd = Self { runtime: Some(runtime), opened };
+        eventually_true("all strangers have a stream", SOON, || crowd.opened.load(Relaxed) == count);
+        crowd
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.runtime.take().map(Runtime::shutdown_background);
+    }
+}
+
+/// Links, and opens one stream after the other until the link is lost.
+async fn pester(peer: &PeerAddr, key: &KeyPair, mut opened: impl FnMut()) -> io::Result<()> {
+    let mut link = Link::dial(peer, key).await?;
+    loop {
+        // The first byte of a frame.
+        link.wait_on_stream("/narthex/register/1", &[0], &mut opened).await?;
+        sleep(AGAIN).await;
+    }
+}
