@@ -198,8 +198,8 @@ impl Turn {
             }
             Err(Refused::Source) => {
                 let limit = match self.source.is_shared() {
-                    true => Limit::StrangersPerSharedIp,
-                    false => Limit::StrangersPerIp,
+                    true => Limit::SharedStrangers,
+                    false => Limit::Strangers,
                 };
                 self.turns.refusals.count(limit, self.source);
             }

@@ -19,8 +19,8 @@ label_values! {
     /// `--max-connections-per-ip`.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
-        StrangersPerIp = "max_strangers_per_ip",
-        StrangersPerSharedIp = "max_strangers_per_shared_ip",
+        Strangers = "max_strangers_per_ip",
+        SharedStrangers = "max_strangers_per_shared_ip",
     }
 }
 
