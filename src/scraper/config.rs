@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use crate::{
-    http::BindError,
+    http::{BindError, HttpLimits},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     network::{self, NetworkError, NetworkLimits},
     registry::{RegistryConfig, RegistryError, StoreError},
@@ -88,7 +88,7 @@ impl ScraperConfig {
 }
 
 /// Settings of a scraper's HTTP API.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct HttpConfig {
     /// The address to scrape in http_sd. Default: the `Host` of Prometheus's request, which is right unless Prometheus
@@ -97,16 +97,13 @@ pub struct HttpConfig {
     /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
     /// address listened on. Default: none.
     pub file_sd: Option<PathBuf>,
-    /// Most connections at once; further ones wait to be accepted. Default 10 240: Prometheus keeps up to 1000 idle.
-    pub max_connections: usize,
+    /// How many connections may be open.
+    pub connections: HttpLimits,
+    /// Names by which browsers may ask, besides `localhost`, IP addresses and the host of `advertise`; as a reverse proxy
+    /// passes them on. Default none.
+    pub allowed_hosts: Vec<String>,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self { advertise: None, file_sd: None, max_connections: 10_240, scrape: ScrapeConfig::default() }
-    }
 }
 
 /// Settings of scrapes.

@@ -21,6 +21,8 @@ label_values! {
         ConnectionsPerIp = "max_connections_per_ip",
         Strangers = "max_strangers_per_ip",
         SharedStrangers = "max_strangers_per_shared_ip",
+        HttpConnections = "max_http_connections",
+        HttpConnectionsPerIp = "max_http_connections_per_ip",
     }
 }
 

@@ -1,6 +1,8 @@
-//! Attacks on a running scraper, agent or node, each with the bound that a mend gave it.
+//! Attacks on running processes, one theme a file: each test fails on the code before its defence.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod http;
+mod nodes;
 mod strangers;

@@ -48,6 +48,7 @@ fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> 
         Ok(list) => {
             let mut response = Response::new(Body::from(list));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
             (SdOutcome::Ok, response)
         }
         Err(why) => (SdOutcome::Unavailable, text::line(StatusCode::SERVICE_UNAVAILABLE, why.to_string())),
