@@ -60,7 +60,9 @@ impl Crowd {
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        self.runtime.take().map(Runtime::shutdown_background);
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
