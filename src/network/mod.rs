@@ -51,6 +51,7 @@ pub(crate) use links::{
 #[cfg(feature = "scraper")]
 pub(crate) use links::{
     connection::LinkId,
+    source::Source,
     status::{LinkCounts, LinkStatus},
     table::LinkEvent,
 };
