@@ -44,13 +44,12 @@ pub(crate) use config::{NetworkConfig, NetworkRole};
 pub(crate) use handle::Network;
 pub(crate) use links::{
     acceptor::{Acceptor, Firewall, FirewallBlock, InboundStream},
-    connection::OpenError,
+    connection::{LinkId, OpenError},
     stream::{LinkStream, is_unsupported},
     table::Links,
 };
 #[cfg(feature = "scraper")]
 pub(crate) use links::{
-    connection::LinkId,
     source::Source,
     status::{LinkCounts, LinkStatus},
     table::LinkEvent,
