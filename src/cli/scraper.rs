@@ -140,6 +140,12 @@ struct Limits {
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down
     #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations_per_second)]
     max_registration_rate: NonZeroU32,
+    /// Most registrations at once of strangers from one public network (IPv4 /24, IPv6 /64)
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.strangers_per_address)]
+    max_strangers_per_ip: usize,
+    /// Most registrations at once of strangers from one private address, or through one relay
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.strangers_per_shared_address)]
+    max_strangers_per_shared_ip: usize,
     /// Longest register handshake
     #[arg(
         long, value_name = "DURATION", value_parser = value::duration,
@@ -200,6 +206,8 @@ impl Args {
             },
             limits: self.connections.into(),
             registrations_per_second: self.limits.max_registration_rate,
+            strangers_per_address: self.limits.max_strangers_per_ip,
+            strangers_per_shared_address: self.limits.max_strangers_per_shared_ip,
             handshake_timeout: self.limits.handshake_timeout,
             ..ScraperConfig::new(key, secrets, data_dir.path())
         };

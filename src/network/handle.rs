@@ -110,6 +110,9 @@ impl Network {
         }
         let proved = Arc::new(ProvedNetworks::open(config.proved_file.take()));
         let links = Links::new(Arc::clone(&proved));
+        if !config.role.is_scraper() {
+            links.know([]); // a scraper reads its table first
+        }
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
         #[cfg(feature = "scraper")]
         let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);

@@ -50,6 +50,7 @@ pub(crate) use links::{
 };
 #[cfg(feature = "scraper")]
 pub(crate) use links::{
+    source::Source,
     status::{LinkCounts, LinkStatus},
     table::LinkEvent,
 };

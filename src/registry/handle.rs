@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Counts, Damage, Holders, Lease, NotLoaded, Presence, Registrant, RegistryConfig, RegistryError, RegistryEvent,
     Store, Totals,
+    event_log::EventLog,
     table::{Claims, ClockStep, Effects, Table},
     writer::{self, Batch, Health, Start, Waiter},
 };
@@ -53,6 +54,7 @@ struct Shared {
     health: Arc<Health>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<RegistryEvent>,
+    log: EventLog,
 }
 
 /// The table and the writer's queue are under one lock, so that both see changes in one order. The lock is never held
@@ -97,6 +99,7 @@ impl Registry {
                 health: Arc::default(),
                 changes: watch::Sender::new(0),
                 events: broadcast::Sender::new(EVENTS),
+                log: EventLog::new(),
             }),
         }
     }
@@ -250,6 +253,7 @@ impl Registry {
     /// every second. After a pause (the clock was set, or the process stood still), running leases first get the time
     /// to be renewed. While the store fails, nothing happens; the next sweep then sees a pause.
     fn sweep(&self, now: SystemTime) {
+        self.shared.log.forget_old();
         if self.store_failing() {
             return;
         }
@@ -375,8 +379,8 @@ impl Registry {
             newer
         });
         notification.clock.into_iter().for_each(ClockStep::log);
-        notification.events.iter().for_each(RegistryEvent::log);
         notification.limited.into_iter().for_each(|limit| self.shared.refusals.count(limit, "a new alias"));
+        self.shared.log.write(&notification.events);
     }
 
     // No step panics half-way, so the table behind a poisoned lock is consistent.

@@ -18,6 +18,7 @@
 mod config;
 mod error;
 mod event;
+mod event_log;
 mod handle;
 mod holder;
 mod lease;

@@ -57,6 +57,11 @@ pub struct ScraperConfig {
     pub limits: NetworkLimits,
     /// Registrations a second that one peer may make. Default 10.
     pub registrations_per_second: NonZeroU32,
+    /// Registrations at once of strangers, peers that hold no alias, from one public IPv4 /24 or IPv6 /64. Default 8.
+    pub strangers_per_address: usize,
+    /// As [`Self::strangers_per_address`], from one private address or through one relay, which many peers may share.
+    /// Default 256.
+    pub strangers_per_shared_address: usize,
     /// Longest register handshake, with the request after it. Default 5 s.
     pub handshake_timeout: Duration,
 }
@@ -79,6 +84,8 @@ impl ScraperConfig {
             http_limits: HttpConfig::default(),
             limits: NetworkLimits::default(),
             registrations_per_second: NonZeroU32::new(10).expect("ten is not zero"),
+            strangers_per_address: 8,
+            strangers_per_shared_address: 256,
             handshake_timeout: Duration::from_secs(5),
         }
     }

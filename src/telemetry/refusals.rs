@@ -15,6 +15,8 @@ label_values! {
         DialBacksPerPeer = "max_dial_backs_per_peer",
         Aliases = "max_aliases",
         AliasesPerSecret = "max_aliases_per_secret",
+        Strangers = "max_strangers_per_ip",
+        SharedStrangers = "max_strangers_per_shared_ip",
         HttpConnections = "max_http_connections",
         HttpConnectionsPerIp = "max_http_connections_per_ip",
         ConnectionsPerPrivateIp = "max_connections_per_private_ip",
