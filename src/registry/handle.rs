@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     identity::PublicKey,
+    telemetry::{Limit, Refusals},
     wire::{Alias, AliasOutcome, AliasStatus, Register, Registered},
 };
 
@@ -50,6 +51,7 @@ struct Shared {
     health: Arc<Health>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<RegistryEvent>,
+    refusals: Arc<Refusals>,
 }
 
 /// The table and the writer's queue are under one lock, so that both see changes in one order. The lock is never held
@@ -83,8 +85,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Registry {
-    /// Creates a registry that has not loaded its table.
-    pub(crate) fn new(config: RegistryConfig) -> Self {
+    /// Creates a registry that has not loaded its table. What its limits refuse is counted in `refusals`.
+    pub(crate) fn new(config: RegistryConfig, refusals: Arc<Refusals>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 config,
@@ -93,6 +95,7 @@ impl Registry {
                 health: Arc::default(),
                 changes: watch::Sender::new(0),
                 events: broadcast::Sender::new(EVENTS),
+                refusals,
             }),
         }
     }
@@ -159,7 +162,7 @@ impl Registry {
         now: SystemTime,
     ) -> Result<Registered, RegistryError> {
         let config = &self.shared.config;
-        let claims = Claims::check(register, config)?;
+        let claims = Claims::check(&peer, register, config)?;
         let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         let outcomes = match self.store_failing() {
             true => self.renew(peer, claims, now)?,
@@ -215,6 +218,11 @@ impl Registry {
     /// Numbers of leases and peers, as of the last sweep; zeros before the load.
     pub(crate) fn counts(&self) -> Counts {
         self.read().table.as_ref().map(Table::counts).unwrap_or_default()
+    }
+
+    /// Bytes of all aliases in the http_sd list, without the address to scrape; 0 before the load.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.read().table.as_ref().map_or(0, Table::bytes)
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -349,7 +357,8 @@ impl Registry {
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
         }
-        Notification { generation: state.generation, events: effects.events, clock: effects.clock }
+        let Effects { events, clock, refused, .. } = effects;
+        Notification { generation: state.generation, events, clock, refused }
     }
 
     /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.
@@ -362,6 +371,9 @@ impl Registry {
         });
         notification.clock.into_iter().for_each(ClockStep::log);
         notification.events.iter().for_each(RegistryEvent::log);
+        for (limit, alias) in notification.refused {
+            self.shared.refusals.count(limit, format_args!("alias {alias}"));
+        }
     }
 
     // No step panics half-way, so the table behind a poisoned lock is consistent.
@@ -399,6 +411,7 @@ struct Notification {
     generation: u64,
     events: Vec<RegistryEvent>,
     clock: Option<ClockStep>,
+    refused: Vec<(Limit, Alias)>,
 }
 
 fn interval(period: Duration) -> time::Interval {

@@ -92,13 +92,22 @@ pub struct HttpConfig {
     pub file_sd: Option<PathBuf>,
     /// Most connections at once; further ones wait to be accepted. Default 10 240: Prometheus keeps up to 1000 idle.
     pub max_connections: usize,
+    /// Most answers of `/sd` being sent at once. A further request waits its turn for up to 5 s, then gets 503 with
+    /// `Retry-After`. Each may hold an older list in memory. Default 4.
+    pub max_sd_readers: usize,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { advertise: None, file_sd: None, max_connections: 10_240, scrape: ScrapeConfig::default() }
+        Self {
+            advertise: None,
+            file_sd: None,
+            max_connections: 10_240,
+            max_sd_readers: 4,
+            scrape: ScrapeConfig::default(),
+        }
     }
 }
 

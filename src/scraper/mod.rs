@@ -124,7 +124,7 @@ impl Scraper {
             task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
-        let registry = Registry::new(config.registry);
+        let registry = Registry::new(config.registry, Arc::clone(network.refusals()));
         let puller = Puller::new(network.clone());
         let public_key = config.key.public();
         let registrar = Registrar::new(

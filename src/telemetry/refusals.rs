@@ -19,6 +19,11 @@ label_values! {
     /// `--max-connections-per-ip`.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
+        MaxAliases = "max_aliases",
+        MaxAliasBytes = "max_alias_bytes",
+        MaxPeerBytes = "max_peer_bytes",
+        MaxTableBytes = "max_table_bytes",
+        MaxSdReaders = "max_sd_readers",
     }
 }
 

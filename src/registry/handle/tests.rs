@@ -131,7 +131,7 @@ impl Running {
     }
 
     async fn with(config: RegistryConfig, store: impl Store) -> Self {
-        let registry = Registry::new(config);
+        let registry = Registry::new(config, Arc::new(Refusals::new()));
         let stop = CancellationToken::new();
         let mut changes = registry.changes();
         let task = tokio::spawn({
@@ -202,7 +202,7 @@ fn killed(directory: &Path) -> tempfile::TempDir {
 
 #[tokio::test]
 async fn a_table_that_is_not_loaded_is_not_an_empty_one() {
-    let registry = Registry::new(RegistryConfig::default());
+    let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
     assert!(!registry.is_loaded());
     assert!(matches!(registry.snapshot(), Err(NotLoaded)));
     assert_eq!(registry.lookup("a"), Err(NotLoaded));
@@ -545,7 +545,7 @@ fn the_grace_after_damage_lets_every_client_renew() {
 async fn a_store_that_cannot_be_read_ends_the_run_and_lists_nothing() {
     let store = Fake::default();
     store.set(Mode::Fails);
-    let registry = Registry::new(RegistryConfig::default());
+    let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
     let end = registry.run(Box::new(store.clone()), CancellationToken::new()).await;
     assert!(matches!(end, Err(RegistryError::Store(_))));
     assert!(!registry.is_loaded());
@@ -564,7 +564,7 @@ async fn a_writer_that_dies_ends_the_run_and_answers_whoever_waits() {
 
 #[tokio::test]
 async fn stopping_before_the_table_is_loaded_ends_the_run() {
-    let registry = Registry::new(RegistryConfig::default());
+    let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
     let stop = CancellationToken::new();
     stop.cancel();
     registry.run(Box::new(Fake::default()), stop).await.expect("nothing to write");

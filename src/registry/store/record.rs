@@ -86,7 +86,8 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Lease, RecordError> {
     Target::check_name("hostname", &record.hostname)?;
     let mut labels = Labels::default();
     for (name, value) in record.labels {
-        labels.insert(name, value)?;
+        // Earlier versions took control characters: such an alias is kept, with a space for each.
+        labels.insert(name, value.replace(char::is_control, " "))?;
     }
     Ok(Lease {
         alias,
@@ -153,6 +154,14 @@ mod tests {
         assert!(matches!(decode(b"web-1", &bytes[..bytes.len() - 1]), Err(RecordError::Decode(_))));
         assert!(matches!(decode(b"web-1", b""), Err(RecordError::Empty)));
         assert!(matches!(decode(b"a b", &bytes), Err(RecordError::Unfit(_))));
+    }
+
+    #[test]
+    fn control_characters_of_an_earlier_version_are_read_as_spaces() {
+        let mut bytes = encode(&lease()).expect("fits");
+        let at = bytes.windows(2).position(|w| w == b"eu").expect("the value");
+        bytes[at] = 1;
+        assert_eq!(decode(b"web-1", &bytes).expect("reads").labels.value("region"), Some(" u"));
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Scraper {
         F: Fn(Alias, PullRequest) -> A + Send + Sync + 'static,
         A: Future<Output = Pulled> + Send + 'static,
     {
-        let registry = Registry::new(RegistryConfig::default());
+        let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
         let (load, may_load) = mpsc::channel();
         let store_fails = Arc::new(AtomicBool::new(false));
         let store = Box::new(FakeStore { may_load, fails: Arc::clone(&store_fails) });
@@ -81,7 +81,7 @@ impl Scraper {
         let (network, _) = Network::start(&KeyPair::generate(), client, Vec::new()).await.expect("starts");
         let puller: Box<Puller> = Box::new(move |alias, request| pull(alias, request).boxed());
         let (pull, metrics) =
-            (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(SystemTime::now(), &Refusals::new())));
+            (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals())));
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
