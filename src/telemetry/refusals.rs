@@ -15,8 +15,7 @@ use super::{LabelValue, label_values, metric::Label};
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 label_values! {
-    /// A limit that refuses work, by the name of the setting that changes it: of `max_connections_per_ip` the flag is
-    /// `--max-connections-per-ip`.
+    /// A limit that refuses work, by the name of the setting that changes it, which is its flag's with underscores.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
         MaxAliases = "max_aliases",
