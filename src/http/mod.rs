@@ -16,7 +16,9 @@ mod slow_reader;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod text;
 
-pub(crate) use body::{BodyCut, BodyEnd, BodyObserver, LimitedBody, expected_len};
+#[cfg(feature = "scraper")]
+pub(crate) use body::BodyCut;
+pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 pub(crate) use hop_by_hop::remove_hop_by_hop;
 #[cfg(any(feature = "agent", feature = "scraper"))]

@@ -1,8 +1,13 @@
 //! What a network is configured with.
 
-use std::{ops::Range, path::PathBuf, time::Duration};
+use std::{collections::HashSet, ops::Range, path::PathBuf, time::Duration};
 
-use crate::identity::{DialAddress, HostPort, PeerAddr};
+use libp2p::PeerId;
+
+use crate::{
+    identity::{DialAddress, HostPort, PeerAddr},
+    network::peer_id::peer_id,
+};
 
 /// How long a relay's reservation holds; its owner renews it at three quarters of that.
 #[cfg(any(feature = "scraper", feature = "node"))]
@@ -91,6 +96,11 @@ impl NetworkConfig {
             ping_every: ping_every(role),
             limits: NetworkLimits::default(),
         }
+    }
+
+    /// The nodes through which others are found.
+    pub(crate) fn nodes(&self) -> HashSet<PeerId> {
+        self.bootstrap.iter().map(|node| peer_id(&node.key)).collect()
     }
 }
 

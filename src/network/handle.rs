@@ -41,6 +41,7 @@ use crate::{
         reach::Reach,
         swarm::{
             build::{self, Parts},
+            dht::Dht,
             driver::Driver,
             stream_behaviour,
         },
@@ -155,7 +156,7 @@ impl Network {
 
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (reach_sender, reach) = watch::channel(Reach::default());
-        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, config.role);
+        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, config.role, Dht::new(config.nodes()));
         #[cfg(feature = "scraper")]
         driver.report_to(observations.clone());
         #[cfg(feature = "node")]

@@ -372,9 +372,9 @@ async fn a_reservation_is_made_again_after_its_relay_was_restarted() {
 #[tokio::test]
 async fn a_scraper_that_was_given_one_relay_meets_another_and_does_without_the_first() {
     let at = || free_port("127.0.0.1".parse().expect("an address")).expect("a port");
-    let given = Peer::start_relay(KeyPair::generate(), at()).await;
+    let met = Peer::start_relay(KeyPair::generate(), at()).await;
     let limits = RelayLimits::default();
-    let met = Peer::start_relay_with(KeyPair::generate(), at(), limits, vec![given.addr().await]).await;
+    let given = Peer::start_relay_with(KeyPair::generate(), at(), limits, vec![met.addr().await]).await;
     // Whom it does not know it cannot name, and the scraper does not ask often.
     within("the other relay", given.network.links().up(&met.key.public())).await;
     within("what it is", given.network.links().identified(&met.key.public())).await;

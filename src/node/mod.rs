@@ -42,7 +42,7 @@ pub struct NodeConfig {
     pub listen: Vec<HostPort>,
     /// Addresses that peers dial by WebSocket, without TLS, which a reverse proxy adds. Default none.
     pub listen_ws: Vec<HostPort>,
-    /// Other nodes of the same network. Each needs its address.
+    /// Other nodes of the same network: peers are sent to these and to no others. Each needs its address.
     pub bootstrap: Vec<PeerAddr>,
     /// Addresses by which others reach the node where the node cannot know them, as behind a forwarded port.
     pub external: Vec<DialAddress>,

@@ -62,6 +62,16 @@ impl DhtPeer {
         peer
     }
 
+    /// Joins further nodes.
+    pub(crate) async fn join_also(&mut self, nodes: &[PeerAddr]) {
+        for node in nodes {
+            let at = multiaddr(node);
+            self.swarm.behaviour_mut().kad.add_address(&peer_id(&node.key), at.clone());
+            self.swarm.dial(at).expect("the node's address can be dialled");
+            self.until(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. }).then_some(())).await;
+        }
+    }
+
     /// Puts a record to every node, and returns when each has answered, whatever it does with it.
     pub(crate) async fn put(&mut self, about: &PublicKey, value: &[u8]) {
         let record = kad::Record::new(wire::record_key(about), value.to_vec());
@@ -136,6 +146,20 @@ impl DhtPeer {
         peer
     }
 
+    /// Keys whose place in the DHT is closest to that of `about`'s announcement, of `tries` new ones.
+    pub(crate) fn ground_keys(about: &PublicKey, count: usize, tries: usize) -> Vec<KeyPair> {
+        let mut keys: Vec<KeyPair> = (0..tries).map(|_| KeyPair::generate()).collect();
+        keys.sort_by_cached_key(|key| Self::distance(&key.public(), about));
+        keys.truncate(count);
+        keys
+    }
+
+    /// How far a node is from the announcement of `about`.
+    pub(crate) fn distance(node: &PublicKey, about: &PublicKey) -> kad::KBucketDistance {
+        let record = kad::KBucketKey::new(kad::RecordKey::new(&wire::record_key(about)).to_vec());
+        kad::KBucketKey::from(peer_id(node)).distance(&record)
+    }
+
     async fn until<T>(&mut self, mut pick: impl FnMut(&SwarmEvent<BehaviourEvent>) -> Option<T>) -> T {
         let picked = async {
             loop {
@@ -162,7 +186,8 @@ impl DhtPeer {
 fn behaviour(identity: &Keypair) -> Behaviour {
     let local = identity.public().to_peer_id();
     let mut config = kad::Config::new(StreamProtocol::new("/narthex/kad/1"));
-    config.set_max_packet_size(MOST_BYTES);
+    // What others put is dropped, as a node would that hides them.
+    config.set_max_packet_size(MOST_BYTES).set_record_filtering(kad::StoreInserts::FilterBoth);
     let store = MemoryStoreConfig { max_value_bytes: MOST_BYTES, ..MemoryStoreConfig::default() };
     let mut kad = kad::Behaviour::with_config(local, MemoryStore::with_config(local, store), config);
     kad.set_mode(Some(kad::Mode::Client));

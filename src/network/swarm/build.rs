@@ -1,6 +1,6 @@
 //! How the libp2p swarm is put together: transports, behaviours, limits.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 #[cfg(feature = "node")]
 use libp2p::autonat;
@@ -27,7 +27,6 @@ use crate::{
     network::{
         config::{NetworkConfig, NetworkRole, nodes_pinged_every},
         error::NetworkError,
-        peer_id,
         protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
         swarm::{
             identify as own_identify,
@@ -58,6 +57,8 @@ const IDENTIFY_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Part of the machine's memory beyond which no further connection is taken.
 #[cfg(any(feature = "scraper", feature = "node"))]
 const MOST_MEMORY: f64 = 0.7;
+/// Nodes that hold one announcement.
+const MOST_HOLDERS: NonZeroUsize = NonZeroUsize::new(100).expect("not zero");
 /// How often a node looks for others.
 const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
 /// One signed announcement and the closest peers fit.
@@ -103,7 +104,7 @@ pub(crate) struct Parts {
 
 pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
-    let nodes = config.bootstrap.iter().map(|node| peer_id::peer_id(&node.key));
+    let nodes = config.nodes();
     let proxies = parts.proxies;
     let behaviour = |keypair: &Keypair, relay_client: relay::client::Behaviour| Behaviour {
         totals: connection_limits::Behaviour::new(
@@ -131,18 +132,14 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
                 .with_hide_listen_addrs(role == NetworkRole::Client)
                 .with_cache_size(0),
         )),
-        ping: Wrapped(pinger::Behaviour::new(
-            nodes.clone().collect(),
-            nodes_pinged_every(role),
-            config.ping_every.clone(),
-        )),
+        ping: Wrapped(pinger::Behaviour::new(nodes.clone(), nodes_pinged_every(role), config.ping_every.clone())),
         #[cfg(feature = "node")]
         relay: config.relay.map(|limits| Wrapped(server::Behaviour::new(local, limits, parts.stats))).into(),
         relay_client,
         dcutr: (!role.is_node() && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
         #[cfg(feature = "scraper")]
         nat_client: (role.is_scraper() || config.asks_dial_back)
-            .then(|| Wrapped(dial_back::Behaviour::new(nodes.collect())))
+            .then(|| Wrapped(dial_back::Behaviour::new(nodes)))
             .into(),
         #[cfg(feature = "node")]
         nat_server: role.is_node().then(autonat::v2::server::Behaviour::default).into(),
@@ -195,6 +192,10 @@ fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         // Only nodes need to know many others.
         .set_periodic_bootstrap_interval(node.then_some(BOOTSTRAP_EVERY));
+    if role.is_scraper() {
+        // A scraper hands its announcement to every node that there is, so that no choice of keys hides it.
+        config.set_replication_factor(MOST_HOLDERS);
+    }
     let store = MemoryStoreConfig {
         max_records: if node { limits.announcements } else { 1 },
         max_value_bytes: Announcement::MAX_LEN,

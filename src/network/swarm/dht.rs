@@ -1,6 +1,13 @@
 //! The DHT, as everybody uses it: looks announcements up, hands ours to nodes, and knows which peers are nodes.
+//!
+//! The routing table has the nodes that we were told of, and no others. Whoever could enter by claiming to be a node could
+//! make keys that are closest to a scraper's: the scraper would hand its announcement to them alone, and clients would ask
+//! nobody else. A query goes from our nodes to the nodes that these were told of, and on.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{HashMap, HashSet},
+    time::SystemTime,
+};
 
 #[cfg(feature = "scraper")]
 use libp2p::Swarm;
@@ -33,8 +40,9 @@ struct Lookup {
     found: mpsc::Sender<Announcement>,
 }
 
-#[derive(Default)]
 pub(crate) struct Dht {
+    /// The nodes that we were told of.
+    nodes: HashSet<PeerId>,
     lookups: HashMap<kad::QueryId, Lookup>,
     #[cfg(feature = "scraper")]
     puts: HashMap<kad::QueryId, oneshot::Sender<()>>,
@@ -43,6 +51,17 @@ pub(crate) struct Dht {
 }
 
 impl Dht {
+    pub(crate) fn new(nodes: HashSet<PeerId>) -> Self {
+        Self {
+            nodes,
+            lookups: HashMap::new(),
+            #[cfg(feature = "scraper")]
+            puts: HashMap::new(),
+            #[cfg(feature = "scraper")]
+            observations: None,
+        }
+    }
+
     #[cfg(feature = "scraper")]
     pub(crate) fn report_to(&mut self, observations: broadcast::Sender<Observation>) {
         self.observations = Some(observations);
@@ -91,6 +110,23 @@ impl Dht {
         }
     }
 
+    /// True for a peer that says that it answers the DHT.
+    pub(crate) fn is_node(info: &identify::Info) -> bool {
+        info.protocols.contains(&KAD_PROTOCOL)
+    }
+
+    /// The addresses that a node of ours listens on, as far as they are at the host that it is connected from. Empty for
+    /// any other peer.
+    pub(crate) fn node_addresses(&self, links: &Links, peer: &PeerId, info: &identify::Info) -> Vec<Multiaddr> {
+        if !self.nodes.contains(peer) || !Self::is_node(info) {
+            return Vec::new();
+        }
+        let remote = peer_id::public_key(peer).and_then(|key| links.address(&key));
+        let Some(host) = remote.as_ref().and_then(address::ip) else { return Vec::new() };
+        let at_its_host = |own: &&Multiaddr| address::is_dialable(own) && address::ip(own) == Some(host);
+        info.listen_addrs.iter().take(MAX_NODE_ADDRESSES).filter(at_its_host).cloned().collect()
+    }
+
     fn on_lookup(&mut self, kad: &mut Kad, id: kad::QueryId, found: Option<kad::GetRecordOk>, last: bool) {
         let Some(lookup) = self.lookups.get(&id) else { return };
         // An answer without a peer is from our own store, which holds only what we have put there ourselves.
@@ -123,18 +159,6 @@ fn linked_nodes(swarm: &mut Swarm<Behaviour>) -> Vec<PeerId> {
         known.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
     }
     known.into_iter().filter(|node| swarm.is_connected(node)).take(kad::K_VALUE.get()).collect()
-}
-
-/// The addresses that a node listens on, as far as they are at the host that it is connected from: nobody can send our
-/// queries to another host. Empty for a peer that does not answer the DHT.
-pub(crate) fn node_addresses(links: &Links, peer: &PeerId, info: &identify::Info) -> Vec<Multiaddr> {
-    if !info.protocols.contains(&KAD_PROTOCOL) {
-        return Vec::new();
-    }
-    let remote = peer_id::public_key(peer).and_then(|key| links.address(&key));
-    let Some(host) = remote.as_ref().and_then(address::ip) else { return Vec::new() };
-    let at_its_host = |own: &&Multiaddr| address::is_dialable(own) && address::ip(own) == Some(host);
-    info.listen_addrs.iter().take(MAX_NODE_ADDRESSES).filter(at_its_host).cloned().collect()
 }
 
 pub(crate) fn record_key(peer: &PublicKey) -> kad::RecordKey {

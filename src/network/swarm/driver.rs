@@ -46,7 +46,7 @@ use crate::{
         reach::Reach,
         swarm::{
             build::{Behaviour, BehaviourEvent},
-            dht::{self, Dht, Kad},
+            dht::{Dht, Kad},
         },
     },
 };
@@ -106,6 +106,7 @@ impl Driver {
         links: Links,
         reach: watch::Sender<Reach>,
         role: NetworkRole,
+        dht: Dht,
     ) -> Self {
         Self {
             swarm,
@@ -116,7 +117,7 @@ impl Driver {
             observations: None,
             role,
             dials: HashMap::new(),
-            dht: Dht::default(),
+            dht,
             #[cfg(feature = "node")]
             served: None,
             #[cfg(feature = "scraper")]
@@ -395,12 +396,12 @@ impl Driver {
         if may_be_direct {
             self.dial_straight(peer, info);
         }
-        for own in dht::node_addresses(&self.links, &peer, info) {
+        for own in self.dht.node_addresses(&self.links, &peer, info) {
             self.kad().add_address(&peer, own);
-            #[cfg(feature = "node")]
-            if let Some(served) = &mut self.served {
-                served.dht.on_node(&peer);
-            }
+        }
+        #[cfg(feature = "node")]
+        if let Some(served) = self.served.as_mut().filter(|_| Dht::is_node(info)) {
+            served.dht.on_node(&peer);
         }
     }
 
