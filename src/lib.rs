@@ -74,7 +74,7 @@ pub mod wire;
 #[cfg(feature = "client")]
 pub use client::{Client, ClientBuilder, TargetBuilder};
 #[cfg(any(feature = "scraper", feature = "node"))]
-pub use http::BindError;
+pub use http::{BindError, HttpLimits};
 pub use identity::{KeyPair, PeerAddr, PublicKey, SharedSecret};
 #[cfg(feature = "client")]
 pub use network::{NetworkError, NetworkLimits};

@@ -13,6 +13,7 @@ mod doctor;
 mod file_sd;
 mod files;
 mod help;
+mod http_connections;
 mod keys;
 mod link;
 mod managed_files;

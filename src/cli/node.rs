@@ -5,7 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use super::{
     ConfigFile,
     data_dir::DataDir,
-    defaults, files, keys,
+    defaults, files,
+    http_connections::HttpConnections,
+    keys,
     peers::{Connections, Reachable},
     signals, value,
 };
@@ -53,6 +55,8 @@ pub(super) struct Args {
     relay_limits: Relay,
     #[command(flatten)]
     connections: Connections,
+    #[command(flatten)]
+    http_connections: HttpConnections,
 }
 
 /// Limits of the relay. They are options because a limit without --relay is bad usage.
@@ -143,6 +147,7 @@ impl Args {
             external: self.reachable.external,
             relay: self.relay.then(|| self.relay_limits.into()),
             http: self.http,
+            http_limits: self.http_connections.into(),
             limits: self.connections.into(),
         };
         Ok((config, data_dir))
@@ -152,8 +157,11 @@ impl Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;
-    let (config, data_dir) = args.settings()?;
+    let (mut config, data_dir) = args.settings()?;
     let open_files = files::raise_limit();
+    if config.http.is_some() {
+        files::fit(open_files, &config.limits, &mut config.http_limits);
+    }
     let mut node = Node::start(config).await?;
     let http = node.http_addr().map(tracing::field::display);
     tracing::info!(key = %node.public_key(), listen = ?node.listening(), http, %data_dir, open_files, "node runs");

@@ -20,6 +20,7 @@ use crate::{
     network::{
         HANDSHAKE_TIMEOUT, MAX_PULL_STREAMS, MAX_QUIC_STREAMS, MAX_STREAMS, NetworkLimits, NetworkRole, max_handshakes,
     },
+    scraper::MAX_ALIAS_PULLS,
     telemetry::{LabelValue, Limit},
     wire::{Alias, Announcement, Labels, Target, codec::MAX_MESSAGE_LEN},
 };
@@ -152,11 +153,14 @@ fn fixed_limits() -> BTreeMap<&'static str, String> {
             format!("that timeout less {margin}, or less a tenth if that is shorter; at most {longest}"),
         ),
         ("pulls of one peer at once", MAX_PULL_STREAMS.to_string()),
+        ("pulls of one alias at once", MAX_ALIAS_PULLS.to_string()),
         ("scrapes at once", scrape.max_concurrent.to_string()),
-        ("head of an HTTP request", format!("{}, within {} of its first byte", bytes(head), duration(HEAD_LIMIT))),
-        ("idle HTTP connection", duration(IDLE_LIMIT)),
-        ("reader of an HTTP answer", format!("{} without progress", duration(READER_LIMIT))),
-        ("HTTP connections", SCRAPER.http_limits.max_connections.to_string()),
+        (
+            "head of an HTTP request",
+            format!("{}, within {} of its first byte, or of the accept", bytes(head), duration(HEAD_LIMIT)),
+        ),
+        ("idle HTTP connection", format!("{} between two requests", duration(IDLE_LIMIT))),
+        ("reader of an HTTP answer", format!("{} without progress; of a scrape, its own time", duration(READER_LIMIT))),
         (
             "connections in their handshake",
             format!("{}; {} each", max_handshakes(NetworkRole::Scraper), duration(HANDSHAKE_TIMEOUT)),

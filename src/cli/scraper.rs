@@ -6,7 +6,9 @@ use super::{
     ConfigFile,
     data_dir::DataDir,
     defaults::{self, SCRAPER},
-    files, keys,
+    files,
+    http_connections::HttpConnections,
+    keys,
     peers::{Connections, Reachable},
     signals, value,
 };
@@ -58,6 +60,10 @@ pub(super) struct Args {
     /// The address of the HTTP side that /sd lists [default: the address that Prometheus asked]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
+    /// A name by which browsers may ask, as a reverse proxy passes the name on, besides IP addresses, localhost and the host
+    /// of --advertise; repeatable
+    #[arg(long, value_name = "HOST", value_parser = value::host)]
+    http_allowed_host: Vec<String>,
     /// A file with the same list as /sd, for file_sd_configs of a Prometheus on this host
     #[arg(long, value_name = "FILE")]
     file_sd: Option<PathBuf>,
@@ -91,6 +97,8 @@ pub(super) struct Args {
     limits: Limits,
     #[command(flatten)]
     connections: Connections,
+    #[command(flatten)]
+    http_connections: HttpConnections,
 }
 
 /// Limits of pulls and of the table.
@@ -190,12 +198,13 @@ impl Args {
                 advertise: self.advertise,
                 file_sd: self.file_sd,
                 max_sd_readers: self.limits.max_sd_readers,
+                connections: self.http_connections.into(),
+                allowed_hosts: self.http_allowed_host,
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
                     ..ScrapeConfig::default()
                 },
-                ..HttpConfig::default()
             },
             limits: self.connections.into(),
             registrations_per_second: self.limits.max_registration_rate,
@@ -209,8 +218,9 @@ impl Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;
-    let (config, data_dir) = args.settings()?;
+    let (mut config, data_dir) = args.settings()?;
     let open_files = files::raise_limit();
+    files::fit(open_files, &config.limits, &mut config.http_limits.connections);
     let secrets = config.secrets.len();
     let mut scraper = Scraper::start(config).await?;
     tracing::info!(

@@ -74,6 +74,12 @@ pub(super) fn hostname(text: &str) -> Result<String, String> {
     Target::check_name("hostname", text).map(|()| text.to_owned()).map_err(chain)
 }
 
+/// A host without a port, as a URL names one.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let host = format!("{text}:80").parse::<HostPort>().map_err(chain)?;
+    Ok(host.host)
+}
+
 /// A URL for a request without TLS.
 pub(super) fn http_url(text: &str) -> Result<Uri, String> {
     const EXPECTED: &str = "expected a URL such as http://127.0.0.1:9100/metrics";

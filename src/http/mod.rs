@@ -1,6 +1,8 @@
 //! HTTP/1.1 parts that know no role: a connection pool, a counted and limited body, hop-by-hop headers; and the listener
 //! with its limits on slow clients, and plain-text answers.
 
+#[cfg(any(feature = "scraper", feature = "node"))]
+mod admission;
 mod body;
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 mod hop_by_hop;
@@ -8,14 +10,20 @@ mod hop_by_hop;
 mod pool;
 mod pull_request;
 #[cfg(any(feature = "scraper", feature = "node"))]
+mod requests;
+#[cfg(any(feature = "scraper", feature = "node"))]
 mod server;
 #[cfg(any(feature = "scraper", feature = "node"))]
 mod slow_head;
 #[cfg(any(feature = "scraper", feature = "node"))]
 mod slow_reader;
 #[cfg(any(feature = "scraper", feature = "node"))]
+mod spare_files;
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod text;
 
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub use admission::HttpLimits;
 #[cfg(feature = "scraper")]
 pub(crate) use body::BodyCut;
 pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
@@ -26,6 +34,8 @@ pub(crate) use pool::{Connection, Pool, PoolLimits, SendError};
 #[cfg(feature = "agent")]
 pub(crate) use pool::{PooledBody, PooledBodyError};
 pub use pull_request::PullRequest;
+#[cfg(feature = "scraper")]
+pub(crate) use requests::WorthUntil;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use server::BindError;
 #[cfg(feature = "scraper")]
@@ -33,7 +43,7 @@ pub(crate) use server::LocalAddr;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use server::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT};
 #[cfg(any(feature = "scraper", feature = "node"))]
-pub(crate) use server::{accept, bind};
+pub(crate) use server::{Listener, accept, bind};
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -5,7 +5,7 @@ use std::{
     hash::Hash,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -20,9 +20,12 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::OwnedSemaphorePermit,
-    time::{self, Instant, Sleep},
+    time::{self, Instant},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 /// Buffer of a connection, which lives as long as the connection. The limit also bounds the head of an answer.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -54,6 +57,8 @@ pub(crate) struct Connection<R> {
     requests: SendRequest<Empty<Bytes>>,
     route: R,
     idle_since: Instant,
+    /// Ends the connection, whatever is under way.
+    cut: CancellationToken,
 }
 
 /// Why a request got no answer.
@@ -93,12 +98,14 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
     {
         let (requests, connection) =
             http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(stream)).await?;
+        let cut = CancellationToken::new();
+        let driven = cut.clone().run_until_cancelled_owned(connection);
         self.0.connections.spawn(async {
-            if let Err(error) = connection.await {
+            if let Some(Err(error)) = driven.await {
                 tracing::trace!(%error, "a kept connection ended");
             }
         });
-        Ok(Connection { requests, route, idle_since: Instant::now() })
+        Ok(Connection { requests, route, idle_since: Instant::now(), cut })
     }
 
     /// Sends a GET request over a kept connection, or over the one that `open` gives.
@@ -167,7 +174,8 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
 
     fn pooled(&self, key: K, connection: Connection<R>, response: Response<Incoming>) -> Response<PooledBody<K, R>> {
         let pool = self.clone();
-        response.map(|body| PooledBody { body, deadline: None, connection: Some(connection), permit: None, key, pool })
+        let in_use = Arc::new(Mutex::new(Some(InUse { connection, permits: None })));
+        response.map(|body| PooledBody { body, deadline: None, in_use, key, pool })
     }
 
     fn idle(&self) -> MutexGuard<'_, HashMap<K, Vec<Connection<R>>>> {
@@ -177,7 +185,7 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
 
 impl<K, R> Shared<K, R> {
     fn prune(&self, key: &K, kept: &mut Vec<Connection<R>>) {
-        kept.retain(|Connection { requests, route, idle_since }| {
+        kept.retain(|Connection { requests, route, idle_since, .. }| {
             !requests.is_closed() && idle_since.elapsed() < self.limits.idle_for && (self.is_current)(key, route)
         });
     }
@@ -194,36 +202,70 @@ pub(crate) enum PooledBodyError {
     Deadline,
 }
 
-/// The body of an answer. Read to the end, it gives its connection back to the pool; dropped before, it closes the
-/// connection, which ends the answer at the other end.
+/// The body of an answer. Read to the end, it gives its connection back to the pool; dropped before, or at its deadline,
+/// it closes the connection, which ends the answer at the other end.
 pub(crate) struct PooledBody<K: Copy + Eq + Hash, R> {
     body: Incoming,
-    deadline: Option<Pin<Box<Sleep>>>,
-    connection: Option<Connection<R>>,
-    permit: Option<OwnedSemaphorePermit>,
+    deadline: Option<Deadline>,
+    in_use: Arc<Mutex<Option<InUse<R>>>>,
     key: K,
     pool: Pool<K, R>,
 }
 
+/// What a body holds until its end. Whoever takes this out decides how the body ends.
+struct InUse<R> {
+    connection: Connection<R>,
+    permits: Option<[OwnedSemaphorePermit; 2]>,
+}
+
+/// Closes the connection of a body in time, also if nobody reads the body.
+struct Deadline {
+    passed: Pin<Box<WaitForCancellationFutureOwned>>,
+    _timer: AbortOnDropHandle<()>,
+}
+
+fn take<R>(in_use: &Mutex<Option<InUse<R>>>) -> Option<InUse<R>> {
+    in_use.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
 impl<K: Copy + Eq + Hash, R> PooledBody<K, R> {
-    /// Ends the body with [`PooledBodyError::Deadline`] at `deadline`.
-    pub(crate) fn until(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(Box::pin(time::sleep_until(deadline)));
+    /// Closes the connection at `deadline` and ends the body with [`PooledBodyError::Deadline`].
+    pub(crate) fn until(mut self, deadline: Instant) -> Self
+    where
+        R: Send + 'static,
+    {
+        let cut = self.in_use().as_ref().map(|in_use| in_use.connection.cut.clone());
+        self.deadline = cut.map(|cut| {
+            let in_use = Arc::clone(&self.in_use);
+            let timer = tokio::spawn(async move {
+                time::sleep_until(deadline).await;
+                if let Some(in_use) = take(&in_use) {
+                    in_use.connection.cut.cancel();
+                }
+            });
+            Deadline { passed: Box::pin(cut.cancelled_owned()), _timer: AbortOnDropHandle::new(timer) }
+        });
         self
     }
 
-    /// Holds a permit as long as the connection is in use.
+    /// Holds permits as long as the connection is in use.
     #[cfg(feature = "scraper")]
-    pub(crate) fn holding(mut self, permit: OwnedSemaphorePermit) -> Self {
-        self.permit = Some(permit);
+    pub(crate) fn holding(self, permits: [OwnedSemaphorePermit; 2]) -> Self {
+        if let Some(in_use) = &mut *self.in_use() {
+            in_use.permits = Some(permits);
+        }
         self
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, Option<InUse<R>>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ended(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.put_back(self.key, connection);
+        if let Some(in_use) = take(&self.in_use) {
+            self.pool.put_back(self.key, in_use.connection);
         }
-        self.permit = None;
+        self.deadline = None;
     }
 }
 
@@ -235,10 +277,12 @@ impl<K: Copy + Eq + Hash + Unpin, R: Unpin> Body for PooledBody<K, R> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-            return if late { Poll::Ready(Some(Err(PooledBodyError::Deadline))) } else { Poll::Pending };
-        };
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // Looked at last: the body of a connection that was cut seems to end cleanly.
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.passed.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Some(Err(PooledBodyError::Deadline)));
+        }
+        let frame = ready!(polled);
         if frame.is_none() || self.body.is_end_stream() {
             self.ended();
         }
@@ -255,11 +299,12 @@ impl<K: Copy + Eq + Hash + Unpin, R: Unpin> Body for PooledBody<K, R> {
 }
 
 impl<K: Copy + Eq + Hash, R> Drop for PooledBody<K, R> {
-    /// An empty body is never polled.
+    /// An empty body is never polled. Another one that was not read to its end closes its connection.
     fn drop(&mut self) {
         if self.body.is_end_stream() {
             self.ended();
         }
+        drop(take(&self.in_use));
     }
 }
 
@@ -268,7 +313,10 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use http_body_util::BodyExt;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+        sync::Semaphore,
+    };
 
     use super::*;
 
@@ -370,5 +418,26 @@ mod tests {
         let response = rig.pool.send(7, Request::new(Empty::new()), open).await.expect("an answer");
         let body = response.into_body().until(Instant::now() + Duration::from_secs(5));
         assert!(matches!(body.collect().await, Err(PooledBodyError::Deadline)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_reads_ends_at_its_deadline_too() {
+        let (rig, permits) = (Rig::new(1), Arc::new(Semaphore::new(2)));
+        let (near, mut far) = tokio::io::duplex(64);
+        let open = async { rig.pool.connect(near, ()).await };
+        let answer = async {
+            far.read_u8().await.expect("a request");
+            let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+            far.write_all(head).await.expect("writes");
+        };
+        let (response, ()) = tokio::join!(rig.pool.send(7, Request::new(Empty::new()), open), answer);
+        let held = [(); 2].map(|()| Arc::clone(&permits).try_acquire_owned().expect("free"));
+        let (limit, began) = (Duration::from_secs(5), Instant::now());
+        let body = response.expect("an answer").into_body().holding(held).until(began + limit);
+
+        while far.write_all(b"1\r\na\r\n").await.is_ok() {}
+        assert_eq!(began.elapsed().as_secs(), limit.as_secs(), "the other end sees the end");
+        assert_eq!(permits.available_permits(), 2);
+        assert!(matches!(body.collect().await, Err(PooledBodyError::Deadline)), "and no clean end is taken for one");
     }
 }

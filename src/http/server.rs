@@ -1,12 +1,13 @@
 //! The listening socket and its connections.
 //!
-//! An accept loop of our own has three limits that `axum::serve` lacks: the number of connections, the time for a
-//! request's head, and the time for a client to read its answer.
+//! An accept loop of our own has three limits that `axum::serve` lacks: the number of connections (`admission`), the time
+//! for a request's head (`slow_head`), and the time for a client to read its answer (`slow_reader`). A newcomer never
+//! waits to be accepted, so a flood of connections that ask nothing keeps nobody out.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
-use futures::TryFutureExt;
+use axum::{Router, body::Body, response::Response};
+use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::{
     Request,
@@ -26,22 +27,30 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    slow_head::{Requests, SlowHead},
+    admission::{Admission, HttpLimits, PROBE_PLACES, Place},
+    requests::{Requests, WorthUntil},
+    slow_head::SlowHead,
     slow_reader::SlowReader,
+    spare_files::SpareFiles,
+    text,
 };
-use crate::identity::HostPort;
+use crate::{identity::HostPort, telemetry::Refusals};
 
-/// How long a connection may be idle. Prometheus closes one after 5 min; a longer limit never closes one just as
+/// How long a connection may be idle between two requests. Prometheus closes one after 5 min; a longer limit never closes one just as
 /// Prometheus sends.
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(330);
-/// How long a request's head may take from its first byte on.
+/// How long a request's head may take from its first byte on; the first one of a connection, from the accept on.
 pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// How long a client may take to read what is buffered for it: at most some 50 MB, the http_sd list of a full table.
+/// How long a client may take to read what is buffered for it: at most a whole http_sd list.
 pub(crate) const READER_LIMIT: Duration = Duration::from_secs(120);
 /// Most bytes of a request's line and headers.
 pub(crate) const MAX_HEAD: usize = 16 << 10;
-/// The wait after a failed accept, most likely for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// The wait after a failed accept, if nothing of our own can be closed for the newcomer.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Evicted connections that may not have ended yet.
+const LEAVING: usize = 64;
+/// Where the paths of probes begin.
+const PROBES: &str = "/-/";
 
 /// The address to listen on for HTTP is taken, or is no address of this host.
 #[derive(Debug, thiserror::Error)]
@@ -66,35 +75,59 @@ impl From<SocketAddr> for LocalAddr {
     }
 }
 
+/// A listening socket, and what its accept loop has in reserve.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: TcpListener,
+    spare: SpareFiles,
+}
+
 /// Opens the listening socket, and returns its address: port 0 takes any free one.
-pub(crate) async fn bind(addr: &HostPort) -> Result<(TcpListener, SocketAddr), BindError> {
+pub(crate) async fn bind(addr: &HostPort) -> Result<(Listener, SocketAddr), BindError> {
     let bound = async {
-        let listener = TcpListener::bind((addr.host.as_str(), addr.port)).await?;
-        let local = listener.local_addr()?;
-        Ok((listener, local))
+        let socket = TcpListener::bind((addr.host.as_str(), addr.port)).await?.into_std()?;
+        let (spare, local) = (SpareFiles::of(&socket)?, socket.local_addr()?);
+        Ok((Listener { socket: TcpListener::from_std(socket)?, spare }, local))
     };
     bound.await.map_err(|source| BindError { addr: addr.clone(), source })
 }
 
 /// Answers requests until `stop` fires, then closes the connections on which none is being answered, and returns when
 /// the others have got their answers. Dropping the future ends everything at once.
-pub(crate) async fn accept(listener: TcpListener, max_connections: usize, router: Router, stop: CancellationToken) {
+pub(crate) async fn accept(
+    listener: Listener,
+    limits: HttpLimits,
+    refusals: Arc<Refusals>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let Listener { socket, mut spare } = listener;
+    let room = limits.connections.saturating_add(PROBE_PLACES + LEAVING);
+    let admission = Admission::new(limits, refusals);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < max_connections => accepted,
+            Some(_) = connections.join_next() => {
+                spare.refill();
+                continue;
+            }
+            accepted = socket.accept(), if connections.len() < room => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, router.clone(), stop.clone()));
+            Ok((stream, from)) => {
+                if let Some(place) = admission.admit(from.ip()) {
+                    connections.spawn(connection(stream, place, router.clone(), stop.clone()));
+                }
             }
             // The client went away before the accept.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
-            // Most likely no file descriptor is free. The socket stays readable, so an accept at once would spin.
+            // Most likely no file descriptor is free: the connection idle longest gives its own to the newcomer.
+            Err(_) if admission.evict() => drop(connections.join_next().await),
+            Err(_) if spare.give() => {}
+            // The socket stays readable, so an accept at once would spin.
             Err(error) => {
                 tracing::warn!(%error, "could not accept an HTTP connection");
                 tokio::select! {
@@ -104,7 +137,7 @@ pub(crate) async fn accept(listener: TcpListener, max_connections: usize, router
             }
         }
     }
-    drop(listener);
+    drop((socket, spare));
     while connections.join_next().await.is_some() {}
 }
 
@@ -114,43 +147,71 @@ fn with_local_addr(mut request: Request<Incoming>, local: SocketAddr) -> Request
     request
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+/// Answers one request. Every answer is one for now and here: caches keep none, and a browser takes none for anything but
+/// what its `Content-Type` says.
+async fn answer(
+    request: Request<Incoming>,
+    router: TowerToHyperService<Router>,
+    requests: Arc<Requests>,
+    only_probes: bool,
+) -> Result<Response, Infallible> {
+    let asked = requests.ask();
+    let mut answer = if only_probes && !request.uri().path().starts_with(PROBES) {
+        text::line(StatusCode::SERVICE_UNAVAILABLE, "too many HTTP connections are being answered at once")
+    } else {
+        router.call(request).await?
+    };
+    requests.set_worth_until(answer.extensions_mut().remove::<WorthUntil>().map(|WorthUntil(end)| end));
+    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // The body holds `asked`: hyper drops the body once all of it is passed on.
+    Ok(answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &asked;
+            frame
+        }))
+    }))
+}
+
+async fn connection(stream: TcpStream, place: Arc<Place>, router: Router, stop: CancellationToken) {
     #[cfg(feature = "scraper")]
     let Ok(local) = stream.local_addr() else { return };
     // Without this option the last part of an answer waits for the client's delayed acknowledgement. The call fails on
     // a dead socket, which the next read reports.
     let _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
-    let requests = Arc::new(Requests::default());
+    let (evicted, only_probes) = (place.evicted().clone(), place.only_probes());
+    let requests = Requests::new(place);
     let service = service_fn(|request: Request<Incoming>| {
-        let asked = requests.ask();
         #[cfg(feature = "scraper")]
         let request = with_local_addr(request, local);
-        // The body holds `asked`: hyper drops the body once the answer is written.
-        router.call(request).map_ok(|answer| {
-            answer.map(|body| {
-                body.map_frame(move |frame| {
-                    let _ = &asked;
-                    frame
-                })
-            })
-        })
+        answer(request, router.clone(), Arc::clone(&requests), only_probes)
     });
     let (reader, writer) = stream.into_split();
     let reader = SlowHead::new(reader, HEAD_LIMIT, Arc::clone(&requests));
-    let io = TokioIo::new(tokio::io::join(reader, SlowReader::new(writer, READER_LIMIT)));
+    let writer = SlowReader::new(writer, READER_LIMIT, Arc::clone(&requests));
+    let io = TokioIo::new(tokio::io::join(reader, writer));
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE_LIMIT)
+            .keep_alive(!only_probes)
             .max_header_size(MAX_HEAD)
             .serve_connection(io, service)
     );
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        () = evicted.cancelled() => {
+            // A request that came at the same moment is answered.
+            if !requests.is_answering() {
+                return;
+            }
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
         () = stop.cancelled() => {
             // hyper closes idle connections, but would wait for the end of a connection's first head.
-            if !requests.any() {
+            if requests.asked() == 0 {
                 return;
             }
             serving.as_mut().graceful_shutdown();

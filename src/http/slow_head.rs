@@ -1,13 +1,10 @@
-//! A time limit for clients that begin a request and do not end it.
+//! A time limit for clients that connect and ask nothing, or begin a request and do not end it.
 
 use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,61 +14,33 @@ use tokio::{
     time::{self, Sleep},
 };
 
-/// The reading side of a connection, which fails if a request's head is not complete `limit` after its first byte.
+use super::requests::Requests;
+
+/// The reading side of a connection, which fails if a request's head is not complete `limit` after its first byte, or the
+/// first request's head `limit` after the accept.
 ///
 /// hyper's `header_read_timeout` runs from the end of the previous answer and must allow for an idle connection; an
-/// unfinished head would hold its memory for all that time.
+/// unfinished head would hold its memory for all that time, and a connection that never asks anything its place.
 pub(super) struct SlowHead<R> {
     reader: R,
     limit: Duration,
     requests: Arc<Requests>,
     /// The value of `requests.asked` at the last read.
     asked: u64,
-    /// Whether bytes of the next request have arrived.
+    /// Whether a request is due: the first one, or one of which bytes have arrived.
     begun: bool,
     tail: [u8; 4],
     clock: Option<Pin<Box<Sleep>>>,
 }
 
-/// How many requests of a connection had a complete head, and how many of them were answered.
-#[derive(Default)]
-pub(super) struct Requests {
-    asked: AtomicU64,
-    answered: AtomicU64,
-}
-
-/// A request with a complete head. Dropped once the request is answered or given up.
-pub(super) struct Asked(Arc<Requests>);
-
-impl Requests {
-    pub(super) fn ask(self: &Arc<Self>) -> Asked {
-        self.asked.fetch_add(1, Relaxed);
-        Asked(Arc::clone(self))
-    }
-
-    pub(super) fn any(&self) -> bool {
-        self.asked.load(Relaxed) > 0
-    }
-
-    fn is_answering(&self) -> bool {
-        self.asked.load(Relaxed) > self.answered.load(Relaxed)
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.0.answered.fetch_add(1, Relaxed);
-    }
-}
-
 impl<R> SlowHead<R> {
     pub(super) fn new(reader: R, limit: Duration, requests: Arc<Requests>) -> Self {
-        Self { reader, limit, requests, asked: 0, begun: false, tail: [0; 4], clock: None }
+        Self { reader, limit, requests, asked: 0, begun: true, tail: [0; 4], clock: None }
     }
 
     /// Resets the clock if a head was completed since the last call.
     fn note_asked(&mut self) {
-        let asked = self.requests.asked.load(Relaxed);
+        let asked = self.requests.asked();
         if asked != self.asked {
             self.asked = asked;
             self.clock = None;
@@ -136,9 +105,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_is_left_alone() {
+    async fn a_connection_that_never_asks_anything_is_cut() {
+        let (mut near, _far, _) = connection();
+        is_cut(&mut near).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_answered_may_be_idle() {
         let (mut near, mut far, requests) = connection();
-        is_left_alone(&mut near).await;
         for _ in 0..2 {
             read(&mut near, &mut far, HEAD).await;
             drop(requests.ask());
@@ -166,7 +140,7 @@ mod tests {
 
     fn connection() -> (SlowHead<DuplexStream>, DuplexStream, Arc<Requests>) {
         let (near, far) = tokio::io::duplex(64);
-        let requests = Arc::new(Requests::default());
+        let requests = Requests::alone();
         (SlowHead::new(near, LIMIT, Arc::clone(&requests)), far, requests)
     }
 

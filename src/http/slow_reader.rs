@@ -4,38 +4,56 @@ use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     io::AsyncWrite,
-    time::{self, Sleep},
+    time::{self, Instant, Sleep},
 };
+
+use super::{admission::Busy, requests::Requests};
 
 /// The writing side of a connection, which fails once a write has waited for `limit`.
 ///
 /// A client that stops reading would otherwise hold its answer's memory, its scrape permit, and the peer's stream, for
 /// as long as it likes. hyper flushes whenever its buffer has become empty (some 400 KiB of a stream, or a whole
 /// http_sd list), so the clock runs from the first write that had to wait until the next flush: a client that reads a
-/// byte now and then is caught too.
+/// byte now and then is caught too. An answer that is worth nothing after [some instant](Requests::worth_until) is not
+/// waited for beyond.
 pub(super) struct SlowReader<W> {
     writer: W,
     limit: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    requests: Arc<Requests>,
+    waiting: Option<Waiting>,
+}
+
+/// Bytes of an answer that wait for the client.
+struct Waiting {
+    clock: Pin<Box<Sleep>>,
+    _busy: Busy,
 }
 
 impl<W> SlowReader<W> {
-    pub(super) fn new(writer: W, limit: Duration) -> Self {
-        Self { writer, limit, waiting: None }
+    pub(super) fn new(writer: W, limit: Duration, requests: Arc<Requests>) -> Self {
+        Self { writer, limit, requests, waiting: None }
+    }
+
+    fn waiting(&mut self) -> &mut Waiting {
+        let Self { limit, requests, .. } = self;
+        self.waiting.get_or_insert_with(|| {
+            let until = Instant::now() + *limit;
+            let until = requests.worth_until().map_or(until, |end| end.min(until));
+            Waiting { clock: Box::pin(time::sleep_until(until)), _busy: requests.busy() }
+        })
     }
 
     /// Passes the result of a write on; while the write is pending, the clock runs.
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_pending() {
-            let limit = self.limit;
-            let clock = self.waiting.get_or_insert_with(|| Box::pin(time::sleep(limit)));
-            ready!(clock.as_mut().poll(cx));
+            ready!(self.waiting().clock.as_mut().poll(cx));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")));
         }
         written
@@ -85,7 +103,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_loses_its_connection() {
         let (near, _far) = tokio::io::duplex(16);
-        let mut near = SlowReader::new(near, LIMIT);
+        let mut near = SlowReader::new(near, LIMIT, Requests::alone());
         let error = near.write_all(&[0; 64]).await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -93,7 +111,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_a_byte_now_and_then_loses_its_connection() {
         let (near, mut far) = tokio::io::duplex(16);
-        let mut near = SlowReader::new(near, LIMIT);
+        let mut near = SlowReader::new(near, LIMIT, Requests::alone());
         let trickle = async {
             loop {
                 tokio::time::sleep(LIMIT / 3).await;
@@ -111,9 +129,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_worth_nothing_any_more_is_given_up() {
+        let (near, _far) = tokio::io::duplex(16);
+        let (requests, began) = (Requests::alone(), Instant::now());
+        let _asked = requests.ask();
+        requests.set_worth_until(Some(began + LIMIT / 10));
+        let mut near = SlowReader::new(near, LIMIT, requests);
+        near.write_all(&[0; 64]).await.expect_err("nobody reads");
+        assert_eq!(began.elapsed().as_secs(), (LIMIT / 10).as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_idle_connection_and_one_that_keeps_up_are_left_alone() {
         let (near, mut far) = tokio::io::duplex(16);
-        let mut near = SlowReader::new(near, LIMIT);
+        let mut near = SlowReader::new(near, LIMIT, Requests::alone());
         let reader = tokio::spawn(async move {
             let mut read = Vec::new();
             far.read_to_end(&mut read).await.expect("reads");

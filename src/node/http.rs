@@ -4,12 +4,11 @@ use std::{sync::Arc, time::SystemTime};
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use http::{HeaderMap, StatusCode};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::{NodeMetrics, NodeState};
 use crate::{
-    http::{accept, text},
+    http::{HttpLimits, Listener, accept, text},
     network::Network,
 };
 
@@ -21,12 +20,10 @@ GET /metrics     metrics of this node
 GET /-/healthy   is this process alive
 GET /-/ready     does it listen, and is one of its bootstrap nodes linked
 ";
-/// Most connections at once; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 256;
-
 type Shared = (Network, Arc<NodeMetrics>);
 
-pub(super) async fn serve(listener: TcpListener, network: Network, stop: CancellationToken) {
+pub(super) async fn serve(listener: Listener, limits: HttpLimits, network: Network, stop: CancellationToken) {
+    let refusals = Arc::clone(network.refusals());
     let own = NodeMetrics::new(SystemTime::now(), network.refusals());
     let shared: Shared = (network, Arc::new(own));
     let router = Router::new()
@@ -37,7 +34,7 @@ pub(super) async fn serve(listener: TcpListener, network: Network, stop: Cancell
         .method_not_allowed_fallback(text::method_not_allowed)
         .fallback(async || text::not_found(ENDPOINTS))
         .with_state(shared);
-    accept(listener, MAX_CONNECTIONS, router, stop).await;
+    accept(listener, limits, refusals, router, stop).await;
 }
 
 async fn metrics(State((network, metrics)): State<Shared>, headers: HeaderMap) -> Response {

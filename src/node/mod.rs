@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::network::{DEFAULT_P2P_PORT, RelayLimits};
 
 use crate::{
-    http::{BindError, bind},
+    http::{BindError, HttpLimits, bind},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey},
     network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole},
 };
@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub relay: Option<RelayLimits>,
     /// Address of metrics, health and readiness. Default none.
     pub http: Option<HostPort>,
+    /// How many HTTP connections may be open.
+    pub http_limits: HttpLimits,
     /// What peers may cost.
     pub limits: NetworkLimits,
 }
@@ -65,6 +67,7 @@ impl NodeConfig {
             external: Vec::new(),
             relay: None,
             http: None,
+            http_limits: HttpLimits::default(),
             limits: NetworkLimits::default(),
         }
     }
@@ -139,7 +142,7 @@ impl Node {
         let listening = network.listening().to_vec();
         let http_addr = http.as_ref().map(|(_, at)| *at);
         if let Some((listener, _)) = http {
-            tasks.spawn(http::serve(listener, network, stop.clone()));
+            tasks.spawn(http::serve(listener, config.http_limits, network, stop.clone()));
         }
         Ok(Self { public_key: config.key.public(), listening, http_addr, stop, tasks })
     }

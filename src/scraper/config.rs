@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use crate::{
-    http::BindError,
+    http::{BindError, HttpLimits},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     network::{self, NetworkError, NetworkLimits},
     registry::{RegistryConfig, RegistryError, StoreError},
@@ -90,11 +90,14 @@ pub struct HttpConfig {
     /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
     /// address listened on. Default: none.
     pub file_sd: Option<PathBuf>,
-    /// Most connections at once; further ones wait to be accepted. Default 10 240: Prometheus keeps up to 1000 idle.
-    pub max_connections: usize,
     /// Most answers of `/sd` being sent at once. A further request waits its turn for up to 5 s, then gets 503 with
     /// `Retry-After`. Each may hold an older list in memory. Default 4.
     pub max_sd_readers: usize,
+    /// How many connections may be open.
+    pub connections: HttpLimits,
+    /// Names by which browsers may ask, besides `localhost`, IP addresses and the host of `advertise`; as a reverse proxy
+    /// passes them on. Default none.
+    pub allowed_hosts: Vec<String>,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
 }
@@ -104,8 +107,9 @@ impl Default for HttpConfig {
         Self {
             advertise: None,
             file_sd: None,
-            max_connections: 10_240,
             max_sd_readers: 4,
+            connections: HttpLimits::default(),
+            allowed_hosts: Vec::new(),
             scrape: ScrapeConfig::default(),
         }
     }

@@ -44,6 +44,8 @@ use crate::{
 
 use http::{FileSd, Shared};
 use metrics::ScraperMetrics;
+#[cfg(all(test, feature = "cli"))]
+pub(crate) use puller::MAX_ALIAS_PULLS;
 use puller::Puller;
 use registrar::Registrar;
 

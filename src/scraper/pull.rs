@@ -34,6 +34,9 @@ pub(super) enum PullError {
         /// The first line of its body, escaped and cut to 200 characters.
         message: String,
     },
+    /// As many pulls as permitted are under way, and none ended in time.
+    #[error("too many scrapes of alias {alias}, or of its peer {peer}, are under way")]
+    Busy { alias: Alias, peer: PublicKey },
     #[error("peer {peer} of alias {alias} did not answer within {limit:?}")]
     Deadline { alias: Alias, peer: PublicKey, limit: Duration },
 }

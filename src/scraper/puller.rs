@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -31,6 +32,8 @@ use crate::{
     wire::{Alias, scrape_timeout, set_scrape_timeout},
 };
 
+/// Pulls of one alias at once, so that readers of one alias who stall leave the peer's others the rest.
+pub(crate) const MAX_ALIAS_PULLS: usize = MAX_PULL_STREAMS / 2;
 /// Idle streams of one peer. Prometheus's usual interval is up to a minute: a stream lives from one scrape to the next.
 const POOL: PoolLimits = PoolLimits { max_idle: MAX_PULL_STREAMS, idle_for: Duration::from_secs(90) };
 /// How often idle streams are looked through.
@@ -52,6 +55,8 @@ struct Inner {
     streams: Pool<PublicKey, LinkId>,
     /// Permits for the pulls that one peer is asked for at once.
     permits: Mutex<HashMap<PublicKey, Arc<Semaphore>>>,
+    /// The same of each alias.
+    alias_permits: Mutex<HashMap<Alias, Arc<Semaphore>>>,
     /// Deadlines in a row that each peer missed. A live peer answers a little before the deadline.
     missed: Mutex<HashMap<PublicKey, u32>>,
     grace: ReconnectGrace,
@@ -65,6 +70,7 @@ impl Puller {
             network,
             streams: Pool::new(POOL, move |peer, link| links.best(peer) == Some(*link)),
             permits: Mutex::default(),
+            alias_permits: Mutex::default(),
             missed: Mutex::default(),
             grace: ReconnectGrace::new(),
             probes: TaskTracker::new(),
@@ -98,20 +104,16 @@ impl Puller {
 }
 
 impl Inner {
-    /// A permit for one pull of the peer: more streams than a connection may have would end the connection.
-    async fn permit(&self, peer: &PublicKey) -> Result<OwnedSemaphorePermit, AcquireError> {
-        let permits = {
-            let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-            let new = || Arc::new(Semaphore::new(MAX_PULL_STREAMS));
-            Arc::clone(permits.entry(*peer).or_insert_with(new))
-        };
-        permits.acquire_owned().await
+    /// Permits for one pull of the peer: more streams than a connection may have would end the connection.
+    async fn permits(&self, peer: &PublicKey, alias: &Alias) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
+        let of_alias = semaphore(&self.alias_permits, alias, MAX_ALIAS_PULLS).acquire_owned().await?;
+        let of_peer = semaphore(&self.permits, peer, MAX_PULL_STREAMS).acquire_owned().await?;
+        Ok([of_alias, of_peer])
     }
 
     fn sweep(&self) {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        permits.retain(|_, permits| permits.available_permits() < MAX_PULL_STREAMS);
-        drop(permits);
+        forget_unused(&self.permits);
+        forget_unused(&self.alias_permits);
         self.grace.forget_old();
         self.streams.sweep();
     }
@@ -171,8 +173,9 @@ impl Pull for Puller {
                 return Err(PullError::NotConnected { alias: alias.clone(), peer });
             }
             let request = pull_request(alias, request).map_err(|error| broken(error.into()))?;
-            let permit = time::timeout_at(deadline, inner.permit(&peer)).await.map_err(|_| late())?;
-            let permit = permit.map_err(|error| broken(error.into()))?;
+            let busy = |_| PullError::Busy { alias: alias.clone(), peer };
+            let permits = time::timeout_at(deadline, inner.permits(&peer, alias)).await.map_err(busy)?;
+            let permits = permits.map_err(|error| broken(error.into()))?;
 
             let sending = inner.streams.send(peer, request, inner.open(&peer));
             let Ok(sent) = time::timeout_at(deadline, sending).await else {
@@ -190,10 +193,21 @@ impl Pull for Puller {
                 let message = remote_message(response.into_body(), deadline).await;
                 return Err(PullError::Refused { alias: alias.clone(), peer, status, message });
             }
-            Ok(response.map(|body| PullBody::new(body.until(deadline).holding(permit).map_err(Into::into))))
+            Ok(response.map(|body| PullBody::new(body.until(deadline).holding(permits).map_err(Into::into))))
         }
         .boxed()
     }
+}
+
+fn semaphore<K: Clone + Eq + Hash>(all: &Mutex<HashMap<K, Arc<Semaphore>>>, key: &K, permits: usize) -> Arc<Semaphore> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(all.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(permits))))
+}
+
+/// A semaphore whose permits are held or waited for has other owners than the table.
+fn forget_unused<K: Eq + Hash>(all: &Mutex<HashMap<K, Arc<Semaphore>>>) {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
 }
 
 fn pull_request(alias: &Alias, asked: PullRequest) -> Result<Request<Empty<Bytes>>, http::Error> {

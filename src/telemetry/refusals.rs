@@ -23,6 +23,8 @@ label_values! {
         MaxPeerBytes = "max_peer_bytes",
         MaxTableBytes = "max_table_bytes",
         MaxSdReaders = "max_sd_readers",
+        HttpConnections = "max_http_connections",
+        HttpConnectionsPerIp = "max_http_connections_per_ip",
     }
 }
 

@@ -4,4 +4,5 @@
 mod support;
 
 mod fat_table;
+mod http;
 mod nodes;

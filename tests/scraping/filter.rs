@@ -32,7 +32,7 @@ fn kept_families_arrive_whole_and_byte_identical_and_no_others_do() {
     let kept = "# HELP http_seconds Ünïcödé \\n kept\n# TYPE http_seconds histogram\n\
                 http_seconds_bucket{le=\"+Inf\"} 3 # {trace_id=\"x\"} 0.5\nhttp_seconds_sum 1e-5\nhttp_seconds_count 3\n";
     let dropped = "# HELP go_gc Dropped.\n# TYPE go_gc summary\ngo_gc{quantile=\"1\"} 1\ngo_gc_sum 1\ngo_gc_count 1\n";
-    let headers = vec![("Content-Type", "application/openmetrics-text; version=1.0.0"), ("X-Exporter-Says", "kept")];
+    let headers = vec![("Content-Type", "application/openmetrics-text; version=1.0.0"), ("Vary", "Accept")];
     let pieces = |text: &str| text.as_bytes().chunks(7).map(<[u8]>::to_vec).collect();
     let exporter = Exporter::start([
         ("/some", Reply::Chunked { headers, chunks: pieces(&format!("{dropped}{kept}go_threads 7\n# EOF\n")) }),
@@ -52,7 +52,7 @@ fn kept_families_arrive_whole_and_byte_identical_and_no_others_do() {
     let answer = scraper.ask("some", &PROMETHEUS_HEADERS);
     assert_eq!((answer.status, answer.complete), (200, true));
     assert_eq!(answer.text(), format!("{kept}# EOF\n"));
-    assert_eq!(answer.header("x-exporter-says"), Some("kept"));
+    assert_eq!(answer.header("vary"), Some("Accept"));
     let asked = exporter.wait_asked("/some").headers;
     let header =
         |name: &str| asked.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value);

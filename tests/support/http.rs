@@ -28,9 +28,12 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    /// The headers that travel from end to end (RFC 9110, 7.6.1), sorted; names in lower case, `date` left out.
-    pub(crate) fn end_to_end_headers(&self) -> Vec<(String, String)> {
-        end_to_end(&self.headers, &["date"])
+    /// The headers that describe the body, sorted; names in lower case. A scraper passes on no other of an exporter's.
+    pub(crate) fn body_headers(&self) -> Vec<(String, String)> {
+        const DESCRIBING: [&str; 4] = ["content-encoding", "content-length", "content-type", "vary"];
+        let mut headers = end_to_end(&self.headers, &[]);
+        headers.retain(|(name, _)| DESCRIBING.contains(&name.as_str()));
+        headers
     }
 }
 

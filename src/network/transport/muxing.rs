@@ -20,6 +20,9 @@ pub(crate) const MAX_QUIC_STREAMS: u32 = 1024;
 #[cfg(feature = "node")]
 const SPARE_STREAMS: usize = 16;
 
+/// Bytes of a QUIC stream that nobody has read yet.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
 /// libp2p's own is 5 s: a peer that UDP does not reach is dialled over TCP long before.
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(2);
 
@@ -50,8 +53,13 @@ pub(crate) fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::
         _ => NEVER,
     };
     // What a hostile peer can pin: the defaults are 10 and 15 MB, and no faster.
-    config.max_stream_data = 256 * 1024;
-    config.max_connection_data = 1024 * 1024;
+    config.max_stream_data = STREAM_WINDOW;
+    config.max_connection_data = match role {
+        // Pulls that nobody reads must not use up the window of the others: as much as yamux permits.
+        #[cfg(feature = "scraper")]
+        NetworkRole::Scraper => STREAM_WINDOW * MAX_PULL_STREAMS as u32,
+        _ => 4 * STREAM_WINDOW,
+    };
     config.max_concurrent_stream_limit = MAX_QUIC_STREAMS;
     config
 }

@@ -29,18 +29,23 @@ pub(super) fn for_the_peer(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes from a peer's answer what is not for Prometheus: what concerns the peer's connection, and cookies, which a peer
-/// could plant here.
-pub(super) fn for_prometheus(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    headers.remove(header::SET_COOKIE);
+/// The headers of a peer's answer that describe the exposition. Others would be obeyed by a browser as if they were the
+/// scraper's own (`Clear-Site-Data`, `Refresh`, `Set-Cookie`, `Strict-Transport-Security`), and Prometheus reads none.
+pub(super) fn for_prometheus(answer: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LENGTH, header::VARY] {
+        for value in answer.get_all(&name) {
+            headers.append(&name, value.clone());
+        }
+    }
+    headers
 }
 
 /// True if a browser asks, which would render the answer as a page.
 ///
 /// A peer may answer with any `Content-Type`, and a person may open the URL of a scrape: a page made by a peer would
 /// act as a page of this scraper, whose API can release aliases. Such an answer is sent with
-/// `Content-Security-Policy: sandbox`; Prometheus gets the peer's headers and no others.
+/// `Content-Security-Policy: sandbox`, which Prometheus does not get.
 pub(super) fn asks_for_a_page(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::ACCEPT)

@@ -5,8 +5,8 @@
 //!
 //! There is no authentication: by default the API listens on loopback, as Prometheus does, and every client that can
 //! reach it may read everything and release aliases. Even when the API is exposed, nothing that a stranger sends grows
-//! memory without bound (header sizes, connections, scrapes, and the time of a reader are limited), and no web page in
-//! a browser can change anything (see `api.rs`).
+//! memory without bound (header sizes, connections, scrapes, and the time of a reader are limited), and no web page of
+//! another site in a browser can read (see `host.rs`) or change anything (see `api.rs`).
 
 mod api;
 mod file_sd;
@@ -24,26 +24,19 @@ mod tests;
 
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::{file_sd::FileSd, router::Shared};
-use crate::http;
+use crate::http::{self, Listener};
 
 /// Answers requests and keeps the file_sd file until `stop` fires; scrapes in flight end by their deadlines.
-pub(super) async fn serve(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    file_sd: Option<FileSd>,
-    stop: CancellationToken,
-) {
+pub(super) async fn serve(listener: Listener, shared: Arc<Shared>, file_sd: Option<FileSd>, stop: CancellationToken) {
     let keep_file = async {
         if let Some(file_sd) = file_sd {
             file_sd.keep(Arc::clone(&shared), stop.clone()).await;
         }
     };
-    tokio::join!(
-        http::accept(listener, shared.max_connections, router::router(Arc::clone(&shared)), stop.clone()),
-        keep_file
-    );
+    let (limits, refusals) = (shared.connections, Arc::clone(shared.network.refusals()));
+    let answer = http::accept(listener, limits, refusals, router::router(Arc::clone(&shared)), stop.clone());
+    tokio::join!(answer, keep_file);
 }

@@ -6,9 +6,12 @@ use axum::{Router, extract::State, middleware, response::Response, routing::get}
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::{api, proxy, scrape, sd, sd_list::SdList};
+use super::{api, host, proxy, scrape, sd, sd_list::SdList};
 use crate::{
-    http::text::{self, exposition},
+    http::{
+        HttpLimits,
+        text::{self, exposition},
+    },
     identity::HostPort,
     network::Network,
     registry::{Lease, Registry},
@@ -42,8 +45,9 @@ pub(in crate::scraper) struct Shared {
     pub(super) pull: Arc<dyn Pull>,
     pub(super) network: Network,
     pub(super) metrics: Arc<ScraperMetrics>,
-    pub(super) max_connections: usize,
+    pub(super) connections: HttpLimits,
     pub(super) advertise: Option<HostPort>,
+    pub(super) allowed_hosts: Vec<String>,
     pub(super) scrape: ScrapeConfig,
     pub(super) scrapes: Arc<Semaphore>,
     pub(super) sd: SdList,
@@ -65,8 +69,9 @@ impl Shared {
             pull,
             network,
             metrics,
-            max_connections: config.max_connections,
+            connections: config.connections,
             advertise: config.advertise,
+            allowed_hosts: config.allowed_hosts,
             scrapes: Arc::new(Semaphore::new(config.scrape.max_concurrent.min(Semaphore::MAX_PERMITS))),
             scrape: config.scrape,
         }
@@ -88,6 +93,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .method_not_allowed_fallback(text::method_not_allowed)
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), proxy::route))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), host::refuse_rebound))
         .with_state(shared)
 }
 

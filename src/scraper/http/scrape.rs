@@ -1,6 +1,6 @@
 //! `GET /scrape/{alias}/metrics`: Prometheus's scrape, answered with what the peer answers.
 //!
-//! Status 200 with the peer's headers and bytes, untouched and as they come; or 404 for an alias nobody holds, 502 for a
+//! Status 200 with the peer's bytes, untouched and as they come, and the headers that describe them; or 404 for an alias nobody holds, 502 for a
 //! peer that cannot be reached or fails, 504 for one that is too slow, 503 when the scraper itself cannot. Prometheus
 //! displays only the status; the line of text in the body is for people who open the URL.
 //!
@@ -25,7 +25,7 @@ use super::{
     router::Shared,
 };
 use crate::{
-    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, expected_len, text},
+    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, WorthUntil, expected_len, text},
     scraper::{
         metrics::ScrapeRecord,
         outcome::ScrapeOutcome,
@@ -53,12 +53,14 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
     }
     let mut record = shared.metrics.scrape();
     match pull(shared, alias, request).await {
-        Ok(Pulled { alias, answer, promised, permit }) => {
+        Ok(Pulled { alias, answer, promised, deadline, permit }) => {
             let (head, body) = answer.into_parts();
+            let worth_until = WorthUntil(deadline + shared.scrape.margin);
             let observer = ScrapeObserver { alias, record, _permit: permit };
             let body = LimitedBody::new(body, shared.scrape.max_body, promised, observer);
             let mut response = Response::new(Body::new(body));
             *response.headers_mut() = head.headers;
+            response.extensions_mut().insert(worth_until);
             response
         }
         Err(failure) => {
@@ -74,6 +76,7 @@ struct Pulled {
     alias: Alias,
     answer: Response<PullBody>,
     promised: Option<u64>,
+    deadline: Instant,
     permit: OwnedSemaphorePermit,
 }
 
@@ -127,11 +130,11 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
         let why = "an exposition of unknown length needs HTTP/1.1";
         return Err(Failure::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, ScrapeOutcome::BadRequest, why));
     }
-    for_prometheus(answer.headers_mut());
+    *answer.headers_mut() = for_prometheus(answer.headers());
     if page {
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
-    Ok(Pulled { alias: alias.clone(), answer, promised, permit })
+    Ok(Pulled { alias: alias.clone(), answer, promised, deadline, permit })
 }
 
 /// Counts a scrape until its exposition ends. An exposition that is cut closes Prometheus's connection, which Prometheus
@@ -177,6 +180,7 @@ impl From<PullError> for Failure {
                 (StatusCode::GATEWAY_TIMEOUT, ScrapeOutcome::Deadline)
             }
             PullError::Refused { .. } => (StatusCode::BAD_GATEWAY, ScrapeOutcome::Refused),
+            PullError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded),
             PullError::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, ScrapeOutcome::Deadline),
         };
         Self::new(status, outcome, Chain(&error))

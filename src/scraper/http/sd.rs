@@ -60,6 +60,7 @@ async fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMa
         Ok(chunks) => {
             let mut response = Response::new(Body::new(chunks.into_body(turn)));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
             (SdOutcome::Ok, response)
         }
         Err(why) => (SdOutcome::Unavailable, text::line(StatusCode::SERVICE_UNAVAILABLE, why.to_string())),

@@ -37,7 +37,7 @@ where
 }
 
 #[tokio::test]
-async fn bytes_and_headers_of_an_exposition_are_handed_on_unchanged() {
+async fn bytes_of_an_exposition_are_handed_on_unchanged_with_the_headers_that_describe_them() {
     let answer = scraped(HttpConfig::default(), async |_, _| {
         let response = Response::builder()
             .header("Content-Type", "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily")
@@ -48,7 +48,12 @@ async fn bytes_and_headers_of_an_exposition_are_handed_on_unchanged() {
             .header("Connection", "keep-alive, X-Hop")
             .header("Keep-Alive", "timeout=5")
             .header("X-Hop", "1")
-            .header("Set-Cookie", "a=b");
+            .header("Set-Cookie", "a=b")
+            .header("Clear-Site-Data", "*")
+            .header("Strict-Transport-Security", "max-age=63072000")
+            .header("Refresh", "0; url=http://evil.example")
+            .header("Cache-Control", "public")
+            .header("Access-Control-Allow-Origin", "*");
         Ok(response.body(body([Ok(b"\x1f\x8b\0\xff"), Ok(b""), Ok(b"\r\n0\r\n\r\nend")])).expect("fine"))
     })
     .await;
@@ -61,11 +66,12 @@ async fn bytes_and_headers_of_an_exposition_are_handed_on_unchanged() {
     assert_eq!(
         headers,
         [
+            ("cache-control", "no-store"),
             ("content-encoding", "gzip"),
             ("content-type", "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily"),
             ("vary", "Accept"),
             ("vary", "Accept-Encoding"),
-            ("x-exporter", "a \"quoted\" word"),
+            ("x-content-type-options", "nosniff"),
         ]
     );
 }

@@ -10,7 +10,16 @@ use tokio::{
 };
 
 use super::support::{Scraper, claim, fed, no_pull, within};
-use crate::{http::bind, network::LinkPath, scraper::HttpConfig};
+use crate::{
+    http::{HttpLimits, bind},
+    network::LinkPath,
+    scraper::HttpConfig,
+};
+
+fn at_most(connections: usize) -> HttpConfig {
+    let connections = HttpLimits { connections, ..HttpLimits::default() };
+    HttpConfig { connections, ..HttpConfig::default() }
+}
 
 const HEALTHY: &str = "GET /-/healthy HTTP/1.1\r\nHost: h\r\n\r\n";
 
@@ -68,21 +77,35 @@ async fn a_taken_port_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait_for_their_turn() {
-    let scraper = Scraper::start(HttpConfig { max_connections: 1, ..HttpConfig::default() }, no_pull).await;
-    let mut first = scraper.send(HEALTHY).await;
-    within(first.read_u8()).await.expect("an answer");
-    let waiting = scraper.get("/-/healthy");
-    tokio::pin!(waiting);
-    for _ in 0..100 {
-        tokio::select! {
-            biased;
-            answer = &mut waiting => panic!("answered beside the first: {answer:?}"),
-            () = tokio::task::yield_now() => {}
-        }
+async fn a_connection_that_asks_nothing_makes_room_for_the_next() {
+    let scraper = Scraper::start(at_most(1), no_pull).await;
+    let mut silent = scraper.send("").await;
+    let mut answered = scraper.send(HEALTHY).await;
+    within(answered.read_u8()).await.expect("an answer");
+    within(silent.read_to_end(&mut Vec::new())).await.expect("closed");
+    assert_eq!(scraper.get("/sd").await.status, 200);
+}
+
+#[tokio::test]
+async fn while_every_connection_is_being_answered_probes_are_and_nothing_is_cut() {
+    let (feed, parts) = mpsc::channel(1);
+    let parts = Mutex::new(Some(parts));
+    let scraper = Scraper::start(at_most(1), move |_, _| {
+        let body = fed(parts.lock().expect("fine").take().expect("one scrape"));
+        async { Ok(Response::new(body)) }
+    })
+    .await;
+    scraper.register("web-1").await;
+    let mut stream = scraper.send("GET /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    within(feed.send(Bytes::from_static(b"m 1\n"))).await.expect("read");
+    within(stream.read_u8()).await.expect("an answer begins");
+    for (path, status) in [("/-/healthy", 200), ("/sd", 503), ("/-/ready", 200)] {
+        assert_eq!(scraper.get(path).await.status, status, "{path}");
     }
-    drop(first);
-    assert_eq!(waiting.await.status, 200);
+    drop(feed);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.expect("reads to a clean end");
+    assert!(rest.ends_with("0\r\n\r\n"), "{rest:?}");
 }
 
 #[tokio::test]
@@ -143,12 +166,11 @@ async fn health_answers_get_and_head_and_what_is_not_there_lists_what_is() {
 }
 
 #[tokio::test]
-async fn half_a_head_is_waited_for_for_seconds_and_an_idle_connection_for_minutes() {
+async fn a_request_is_waited_for_for_seconds_and_the_next_one_for_minutes() {
     let scraper = Scraper::start(HttpConfig::default(), no_pull).await;
-    let mut idle = scraper.send("").await;
     let mut answered = scraper.send(HEALTHY).await;
     time::pause();
-    for half in ["G".to_owned(), format!("{HEALTHY}GET /-/rea")] {
+    for half in [String::new(), "G".to_owned(), format!("{HEALTHY}GET /-/rea")] {
         let began = Instant::now();
         let mut stream = scraper.send(&half).await;
         // Closed, with or without a reset.
@@ -156,12 +178,10 @@ async fn half_a_head_is_waited_for_for_seconds_and_an_idle_connection_for_minute
         assert!(began.elapsed() < Duration::from_secs(15), "{half:?}: {:?}", began.elapsed());
     }
     time::sleep(Duration::from_secs(280)).await;
-    for stream in [&mut idle, &mut answered] {
-        stream.write_all(b"GET /-/ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await.expect("sends");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        assert!(answer.contains("scraper is ready"), "{answer:?}");
-    }
+    answered.write_all(b"GET /-/ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await.expect("sends");
+    let mut answer = String::new();
+    answered.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.contains("scraper is ready"), "{answer:?}");
 }
 
 #[tokio::test]

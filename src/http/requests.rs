@@ -1,0 +1,78 @@
+//! What one connection was asked, and whether it owes an answer.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::time::Instant;
+
+use super::admission::{Busy, Place};
+
+/// How many requests of a connection had a complete head, and how many of them were answered.
+pub(super) struct Requests {
+    asked: AtomicU64,
+    answered: AtomicU64,
+    worth_until: Mutex<Option<Instant>>,
+    place: Arc<Place>,
+}
+
+/// A request with a complete head. Dropped once the request is answered or given up.
+pub(super) struct Asked {
+    requests: Arc<Requests>,
+    _busy: Busy,
+}
+
+/// Extension of a response: nobody waits for the rest of the answer after this instant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WorthUntil(pub(crate) Instant);
+
+impl Requests {
+    pub(super) fn new(place: Arc<Place>) -> Arc<Self> {
+        let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { asked, answered, worth_until: Mutex::default(), place })
+    }
+
+    pub(super) fn ask(self: &Arc<Self>) -> Asked {
+        self.asked.fetch_add(1, Relaxed);
+        Asked { requests: Arc::clone(self), _busy: self.busy() }
+    }
+
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.load(Relaxed)
+    }
+
+    pub(super) fn is_answering(&self) -> bool {
+        self.asked.load(Relaxed) > self.answered.load(Relaxed)
+    }
+
+    /// Keeps the connection from being closed for another one.
+    pub(super) fn busy(&self) -> Busy {
+        self.place.busy()
+    }
+
+    pub(super) fn set_worth_until(&self, end: Option<Instant>) {
+        *self.worth_until.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    /// When the answer under way is worth nothing any more, if ever.
+    pub(super) fn worth_until(&self) -> Option<Instant> {
+        *self.worth_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of a connection of its own.
+    #[cfg(test)]
+    pub(super) fn alone() -> Arc<Self> {
+        use super::admission::{Admission, HttpLimits};
+        use crate::telemetry::Refusals;
+
+        let admission = Admission::new(HttpLimits::default(), Arc::new(Refusals::new()));
+        Self::new(admission.admit(std::net::Ipv4Addr::LOCALHOST.into()).expect("room"))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.requests.answered.fetch_add(1, Relaxed);
+    }
+}

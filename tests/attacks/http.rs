@@ -1,0 +1,160 @@
+//! Whoever reaches the scraper's HTTP side, and keeps its connections instead of asking something.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    time::Duration,
+};
+
+use narthex::{KeyPair, identity};
+
+use crate::support::{
+    SOON, eventually_true,
+    exporter::{Exporter, Reply},
+    fleet::{Fleet, scrape_path, text},
+    http::{self, Exchange},
+    noise,
+    ports::{free_port, loopback},
+    process::Process,
+};
+
+fn silent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| TcpStream::connect(address).expect("connects")).collect()
+}
+
+/// Sends `request` as it is, and gives the status of the answer.
+#[track_caller]
+fn status(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("connects");
+    stream.set_read_timeout(Some(SOON)).expect("a socket has timeouts");
+    stream.write_all(request.as_bytes()).expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer.split(' ').nth(1).expect("a status line").to_owned()
+}
+
+/// Before: whatever came after the last place waited up to 330 s.
+#[test]
+fn silent_connections_keep_out_neither_prometheus_nor_probes() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&["--max-http-connections", "200", "--max-http-connections-per-ip", "150"]);
+    let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("web-1", exporter.url("/metrics"))], &[]);
+    scraper.wait_scraped("web-1");
+
+    let flood = silent(scraper.http, 300);
+    for path in ["/-/healthy", "/-/ready", "/sd", "/metrics", &scrape_path("web-1")] {
+        assert_eq!(scraper.get(path).status, 200, "{path}");
+    }
+    assert!(scraper.count(&["limit_refusals", "max_http_connections_per_ip"]) >= 150.0);
+    scraper.process.wait_log(&["max-http-connections-per-ip"]);
+    drop(flood);
+}
+
+/// Before: the sixth connection waited until one of five slow exporters had answered.
+#[test]
+fn probes_are_answered_while_every_connection_is_busy_and_no_answer_is_cut() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&["--max-http-connections", "5"]);
+    let exporter = Exporter::start([("/metrics", Reply::Gated(Box::new(Reply::text("m 1\n"))))]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("slow", exporter.url("/metrics"))], &[]);
+    scraper.wait_listed("slow");
+
+    let timeout = [("X-Prometheus-Scrape-Timeout-Seconds", "60")];
+    let slow: Vec<_> =
+        (0..5).map(|_| http::send("GET", scraper.http, &scrape_path("slow"), &timeout).expect("sent")).collect();
+    eventually_true("all five are being answered", SOON, || exporter.requests("/metrics").len() == 5);
+    for (path, expected) in [("/-/healthy", 200), ("/sd", 503), ("/-/ready", 200)] {
+        assert_eq!(scraper.get(path).status, expected, "{path}");
+    }
+    let _flood = silent(scraper.http, 300);
+    assert_eq!(scraper.get("/-/healthy").status, 200);
+    exporter.open_gate();
+    for mut stream in slow {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("m 1\n"), "{answer}");
+    }
+}
+
+/// Before: four of these readers used up the window of the agent's QUIC connection, 64 its streams; the other alias was
+/// not answered, and then the scraper closed the link.
+#[test]
+fn readers_that_stall_cost_the_other_aliases_of_the_agent_nothing() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let large = Reply::Whole { status: "200 OK", headers: vec![("Content-Type", "text/plain")], body: noise(19 << 20) };
+    let exporter = Exporter::start([("/large", large), ("/small", Reply::text("m 1\n"))]);
+    let targets = [("large", exporter.url("/large")), ("small", exporter.url("/small"))];
+    let _agent = fleet.agent_of(&scraper, "agent", targets, &[]);
+    scraper.wait_scraped("small");
+
+    let timeout = [("X-Prometheus-Scrape-Timeout-Seconds", "8")];
+    let stalled: Vec<_> =
+        (0..70).map(|_| http::send("GET", scraper.http, &scrape_path("large"), &timeout).expect("sent")).collect();
+    eventually_true("the first half is being pulled", SOON, || exporter.requests("/large").len() >= 32);
+    for _ in 0..5 {
+        let answer = scraper.scrape("small", Duration::from_secs(5));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "m 1\n"));
+    }
+    // Their deadline ends them at the agent, although nobody reads.
+    exporter.wait_abandoned("/large");
+    eventually_true("the scraper gives up all of them", SOON, || {
+        scraper.count(&["narthex_scrapes_in_flight"]) == 0.0 && scraper.count(&["narthex_scrapes_total"]) >= 76.0
+    });
+    assert_eq!(scraper.process.log_line(&["its connection is closed"]), None);
+    assert_eq!(scraper.scrape("small", Duration::from_secs(5)).status, 200);
+    drop(stalled);
+}
+
+/// Before: any page whose name leads to the scraper read everything.
+#[test]
+fn a_page_whose_name_was_made_to_lead_here_reads_nothing() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&["--http-allowed-host", "metrics.example.org"]);
+    let port = scraper.http.port();
+    let get = |host: &str, headers: &str| {
+        status(scraper.http, &format!("GET /sd HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n"))
+    };
+    for header in [
+        "Accept-Language: en\r\n",
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n",
+        "Sec-Fetch-Site: same-origin\r\n",
+        "Origin: http://evil.example\r\n",
+        "Referer: http://evil.example/\r\n",
+    ] {
+        for host in [&format!("evil.example:{port}"), "evil.example", "", "localhost.evil.example"] {
+            assert_eq!(get(host, header), "403", "{host} {header}");
+        }
+        for host in [&format!("127.0.0.1:{port}"), "[::1]", "localhost", "LOCALHOST:1", "metrics.example.org"] {
+            assert_eq!(get(host, header), "200", "{host} {header}");
+        }
+    }
+    assert_eq!(get("scraper.example:9", "User-Agent: Prometheus/3.5.0\r\nAccept: */*\r\n"), "200");
+}
+
+/// Before: nothing was said, and whoever took the last descriptor kept probes out.
+#[test]
+fn connections_beyond_the_open_files_are_said_at_the_start_and_probes_are_answered_without_a_free_one() {
+    let fleet = Fleet::new();
+    identity::create_key(&fleet.path().join("scraper.key"), &KeyPair::generate()).expect("the key is written");
+    let (address, p2p) = (loopback(free_port()), loopback(free_port()));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 400 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_narthex"), "scraper"]);
+    command.args(["--key", &text(&fleet.path().join("scraper.key"))]);
+    command.args(["--secret-file", &text(&fleet.secret_file())]);
+    command.args(["--data-dir", &text(&fleet.path().join("data"))]);
+    command.args(["--http", &address.to_string(), "--listen", &p2p.to_string()]);
+    let scraper = Process::spawn("scraper", fleet.path(), &mut command);
+    scraper.wait_log(&["open_files=400", "max_connections=16384", "max_http_connections=10240", "--max-connections"]);
+
+    let healthy = || http::get(address, "/-/healthy", &[]).is_ok_and(|answer| answer.status == 200);
+    eventually_true("the scraper answers", SOON, healthy);
+    let mut kept = Exchange::begin("GET", address, "/-/healthy", &[]).expect("an answer");
+    assert!(kept.read_body(|_| {}));
+    let (_peers, _flood) = (silent(p2p, 600), silent(address, 600));
+    for _ in 0..10 {
+        assert!(healthy());
+    }
+}
