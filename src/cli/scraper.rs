@@ -137,6 +137,27 @@ struct Limits {
     /// Most aliases registered with one shared secret; the scraper refuses a further one
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_secret)]
     max_aliases_per_secret: usize,
+    /// Most bytes of one alias in /sd, where labels are listed twice
+    #[arg(
+        long, value_name = "BYTES", value_parser = value::bytes,
+        default_value = defaults::bytes(SCRAPER.registry.max_alias_bytes)
+    )]
+    max_alias_bytes: u64,
+    /// Most bytes of one peer's aliases in /sd
+    #[arg(
+        long, value_name = "BYTES", value_parser = value::bytes,
+        default_value = defaults::bytes(SCRAPER.registry.max_peer_bytes)
+    )]
+    max_peer_bytes: u64,
+    /// Most bytes of all aliases in /sd; the scraper holds them in memory
+    #[arg(
+        long, value_name = "BYTES", value_parser = value::bytes,
+        default_value = defaults::bytes(SCRAPER.registry.max_table_bytes)
+    )]
+    max_table_bytes: u64,
+    /// Most answers of /sd being sent; further requests wait, then get 503
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.http_limits.max_sd_readers)]
+    max_sd_readers: usize,
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down
     #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations_per_second)]
     max_registration_rate: NonZeroU32,
@@ -191,11 +212,15 @@ impl Args {
                 max_per_peer: self.limits.max_aliases_per_peer,
                 max_per_secret: self.limits.max_aliases_per_secret,
                 takeover_grace: self.takeover_grace,
+                max_alias_bytes: self.limits.max_alias_bytes,
+                max_peer_bytes: self.limits.max_peer_bytes,
+                max_table_bytes: self.limits.max_table_bytes,
                 start_grace: self.start_grace,
             },
             http_limits: HttpConfig {
                 advertise: self.advertise,
                 file_sd: self.file_sd,
+                max_sd_readers: self.limits.max_sd_readers,
                 connections: self.http_connections.into(),
                 allowed_hosts: self.http_allowed_host,
                 scrape: ScrapeConfig {

@@ -88,7 +88,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Registry {
-    /// Creates a registry that has not loaded its table.
+    /// Creates a registry that has not loaded its table. What its limits refuse is counted in `refusals`.
     pub(crate) fn new(config: RegistryConfig, refusals: Arc<Refusals>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -166,7 +166,7 @@ impl Registry {
         now: SystemTime,
     ) -> Result<Registered, RegistryError> {
         let config = &self.shared.config;
-        let claims = Claims::check(register, config)?;
+        let claims = Claims::check(&by.peer, register, config)?;
         let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         let outcomes = match self.store_failing() {
             true => self.renew(by.peer, claims, now)?,
@@ -231,6 +231,11 @@ impl Registry {
     /// Numbers of leases and peers, as of the last sweep; zeros before the load.
     pub(crate) fn counts(&self) -> Counts {
         self.read().table.as_ref().map(Table::counts).unwrap_or_default()
+    }
+
+    /// Bytes of all aliases in the http_sd list, without the address to scrape; 0 before the load.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.read().table.as_ref().map_or(0, Table::bytes)
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -366,8 +371,8 @@ impl Registry {
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
         }
-        let Effects { events, clock, limited, .. } = effects;
-        Notification { generation: state.generation, events, clock, limited }
+        let Effects { events, clock, refused, .. } = effects;
+        Notification { generation: state.generation, events, clock, refused }
     }
 
     /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.
@@ -379,8 +384,10 @@ impl Registry {
             newer
         });
         notification.clock.into_iter().for_each(ClockStep::log);
-        notification.limited.into_iter().for_each(|limit| self.shared.refusals.count(limit, "a new alias"));
         self.shared.log.write(&notification.events);
+        for (limit, alias) in notification.refused {
+            self.shared.refusals.count(limit, format_args!("alias {alias}"));
+        }
     }
 
     // No step panics half-way, so the table behind a poisoned lock is consistent.
@@ -418,7 +425,7 @@ struct Notification {
     generation: u64,
     events: Vec<RegistryEvent>,
     clock: Option<ClockStep>,
-    limited: Vec<Limit>,
+    refused: Vec<(Limit, Alias)>,
 }
 
 fn interval(period: Duration) -> time::Interval {

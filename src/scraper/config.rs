@@ -92,7 +92,7 @@ impl ScraperConfig {
 }
 
 /// Settings of a scraper's HTTP API.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpConfig {
     /// The address to scrape in http_sd. Default: the `Host` of Prometheus's request, which is right unless Prometheus
@@ -101,6 +101,9 @@ pub struct HttpConfig {
     /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
     /// address listened on. Default: none.
     pub file_sd: Option<PathBuf>,
+    /// Most answers of `/sd` being sent at once. A further request waits its turn for up to 5 s, then gets 503 with
+    /// `Retry-After`. Each may hold an older list in memory. Default 4.
+    pub max_sd_readers: usize,
     /// How many connections may be open.
     pub connections: HttpLimits,
     /// Names by which browsers may ask, besides `localhost`, IP addresses and the host of `advertise`; as a reverse proxy
@@ -108,6 +111,19 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<String>,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            advertise: None,
+            file_sd: None,
+            max_sd_readers: 4,
+            connections: HttpLimits::default(),
+            allowed_hosts: Vec::new(),
+            scrape: ScrapeConfig::default(),
+        }
+    }
 }
 
 /// Settings of scrapes.

@@ -5,6 +5,7 @@ use tokio::sync::Mutex;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod fat_table;
 mod half_open;
 mod holders;
 mod http;
