@@ -36,7 +36,7 @@ mod whereabouts;
 pub use config::DEFAULT_P2P_PORT;
 pub use config::NetworkLimits;
 #[cfg(feature = "node")]
-pub use config::RelayLimits;
+pub use config::{DialBackLimits, RelayLimits};
 pub use error::{Attempt, AttemptKind, ConnectError, NetworkError, RelayRefusal};
 pub use links::status::{LinkPath, LinkTransport};
 
@@ -46,13 +46,13 @@ pub(crate) use config::{NetworkConfig, NetworkRole};
 pub(crate) use handle::Network;
 pub(crate) use links::{
     acceptor::{Acceptor, Firewall, FirewallBlock, InboundStream},
-    connection::OpenError,
+    connection::{LinkId, OpenError},
     stream::{LinkStream, is_unsupported},
     table::Links,
 };
 #[cfg(feature = "scraper")]
 pub(crate) use links::{
-    connection::LinkId,
+    source::Source,
     status::{LinkCounts, LinkStatus},
     table::LinkEvent,
 };

@@ -277,6 +277,16 @@ fn every_flag_of_an_agent_and_of_a_scraper_is_taken() {
         &["--advertise", "h:1", "--file-sd", &file_sd, "--external", "h:1", "--listen-ws", "127.0.0.1:1", "--mdns"][..],
         &["--lease", "1m", "--retention", "1h", "--alias-policy", "pinned", "--start-grace", "1s"],
         &["--pull-timeout", "1s", "--max-body", "1MiB", "--max-aliases", "9", "--max-aliases-per-peer", "9"],
+        &[
+            "--max-alias-bytes",
+            "1KiB",
+            "--max-peer-bytes",
+            "9KiB",
+            "--max-table-bytes",
+            "9MiB",
+            "--max-sd-readers",
+            "9",
+        ],
         &["--max-registration-rate", "9", "--handshake-timeout", "1s", "--max-connections", "9"],
         &["--max-connections-per-ip", "9", "--max-connections-per-peer", "9"],
     ];
@@ -439,10 +449,9 @@ fn a_scraper_that_has_no_room_is_not_taken_for_something_else() {
     there.enter(|| scraper.wait_listed("host-1"));
     let visit = here.enter(|| beside_exporter(&fleet, &peer, &[]));
     for check in ["scraper TCP", "scraper UDP", "link"] {
-        visit
-            .fails(check, &["a scraper at a limit does so", "--max-connections-per-ip", "\"connections are refused\""]);
+        visit.fails(check, &["a scraper at a limit does so", "--max-connections-per-ip", "\"a limit refuses work\""]);
     }
-    let logged = || scraper.process.log_line(&["connections are refused", "as many as an address may have"]);
+    let logged = || scraper.process.log_line(&["a limit refuses work", "limit=max-connections-per-ip"]);
     eventually("the log has the refusal", SOON, logged);
 }
 

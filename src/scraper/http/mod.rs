@@ -18,6 +18,7 @@ mod proxy;
 mod router;
 mod scrape;
 mod sd;
+mod sd_body;
 mod sd_list;
 
 #[cfg(test)]
