@@ -1,7 +1,7 @@
 //! What the fuzz targets in `fuzz/` run: a function for every decoder of a stranger's bytes and of people's texts.
 //!
-//! Each takes any bytes and panics if a property fails that its comment names. Compiled with `--cfg fuzzing`, and for the
-//! unit tests, which run every committed seed.
+//! Each takes any bytes and panics if a property fails that its comment names. Compiled for these targets, and for
+//! the unit tests, which run every committed seed.
 
 mod register;
 #[cfg(test)]
