@@ -18,7 +18,7 @@ use crate::network::{
     address,
     links::table::Links,
     peer_id,
-    swarm::wrapped::{NewConnection, Wrap},
+    swarm::wrapped::{LeftOf, NewConnection, Wrap},
 };
 
 pub(crate) struct Behaviour {
@@ -51,15 +51,6 @@ fn may_dial(address: &Multiaddr, known: bool, relay: Option<&Multiaddr>) -> bool
     address::is_plain(address)
         && (known || !address::is_private(address))
         && (!is_loopback(address) || relay.is_some_and(is_loopback))
-}
-
-/// The type of an event that libp2p does not export.
-trait LeftOf {
-    type Left;
-}
-
-impl<L, R> LeftOf for Either<L, R> {
-    type Left = L;
 }
 
 type Negotiated = <THandlerOutEvent<dcutr::Behaviour> as LeftOf>::Left;
