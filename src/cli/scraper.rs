@@ -69,6 +69,10 @@ pub(super) struct Args {
     file_sd: Option<PathBuf>,
     #[command(flatten)]
     reachable: Reachable,
+    /// With one --bootstrap node, be reached through a second relay that this scraper meets in the DHT; that relay sees who is
+    /// linked to whom
+    #[arg(long, env = "NARTHEX_USE_MET_RELAYS")]
+    use_met_relays: bool,
     /// Let clients on the same local network find this scraper by its key, without a node
     #[arg(long, env = "NARTHEX_MDNS")]
     mdns: bool,
@@ -198,6 +202,7 @@ impl Args {
             listen_ws: self.reachable.listen_ws,
             external: self.reachable.external,
             bootstrap: self.reachable.bootstrap,
+            use_met_relays: self.use_met_relays,
             mdns: self.mdns,
             registry: RegistryConfig {
                 lease: self.lease,

@@ -34,7 +34,7 @@ mod whereabouts;
 pub use config::DEFAULT_P2P_PORT;
 pub use config::NetworkLimits;
 #[cfg(feature = "node")]
-pub use config::RelayLimits;
+pub use config::{DialBackLimits, RelayLimits};
 pub use error::{Attempt, AttemptKind, ConnectError, NetworkError, RelayRefusal};
 pub use links::status::{LinkPath, LinkTransport};
 

@@ -44,6 +44,9 @@ pub struct ScraperConfig {
     pub external: Vec<DialAddress>,
     /// Nodes through which clients find the scraper by key. Each needs its address.
     pub bootstrap: Vec<PeerAddr>,
+    /// Whether a scraper with one bootstrap node may be reached through a second relay, which it meets in the DHT and which
+    /// then sees who is linked to whom. Default not.
+    pub use_met_relays: bool,
     /// Whether clients on the same network find the scraper by mDNS. Default not.
     pub mdns: bool,
     /// Leases, limits, alias policy.
@@ -75,6 +78,7 @@ impl ScraperConfig {
             listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            use_met_relays: false,
             mdns: false,
             registry: RegistryConfig::default(),
             http_limits: HttpConfig::default(),

@@ -52,6 +52,8 @@ pub(super) struct ScraperState {
     pub(super) inbound: InboundCounts,
     /// Nodes that hold our announcement.
     pub(super) holders: usize,
+    /// Nodes that we were told of.
+    pub(super) bootstrap: usize,
 }
 
 impl ScraperMetrics {
@@ -216,6 +218,8 @@ fn state_metrics(r: &mut Registry) -> Readings<ScraperState> {
     state.gauge(r, "relays", "Relays that this scraper can be reached through", |s| s.links.relays as u64);
     let announced = "Nodes that held our announcement when they were last asked";
     state.gauge(r, "announced_nodes", announced, |s| s.holders as u64);
+    let told_of = "Nodes that this scraper was told of: each should hold our announcement";
+    state.gauge(r, "bootstrap_nodes", told_of, |s| s.bootstrap as u64);
     state.counter(r, "leases_lapsed", "Leases that were not renewed in time", |s| s.totals.lapsed);
     state.counter(r, "leases_gone", "Lapsed leases that left the table after the retention", |s| s.totals.gone);
     let failures = "Failed writes of the table to its store";
@@ -297,6 +301,7 @@ mod tests {
                 ..InboundCounts::default()
             },
             holders: 12,
+            bootstrap: 13,
         };
         let text = metrics().encode(state, ExpositionFormat::Text);
         for line in [
@@ -314,6 +319,7 @@ mod tests {
             "narthex_handshakes_in_flight_peak 10",
             "narthex_connections_refused_total{reason=\"address\"} 11",
             "narthex_announced_nodes 12",
+            "narthex_bootstrap_nodes 13",
             "narthex_takeovers_total{outcome=\"granted\"} 6",
             "narthex_takeovers_total{outcome=\"refused\"} 7",
             "narthex_store_flush_failures_total 8",

@@ -163,7 +163,7 @@ impl Scraper {
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_proved(network.clone(), stop.tasks.clone()));
-        tasks.spawn(network::keep_reservations(network.clone(), stop.tasks.clone()));
+        tasks.spawn(network::keep_reservations(network.clone(), config.use_met_relays, stop.tasks.clone()));
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));

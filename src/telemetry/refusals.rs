@@ -10,6 +10,9 @@ label_values! {
     /// A limit that refuses work, by the name of the setting that changes it, which is its flag's with underscores.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
+        AnnouncementsPerNetwork = "max_announcements_per_network",
+        DialBacks = "max_dial_backs",
+        DialBacksPerPeer = "max_dial_backs_per_peer",
         Aliases = "max_aliases",
         AliasesPerSecret = "max_aliases_per_secret",
         Strangers = "max_strangers_per_ip",

@@ -109,6 +109,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         links: network.links().counts(),
         inbound: network.inbound(),
         holders: network.holders(),
+        bootstrap: network.bootstrap().len(),
     };
     exposition(&headers, |format| metrics.encode(state, format))
 }

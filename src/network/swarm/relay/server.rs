@@ -27,18 +27,21 @@ use libp2p::{
     },
 };
 
-use crate::network::{
-    address,
-    config::RelayLimits,
-    swarm::{
-        node_stats::{NodeCounts, NodeStats},
-        relay::{
-            handler::{Handler, Instruction},
-            limits::{self, ReservedPeers},
+use crate::{
+    identity::PublicKey,
+    network::{
+        address,
+        config::RelayLimits,
+        swarm::{
+            node_stats::{NodeCounts, NodeStats},
+            relay::{
+                handler::{Handler, Instruction},
+                limits::{self, ReservedPeers},
+            },
+            wrapped::{NewConnection, Wrap},
         },
-        wrapped::{NewConnection, Wrap},
+        transport::muxing,
     },
-    transport::muxing,
 };
 
 /// Circuits that are built over one connection at a time: fewer than libp2p's ten, which it counts from another moment on.
@@ -74,10 +77,10 @@ struct Connection {
 }
 
 impl Behaviour {
-    pub(crate) fn new(local: PeerId, limits: RelayLimits, stats: NodeStats) -> Self {
+    pub(crate) fn new(local: PeerId, limits: RelayLimits, only_for: &[PublicKey], stats: NodeStats) -> Self {
         let reserved_peers = ReservedPeers::default();
         Self {
-            inner: limits::behaviour(local, limits, Arc::clone(&reserved_peers)),
+            inner: limits::behaviour(local, limits, only_for, Arc::clone(&reserved_peers)),
             stats,
             reserved_peers,
             connections: HashMap::new(),
