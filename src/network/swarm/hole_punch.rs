@@ -18,7 +18,7 @@ use crate::network::{
     address,
     links::table::Links,
     peer_id,
-    swarm::wrapped::{NewConnection, Wrap},
+    swarm::wrapped::{LeftOf, NewConnection, Wrap},
 };
 
 pub(crate) struct Behaviour {
@@ -47,19 +47,11 @@ impl Behaviour {
 /// `known` is a peer that has proved a secret, or our scraper. This host's own addresses are dialled only if the relay is
 /// here, too.
 fn may_dial(address: &Multiaddr, known: bool, relay: Option<&Multiaddr>) -> bool {
+    let address = &address::without_peer(address);
     let is_loopback = |address: &Multiaddr| address::ip(address).is_some_and(|ip| ip.to_canonical().is_loopback());
     address::is_plain(address)
         && (known || !address::is_private(address))
         && (!is_loopback(address) || relay.is_some_and(is_loopback))
-}
-
-/// The type of an event that libp2p does not export.
-trait LeftOf {
-    type Left;
-}
-
-impl<L, R> LeftOf for Either<L, R> {
-    type Left = L;
 }
 
 type Negotiated = <THandlerOutEvent<dcutr::Behaviour> as LeftOf>::Left;
@@ -94,13 +86,16 @@ impl Wrap for Behaviour {
 
 #[cfg(test)]
 mod tests {
+    use libp2p::multiaddr::Protocol;
+
     use super::*;
 
     #[test]
     fn a_stranger_has_public_addresses_dialled_and_no_others() {
         let may = |text: &str, known, relay: &str| {
             let parse = |text: &str| text.parse::<Multiaddr>().expect("multiaddr");
-            may_dial(&parse(text), known, Some(&parse(relay)))
+            // So libp2p names its addresses.
+            may_dial(&parse(text).with(Protocol::P2p(PeerId::random())), known, Some(&parse(relay)))
         };
         let (public, here) = ("/ip4/192.0.2.1/tcp/1", "/ip4/127.0.0.1/tcp/1");
         assert!(may("/ip4/192.0.2.9/udp/7/quic-v1", false, public) && may("/ip6/2001:db8::1/tcp/7", false, public));

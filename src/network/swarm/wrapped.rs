@@ -7,9 +7,18 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        THandlerOutEvent, ToSwarm, derive_prelude::Either,
     },
 };
+
+/// Names a type that libp2p has on one side of an [`Either`] and does not export.
+pub(crate) trait LeftOf {
+    type Left;
+}
+
+impl<L, R> LeftOf for Either<L, R> {
+    type Left = L;
+}
 
 /// A connection whose handshake has ended.
 pub(crate) struct NewConnection<'a> {

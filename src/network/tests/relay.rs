@@ -261,7 +261,8 @@ async fn a_relay_for_listed_keys_makes_nobody_else_reachable() {
     };
     let relay = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
     let tcp = address::tcp(at).with(Protocol::P2p(peer_id::peer_id(&relay.key.public())));
-    other.reserve(&tcp).await.expect_err("not listed");
+    let refusal = other.reserve(&tcp).await.expect_err("not listed");
+    assert!(refusal.contains("not permitted"), "{refusal}");
     listed.reserve(&tcp).await.expect("listed");
     other.dial(&tcp, listed.id).await.expect("a circuit to the one that is listed");
     counted(&relay, "both answers", |counts| (counts.reservations, counts.reservations_refused) == (1, 1)).await;

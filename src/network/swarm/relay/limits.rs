@@ -34,11 +34,24 @@ const BURST_PER_IP: NonZeroU32 = NonZeroU32::new(1024).expect("not zero");
 /// Peers that hold reservations, with the number of connections that they hold them on.
 pub(crate) type ReservedPeers = Arc<Mutex<HashMap<PeerId, usize>>>;
 
-/// `only_for` are the peers that may reserve; all if empty. Circuits lead to peers with a reservation alone.
+/// The peers that may reserve; all if none are listed. Circuits lead to peers with a reservation alone.
+#[derive(Clone)]
+pub(crate) struct OnlyFor(HashSet<PeerId>);
+
+impl OnlyFor {
+    pub(crate) fn new(listed: &[PublicKey]) -> Self {
+        Self(listed.iter().map(peer_id::peer_id).collect())
+    }
+
+    pub(crate) fn permits(&self, peer: &PeerId) -> bool {
+        self.0.is_empty() || self.0.contains(peer)
+    }
+}
+
 pub(crate) fn behaviour(
     local: PeerId,
     limits: RelayLimits,
-    only_for: &[PublicKey],
+    only_for: OnlyFor,
     reserved: ReservedPeers,
 ) -> relay::Behaviour {
     let config = relay::Config {
@@ -66,10 +79,8 @@ pub(crate) fn behaviour(
     relay
 }
 
-/// Lets the listed peers reserve; all if there are none.
-fn only(listed: &[PublicKey]) -> Box<dyn RateLimiter> {
-    let listed: HashSet<PeerId> = listed.iter().map(peer_id::peer_id).collect();
-    Box::new(move |peer: PeerId, _: &Multiaddr, _| listed.is_empty() || listed.contains(&peer))
+fn only(listed: OnlyFor) -> Box<dyn RateLimiter> {
+    Box::new(move |peer: PeerId, _: &Multiaddr, _| listed.permits(&peer))
 }
 
 /// Lets those renew who have a reservation, and others in as long as there is room.
