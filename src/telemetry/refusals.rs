@@ -7,8 +7,8 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use super::{LabelValue, LogPace, label_values, metric::Label};
 
 label_values! {
-    /// A limit that refuses work, by the name of the setting that changes it: of `max_connections_per_ip` the flag is
-    /// `--max-connections-per-ip`.
+    /// A limit that refuses work, by the name of the setting that changes it: the flag has
+    /// the same words with dashes.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
         Aliases = "max_aliases",
