@@ -7,8 +7,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use super::{LabelValue, LogPace, label_values, metric::Label};
 
 label_values! {
-    /// A limit that refuses work, by the name of the setting that changes it: the flag has
-    /// the same words with dashes.
+    /// A limit that refuses work, by the name of the setting that changes it: its flag has the same words.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
         Aliases = "max_aliases",

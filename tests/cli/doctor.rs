@@ -439,10 +439,9 @@ fn a_scraper_that_has_no_room_is_not_taken_for_something_else() {
     there.enter(|| scraper.wait_listed("host-1"));
     let visit = here.enter(|| beside_exporter(&fleet, &peer, &[]));
     for check in ["scraper TCP", "scraper UDP", "link"] {
-        visit
-            .fails(check, &["a scraper at a limit does so", "--max-connections-per-ip", "\"connections are refused\""]);
+        visit.fails(check, &["a scraper at a limit does so", "--max-connections-per-ip", "\"a limit refuses work\""]);
     }
-    let logged = || scraper.process.log_line(&["connections are refused", "as many as an address may have"]);
+    let logged = || scraper.process.log_line(&["a limit refuses work", "limit=max-connections-per-ip"]);
     eventually("the log has the refusal", SOON, logged);
 }
 
