@@ -32,7 +32,16 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// What the operating system reports. The old file is then untouched, unless only the sync of its folder failed.
 #[cfg(feature = "client")]
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    written_beside(path, content, mode)?.persist(path).map_err(|error| error.error)?;
+    replace_with(path, mode, |mut file| file.write_all(content))
+}
+
+/// As [`replace`], with what `write` writes.
+///
+/// # Errors
+/// As [`replace`], or what `write` reports.
+#[cfg(feature = "client")]
+pub(crate) fn replace_with(path: &Path, mode: u32, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    written_beside(path, mode, write)?.persist(path).map_err(|error| error.error)?;
     sync_folder(path)
 }
 
@@ -41,18 +50,20 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
 /// # Errors
 /// [`io::ErrorKind::AlreadyExists`], or what else the operating system reports.
 pub(crate) fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    written_beside(path, content, mode)?.persist_noclobber(path).map_err(|error| error.error)?;
+    written_beside(path, mode, |mut file| file.write_all(content))?
+        .persist_noclobber(path)
+        .map_err(|error| error.error)?;
     sync_folder(path)
 }
 
 /// Its errors are the operating system's own: those of `tempfile` name the temporary file, another one each time.
-fn written_beside(path: &Path, content: &[u8], mode: u32) -> io::Result<NamedTempFile> {
+fn written_beside(path: &Path, mode: u32, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<NamedTempFile> {
     let Some(name) = path.file_name() else { return Err(io::ErrorKind::InvalidFilename.into()) };
     let prefix: OsString = [".".as_ref(), name, ".narthex-".as_ref()].into_iter().collect();
     remove_abandoned(folder(path), &prefix);
     let open = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let file = Builder::new().prefix(&prefix).make_in(folder(path), open)?;
-    file.as_file().write_all(content)?;
+    write(file.as_file())?;
     file.as_file().sync_all()?;
     Ok(file)
 }

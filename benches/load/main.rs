@@ -9,6 +9,7 @@
 //! cargo bench --bench load -- --clients 1000 --sizes 2000 --at-once 16 --idle 10s
 //! cargo bench --bench load -- --exposition node_exporter.txt --gzip-levels 0,1,6
 //! cargo bench --bench load -- --clients 40 --aliases 250 --sizes 2000 --at-once 8 --sd
+//! cargo bench --bench load -- --clients 400 --aliases 250 --table
 //! cargo bench --bench load -- --agent --exposition node_exporter.txt
 //! ```
 
@@ -19,6 +20,7 @@ mod peers;
 mod process;
 mod report;
 mod scrape;
+mod table;
 
 use std::{error::Error, time::Duration};
 
@@ -72,6 +74,9 @@ pub(crate) struct Args {
     /// Also measures /sd beside a static body of the same length
     #[arg(long)]
     sd: bool,
+    /// Measures scrapes while the list in /sd changes and is read, and how long the list takes, instead of bodies
+    #[arg(long)]
+    table: bool,
     /// `cargo bench` adds this flag
     #[arg(long, hide = true)]
     bench: bool,
@@ -132,6 +137,10 @@ async fn measure(args: &Args) -> Result<(), BoxError> {
             let cpu = scraper.cpu()?;
             tokio::time::sleep(length).await;
             report.idle((scraper.cpu()? - cpu).as_secs_f64() / length.as_secs_f64());
+        }
+        if args.table {
+            table::measure(&scraper, &http, args).await?;
+            continue;
         }
         for &size in &args.sizes {
             for &at_once in &args.at_once {

@@ -48,9 +48,11 @@ pub(crate) async fn clients(
     let bodies: Arc<dyn Source> = Arc::new(Bodies);
     let mut running = Vec::new();
     for n in 0..clients {
-        let mut builder = Client::builder(scraper.clone(), secret.clone()).hostname("load").compression(compression);
+        let mut builder =
+            Client::builder(scraper.clone(), secret.clone()).hostname("load-1.example.com").compression(compression);
         for alias in 0..aliases {
             let target = TargetBuilder::new(format!("c{n}-{alias}")).service("load").label("n", n.to_string());
+            let target = target.label("env", "production").label("region", "eu-central-1").label("team", "platform");
             builder = builder.target(target.metrics(Arc::clone(&bodies)));
         }
         let client = builder.start().await?;

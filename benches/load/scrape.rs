@@ -99,6 +99,13 @@ pub(crate) async fn length(address: &str, path: &str) -> Result<usize, BoxError>
     get(&mut connect(address).await?, address, path).await
 }
 
+/// Releases an alias.
+pub(crate) async fn release(address: &str, alias: &str) -> Result<(), BoxError> {
+    let request = Request::delete(format!("/api/v1/aliases/{alias}")).header("host", address).body(Empty::new())?;
+    connect(address).await?.send_request(request).await?;
+    Ok(())
+}
+
 async fn connect(address: &str) -> Result<SendRequest<Empty<Bytes>>, BoxError> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;

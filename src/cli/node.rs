@@ -1,6 +1,6 @@
 //! `narthex node`: a public helper through which peers find each other by key. It knows no secret and sees no metrics.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{
     ConfigFile,
@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     Node, NodeConfig,
-    identity::{HostPort, load_or_create_key},
-    network::RelayLimits,
+    identity::{HostPort, PublicKey, load_or_create_key},
+    network::{DialBackLimits, NetworkLimits, RelayLimits},
 };
 
 /// The end of the help: what a user copies first.
@@ -48,6 +48,12 @@ pub(super) struct Args {
     /// Carry links between peers that cannot reach each other directly; the node sees only ciphertext
     #[arg(long, env = "NARTHEX_RELAY")]
     relay: bool,
+    /// The key of a scraper that others may reach through --relay, and then no other peer; repeatable
+    #[arg(long, value_name = "KEY")]
+    relay_for: Vec<PublicKey>,
+    /// Dial peers back at private addresses too, if they ask whether they can be reached: for a lab, or a network of your own
+    #[arg(long, env = "NARTHEX_ALLOW_PRIVATE_DIAL_BACK")]
+    allow_private_dial_back: bool,
     /// The address of metrics, /-/healthy and /-/ready, without authentication [default: none]
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<HostPort>,
@@ -57,6 +63,29 @@ pub(super) struct Args {
     connections: Connections,
     #[command(flatten)]
     http_connections: HttpConnections,
+    #[command(flatten)]
+    own_limits: Own,
+}
+
+/// Limits that only a node has.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct Own {
+    /// Most announcements kept from one network (IPv4: /24, IPv6: /64); those whose owners are gone give way first
+    #[arg(
+        long, value_name = "N", value_parser = value::count,
+        default_value_t = NetworkLimits::default().announcements_per_network
+    )]
+    max_announcements_per_network: usize,
+    /// Most times a minute that the node dials peers back, which ask whether they can be reached
+    #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = DialBackLimits::default().per_minute)]
+    max_dial_backs: NonZeroU32,
+    /// Most times a minute that the node dials one peer back
+    #[arg(
+        long, value_name = "N", value_parser = value::rate,
+        default_value_t = DialBackLimits::default().per_minute_of_peer
+    )]
+    max_dial_backs_per_peer: NonZeroU32,
 }
 
 /// Limits of the relay. They are options because a limit without --relay is bad usage.
@@ -126,6 +155,9 @@ impl From<Relay> for RelayLimits {
 impl Args {
     /// Checks what no single value shows.
     pub(super) fn check(&self) -> Result<(), String> {
+        if !self.relay_for.is_empty() && !self.relay {
+            return Err("--relay-for restricts --relay, which is not given".to_owned());
+        }
         match self.relay_limits.given() {
             Some(flag) if !self.relay => Err(format!("{flag} is a limit of --relay, which is not given")),
             _ => Ok(()),
@@ -146,9 +178,18 @@ impl Args {
             bootstrap: self.reachable.bootstrap,
             external: self.reachable.external,
             relay: self.relay.then(|| self.relay_limits.into()),
+            relay_for: self.relay_for,
+            dial_back: DialBackLimits {
+                per_minute: self.own_limits.max_dial_backs,
+                per_minute_of_peer: self.own_limits.max_dial_backs_per_peer,
+                private: self.allow_private_dial_back,
+            },
             http: self.http,
             http_limits: self.http_connections.into(),
-            limits: self.connections.into(),
+            limits: NetworkLimits {
+                announcements_per_network: self.own_limits.max_announcements_per_network,
+                ..self.connections.into()
+            },
         };
         Ok((config, data_dir))
     }

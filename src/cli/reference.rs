@@ -134,7 +134,12 @@ fn fixed_limits() -> BTreeMap<&'static str, String> {
     let (scrape, max_per_peer) = (&SCRAPER.http_limits.scrape, SCRAPER.registry.max_per_peer);
     let (margin, longest) = (duration(scrape.margin), duration(scrape.timeout_max));
     let (value, head, record) = (Labels::MAX_VALUE_LEN as u64, MAX_HEAD as u64, Announcement::MAX_LEN as u64);
-    let label = format!("{}; names of {} characters, values of {}", Labels::MAX, Labels::MAX_NAME_LEN, bytes(value));
+    let label = format!(
+        "{}; names of {} characters, values of {} without control characters",
+        Labels::MAX,
+        Labels::MAX_NAME_LEN,
+        bytes(value)
+    );
     [
         ("alias", format!("1 to {} of `A-Za-z0-9._-`, not `.` or `..`", Alias::MAX_LEN)),
         ("service, host name", format!("{} bytes, no control characters", Target::MAX_NAME_LEN)),

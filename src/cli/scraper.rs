@@ -69,6 +69,10 @@ pub(super) struct Args {
     file_sd: Option<PathBuf>,
     #[command(flatten)]
     reachable: Reachable,
+    /// With one --bootstrap node, be reached through a second relay that this scraper meets in the DHT; that relay sees who is
+    /// linked to whom
+    #[arg(long, env = "NARTHEX_USE_MET_RELAYS")]
+    use_met_relays: bool,
     /// Let clients on the same local network find this scraper by its key, without a node
     #[arg(long, env = "NARTHEX_MDNS")]
     mdns: bool,
@@ -133,9 +137,36 @@ struct Limits {
     /// Most aliases registered with one shared secret; the scraper refuses a further one
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_secret)]
     max_aliases_per_secret: usize,
+    /// Most bytes of one alias in /sd, where labels are listed twice
+    #[arg(
+        long, value_name = "BYTES", value_parser = value::bytes,
+        default_value = defaults::bytes(SCRAPER.registry.max_alias_bytes)
+    )]
+    max_alias_bytes: u64,
+    /// Most bytes of one peer's aliases in /sd
+    #[arg(
+        long, value_name = "BYTES", value_parser = value::bytes,
+        default_value = defaults::bytes(SCRAPER.registry.max_peer_bytes)
+    )]
+    max_peer_bytes: u64,
+    /// Most bytes of all aliases in /sd; the scraper holds them in memory
+    #[arg(
+        long, value_name = "BYTES", value_parser = value::bytes,
+        default_value = defaults::bytes(SCRAPER.registry.max_table_bytes)
+    )]
+    max_table_bytes: u64,
+    /// Most answers of /sd being sent; further requests wait, then get 503
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.http_limits.max_sd_readers)]
+    max_sd_readers: usize,
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down
     #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations_per_second)]
     max_registration_rate: NonZeroU32,
+    /// Most registrations at once of strangers from one public network (IPv4 /24, IPv6 /64)
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.strangers_per_address)]
+    max_strangers_per_ip: usize,
+    /// Most registrations at once of strangers from one private address, or through one relay
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.strangers_per_shared_address)]
+    max_strangers_per_shared_ip: usize,
     /// Longest register handshake
     #[arg(
         long, value_name = "DURATION", value_parser = value::duration,
@@ -171,6 +202,7 @@ impl Args {
             listen_ws: self.reachable.listen_ws,
             external: self.reachable.external,
             bootstrap: self.reachable.bootstrap,
+            use_met_relays: self.use_met_relays,
             mdns: self.mdns,
             registry: RegistryConfig {
                 lease: self.lease,
@@ -180,11 +212,15 @@ impl Args {
                 max_per_peer: self.limits.max_aliases_per_peer,
                 max_per_secret: self.limits.max_aliases_per_secret,
                 takeover_grace: self.takeover_grace,
+                max_alias_bytes: self.limits.max_alias_bytes,
+                max_peer_bytes: self.limits.max_peer_bytes,
+                max_table_bytes: self.limits.max_table_bytes,
                 start_grace: self.start_grace,
             },
             http_limits: HttpConfig {
                 advertise: self.advertise,
                 file_sd: self.file_sd,
+                max_sd_readers: self.limits.max_sd_readers,
                 connections: self.http_connections.into(),
                 allowed_hosts: self.http_allowed_host,
                 scrape: ScrapeConfig {
@@ -195,6 +231,8 @@ impl Args {
             },
             limits: self.connections.into(),
             registrations_per_second: self.limits.max_registration_rate,
+            strangers_per_address: self.limits.max_strangers_per_ip,
+            strangers_per_shared_address: self.limits.max_strangers_per_shared_ip,
             handshake_timeout: self.limits.handshake_timeout,
             ..ScraperConfig::new(key, secrets, data_dir.path())
         };

@@ -26,6 +26,8 @@ const MAX_REDIAL: Duration = Duration::from_secs(15);
 /// Cap of the register backoff before jitter; a pause is at most twice this. A service with a new key waits for its alias
 /// until the grace of the old key has passed, and no longer than this.
 const MAX_RETRY: Duration = Duration::from_secs(15);
+/// As [`MAX_RETRY`], after a stream that the scraper closed: most likely it had no place, and has one a moment later.
+const MAX_CLOSED_RETRY: Duration = Duration::from_secs(2);
 /// A scraper without room accepts a connection and closes it at once: a link lost so soon counts as a failed attempt.
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// A scraper that restarts loses all its links at once; clients redial spread over this time.
@@ -138,6 +140,7 @@ async fn renew(
     exchange: &watch::Sender<Exchange>,
 ) {
     let mut pauses = redial_backoff(MAX_RETRY);
+    let mut closed = redial_backoff(MAX_CLOSED_RETRY);
     let mut missed = false;
     loop {
         let set = Arc::clone(&targets.borrow_and_update());
@@ -151,6 +154,7 @@ async fn renew(
         exchange.send_replace(Exchange::Ended);
         let (error, retry_in) = match answer {
             Ok(Answer::Registered(registered)) => {
+                closed = redial_backoff(MAX_CLOSED_RETRY);
                 let renew_in = third(registered.lease_ms);
                 let pause = match report(shared, scraper, &set, registered, &mut pauses) {
                     Some(sooner) => sooner.min(renew_in),
@@ -164,6 +168,7 @@ async fn renew(
             }
             Ok(Answer::SlowDown(pause)) => (RegisterError::SlowDown, pause),
             Ok(Answer::KeyInUse) => return,
+            Err(error @ RegisterError::Broken(_)) => (error, closed.next().unwrap_or(MAX_CLOSED_RETRY)),
             Err(error) => (error, pauses.next().unwrap_or(MAX_RETRY)),
         };
         let asked_to_wait = matches!(error, RegisterError::SlowDown);

@@ -24,6 +24,8 @@ pub(crate) mod text;
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use admission::HttpLimits;
+#[cfg(feature = "scraper")]
+pub(crate) use body::BodyCut;
 pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 pub(crate) use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};

@@ -1,9 +1,13 @@
 //! What a network is configured with.
 
+#[cfg(feature = "node")]
+use std::num::NonZeroU32;
 use std::{collections::HashSet, ops::Range, path::PathBuf, time::Duration};
 
 use libp2p::PeerId;
 
+#[cfg(feature = "node")]
+use crate::identity::PublicKey;
 use crate::{
     identity::{DialAddress, HostPort, PeerAddr},
     network::peer_id::peer_id,
@@ -70,6 +74,12 @@ pub(crate) struct NetworkConfig {
     /// The bounds on what this node relays; none if it relays nothing.
     #[cfg(feature = "node")]
     pub(crate) relay: Option<RelayLimits>,
+    /// The only peers that may reserve at this relay; all if empty.
+    #[cfg(feature = "node")]
+    pub(crate) relay_for: Vec<PublicKey>,
+    /// How a node dials peers back.
+    #[cfg(feature = "node")]
+    pub(crate) dial_back: DialBackLimits,
     /// True if relayed links are made direct where that works; off in tests of relayed ones.
     pub(crate) hole_punching: bool,
     /// How often a connection to a peer that is no node of ours is pinged: at a random interval of this range.
@@ -95,6 +105,10 @@ impl NetworkConfig {
             asks_dial_back: false,
             #[cfg(feature = "node")]
             relay: None,
+            #[cfg(feature = "node")]
+            relay_for: Vec::new(),
+            #[cfg(feature = "node")]
+            dial_back: DialBackLimits::default(),
             hole_punching: true,
             ping_every: ping_every(role),
             limits: NetworkLimits::default(),
@@ -149,6 +163,8 @@ pub struct NetworkLimits {
     pub half_open_per_private_address: usize,
     /// Announcements that a node keeps for others, 4 KiB each at most. Default 65 536.
     pub announcements: usize,
+    /// Announcements that a node keeps from one network (IPv4: /24, IPv6: /64). Default 64.
+    pub announcements_per_network: usize,
 }
 
 impl Default for NetworkLimits {
@@ -162,7 +178,31 @@ impl Default for NetworkLimits {
             half_open_per_address: 16,
             half_open_per_private_address: 128,
             announcements: 65_536,
+            announcements_per_network: 64,
         }
+    }
+}
+
+/// How a node dials peers back that ask whether they can be reached (AutoNAT): at their own address alone. The rates are
+/// those of go-libp2p.
+#[cfg(feature = "node")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DialBackLimits {
+    /// Dial-backs a minute, of all peers. Default 60.
+    pub per_minute: NonZeroU32,
+    /// Dial-backs a minute of one peer. Default 12.
+    pub per_minute_of_peer: NonZeroU32,
+    /// Whether peers at private addresses are dialled back, as in a lab. Default not: behind a router that hides where
+    /// peers come from, they would all have the router's address, and could scan its ports.
+    pub private: bool,
+}
+
+#[cfg(feature = "node")]
+impl Default for DialBackLimits {
+    fn default() -> Self {
+        let [per_minute, per_minute_of_peer] = [60, 12].map(|rate| NonZeroU32::new(rate).expect("not zero"));
+        Self { per_minute, per_minute_of_peer, private: false }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::network::observation::Observation;
 #[cfg(feature = "mdns")]
 use crate::network::swarm::nearby;
 #[cfg(feature = "node")]
-use crate::network::swarm::node_stats::NodeStats;
+use crate::network::swarm::{dht_server::DhtServer, node_stats::NodeStats};
 #[cfg(any(feature = "scraper", feature = "node"))]
 use crate::{identity::DialAddress, network::transport::inbound::InboundCounters};
 use crate::{
@@ -110,6 +110,9 @@ impl Network {
         }
         let proved = Arc::new(ProvedNetworks::open(config.proved_file.take()));
         let links = Links::new(Arc::clone(&proved));
+        if !config.role.is_scraper() {
+            links.know([]); // a scraper reads its table first
+        }
         let blocks = broadcast::Sender::new(BLOCKS_KEPT);
         #[cfg(feature = "scraper")]
         let observations = broadcast::Sender::new(OBSERVATIONS_KEPT);
@@ -118,6 +121,7 @@ impl Network {
         let nearby = config.mdns.then(|| Arc::new(watch::Sender::default()));
         let parts = Parts {
             streams: stream_behaviour::Behaviour::new(links.clone(), acceptors, blocks.clone(), config.role),
+            links: links.clone(),
             inbound: Arc::default(),
             refusals: Arc::new(Refusals::new()),
             proved,
@@ -164,7 +168,8 @@ impl Network {
         driver.report_to(observations.clone());
         #[cfg(feature = "node")]
         if config.role.is_node() {
-            driver.serve(stats.clone());
+            let dht = DhtServer::new(links.clone(), stats.clone(), Arc::clone(&refusals), &config.limits);
+            driver.serve(dht, stats.clone());
         }
         driver.set_external(external);
         let dialler = Dialler {

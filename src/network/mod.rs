@@ -15,6 +15,8 @@ mod command;
 mod config;
 mod error;
 mod failure;
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) mod fuzzing;
 mod handle;
 mod links;
 #[cfg(feature = "scraper")]
@@ -34,7 +36,7 @@ mod whereabouts;
 pub use config::DEFAULT_P2P_PORT;
 pub use config::NetworkLimits;
 #[cfg(feature = "node")]
-pub use config::RelayLimits;
+pub use config::{DialBackLimits, RelayLimits};
 pub use error::{Attempt, AttemptKind, ConnectError, NetworkError, RelayRefusal};
 pub use links::status::{LinkPath, LinkTransport};
 
@@ -50,6 +52,7 @@ pub(crate) use links::{
 };
 #[cfg(feature = "scraper")]
 pub(crate) use links::{
+    source::Source,
     status::{LinkCounts, LinkStatus},
     table::LinkEvent,
 };

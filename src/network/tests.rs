@@ -84,7 +84,7 @@ impl Peer {
             tasks.spawn(keep_nodes(network.clone(), stop.clone()));
         }
         if role == NetworkRole::Scraper {
-            tasks.spawn(keep_reservations(network.clone(), stop.clone()));
+            tasks.spawn(keep_reservations(network.clone(), true, stop.clone()));
             tasks.spawn(announce(network.clone(), key.clone(), stop.clone()));
         }
         Self { key, network, inbox, stop, tasks }

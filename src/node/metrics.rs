@@ -123,7 +123,11 @@ fn count_metrics(r: &mut Registry) -> Readings<NodeCounts> {
     counts.counters(
         r,
         ("dial_backs", "Requests of peers to be dialled back, to learn whether they can be reached", "outcome"),
-        &[("answered", |counts| counts.dial_backs), ("failed", |counts| counts.dial_backs_failed)],
+        &[
+            ("answered", |counts| counts.dial_backs),
+            ("failed", |counts| counts.dial_backs_failed),
+            ("refused", |counts| counts.dial_backs_refused),
+        ],
     );
     counts
 }
@@ -172,6 +176,7 @@ mod tests {
             circuits_ended: CircuitEnds { closed: 20, bytes: 21, duration: 22 },
             dial_backs: 23,
             dial_backs_failed: 24,
+            dial_backs_refused: 29,
         };
         let connections = [(LinkTransport::Tcp, 26), (LinkTransport::Quic, 27)].into();
         let inbound = InboundCounts { refused_address: 28, ..InboundCounts::default() };
@@ -201,6 +206,7 @@ mod tests {
             "narthex_relay_circuits_ended_total{reason=\"duration\"} 22",
             "narthex_dial_backs_total{outcome=\"answered\"} 23",
             "narthex_dial_backs_total{outcome=\"failed\"} 24",
+            "narthex_dial_backs_total{outcome=\"refused\"} 29",
             "narthex_peers 25",
             "narthex_connections{transport=\"tcp\"} 26",
             "narthex_connections{transport=\"quic\"} 27",

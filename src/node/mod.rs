@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::network::{DEFAULT_P2P_PORT, RelayLimits};
+pub use crate::network::{DEFAULT_P2P_PORT, DialBackLimits, RelayLimits};
 
 use crate::{
     http::{BindError, HttpLimits, bind},
@@ -48,6 +48,10 @@ pub struct NodeConfig {
     pub external: Vec<DialAddress>,
     /// Whether the node carries links between peers that cannot reach each other, and how many. Default none.
     pub relay: Option<RelayLimits>,
+    /// The only peers that others may reach through this relay. Default all, with none listed.
+    pub relay_for: Vec<PublicKey>,
+    /// How peers are dialled back that ask whether they can be reached.
+    pub dial_back: DialBackLimits,
     /// Address of metrics, health and readiness. Default none.
     pub http: Option<HostPort>,
     /// How many HTTP connections may be open.
@@ -66,6 +70,8 @@ impl NodeConfig {
             bootstrap: Vec::new(),
             external: Vec::new(),
             relay: None,
+            relay_for: Vec::new(),
+            dial_back: DialBackLimits::default(),
             http: None,
             http_limits: HttpLimits::default(),
             limits: NetworkLimits::default(),
@@ -124,6 +130,8 @@ impl Node {
                 external: config.external,
                 bootstrap: config.bootstrap,
                 relay: config.relay,
+                relay_for: config.relay_for,
+                dial_back: config.dial_back,
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Node)
             },

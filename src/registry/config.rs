@@ -24,6 +24,14 @@ pub struct RegistryConfig {
     /// How long a holder must be away until another peer may take its alias ([`AliasPolicy::Live`]): without a link, or,
     /// if the holder keeps its key, past the end of its lease. Default 60 s.
     pub takeover_grace: Duration,
+    /// Most bytes of an alias in `/sd`: its group as JSON, without the address to scrape. Labels are listed twice. An
+    /// ordinary alias takes some 700 bytes. Default 4 KiB.
+    pub max_alias_bytes: u64,
+    /// Most bytes of a peer's aliases in `/sd`. Default 256 KiB: `max_per_peer` aliases of 1 KiB.
+    pub max_peer_bytes: u64,
+    /// Most bytes of all aliases in `/sd`; the scraper holds them in memory. Default 96 MiB: `max_targets` aliases of
+    /// 1006 bytes.
+    pub max_table_bytes: u64,
     /// How long holders count as linked after the table was loaded: their links are not up again yet, and another peer
     /// must not take their aliases. After damage of the store, the table counts as incomplete for this long, or for a
     /// third of a lease if that is longer. Default 60 s.
@@ -47,6 +55,9 @@ impl Default for RegistryConfig {
             max_per_peer: 256,
             max_per_secret: 100_000,
             takeover_grace: Duration::from_secs(60),
+            max_alias_bytes: 4 << 10,
+            max_peer_bytes: 256 << 10,
+            max_table_bytes: 96 << 20,
             start_grace: Duration::from_secs(60),
         }
     }

@@ -1,4 +1,4 @@
-//! Events of aliases: for subscribers, the log and the counters.
+//! Events of aliases: for subscribers, the log (`event_log`) and the counters.
 
 use crate::{identity::PublicKey, wire::Alias};
 
@@ -54,25 +54,6 @@ impl EventKind {
         match self {
             Self::Registered | Self::Updated | Self::Returned | Self::Released | Self::TakenOver { .. } => true,
             Self::Lapsed | Self::Gone | Self::TakeoverRefused { .. } => false,
-        }
-    }
-}
-
-impl RegistryEvent {
-    /// Writes one line to the log. Never called under a lock, as a log may block.
-    pub(super) fn log(&self) {
-        let Self { alias, peer, kind } = self;
-        match kind {
-            EventKind::Registered => tracing::info!(%alias, %peer, "alias registered"),
-            EventKind::Updated => tracing::info!(%alias, %peer, "alias updated"),
-            EventKind::Returned => tracing::info!(%alias, %peer, "alias renewed after it had lapsed"),
-            EventKind::Released => tracing::info!(%alias, %peer, "alias released"),
-            EventKind::Lapsed => tracing::info!(%alias, %peer, "alias lapsed: it was not renewed in time"),
-            EventKind::Gone => tracing::info!(%alias, %peer, "alias gone: it was lapsed for the whole retention"),
-            EventKind::TakenOver { from } => tracing::info!(%alias, %peer, holder = %from, "alias taken over"),
-            EventKind::TakeoverRefused { holder } => {
-                tracing::warn!(%alias, %peer, %holder, "alias refused: another peer holds it");
-            }
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Counts, Damage, Holders, Lease, NotLoaded, Presence, Registrant, RegistryConfig, RegistryError, RegistryEvent,
     Store, Totals,
+    event_log::EventLog,
     table::{Claims, ClockStep, Effects, Table},
     writer::{self, Batch, Health, Start, Waiter},
 };
@@ -53,6 +54,7 @@ struct Shared {
     health: Arc<Health>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<RegistryEvent>,
+    log: EventLog,
 }
 
 /// The table and the writer's queue are under one lock, so that both see changes in one order. The lock is never held
@@ -86,7 +88,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Registry {
-    /// Creates a registry that has not loaded its table.
+    /// Creates a registry that has not loaded its table. What its limits refuse is counted in `refusals`.
     pub(crate) fn new(config: RegistryConfig, refusals: Arc<Refusals>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -97,6 +99,7 @@ impl Registry {
                 health: Arc::default(),
                 changes: watch::Sender::new(0),
                 events: broadcast::Sender::new(EVENTS),
+                log: EventLog::new(),
             }),
         }
     }
@@ -163,7 +166,7 @@ impl Registry {
         now: SystemTime,
     ) -> Result<Registered, RegistryError> {
         let config = &self.shared.config;
-        let claims = Claims::check(register, config)?;
+        let claims = Claims::check(&by.peer, register, config)?;
         let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         let outcomes = match self.store_failing() {
             true => self.renew(by.peer, claims, now)?,
@@ -230,6 +233,11 @@ impl Registry {
         self.read().table.as_ref().map(Table::counts).unwrap_or_default()
     }
 
+    /// Bytes of all aliases in the http_sd list, without the address to scrape; 0 before the load.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.read().table.as_ref().map_or(0, Table::bytes)
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         let store_failures = self.shared.health.failures.load(Ordering::Relaxed);
         Totals { store_failures, ..self.read().totals }
@@ -250,6 +258,7 @@ impl Registry {
     /// every second. After a pause (the clock was set, or the process stood still), running leases first get the time
     /// to be renewed. While the store fails, nothing happens; the next sweep then sees a pause.
     fn sweep(&self, now: SystemTime) {
+        self.shared.log.forget_old();
         if self.store_failing() {
             return;
         }
@@ -362,8 +371,8 @@ impl Registry {
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
         }
-        let Effects { events, clock, limited, .. } = effects;
-        Notification { generation: state.generation, events, clock, limited }
+        let Effects { events, clock, refused, .. } = effects;
+        Notification { generation: state.generation, events, clock, refused }
     }
 
     /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.
@@ -375,8 +384,10 @@ impl Registry {
             newer
         });
         notification.clock.into_iter().for_each(ClockStep::log);
-        notification.events.iter().for_each(RegistryEvent::log);
-        notification.limited.into_iter().for_each(|limit| self.shared.refusals.count(limit, "a new alias"));
+        self.shared.log.write(&notification.events);
+        for (limit, alias) in notification.refused {
+            self.shared.refusals.count(limit, format_args!("alias {alias}"));
+        }
     }
 
     // No step panics half-way, so the table behind a poisoned lock is consistent.
@@ -414,7 +425,7 @@ struct Notification {
     generation: u64,
     events: Vec<RegistryEvent>,
     clock: Option<ClockStep>,
-    limited: Vec<Limit>,
+    refused: Vec<(Limit, Alias)>,
 }
 
 fn interval(period: Duration) -> time::Interval {

@@ -1,6 +1,7 @@
 //! The alias table: who is listed under which name, for how long, and who may take a name over.
 //!
 //! - `table`: every decision, as a plain data structure; no task, no clock (`now` is passed in), no disk.
+//! - `listing`: an alias as Prometheus sees it, and its bytes; `budget`: how many of those a peer may have.
 //! - [`Registry`]: the handle that the rest of a scraper holds: the table behind a lock, its events and its counters.
 //! - `writer`: the one thread that owns the [`Store`]; it writes and flushes all waiting changes as one group.
 //! - [`Store`]: keeps leases across restarts; [`SledStore`] is the embedded database.
@@ -15,12 +16,15 @@
 //! A load detects that the store has lost leases. The table is then incomplete, and must not be listed, until clients
 //! had the time to register again.
 
+mod budget;
 mod config;
 mod error;
 mod event;
+mod event_log;
 mod handle;
 mod holder;
 mod lease;
+mod listing;
 mod store;
 mod table;
 mod writer;
@@ -35,5 +39,6 @@ pub(crate) use event::Totals;
 pub(crate) use handle::Registry;
 pub(crate) use holder::{Holders, Presence, Registrant};
 pub(crate) use lease::{Lease, LeaseState};
+pub(crate) use listing::{Listing, path_label};
 pub(crate) use store::{Change, Damage, Loaded, SledStore, Store};
 pub(crate) use table::Counts;

@@ -14,7 +14,10 @@ use std::{
 
 use super::{
     AliasPolicy, Change, EventKind, Holders, Lease, LeaseState, Presence, Registrant, RegistryConfig, RegistryError,
-    RegistryEvent, lease::later,
+    RegistryEvent,
+    budget::{self, Budget},
+    lease::later,
+    listing,
 };
 use crate::{
     identity::{PublicKey, SecretId},
@@ -34,6 +37,8 @@ pub(super) struct Table {
     by_secret: HashMap<SecretId, usize>,
     due: BTreeSet<(SystemTime, Alias)>,
     lapsed: usize,
+    /// Of all entries, in the http_sd list.
+    bytes: u64,
     loaded_at: SystemTime,
     /// The latest time passed in, unless the clock was set back.
     seen_at: SystemTime,
@@ -48,6 +53,14 @@ struct Entry {
     lapsed: bool,
     /// The registration that last changed what is listed; 0 if the lease was loaded.
     step: u64,
+    /// Of the alias in the http_sd list.
+    bytes: u64,
+}
+
+impl Entry {
+    fn new(lease: Arc<Lease>, lapsed: bool, step: u64) -> Self {
+        Self { bytes: listing::lease_bytes(&lease), lease, lapsed, step }
+    }
 }
 
 /// Numbers of aliases and peers, as of the last sweep.
@@ -68,10 +81,10 @@ pub(super) struct Effects {
     pub(super) renewed: u64,
     /// The clock's jump, if there was one.
     pub(super) clock: Option<ClockStep>,
+    /// Claims that a limit refused.
+    pub(super) refused: Vec<(Limit, Alias)>,
     /// The number of the registration; 0 for other steps.
     pub(super) step: u64,
-    /// The limit behind each claim that was refused for one.
-    pub(super) limited: Vec<Limit>,
 }
 
 impl Effects {
@@ -88,24 +101,46 @@ impl Effects {
     fn event(&mut self, alias: &Alias, peer: PublicKey, kind: EventKind) {
         self.events.push(RegistryEvent { alias: alias.clone(), peer, kind });
     }
+
+    fn refuse(&mut self, alias: Alias, limit: Limit) -> AliasOutcome {
+        self.refused.push((limit, alias));
+        budget::refusal(limit)
+    }
 }
 
 /// A checked registration. An invalid claim is `None`.
 #[derive(Debug)]
 pub(super) struct Claims {
     hostname: String,
-    targets: Vec<Option<Target>>,
+    targets: Vec<Option<Claimed>>,
+}
+
+/// A target that can be listed, and its bytes in the list.
+#[derive(Debug)]
+struct Claimed {
+    target: Target,
+    bytes: u64,
+}
+
+/// Who claims, and what is left to it.
+struct Claimant {
+    by: Registrant,
+    hostname: String,
+    budget: Budget,
 }
 
 impl Claims {
-    pub(super) fn check(register: &Register, config: &RegistryConfig) -> Result<Self, RegistryError> {
+    pub(super) fn check(peer: &PublicKey, register: &Register, config: &RegistryConfig) -> Result<Self, RegistryError> {
         let (count, limit) = (register.claims.len(), config.max_per_peer);
         if count > limit {
             return Err(RegistryError::TooManyClaims { count, limit });
         }
         Target::check_name("hostname", &register.hostname).map_err(RegistryError::Hostname)?;
-        let targets = register.claims.iter().map(|claim| claim.check().ok()).collect();
-        Ok(Self { hostname: register.hostname.clone(), targets })
+        let targets = register.claims.iter().map(|claim| {
+            let target = claim.check().ok()?;
+            Some(Claimed { bytes: listing::target_bytes(&target, peer, &register.hostname), target })
+        });
+        Ok(Self { hostname: register.hostname.clone(), targets: targets.collect() })
     }
 }
 
@@ -119,6 +154,7 @@ impl Table {
             by_secret: HashMap::new(),
             due: BTreeSet::new(),
             lapsed: 0,
+            bytes: 0,
             loaded_at: now,
             seen_at: now,
             steps: 0,
@@ -130,7 +166,7 @@ impl Table {
                 effects.event(&lease.alias, lease.peer, EventKind::Gone);
                 effects.changes.push(Change::Remove(lease.alias));
             } else {
-                table.insert(Entry { lease: Arc::new(lease), lapsed, step: 0 });
+                table.insert(Entry::new(Arc::new(lease), lapsed, 0));
             }
         }
         // The clock may have been set back while nothing ran.
@@ -152,11 +188,16 @@ impl Table {
         // Release first: a peer can then swap an alias in a full table.
         self.release_left_out(&by.peer, &claims, now, &mut effects);
         let Claims { hostname, targets } = claims;
+        // An alias that shrinks leaves room for those before too.
+        let kept = targets.iter().flatten().map(|claimed| claimed.bytes.min(self.own_bytes(&by.peer, claimed))).sum();
+        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, kept, self.bytes) };
         let mut seen = HashSet::new();
-        let outcomes = targets.into_iter().map(|target| match target {
+        let outcomes = targets.into_iter().map(|claimed| match claimed {
             None => AliasOutcome::Refused(AliasRefusal::Invalid),
-            Some(target) if !seen.insert(target.alias.clone()) => AliasOutcome::Refused(AliasRefusal::Duplicate),
-            Some(target) => self.claim(by, &hostname, target, &presence, now, &mut effects),
+            Some(Claimed { target, .. }) if !seen.insert(target.alias.clone()) => {
+                AliasOutcome::Refused(AliasRefusal::Duplicate)
+            }
+            Some(claimed) => self.claim(&mut claimant, claimed, &presence, now, &mut effects),
         });
         (outcomes.collect(), effects)
     }
@@ -176,9 +217,10 @@ impl Table {
         // Stays true while the registration is nothing but a renewal of what is on disk.
         let mut plain = self.by_peer.get(&peer).map_or(0, BTreeSet::len) == count;
         let mut seen = HashSet::new();
-        for target in claims.targets {
-            let held = target.as_ref().and_then(|target| self.entries.get(&target.alias));
-            let (Some(target), Some(&Entry { ref lease, lapsed, step })) = (target, held) else {
+        for claimed in claims.targets {
+            let held = claimed.as_ref().and_then(|claimed| self.entries.get(&claimed.target.alias));
+            let (Some(Claimed { target, .. }), Some(&Entry { ref lease, lapsed, step, bytes })) = (claimed, held)
+            else {
                 plain = false;
                 continue;
             };
@@ -194,7 +236,7 @@ impl Table {
                 false => effects.renewed += 1,
             }
             effects.changes.push(Change::Put(Arc::clone(&lease)));
-            self.insert(Entry { lease, lapsed: false, step });
+            self.insert(Entry { lease, lapsed: false, step, bytes });
             plain &= seen.insert(target.alias);
         }
         (plain.then(|| vec![AliasOutcome::Granted { updated: false }; count]), effects)
@@ -247,7 +289,7 @@ impl Table {
     ) -> AliasStatus {
         match self.entries.get(alias) {
             None if alias.parse::<Alias>().is_err() => AliasStatus::Invalid,
-            None if self.entries.len() >= self.config.max_targets => AliasStatus::Full,
+            None if self.is_full() => AliasStatus::Full,
             None => AliasStatus::Free,
             Some(entry) => {
                 let holder = entry.lease.peer;
@@ -271,9 +313,14 @@ impl Table {
         Counts { active: self.entries.len() - self.lapsed, lapsed: self.lapsed, peers: self.by_peer.len() }
     }
 
+    /// Bytes of all aliases in the http_sd list.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn release_left_out(&mut self, peer: &PublicKey, claims: &Claims, now: SystemTime, effects: &mut Effects) {
         let Some(held) = self.by_peer.get(peer) else { return };
-        let claimed: HashSet<&Alias> = claims.targets.iter().flatten().map(|target| &target.alias).collect();
+        let claimed: HashSet<&Alias> = claims.targets.iter().flatten().map(|claimed| &claimed.target.alias).collect();
         let left_out: Vec<Alias> = held.iter().filter(|alias| !claimed.contains(alias)).cloned().collect();
         for alias in left_out {
             self.give_up(&alias, now, effects);
@@ -282,13 +329,13 @@ impl Table {
 
     fn claim(
         &mut self,
-        by: &Registrant,
-        hostname: &str,
-        target: Target,
+        claimant: &mut Claimant,
+        Claimed { target, bytes }: Claimed,
         presence: &impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
         effects: &mut Effects,
     ) -> AliasOutcome {
+        let Claimant { ref by, ref hostname, ref mut budget } = *claimant;
         let peer = by.peer;
         let held = self.entries.get(&target.alias);
         let own = held.filter(|entry| entry.lease.peer == peer);
@@ -301,8 +348,7 @@ impl Table {
             return AliasOutcome::Refused(AliasRefusal::Taken);
         }
         if let Some(limit) = self.reached_limit(held, by) {
-            effects.limited.push(limit);
-            return AliasOutcome::Refused(AliasRefusal::Full);
+            return effects.refuse(target.alias, limit);
         }
         let kind = match (own, other) {
             (Some(Entry { lease, .. }), _) if !lease.matches(&target, hostname) => Some(EventKind::Updated),
@@ -310,6 +356,14 @@ impl Table {
             (None, Some(entry)) => Some(EventKind::TakenOver { from: entry.lease.peer }),
             (None, None) => Some(EventKind::Registered),
         };
+        let [own_bytes, held_bytes] = [own, held].map(|entry| entry.map_or(0, |entry| entry.bytes));
+        if let Err(limit) = budget.take(bytes, own_bytes, held_bytes) {
+            // A peer holds what it was granted, and no older state of it.
+            if own.is_some() {
+                self.end(&target.alias, EventKind::Released, effects);
+            }
+            return effects.refuse(target.alias, limit);
+        }
         let step = own.filter(|_| kind.is_none()).map_or(self.steps, |entry| entry.step);
         match kind {
             Some(kind) => effects.event(&target.alias, peer, kind),
@@ -319,7 +373,7 @@ impl Table {
             alias: target.alias,
             peer,
             service: target.service,
-            hostname: hostname.to_owned(),
+            hostname: hostname.clone(),
             labels: target.labels,
             kept: by.kept.unwrap_or_else(|| own.is_some_and(|entry| entry.lease.kept)),
             secret: Some(by.secret),
@@ -329,8 +383,17 @@ impl Table {
             expires_at: later(now, self.config.lease),
         });
         effects.changes.push(Change::Put(Arc::clone(&lease)));
-        self.insert(Entry { lease, lapsed: false, step });
+        self.insert(Entry { lease, lapsed: false, step, bytes });
         AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }
+    }
+
+    fn own_bytes(&self, peer: &PublicKey, claimed: &Claimed) -> u64 {
+        let held = self.entries.get(&claimed.target.alias);
+        held.filter(|entry| entry.lease.peer == *peer).map_or(0, |entry| entry.bytes)
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= self.config.max_targets || self.bytes >= self.config.max_table_bytes
     }
 
     fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
@@ -353,6 +416,7 @@ impl Table {
         }
         self.due.insert((self.due_at(&entry), alias.clone()));
         self.lapsed += usize::from(entry.lapsed);
+        self.bytes += entry.bytes;
         self.entries.insert(alias, entry);
     }
 
@@ -369,6 +433,7 @@ impl Table {
                 self.by_secret.remove(&secret);
             }
         }
+        self.bytes -= entry.bytes;
         if let Some(aliases) = self.by_peer.get_mut(&entry.lease.peer) {
             aliases.remove(alias);
             if aliases.is_empty() {

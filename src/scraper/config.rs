@@ -44,6 +44,9 @@ pub struct ScraperConfig {
     pub external: Vec<DialAddress>,
     /// Nodes through which clients find the scraper by key. Each needs its address.
     pub bootstrap: Vec<PeerAddr>,
+    /// Whether a scraper with one bootstrap node may be reached through a second relay, which it meets in the DHT and which
+    /// then sees who is linked to whom. Default not.
+    pub use_met_relays: bool,
     /// Whether clients on the same network find the scraper by mDNS. Default not.
     pub mdns: bool,
     /// Leases, limits, alias policy.
@@ -54,6 +57,11 @@ pub struct ScraperConfig {
     pub limits: NetworkLimits,
     /// Registrations a second that one peer may make. Default 10.
     pub registrations_per_second: NonZeroU32,
+    /// Registrations at once of strangers, peers that hold no alias, from one public IPv4 /24 or IPv6 /64. Default 8.
+    pub strangers_per_address: usize,
+    /// As [`Self::strangers_per_address`], from one private address or through one relay, which many peers may share.
+    /// Default 256.
+    pub strangers_per_shared_address: usize,
     /// Longest register handshake, with the request after it. Default 5 s.
     pub handshake_timeout: Duration,
 }
@@ -70,18 +78,21 @@ impl ScraperConfig {
             listen_ws: Vec::new(),
             external: Vec::new(),
             bootstrap: Vec::new(),
+            use_met_relays: false,
             mdns: false,
             registry: RegistryConfig::default(),
             http_limits: HttpConfig::default(),
             limits: NetworkLimits::default(),
             registrations_per_second: NonZeroU32::new(10).expect("ten is not zero"),
+            strangers_per_address: 8,
+            strangers_per_shared_address: 256,
             handshake_timeout: Duration::from_secs(5),
         }
     }
 }
 
 /// Settings of a scraper's HTTP API.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HttpConfig {
     /// The address to scrape in http_sd. Default: the `Host` of Prometheus's request, which is right unless Prometheus
@@ -90,6 +101,9 @@ pub struct HttpConfig {
     /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
     /// address listened on. Default: none.
     pub file_sd: Option<PathBuf>,
+    /// Most answers of `/sd` being sent at once. A further request waits its turn for up to 5 s, then gets 503 with
+    /// `Retry-After`. Each may hold an older list in memory. Default 4.
+    pub max_sd_readers: usize,
     /// How many connections may be open.
     pub connections: HttpLimits,
     /// Names by which browsers may ask, besides `localhost`, IP addresses and the host of `advertise`; as a reverse proxy
@@ -97,6 +111,19 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<String>,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            advertise: None,
+            file_sd: None,
+            max_sd_readers: 4,
+            connections: HttpLimits::default(),
+            allowed_hosts: Vec::new(),
+            scrape: ScrapeConfig::default(),
+        }
+    }
 }
 
 /// Settings of scrapes.

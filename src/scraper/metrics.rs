@@ -46,11 +46,14 @@ pub(super) struct ScraperMetrics {
 pub(super) struct ScraperState {
     pub(super) loaded: bool,
     pub(super) aliases: Counts,
+    pub(super) table_bytes: u64,
     pub(super) totals: Totals,
     pub(super) links: LinkCounts,
     pub(super) inbound: InboundCounts,
     /// Nodes that hold our announcement.
     pub(super) holders: usize,
+    /// Nodes that we were told of.
+    pub(super) bootstrap: usize,
 }
 
 impl ScraperMetrics {
@@ -211,9 +214,12 @@ fn state_metrics(r: &mut Registry) -> Readings<ScraperState> {
     );
     state.gauge(r, "table_loaded", "1 once the table of aliases is loaded", |s| s.loaded.into());
     state.gauge(r, "peers", "Peers that hold an alias", |s| s.aliases.peers as u64);
+    state.gauge(r, "table_bytes", "Bytes of all aliases in /sd, without the address to scrape", |s| s.table_bytes);
     state.gauge(r, "relays", "Relays that this scraper can be reached through", |s| s.links.relays as u64);
     let announced = "Nodes that held our announcement when they were last asked";
     state.gauge(r, "announced_nodes", announced, |s| s.holders as u64);
+    let told_of = "Nodes that this scraper was told of: each should hold our announcement";
+    state.gauge(r, "bootstrap_nodes", told_of, |s| s.bootstrap as u64);
     state.counter(r, "leases_lapsed", "Leases that were not renewed in time", |s| s.totals.lapsed);
     state.counter(r, "leases_gone", "Lapsed leases that left the table after the retention", |s| s.totals.gone);
     let failures = "Failed writes of the table to its store";
@@ -284,6 +290,7 @@ mod tests {
     fn the_state_is_exported_as_it_was_handed_in() {
         let state = ScraperState {
             loaded: true,
+            table_bytes: 13,
             aliases: Counts { active: 5, lapsed: 4, peers: 3 },
             totals: Totals { takeovers: 6, takeovers_refused: 7, store_failures: 8, ..Totals::default() },
             links: LinkCounts { direct: 2, relayed: 1, relays: 9, punches_succeeded: 10, punches_failed: 11 },
@@ -294,6 +301,7 @@ mod tests {
                 ..InboundCounts::default()
             },
             holders: 12,
+            bootstrap: 13,
         };
         let text = metrics().encode(state, ExpositionFormat::Text);
         for line in [
@@ -301,6 +309,7 @@ mod tests {
             "narthex_aliases{state=\"active\"} 5",
             "narthex_aliases{state=\"lapsed\"} 4",
             "narthex_peers 3",
+            "narthex_table_bytes 13",
             "narthex_links{path=\"direct\"} 2",
             "narthex_links{path=\"relayed\"} 1",
             "narthex_relays 9",
@@ -310,6 +319,7 @@ mod tests {
             "narthex_handshakes_in_flight_peak 10",
             "narthex_connections_refused_total{reason=\"address\"} 11",
             "narthex_announced_nodes 12",
+            "narthex_bootstrap_nodes 13",
             "narthex_takeovers_total{outcome=\"granted\"} 6",
             "narthex_takeovers_total{outcome=\"refused\"} 7",
             "narthex_store_flush_failures_total 8",

@@ -13,6 +13,7 @@ mod pull;
 mod puller;
 mod reconnect_grace;
 mod registrar;
+mod turn;
 
 use std::{
     collections::HashSet,
@@ -43,12 +44,15 @@ use crate::{
     wire::REGISTER_PROTOCOL,
 };
 
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) use http::fuzzing as host_fuzzing;
 use http::{FileSd, Shared};
 use metrics::ScraperMetrics;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use puller::MAX_ALIAS_PULLS;
 use puller::Puller;
 use registrar::Registrar;
+use turn::{StrangerLimits, Turns};
 
 /// Streams of the register protocol that may wait for the registrar; more are refused.
 const REGISTER_QUEUE: usize = 1024;
@@ -131,12 +135,18 @@ impl Scraper {
         let registry = Registry::new(config.registry, Arc::clone(network.refusals()));
         let puller = Puller::new(network.clone());
         let public_key = config.key.public();
+        let strangers = StrangerLimits {
+            per_address: config.strangers_per_address,
+            per_shared_address: config.strangers_per_shared_address,
+        };
+        let turns =
+            Turns::new(network.links().clone(), strangers, Arc::clone(&metrics), Arc::clone(network.refusals()));
         let registrar = Registrar::new(
             config.key.clone(),
             config.secrets,
             registry.clone(),
             network.clone(),
-            Arc::clone(&metrics),
+            turns,
             config.registrations_per_second,
             config.handshake_timeout,
         );
@@ -155,10 +165,10 @@ impl Scraper {
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_proved(network.clone(), stop.tasks.clone()));
-        tasks.spawn(network::keep_reservations(network.clone(), stop.tasks.clone()));
+        tasks.spawn(network::keep_reservations(network.clone(), config.use_met_relays, stop.tasks.clone()));
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
-        tasks.spawn(forget_peers(registry.clone(), network.links().clone(), stop.tasks.clone()));
+        tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));
         http_task.spawn(http::serve(listener, Arc::new(shared), file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
@@ -250,16 +260,24 @@ async fn count_blocks(
     }
 }
 
-/// Links are kept to peers that hold an alias; those of peers whose last alias is gone may end. A peer without an
-/// alias twice in a row: its link is dropped. Once is not enough, as a registration may be under way.
-async fn forget_peers(registry: Registry, links: network::Links, stop: CancellationToken) {
+/// Links are kept to peers that hold an alias, from the moment when the table is loaded; those of peers whose last alias
+/// is gone may end. A peer without an alias twice in a row: its link is dropped. Once is not enough, as a registration may
+/// be under way.
+async fn keep_holders(registry: Registry, links: network::Links, stop: CancellationToken) {
+    let mut generation = registry.changes();
+    if stop.run_until_cancelled(generation.wait_for(|generation| *generation > 0)).await.is_none() {
+        return;
+    }
+    links.know(holders(&registry));
     let mut upkeep = time::interval(UPKEEP_EVERY);
     let mut idle = HashSet::new();
     while stop.run_until_cancelled(upkeep.tick()).await.is_some() {
-        let Ok(snapshot) = registry.snapshot() else { continue };
-        let holders: HashSet<PublicKey> = snapshot.leases.iter().map(|lease| lease.peer).collect();
-        let idle_now: HashSet<PublicKey> = links.kept().difference(&holders).copied().collect();
+        let idle_now: HashSet<PublicKey> = links.kept().difference(&holders(&registry)).copied().collect();
         idle_now.intersection(&idle).for_each(|peer| links.let_go(peer));
         idle = idle_now;
     }
+}
+
+fn holders(registry: &Registry) -> HashSet<PublicKey> {
+    registry.snapshot().map(|all| all.leases.iter().map(|lease| lease.peer).collect()).unwrap_or_default()
 }

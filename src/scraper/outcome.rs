@@ -61,6 +61,7 @@ label_values! {
         /// The table is loading or its store fails: Prometheus keeps the list that it has.
         Unavailable = "unavailable",
         BadRequest = "bad_request",
+        Overloaded = "overloaded",
     }
 
     /// How a write of the file_sd file went.

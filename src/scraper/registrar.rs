@@ -3,31 +3,28 @@
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use governor::{
-    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter,
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
-    time,
-};
+use tokio::{sync::mpsc, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::ScraperMetrics,
     outcome::{HandshakeFailure, RegistrationOutcome},
     processes::{Admission, Processes},
+    turn::{Turn, Turns},
 };
 use crate::{
     identity::{KeyPair, PublicKey, SecretId, SharedSecret},
     network::{InboundStream, LinkId, LinkStream, Links, Network},
     registry::{Presence, Registrant, Registry, RegistryError},
-    telemetry::Chain,
+    telemetry::{Chain, LogRate},
     wire::{
         HandshakeError, HandshakeRefusal, InstanceId, Probed, REGISTER_PROTOCOL, Register, RegisterFrom, RegisterReply,
         RegisterRequest,
@@ -37,13 +34,9 @@ use crate::{
 
 /// Longest wait for a peer to read its answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Exchanges at once. Each costs a handshake, then waits for a disk flush that it shares with the others.
-const MAX_EXCHANGES: usize = 512;
-/// Exchanges of one peer at once: a client needs one at a time.
-const MAX_EXCHANGES_PER_PEER: usize = 4;
 /// Handshakes a second above the registrations, so that a peer that registers too often receives a `SlowDown`.
 const EXTRA_HANDSHAKES: u32 = 20;
-/// Warnings that strangers can cause.
+/// Log lines that all peers together can cause.
 const WARNINGS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is not zero");
 /// Longest wait for a refused process to close its connection, after it has read why.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -60,16 +53,12 @@ pub(super) struct Registrar {
     metrics: Arc<ScraperMetrics>,
     /// For the handshake and the request after.
     handshake_timeout: Duration,
-    /// Exchanges under way, by peer.
-    under_way: Mutex<HashMap<PublicKey, usize>>,
-    /// Permits for exchanges with all other peers, and with peers that hold an alias: strangers cannot keep the latter from
-    /// renewing.
-    permits: [Arc<Semaphore>; 2],
+    turns: Arc<Turns>,
     rates: DefaultKeyedRateLimiter<PublicKey>,
     /// Rates of handshakes, whose cost comes before any proof: a client never needs as many.
     handshake_rates: DefaultKeyedRateLimiter<PublicKey>,
-    /// Rate of warnings with which a stranger could fill the log.
-    warnings: DefaultDirectRateLimiter,
+    /// Rate of warnings with which peers could fill the log.
+    warnings: LogRate,
     clock: DefaultClock,
 }
 
@@ -79,7 +68,7 @@ impl Registrar {
         secrets: Vec<SharedSecret>,
         registry: Registry,
         network: Network,
-        metrics: Arc<ScraperMetrics>,
+        turns: Turns,
         per_second: NonZeroU32,
         handshake_timeout: Duration,
     ) -> Self {
@@ -87,23 +76,26 @@ impl Registrar {
             key,
             secrets: secrets.into_iter().map(|secret| (secret.id(), secret)).collect(),
             registry,
-            links: network.links().clone(),
+            links: turns.links.clone(),
+            metrics: Arc::clone(&turns.metrics),
             processes: Processes::new(network.clone()),
             network,
-            metrics,
             handshake_timeout,
-            under_way: Mutex::default(),
-            permits: [MAX_EXCHANGES; 2].map(|most| Arc::new(Semaphore::new(most))),
+            turns: Arc::new(turns),
             rates: RateLimiter::keyed(Quota::per_second(per_second)),
             handshake_rates: RateLimiter::keyed(Quota::per_second(per_second.saturating_add(EXTRA_HANDSHAKES))),
-            warnings: RateLimiter::direct(Quota::per_minute(WARNINGS_PER_MINUTE)),
+            warnings: LogRate::new(WARNINGS_PER_MINUTE),
             clock: DefaultClock::default(),
         }
     }
 
-    /// Answers streams until `stop` fires; the exchanges under way are ended.
+    /// Answers streams until `stop` fires; the exchanges under way are ended. The first streams wait until the table is
+    /// loaded, which tells holders of an alias from strangers.
     pub(super) async fn run(self, mut streams: mpsc::Receiver<InboundStream>, stop: CancellationToken) {
         let registrar = Arc::new(self);
+        if stop.run_until_cancelled(registrar.links.known()).await.is_none() {
+            return;
+        }
         let mut exchanges = JoinSet::new();
         let mut upkeep = time::interval(UPKEEP_EVERY);
         loop {
@@ -116,14 +108,13 @@ impl Registrar {
                     registrar.handshake_rates.retain_recent();
                     registrar.processes.forget_gone();
                     registrar.metrics.set_duplicate_keys(registrar.processes.contested());
+                    registrar.warnings.forget_old();
                 }
                 stream = streams.recv() => match stream {
                     Some(stream) => {
-                        let Some(turn) = Turn::take(&registrar, stream.peer) else { continue };
-                        exchanges.spawn(async move {
-                            turn.registrar.answer(stream).await;
-                            drop(turn);
-                        });
+                        let Some(turn) = registrar.begin(&stream) else { continue };
+                        let registrar = Arc::clone(&registrar);
+                        exchanges.spawn(async move { registrar.answer(stream, turn).await });
                     }
                     None => break,
                 },
@@ -132,9 +123,18 @@ impl Registrar {
         exchanges.shutdown().await;
     }
 
-    async fn answer(&self, inbound: InboundStream) {
+    fn begin(&self, stream: &InboundStream) -> Option<Turn> {
+        let in_rate = self.handshake_rates.check_key(&stream.peer).is_ok();
+        let turn = in_rate.then(|| self.turns.begin(stream.peer, stream.stream.link())).flatten();
+        if turn.is_none() {
+            self.metrics.handshake_refusal(HandshakeFailure::Busy);
+        }
+        turn
+    }
+
+    async fn answer(&self, inbound: InboundStream, mut turn: Turn) {
         let (peer, link) = (inbound.peer, inbound.stream.link());
-        let ended = match time::timeout(self.handshake_timeout, self.handshake(inbound)).await {
+        let ended = match time::timeout(self.handshake_timeout, self.handshake(inbound, &mut turn)).await {
             Ok(Ok(Some((channel, secret, request)))) => {
                 let reply = self.reply(peer, link, secret, request).await;
                 let in_use = reply == RegisterReply::InUse;
@@ -164,24 +164,36 @@ impl Registrar {
         }
     }
 
-    /// The peer's request, sealed with a secret of ours, which is the proof. None if the peer's secret is none of ours;
-    /// the refusal was sent.
+    /// The peer's request, sealed with a secret of ours, which is the proof. None if there is no place for the peer, or the
+    /// peer's secret is none of ours; the refusal of the latter was sent.
     async fn handshake(
         &self,
         inbound: InboundStream,
+        turn: &mut Turn,
     ) -> Result<Option<(Channel<LinkStream>, SecretId, RegisterRequest)>, ChannelError> {
         let peer = inbound.peer;
-        let pending = channel::accept(inbound.stream, &self.key, &peer, REGISTER_PROTOCOL).await?;
+        let first = channel::accept(inbound.stream, &self.key, &peer, REGISTER_PROTOCOL);
+        let Some(pending) = turn.wait_for(first).await else {
+            self.metrics.handshake_refusal(HandshakeFailure::Timeout);
+            return Ok(None);
+        };
+        let pending = pending?;
+        if !turn.take_place() {
+            self.metrics.handshake_refusal(HandshakeFailure::Busy);
+            return Ok(None);
+        }
         let Some(secret) = self.secrets.get(&pending.secret_id()) else {
             self.metrics.handshake_refusal(HandshakeFailure::UnknownSecret);
-            if self.warnings.check().is_ok() {
-                tracing::warn!(%peer, secret = %pending.secret_id(), "a peer's shared secret is none of ours");
+            if let Some(left_out) = self.warnings.line(&peer) {
+                tracing::warn!(%peer, secret = %pending.secret_id(), left_out, "a peer's shared secret is none of ours");
             }
             let _ = pending.refuse(HandshakeRefusal::UnknownSecret).await; // counted already, sent if possible
             return Ok(None);
         };
         let mut channel = pending.confirm(secret).await?;
         let request = channel.receive().await?;
+        // Whatever becomes of the request, the peer is no stranger.
+        self.links.has_proved(peer);
         Ok(Some((channel, secret.id(), request)))
     }
 
@@ -225,7 +237,6 @@ impl Registrar {
         }
         match self.registry.register(&by, register, self.presence(), SystemTime::now()).await {
             Ok(registered) => {
-                self.links.has_proved(by.peer);
                 for outcome in &registered.outcomes {
                     self.metrics.registration(outcome);
                 }
@@ -262,9 +273,9 @@ impl Registrar {
         }
         self.metrics.registration(RegistrationOutcome::KeyInUse);
         self.metrics.set_duplicate_keys(self.processes.contested());
-        if self.warnings.check().is_ok() {
+        if let Some(left_out) = self.warnings.line(&peer) {
             let holder = self.links.status(&peer).address.unwrap_or_default();
-            tracing::warn!(%peer, holder, "refused a second process with the key of one that is linked: was it copied?");
+            tracing::warn!(%peer, holder, left_out, "refused a second process with the key of one that is linked: was it copied?");
         }
         RegisterReply::InUse
     }
@@ -284,54 +295,11 @@ impl Registrar {
             tracing::debug!(%peer, error = %Chain(error), "refused a registration");
         } else {
             self.metrics.registration(RegistrationOutcome::Unavailable);
-            tracing::warn!(%peer, error = %Chain(error), "could not register a peer");
-        }
-        reply
-    }
-}
-
-/// One of the few exchanges that a peer may have under way: no peer can hold all permits.
-struct Turn {
-    registrar: Arc<Registrar>,
-    peer: PublicKey,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Turn {
-    fn take(registrar: &Arc<Registrar>, peer: PublicKey) -> Option<Self> {
-        let turn = Self::find(registrar, peer);
-        if turn.is_none() {
-            registrar.metrics.handshake_refusal(HandshakeFailure::Busy);
-        }
-        turn
-    }
-
-    fn find(registrar: &Arc<Registrar>, peer: PublicKey) -> Option<Self> {
-        registrar.handshake_rates.check_key(&peer).ok()?;
-        let known = registrar.links.is_kept(&peer);
-        let permit = Arc::clone(&registrar.permits[usize::from(known)]).try_acquire_owned().ok()?;
-        let most = if known { MAX_EXCHANGES_PER_PEER } else { 1 };
-        let mut under_way = registrar.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = under_way.entry(peer).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        registrar.metrics.registration_began();
-        Some(Self { registrar: Arc::clone(registrar), peer, _permit: permit })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.registrar.metrics.registration_ended();
-        let mut under_way = self.registrar.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = under_way.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                under_way.remove(&self.peer);
+            if let Some(left_out) = self.warnings.line(&peer) {
+                tracing::warn!(%peer, error = %Chain(error), left_out, "could not register a peer");
             }
         }
+        reply
     }
 }
 

@@ -9,6 +9,8 @@ mod label_value;
 #[cfg(feature = "cli")]
 pub mod log;
 mod log_pace;
+#[cfg(feature = "scraper")]
+mod log_rate;
 mod metric;
 mod refusals;
 #[cfg(any(feature = "agent", feature = "scraper"))]
@@ -20,6 +22,8 @@ pub(crate) use format::ExpositionFormat;
 pub(crate) use label_value::check_labels;
 pub(crate) use label_value::{LabelValue, label_values};
 pub(crate) use log_pace::LogPace;
+#[cfg(feature = "scraper")]
+pub(crate) use log_rate::LogRate;
 #[cfg(feature = "node")]
 pub(crate) use metric::Label;
 #[cfg(any(feature = "scraper", feature = "node"))]

@@ -7,11 +7,20 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use super::{LabelValue, LogPace, label_values, metric::Label};
 
 label_values! {
-    /// A limit that refuses work, by the name of the setting that changes it: its flag has the same words.
+    /// A limit that refuses work, by the name of the setting that changes it, which is its flag's with underscores.
     pub(crate) enum Limit {
         ConnectionsPerIp = "max_connections_per_ip",
+        AnnouncementsPerNetwork = "max_announcements_per_network",
+        DialBacks = "max_dial_backs",
+        DialBacksPerPeer = "max_dial_backs_per_peer",
         Aliases = "max_aliases",
         AliasesPerSecret = "max_aliases_per_secret",
+        Strangers = "max_strangers_per_ip",
+        SharedStrangers = "max_strangers_per_shared_ip",
+        AliasBytes = "max_alias_bytes",
+        PeerBytes = "max_peer_bytes",
+        TableBytes = "max_table_bytes",
+        SdReaders = "max_sd_readers",
         HttpConnections = "max_http_connections",
         HttpConnectionsPerIp = "max_http_connections_per_ip",
         ConnectionsPerPrivateIp = "max_connections_per_private_ip",

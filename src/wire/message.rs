@@ -183,13 +183,13 @@ pub enum AliasRefusal {
     /// Another peer holds the alias and the alias policy protects it.
     #[error("taken: another peer holds this alias")]
     Taken,
-    /// The alias, the service name or a label cannot be listed.
-    #[error("invalid: the alias, the service or a label cannot be listed")]
+    /// The alias, the service name or a label cannot be listed, or they are too long together.
+    #[error("invalid: the alias, the service or a label cannot be listed, or they are too long together")]
     Invalid,
     /// The message has the same alias twice.
     #[error("duplicate: this alias is claimed twice")]
     Duplicate,
-    /// The scraper's table is full.
-    #[error("full: the scraper's table has no room")]
+    /// The scraper's table, or the peer's share of it, is full.
+    #[error("full: the scraper's table, or this client's share of it, has no room")]
     Full,
 }

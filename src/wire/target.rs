@@ -63,7 +63,8 @@ impl<'de> Deserialize<'de> for Alias {
     }
 }
 
-/// A target's own labels, sorted by name: at most 32, names `[a-zA-Z_][a-zA-Z0-9_]*`, values up to 1 KiB.
+/// A target's own labels, sorted by name: at most 32, names `[a-zA-Z_][a-zA-Z0-9_]*`, values up to 1 KiB
+/// without control characters.
 ///
 /// Names that begin with `__`, and the ones narthex sets itself (`instance`, `service`, `hostname`, `job`), are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -94,6 +95,9 @@ impl Labels {
         }
         if value.len() > Self::MAX_VALUE_LEN {
             return Err(TargetError::LabelValue { name, len: value.len() });
+        }
+        if value.contains(char::is_control) {
+            return Err(TargetError::LabelControl { name });
         }
         if self.0.len() == Self::MAX && !self.0.contains_key(&name) {
             return Err(TargetError::TooManyLabels);
@@ -170,6 +174,12 @@ pub enum TargetError {
         /// Bytes of the value.
         len: usize,
     },
+    /// A value with a control character: JSON takes six bytes for one.
+    #[error("label {name} has a value with control characters")]
+    LabelControl {
+        /// The label's name.
+        name: String,
+    },
     /// More than [`Labels::MAX`].
     #[error("more than 32 labels")]
     TooManyLabels,
@@ -214,6 +224,15 @@ mod tests {
         for name in ["", "1a", "bad-name", "ž", "a b"] {
             assert!(matches!(labels.insert(name, "x"), Err(TargetError::LabelName { .. })), "{name}");
         }
+    }
+
+    #[test]
+    fn control_characters_in_a_value_are_refused() {
+        let mut labels = Labels::default();
+        for value in ["\0", "a\nb", "\u{1b}[1m", "\u{7f}", "\u{9b}"] {
+            assert_eq!(labels.insert("a", value), Err(TargetError::LabelControl { name: "a".into() }), "{value:?}");
+        }
+        labels.insert("a", "\u{17e} \"quoted\"").expect("fine");
     }
 
     #[test]

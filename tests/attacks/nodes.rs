@@ -1,15 +1,33 @@
 //! Attacks on nodes, and through them.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    net::{SocketAddr, TcpListener},
+};
 
-use futures::future;
+use futures::{StreamExt, future};
+use libp2p::{
+    Multiaddr, SwarmBuilder,
+    autonat::v2::client,
+    identify,
+    multiaddr::Protocol,
+    noise,
+    swarm::{FromSwarm, NetworkBehaviour, NewExternalAddrCandidate, SwarmEvent},
+    tcp, yamux,
+};
 use narthex::{
     Client, KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, client::EventKind,
     identity::HostPort,
 };
 use tokio::time::timeout;
 
-use crate::support::{SOON, dht_peer::DhtPeer, ports::free_port};
+use crate::support::{
+    SOON,
+    dht_peer::DhtPeer,
+    fleet::Fleet,
+    http,
+    ports::{free_port, loopback},
+};
 
 /// As many as a node names in one answer, and as many as a look-up asks.
 const SYBILS: usize = 20;
@@ -39,6 +57,105 @@ async fn nodes_with_ground_keys_do_not_hide_a_scraper_that_starts_after_them() {
     let found = future::join_all(clients).await.into_iter().filter(|found| *found).count();
     assert_eq!(found, CLIENTS);
     scraper.shutdown().await.expect("it ends");
+}
+
+/// A stranger, which asks nodes whether addresses can be reached, its own or others.
+#[derive(NetworkBehaviour)]
+struct Stranger {
+    asks: client::Behaviour,
+    identify: identify::Behaviour,
+}
+
+/// Has a node asked to dial these addresses back; gives how many it reached as its asker demands, once all are answered.
+/// The stranger's identify asks about one more, from which the node sees the stranger come.
+async fn ask_to_dial(node: &PeerAddr, addresses: &[SocketAddr], own: Option<SocketAddr>) -> usize {
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .expect("a transport")
+        .with_behaviour(|key| Stranger {
+            asks: client::Behaviour::default(),
+            identify: identify::Behaviour::new(identify::Config::new("/narthex/1".into(), key.public())),
+        })
+        .expect("a behaviour")
+        .with_swarm_config(|config| config.with_idle_connection_timeout(SOON))
+        .build();
+    let multiaddr = |at: SocketAddr| Multiaddr::from(at.ip()).with(Protocol::Tcp(at.port()));
+    if let Some(own) = own {
+        swarm.listen_on(multiaddr(own)).expect("a free port");
+    }
+    let node = node.hint.as_ref().expect("an address").host_port();
+    swarm.dial(multiaddr((node.ip().expect("an IP address"), node.port).into())).expect("dials");
+    for addr in addresses.iter().copied().map(multiaddr) {
+        let candidate = NewExternalAddrCandidate { addr: &addr };
+        swarm.behaviour_mut().asks.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
+    }
+    let (mut answers, mut reached) = (0, 0);
+    let all = async {
+        while answers < addresses.len() {
+            if let SwarmEvent::Behaviour(StrangerEvent::Asks(answer)) = swarm.select_next_some().await
+                && addresses.iter().any(|asked| multiaddr(*asked) == answer.tested_addr)
+            {
+                answers += 1;
+                reached += usize::from(answer.result.is_ok());
+            }
+        }
+    };
+    timeout(SOON, all).await.expect("every question is answered");
+    reached
+}
+
+/// Listeners on this address, and how many of them somebody has connected to.
+fn victims(ip: &str, count: usize) -> (Vec<TcpListener>, Vec<SocketAddr>) {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((ip, 0)).expect("a port")).collect();
+    let addresses = listeners.iter().map(|one| one.local_addr().expect("an address")).collect();
+    listeners.iter().for_each(|one| one.set_nonblocking(true).expect("non-blocking"));
+    (listeners, addresses)
+}
+
+fn connected(victims: &[TcpListener]) -> usize {
+    victims.iter().filter(|one| one.accept().is_ok()).count()
+}
+
+/// A counter of the node's metrics.
+fn count(http: SocketAddr, series: &str) -> u64 {
+    let metrics = http::get(http, "/metrics", &[]).expect("an answer").text();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("no {series} in {metrics}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_dials_no_private_address_for_a_stranger() {
+    let fleet = Fleet::new();
+    let http = loopback(free_port());
+    let node = fleet.node_with(&["--http", &http.to_string()]);
+    let (listeners, addresses) = victims("127.0.0.1", 3);
+    assert_eq!((ask_to_dial(&node.peer, &addresses, None).await, connected(&listeners)), (0, 0));
+    assert!(count(http, "narthex_dial_backs_total{outcome=\"refused\"}") >= 3);
+    assert_eq!(count(http, "narthex_dial_backs_total{outcome=\"answered\"}"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_dials_its_askers_own_address_alone() {
+    let fleet = Fleet::new();
+    let node = fleet.node_with(&["--allow-private-dial-back"]);
+    let (listeners, addresses) = victims("127.0.0.2", 1);
+    assert_eq!((ask_to_dial(&node.peer, &addresses, None).await, connected(&listeners)), (0, 0));
+    let own = loopback(free_port());
+    assert_eq!(ask_to_dial(&node.peer, &[own], Some(own)).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_dials_one_peer_back_as_often_as_its_limit_says() {
+    for flag in ["--max-dial-backs-per-peer", "--max-dial-backs"] {
+        let (fleet, http) = (Fleet::new(), loopback(free_port()));
+        let node = fleet.node_with(&["--http", &http.to_string(), "--allow-private-dial-back", flag, "1"]);
+        let (listeners, addresses) = victims("127.0.0.1", 4);
+        assert_eq!(ask_to_dial(&node.peer, &addresses, None).await, 0);
+        assert!(connected(&listeners) <= 1);
+        let limit = flag.trim_start_matches('-').replace('-', "_");
+        assert!(count(http, &format!("narthex_limit_refusals_total{{limit=\"{limit}\"}}")) >= 3);
+    }
 }
 
 /// Nodes each of which was told of all others.

@@ -277,6 +277,16 @@ fn every_flag_of_an_agent_and_of_a_scraper_is_taken() {
         &["--advertise", "h:1", "--file-sd", &file_sd, "--external", "h:1", "--listen-ws", "127.0.0.1:1", "--mdns"][..],
         &["--lease", "1m", "--retention", "1h", "--alias-policy", "pinned", "--start-grace", "1s"],
         &["--pull-timeout", "1s", "--max-body", "1MiB", "--max-aliases", "9", "--max-aliases-per-peer", "9"],
+        &[
+            "--max-alias-bytes",
+            "1KiB",
+            "--max-peer-bytes",
+            "9KiB",
+            "--max-table-bytes",
+            "9MiB",
+            "--max-sd-readers",
+            "9",
+        ],
         &["--max-registration-rate", "9", "--handshake-timeout", "1s", "--max-connections", "9"],
         &["--max-connections-per-ip", "9", "--max-connections-per-peer", "9"],
     ];

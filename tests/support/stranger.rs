@@ -4,6 +4,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -54,21 +55,59 @@ pub(crate) async fn ask_whoever_connects(key: &KeyPair, port: u16, requests: &[S
 /// Connects to the peer at its hint, on this host, and opens `count` streams of each protocol, one after the other, that
 /// end where its first message should begin. Gives how many the peer agreed to.
 pub(crate) async fn open_empty_streams(peer: &PeerAddr, protocols: &[&str], count: usize) -> usize {
-    let port = peer.hint.as_ref().expect("an address").host_port().port;
-    let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
-    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-    let dial = transport(&KeyPair::generate()).dial(address, options).expect("an address to dial");
-    let (_, mut muxer) = dial.await.expect("the peer takes connections");
+    let mut link = Link::dial(peer, &KeyPair::generate()).await.expect("the peer takes connections");
+    let muxer = &mut link.0;
     let mut agreed = 0;
     for protocol in protocols {
         let (name, opening) = (format!("{protocol}\n"), negotiation(protocol));
         for _ in 0..count {
-            let exchange = exchange(&mut muxer, &opening, true);
+            let exchange = exchange(muxer, &opening, true);
             let came_back = timeout(SOON, exchange).await.expect("a stream ends");
             agreed += usize::from(came_back.ends_with(name.as_bytes()));
         }
     }
     agreed
+}
+
+/// A link to a peer that takes connections.
+pub(crate) struct Link(StreamMuxerBox);
+
+impl Link {
+    /// Links by TCP to the peer at its hint, on this host.
+    pub(crate) async fn dial(peer: &PeerAddr, key: &KeyPair) -> io::Result<Self> {
+        let port = peer.hint.as_ref().expect("an address").host_port().port;
+        let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+        let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+        let dial = transport(key).dial(address, options).expect("an address to dial");
+        Ok(Self(dial.await?.1))
+    }
+
+    /// Opens a stream of the protocol, sends the bytes, reports that, and waits until the peer ends the stream. An error
+    /// is the end of the link.
+    pub(crate) async fn wait_on_stream(
+        &mut self,
+        protocol: &str,
+        bytes: &[u8],
+        opened: impl FnOnce(),
+    ) -> io::Result<()> {
+        let mut stream = poll_fn(|cx| {
+            keep_going(&mut self.0, cx);
+            self.0.poll_outbound_unpin(cx)
+        })
+        .await?;
+        let mut wait = Box::pin(async {
+            stream.write_all(&[&negotiation(protocol), bytes].concat()).await?;
+            stream.flush().await?;
+            opened();
+            stream.read_to_end(&mut Vec::new()).await
+        });
+        poll_fn(|cx| {
+            keep_going(&mut self.0, cx);
+            wait.as_mut().poll(cx)
+        })
+        .await?;
+        Ok(())
+    }
 }
 
 fn transport(key: &KeyPair) -> Boxed<(PeerId, StreamMuxerBox)> {

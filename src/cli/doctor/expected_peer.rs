@@ -58,8 +58,8 @@ impl ExpectedPeer {
     pub(super) fn closed_advice(self) -> String {
         let role = self.role();
         format!(
-            "a {role} at a limit does so: look for \"a limit refuses work\" or \"connections are refused\" in its log; raise \
-             the limit that it names (--max-connections-per-ip: this host, or the router before it, may have as many as that lets in), or close \
+            "a {role} at a limit does so: look for \"a limit refuses work\" in its log, which names the limit; raise it \
+             (--max-connections-per-ip: this host, or the router before it, may have as many as that lets in), or close \
              connections that are not needed. If that log has no such line, see what has that port"
         )
     }

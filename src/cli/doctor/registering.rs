@@ -85,7 +85,8 @@ fn check_alias(name: String, status: AliasStatus, own: Option<PublicKey>) -> Che
     let (holder, linked, guard) = match status {
         AliasStatus::Free => return Check::ok(name, "nobody holds it"),
         AliasStatus::Full => {
-            let advice = "raise --max-aliases of the scraper, or release aliases that nobody needs";
+            let advice =
+                "raise --max-aliases or --max-table-bytes of the scraper, or release aliases that nobody needs";
             return Check::failed(name, "nobody holds it, but the scraper's table is full", advice);
         }
         AliasStatus::Invalid => return Check::failed(name, "the scraper calls it invalid", "choose another alias"),

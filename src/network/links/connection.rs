@@ -83,6 +83,9 @@ pub(crate) struct Connection {
     pub(crate) requested: bool,
     /// True for a circuit that a peer opened, until the peer's public addresses have been dialled.
     pub(crate) may_be_direct: bool,
+    /// When the peer last had a registration under way, or wanted one for which there was no place.
+    #[cfg(feature = "scraper")]
+    pub(crate) registering_at: Option<Instant>,
     /// Since when there has been a better connection to the peer.
     pub(crate) superseded_at: Option<Instant>,
 }
@@ -111,6 +114,8 @@ impl Connection {
             identified: false,
             requested: false,
             may_be_direct: inbound && relayed,
+            #[cfg(feature = "scraper")]
+            registering_at: None,
             superseded_at: None,
         }
     }

@@ -6,6 +6,8 @@ pub(crate) mod connection;
 pub(crate) mod dial;
 pub(crate) mod local_end;
 pub(crate) mod proved;
+#[cfg(feature = "scraper")]
+pub(crate) mod source;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod table;

@@ -30,7 +30,10 @@ use crate::network::links::status::LinkCounts;
 #[cfg(feature = "scraper")]
 use crate::network::{
     address,
-    links::status::{LinkChange, LinkStatus},
+    links::{
+        source::Source,
+        status::{LinkChange, LinkStatus},
+    },
 };
 use crate::{
     identity::PublicKey,
@@ -56,6 +59,10 @@ const HELD_BY_US: usize = 2;
 
 /// A receiver that falls further behind gets an error, and reads the table instead.
 const EVENTS_KEPT: usize = 1024;
+
+/// Longer than a registration takes, and than a peer waits before it tries again.
+#[cfg(feature = "scraper")]
+const REGISTERING: Duration = Duration::from_secs(15);
 
 /// A stream costs two round trips; a peer that takes longer is not answering.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -148,6 +155,8 @@ struct Shared {
     table: Mutex<Table>,
     changes: watch::Sender<u64>,
     identified: watch::Sender<()>,
+    /// Since when it has been known whose links are kept; nobody is a stranger before.
+    known_since: watch::Sender<Option<Instant>>,
     events: broadcast::Sender<LinkEvent>,
     #[cfg(any(feature = "scraper", feature = "node"))]
     relays: watch::Sender<usize>,
@@ -167,6 +176,7 @@ impl Links {
             table: Mutex::default(),
             changes: watch::Sender::new(0),
             identified: watch::Sender::new(()),
+            known_since: watch::Sender::new(None),
             events: broadcast::Sender::new(EVENTS_KEPT),
             #[cfg(any(feature = "scraper", feature = "node"))]
             relays: watch::Sender::new(0),
@@ -322,6 +332,19 @@ impl Links {
         &self.0.proved
     }
 
+    /// Keeps connections to these peers, the first of all to be kept: whoever else connects is a stranger from now on.
+    pub(crate) fn know(&self, peers: impl IntoIterator<Item = PublicKey>) {
+        peers.into_iter().for_each(|peer| self.keep(peer));
+        self.0.known_since.send_replace(Some(Instant::now()));
+    }
+
+    /// Returns once it is known who is a stranger.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn known(&self) {
+        // `self` holds a sender, so the wait does not end by the channel closing.
+        let _ = self.0.known_since.subscribe().wait_for(Option::is_some).await;
+    }
+
     /// Keeps connections to a node open while idle.
     #[cfg(any(feature = "scraper", feature = "node"))]
     pub(crate) fn keep_node(&self, peer: PublicKey) {
@@ -351,6 +374,18 @@ impl Links {
         let table = self.table();
         let kept = table.peers.iter().filter(|(_, peer)| !peer.always && peer.kept.load(Ordering::Relaxed));
         kept.map(|(key, _)| *key).collect()
+    }
+
+    /// Where the peer of a connection is.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn source(&self, link: LinkId) -> Option<Source> {
+        self.table().connections.get(&link.0).map(|connection| Source::of(&connection.address))
+    }
+
+    /// A peer registers over the connection, or would if there was a place.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn registering(&self, link: LinkId) {
+        self.update(link.0, |connection| connection.registering_at = Some(Instant::now()));
     }
 
     pub(crate) async fn open(&self, peer: &PublicKey, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
@@ -511,14 +546,21 @@ impl Links {
     }
 
     /// Connections that peers opened a while ago, from peers that nothing has made us keep. A bootstrap node is kept; its
-    /// connections count as well, unless one that we opened is among them.
+    /// connections count as well, unless one that we opened is among them. Connections of peers that register do not.
     pub(crate) fn strangers(&self, after: Duration) -> Vec<ConnectionId> {
+        let Some(known_since) = *self.0.known_since.borrow() else { return Vec::new() };
+        #[cfg(feature = "scraper")]
+        let registers =
+            |connection: &Connection| connection.registering_at.is_some_and(|at| at.elapsed() < REGISTERING);
+        #[cfg(not(feature = "scraper"))]
+        let registers = |_: &Connection| false;
         self.select(|table, connection| {
             let peer = &connection.peer;
             let is_only_way =
                 || table.is_kept(peer) && !table.direct(peer).any(|(_, connection)| connection.from_our_port);
             let known = table.peers.get(peer).is_some_and(|known| !known.always && table.is_kept(peer));
-            connection.inbound && connection.since.elapsed() > after && !known && !is_only_way()
+            let is_old = connection.since.max(known_since).elapsed() > after;
+            connection.inbound && is_old && !known && !registers(connection) && !is_only_way()
         })
     }
 
@@ -598,5 +640,26 @@ mod tests {
         assert!(time::timeout(Duration::from_secs(5), links.identified(&peer)).await.is_err());
         links.on_identified(direct[1]);
         links.identified(&peer).await;
+    }
+
+    #[cfg(feature = "scraper")]
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_a_stranger_before_the_holders_are_known_and_no_holder_is_one_then() {
+        let (links, [holder, stranger]) = (Links::new(Arc::default()), [(); 2].map(|()| KeyPair::generate().public()));
+        let after = Duration::from_secs(30);
+        let [_, other] = [holder, stranger].map(|peer| links.add_test_link(peer, LinkPath::Direct));
+        links.table().connections.values_mut().for_each(|connection| connection.inbound = true);
+        time::advance(after * 2).await;
+        assert_eq!(links.strangers(after), [], "the table is not loaded");
+
+        links.know([holder]);
+        assert_eq!(links.strangers(after), [], "time to register begins now");
+        time::advance(after * 2).await;
+        assert_eq!(links.strangers(after), [other]);
+
+        links.registering(LinkId(other));
+        assert_eq!(links.strangers(after), [], "a place was wanted");
+        time::advance(REGISTERING).await;
+        assert_eq!(links.strangers(after), [other]);
     }
 }

@@ -2,14 +2,12 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-#[cfg(feature = "node")]
-use libp2p::autonat;
 #[cfg(any(feature = "scraper", feature = "node"))]
 use libp2p::memory_connection_limits;
 use libp2p::{
     PeerId, Swarm, Transport, connection_limits,
     core::{muxing::StreamMuxerBox, transport::timeout::TransportTimeout, upgrade::Version},
-    dcutr, identify,
+    identify,
     identity::Keypair,
     kad::{self, store::MemoryStore, store::MemoryStoreConfig},
     noise, quic, relay,
@@ -22,14 +20,14 @@ use crate::network::swarm::dial_back;
 #[cfg(feature = "mdns")]
 use crate::network::swarm::nearby;
 #[cfg(feature = "node")]
-use crate::network::swarm::{node_stats::NodeStats, relay::server};
+use crate::network::swarm::{dial_back_server, node_stats::NodeStats, relay::server};
 use crate::{
     network::{
         config::{NetworkConfig, NetworkLimits, NetworkRole, nodes_pinged_every},
         error::NetworkError,
-        links::proved::ProvedNetworks,
+        links::{proved::ProvedNetworks, table::Links},
         protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
-        swarm::{identify as own_identify, limits::Inbound, pinger, stream_behaviour, wrapped::Wrapped},
+        swarm::{hole_punch, identify as own_identify, limits::Inbound, pinger, stream_behaviour, wrapped::Wrapped},
         transport::{
             admission::Admission,
             half_open::HalfOpen,
@@ -83,11 +81,11 @@ pub(crate) struct Behaviour {
     #[cfg(feature = "node")]
     relay: Toggle<Wrapped<server::Behaviour>>,
     relay_client: relay::client::Behaviour,
-    pub(crate) dcutr: Toggle<dcutr::Behaviour>,
+    pub(crate) dcutr: Toggle<Wrapped<hole_punch::Behaviour>>,
     #[cfg(feature = "scraper")]
     nat_client: Toggle<Wrapped<dial_back::Behaviour>>,
     #[cfg(feature = "node")]
-    nat_server: Toggle<autonat::v2::server::Behaviour>,
+    nat_server: Toggle<Wrapped<dial_back_server::Behaviour>>,
     #[cfg(feature = "mdns")]
     nearby: Toggle<Wrapped<nearby::Behaviour>>,
 }
@@ -95,6 +93,7 @@ pub(crate) struct Behaviour {
 /// What the behaviours share with the network's handle.
 pub(crate) struct Parts {
     pub(crate) streams: stream_behaviour::Behaviour,
+    pub(crate) links: Links,
     pub(crate) inbound: Arc<InboundCounters>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) proved: Arc<ProvedNetworks>,
@@ -127,7 +126,7 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         memory: (role != NetworkRole::Client)
             .then(|| memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY))
             .into(),
-        inbound: Wrapped(Inbound::new(config.limits, parts.inbound, parts.refusals)),
+        inbound: Wrapped(Inbound::new(config.limits, parts.inbound, Arc::clone(&parts.refusals))),
         streams: Wrapped(parts.streams),
         kad: kademlia(local, config),
         identify: Wrapped(own_identify::Behaviour::new(
@@ -140,15 +139,23 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         )),
         ping: Wrapped(pinger::Behaviour::new(nodes.clone(), nodes_pinged_every(role), config.ping_every.clone())),
         #[cfg(feature = "node")]
-        relay: config.relay.map(|limits| Wrapped(server::Behaviour::new(local, limits, parts.stats))).into(),
+        relay: config
+            .relay
+            .map(|limits| Wrapped(server::Behaviour::new(local, limits, &config.relay_for, parts.stats.clone())))
+            .into(),
         relay_client,
-        dcutr: (!role.is_node() && config.hole_punching).then(|| dcutr::Behaviour::new(local)).into(),
+        dcutr: (!role.is_node() && config.hole_punching)
+            .then(|| Wrapped(hole_punch::Behaviour::new(local, parts.links)))
+            .into(),
         #[cfg(feature = "scraper")]
         nat_client: (role.is_scraper() || config.asks_dial_back)
             .then(|| Wrapped(dial_back::Behaviour::new(nodes)))
             .into(),
         #[cfg(feature = "node")]
-        nat_server: role.is_node().then(autonat::v2::server::Behaviour::default).into(),
+        nat_server: role
+            .is_node()
+            .then(|| Wrapped(dial_back_server::Behaviour::new(config.dial_back, parts.stats, parts.refusals)))
+            .into(),
         #[cfg(feature = "mdns")]
         nearby: parts.nearby.map(Wrapped).into(),
     };

@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashSet,
+    net::Ipv4Addr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,13 +15,17 @@ use libp2p::{
 use crate::{
     identity::PublicKey,
     network::{
+        address,
+        config::NetworkLimits,
         links::table::Links,
         peer_id,
         swarm::{
+            announcements::{self, Announcements, Full},
             dht::{Kad, record_key},
             node_stats::NodeStats,
         },
     },
+    telemetry::{Limit, Refusals},
     wire::{AnnounceError, Announcement},
 };
 
@@ -32,12 +38,22 @@ const MAX_NODES: usize = 256;
 pub(crate) struct DhtServer {
     links: Links,
     stats: NodeStats,
+    refusals: Arc<Refusals>,
+    announcements: Announcements,
     nodes: HashSet<PublicKey>,
 }
 
 impl DhtServer {
-    pub(crate) fn new(links: Links, stats: NodeStats) -> Self {
-        Self { links, stats, nodes: HashSet::new() }
+    pub(crate) fn new(links: Links, stats: NodeStats, refusals: Arc<Refusals>, limits: &NetworkLimits) -> Self {
+        let announcements = Announcements::new(limits.announcements, limits.announcements_per_network);
+        Self { links, stats, refusals, announcements, nodes: HashSet::new() }
+    }
+
+    /// A peer has got its first link, or lost its last.
+    pub(crate) fn on_link(&mut self, peer: &PeerId, linked: bool) {
+        if let Some(key) = peer_id::public_key(peer) {
+            self.announcements.set_linked(&key, linked);
+        }
     }
 
     pub(crate) fn on_request(&mut self, kad: &mut Kad, request: kad::InboundRequest) {
@@ -86,21 +102,41 @@ impl DhtServer {
         // Kept for as long as its owner asks, within bounds.
         let expires_at = UNIX_EPOCH + Duration::from_secs(announcement.expires_at_unix_s);
         let left = expires_at.duration_since(SystemTime::now()).unwrap_or_default();
-        record.expires = Some(Instant::now() + left.min(MOST_KEPT));
+        let expires = Instant::now() + left.min(MOST_KEPT);
+        record.expires = Some(expires);
         record.publisher = Some(source);
-        if kad.store_mut().put(record.clone()).is_err() {
-            remove_first_to_expire(kad);
-            if let Err(error) = kad.store_mut().put(record) {
-                tracing::warn!(%peer, %error, "no room for an announcement");
-                self.stats.update(|counts| counts.records_refused.full += 1);
-                return;
-            }
-            self.stats.update(|counts| counts.records_displaced += 1);
+        if let Err(full) = self.make_room(kad, &peer, expires) {
+            tracing::debug!(%peer, %full, "no room for an announcement");
+            self.stats.update(|counts| counts.records_refused.full += 1);
+            return;
+        }
+        if let Err(error) = kad.store_mut().put(record) {
+            tracing::warn!(%peer, %error, "could not keep an announcement");
+            self.announcements.remove(&peer);
+            return;
         }
         self.stats.update(|counts| counts.records_stored += 1);
-        self.count_records(kad);
+        self.count_records();
         // The peer announces again and again: over the connection that it has.
         self.links.keep(peer);
+    }
+
+    /// Enters the owner of an announcement; forgets another announcement if there is no room.
+    fn make_room(&mut self, kad: &mut Kad, owner: &PublicKey, expires: Instant) -> Result<(), Full> {
+        let ip = self.links.address(owner).as_ref().and_then(address::ip).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let network = announcements::network(ip);
+        let in_the_way = self.announcements.in_the_way(owner, network).inspect_err(|full| {
+            if *full == Full::Network {
+                self.refusals.count(Limit::AnnouncementsPerNetwork, network);
+            }
+        })?;
+        if let Some(gone) = in_the_way {
+            self.announcements.remove(&gone);
+            kad.store_mut().remove(&record_key(&gone));
+            self.stats.update(|counts| counts.records_displaced += 1);
+        }
+        self.announcements.insert(*owner, network, expires);
+        Ok(())
     }
 
     pub(crate) fn on_node(&mut self, peer: &PeerId) {
@@ -113,9 +149,11 @@ impl DhtServer {
     }
 
     pub(crate) fn sweep(&mut self, kad: &mut Kad) {
-        let now = Instant::now();
-        kad.store_mut().retain(|_, record| !record.is_expired(now));
-        self.count_records(kad);
+        for expired in self.announcements.expired(Instant::now()) {
+            self.announcements.remove(&expired);
+            kad.store_mut().remove(&record_key(&expired));
+        }
+        self.count_records();
         self.let_go(kad);
     }
 
@@ -130,17 +168,8 @@ impl DhtServer {
         }
     }
 
-    fn count_records(&self, kad: &mut Kad) {
-        let records = kad.store_mut().records().len() as u64;
+    fn count_records(&self) {
+        let records = self.announcements.len() as u64;
         self.stats.update(|counts| counts.records = records);
-    }
-}
-
-/// Peers that are still there announce again every few minutes, so the first to expire is the likeliest to be gone.
-fn remove_first_to_expire(kad: &mut Kad) {
-    let store = kad.store_mut();
-    let first = store.records().min_by_key(|record| record.expires).map(|record| record.key.clone());
-    if let Some(key) = first {
-        store.remove(&key);
     }
 }

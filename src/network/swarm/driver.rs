@@ -135,8 +135,8 @@ impl Driver {
 
     /// Serves the DHT as a node, and counts what the node does for others.
     #[cfg(feature = "node")]
-    pub(crate) fn serve(&mut self, stats: NodeStats) {
-        self.served = Some(Served { dht: DhtServer::new(self.links.clone(), stats.clone()), stats });
+    pub(crate) fn serve(&mut self, dht: DhtServer, stats: NodeStats) {
+        self.served = Some(Served { dht, stats });
     }
 
     /// Runs until `stop` fires or the last handle is gone, then closes every connection, so that peers notice at once.
@@ -256,7 +256,13 @@ impl Driver {
 impl Driver {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished { connection_id, endpoint, peer_id, .. } => {
+                #[cfg(feature = "node")]
+                if let Some(served) = &mut self.served {
+                    served.dht.on_link(&peer_id, true);
+                }
+                #[cfg(not(feature = "node"))]
+                let _ = peer_id;
                 if endpoint.is_listener() && self.role.is_node() {
                     // A peer that dials a node again has lost the connection that it had. A relay would go on to hand it
                     // circuits over that one, for as long as the reservation runs.
@@ -273,6 +279,10 @@ impl Driver {
                     // Nodes keep their links: this one has ended, and nobody who asks us is to be sent there. A node that
                     // comes back is met again.
                     self.kad().remove_peer(&peer_id);
+                    #[cfg(feature = "node")]
+                    if let Some(served) = &mut self.served {
+                        served.dht.on_link(&peer_id, false);
+                    }
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {

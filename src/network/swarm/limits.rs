@@ -100,7 +100,7 @@ impl Inbound {
         if self.warned_at.is_none_or(|at| at.elapsed() > WARN_EVERY) {
             self.warned_at = Some(Instant::now());
             let why = innermost(cause);
-            tracing::warn!(from = %address::display(from), why, "connections are refused; the next such line in a minute");
+            tracing::warn!(from = %address::display(from), why, "a limit refuses work; the next such line in a minute");
         }
     }
 

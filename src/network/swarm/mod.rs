@@ -1,14 +1,19 @@
 //! The libp2p swarm: the task that owns it, and the behaviours that it is made of.
 
+#[cfg(feature = "node")]
+pub(crate) mod announcements;
 pub(crate) mod build;
 pub(crate) mod dht;
 #[cfg(feature = "node")]
 pub(crate) mod dht_server;
 #[cfg(feature = "scraper")]
 pub(crate) mod dial_back;
+#[cfg(feature = "node")]
+pub(crate) mod dial_back_server;
 pub(crate) mod driver;
 #[cfg(feature = "scraper")]
 pub(crate) mod held;
+pub(crate) mod hole_punch;
 pub(crate) mod identify;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod inbound_metrics;

@@ -29,6 +29,8 @@ pub(crate) struct NodeCounts {
     pub(crate) dial_backs: u64,
     /// Requests to be dialled back that broke off.
     pub(crate) dial_backs_failed: u64,
+    /// Requests to be dialled back at an address that is not the asker's own, or is private, or too often.
+    pub(crate) dial_backs_refused: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

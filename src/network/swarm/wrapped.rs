@@ -7,9 +7,18 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        THandlerOutEvent, ToSwarm, derive_prelude::Either,
     },
 };
+
+/// Names a type that libp2p has on one side of an [`Either`] and does not export.
+pub(crate) trait LeftOf {
+    type Left;
+}
+
+impl<L, R> LeftOf for Either<L, R> {
+    type Left = L;
+}
 
 /// A connection whose handshake has ended.
 pub(crate) struct NewConnection<'a> {
@@ -58,6 +67,11 @@ pub(crate) trait Wrap: Sized + 'static {
         Ok(())
     }
 
+    /// Asked before a dial to the addresses that it names.
+    fn on_pending_outbound(&mut self, _: ConnectionId, _addresses: &[Multiaddr]) -> Result<(), ConnectionDenied> {
+        Ok(())
+    }
+
     fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied>;
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>);
@@ -82,6 +96,16 @@ impl<T: Wrap> NetworkBehaviour for Wrapped<T> {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         self.0.on_pending_inbound(id, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: Option<PeerId>,
+        addresses: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.0.on_pending_outbound(id, addresses).map(|()| Vec::new())
     }
 
     fn handle_established_inbound_connection(

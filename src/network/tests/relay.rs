@@ -248,6 +248,27 @@ async fn a_limit_that_is_reached_is_named() {
 }
 
 #[tokio::test]
+async fn a_relay_for_listed_keys_makes_nobody_else_reachable() {
+    let (listed, other) = (Plain::start(), Plain::start());
+    let at = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
+    let address = vec![HostPort { host: at.ip().to_string(), port: at.port() }];
+    let config = NetworkConfig {
+        listen: address.clone(),
+        external: address.into_iter().map(DialAddress::from).collect(),
+        relay: Some(RelayLimits::default()),
+        relay_for: vec![peer_id::public_key(&listed.id).expect("an Ed25519 key")],
+        ..NetworkConfig::new(NetworkRole::Node)
+    };
+    let relay = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
+    let tcp = address::tcp(at).with(Protocol::P2p(peer_id::peer_id(&relay.key.public())));
+    let refusal = other.reserve(&tcp).await.expect_err("not listed");
+    assert!(refusal.contains("not permitted"), "{refusal}");
+    listed.reserve(&tcp).await.expect("listed");
+    other.dial(&tcp, listed.id).await.expect("a circuit to the one that is listed");
+    counted(&relay, "both answers", |counts| (counts.reservations, counts.reservations_refused) == (1, 1)).await;
+}
+
+#[tokio::test]
 async fn a_stranger_in_a_loop_is_slowed_down_and_its_neighbours_are_not() {
     let (relay, quic, tcp) = start(RelayLimits::default()).await;
     let scraper = Plain::start();

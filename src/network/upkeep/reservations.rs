@@ -1,8 +1,8 @@
 //! Reservations at relays: they make a scraper behind NAT reachable.
 //!
-//! A scraper holds reservations at two of its bootstrap nodes, where two of them relay; with a single bootstrap node, at
-//! one more relay that it meets in the DHT. libp2p renews each. One that ends, or whose relay no longer answers, is made
-//! again, there or at another node. The addresses through relays are announced like others.
+//! A scraper holds reservations at two of its bootstrap nodes, where two of them relay; with a single bootstrap node, and
+//! if asked to, at one more relay that it meets in the DHT. libp2p renews each. One that ends, or whose relay no longer
+//! answers, is made again, there or at another node. The addresses through relays are announced like others.
 
 use std::time::Duration;
 
@@ -34,14 +34,15 @@ const GONE: Duration = Duration::from_secs(120);
 /// Between attempts at a relay.
 const MOST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Keeps reservations until `stop` fires.
-pub(crate) async fn keep_reservations(network: Network, stop: CancellationToken) {
+/// Keeps reservations until `stop` fires. With `met`, a relay that is met in the DHT is used where one bootstrap node is
+/// all there is: whose relay that is nobody knows, and it sees who is linked to whom.
+pub(crate) async fn keep_reservations(network: Network, met: bool, stop: CancellationToken) {
     // An operator who gives an external address asserts that the scraper can be reached there.
     if network.external().is_empty() {
         let permits = Semaphore::new(RELAYS);
         let nodes = network.bootstrap().iter().map(|node| keep_reservation(&network, node.key, &permits));
         let given = future::join_all(nodes);
-        if network.bootstrap().len() < RELAYS {
+        if met && network.bootstrap().len() < RELAYS {
             stop.run_until_cancelled(future::join(given, keep_met(&network, &permits))).await;
         } else {
             stop.run_until_cancelled(given).await;

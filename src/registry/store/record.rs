@@ -133,7 +133,8 @@ impl Fields {
         Target::check_name("hostname", &self.hostname)?;
         let mut labels = Labels::default();
         for (name, value) in self.labels {
-            labels.insert(name, value)?;
+            // Earlier versions took control characters: such an alias is kept, with a space for each.
+            labels.insert(name, value.replace(char::is_control, " "))?;
         }
         Ok(Lease {
             alias,
@@ -217,6 +218,14 @@ mod tests {
         assert!(matches!(decode(b"web-1", &bytes[..bytes.len() - 1]), Err(RecordError::Decode(_))));
         assert!(matches!(decode(b"web-1", b""), Err(RecordError::Empty)));
         assert!(matches!(decode(b"a b", &bytes), Err(RecordError::Unfit(_))));
+    }
+
+    #[test]
+    fn control_characters_of_an_earlier_version_are_read_as_spaces() {
+        let mut bytes = encode(&lease()).expect("fits");
+        let at = bytes.windows(2).position(|w| w == b"eu").expect("the value");
+        bytes[at] = 1;
+        assert_eq!(decode(b"web-1", &bytes).expect("reads").labels.value("region"), Some(" u"));
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Table {
         if let Some(lease) = former {
             effects.changes.push(Change::Put(Arc::clone(&lease)));
             let lapsed = lease.state(now) == LeaseState::Lapsed;
-            self.insert(Entry { lease, lapsed, step: self.steps });
+            self.insert(Entry::new(lease, lapsed, self.steps));
         }
     }
 }

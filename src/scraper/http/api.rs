@@ -19,12 +19,12 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Scheme};
 use serde::Serialize;
 
-use super::{router::Shared, sd_list::path_label};
+use super::router::Shared;
 use crate::{
     http::{LocalAddr, text},
     identity::PublicKey,
     network::{LinkStatus, LinkTransport, Links},
-    registry::{Holders, Lease},
+    registry::{Holders, Lease, path_label},
     telemetry::Chain,
     wire::Alias,
 };

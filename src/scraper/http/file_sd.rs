@@ -5,13 +5,13 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     router::Shared,
-    sd_list::{LINKS_PAUSE, SdUnknown},
+    sd_body::SdChunks,
+    sd_list::{LINKS_PAUSE, Rendered, SdUnknown},
 };
 use crate::{
     atomic_file,
@@ -53,13 +53,13 @@ impl FileSd {
     pub(super) async fn keep(self, shared: Arc<Shared>, stop: CancellationToken) {
         let mut registry = shared.registry.changes();
         let mut links = shared.network.links().changes();
-        let mut written = None;
+        let mut written: Option<Arc<Rendered>> = None;
         let mut failing = false;
         loop {
             // The next round sees what changes from here on.
-            let again_in = match shared.sd.whole(&self.target) {
-                Ok(list) if written.as_ref() == Some(&list) => None,
-                Ok(list) => match self.write(list.clone()).await {
+            let again_in = match shared.sd.current().await {
+                Ok(list) if written.as_ref().is_some_and(|written| written.is_same(&list)) => None,
+                Ok(list) => match self.write(Arc::clone(&list)).await {
                     Ok(()) => {
                         shared.metrics.file_sd_write(FileSdOutcome::Ok);
                         if std::mem::take(&mut failing) {
@@ -76,7 +76,7 @@ impl FileSd {
                         Some(WRITE_AGAIN)
                     }
                 },
-                Err(SdUnknown::NotLoaded(_)) => None,
+                Err(SdUnknown::NotLoaded(_) | SdUnknown::Stopped) => None,
                 Err(SdUnknown::StoreFailing | SdUnknown::Incomplete) => Some(LOOK_AGAIN),
             };
             // Without a sender the scraper is about to end: only `stop` is left to wait for.
@@ -93,9 +93,10 @@ impl FileSd {
         }
     }
 
-    async fn write(&self, list: Bytes) -> io::Result<()> {
+    async fn write(&self, list: Arc<Rendered>) -> io::Result<()> {
         let path = self.path.clone();
-        task::spawn_blocking(move || atomic_file::replace(&path, &list, atomic_file::SHARED))
+        let list = SdChunks::whole(list, &self.target);
+        task::spawn_blocking(move || atomic_file::replace_with(&path, atomic_file::SHARED, |file| list.write_to(file)))
             .await
             .map_err(io::Error::other)?
     }

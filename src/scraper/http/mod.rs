@@ -10,12 +10,15 @@
 
 mod api;
 mod file_sd;
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) mod fuzzing;
 mod headers;
 mod host;
 mod proxy;
 mod router;
 mod scrape;
 mod sd;
+mod sd_body;
 mod sd_list;
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ pub(in crate::scraper) struct Shared {
     pub(super) scrape: ScrapeConfig,
     pub(super) scrapes: Arc<Semaphore>,
     pub(super) sd: SdList,
+    pub(super) sd_readers: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -64,6 +65,7 @@ impl Shared {
     ) -> Self {
         Self {
             sd: SdList::new(registry.clone(), network.links().clone()),
+            sd_readers: Arc::new(Semaphore::new(config.max_sd_readers.min(Semaphore::MAX_PERMITS))),
             registry,
             pull,
             network,
@@ -102,10 +104,12 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
     let state = ScraperState {
         loaded: registry.is_loaded(),
         aliases: registry.counts(),
+        table_bytes: registry.table_bytes(),
         totals: registry.totals(),
         links: network.links().counts(),
         inbound: network.inbound(),
         holders: network.holders(),
+        bootstrap: network.bootstrap().len(),
     };
     exposition(&headers, |format| metrics.encode(state, format))
 }

@@ -3,7 +3,7 @@
 //! Prometheus keeps the list that it has unless it gets status 200, `Content-Type: application/json` and a whole, valid
 //! list; it drops every target on `[]`. So whenever the table is not known for certain the answer is 503.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -12,13 +12,23 @@ use axum::{
     response::Response,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task, time,
+};
 
-use super::router::Shared;
+use super::{router::Shared, sd_body::SdChunks, sd_list::SdUnknown};
 use crate::{
     http::{LocalAddr, text},
     registry::Lease,
     scraper::outcome::SdOutcome,
+    telemetry::Limit,
 };
+
+/// How long a request waits for its turn.
+const TURN_LIMIT: Duration = Duration::from_secs(5);
+/// Seconds after which Prometheus may ask again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
@@ -26,12 +36,12 @@ pub(super) async fn list(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let (outcome, response) = answer(&shared, local, &uri, &headers);
+    let (outcome, response) = answer(&shared, local, &uri, &headers).await;
     shared.metrics.sd_request(outcome);
     response
 }
 
-fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> (SdOutcome, Response) {
+async fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> (SdOutcome, Response) {
     let filters = match read_filters(uri) {
         Ok(filters) => filters,
         Err(why) => return (SdOutcome::BadRequest, text::line(StatusCode::BAD_REQUEST, why)),
@@ -40,19 +50,34 @@ fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> 
         Some(advertise) => advertise.to_string(),
         None => local.asked_as(uri, headers),
     };
-    let list = match filters.is_empty() {
-        true => shared.sd.whole(&host),
-        false => shared.sd.matching(&host, |lease| filters.iter().all(|filter| filter.matches(lease))),
+    let Some(turn) = turn(&shared.sd_readers).await else {
+        shared.network.refusals().count(Limit::SdReaders, format_args!("a request for the list for {host}"));
+        let mut response = text::line(StatusCode::SERVICE_UNAVAILABLE, "too many lists are being sent: try again");
+        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        return (SdOutcome::Overloaded, response);
     };
-    match list {
-        Ok(list) => {
-            let mut response = Response::new(Body::from(list));
+    match chunks(shared, host, filters).await {
+        Ok(chunks) => {
+            let mut response = Response::new(Body::new(chunks.into_body(turn)));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
             (SdOutcome::Ok, response)
         }
         Err(why) => (SdOutcome::Unavailable, text::line(StatusCode::SERVICE_UNAVAILABLE, why.to_string())),
     }
+}
+
+async fn turn(readers: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    time::timeout(TURN_LIMIT, Arc::clone(readers).acquire_owned()).await.ok()?.ok()
+}
+
+async fn chunks(shared: &Shared, host: String, filters: Vec<Filter>) -> Result<SdChunks, SdUnknown> {
+    let list = shared.sd.current().await?;
+    if filters.is_empty() {
+        return Ok(SdChunks::whole(list, &host));
+    }
+    let wanted = move |lease: &Lease| filters.iter().all(|filter| filter.matches(lease));
+    task::spawn_blocking(move || SdChunks::matching(list, &host, wanted)).await.map_err(|_| SdUnknown::Stopped)
 }
 
 /// One parameter of the query. A lease must match all.

@@ -4,7 +4,7 @@
 //! scrapes for as long as two peers can do no better.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -15,9 +15,13 @@ use libp2p::{
     relay::{self, RateLimiter},
 };
 
-use crate::network::{
-    address,
-    config::{RESERVATION, RelayLimits},
+use crate::{
+    identity::PublicKey,
+    network::{
+        address,
+        config::{RESERVATION, RelayLimits},
+        peer_id,
+    },
 };
 
 /// One over TCP and one over QUIC, and as many again after a loss that we have not noticed yet.
@@ -30,7 +34,26 @@ const BURST_PER_IP: NonZeroU32 = NonZeroU32::new(1024).expect("not zero");
 /// Peers that hold reservations, with the number of connections that they hold them on.
 pub(crate) type ReservedPeers = Arc<Mutex<HashMap<PeerId, usize>>>;
 
-pub(crate) fn behaviour(local: PeerId, limits: RelayLimits, reserved: ReservedPeers) -> relay::Behaviour {
+/// The peers that may reserve; all if none are listed. Circuits lead to peers with a reservation alone.
+#[derive(Clone)]
+pub(crate) struct OnlyFor(HashSet<PeerId>);
+
+impl OnlyFor {
+    pub(crate) fn new(listed: &[PublicKey]) -> Self {
+        Self(listed.iter().map(peer_id::peer_id).collect())
+    }
+
+    pub(crate) fn permits(&self, peer: &PeerId) -> bool {
+        self.0.is_empty() || self.0.contains(peer)
+    }
+}
+
+pub(crate) fn behaviour(
+    local: PeerId,
+    limits: RelayLimits,
+    only_for: OnlyFor,
+    reserved: ReservedPeers,
+) -> relay::Behaviour {
     let config = relay::Config {
         // Counted by the first of the limiters: this would refuse renewals, too, at a relay that is full.
         max_reservations: usize::MAX,
@@ -41,7 +64,7 @@ pub(crate) fn behaviour(local: PeerId, limits: RelayLimits, reserved: ReservedPe
         max_circuits_per_peer: limits.circuits_per_peer.saturating_sub(1),
         max_circuit_duration: limits.circuit_duration,
         max_circuit_bytes: limits.circuit_bytes,
-        reservation_rate_limiters: vec![room_for_reserved(limits.reservations, reserved)],
+        reservation_rate_limiters: vec![only(only_for), room_for_reserved(limits.reservations, reserved)],
         circuit_src_rate_limiters: Vec::new(),
     };
     let mut config = config
@@ -54,6 +77,10 @@ pub(crate) fn behaviour(local: PeerId, limits: RelayLimits, reserved: ReservedPe
     let mut relay = relay::Behaviour::new(local, config);
     relay.set_status(Some(relay::Status::Enable));
     relay
+}
+
+fn only(listed: OnlyFor) -> Box<dyn RateLimiter> {
+    Box::new(move |peer: PeerId, _: &Multiaddr, _| listed.permits(&peer))
 }
 
 /// Lets those renew who have a reservation, and others in as long as there is room.

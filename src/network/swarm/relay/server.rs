@@ -9,6 +9,7 @@
 //! - Its events do not name their connection. Every closed connection ends a reservation, whether there was
 //!   one or not, and a circuit whose far end is lost ends twice. Here both are counted by connection.
 //! - A full relay refuses renewals, too; [`limits`] does not.
+//! - Whatever the reason, a refused reservation is said to be one too many. A peer that may not reserve is told so here.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,22 +24,25 @@ use libp2p::{
     relay::{self, StatusCode},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent, THandlerOutEvent,
-        ToSwarm, behaviour::ConnectionEstablished,
+        ToSwarm, behaviour::ConnectionEstablished, derive_prelude::Either,
     },
 };
 
-use crate::network::{
-    address,
-    config::RelayLimits,
-    swarm::{
-        node_stats::{NodeCounts, NodeStats},
-        relay::{
-            handler::{Handler, Instruction},
-            limits::{self, ReservedPeers},
+use crate::{
+    identity::PublicKey,
+    network::{
+        address,
+        config::RelayLimits,
+        swarm::{
+            node_stats::{NodeCounts, NodeStats},
+            relay::{
+                handler::{Handler, Instruction},
+                limits::{self, OnlyFor, ReservedPeers},
+            },
+            wrapped::{LeftOf, NewConnection, Wrap},
         },
-        wrapped::{NewConnection, Wrap},
+        transport::muxing,
     },
-    transport::muxing,
 };
 
 /// Circuits that are built over one connection at a time: fewer than libp2p's ten, which it counts from another moment on.
@@ -47,13 +51,18 @@ const MOST_BUILDING: usize = 8;
 /// The error of a circuit that has carried its bytes, by its text: the `io::Error` of libp2p-relay 0.22 has no kind.
 const OUT_OF_BYTES: &str = "Max circuit bytes reached.";
 
+/// What a peer is told that may not reserve at all (`RESERVATION_REFUSED` of Circuit Relay v2).
+const NOT_PERMITTED: i32 = 200;
+
 type Inner = relay::Behaviour;
 type Request = THandlerInEvent<Inner>;
+type Demand = <Request as LeftOf>::Left;
 type Action = ToSwarm<relay::Event, Instruction>;
 
 pub(crate) struct Behaviour {
     inner: Inner,
     stats: NodeStats,
+    only_for: OnlyFor,
     reserved_peers: ReservedPeers,
     connections: HashMap<ConnectionId, Connection>,
     /// Open circuits, by the peer that they were asked for.
@@ -74,11 +83,12 @@ struct Connection {
 }
 
 impl Behaviour {
-    pub(crate) fn new(local: PeerId, limits: RelayLimits, stats: NodeStats) -> Self {
-        let reserved_peers = ReservedPeers::default();
+    pub(crate) fn new(local: PeerId, limits: RelayLimits, only_for: &[PublicKey], stats: NodeStats) -> Self {
+        let (reserved_peers, only_for) = (ReservedPeers::default(), OnlyFor::new(only_for));
         Self {
-            inner: limits::behaviour(local, limits, Arc::clone(&reserved_peers)),
+            inner: limits::behaviour(local, limits, only_for.clone(), Arc::clone(&reserved_peers)),
             stats,
+            only_for,
             reserved_peers,
             connections: HashMap::new(),
             carried: HashMap::new(),
@@ -89,7 +99,13 @@ impl Behaviour {
     /// Takes the relay's actions; `source` is the connection whose event caused them.
     fn take_actions(&mut self, source: Option<ConnectionId>) {
         // The swarm polls us after each event, and the relay gets its real waker then.
-        while let Poll::Ready(action) = self.inner.poll(&mut Context::from_waker(Waker::noop())) {
+        while let Poll::Ready(mut action) = self.inner.poll(&mut Context::from_waker(Waker::noop())) {
+            if let ToSwarm::NotifyHandler { peer_id, event, .. } = &mut action
+                && let Either::Left(Demand::DenyReservationReq { status, .. }) = event
+                && !self.only_for.permits(peer_id)
+            {
+                *status = NOT_PERMITTED.try_into().unwrap_or(*status);
+            }
             match (action, source) {
                 (ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(to), event }, Some(from))
                     if to != from =>

@@ -165,7 +165,8 @@ fn a_secret_has_no_more_aliases_than_its_limit_and_keeps_those_that_it_has() {
     let config = RegistryConfig { max_per_secret: 2, ..RegistryConfig::default() };
     let mut table = holding(&["a", "b"], config);
     let (outcomes, effects) = Wanted::new(&["c", "d"]).by(peer(2), &mut table, linked, t0());
-    assert_eq!((outcomes, effects.limited), (vec!["full", "full"], vec![Limit::AliasesPerSecret; 2]));
+    let limits: Vec<Limit> = effects.refused.into_iter().map(|(limit, _)| limit).collect();
+    assert_eq!((outcomes, limits), (vec!["full", "full"], vec![Limit::AliasesPerSecret; 2]));
     assert_eq!(Wanted::new(&["a", "b"]).by(peer(1), &mut table, linked, t0()).0, ["renewed", "renewed"]);
     assert_eq!(Wanted::new(&["a", "x"]).by(peer(1), &mut table, linked, t0()).0, ["renewed", "updated"]);
 

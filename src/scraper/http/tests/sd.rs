@@ -1,7 +1,11 @@
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use ::http::Response;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
 
 use super::support::{Scraper, body, claim, no_pull, peer, within};
 use crate::{
@@ -26,7 +30,7 @@ async fn aliases(scraper: &Scraper, query: &str) -> Vec<String> {
 async fn a_group_is_unchanged_since_v1() {
     let scraper = started().await;
     scraper.link(1, LinkPath::Relayed);
-    let labels = [("region", "eu \"1\"\n\u{17e}"), ("tier", "a"), ("gone", "")];
+    let labels = [("region", "eu \"1\" \u{17e}"), ("tier", "a"), ("gone", "")];
     scraper.register_as(1, "host.example", vec![claim("web-1", "web", &labels)]).await;
     let answer = scraper.get("/sd").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
@@ -34,8 +38,8 @@ async fn a_group_is_unchanged_since_v1() {
         r#"[{{"targets":["{}"],"labels":{{"__metrics_path__":"/scrape/web-1/metrics","instance":"web-1","#,
         scraper.addr
     ) + r#""service":"web","__meta_narthex_service":"web","hostname":"host.example","#
-        + r#""__meta_narthex_hostname":"host.example","region":"eu \"1\"\nž","#
-        + r#""__meta_narthex_label_region":"eu \"1\"\nž","tier":"a","__meta_narthex_label_tier":"a","#
+        + r#""__meta_narthex_hostname":"host.example","region":"eu \"1\" ž","#
+        + r#""__meta_narthex_label_region":"eu \"1\" ž","tier":"a","__meta_narthex_label_tier":"a","#
         + &format!(r#""__meta_narthex_alias":"web-1","__meta_narthex_public_key":"{}","#, peer(1))
         + r#""__meta_narthex_path":"relayed","__meta_narthex_state":"active"}}]"#;
     assert_eq!(answer.text(), golden);
@@ -184,18 +188,61 @@ async fn the_target_is_the_host_that_was_asked_or_the_advertised_one() {
 }
 
 #[tokio::test]
-async fn an_unchanged_list_is_not_rendered_again_and_few_hosts_are_kept() {
+async fn an_unchanged_list_is_not_rendered_again_and_a_changed_one_shares_the_rest() {
     let scraper = started().await;
     scraper.register("a").await;
     let list = SdList::new(scraper.registry.clone(), scraper.links().clone());
-    let whole = |host: &str| list.whole(host).expect("loaded").as_ptr();
-    let (one, two) = (whole("one:1"), whole("two:2"));
+    let current = async || list.current().await.expect("loaded");
+    let first = current().await;
     // A plain renewal changes nothing that is listed.
     scraper.register("a").await;
-    assert!(whole("one:1") == one && whole("two:2") == two);
-    let kept = list.whole("one:1").expect("loaded");
-    for n in 0..10 {
-        whole(&format!("stranger:{n}"));
+    assert!(Arc::ptr_eq(&first, &current().await));
+    scraper.register_as(2, "", vec![claim("b", "", &[])]).await;
+    let second = current().await;
+    let third = current().await;
+    assert!(!first.is_same(&second) && second.is_same(&third));
+    assert!(Arc::ptr_eq(&first.fragments[0].json, &second.fragments[0].json));
+}
+
+#[tokio::test]
+async fn a_list_of_many_chunks_is_whole_for_each_host_and_has_its_length() {
+    let scraper = started().await;
+    for n in 0..100 {
+        let labels = [("a", "x".repeat(900)), ("b", "y".repeat(900))];
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        scraper.register_as(n, "", vec![claim(&format!("fat-{n:03}"), "web", &labels)]).await;
     }
-    assert!(whole("one:1") != kept.as_ptr(), "a host that was pushed out is rendered anew");
+    for host in ["one.example:1", "another.example:65535"] {
+        for (path, count) in [("/sd", 100), ("/sd?service=web", 100), ("/sd?service=none", 0), ("/sd?alias=fat-050", 1)]
+        {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let answer = scraper.ask(&request).await;
+            let length = answer.header("content-length").and_then(|length| length.parse().ok());
+            assert_eq!((answer.complete, length), (true, Some(answer.body.len())), "{path} {host}");
+            let groups = answer.json();
+            let groups = groups.as_array().expect("a list");
+            assert_eq!(groups.len(), count, "{path} {host}");
+            assert!(groups.iter().all(|group| group["targets"] == json!([host])), "{path} {host}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reader_too_many_is_told_to_come_again() {
+    let scraper = Scraper::start(HttpConfig { max_sd_readers: 1, ..HttpConfig::default() }, no_pull).await;
+    let labels: Vec<(String, String)> = (0..3).map(|n| (format!("l{n}"), "x".repeat(600))).collect();
+    let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    // More than the buffers between us and a reader that reads nothing hold.
+    for seed in 0..50 {
+        let claims = (0..60).map(|n| claim(&format!("a-{seed}-{n}"), "", &labels)).collect();
+        scraper.register_as(seed, "", claims).await;
+    }
+    let mut stalled = scraper.send("GET /sd HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    within(stalled.read_u8()).await.expect("the answer begins");
+    let answer = scraper.get("/sd?service=none").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+    scraper.counted("narthex_sd_requests_total{outcome=\"overloaded\"} 1").await;
+    scraper.counted("narthex_limit_refusals_total{limit=\"max_sd_readers\"} 1").await;
+    drop(stalled);
+    within(async { while scraper.get("/sd?service=none").await.status != 200 {} }).await;
 }

@@ -1,0 +1,127 @@
+//! The log of events: one line for all that a registration did in one way, and not many lines of any peer.
+
+use std::{
+    collections::HashMap,
+    fmt::{self, Display},
+    mem,
+    num::NonZeroU32,
+};
+
+use super::{EventKind, RegistryEvent};
+use crate::{identity::PublicKey, telemetry::LogRate};
+
+/// Lines that all peers together can cause.
+const LINES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(300).expect("three hundred is not zero");
+/// Names in a line; the others are counted.
+const NAMED: usize = 3;
+
+#[derive(Debug)]
+pub(super) struct EventLog(LogRate);
+
+impl EventLog {
+    pub(super) fn new() -> Self {
+        Self(LogRate::new(LINES_PER_MINUTE))
+    }
+
+    /// Writes a line for each kind of event of each peer, within the rate. Never called under a lock, as a log may block.
+    pub(super) fn write(&self, events: &[RegistryEvent]) {
+        for alike in group(events) {
+            if let Some(left_out) = self.0.line(&alike[0].peer) {
+                write(&alike, left_out);
+            }
+        }
+    }
+
+    /// Drops the rates of peers that have been silent for a while.
+    pub(super) fn forget_old(&self) {
+        self.0.forget_old();
+    }
+}
+
+/// The events of each kind and peer, in the order of their first ones. No group is empty.
+fn group(events: &[RegistryEvent]) -> Vec<Vec<&RegistryEvent>> {
+    let mut groups: Vec<Vec<&RegistryEvent>> = Vec::new();
+    let mut places = HashMap::new();
+    for event in events {
+        let place = *places.entry((mem::discriminant(&event.kind), event.peer)).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(alike) => alike.push(event),
+            None => groups.push(vec![event]),
+        }
+    }
+    groups
+}
+
+fn write(alike: &[&RegistryEvent], left_out: Option<u64>) {
+    let (first, alias) = (alike[0], Few(alike.iter().map(|event| &event.alias).collect()));
+    let peer = first.peer;
+    match first.kind {
+        EventKind::Registered => tracing::info!(%alias, %peer, left_out, "alias registered"),
+        EventKind::Updated => tracing::info!(%alias, %peer, left_out, "alias updated"),
+        EventKind::Returned => tracing::info!(%alias, %peer, left_out, "alias renewed after it had lapsed"),
+        EventKind::Released => tracing::info!(%alias, %peer, left_out, "alias released"),
+        EventKind::Lapsed => tracing::info!(%alias, %peer, left_out, "alias lapsed: it was not renewed in time"),
+        EventKind::Gone => tracing::info!(%alias, %peer, left_out, "alias gone: it was lapsed for the whole retention"),
+        EventKind::TakenOver { .. } => {
+            let holder = holders(alike);
+            tracing::info!(%alias, %peer, %holder, left_out, "alias taken over");
+        }
+        EventKind::TakeoverRefused { .. } => {
+            let holder = holders(alike);
+            tracing::warn!(%alias, %peer, %holder, left_out, "alias refused: another peer holds it");
+        }
+    }
+}
+
+/// The peers that held the aliases, each once.
+fn holders(alike: &[&RegistryEvent]) -> Few<PublicKey> {
+    let mut holders = Vec::new();
+    for event in alike {
+        if let EventKind::TakenOver { from: holder } | EventKind::TakeoverRefused { holder } = event.kind
+            && !holders.contains(&holder)
+        {
+            holders.push(holder);
+        }
+    }
+    Few(holders)
+}
+
+/// The first names of some, and the number of the others.
+struct Few<T>(Vec<T>);
+
+impl<T: Display> Display for Few<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, name) in self.0.iter().take(NAMED).enumerate() {
+            write!(f, "{}{name}", if at == 0 { "" } else { ", " })?;
+        }
+        match self.0.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::KeyPair;
+
+    fn event(number: usize, peer: PublicKey, kind: EventKind) -> RegistryEvent {
+        RegistryEvent { alias: format!("web-{number}").parse().expect("an alias"), peer, kind }
+    }
+
+    #[test]
+    fn what_a_registration_did_in_one_way_is_one_line() {
+        let [peer, holder] = [(); 2].map(|()| KeyPair::generate().public());
+        let refused = EventKind::TakeoverRefused { holder };
+        let mut events: Vec<_> = (0..250).map(|number| event(number, peer, refused)).collect();
+        events.push(event(250, peer, EventKind::Registered));
+        events.push(event(251, holder, EventKind::Registered));
+        let groups = group(&events);
+        assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [250, 1, 1]);
+        let aliases = Few(groups[0].iter().map(|event| &event.alias).collect());
+        assert_eq!(aliases.to_string(), "web-0, web-1, web-2 and 247 more");
+        assert_eq!(holders(&groups[0]).to_string(), holder.to_string());
+        assert_eq!(Few(vec!["web-1"]).to_string(), "web-1");
+    }
+}
