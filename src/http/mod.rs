@@ -27,8 +27,10 @@ pub use admission::HttpLimits;
 #[cfg(feature = "scraper")]
 pub(crate) use body::BodyCut;
 pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
+#[cfg(feature = "agent")]
+pub(crate) use hop_by_hop::is_hop_by_hop;
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
-pub(crate) use hop_by_hop::{is_hop_by_hop, remove_hop_by_hop};
+pub(crate) use hop_by_hop::remove_hop_by_hop;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 pub(crate) use pool::{Connection, Pool, PoolLimits, SendError};
 #[cfg(feature = "agent")]

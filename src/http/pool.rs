@@ -19,7 +19,6 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::OwnedSemaphorePermit,
     time::{self, Instant},
 };
 use tokio_util::{
@@ -174,7 +173,11 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
 
     fn pooled(&self, key: K, connection: Connection<R>, response: Response<Incoming>) -> Response<PooledBody<K, R>> {
         let pool = self.clone();
-        let in_use = Arc::new(Mutex::new(Some(InUse { connection, permits: None })));
+        let in_use = Arc::new(Mutex::new(Some(InUse {
+            connection,
+            #[cfg(feature = "scraper")]
+            permits: None,
+        })));
         response.map(|body| PooledBody { body, deadline: None, in_use, key, pool })
     }
 
@@ -215,7 +218,8 @@ pub(crate) struct PooledBody<K: Copy + Eq + Hash, R> {
 /// What a body holds until its end. Whoever takes this out decides how the body ends.
 struct InUse<R> {
     connection: Connection<R>,
-    permits: Option<[OwnedSemaphorePermit; 2]>,
+    #[cfg(feature = "scraper")]
+    permits: Option<[tokio::sync::OwnedSemaphorePermit; 2]>,
 }
 
 /// Closes the connection of a body in time, also if nobody reads the body.
@@ -250,7 +254,7 @@ impl<K: Copy + Eq + Hash, R> PooledBody<K, R> {
 
     /// Holds permits as long as the connection is in use.
     #[cfg(feature = "scraper")]
-    pub(crate) fn holding(self, permits: [OwnedSemaphorePermit; 2]) -> Self {
+    pub(crate) fn holding(self, permits: [tokio::sync::OwnedSemaphorePermit; 2]) -> Self {
         if let Some(in_use) = &mut *self.in_use() {
             in_use.permits = Some(permits);
         }
@@ -315,7 +319,6 @@ mod tests {
     use http_body_util::BodyExt;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-        sync::Semaphore,
     };
 
     use super::*;
@@ -420,9 +423,10 @@ mod tests {
         assert!(matches!(body.collect().await, Err(PooledBodyError::Deadline)));
     }
 
+    #[cfg(feature = "scraper")]
     #[tokio::test(start_paused = true)]
     async fn a_body_that_nobody_reads_ends_at_its_deadline_too() {
-        let (rig, permits) = (Rig::new(1), Arc::new(Semaphore::new(2)));
+        let (rig, permits) = (Rig::new(1), Arc::new(tokio::sync::Semaphore::new(2)));
         let (near, mut far) = tokio::io::duplex(64);
         let open = async { rig.pool.connect(near, ()).await };
         let answer = async {

@@ -77,6 +77,9 @@ pub(crate) struct Network {
     refusals: Arc<Refusals>,
     #[cfg(feature = "node")]
     stats: NodeStats,
+    /// From where secrets were proved lately.
+    #[cfg(feature = "scraper")]
+    pub(super) proved: Arc<ProvedNetworks>,
     /// How many nodes were seen to hold our announcement.
     #[cfg(feature = "scraper")]
     announced: Arc<watch::Sender<usize>>,
@@ -109,7 +112,7 @@ impl Network {
             return Err(NetworkError::BootstrapSelf(key.public()));
         }
         let proved = Arc::new(ProvedNetworks::open(config.proved_file.take()));
-        let links = Links::new(Arc::clone(&proved));
+        let links = Links::new();
         if !config.role.is_scraper() {
             links.know([]); // a scraper reads its table first
         }
@@ -124,7 +127,7 @@ impl Network {
             links: links.clone(),
             inbound: Arc::default(),
             refusals: Arc::new(Refusals::new()),
-            proved,
+            proved: Arc::clone(&proved),
             #[cfg(feature = "node")]
             stats: NodeStats::default(),
             proxies: Arc::new(Proxies::from_env()),
@@ -202,6 +205,8 @@ impl Network {
             refusals,
             #[cfg(feature = "node")]
             stats,
+            #[cfg(feature = "scraper")]
+            proved,
             #[cfg(feature = "scraper")]
             announced: Arc::new(watch::Sender::new(0)),
         };
@@ -426,6 +431,12 @@ mod announcing {
         /// How many nodes held our announcement when they were last asked for it.
         pub(crate) fn holders(&self) -> usize {
             *self.announced.borrow()
+        }
+
+        /// Keeps connections to a peer that has proved a secret, and remembers from where it came.
+        pub(crate) fn has_proved(&self, peer: PublicKey) {
+            self.links().keep(peer);
+            self.links().networks(&peer).into_iter().for_each(|network| self.proved.note(network));
         }
 
         /// Returns once our addresses are in the DHT.

@@ -193,7 +193,7 @@ impl Registrar {
         let mut channel = pending.confirm(secret).await?;
         let request = channel.receive().await?;
         // Whatever becomes of the request, the peer is no stranger.
-        self.links.has_proved(peer);
+        self.network.has_proved(peer);
         Ok(Some((channel, secret.id(), request)))
     }
 

@@ -23,6 +23,7 @@ const MAX_LINE: u64 = 64;
 /// Who has proved a secret, by network.
 #[derive(Default)]
 pub(crate) struct ProvedNetworks {
+    #[cfg(feature = "scraper")]
     file: Option<PathBuf>,
     seen: Mutex<HashMap<IpAddr, SystemTime>>,
     #[cfg(feature = "scraper")]
@@ -41,7 +42,13 @@ impl ProvedNetworks {
             (at <= SystemTime::now()).then_some((network.parse().ok()?, at))
         });
         let seen = Mutex::new(seen.collect());
-        Self { file, seen, ..Self::default() }
+        Self {
+            #[cfg(feature = "scraper")]
+            file,
+            seen,
+            #[cfg(feature = "scraper")]
+            changed: std::sync::atomic::AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn contains(&self, network: &IpAddr) -> bool {

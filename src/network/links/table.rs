@@ -8,8 +8,6 @@
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 use std::collections::HashSet;
-#[cfg(feature = "scraper")]
-use std::time::SystemTime;
 use std::{
     collections::HashMap,
     sync::{
@@ -18,6 +16,8 @@ use std::{
     },
     time::Duration,
 };
+#[cfg(feature = "scraper")]
+use std::{net::IpAddr, time::SystemTime};
 
 use libp2p::{Multiaddr, StreamProtocol, swarm::ConnectionId};
 use tokio::{
@@ -41,7 +41,6 @@ use crate::{
         address::Circuit,
         links::{
             connection::{Connection, LinkId, OpenError, OpenRequest},
-            proved::ProvedNetworks,
             status::{LinkPath, LinkTransport},
             stream::LinkStream,
         },
@@ -162,7 +161,6 @@ struct Shared {
     relays: watch::Sender<usize>,
     punches_succeeded: AtomicU64,
     punches_failed: AtomicU64,
-    proved: Arc<ProvedNetworks>,
 }
 
 /// The table of links. Cheap to clone.
@@ -171,7 +169,7 @@ pub(crate) struct Links(Arc<Shared>);
 
 /// What everybody may ask.
 impl Links {
-    pub(crate) fn new(proved: Arc<ProvedNetworks>) -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Shared {
             table: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -182,7 +180,6 @@ impl Links {
             relays: watch::Sender::new(0),
             punches_succeeded: AtomicU64::new(0),
             punches_failed: AtomicU64::new(0),
-            proved,
         }))
     }
 
@@ -317,19 +314,10 @@ impl Links {
         self.kept_flag(peer).store(true, Ordering::Relaxed);
     }
 
-    /// Keeps connections to a peer that has proved a secret, and remembers from where it came.
+    /// The networks that a peer's direct connections come from.
     #[cfg(feature = "scraper")]
-    pub(crate) fn has_proved(&self, peer: PublicKey) {
-        self.keep(peer);
-        let table = self.table();
-        let networks = table.direct(&peer).filter_map(|(_, connection)| address::network(&connection.address));
-        networks.for_each(|network| self.0.proved.note(network));
-    }
-
-    /// From where secrets were proved lately.
-    #[cfg(feature = "scraper")]
-    pub(crate) fn proved(&self) -> &Arc<ProvedNetworks> {
-        &self.0.proved
+    pub(crate) fn networks(&self, peer: &PublicKey) -> Vec<IpAddr> {
+        self.table().direct(peer).filter_map(|(_, connection)| address::network(&connection.address)).collect()
     }
 
     /// Keeps connections to these peers, the first of all to be kept: whoever else connects is a stranger from now on.
@@ -603,7 +591,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newer_circuit_takes_over_and_one_of_the_same_moment_stays() {
-        let (links, peer) = (Links::new(Arc::default()), KeyPair::generate().public());
+        let (links, peer) = (Links::new(), KeyPair::generate().public());
         let first = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(1)).await;
         let second = links.add_test_link(peer, LinkPath::Relayed);
@@ -622,7 +610,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_direct_connection_takes_over_and_is_never_superfluous() {
-        let (links, peer) = (Links::new(Arc::default()), KeyPair::generate().public());
+        let (links, peer) = (Links::new(), KeyPair::generate().public());
         let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
         let relayed = links.add_test_link(peer, LinkPath::Relayed);
         time::advance(Duration::from_secs(60)).await;
@@ -633,7 +621,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_has_identified_itself_once_it_did_over_each_direct_connection() {
-        let (links, peer) = (Links::new(Arc::default()), KeyPair::generate().public());
+        let (links, peer) = (Links::new(), KeyPair::generate().public());
         links.add_test_link(peer, LinkPath::Relayed);
         let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
         links.on_identified(direct[0]);
@@ -645,7 +633,7 @@ mod tests {
     #[cfg(feature = "scraper")]
     #[tokio::test(start_paused = true)]
     async fn nobody_is_a_stranger_before_the_holders_are_known_and_no_holder_is_one_then() {
-        let (links, [holder, stranger]) = (Links::new(Arc::default()), [(); 2].map(|()| KeyPair::generate().public()));
+        let (links, [holder, stranger]) = (Links::new(), [(); 2].map(|()| KeyPair::generate().public()));
         let after = Duration::from_secs(30);
         let [_, other] = [holder, stranger].map(|peer| links.add_test_link(peer, LinkPath::Direct));
         links.table().connections.values_mut().for_each(|connection| connection.inbound = true);

@@ -142,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_does_not_crowd_out_who_is_wanted() {
-        let (found, links) = (Arc::new(watch::Sender::default()), Links::new(Arc::default()));
+        let (found, links) = (Arc::new(watch::Sender::default()), Links::new());
         let nearby = Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&found), links.clone());
         let nearby = nearby.expect("starts");
         let announce = |key: &PublicKey, port: u16| {
@@ -169,8 +169,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_nearby_can_have_names_looked_up_or_urls_asked() {
         let found = Arc::new(watch::Sender::default());
-        let nearby =
-            Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&found), Links::new(Arc::default()));
+        let nearby = Behaviour::new(PeerId::random(), NetworkRole::Client, Arc::clone(&found), Links::new());
         let nearby = nearby.expect("starts");
         let peer = peer_id::peer_id(&KeyPair::generate().public());
         let plain = "/ip4/192.0.2.1/udp/1/quic-v1";

@@ -232,7 +232,7 @@ impl Pool {
     }
 }
 
-#[cfg(all(test, any(feature = "scraper", feature = "node")))]
+#[cfg(all(test, feature = "scraper"))]
 mod tests {
     use super::*;
 

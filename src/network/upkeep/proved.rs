@@ -15,7 +15,7 @@ pub(crate) async fn keep_proved(network: Network, stop: CancellationToken) {
     let mut last = false;
     while !last {
         last = stop.run_until_cancelled(time::sleep(SAVE_EVERY)).await.is_none();
-        let proved = Arc::clone(network.links().proved());
+        let proved = Arc::clone(&network.proved);
         if let Ok(Err(error)) = task::spawn_blocking(move || proved.save()).await {
             tracing::warn!(%error, "could not remember from where secrets were proved");
         }
