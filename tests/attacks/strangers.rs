@@ -8,7 +8,7 @@ use narthex::{
 };
 use tokio::{runtime::Runtime, sync::broadcast};
 
-use crate::support::{SOON, crowd::Crowd, eventually_true, fleet::Fleet, fleet::Scraper};
+use crate::support::{SOON, crowd::Crowd, eventually_true, fleet::Fleet, fleet::Scraper, honest::Honest};
 
 /// More than the places that there are for register exchanges.
 const CROWD: usize = 700;
@@ -40,13 +40,16 @@ fn strangers_that_begin_a_registration_and_wait_keep_no_newcomer_out() {
     let _old = runtime.block_on(client(&fleet, &scraper, ["old".to_owned()]));
     scraper.wait_scraped("old");
 
-    let _crowd = Crowd::gather(&scraper.peer(), CROWD);
+    let mut honest = Honest::clients(&fleet, &scraper);
+    let crowd = Crowd::gather(&scraper.peer(), CROWD);
     for name in ["new-1", "new-2", "new-3"] {
         let _new = runtime.block_on(client(&fleet, &scraper, [name.to_owned()]));
         let listed = || scraper.listed().is_some_and(|listed| listed.contains_key(name));
         eventually_true(&format!("{name} is listed"), WELCOME, listed);
         assert_eq!(scraper.scrape("old", SOON).status, 200);
     }
+    let joined = honest.newcomer(&fleet, &scraper);
+    assert_eq!(honest.report("700 strangers that wait", &scraper, joined, crowd), 0, "honest scrapes failed");
 }
 
 #[test]
@@ -57,7 +60,8 @@ fn a_fleet_comes_back_after_a_restart_among_strangers() {
     let clients: Vec<_> = names.iter().map(|name| runtime.block_on(client(&fleet, &scraper, [name.clone()]))).collect();
     names.iter().for_each(|name| drop(scraper.wait_scraped(name)));
 
-    let _crowd = Crowd::gather(&scraper.peer(), CROWD);
+    let mut honest = Honest::clients(&fleet, &scraper);
+    let crowd = Crowd::gather(&scraper.peer(), CROWD);
     let mut events: Vec<_> = clients.iter().map(Client::events).collect();
     scraper.process.kill();
     scraper.restart();
@@ -69,6 +73,8 @@ fn a_fleet_comes_back_after_a_restart_among_strangers() {
         renewed.iter().all(|renewed| *renewed > 0)
     });
     names.iter().for_each(|name| drop(scraper.wait_scraped(name)));
+    let joined = honest.newcomer(&fleet, &scraper);
+    honest.report("700 strangers and a restart", &scraper, joined, crowd);
 }
 
 #[test]
@@ -79,6 +85,7 @@ fn peers_that_claim_what_others_hold_write_few_lines_to_the_log() {
     let _holder = runtime.block_on(client(&fleet, &scraper, names.clone()));
     scraper.wait_listed(&names[MANY - 1]);
 
+    let mut honest = Honest::clients(&fleet, &scraper);
     let others: Vec<_> = (0..8).map(|_| runtime.block_on(client(&fleet, &scraper, names.clone()))).collect();
     let refused = ["narthex_takeovers_total", "refused"];
     for round in 1..=8_u8 {
@@ -90,6 +97,8 @@ fn peers_that_claim_what_others_hold_write_few_lines_to_the_log() {
         let before = scraper.count(&refused);
         scraper.wait_counted(&refused, before);
     }
+    let joined = honest.newcomer(&fleet, &scraper);
+    assert_eq!(honest.report("8 keys that claim 250 held aliases", &scraper, joined, others), 0, "scrapes failed");
     let claims = f64::from(8 * u16::try_from(MANY).expect("few"));
     assert!(scraper.count(&refused) >= 2.0 * claims, "every refusal is counted");
     let log = scraper.process.log();
