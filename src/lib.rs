@@ -55,6 +55,9 @@ mod atomic_file;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "client")]
 mod http;
 pub mod identity;

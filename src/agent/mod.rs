@@ -10,6 +10,8 @@ mod directory;
 mod exporter;
 #[cfg(feature = "cli")]
 mod file_sd;
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) mod fuzzing;
 #[cfg(feature = "cli")]
 mod inventory;
 mod secret_file;

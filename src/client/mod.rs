@@ -34,6 +34,8 @@ pub use compression::Compression;
 pub use event::{Event, EventKind, PullFailure, RegisterError};
 #[cfg(feature = "filter")]
 use filter::Filtered;
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) use filter::fuzzing as filter_fuzzing;
 #[cfg(feature = "filter")]
 pub use filter::{Filter, FilterError};
 pub use source::{

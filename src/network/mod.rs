@@ -15,6 +15,8 @@ mod command;
 mod config;
 mod error;
 mod failure;
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) mod fuzzing;
 mod handle;
 mod links;
 #[cfg(feature = "scraper")]

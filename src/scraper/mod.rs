@@ -44,6 +44,8 @@ use crate::{
     wire::REGISTER_PROTOCOL,
 };
 
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) use http::fuzzing as host_fuzzing;
 use http::{FileSd, Shared};
 use metrics::ScraperMetrics;
 #[cfg(all(test, feature = "cli"))]

@@ -74,7 +74,10 @@ impl Processes {
             let probes = rivals.iter().map(|rival| time::timeout(PROBE_TIMEOUT, self.answers(*rival)));
             let answered = join_all(probes).await;
             if answered.into_iter().any(|answered| answered.unwrap_or(false)) {
-                if let Some(process) = self.known().get_mut(&peer) {
+                // Without a name it may be the holder itself, whose exchange broke off.
+                if instance.is_some()
+                    && let Some(process) = self.known().get_mut(&peer)
+                {
                     (process.contested_at, process.untold) = (Some(Instant::now()), true);
                 }
                 return Admission::InUse;
@@ -120,12 +123,14 @@ impl Processes {
         let mut known = self.known();
         if let Some(holder) = known.get_mut(&peer) {
             let mut listed = self.listed(&peer, holder);
-            if holder.is(instance, link) {
+            if holder.instance == instance || (holder.is(instance, link) && !listed.is_empty()) {
                 if !listed.contains(&link) {
                     listed.push(link);
                 }
                 holder.links = listed;
-                let untold = std::mem::take(&mut holder.untold);
+                holder.instance = holder.instance.or(instance);
+                // Who does not name itself cannot be told.
+                let untold = instance.is_some() && std::mem::take(&mut holder.untold);
                 return Ok(if untold { Admission::Contested } else { Admission::Holds });
             }
             if !listed.is_empty() {
@@ -146,8 +151,9 @@ impl Processes {
 }
 
 impl Process {
-    /// True for the process itself. One that could not name itself this time is known by its connection.
+    /// True if this may be the process itself. A client whose exchange broke off asks again without its name, as if the scraper
+    /// were of an earlier version: it is then known by its connection, or is named the next time.
     fn is(&self, instance: Option<InstanceId>, link: LinkId) -> bool {
-        self.instance == instance || (instance.is_none() && self.links.contains(&link))
+        self.instance == instance || self.instance.is_none() || (instance.is_none() && self.links.contains(&link))
     }
 }

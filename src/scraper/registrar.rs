@@ -263,18 +263,21 @@ impl Registrar {
         }
     }
 
-    /// Refuses a process whose key another one holds. Clients of earlier versions do not know the reason.
+    /// Refuses a process whose key another one holds. Who does not name itself may be the holder, whose exchange broke off,
+    /// and tries again.
     fn in_use(&self, peer: PublicKey, instance: Option<InstanceId>) -> RegisterReply {
+        if instance.is_none() {
+            self.metrics.registration(RegistrationOutcome::Unavailable);
+            tracing::debug!(%peer, "refused a process without a name beside the one that holds its key");
+            return RegisterReply::Unavailable;
+        }
         self.metrics.registration(RegistrationOutcome::KeyInUse);
         self.metrics.set_duplicate_keys(self.processes.contested());
         if let Some(left_out) = self.warnings.line(&peer) {
             let holder = self.links.status(&peer).address.unwrap_or_default();
             tracing::warn!(%peer, holder, left_out, "refused a second process with the key of one that is linked: was it copied?");
         }
-        match instance {
-            Some(_) => RegisterReply::InUse,
-            None => RegisterReply::Unavailable,
-        }
+        RegisterReply::InUse
     }
 
     /// Whether a holder has a link, for the registry.

@@ -21,6 +21,9 @@ mod target;
 #[cfg(feature = "client")]
 mod timeout;
 
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) use noise::fixed as fixed_handshake;
+
 pub use announce::{AnnounceError, Announcement, parse_record_key, record_key};
 pub use answer::{HandshakeAnswer, HandshakeRefusal};
 pub use message::{

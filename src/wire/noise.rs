@@ -197,5 +197,7 @@ fn noise(source: snow::Error) -> HandshakeError {
     HandshakeError::Noise(NoiseError(source))
 }
 
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) mod fixed;
 #[cfg(test)]
 pub(super) mod tests;

@@ -140,6 +140,9 @@ fn unsealable(source: snow::Error) -> SessionError {
     SessionError::Unsealable(NoiseError(source))
 }
 
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+mod unruly;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Holders of the secret whose labels are as large as they may be: the table is bounded in bytes, not only in aliases.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Instant};
 
 use narthex::{
     Client,
@@ -10,6 +10,7 @@ use narthex::{
 use crate::support::{
     SOON, eventually_true,
     fleet::{Fleet, Scraper},
+    honest::Honest,
     http,
 };
 
@@ -53,6 +54,7 @@ async fn attack(fleet: &Fleet, scraper: &Scraper, targets: Vec<TargetBuilder>) -
 async fn fat_labels_of_many_keys_stay_within_the_budgets_and_others_are_listed() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&["--max-peer-bytes", "16KiB", "--max-table-bytes", "48KiB"]);
+    let honest = tokio::task::block_in_place(|| Honest::clients(&fleet, &scraper));
     let mut attackers = Vec::new();
     for key in 0..5 {
         // One alias of 90 KB, and eight of 3 KB that each fit: five of them are a peer's share, fifteen the table's.
@@ -76,10 +78,13 @@ async fn fat_labels_of_many_keys_stay_within_the_budgets_and_others_are_listed()
 
     // An ordinary service has room once an attacker gives up; with the default table there is room before.
     attackers.remove(0).shutdown().await;
+    let begun = Instant::now();
     let (_client, granted, refused) =
         attack(&fleet, &scraper, vec![TargetBuilder::new("web-1").metrics(metrics)]).await;
     assert_eq!((granted, refused), (1, vec![]));
     tokio::task::block_in_place(|| {
         eventually_true("web-1 is listed", SOON, || scraper.listed().is_some_and(|list| list.contains_key("web-1")));
+        let failed = honest.report("5 keys with fat labels", &scraper, begun.elapsed(), attackers);
+        assert_eq!(failed, 0, "honest scrapes failed");
     });
 }

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use narthex::{Client, identity::PeerAddr};
@@ -24,6 +24,7 @@ use crate::{
     support::{
         SOON, eventually_true,
         fleet::{Fleet, Scraper},
+        honest::Honest,
         netns::Namespace,
         ports::free_port,
         process::Process,
@@ -88,12 +89,14 @@ fn ten_thousand_strangers_keep_neither_the_restarted_fleet_nor_a_newcomer_out() 
         });
         eventually_true("the fleet is scraped", SOON, || is_scraped(&scraper));
 
+        let honest = Honest::clients(&fleet, &scraper);
         let attack = Attack::hold(&newcomers, hostile(HOSTILE));
         attack.wait_opened(HELD);
         assert_eq!(scraper.process.terminate(SOON).code(), Some(0));
         scraper.restart();
         eventually_true("the fleet is scraped again", SCRAPED, || is_scraped(&scraper));
-        newcomer(&fleet, &scraper, &newcomers);
+        let joined = newcomer(&fleet, &scraper, &newcomers);
+        honest.report("10 000 half-open connections and a restart", &scraper, joined, attack);
     });
 }
 
@@ -103,11 +106,14 @@ fn newcomers_register_during_a_flood(addresses: u8) {
     let Some(internet) = internet(addresses) else { return };
     internet.enter(|| {
         let (fleet, scraper, newcomers) = start();
+        let honest = Honest::clients(&fleet, &scraper);
         let flood = Attack::flood(&newcomers, hostile(addresses));
         flood.wait_opened(FILLED);
-        newcomer(&fleet, &scraper, &newcomers);
+        let joined = newcomer(&fleet, &scraper, &newcomers);
         let peak = scraper.count(&["narthex_handshakes_in_flight_peak"]);
         assert!(peak <= 512.0, "{peak} half-open connections");
+        let attack = format!("{RATE} connections a second from {addresses} addresses");
+        assert_eq!(honest.report(attack, &scraper, joined, flood), 0, "honest scrapes failed");
     });
 }
 
@@ -140,13 +146,15 @@ fn start() -> (Fleet, Scraper, PeerAddr) {
     (fleet, scraper, newcomers)
 }
 
-/// A client that nobody has seen before registers in time.
+/// A client that nobody has seen before registers in time; gives how long it took.
 #[track_caller]
-fn newcomer(fleet: &Fleet, scraper: &Scraper, at: &PeerAddr) {
+fn newcomer(fleet: &Fleet, scraper: &Scraper, at: &PeerAddr) -> Duration {
+    let begun = Instant::now();
     let flags = [format!("--scraper={at}"), "--target=newcomer=http://127.0.0.1:9/".to_owned()];
     let _agent: Process = fleet.agent("newcomer", &flags.each_ref().map(String::as_str));
     let listed = || scraper.listed().is_some_and(|listed| listed.contains_key("newcomer"));
     eventually_true("the newcomer registers", REGISTERED, listed);
+    begun.elapsed()
 }
 
 fn alias(number: usize) -> String {

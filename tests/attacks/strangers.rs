@@ -9,7 +9,7 @@ use std::{
 use narthex::{Client, KeyPair, TargetBuilder, client::EventKind};
 use tokio::runtime::Runtime;
 
-use crate::support::{SOON, crowd::Crowd, eventually_true, fleet::Fleet, fleet::Scraper};
+use crate::support::{SOON, crowd::Crowd, eventually_true, fleet::Fleet, fleet::Scraper, honest::Honest};
 
 /// More than the places that there are for register exchanges.
 const CROWD: usize = 700;
@@ -47,13 +47,16 @@ fn strangers_that_begin_a_registration_and_wait_keep_no_newcomer_out() {
     let _old = runtime.block_on(client(&fleet, &scraper, ["old".to_owned()]));
     scraper.wait_scraped("old");
 
-    let _crowd = Crowd::gather(&scraper.peer(), CROWD);
+    let mut honest = Honest::clients(&fleet, &scraper);
+    let crowd = Crowd::gather(&scraper.peer(), CROWD);
     for name in ["new-1", "new-2", "new-3"] {
         let _new = runtime.block_on(client(&fleet, &scraper, [name.to_owned()]));
         let listed = || scraper.listed().is_some_and(|listed| listed.contains_key(name));
         eventually_true(&format!("{name} is listed"), WELCOME, listed);
         assert_eq!(scraper.scrape("old", SOON).status, 200);
     }
+    let joined = honest.newcomer(&fleet, &scraper);
+    assert_eq!(honest.report("700 strangers that wait", &scraper, joined, crowd), 0, "honest scrapes failed");
 }
 
 /// Before: 17 of 30 were registered after 20 s, and 6 links were cut within 45 s.
@@ -71,6 +74,7 @@ fn a_fleet_comes_back_after_a_restart_among_strangers() {
     let clients = start(&scraper);
     members.iter().for_each(|(_, name)| drop(scraper.wait_scraped(name)));
 
+    let mut honest = Honest::clients(&fleet, &scraper);
     let crowd = Crowd::gather(&scraper.peer(), CROWD);
     scraper.process.kill();
     drop(clients);
@@ -99,6 +103,8 @@ fn a_fleet_comes_back_after_a_restart_among_strangers() {
     let later = watch(STRANGERS_CUT - SOON);
     assert_eq!((soon, later), ((clients.len(), 0), (clients.len(), 0)), "registered and cut, soon and later");
     members.iter().for_each(|(_, name)| drop(scraper.wait_scraped(name)));
+    let joined = honest.newcomer(&fleet, &scraper);
+    honest.report("700 strangers and a restart", &scraper, joined, crowd);
 }
 
 #[test]
@@ -109,6 +115,7 @@ fn peers_that_claim_what_others_hold_write_few_lines_to_the_log() {
     let _holder = runtime.block_on(client(&fleet, &scraper, names.clone()));
     scraper.wait_listed(&names[MANY - 1]);
 
+    let mut honest = Honest::clients(&fleet, &scraper);
     let others: Vec<_> = (0..8).map(|_| runtime.block_on(client(&fleet, &scraper, names.clone()))).collect();
     let refused = ["narthex_takeovers_total", "refused"];
     for round in 1..=8_u8 {
@@ -120,6 +127,8 @@ fn peers_that_claim_what_others_hold_write_few_lines_to_the_log() {
         let before = scraper.count(&refused);
         scraper.wait_counted(&refused, before);
     }
+    let joined = honest.newcomer(&fleet, &scraper);
+    assert_eq!(honest.report("8 keys that claim 250 held aliases", &scraper, joined, others), 0, "scrapes failed");
     let claims = f64::from(8 * u16::try_from(MANY).expect("few"));
     assert!(scraper.count(&refused) >= 2.0 * claims, "every refusal is counted");
     let log = scraper.process.log();

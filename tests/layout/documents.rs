@@ -74,3 +74,33 @@ fn every_name_in_the_contributors_table_is_in_a_file_of_its_row() {
     }
     assert!(wrong.is_empty(), "not in the files of their rows: {wrong:?}");
 }
+
+/// In backticks, the column has names of tests.
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/security.md")).expect("a page");
+    let (_, table) = text.split_once("| claim | shown by |").expect("the table");
+    let tests: Vec<&str> = table
+        .lines()
+        .skip(2)
+        .map_while(|row| row.split('|').nth(2))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let sources = sources(&[root.join("src"), root.join("tests")]);
+    let missing: Vec<_> = tests.iter().filter(|test| !sources.contains(&format!("fn {test}("))).collect();
+    assert!(tests.len() > 20 && missing.is_empty(), "no such test: {missing:?}");
+}
+
+/// All Rust files below these folders, one after the other.
+fn sources(folders: &[PathBuf]) -> String {
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("a folder"));
+    let (folders, files): (Vec<_>, Vec<_>) =
+        entries.map(|entry| entry.expect("an entry").path()).partition(|path| path.is_dir());
+    let rust = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let mut text: String = rust.map(|path| fs::read_to_string(path).expect("a source file")).collect();
+    if !folders.is_empty() {
+        text += &sources(&folders);
+    }
+    text
+}

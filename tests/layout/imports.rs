@@ -8,7 +8,7 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "atomic_file",
     "identity",
     "wire",
@@ -21,6 +21,7 @@ const ORDER: [&str; 12] = [
     "node",
     "scraper",
     "cli",
+    "fuzzing",
 ];
 /// The two roles that share no code of their own: a service must not link the scraper, nor the scraper a service.
 const APART: [&str; 2] = ["client", "scraper"];

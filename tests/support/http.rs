@@ -59,7 +59,11 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn begin(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<Self> {
-        let mut reader = BufReader::new(send(method, address, path, headers)?);
+        Self::on(BufReader::new(send(method, address, path, headers)?))
+    }
+
+    /// Reads the head of the answer to a request that was sent on this connection.
+    pub(crate) fn on(mut reader: BufReader<TcpStream>) -> io::Result<Self> {
         let status_line = read_line(&mut reader)?;
         let status = status_line
             .strip_prefix("HTTP/1.1 ")
@@ -68,6 +72,11 @@ impl Exchange {
             .ok_or_else(|| io::Error::other(format!("not a status line: {status_line:?}")))?;
         let headers = read_headers(&mut reader)?;
         Ok(Self { status, headers, reader })
+    }
+
+    /// The connection, for the next request once the body has been read.
+    pub(crate) fn into_connection(self) -> BufReader<TcpStream> {
+        self.reader
     }
 
     /// Passes the body to `act` piece by piece; true if the body ended as its framing requires.

@@ -18,6 +18,7 @@ pub(crate) mod crowd;
 pub(crate) mod dht_peer;
 pub(crate) mod exporter;
 pub(crate) mod fleet;
+pub(crate) mod honest;
 pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod linked;

@@ -126,6 +126,12 @@ impl Process {
         self.wait(within)
     }
 
+    /// Resident memory, in KiB.
+    #[track_caller]
+    pub(crate) fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
     /// Most resident memory since its start or [`forget_peak`](Self::forget_peak), in KiB.
     #[track_caller]
     pub(crate) fn peak_memory_kib(&self) -> u64 {

@@ -6,6 +6,8 @@
 
 mod exposition;
 mod family;
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) mod fuzzing;
 mod line;
 
 use std::{

@@ -10,6 +10,8 @@
 
 mod api;
 mod file_sd;
+#[cfg(all(any(fuzzing, test), feature = "cli"))]
+pub(crate) mod fuzzing;
 mod headers;
 mod host;
 mod proxy;
