@@ -12,7 +12,7 @@ use std::{
 use narthex::identity::{KeyPair, PeerAddr};
 use tokio::{runtime::Runtime, sync::Semaphore, time::sleep};
 
-use super::{eventually_true, stranger::Link};
+use super::{SOON, eventually_true, stranger::Link};
 
 /// Links that are being made at once: what is attacked is not the handshakes of connections.
 const DIALS: usize = 32;
@@ -27,34 +27,51 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// The strangers. Each comes back when a stream or a link of its own ends, with the same key. They leave with their handle.
 pub(crate) struct Crowd {
     runtime: Option<Runtime>,
-    opened: Arc<AtomicUsize>,
+    count: usize,
+    /// Those that are linked, and have opened a stream since.
+    here: Arc<AtomicUsize>,
     _one: MutexGuard<'static, ()>,
 }
 
 impl Crowd {
-    /// Gathers `count` strangers at the peer; returns once each has opened a stream.
+    /// Gathers `count` strangers at the peer; returns once nearly all have opened a stream.
     #[track_caller]
     pub(crate) fn gather(peer: &PeerAddr, count: usize) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let (opened, dials) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(DIALS)));
+        let (here, dials) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(DIALS)));
         for _ in 0..count {
-            let (peer, opened, dials) = (peer.clone(), Arc::clone(&opened), Arc::clone(&dials));
+            let (peer, here, dials) = (peer.clone(), Arc::clone(&here), Arc::clone(&dials));
             runtime.spawn(async move {
-                let (key, mut first) = (KeyPair::generate(), true);
+                let key = KeyPair::generate();
                 loop {
+                    let mut came = 0;
                     let _ = pester(&peer, &key, &dials, || {
-                        opened.fetch_add(usize::from(std::mem::take(&mut first)), Relaxed);
+                        here.fetch_add(1 - std::mem::replace(&mut came, 1), Relaxed);
                     })
                     .await;
+                    here.fetch_sub(came, Relaxed);
                     sleep(AGAIN).await;
                 }
             });
         }
-        let crowd = Self { runtime: Some(runtime), opened, _one: one };
-        eventually_true("all strangers have a stream", GATHERED, || crowd.opened.load(Relaxed) == count);
+        let crowd = Self { runtime: Some(runtime), count, here, _one: one };
+        crowd.wait_gathered();
         crowd
+    }
+
+    /// Waits until nearly all are at the peer. The peer closes the links of some meanwhile.
+    #[track_caller]
+    pub(crate) fn wait_gathered(&self) {
+        let most = self.count - self.count / 10;
+        eventually_true("the strangers have a stream each", GATHERED, || self.here.load(Relaxed) >= most);
+    }
+
+    /// Waits until all have lost their links, as the peer is gone.
+    #[track_caller]
+    pub(crate) fn wait_lost(&self) {
+        eventually_true("the strangers lose their links", SOON, || self.here.load(Relaxed) == 0);
     }
 }
 
