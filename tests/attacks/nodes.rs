@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::{SocketAddr, TcpListener},
+    time::Duration,
 };
 
 use futures::{StreamExt, future};
@@ -32,13 +33,16 @@ use crate::support::{
 /// As many as a node names in one answer, and as many as a look-up asks.
 const SYBILS: usize = 20;
 const CLIENTS: usize = 12;
+/// How long a client may look for a scraper. After 20 s a hidden one is found too.
+const FOUND: Duration = Duration::from_secs(4);
 
+/// With tables that take whoever claims to be a node, none of the 12 found it in this time.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_with_ground_keys_do_not_hide_a_scraper_that_starts_after_them() {
     let (key, secret) = (KeyPair::generate(), SharedSecret::generate());
     let about = key.public();
     let (_nodes, peers) = nodes_that_know_each_other(4).await;
-    for key in DhtPeer::ground_keys(&about, SYBILS, 1_000) {
+    for key in DhtPeer::ground_keys(&about, SYBILS, 10_000) {
         let nearest = peers.iter().map(|peer| DhtPeer::distance(&peer.key, &about)).min();
         assert!(Some(DhtPeer::distance(&key.public(), &about)) < nearest, "not ground for long enough");
         // The sybil names others, and has no announcement.
@@ -184,7 +188,7 @@ async fn finds(scraper: PublicKey, secret: &SharedSecret, node: &PeerAddr) -> bo
     let mut events = client.events();
     let linked =
         async { while !matches!(events.recv().await.expect("events go on").kind, EventKind::LinkUp { .. }) {} };
-    timeout(SOON, linked).await.is_ok()
+    timeout(FOUND, linked).await.is_ok()
 }
 
 fn local(port: u16) -> HostPort {
