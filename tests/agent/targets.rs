@@ -29,8 +29,13 @@ struct Setup {
 
 impl Setup {
     fn new() -> Self {
+        Self::beside(&[])
+    }
+
+    /// Beside a scraper with these further flags.
+    fn beside(flags: &[&str]) -> Self {
         let fleet = Fleet::new();
-        let scraper = fleet.scraper(&["--lease", NEVER]);
+        let scraper = fleet.scraper(&[&["--lease", NEVER], flags].concat());
         let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
         let targets = fleet.path().join("targets");
         fs::create_dir(&targets).expect("makes");
@@ -103,7 +108,7 @@ fn files_in_the_directory_are_followed() {
 
 #[test]
 fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
-    let setup = Setup::new();
+    let setup = Setup::beside(&["--max-alias-bytes=128KiB", "--max-peer-bytes=1MiB"]);
     setup.put("a.toml", &setup.table("web-1", ""));
     let agent = setup.watching("50ms");
     setup.scraper.wait_scraped("web-1");
