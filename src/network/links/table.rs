@@ -538,17 +538,19 @@ impl Links {
     pub(crate) fn strangers(&self, after: Duration) -> Vec<ConnectionId> {
         let Some(known_since) = *self.0.known_since.borrow() else { return Vec::new() };
         #[cfg(feature = "scraper")]
-        let registers =
-            |connection: &Connection| connection.registering_at.is_some_and(|at| at.elapsed() < REGISTERING);
+        let registers = |connection: &Connection, age: Duration| {
+            // Once: a stranger with a wrong secret would else stay for as long as it likes.
+            age < after + REGISTERING && connection.registering_at.is_some_and(|at| at.elapsed() < REGISTERING)
+        };
         #[cfg(not(feature = "scraper"))]
-        let registers = |_: &Connection| false;
+        let registers = |_: &Connection, _: Duration| false;
         self.select(|table, connection| {
             let peer = &connection.peer;
             let is_only_way =
                 || table.is_kept(peer) && !table.direct(peer).any(|(_, connection)| connection.from_our_port);
             let known = table.peers.get(peer).is_some_and(|known| !known.always && table.is_kept(peer));
-            let is_old = connection.since.max(known_since).elapsed() > after;
-            connection.inbound && is_old && !known && !registers(connection) && !is_only_way()
+            let age = connection.since.max(known_since).elapsed();
+            connection.inbound && age > after && !known && !registers(connection, age) && !is_only_way()
         })
     }
 
@@ -642,12 +644,13 @@ mod tests {
 
         links.know([holder]);
         assert_eq!(links.strangers(after), [], "time to register begins now");
-        time::advance(after * 2).await;
+        time::advance(after + Duration::from_secs(1)).await;
         assert_eq!(links.strangers(after), [other]);
 
         links.registering(LinkId(other));
         assert_eq!(links.strangers(after), [], "a place was wanted");
         time::advance(REGISTERING).await;
-        assert_eq!(links.strangers(after), [other]);
+        links.registering(LinkId(other));
+        assert_eq!(links.strangers(after), [other], "again and again is too often");
     }
 }
