@@ -58,7 +58,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Every kind of character.
 const LABELS: [(&str, &str); 3] =
-    [("city", "Žluťoučký \"kůň\""), ("odd", "a\\b\u{1f525} {x=1}, %41 \t é"), ("_under9", "http://h/?a=b&c=d")];
+    [("city", "Žluťoučký \"kůň\""), ("odd", "a\\b\u{1f525} {x=1}, %41 é"), ("_under9", "http://h/?a=b&c=d")];
 const SERVICE: &str = "web/é %41";
 
 #[test]
