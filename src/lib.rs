@@ -62,6 +62,8 @@ pub mod fuzzing;
 mod http;
 pub mod identity;
 #[cfg(feature = "client")]
+mod ip_network;
+#[cfg(feature = "client")]
 mod network;
 #[cfg(feature = "node")]
 pub mod node;

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -16,7 +16,10 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::{Limit, Refusals};
+use crate::{
+    ip_network,
+    telemetry::{Limit, Refusals},
+};
 
 /// Connections beyond the limit, for probes. Strangers who connect 10 000 times a second leave each its place for 10 ms,
 /// and a probe sends its request at once.
@@ -89,7 +92,7 @@ impl Admission {
 
     /// A place for a connection from `ip`, idle as yet. None if even those for probes are all in use.
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr) -> Option<Arc<Place>> {
-        let source = source(ip);
+        let source = ip_network::of_host(ip);
         let HttpLimits { connections, connections_per_ip } = self.limits;
         let limits = [
             (Group::Source(source), connections_per_ip, Limit::HttpConnectionsPerIp),
@@ -217,14 +220,6 @@ impl Drop for Busy {
     }
 }
 
-/// The owner of an IPv6 address usually has its whole /64.
-fn source(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,9 +256,6 @@ mod tests {
         let [first, second, third] = [(); 3].map(|()| admission.admit(A).expect("room"));
         assert_eq!(evicted(&[&other, &first, &second, &third]), [false, true, false, false]);
         assert_eq!(admission.refusals.counted(Limit::HttpConnectionsPerIp), 1);
-        let one_network = ["2001:db8::1", "2001:db8::2", "::ffff:192.0.2.1", "192.0.2.1"];
-        let [v6, same_v6, mapped, v4] = one_network.map(|ip| source(ip.parse().expect("an address")));
-        assert_eq!((v6, mapped), (same_v6, v4));
     }
 
     #[test]

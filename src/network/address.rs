@@ -1,11 +1,12 @@
 //! Dial addresses and libp2p's multiaddresses: made, taken apart, and judged.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
 use crate::{
     identity::{DialAddress, HostPort, PublicKey, WebSocketUrl},
+    ip_network,
     network::{
         links::status::LinkTransport,
         peer_id::{peer_id, public_key},
@@ -95,13 +96,7 @@ pub(crate) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
 
 /// The network that a peer comes from: the owner of an IPv6 address usually has its whole /64.
 pub(crate) fn network(remote: &Multiaddr) -> Option<IpAddr> {
-    Some(match ip(remote)? {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    })
+    ip(remote).map(ip_network::of_host)
 }
 
 /// True for addresses that mean something in one network only.

@@ -56,7 +56,6 @@ fn silent_connections_keep_out_neither_prometheus_nor_probes() {
     assert_eq!(honest.report("300 silent HTTP connections", &scraper, joined, flood), 0, "honest scrapes failed");
 }
 
-/// Before: the sixth connection waited until one of five slow exporters had answered.
 #[test]
 fn probes_are_answered_while_every_connection_is_busy_and_no_answer_is_cut() {
     let fleet = Fleet::new();

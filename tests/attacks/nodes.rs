@@ -1,7 +1,6 @@
 //! Attacks on nodes, and through them.
 
 use std::{
-    convert::Infallible,
     net::{SocketAddr, TcpListener},
     time::Duration,
 };
@@ -17,7 +16,7 @@ use libp2p::{
     tcp, yamux,
 };
 use narthex::{
-    Client, KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, client::EventKind,
+    KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, client::EventKind,
     identity::HostPort,
 };
 use tokio::time::timeout;
@@ -27,6 +26,7 @@ use crate::support::{
     dht_peer::DhtPeer,
     fleet::Fleet,
     http,
+    linked::seeker,
     ports::{free_port, loopback},
 };
 
@@ -178,13 +178,7 @@ async fn nodes_that_know_each_other(count: usize) -> (Vec<Node>, Vec<PeerAddr>) 
 
 /// Whether a client that knows one node finds a scraper by its key.
 async fn finds(scraper: PublicKey, secret: &SharedSecret, node: &PeerAddr) -> bool {
-    let client = Client::builder(scraper, secret.clone())
-        .bootstrap([node.clone()])
-        .alias("seeker")
-        .metrics(|| Ok::<_, Infallible>("m 1\n".to_owned()))
-        .start()
-        .await
-        .expect("the client starts");
+    let client = seeker(scraper, secret, std::slice::from_ref(node)).await;
     let mut events = client.events();
     let linked =
         async { while !matches!(events.recv().await.expect("events go on").kind, EventKind::LinkUp { .. }) {} };

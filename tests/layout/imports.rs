@@ -8,8 +8,9 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "atomic_file",
+    "ip_network",
     "identity",
     "wire",
     "telemetry",

@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "how long it took is printed on demand")]
 
 use std::{
-    convert::Infallible,
     net::{TcpListener, UdpSocket},
     path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -11,14 +10,14 @@ use std::{
 
 use libp2p::Multiaddr;
 use narthex::{
-    Client, KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, client::EventKind,
+    KeyPair, Node, NodeConfig, PeerAddr, PublicKey, Scraper, ScraperConfig, SharedSecret, client::EventKind,
     identity::HostPort, wire::Announcement,
 };
 use tokio::time::{sleep, timeout};
 
 use crate::{
     MACHINE,
-    support::{SOON, dht_peer::DhtPeer, http, ports::free_port},
+    support::{SOON, dht_peer::DhtPeer, http, linked::seeker, ports::free_port},
 };
 
 const NODES: usize = 20;
@@ -324,13 +323,7 @@ impl Fleet {
     /// From nothing but its key and these nodes to a link.
     async fn time_to_find(&self, nodes: &[PeerAddr]) -> Duration {
         let began = Instant::now();
-        let client = Client::builder(self.key.public(), self.secret.clone())
-            .bootstrap(nodes.iter().cloned())
-            .alias("seeker")
-            .metrics(|| Ok::<_, Infallible>("m 1\n".to_owned()))
-            .start()
-            .await
-            .expect("the client starts");
+        let client = seeker(self.key.public(), &self.secret, nodes).await;
         let mut events = client.events();
         let linked = async {
             loop {

@@ -1,8 +1,11 @@
 //! A client inside the test process, with targets as the test wants them.
 
+use std::convert::Infallible;
+
 use narthex::{
-    Client,
+    Client, PublicKey, SharedSecret,
     client::{ClientBuilder, Event, EventKind},
+    identity::PeerAddr,
 };
 use tokio::{runtime::Runtime, sync::broadcast};
 
@@ -37,4 +40,10 @@ impl Linked {
         let within = async { tokio::time::timeout(super::SOON, next).await };
         self.runtime.block_on(within).expect("the event comes")
     }
+}
+
+/// A client that knows a scraper by its key and some nodes alone.
+pub(crate) async fn seeker(scraper: PublicKey, secret: &SharedSecret, nodes: &[PeerAddr]) -> Client {
+    let builder = Client::builder(scraper, secret.clone()).bootstrap(nodes.iter().cloned()).alias("seeker");
+    builder.metrics(|| Ok::<_, Infallible>("m 1\n".to_owned())).start().await.expect("the client starts")
 }

@@ -2,12 +2,12 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
 };
 
 use libp2p::Multiaddr;
 
-use crate::network::address;
+use crate::{ip_network, network::address};
 
 /// The source of a connection that a peer opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,7 +26,7 @@ impl Source {
         let ip = address::ip(remote);
         match ip {
             _ if address::is_relayed(remote) => Self::Relay(ip),
-            Some(ip) if !address::is_private(remote) => Self::Network(network(ip)),
+            Some(ip) if !address::is_private(remote) => Self::Network(ip_network::of_owner(ip)),
             ip => Self::Private(ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
         }
     }
@@ -34,19 +34,6 @@ impl Source {
     /// True if many peers that have nothing to do with each other may share the source.
     pub(crate) fn is_shared(self) -> bool {
         !matches!(self, Self::Network(_))
-    }
-}
-
-fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            Ipv4Addr::new(a, b, c, 0).into()
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
     }
 }
 

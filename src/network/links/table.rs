@@ -6,8 +6,8 @@
 //! A connection is *listed* from the moment when it is established until it is given up or closed. A connection that was
 //! given up stays in the map, unlisted, until libp2p reports that it is closed.
 
-#[cfg(any(feature = "scraper", feature = "node"))]
-use std::collections::HashSet;
+mod kept;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -58,10 +58,6 @@ const HELD_BY_US: usize = 2;
 
 /// A receiver that falls further behind gets an error, and reads the table instead.
 const EVENTS_KEPT: usize = 1024;
-
-/// Longer than a registration takes, and than a peer waits before it tries again.
-#[cfg(feature = "scraper")]
-const REGISTERING: Duration = Duration::from_secs(15);
 
 /// A stream costs two round trips; a peer that takes longer is not answering.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -309,71 +305,16 @@ impl Links {
         self.has_changed();
     }
 
-    /// Keeps connections to the peer open while idle.
-    pub(crate) fn keep(&self, peer: PublicKey) {
-        self.kept_flag(peer).store(true, Ordering::Relaxed);
-    }
-
     /// The networks that a peer's direct connections come from.
     #[cfg(feature = "scraper")]
     pub(crate) fn networks(&self, peer: &PublicKey) -> Vec<IpAddr> {
         self.table().direct(peer).filter_map(|(_, connection)| address::network(&connection.address)).collect()
     }
 
-    /// Keeps connections to these peers, the first of all to be kept: whoever else connects is a stranger from now on.
-    pub(crate) fn know(&self, peers: impl IntoIterator<Item = PublicKey>) {
-        peers.into_iter().for_each(|peer| self.keep(peer));
-        self.0.known_since.send_replace(Some(Instant::now()));
-    }
-
-    /// Returns once it is known who is a stranger.
-    #[cfg(feature = "scraper")]
-    pub(crate) async fn known(&self) {
-        // `self` holds a sender, so the wait does not end by the channel closing.
-        let _ = self.0.known_since.subscribe().wait_for(Option::is_some).await;
-    }
-
-    /// Keeps connections to a node open while idle.
-    #[cfg(any(feature = "scraper", feature = "node"))]
-    pub(crate) fn keep_node(&self, peer: PublicKey) {
-        self.table().peers.entry(peer).or_default().always = true;
-        self.keep(peer);
-    }
-
-    /// Lets idle connections to the peer end.
-    pub(crate) fn let_go(&self, peer: &PublicKey) {
-        let mut table = self.table();
-        if let Some(entry) = table.peers.get_mut(peer) {
-            entry.kept.store(false, Ordering::Relaxed);
-            entry.always = false;
-            if entry.connections.is_empty() {
-                table.peers.remove(peer);
-            }
-        }
-    }
-
-    pub(crate) fn is_kept(&self, peer: &PublicKey) -> bool {
-        self.table().is_kept(peer)
-    }
-
-    /// The peers that are kept, nodes left out.
-    #[cfg(any(feature = "scraper", feature = "node"))]
-    pub(crate) fn kept(&self) -> HashSet<PublicKey> {
-        let table = self.table();
-        let kept = table.peers.iter().filter(|(_, peer)| !peer.always && peer.kept.load(Ordering::Relaxed));
-        kept.map(|(key, _)| *key).collect()
-    }
-
     /// Where the peer of a connection is.
     #[cfg(feature = "scraper")]
     pub(crate) fn source(&self, link: LinkId) -> Option<Source> {
         self.table().connections.get(&link.0).map(|connection| Source::of(&connection.address))
-    }
-
-    /// A peer registers over the connection, or would if there was a place.
-    #[cfg(feature = "scraper")]
-    pub(crate) fn registering(&self, link: LinkId) {
-        self.update(link.0, |connection| connection.registering_at = Some(Instant::now()));
     }
 
     pub(crate) async fn open(&self, peer: &PublicKey, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
@@ -400,10 +341,6 @@ impl Links {
 
 /// What the swarm's task writes, and asks.
 impl Links {
-    pub(crate) fn kept_flag(&self, peer: PublicKey) -> Arc<AtomicBool> {
-        Arc::clone(&self.table().peers.entry(peer).or_default().kept)
-    }
-
     /// Lists a connection that was established.
     pub(crate) fn add(&self, id: ConnectionId, connection: Connection) {
         let peer = connection.peer;
@@ -533,27 +470,6 @@ impl Links {
         ends.into_iter().filter(|(_, end)| end.has_moved()).map(|(id, _)| id).collect()
     }
 
-    /// Connections that peers opened a while ago, from peers that nothing has made us keep. A bootstrap node is kept; its
-    /// connections count as well, unless one that we opened is among them. Connections of peers that register do not.
-    pub(crate) fn strangers(&self, after: Duration) -> Vec<ConnectionId> {
-        let Some(known_since) = *self.0.known_since.borrow() else { return Vec::new() };
-        #[cfg(feature = "scraper")]
-        let registers = |connection: &Connection, age: Duration| {
-            // Once: a stranger with a wrong secret would else stay for as long as it likes.
-            age < after + REGISTERING && connection.registering_at.is_some_and(|at| at.elapsed() < REGISTERING)
-        };
-        #[cfg(not(feature = "scraper"))]
-        let registers = |_: &Connection, _: Duration| false;
-        self.select(|table, connection| {
-            let peer = &connection.peer;
-            let is_only_way =
-                || table.is_kept(peer) && !table.direct(peer).any(|(_, connection)| connection.from_our_port);
-            let known = table.peers.get(peer).is_some_and(|known| !known.always && table.is_kept(peer));
-            let age = connection.since.max(known_since).elapsed();
-            connection.inbound && age > after && !known && !registers(connection, age) && !is_only_way()
-        })
-    }
-
     fn select(&self, wanted: impl Fn(&Table, &Connection) -> bool) -> Vec<ConnectionId> {
         let table = self.table();
         table.listed().filter(|(_, connection)| wanted(&table, connection)).map(|(id, _)| id).collect()
@@ -630,27 +546,5 @@ mod tests {
         assert!(time::timeout(Duration::from_secs(5), links.identified(&peer)).await.is_err());
         links.on_identified(direct[1]);
         links.identified(&peer).await;
-    }
-
-    #[cfg(feature = "scraper")]
-    #[tokio::test(start_paused = true)]
-    async fn nobody_is_a_stranger_before_the_holders_are_known_and_no_holder_is_one_then() {
-        let (links, [holder, stranger]) = (Links::new(), [(); 2].map(|()| KeyPair::generate().public()));
-        let after = Duration::from_secs(30);
-        let [_, other] = [holder, stranger].map(|peer| links.add_test_link(peer, LinkPath::Direct));
-        links.table().connections.values_mut().for_each(|connection| connection.inbound = true);
-        time::advance(after * 2).await;
-        assert_eq!(links.strangers(after), [], "the table is not loaded");
-
-        links.know([holder]);
-        assert_eq!(links.strangers(after), [], "time to register begins now");
-        time::advance(after + Duration::from_secs(1)).await;
-        assert_eq!(links.strangers(after), [other]);
-
-        links.registering(LinkId(other));
-        assert_eq!(links.strangers(after), [], "a place was wanted");
-        time::advance(REGISTERING).await;
-        links.registering(LinkId(other));
-        assert_eq!(links.strangers(after), [other], "again and again is too often");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     time::Instant,
 };
 
@@ -110,20 +110,6 @@ impl Announcements {
     }
 }
 
-/// The network of an address: what one owner usually has whole.
-pub(crate) fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            Ipv4Addr::new(a, b, c, 0).into()
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -192,14 +178,5 @@ mod tests {
         }
         assert_eq!(all.len(), ROOM);
         assert!(honest.iter().all(|owner| all.held.contains_key(owner)));
-    }
-
-    #[test]
-    fn a_network_is_what_one_owner_has() {
-        for (ip, of) in
-            [("192.0.2.7", "192.0.2.0"), ("::ffff:192.0.2.7", "192.0.2.0"), ("2001:db8:1:2:3::4", "2001:db8:1:2::")]
-        {
-            assert_eq!(network(ip.parse().expect("an address")), of.parse::<IpAddr>().expect("an address"));
-        }
     }
 }

@@ -14,13 +14,14 @@ use libp2p::{
 
 use crate::{
     identity::PublicKey,
+    ip_network,
     network::{
         address,
         config::NetworkLimits,
         links::table::Links,
         peer_id,
         swarm::{
-            announcements::{self, Announcements, Full},
+            announcements::{Announcements, Full},
             dht::{Kad, record_key},
             node_stats::NodeStats,
         },
@@ -124,7 +125,7 @@ impl DhtServer {
     /// Enters the owner of an announcement; forgets another announcement if there is no room.
     fn make_room(&mut self, kad: &mut Kad, owner: &PublicKey, expires: Instant) -> Result<(), Full> {
         let ip = self.links.address(owner).as_ref().and_then(address::ip).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let network = announcements::network(ip);
+        let network = ip_network::of_owner(ip);
         let in_the_way = self.announcements.in_the_way(owner, network).inspect_err(|full| {
             if *full == Full::Network {
                 self.refusals.count(Limit::AnnouncementsPerNetwork, network);
