@@ -73,10 +73,10 @@ pub(crate) async fn open_empty_streams(peer: &PeerAddr, protocols: &[&str], coun
 pub(crate) struct Link(StreamMuxerBox);
 
 impl Link {
-    /// Links by TCP to the peer at its hint, on this host.
+    /// Links by TCP to the peer at its hint, an address of this host. The peer sees the link come from the same address.
     pub(crate) async fn dial(peer: &PeerAddr, key: &KeyPair) -> io::Result<Self> {
-        let port = peer.hint.as_ref().expect("an address").host_port().port;
-        let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+        let at = peer.hint.as_ref().expect("an address").host_port();
+        let address = format!("/ip4/{}/tcp/{}", at.host, at.port).parse().expect("an IPv4 address");
         let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
         let dial = transport(key).dial(address, options).expect("an address to dial");
         Ok(Self(dial.await?.1))

@@ -7,6 +7,7 @@
 //! given up stays in the map, unlisted, until libp2p reports that it is closed.
 
 mod kept;
+pub(crate) mod room;
 
 use std::{
     collections::HashMap,
@@ -90,6 +91,7 @@ struct Peer {
 struct Table {
     connections: HashMap<ConnectionId, Connection>,
     peers: HashMap<PublicKey, Peer>,
+    inbound: room::Inbound,
 }
 
 impl Table {
@@ -358,6 +360,7 @@ impl Links {
             }
             entry.connections.insert(at, id);
             let first = entry.connections.len() == 1;
+            table.count(id);
             table.changed(&peer, before, reason);
             if (before, table.path(&peer)) == (Some(LinkPath::Relayed), Some(LinkPath::Direct))
                 && let Some(entry) = table.peers.get_mut(&peer)
@@ -390,6 +393,7 @@ impl Links {
                 entry.lost_at = Some(Instant::now());
             }
             gone.cancel();
+            table.discount(id);
             table.changed(&peer, before, reason);
             if last && !table.is_kept(&peer) {
                 table.peers.remove(&peer);

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 #[cfg(any(feature = "scraper", feature = "node"))]
 use libp2p::memory_connection_limits;
 use libp2p::{
-    PeerId, Swarm, Transport, connection_limits,
+    PeerId, Swarm, Transport,
     core::{muxing::StreamMuxerBox, transport::timeout::TransportTimeout, upgrade::Version},
     identify,
     identity::Keypair,
@@ -27,7 +27,7 @@ use crate::{
         error::NetworkError,
         links::{proved::ProvedNetworks, table::Links},
         protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
-        swarm::{hole_punch, identify as own_identify, limits::Inbound, pinger, stream_behaviour, wrapped::Wrapped},
+        swarm::{hole_punch, identify as own_identify, limits::Limits, pinger, stream_behaviour, wrapped::Wrapped},
         transport::{
             admission::Admission,
             half_open::HalfOpen,
@@ -68,11 +68,10 @@ const MAX_KAD_PACKET: usize = 16 * 1024;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // The limits come first: a connection they deny costs the others nothing.
-    totals: connection_limits::Behaviour,
     /// A client opens its few connections itself.
     #[cfg(any(feature = "scraper", feature = "node"))]
     memory: Toggle<memory_connection_limits::Behaviour>,
-    inbound: Wrapped<Inbound>,
+    limits: Wrapped<Limits>,
     streams: Wrapped<stream_behaviour::Behaviour>,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
     pub(crate) identify: Wrapped<own_identify::Behaviour>,
@@ -113,20 +112,23 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         #[cfg(any(feature = "scraper", feature = "node"))]
         _ => config.limits,
     };
-    let half_open = HalfOpen::new(limits, parts.proved, Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
+    let half_open =
+        HalfOpen::new(limits, Arc::clone(&parts.proved), Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
     let (relayed, relay_client) = relay::client::new(local);
     let transport = Admission::new(transport(&keypair, role, &proxies, relayed)?, half_open);
     let behaviour = Behaviour {
-        totals: connection_limits::Behaviour::new(
-            connection_limits::ConnectionLimits::default()
-                .with_max_established_per_peer(Some(config.limits.connections_per_peer))
-                .with_max_established(Some(config.limits.connections)),
-        ),
         #[cfg(any(feature = "scraper", feature = "node"))]
         memory: (role != NetworkRole::Client)
             .then(|| memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY))
             .into(),
-        inbound: Wrapped(Inbound::new(config.limits, parts.inbound, Arc::clone(&parts.refusals))),
+        limits: Wrapped(Limits::new(
+            config.limits,
+            role,
+            parts.links.clone(),
+            parts.proved,
+            parts.inbound,
+            Arc::clone(&parts.refusals),
+        )),
         streams: Wrapped(parts.streams),
         kad: kademlia(local, config),
         identify: Wrapped(own_identify::Behaviour::new(

@@ -29,7 +29,9 @@ const REGISTERING: Duration = Duration::from_secs(15);
 impl Links {
     /// Keeps connections to the peer open while idle.
     pub(crate) fn keep(&self, peer: PublicKey) {
-        self.kept_flag(peer).store(true, Ordering::Relaxed);
+        let mut table = self.table();
+        table.peers.entry(peer).or_default().kept.store(true, Ordering::Relaxed);
+        table.judge(&peer);
     }
 
     /// Keeps connections to these peers, the first of all to be kept: whoever else connects is a stranger from now on.
@@ -61,6 +63,7 @@ impl Links {
             if entry.connections.is_empty() {
                 table.peers.remove(peer);
             }
+            table.judge(peer);
         }
     }
 
