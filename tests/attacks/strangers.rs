@@ -7,7 +7,7 @@ use std::{
 };
 
 use narthex::{Client, KeyPair, TargetBuilder, client::EventKind, identity::PeerAddr};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::oneshot, time::timeout};
 
 use crate::support::{
     SOON,
@@ -16,6 +16,7 @@ use crate::support::{
     fleet::{Fleet, Scraper},
     honest::Honest,
     ports::free_port,
+    stranger,
 };
 
 /// More than the places that there are for register exchanges.
@@ -156,12 +157,29 @@ fn strangers_that_hold_every_connection_of_an_address_do_not_keep_its_newcomers_
     let _old = runtime.block_on(client(&fleet, &scraper, ["old".to_owned()]));
     scraper.wait_scraped("old");
     let mut honest = Honest::clients(&fleet, &scraper);
-    let crowd = Crowd::gather(&[scraper.peer()], LINKS);
+    let crowd = Crowd::gather(&[scraper.peer()], LINKS + LINKS / 12);
     welcome(&fleet, &scraper, &runtime);
     let joined = honest.newcomer(&fleet, &scraper);
     assert!(scraper.count(&["narthex_limit_refusals_total", "max_connections_per_private_ip"]) > 0.0);
     let attack = "strangers on every connection of the address";
     assert_eq!(honest.report(attack, &scraper, joined, crowd), 0, "honest scrapes failed");
+}
+
+/// A peer that reads nothing would keep a connection that is being closed, and its place, for ever.
+#[test]
+fn a_stranger_that_reads_nothing_loses_its_place_all_the_same() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&["--max-connections-per-private-ip=10"]);
+    let runtime = Runtime::new().expect("a runtime");
+    let (is_stuck, stuck) = oneshot::channel();
+    let peer = scraper.peer();
+    let deaf = runtime.spawn(async move {
+        stranger::read_nothing(&peer, &KeyPair::generate(), || is_stuck.send(()).expect("the test waits")).await
+    });
+    runtime.block_on(stuck).expect("the stranger links");
+    let _crowd = Crowd::gather(&[scraper.peer()], 10);
+    let ended = runtime.block_on(async { timeout(SOON, deaf).await });
+    assert!(ended.expect("the connection ends in time").expect("sound").is_err(), "the scraper closed the connection");
 }
 
 /// A client that nobody has seen before registers in time.

@@ -42,6 +42,7 @@ use crate::{
         address::Circuit,
         links::{
             connection::{Connection, LinkId, OpenError, OpenRequest},
+            origins::Origins,
             status::{LinkPath, LinkTransport},
             stream::LinkStream,
         },
@@ -91,7 +92,7 @@ struct Peer {
 struct Table {
     connections: HashMap<ConnectionId, Connection>,
     peers: HashMap<PublicKey, Peer>,
-    inbound: room::Inbound,
+    origins: Origins,
 }
 
 impl Table {
@@ -352,6 +353,8 @@ impl Links {
             // Of equals the newest first: a peer that comes back after a crash or with a new address may have left a
             // connection behind, and nothing has shown yet that it is dead.
             let at = table.of(&peer).take_while(|(_, other)| other.rank() < connection.rank()).count();
+            let stranger = !table.is_kept(&peer);
+            table.origins.enter(id, &connection, stranger);
             table.connections.insert(id, connection);
             let entry = table.peers.entry(peer).or_default();
             #[cfg(feature = "scraper")]
@@ -360,7 +363,6 @@ impl Links {
             }
             entry.connections.insert(at, id);
             let first = entry.connections.len() == 1;
-            table.count(id);
             table.changed(&peer, before, reason);
             if (before, table.path(&peer)) == (Some(LinkPath::Relayed), Some(LinkPath::Direct))
                 && let Some(entry) = table.peers.get_mut(&peer)
@@ -393,7 +395,8 @@ impl Links {
                 entry.lost_at = Some(Instant::now());
             }
             gone.cancel();
-            table.discount(id);
+            let Table { connections, origins, .. } = &mut *table;
+            connections.get(&id).inspect(|connection| origins.leave(id, connection));
             table.changed(&peer, before, reason);
             if last && !table.is_kept(&peer) {
                 table.peers.remove(&peer);

@@ -6,7 +6,12 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use libp2p::memory_connection_limits;
 use libp2p::{
     PeerId, Swarm, Transport,
-    core::{muxing::StreamMuxerBox, transport::timeout::TransportTimeout, upgrade::Version},
+    core::{
+        ConnectedPoint,
+        muxing::{StreamMuxer, StreamMuxerBox},
+        transport::timeout::TransportTimeout,
+        upgrade::Version,
+    },
     identify,
     identity::Keypair,
     kad::{self, store::MemoryStore, store::MemoryStoreConfig},
@@ -30,6 +35,7 @@ use crate::{
         swarm::{hole_punch, identify as own_identify, limits::Limits, pinger, stream_behaviour, wrapped::Wrapped},
         transport::{
             admission::Admission,
+            close::CloseInTime,
             half_open::HalfOpen,
             inbound::InboundCounters,
             muxing::{MAX_PULL_STREAMS, quic_config, yamux_config},
@@ -188,18 +194,24 @@ fn transport(
     let quic = quic::tokio::Transport::new(quic_config(quic::Config::new(keypair), role));
     let tcp = tcp::Transport::new(Arc::clone(proxies)).upgrade(Version::V1Lazy);
     let (websocket, relayed) = (websocket.upgrade(Version::V1Lazy), relayed.upgrade(Version::V1Lazy));
-    let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let tcp = tcp.authenticate(noise.clone()).multiplex(yamux_config());
     let websocket = websocket.authenticate(noise.clone()).multiplex(yamux_config());
     let relayed = relayed.authenticate(noise).multiplex(yamux_config());
     Ok(relayed
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-        .or_transport(quic)
+        .map(boxed)
+        .or_transport(quic.map(boxed))
         .map(|either, _| either.into_inner())
-        .or_transport(tcp.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))))
+        .or_transport(tcp.map(boxed))
         .map(|either, _| either.into_inner())
-        .or_transport(websocket.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))))
+        .or_transport(websocket.map(boxed))
         .map(|either, _| either.into_inner()))
+}
+
+fn boxed<M>((peer, muxer): (PeerId, M), _: ConnectedPoint) -> (PeerId, StreamMuxerBox)
+where
+    M: StreamMuxer<Substream: Send + 'static, Error: Send + Sync + 'static> + Send + Unpin + 'static,
+{
+    (peer, StreamMuxerBox::new(CloseInTime::new(muxer)))
 }
 
 fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -> kad::Behaviour<MemoryStore> {

@@ -17,7 +17,7 @@ use std::{
 use libp2p::swarm::ConnectionId;
 use tokio::time::Instant;
 
-use super::Links;
+use super::{Links, Table};
 use crate::identity::PublicKey;
 #[cfg(feature = "scraper")]
 use crate::network::links::connection::{Connection, LinkId};
@@ -25,6 +25,17 @@ use crate::network::links::connection::{Connection, LinkId};
 /// Longer than a registration takes, and than a peer waits before it tries again.
 #[cfg(feature = "scraper")]
 const REGISTERING: Duration = Duration::from_secs(15);
+
+impl Table {
+    /// Enters whether the peer's connections are a stranger's, after a change of that.
+    fn judge(&mut self, peer: &PublicKey) {
+        let stranger = !self.is_kept(peer);
+        let ids = self.peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
+        for (id, connection) in ids.filter_map(|id| Some((*id, self.connections.get(id)?))) {
+            self.origins.judge(id, connection, stranger);
+        }
+    }
+}
 
 impl Links {
     /// Keeps connections to the peer open while idle.

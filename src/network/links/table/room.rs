@@ -4,38 +4,19 @@
 //! another from the same place, whom the stranger may be keeping out: the oldest of them, which has had the most time to
 //! register.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-    time::Duration,
-};
+use std::time::Duration;
 
 use libp2p::{Multiaddr, swarm::ConnectionId};
 
 use super::{Links, Table};
 use crate::{
     identity::PublicKey,
-    network::{address, config::NetworkLimits, links::connection::Connection},
+    network::{address, config::NetworkLimits},
     telemetry::Limit,
 };
 
 /// Longer than a registration takes: strangers of one origin do not push each other out before.
 const TIME_TO_REGISTER: Duration = Duration::from_secs(1);
-
-/// Where an inbound connection comes from, as far as the limits tell; all that come through relays are one.
-type Origin = Option<IpAddr>;
-
-/// The listed connections that peers opened, by origin.
-#[derive(Default)]
-pub(super) struct Inbound(HashMap<Origin, Group>);
-
-#[derive(Default)]
-struct Group {
-    connections: usize,
-    /// Those of peers that are not kept, the oldest first.
-    strangers: BTreeSet<ConnectionId>,
-}
 
 /// A connection that is about to be established.
 #[derive(Clone, Copy)]
@@ -83,11 +64,11 @@ impl Table {
         } else if self.connections.len() < limits.connections as usize {
             return Room::Free;
         } else {
-            let least = own.map_or(0, |own| self.inbound.strangers(own));
-            let fullest = self.inbound.fullest().filter(|(_, strangers)| wanted || *strangers > least);
+            let least = own.map_or(0, |own| self.origins.strangers(own));
+            let fullest = self.origins.fullest().filter(|(_, strangers)| wanted || *strangers > least);
             (fullest.map(|(origin, _)| origin).or(own), Limit::Connections)
         };
-        let oldest = origin.and_then(|origin| self.inbound.oldest_stranger(origin));
+        let oldest = origin.and_then(|origin| self.origins.oldest_stranger(origin));
         let neighbours = !wanted && origin == own;
         match oldest.filter(|oldest| !neighbours || may_replace && self.has_had_time(*oldest)) {
             Some(oldest) => Room::Replaces(oldest, limit),
@@ -103,77 +84,14 @@ impl Table {
             true => (Limit::ConnectionsPerPrivateIp, of_shared),
             false => (Limit::ConnectionsPerIp, limits.connections_per_address),
         };
-        if !kept && self.inbound.strangers(origin) >= most {
+        if !kept && self.origins.strangers(origin) >= most {
             return Some(limit);
         }
-        (self.inbound.connections(origin) >= of_shared.max(most)).then_some(Limit::ConnectionsPerPrivateIp)
+        (self.origins.connections(origin) >= of_shared.max(most)).then_some(Limit::ConnectionsPerPrivateIp)
     }
 
     fn has_had_time(&self, id: ConnectionId) -> bool {
         self.connections.get(&id).is_none_or(|connection| connection.since.elapsed() >= TIME_TO_REGISTER)
-    }
-
-    /// Enters a listed connection.
-    pub(super) fn count(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id).filter(|connection| connection.inbound) else { return };
-        let stranger = !self.is_kept(&connection.peer);
-        let group = self.inbound.0.entry(origin(connection)).or_default();
-        group.connections += 1;
-        if stranger {
-            group.strangers.insert(id);
-        }
-    }
-
-    /// Takes out a connection that is no longer listed.
-    pub(super) fn discount(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(&id).filter(|connection| connection.inbound) else { return };
-        let origin = origin(connection);
-        let Some(group) = self.inbound.0.get_mut(&origin) else { return };
-        group.connections -= 1;
-        group.strangers.remove(&id);
-        if group.connections == 0 {
-            self.inbound.0.remove(&origin);
-        }
-    }
-
-    /// Enters whether a peer is a stranger, after a change of that.
-    pub(super) fn judge(&mut self, peer: &PublicKey) {
-        let kept = self.is_kept(peer);
-        let Some(known) = self.peers.get(peer) else { return };
-        for id in &known.connections {
-            let Some(connection) = self.connections.get(id).filter(|connection| connection.inbound) else { continue };
-            let Some(group) = self.inbound.0.get_mut(&origin(connection)) else { continue };
-            if kept {
-                group.strangers.remove(id)
-            } else {
-                group.strangers.insert(*id)
-            };
-        }
-    }
-}
-
-fn origin(connection: &Connection) -> Origin {
-    if connection.is_direct() { address::network(&connection.address) } else { None }
-}
-
-impl Inbound {
-    fn connections(&self, origin: Origin) -> usize {
-        self.0.get(&origin).map_or(0, |group| group.connections)
-    }
-
-    fn strangers(&self, origin: Origin) -> usize {
-        self.0.get(&origin).map_or(0, |group| group.strangers.len())
-    }
-
-    fn oldest_stranger(&self, origin: Origin) -> Option<ConnectionId> {
-        self.0.get(&origin)?.strangers.first().copied()
-    }
-
-    /// The origin with most strangers, and their number; of equals the one with the oldest.
-    fn fullest(&self) -> Option<(Origin, usize)> {
-        let groups = self.0.iter().filter(|(_, group)| !group.strangers.is_empty());
-        let fullest = groups.max_by_key(|(_, group)| (group.strangers.len(), Reverse(group.strangers.first())));
-        fullest.map(|(origin, group)| (*origin, group.strangers.len()))
     }
 }
 
@@ -182,7 +100,7 @@ mod tests {
     use tokio::time;
 
     use super::*;
-    use crate::identity::KeyPair;
+    use crate::{identity::KeyPair, network::links::connection::Connection};
 
     const LIMITS: NetworkLimits = NetworkLimits {
         connections: 12,
@@ -311,7 +229,7 @@ mod tests {
         let ids = [(); 3].map(|()| lab.connect(&peer, "203.0.113.7").expect("room"));
         assert_eq!(lab.connect(&peer, "203.0.113.8"), Err(Limit::ConnectionsPerPeer));
         ids.iter().for_each(|id| lab.links.unlist(*id, "a test"));
-        assert!(lab.links.table().inbound.0.is_empty());
+        assert!(lab.links.table().origins.is_empty());
     }
 
     #[test]
