@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
+use http::HeaderName;
+
 use super::{
     ConfigFile,
     data_dir::DataDir,
@@ -64,6 +66,10 @@ pub(super) struct Args {
     /// of --advertise; repeatable
     #[arg(long, value_name = "HOST", value_parser = value::host)]
     http_allowed_host: Vec<String>,
+    /// A header of a scrape that every peer receives, beside Accept, Accept-Encoding, User-Agent, X-Prometheus-*, traceparent
+    /// and tracestate; repeatable
+    #[arg(long, value_name = "NAME", value_parser = value::request_header)]
+    request_header: Vec<HeaderName>,
     /// A file with the same list as /sd, for file_sd_configs of a Prometheus on this host
     #[arg(long, value_name = "FILE")]
     file_sd: Option<PathBuf>,
@@ -240,6 +246,7 @@ impl Args {
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
+                    request_headers: self.request_header,
                     ..ScrapeConfig::default()
                 },
             },

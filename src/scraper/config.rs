@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
+use http::HeaderName;
+
 use crate::{
     http::{BindError, HttpLimits},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
@@ -171,6 +173,10 @@ pub struct ScrapeConfig {
     pub margin: Duration,
     /// Most bytes of an exposition, as it travels. A longer one is cut. Default 64 MiB.
     pub max_body: u64,
+    /// Headers of a scrape that are passed on to peers beside Prometheus's own (`Accept`, `Accept-Encoding`, `User-Agent`,
+    /// `X-Prometheus-*`, `traceparent`, `tracestate`). Default: none. `Authorization`, `Cookie`, `Host` and those of a
+    /// connection or a body are never passed on.
+    pub request_headers: Vec<HeaderName>,
     /// Most scrapes at once; further ones are answered 503. Fewer than the connections, so that `/sd`, `/metrics` and
     /// `/-/healthy` are answered even when every peer hangs. Default 8192.
     pub max_concurrent: usize,
@@ -183,6 +189,7 @@ impl Default for ScrapeConfig {
             timeout_max: Duration::from_secs(120),
             margin: Duration::from_millis(500),
             max_body: 64 << 20,
+            request_headers: Vec::new(),
             max_concurrent: 8192,
         }
     }

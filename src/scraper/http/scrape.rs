@@ -21,11 +21,11 @@ use tokio::{
 };
 
 use super::{
-    headers::{asks_for_a_page, for_prometheus, for_the_peer, time_to_pull},
+    headers::{asks_for_a_page, for_prometheus, time_to_pull},
     router::Shared,
 };
 use crate::{
-    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, WorthUntil, expected_len, text},
+    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, WorthUntil, expected_len, passed_headers, text},
     scraper::{
         metrics::ScrapeRecord,
         outcome::ScrapeOutcome,
@@ -111,8 +111,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
 
     let page = asks_for_a_page(&request.headers);
     let (alias, peer, deadline) = (&lease.alias, lease.peer, began + limit);
-    let mut headers = request.headers;
-    for_the_peer(&mut headers);
+    let headers = passed_headers(request.headers, &shared.scrape.request_headers);
     let query = request.uri.query().map(str::to_owned);
     let pulling = shared.pull.pull(alias, peer, PullRequest::new(headers, query, deadline));
     // A pull keeps its own deadline; this one holds even if the pull does not.
