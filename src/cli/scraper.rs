@@ -18,7 +18,7 @@ use crate::{
     Scraper, ScraperConfig,
     identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
-    scraper::{HttpConfig, ScrapeConfig},
+    scraper::{HttpConfig, RegistrationLimits, ScrapeConfig},
 };
 
 /// The end of the help: what a user copies first.
@@ -166,18 +166,32 @@ struct Limits {
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.http_limits.max_sd_readers)]
     max_sd_readers: usize,
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down
-    #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations_per_second)]
+    #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations.per_second)]
     max_registration_rate: NonZeroU32,
+    /// Most registrations at once of peers that hold an alias, and as many of strangers; beyond it, the source with most gives
+    /// one up
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.in_all)]
+    max_registrations: usize,
+    /// Most registrations at once of peers that hold an alias from one public network (IPv4 /24, IPv6 /64), from one
+    /// private address, or through one relay
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.per_address)]
+    max_registrations_per_ip: usize,
+    /// Most registrations at once of one peer that holds an alias; a stranger has one
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.per_peer)]
+    max_registrations_per_peer: usize,
+    /// Most registrations whose first message is not whole, of peers that hold an alias, and as many of strangers
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.waiting)]
+    max_waiting_registrations: usize,
     /// Most registrations at once of strangers from one public network (IPv4 /24, IPv6 /64)
-    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.strangers_per_address)]
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.strangers_per_address)]
     max_strangers_per_ip: usize,
     /// Most registrations at once of strangers from one private address, or through one relay
-    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.strangers_per_shared_address)]
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.strangers_per_shared_address)]
     max_strangers_per_shared_ip: usize,
     /// Longest register handshake
     #[arg(
         long, value_name = "DURATION", value_parser = value::duration,
-        default_value = defaults::duration(SCRAPER.handshake_timeout)
+        default_value = defaults::duration(SCRAPER.registrations.handshake_timeout)
     )]
     handshake_timeout: Duration,
 }
@@ -238,10 +252,16 @@ impl Args {
                 },
             },
             limits: self.connections.into(),
-            registrations_per_second: self.limits.max_registration_rate,
-            strangers_per_address: self.limits.max_strangers_per_ip,
-            strangers_per_shared_address: self.limits.max_strangers_per_shared_ip,
-            handshake_timeout: self.limits.handshake_timeout,
+            registrations: RegistrationLimits {
+                per_second: self.limits.max_registration_rate,
+                handshake_timeout: self.limits.handshake_timeout,
+                in_all: self.limits.max_registrations,
+                per_address: self.limits.max_registrations_per_ip,
+                per_peer: self.limits.max_registrations_per_peer,
+                strangers_per_address: self.limits.max_strangers_per_ip,
+                strangers_per_shared_address: self.limits.max_strangers_per_shared_ip,
+                waiting: self.limits.max_waiting_registrations,
+            },
             ..ScraperConfig::new(key, secrets, data_dir.path())
         };
         Ok((config, data_dir))

@@ -221,6 +221,11 @@ impl Registry {
         self.read().table.as_ref().map(|table| table.lookup(alias)).ok_or(NotLoaded)
     }
 
+    /// True if the peer holds an alias, active or lapsed; false before the load.
+    pub(crate) fn is_holder(&self, peer: &PublicKey) -> bool {
+        self.read().table.as_ref().is_some_and(|table| table.is_holder(peer))
+    }
+
     /// Every lease, lapsed ones included. Copies a pointer per lease: take one per change, not per request.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, NotLoaded> {
         let state = self.read();

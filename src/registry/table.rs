@@ -280,6 +280,10 @@ impl Table {
         self.entries.get(alias).map(|entry| Arc::clone(&entry.lease))
     }
 
+    pub(super) fn is_holder(&self, peer: &PublicKey) -> bool {
+        self.by_peer.contains_key(peer)
+    }
+
     /// The status of the alias for a peer that would claim it.
     pub(super) fn status(
         &self,

@@ -57,15 +57,8 @@ pub struct ScraperConfig {
     pub http_limits: HttpConfig,
     /// Limits of the peer-to-peer side.
     pub limits: NetworkLimits,
-    /// Registrations a second that one peer may make. Default 10.
-    pub registrations_per_second: NonZeroU32,
-    /// Registrations at once of strangers, peers that hold no alias, from one public IPv4 /24 or IPv6 /64. Default 8.
-    pub strangers_per_address: usize,
-    /// As [`Self::strangers_per_address`], from one private address or through one relay, which many peers may share.
-    /// Default 256.
-    pub strangers_per_shared_address: usize,
-    /// Longest register handshake, with the request after it. Default 5 s.
-    pub handshake_timeout: Duration,
+    /// Limits of registrations.
+    pub registrations: RegistrationLimits,
 }
 
 impl ScraperConfig {
@@ -85,10 +78,49 @@ impl ScraperConfig {
             registry: RegistryConfig::default(),
             http_limits: HttpConfig::default(),
             limits: NetworkLimits::default(),
-            registrations_per_second: NonZeroU32::new(10).expect("ten is not zero"),
+            registrations: RegistrationLimits::default(),
+        }
+    }
+}
+
+/// Limits of registrations: how many exchanges of the register protocol a scraper has under way, and of whom. *At once* are
+/// those whose first message is whole.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistrationLimits {
+    /// Registrations a second of one peer. Default 10.
+    pub per_second: NonZeroU32,
+    /// Longest handshake, with the request after it. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// Registrations at once of peers that hold an alias, and of strangers, who hold none. Beyond it, the source with most
+    /// gives one up for a source that has clearly fewer, and so does a peer for another at its source. Default 512.
+    pub in_all: usize,
+    /// Registrations at once of peers that hold an alias from one source: a public IPv4 /24 or IPv6 /64, a private address,
+    /// or a relay. Default 384, three quarters of all.
+    pub per_address: usize,
+    /// Registrations at once of one peer that holds an alias; a stranger has one. A client needs one. Default 4.
+    pub per_peer: usize,
+    /// Registrations at once of strangers from one public IPv4 /24 or IPv6 /64. Default 8.
+    pub strangers_per_address: usize,
+    /// As [`Self::strangers_per_address`], from one private address or through one relay, which many peers may share.
+    /// Default 256.
+    pub strangers_per_shared_address: usize,
+    /// Streams whose first message is not whole, of peers that hold an alias, and of strangers. For a newcomer the oldest of
+    /// the source with most is reset. Default 512.
+    pub waiting: usize,
+}
+
+impl Default for RegistrationLimits {
+    fn default() -> Self {
+        Self {
+            per_second: NonZeroU32::new(10).expect("ten is not zero"),
+            handshake_timeout: Duration::from_secs(5),
+            in_all: 512,
+            per_address: 384,
+            per_peer: 4,
             strangers_per_address: 8,
             strangers_per_shared_address: 256,
-            handshake_timeout: Duration::from_secs(5),
+            waiting: 512,
         }
     }
 }
