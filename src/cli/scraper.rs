@@ -172,7 +172,8 @@ struct Limits {
         default_value = defaults::bytes(SCRAPER.registry.max_table_bytes)
     )]
     max_table_bytes: u64,
-    /// Most answers of /sd being sent; further requests wait, then get 503
+    /// Most answers of /sd, /api/v1/aliases and /metrics/aliases being sent; a further one cuts off a reader that has stalled,
+    /// or waits, and then gets 503
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.http_limits.max_sd_readers)]
     max_sd_readers: usize,
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down

@@ -41,7 +41,7 @@ pub(crate) use pool::{Connection, Pool, PoolLimits, SendError};
 pub(crate) use pool::{PooledBody, PooledBodyError};
 pub use pull_request::PullRequest;
 #[cfg(feature = "scraper")]
-pub(crate) use requests::WorthUntil;
+pub(crate) use requests::Worth;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use server::BindError;
 #[cfg(feature = "scraper")]

@@ -135,8 +135,9 @@ pub struct HttpConfig {
     /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
     /// address listened on. Default: none.
     pub file_sd: Option<PathBuf>,
-    /// Most answers of `/sd` being sent at once. A further request waits its turn for up to 5 s, then gets 503 with
-    /// `Retry-After`. Each may hold an older list in memory. Default 4.
+    /// Most answers of `/sd`, `/api/v1/aliases` and `/metrics/aliases` being sent at once, of 6 lists at most. For a further
+    /// one the reader that has taken nothing for the longest time is cut off. While all go on reading, a request waits for
+    /// up to 5 s, then gets 503 with `Retry-After`. Default 64.
     pub max_sd_readers: usize,
     /// How many connections may be open.
     pub connections: HttpLimits,
@@ -152,7 +153,7 @@ impl Default for HttpConfig {
         Self {
             advertise: None,
             file_sd: None,
-            max_sd_readers: 4,
+            max_sd_readers: 64,
             connections: HttpLimits::default(),
             allowed_hosts: Vec::new(),
             scrape: ScrapeConfig::default(),

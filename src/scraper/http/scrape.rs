@@ -19,13 +19,14 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     headers::{asks_for_a_page, for_prometheus, time_to_pull},
     router::Shared,
 };
 use crate::{
-    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, WorthUntil, expected_len, passed_headers, text},
+    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, Worth, expected_len, passed_headers, text},
     scraper::{
         metrics::ScrapeRecord,
         outcome::ScrapeOutcome,
@@ -55,12 +56,12 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
     match pull(shared, alias, request).await {
         Ok(Pulled { alias, answer, promised, deadline, permit }) => {
             let (head, body) = answer.into_parts();
-            let worth_until = WorthUntil(deadline + shared.scrape.margin);
+            let worth = Worth { until: deadline + shared.scrape.margin, given_up: CancellationToken::new() };
             let observer = ScrapeObserver { alias, record, _permit: permit };
             let body = LimitedBody::new(body, shared.scrape.max_body, promised, observer);
             let mut response = Response::new(Body::new(body));
             *response.headers_mut() = head.headers;
-            response.extensions_mut().insert(worth_until);
+            response.extensions_mut().insert(worth);
             response
         }
         Err(failure) => {
