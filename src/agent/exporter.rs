@@ -22,24 +22,11 @@ use super::{
 };
 use crate::{
     client::{BoxError, Exposition, IntoSource, PullRequest, Source, SourceError},
-    http::{PooledBody, PooledBodyError, SendError, is_hop_by_hop, remove_hop_by_hop},
+    http::{PooledBody, PooledBodyError, SendError, passed_headers, remove_hop_by_hop},
     telemetry::remote_message,
     wire::{scrape_timeout, set_scrape_timeout},
 };
 
-/// The headers of a pull that an exporter receives, beside those that its settings name and Prometheus's own. A scraper
-/// could use others to be taken for somebody else, to lead the exporter elsewhere, or to have it wait for a body.
-const FOR_EXPORTERS: [HeaderName; 5] = [
-    header::ACCEPT,
-    header::ACCEPT_ENCODING,
-    header::USER_AGENT,
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-];
-/// The agent's own, and those that make an exporter wait for a body.
-const NEVER_FOR_EXPORTERS: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::EXPECT];
-/// Prometheus's own headers begin with this.
-const OF_PROMETHEUS: &str = "x-prometheus-";
 /// Redirects followed: a path with or without a slash at the end takes one.
 const MAX_REDIRECTS: usize = 3;
 /// Most bytes of a redirect's body that are read to save a connection.
@@ -124,8 +111,8 @@ pub struct ExporterSettings {
     pub timeout: Option<Duration>,
     /// Query parameters of a scrape that are passed on. Default: none.
     pub params: Params,
-    /// Headers of a scrape that are passed on beside Prometheus's own. Default: none. Those of a connection or a body, and
-    /// `Host`, are never passed on.
+    /// Headers of a scrape that are passed on beside Prometheus's own, if the scraper passes them on as well. Default: none.
+    /// `Authorization`, `Cookie`, `Host` and those of a connection or a body are never passed on.
     pub request_headers: Vec<HeaderName>,
     /// The `Content-Type` of answers without one, which Prometheus 3 refuses. Default: answers are passed on as
     /// they are.
@@ -241,19 +228,9 @@ impl Exporter {
         })
     }
 
-    fn may_receive(&self, header: &HeaderName) -> bool {
-        FOR_EXPORTERS.contains(header)
-            || header.as_str().starts_with(OF_PROMETHEUS)
-            || can_be_named(header) && self.settings.request_headers.contains(header)
-    }
-
     /// The headers of a pull that the exporter receives, and the agent's own.
-    async fn headers(&self, mut pull: HeaderMap, deadline: Instant) -> Result<HeaderMap, ExporterError> {
-        remove_hop_by_hop(&mut pull);
-        let mut headers = HeaderMap::new();
-        for (name, value) in pull.iter().filter(|(name, _)| self.may_receive(name)) {
-            headers.append(name, value.clone());
-        }
+    async fn headers(&self, pull: HeaderMap, deadline: Instant) -> Result<HeaderMap, ExporterError> {
+        let mut headers = passed_headers(pull, &self.settings.request_headers);
         // Exporters that end by themselves a little before their time is over (blackbox, sql, snmp) must do so before the
         // pull does: Prometheus's own limit is too late for that.
         let left = deadline.saturating_duration_since(Instant::now());
@@ -316,11 +293,6 @@ impl IntoSource for Exporter {
     fn into_source(self) -> Arc<dyn Source> {
         Arc::new(self)
     }
-}
-
-/// True if the settings of an exporter may name the header.
-pub(super) fn can_be_named(header: &HeaderName) -> bool {
-    !NEVER_FOR_EXPORTERS.contains(header) && !is_hop_by_hop(header)
 }
 
 fn is_plain_text(headers: &HeaderMap) -> bool {

@@ -9,11 +9,10 @@ use std::{
 use http::{HeaderName, HeaderValue, header::InvalidHeaderValue};
 use serde::Deserialize;
 
-use super::{
-    Auth, ClientCertificate, ExporterSettings, ExporterUrl, Params, TlsSettings, UrlError, exporter::can_be_named,
-};
+use super::{Auth, ClientCertificate, ExporterSettings, ExporterUrl, Params, TlsSettings, UrlError};
 use crate::{
     client::{Filter, FilterError},
+    http::nameable_header,
     wire::{Alias, Labels, Target, TargetError},
 };
 
@@ -177,8 +176,7 @@ impl Table {
 }
 
 fn header_name(name: &str) -> Result<HeaderName, SpecError> {
-    let header = HeaderName::try_from(name).ok().filter(can_be_named);
-    header.ok_or_else(|| SpecError::RequestHeader { name: name.to_owned() })
+    nameable_header(name).ok_or_else(|| SpecError::RequestHeader { name: name.to_owned() })
 }
 
 #[cfg(test)]
@@ -240,6 +238,7 @@ mod tests {
             ("url = \"http://h\"\nparams = 1", "expected true, false or a list of names"),
             ("url = \"http://h\"\nfallback_content_type = \"a\\nb\"", "fallback_content_type"),
             ("url = \"http://h\"\nrequest_headers = [\"Host\"]", "\"Host\" is no header that can be passed on"),
+            ("url = \"http://h\"\nrequest_headers = [\"Cookie\"]", "\"Cookie\" is no header that can be passed on"),
             ("url = \"http://h\"\nrequest_headers = [\"a b\"]", "\"a b\" is no header that can be passed on"),
             ("url = \"http://h\"\nkeep = \"a(\"", "a( is not a regular expression"),
             ("url = \"http://h\"\nca_file = \"ca.pem\"", "ca_file needs an https:// URL"),

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
+use http::HeaderName;
+
 use super::{
     ConfigFile,
     data_dir::DataDir,
@@ -16,7 +18,7 @@ use crate::{
     Scraper, ScraperConfig,
     identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
-    scraper::{HttpConfig, ScrapeConfig},
+    scraper::{HttpConfig, RegistrationLimits, ScrapeConfig},
 };
 
 /// The end of the help: what a user copies first.
@@ -64,6 +66,10 @@ pub(super) struct Args {
     /// of --advertise; repeatable
     #[arg(long, value_name = "HOST", value_parser = value::host)]
     http_allowed_host: Vec<String>,
+    /// A header of a scrape that every peer receives, beside Accept, Accept-Encoding, User-Agent, X-Prometheus-*, traceparent
+    /// and tracestate; repeatable
+    #[arg(long, value_name = "NAME", value_parser = value::request_header)]
+    request_header: Vec<HeaderName>,
     /// A file with the same list as /sd, for file_sd_configs of a Prometheus on this host
     #[arg(long, value_name = "FILE")]
     file_sd: Option<PathBuf>,
@@ -128,15 +134,22 @@ struct Limits {
         default_value = defaults::bytes(SCRAPER.http_limits.scrape.max_body)
     )]
     max_body: u64,
+    /// Most pulls of one alias at once, at most the 64 of its peer; further ones wait, then get 503
+    #[arg(
+        long, value_name = "N", value_parser = value::count,
+        default_value_t = SCRAPER.http_limits.scrape.max_pulls_per_alias
+    )]
+    max_pulls_per_alias: usize,
     /// Most aliases in the table; the scraper refuses a further one
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_targets)]
     max_aliases: usize,
     /// Most aliases of one peer
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_peer)]
     max_aliases_per_peer: usize,
-    /// Most aliases registered with one shared secret; the scraper refuses a further one
-    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_secret)]
-    max_aliases_per_secret: usize,
+    /// Most aliases registered with one shared secret; the scraper refuses a further one [default: --max-aliases divided by
+    /// the number of secrets]
+    #[arg(long, value_name = "N", value_parser = value::count)]
+    max_aliases_per_secret: Option<usize>,
     /// Most bytes of one alias in /sd, where labels are listed twice
     #[arg(
         long, value_name = "BYTES", value_parser = value::bytes,
@@ -149,28 +162,47 @@ struct Limits {
         default_value = defaults::bytes(SCRAPER.registry.max_peer_bytes)
     )]
     max_peer_bytes: u64,
+    /// Most bytes in /sd of the aliases registered with one shared secret [default: --max-table-bytes divided by the number of
+    /// secrets]
+    #[arg(long, value_name = "BYTES", value_parser = value::bytes)]
+    max_secret_bytes: Option<u64>,
     /// Most bytes of all aliases in /sd; the scraper holds them in memory
     #[arg(
         long, value_name = "BYTES", value_parser = value::bytes,
         default_value = defaults::bytes(SCRAPER.registry.max_table_bytes)
     )]
     max_table_bytes: u64,
-    /// Most answers of /sd being sent; further requests wait, then get 503
+    /// Most answers of /sd, /api/v1/aliases and /metrics/aliases being sent; a further one cuts off a reader that has stalled,
+    /// or waits, and then gets 503
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.http_limits.max_sd_readers)]
     max_sd_readers: usize,
     /// Most registrations a second of one peer; the scraper asks a faster one to slow down
-    #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations_per_second)]
+    #[arg(long, value_name = "N", value_parser = value::rate, default_value_t = SCRAPER.registrations.per_second)]
     max_registration_rate: NonZeroU32,
+    /// Most registrations at once of peers that hold an alias, and as many of strangers; beyond it, the source with most gives
+    /// one up
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.in_all)]
+    max_registrations: usize,
+    /// Most registrations at once of peers that hold an alias from one public network (IPv4 /24, IPv6 /64), from one
+    /// private address, or through one relay
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.per_address)]
+    max_registrations_per_ip: usize,
+    /// Most registrations at once of one peer that holds an alias; a stranger has one
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.per_peer)]
+    max_registrations_per_peer: usize,
+    /// Most registrations whose first message is not whole, of peers that hold an alias, and as many of strangers
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.waiting)]
+    max_waiting_registrations: usize,
     /// Most registrations at once of strangers from one public network (IPv4 /24, IPv6 /64)
-    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.strangers_per_address)]
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.strangers_per_address)]
     max_strangers_per_ip: usize,
     /// Most registrations at once of strangers from one private address, or through one relay
-    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.strangers_per_shared_address)]
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.strangers_per_shared_address)]
     max_strangers_per_shared_ip: usize,
     /// Longest register handshake
     #[arg(
         long, value_name = "DURATION", value_parser = value::duration,
-        default_value = defaults::duration(SCRAPER.handshake_timeout)
+        default_value = defaults::duration(SCRAPER.registrations.handshake_timeout)
     )]
     handshake_timeout: Duration,
 }
@@ -214,6 +246,7 @@ impl Args {
                 takeover_grace: self.takeover_grace,
                 max_alias_bytes: self.limits.max_alias_bytes,
                 max_peer_bytes: self.limits.max_peer_bytes,
+                max_secret_bytes: self.limits.max_secret_bytes,
                 max_table_bytes: self.limits.max_table_bytes,
                 start_grace: self.start_grace,
             },
@@ -226,14 +259,22 @@ impl Args {
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
+                    max_pulls_per_alias: self.limits.max_pulls_per_alias,
+                    request_headers: self.request_header,
                     ..ScrapeConfig::default()
                 },
             },
             limits: self.connections.into(),
-            registrations_per_second: self.limits.max_registration_rate,
-            strangers_per_address: self.limits.max_strangers_per_ip,
-            strangers_per_shared_address: self.limits.max_strangers_per_shared_ip,
-            handshake_timeout: self.limits.handshake_timeout,
+            registrations: RegistrationLimits {
+                per_second: self.limits.max_registration_rate,
+                handshake_timeout: self.limits.handshake_timeout,
+                in_all: self.limits.max_registrations,
+                per_address: self.limits.max_registrations_per_ip,
+                per_peer: self.limits.max_registrations_per_peer,
+                strangers_per_address: self.limits.max_strangers_per_ip,
+                strangers_per_shared_address: self.limits.max_strangers_per_shared_ip,
+                waiting: self.limits.max_waiting_registrations,
+            },
             ..ScraperConfig::new(key, secrets, data_dir.path())
         };
         Ok((config, data_dir))

@@ -3,10 +3,11 @@
 use std::{error::Error, num::NonZeroU32, str::FromStr, time::Duration};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use http::Uri;
+use http::{HeaderName, Uri};
 
 use crate::{
     agent::ExporterUrl,
+    http::nameable_header,
     identity::{HostPort, PeerAddr},
     registry::AliasPolicy,
     telemetry::Chain,
@@ -72,6 +73,11 @@ pub(super) fn service(text: &str) -> Result<String, String> {
 /// A host name for the label `hostname`.
 pub(super) fn hostname(text: &str) -> Result<String, String> {
     Target::check_name("hostname", text).map(|()| text.to_owned()).map_err(chain)
+}
+
+/// A header of a scrape that may be passed on.
+pub(super) fn request_header(text: &str) -> Result<HeaderName, &'static str> {
+    nameable_header(text).ok_or("no header that can be passed on")
 }
 
 /// A host without a port, as a URL names one.
@@ -197,6 +203,14 @@ fn chain(error: impl Error + 'static) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_and_headers_of_a_connection_cannot_be_passed_on() {
+        assert_eq!(request_header("X-Scope-OrgID"), Ok(HeaderName::from_static("x-scope-orgid")));
+        for name in ["Authorization", "cookie", "Proxy-Authorization", "Host", "Connection", "Expect", "", "a b"] {
+            assert_eq!(request_header(name), Err("no header that can be passed on"), "{name}");
+        }
+    }
 
     #[test]
     fn targets_that_cannot_be_asked_are_refused_with_the_reason() {

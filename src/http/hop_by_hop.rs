@@ -16,8 +16,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// True if the header concerns one connection by definition.
-#[cfg(feature = "agent")]
-pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+#[cfg(any(feature = "agent", feature = "scraper"))]
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
 }
 

@@ -7,6 +7,8 @@ mod body;
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 mod hop_by_hop;
 #[cfg(any(feature = "agent", feature = "scraper"))]
+mod passed_headers;
+#[cfg(any(feature = "agent", feature = "scraper"))]
 mod pool;
 mod pull_request;
 #[cfg(any(feature = "scraper", feature = "node"))]
@@ -27,17 +29,19 @@ pub use admission::HttpLimits;
 #[cfg(feature = "scraper")]
 pub(crate) use body::BodyCut;
 pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
-#[cfg(feature = "agent")]
-pub(crate) use hop_by_hop::is_hop_by_hop;
-#[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
+#[cfg(any(feature = "agent", feature = "tower"))]
 pub(crate) use hop_by_hop::remove_hop_by_hop;
+#[cfg(feature = "cli")]
+pub(crate) use passed_headers::nameable_header;
+#[cfg(any(feature = "agent", feature = "scraper"))]
+pub(crate) use passed_headers::passed_headers;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 pub(crate) use pool::{Connection, Pool, PoolLimits, SendError};
 #[cfg(feature = "agent")]
 pub(crate) use pool::{PooledBody, PooledBodyError};
 pub use pull_request::PullRequest;
 #[cfg(feature = "scraper")]
-pub(crate) use requests::WorthUntil;
+pub(crate) use requests::Worth;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use server::BindError;
 #[cfg(feature = "scraper")]

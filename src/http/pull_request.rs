@@ -7,7 +7,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PullRequest {
-    /// Prometheus's request headers, `Accept` and `Accept-Encoding` among them; no hop-by-hop ones.
+    /// Prometheus's request headers, `Accept` and `Accept-Encoding` among them, and those that the scraper was told to pass on.
     pub headers: HeaderMap,
     /// The query of the scrape, without the `?`.
     pub query: Option<String>,

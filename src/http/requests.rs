@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::admission::{Busy, Place};
 
@@ -13,7 +14,7 @@ use super::admission::{Busy, Place};
 pub(super) struct Requests {
     asked: AtomicU64,
     answered: AtomicU64,
-    worth_until: Mutex<Option<Instant>>,
+    worth: Mutex<Option<Worth>>,
     place: Arc<Place>,
 }
 
@@ -23,14 +24,19 @@ pub(super) struct Asked {
     _busy: Busy,
 }
 
-/// Extension of a response: nobody waits for the rest of the answer after this instant.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WorthUntil(pub(crate) Instant);
+/// Extension of a response: how long the rest of the answer is worth waiting for a client that does not read.
+#[derive(Clone, Debug)]
+pub(crate) struct Worth {
+    /// Nobody waits for the answer after this instant.
+    pub(crate) until: Instant,
+    /// Fires when others need what the answer holds.
+    pub(crate) given_up: CancellationToken,
+}
 
 impl Requests {
     pub(super) fn new(place: Arc<Place>) -> Arc<Self> {
         let (asked, answered) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { asked, answered, worth_until: Mutex::default(), place })
+        Arc::new(Self { asked, answered, worth: Mutex::default(), place })
     }
 
     pub(super) fn ask(self: &Arc<Self>) -> Asked {
@@ -51,13 +57,13 @@ impl Requests {
         self.place.busy()
     }
 
-    pub(super) fn set_worth_until(&self, end: Option<Instant>) {
-        *self.worth_until.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    pub(super) fn set_worth(&self, worth: Option<Worth>) {
+        *self.worth.lock().unwrap_or_else(PoisonError::into_inner) = worth;
     }
 
-    /// When the answer under way is worth nothing any more, if ever.
-    pub(super) fn worth_until(&self) -> Option<Instant> {
-        *self.worth_until.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How long the answer under way is worth waiting; as long as it takes if none.
+    pub(super) fn worth(&self) -> Option<Worth> {
+        self.worth.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Of a connection of its own.

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{Admission, HttpLimits, PROBE_PLACES, Place},
-    requests::{Requests, WorthUntil},
+    requests::{Requests, Worth},
     slow_head::SlowHead,
     slow_reader::SlowReader,
     spare_files::SpareFiles,
@@ -161,7 +161,7 @@ async fn answer(
     } else {
         router.call(request).await?
     };
-    requests.set_worth_until(answer.extensions_mut().remove::<WorthUntil>().map(|WorthUntil(end)| end));
+    requests.set_worth(answer.extensions_mut().remove::<Worth>());
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // The body holds `asked`: hyper drops the body once all of it is passed on.

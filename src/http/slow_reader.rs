@@ -13,6 +13,7 @@ use tokio::{
     io::AsyncWrite,
     time::{self, Instant, Sleep},
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{admission::Busy, requests::Requests};
 
@@ -21,8 +22,7 @@ use super::{admission::Busy, requests::Requests};
 /// A client that stops reading would otherwise hold its answer's memory, its scrape permit, and the peer's stream, for
 /// as long as it likes. hyper flushes whenever its buffer has become empty (some 400 KiB of a stream, or a whole
 /// http_sd list), so the clock runs from the first write that had to wait until the next flush: a client that reads a
-/// byte now and then is caught too. An answer that is worth nothing after [some instant](Requests::worth_until) is not
-/// waited for beyond.
+/// byte now and then is caught too. An answer is not waited for longer than it is [worth](Requests::worth).
 pub(super) struct SlowReader<W> {
     writer: W,
     limit: Duration,
@@ -33,7 +33,19 @@ pub(super) struct SlowReader<W> {
 /// Bytes of an answer that wait for the client.
 struct Waiting {
     clock: Pin<Box<Sleep>>,
+    given_up: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _busy: Busy,
+}
+
+impl Waiting {
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(given_up) = &mut self.given_up
+            && given_up.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        self.clock.as_mut().poll(cx)
+    }
 }
 
 impl<W> SlowReader<W> {
@@ -44,16 +56,17 @@ impl<W> SlowReader<W> {
     fn waiting(&mut self) -> &mut Waiting {
         let Self { limit, requests, .. } = self;
         self.waiting.get_or_insert_with(|| {
-            let until = Instant::now() + *limit;
-            let until = requests.worth_until().map_or(until, |end| end.min(until));
-            Waiting { clock: Box::pin(time::sleep_until(until)), _busy: requests.busy() }
+            let (until, worth) = (Instant::now() + *limit, requests.worth());
+            let until = worth.as_ref().map_or(until, |worth| worth.until.min(until));
+            let given_up = worth.map(|worth| Box::pin(worth.given_up.cancelled_owned()));
+            Waiting { clock: Box::pin(time::sleep_until(until)), given_up, _busy: requests.busy() }
         })
     }
 
     /// Passes the result of a write on; while the write is pending, the clock runs.
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_pending() {
-            ready!(self.waiting().clock.as_mut().poll(cx));
+            ready!(self.waiting().poll_over(cx));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")));
         }
         written
@@ -95,8 +108,9 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for SlowReader<W> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_util::sync::CancellationToken;
 
-    use super::*;
+    use super::{super::requests::Worth, *};
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -133,9 +147,26 @@ mod tests {
         let (near, _far) = tokio::io::duplex(16);
         let (requests, began) = (Requests::alone(), Instant::now());
         let _asked = requests.ask();
-        requests.set_worth_until(Some(began + LIMIT / 10));
+        let given_up = CancellationToken::new();
+        requests.set_worth(Some(Worth { until: began + LIMIT / 10, given_up }));
         let mut near = SlowReader::new(near, LIMIT, requests);
         near.write_all(&[0; 64]).await.expect_err("nobody reads");
+        assert_eq!(began.elapsed().as_secs(), (LIMIT / 10).as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_must_make_room_is_given_up_at_once() {
+        let (near, _far) = tokio::io::duplex(16);
+        let (requests, began, given_up) = (Requests::alone(), Instant::now(), CancellationToken::new());
+        let _asked = requests.ask();
+        requests.set_worth(Some(Worth { until: began + LIMIT, given_up: given_up.clone() }));
+        let mut near = SlowReader::new(near, LIMIT, requests);
+        let make_room = async {
+            time::sleep(LIMIT / 10).await;
+            given_up.cancel();
+        };
+        let (written, ()) = tokio::join!(near.write_all(&[0; 64]), make_room);
+        written.expect_err("nobody reads");
         assert_eq!(began.elapsed().as_secs(), (LIMIT / 10).as_secs());
     }
 

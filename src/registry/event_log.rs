@@ -10,7 +10,7 @@ use std::{
 use super::{EventKind, RegistryEvent};
 use crate::{identity::PublicKey, telemetry::LogRate};
 
-/// Lines that all peers together can cause.
+/// First lines of peers, and further lines of all.
 const LINES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(300).expect("three hundred is not zero");
 /// Names in a line; the others are counted.
 const NAMED: usize = 3;
@@ -108,6 +108,17 @@ mod tests {
 
     fn event(number: usize, peer: PublicKey, kind: EventKind) -> RegistryEvent {
         RegistryEvent { alias: format!("web-{number}").parse().expect("an alias"), peer, kind }
+    }
+
+    /// Before: ten peers that had written thirty lines each silenced all others.
+    #[test]
+    fn noisy_peers_do_not_silence_the_first_line_of_another() {
+        let log = EventLog::new();
+        for _ in 0..20 {
+            let noisy = KeyPair::generate().public();
+            while log.0.line(&noisy).is_some() {}
+        }
+        assert!(log.0.line(&KeyPair::generate().public()).is_some());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
+use http::HeaderName;
+
 use crate::{
     http::{BindError, HttpLimits},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
@@ -55,15 +57,8 @@ pub struct ScraperConfig {
     pub http_limits: HttpConfig,
     /// Limits of the peer-to-peer side.
     pub limits: NetworkLimits,
-    /// Registrations a second that one peer may make. Default 10.
-    pub registrations_per_second: NonZeroU32,
-    /// Registrations at once of strangers, peers that hold no alias, from one public IPv4 /24 or IPv6 /64. Default 8.
-    pub strangers_per_address: usize,
-    /// As [`Self::strangers_per_address`], from one private address or through one relay, which many peers may share.
-    /// Default 256.
-    pub strangers_per_shared_address: usize,
-    /// Longest register handshake, with the request after it. Default 5 s.
-    pub handshake_timeout: Duration,
+    /// Limits of registrations.
+    pub registrations: RegistrationLimits,
 }
 
 impl ScraperConfig {
@@ -83,10 +78,49 @@ impl ScraperConfig {
             registry: RegistryConfig::default(),
             http_limits: HttpConfig::default(),
             limits: NetworkLimits::default(),
-            registrations_per_second: NonZeroU32::new(10).expect("ten is not zero"),
+            registrations: RegistrationLimits::default(),
+        }
+    }
+}
+
+/// Limits of registrations: how many exchanges of the register protocol a scraper has under way, and of whom. *At once* are
+/// those whose first message is whole.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistrationLimits {
+    /// Registrations a second of one peer. Default 10.
+    pub per_second: NonZeroU32,
+    /// Longest handshake, with the request after it. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// Registrations at once of peers that hold an alias, and of strangers, who hold none. Beyond it, the source with most
+    /// gives one up for a source that has clearly fewer, and so does a peer for another at its source. Default 512.
+    pub in_all: usize,
+    /// Registrations at once of peers that hold an alias from one source: a public IPv4 /24 or IPv6 /64, a private address,
+    /// or a relay. Default 384, three quarters of all.
+    pub per_address: usize,
+    /// Registrations at once of one peer that holds an alias; a stranger has one. A client needs one. Default 4.
+    pub per_peer: usize,
+    /// Registrations at once of strangers from one public IPv4 /24 or IPv6 /64. Default 8.
+    pub strangers_per_address: usize,
+    /// As [`Self::strangers_per_address`], from one private address or through one relay, which many peers may share.
+    /// Default 256.
+    pub strangers_per_shared_address: usize,
+    /// Streams whose first message is not whole, of peers that hold an alias, and of strangers. For a newcomer the oldest of
+    /// the source with most is reset. Default 512.
+    pub waiting: usize,
+}
+
+impl Default for RegistrationLimits {
+    fn default() -> Self {
+        Self {
+            per_second: NonZeroU32::new(10).expect("ten is not zero"),
+            handshake_timeout: Duration::from_secs(5),
+            in_all: 512,
+            per_address: 384,
+            per_peer: 4,
             strangers_per_address: 8,
             strangers_per_shared_address: 256,
-            handshake_timeout: Duration::from_secs(5),
+            waiting: 512,
         }
     }
 }
@@ -101,8 +135,9 @@ pub struct HttpConfig {
     /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
     /// address listened on. Default: none.
     pub file_sd: Option<PathBuf>,
-    /// Most answers of `/sd` being sent at once. A further request waits its turn for up to 5 s, then gets 503 with
-    /// `Retry-After`. Each may hold an older list in memory. Default 4.
+    /// Most answers of `/sd`, `/api/v1/aliases` and `/metrics/aliases` being sent at once, of 6 lists at most. For a further
+    /// one the reader that has taken nothing for the longest time is cut off. While all go on reading, a request waits for
+    /// up to 5 s, then gets 503 with `Retry-After`. Default 64.
     pub max_sd_readers: usize,
     /// How many connections may be open.
     pub connections: HttpLimits,
@@ -118,7 +153,7 @@ impl Default for HttpConfig {
         Self {
             advertise: None,
             file_sd: None,
-            max_sd_readers: 4,
+            max_sd_readers: 64,
             connections: HttpLimits::default(),
             allowed_hosts: Vec::new(),
             scrape: ScrapeConfig::default(),
@@ -139,9 +174,16 @@ pub struct ScrapeConfig {
     pub margin: Duration,
     /// Most bytes of an exposition, as it travels. A longer one is cut. Default 64 MiB.
     pub max_body: u64,
+    /// Headers of a scrape that are passed on to peers beside Prometheus's own (`Accept`, `Accept-Encoding`, `User-Agent`,
+    /// `X-Prometheus-*`, `traceparent`, `tracestate`). Default: none. `Authorization`, `Cookie`, `Host` and those of a
+    /// connection or a body are never passed on.
+    pub request_headers: Vec<HeaderName>,
     /// Most scrapes at once; further ones are answered 503. Fewer than the connections, so that `/sd`, `/metrics` and
     /// `/-/healthy` are answered even when every peer hangs. Default 8192.
     pub max_concurrent: usize,
+    /// Most pulls of one alias at once, at most the 64 of its peer; further ones wait, and are answered 503 when their time
+    /// is over. Fewer than 64, so that readers of one alias who stall leave the peer's others the rest. Default 32.
+    pub max_pulls_per_alias: usize,
 }
 
 impl Default for ScrapeConfig {
@@ -151,7 +193,9 @@ impl Default for ScrapeConfig {
             timeout_max: Duration::from_secs(120),
             margin: Duration::from_millis(500),
             max_body: 64 << 20,
+            request_headers: Vec::new(),
             max_concurrent: 8192,
+            max_pulls_per_alias: 32,
         }
     }
 }

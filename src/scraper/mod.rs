@@ -14,6 +14,7 @@ mod puller;
 mod reconnect_grace;
 mod registrar;
 mod turn;
+mod warnings;
 
 use std::{
     collections::HashSet,
@@ -34,7 +35,7 @@ pub use crate::{
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
     wire::Alias,
 };
-pub use config::{DEFAULT_HTTP_PORT, HttpConfig, ScrapeConfig, ScraperConfig, ScraperError};
+pub use config::{DEFAULT_HTTP_PORT, HttpConfig, RegistrationLimits, ScrapeConfig, ScraperConfig, ScraperError};
 
 use crate::{
     http::bind,
@@ -48,11 +49,8 @@ use crate::{
 pub(crate) use http::fuzzing as host_fuzzing;
 use http::{FileSd, Shared};
 use metrics::ScraperMetrics;
-#[cfg(all(test, feature = "cli"))]
-pub(crate) use puller::MAX_ALIAS_PULLS;
 use puller::Puller;
 use registrar::Registrar;
-use turn::{StrangerLimits, Turns};
 
 /// Streams of the register protocol that may wait for the registrar; more are refused.
 const REGISTER_QUEUE: usize = 1024;
@@ -132,23 +130,16 @@ impl Scraper {
             task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
-        let registry = Registry::new(config.registry, Arc::clone(network.refusals()));
-        let puller = Puller::new(network.clone());
+        let registry = Registry::new(config.registry.shared_by(config.secrets.len()), Arc::clone(network.refusals()));
+        let puller = Puller::new(network.clone(), config.http_limits.scrape.max_pulls_per_alias);
         let public_key = config.key.public();
-        let strangers = StrangerLimits {
-            per_address: config.strangers_per_address,
-            per_shared_address: config.strangers_per_shared_address,
-        };
-        let turns =
-            Turns::new(network.links().clone(), strangers, Arc::clone(&metrics), Arc::clone(network.refusals()));
         let registrar = Registrar::new(
             config.key.clone(),
             config.secrets,
             registry.clone(),
             network.clone(),
-            turns,
-            config.registrations_per_second,
-            config.handshake_timeout,
+            config.registrations,
+            Arc::clone(&metrics),
         );
         let (pull, counts) = (Arc::new(puller.clone()), Arc::clone(&metrics));
         let shared = Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts);

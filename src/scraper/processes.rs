@@ -157,3 +157,53 @@ impl Process {
         self.instance == instance || self.instance.is_none() || (instance.is_none() && self.links.contains(&link))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::KeyPair,
+        network::{LinkPath, NetworkConfig, NetworkRole},
+    };
+
+    const OWN: Option<InstanceId> = Some(InstanceId([1; 16]));
+    const OTHER: Option<InstanceId> = Some(InstanceId([2; 16]));
+
+    /// Links that only the table has: the network's task does not run.
+    async fn linked() -> (Processes, PublicKey, [LinkId; 2]) {
+        let config = NetworkConfig::new(NetworkRole::Client);
+        let (network, _) = Network::start(&KeyPair::generate(), config, Vec::new()).await.expect("starts");
+        let peer = KeyPair::generate().public();
+        let links = [(); 2].map(|()| {
+            network.links().add_test_link(peer, LinkPath::Direct);
+            let link = network.links().best(&peer).expect("linked");
+            network.links().demote(&peer, link);
+            link
+        });
+        assert_ne!(links[0], links[1]);
+        (Processes::new(network), peer, links)
+    }
+
+    #[tokio::test]
+    async fn a_process_that_first_comes_nameless_and_then_names_itself_holds_its_key() {
+        let (processes, peer, [first, second]) = linked().await;
+        assert_eq!(processes.claim(peer, None, first), Ok(Admission::Holds));
+        assert_eq!(processes.claim(peer, OWN, first), Ok(Admission::Holds), "it may have been the same");
+        assert_eq!(processes.claim(peer, OTHER, second), Err(vec![first]), "from now on it has a name");
+        assert_eq!(processes.claim(peer, None, second), Err(vec![first]));
+        assert!(!processes.holds(&peer, OTHER, second) && !processes.holds(&peer, None, second));
+        assert_eq!(processes.claim(peer, None, first), Ok(Admission::Holds), "it is known by its connection");
+        assert_eq!(processes.claim(peer, OTHER, second), Err(vec![first]), "and keeps its name");
+        assert_eq!(processes.claim(peer, OWN, second), Ok(Admission::Holds), "over its other connection, too");
+        assert_eq!(processes.claim(peer, OTHER, second), Err(vec![first, second]));
+    }
+
+    #[tokio::test]
+    async fn a_nameless_process_that_names_itself_over_another_connection_holds_its_key() {
+        let (processes, peer, [first, second]) = linked().await;
+        assert_eq!(processes.claim(peer, None, first), Ok(Admission::Holds));
+        assert_eq!(processes.claim(peer, OWN, second), Ok(Admission::Holds));
+        assert_eq!(processes.claim(peer, OTHER, second), Err(vec![first, second]));
+        assert_eq!(processes.claim(peer, None, first), Ok(Admission::Holds), "the first connection is its own");
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,16 +14,18 @@ use tokio::{sync::mpsc, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    config::RegistrationLimits,
     metrics::ScraperMetrics,
     outcome::{HandshakeFailure, RegistrationOutcome},
     processes::{Admission, Processes},
     turn::{Turn, Turns},
+    warnings::Warnings,
 };
 use crate::{
     identity::{KeyPair, PublicKey, SecretId, SharedSecret},
     network::{InboundStream, LinkId, LinkStream, Links, Network},
     registry::{Presence, Registrant, Registry, RegistryError},
-    telemetry::{Chain, LogRate},
+    telemetry::{Chain, Limit, Refusals},
     wire::{
         HandshakeError, HandshakeRefusal, InstanceId, Probed, REGISTER_PROTOCOL, Register, RegisterFrom, RegisterReply,
         RegisterRequest,
@@ -36,8 +37,6 @@ use crate::{
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes a second above the registrations, so that a peer that registers too often receives a `SlowDown`.
 const EXTRA_HANDSHAKES: u32 = 20;
-/// Log lines that all peers together can cause.
-const WARNINGS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is not zero");
 /// Longest wait for a refused process to close its connection, after it has read why.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How often the rates of peers that are gone are dropped.
@@ -51,14 +50,14 @@ pub(super) struct Registrar {
     network: Network,
     processes: Processes,
     metrics: Arc<ScraperMetrics>,
+    refusals: Arc<Refusals>,
     /// For the handshake and the request after.
     handshake_timeout: Duration,
     turns: Arc<Turns>,
     rates: DefaultKeyedRateLimiter<PublicKey>,
     /// Rates of handshakes, whose cost comes before any proof: a client never needs as many.
     handshake_rates: DefaultKeyedRateLimiter<PublicKey>,
-    /// Rate of warnings with which peers could fill the log.
-    warnings: LogRate,
+    warnings: Warnings,
     clock: DefaultClock,
 }
 
@@ -68,23 +67,31 @@ impl Registrar {
         secrets: Vec<SharedSecret>,
         registry: Registry,
         network: Network,
-        turns: Turns,
-        per_second: NonZeroU32,
-        handshake_timeout: Duration,
+        limits: RegistrationLimits,
+        metrics: Arc<ScraperMetrics>,
     ) -> Self {
+        let (links, refusals) = (network.links().clone(), Arc::clone(network.refusals()));
+        let rate = limits.per_second;
         Self {
             key,
             secrets: secrets.into_iter().map(|secret| (secret.id(), secret)).collect(),
+            handshake_timeout: limits.handshake_timeout,
+            turns: Arc::new(Turns::new(
+                links.clone(),
+                registry.clone(),
+                limits,
+                Arc::clone(&metrics),
+                Arc::clone(&refusals),
+            )),
             registry,
-            links: turns.links.clone(),
-            metrics: Arc::clone(&turns.metrics),
+            links,
+            metrics,
+            refusals,
             processes: Processes::new(network.clone()),
             network,
-            handshake_timeout,
-            turns: Arc::new(turns),
-            rates: RateLimiter::keyed(Quota::per_second(per_second)),
-            handshake_rates: RateLimiter::keyed(Quota::per_second(per_second.saturating_add(EXTRA_HANDSHAKES))),
-            warnings: LogRate::new(WARNINGS_PER_MINUTE),
+            rates: RateLimiter::keyed(Quota::per_second(rate)),
+            handshake_rates: RateLimiter::keyed(Quota::per_second(rate.saturating_add(EXTRA_HANDSHAKES))),
+            warnings: Warnings::new(),
             clock: DefaultClock::default(),
         }
     }
@@ -124,8 +131,12 @@ impl Registrar {
     }
 
     fn begin(&self, stream: &InboundStream) -> Option<Turn> {
-        let in_rate = self.handshake_rates.check_key(&stream.peer).is_ok();
-        let turn = in_rate.then(|| self.turns.begin(stream.peer, stream.stream.link())).flatten();
+        let turn = if self.handshake_rates.check_key(&stream.peer).is_ok() {
+            self.turns.begin(stream.peer, stream.stream.link())
+        } else {
+            self.refusals.count(Limit::RegistrationRate, stream.peer);
+            None
+        };
         if turn.is_none() {
             self.metrics.handshake_refusal(HandshakeFailure::Busy);
         }
@@ -134,34 +145,47 @@ impl Registrar {
 
     async fn answer(&self, inbound: InboundStream, mut turn: Turn) {
         let (peer, link) = (inbound.peer, inbound.stream.link());
-        let ended = match time::timeout(self.handshake_timeout, self.handshake(inbound, &mut turn)).await {
-            Ok(Ok(Some((channel, secret, request)))) => {
-                let reply = self.reply(peer, link, secret, request).await;
-                let in_use = reply == RegisterReply::InUse;
-                // A peer that does not read its answer must not hold a permit for ever.
-                let sent = time::timeout(REPLY_TIMEOUT, send(channel, &reply)).await.unwrap_or(Ok(()));
-                if in_use {
-                    let closed = self.links.wait_until(|| !self.links.is_listed(&peer, link));
-                    if time::timeout(GOODBYE, closed).await.is_err() {
-                        self.network.close(link, "another process holds its key").await;
-                    }
+        let evicted = turn.evicted();
+        let answered = evicted.run_until_cancelled(self.exchange(inbound, &mut turn)).await;
+        drop(turn);
+        match answered {
+            None => {
+                self.metrics.handshake_refusal(HandshakeFailure::Busy);
+                tracing::debug!(%peer, "a registration gave its place up");
+            }
+            Some(Some(RegisterReply::InUse)) => {
+                let closed = self.links.wait_until(|| !self.links.is_listed(&peer, link));
+                if time::timeout(GOODBYE, closed).await.is_err() {
+                    self.network.close(link, "another process holds its key").await;
                 }
-                sent
             }
-            Ok(Ok(None)) => Ok(()),
-            Ok(Err(error)) => {
-                self.metrics.handshake_refusal(reason(&error));
-                Err(error)
-            }
-            Err(_) => {
-                self.metrics.handshake_refusal(HandshakeFailure::Timeout);
-                tracing::debug!(%peer, "a register handshake took too long");
-                Ok(())
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, error = %Chain(&error), "a registration broke off");
+            Some(_) => {}
         }
+    }
+
+    /// Answers one request; returns the reply if there was a request.
+    async fn exchange(&self, inbound: InboundStream, turn: &mut Turn) -> Option<RegisterReply> {
+        let (peer, link) = (inbound.peer, inbound.stream.link());
+        let broke_off =
+            |error: &ChannelError| tracing::debug!(%peer, error = %Chain(error), "a registration broke off");
+        let asked = time::timeout(self.handshake_timeout, self.handshake(inbound, turn)).await.unwrap_or_else(|_| {
+            self.metrics.handshake_refusal(HandshakeFailure::Timeout);
+            tracing::debug!(%peer, "a register handshake took too long");
+            Ok(None)
+        });
+        let (channel, secret, request) = asked
+            .inspect_err(|error| {
+                self.metrics.handshake_refusal(reason(error));
+                broke_off(error);
+            })
+            .ok()??;
+        let reply = self.reply(peer, link, secret, request).await;
+        // A peer that does not read its answer must not hold a place for ever.
+        let sent = time::timeout(REPLY_TIMEOUT, send(channel, &reply)).await;
+        if let Ok(Err(error)) = sent {
+            broke_off(&error);
+        }
+        Some(reply)
     }
 
     /// The peer's request, sealed with a secret of ours, which is the proof. None if there is no place for the peer, or the
@@ -184,22 +208,19 @@ impl Registrar {
         }
         let Some(secret) = self.secrets.get(&pending.secret_id()) else {
             self.metrics.handshake_refusal(HandshakeFailure::UnknownSecret);
-            if let Some(left_out) = self.warnings.line(&peer) {
-                tracing::warn!(%peer, secret = %pending.secret_id(), left_out, "a peer's shared secret is none of ours");
-            }
+            self.warnings.unknown_secret(peer, pending.secret_id());
             let _ = pending.refuse(HandshakeRefusal::UnknownSecret).await; // counted already, sent if possible
             return Ok(None);
         };
         let mut channel = pending.confirm(secret).await?;
         let request = channel.receive().await?;
-        // Whatever becomes of the request, the peer is no stranger.
-        self.network.has_proved(peer);
         Ok(Some((channel, secret.id(), request)))
     }
 
     async fn reply(&self, peer: PublicKey, link: LinkId, secret: SecretId, request: RegisterRequest) -> RegisterReply {
         if let Err(early) = self.rates.check_key(&peer) {
             self.metrics.registration(RegistrationOutcome::SlowDown);
+            self.refusals.count(Limit::RegistrationRate, peer);
             let wait = early.wait_time_from(self.clock.now());
             return RegisterReply::SlowDown { retry_after_ms: wait.as_millis().try_into().unwrap_or(u64::MAX) };
         }
@@ -213,7 +234,7 @@ impl Registrar {
             RegisterRequest::Release => self.release(peer, None, link).await,
             RegisterRequest::ReleaseFrom(instance) => self.release(peer, Some(instance), link).await,
             RegisterRequest::Probe(probe) => {
-                match self.registry.alias_statuses(&probe.aliases, self.presence(), SystemTime::now()) {
+                match self.registry.alias_statuses(&peer, &probe.aliases, self.presence(), SystemTime::now()) {
                     Ok(statuses) => {
                         self.metrics.registration(RegistrationOutcome::Probed);
                         RegisterReply::Probed(Probed { unix_ms: unix_ms(), statuses })
@@ -237,6 +258,8 @@ impl Registrar {
         }
         match self.registry.register(&by, register, self.presence(), SystemTime::now()).await {
             Ok(registered) => {
+                // A peer that only asks for the state of aliases stays a stranger.
+                self.network.has_proved(by.peer);
                 for outcome in &registered.outcomes {
                     self.metrics.registration(outcome);
                 }
@@ -273,10 +296,8 @@ impl Registrar {
         }
         self.metrics.registration(RegistrationOutcome::KeyInUse);
         self.metrics.set_duplicate_keys(self.processes.contested());
-        if let Some(left_out) = self.warnings.line(&peer) {
-            let holder = self.links.status(&peer).address.unwrap_or_default();
-            tracing::warn!(%peer, holder, left_out, "refused a second process with the key of one that is linked: was it copied?");
-        }
+        let holder = self.links.status(&peer).address.unwrap_or_default();
+        self.warnings.copied_key(peer, &holder);
         RegisterReply::InUse
     }
 
@@ -295,9 +316,7 @@ impl Registrar {
             tracing::debug!(%peer, error = %Chain(error), "refused a registration");
         } else {
             self.metrics.registration(RegistrationOutcome::Unavailable);
-            if let Some(left_out) = self.warnings.line(&peer) {
-                tracing::warn!(%peer, error = %Chain(error), left_out, "could not register a peer");
-            }
+            self.warnings.failed(peer, error);
         }
         reply
     }
@@ -321,3 +340,6 @@ fn reason(error: &ChannelError) -> HandshakeFailure {
         _ => HandshakeFailure::Broken,
     }
 }
+
+#[cfg(test)]
+mod tests;

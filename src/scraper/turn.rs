@@ -1,12 +1,13 @@
 //! Who may have a register exchange: few at once, so that nobody keeps the others out.
 //!
-//! A peer is known if its link is kept: it holds an alias, or has proved a secret lately. Known peers and strangers have
-//! places of their own. A peer waits until its first message is whole, and takes a place only then; strangers that are
-//! silent, or many at one source, cost only each other a place. Of too many that wait, the oldest leaves, as a newcomer
-//! that means well is done within two round trips.
+//! A peer is known if it holds an alias. Known peers and strangers have places of their own. A peer waits until its first
+//! message is whole, and takes a place only then; peers that are silent, or many at one source, cost only each other a
+//! place. A newcomer that waits displaces one that has waited, as a peer that means well is done within two round trips.
+
+mod places;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,43 +15,30 @@ use std::{
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::ScraperMetrics;
+use super::{config::RegistrationLimits, metrics::ScraperMetrics};
 use crate::{
     identity::PublicKey,
-    network::{LinkId, Links, Source},
+    network::{LinkId, Links},
+    registry::Registry,
     telemetry::{Limit, Refusals},
 };
+use places::{Asked, Full, Holder, Places};
 
-/// Exchanges at once of known peers, and of strangers. Each costs a handshake, then waits for a disk flush that it shares
-/// with the others.
-const MAX_EXCHANGES: usize = 512;
-/// Streams at once whose first message is not whole, of known peers, and of strangers.
-const MAX_WAITING: usize = 512;
 /// Waiting streams for each place that a source may have.
 const WAITING_PER_PLACE: usize = 2;
-/// Exchanges of one known peer at once: a client needs one at a time.
-const MAX_EXCHANGES_PER_PEER: usize = 4;
 /// From a stream's opening to the last byte of a stranger's first message, which both come in one flight.
 const FIRST_MESSAGE: Duration = Duration::from_secs(1);
 
-/// Exchanges of strangers at once from one source.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StrangerLimits {
-    pub(super) per_address: usize,
-    /// From a source that many share.
-    pub(super) per_shared_address: usize,
-}
-
 /// All exchanges, and their limits.
 pub(super) struct Turns {
-    pub(super) links: Links,
-    limits: StrangerLimits,
-    pub(super) metrics: Arc<ScraperMetrics>,
+    links: Links,
+    registry: Registry,
+    limits: RegistrationLimits,
+    metrics: Arc<ScraperMetrics>,
     refusals: Arc<Refusals>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     next: u64,
     /// Of strangers, and of known peers.
@@ -59,91 +47,49 @@ struct State {
     of_peer: HashMap<PublicKey, usize>,
 }
 
-#[derive(Default)]
 struct Class {
-    /// Turns without a place, oldest first.
-    waiting: BTreeMap<u64, Waiting>,
-    placed: usize,
-    placed_of: HashMap<Source, usize>,
-}
-
-struct Waiting {
-    source: Source,
-    evicted: CancellationToken,
-}
-
-/// Why a peer got no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
-    /// Its source has as many as it may have.
-    Source,
-    All,
-}
-
-impl Class {
-    /// Adds a turn; of too many, of the source or in all, the oldest leaves.
-    fn wait(&mut self, id: u64, source: Source, evicted: CancellationToken, most_of_source: usize) {
-        let of_source = || self.waiting.iter().filter(|(_, waiting)| waiting.source == source);
-        let leaves = if of_source().count() >= most_of_source.saturating_mul(WAITING_PER_PLACE) {
-            of_source().next().map(|(id, _)| *id)
-        } else {
-            self.waiting.keys().next().copied().filter(|_| self.waiting.len() >= MAX_WAITING)
-        };
-        if let Some(oldest) = leaves.and_then(|id| self.waiting.remove(&id)) {
-            oldest.evicted.cancel();
-        }
-        self.waiting.insert(id, Waiting { source, evicted });
-    }
-
-    fn place(&mut self, source: Source, most_of_source: usize) -> Result<(), Refused> {
-        if self.placed >= MAX_EXCHANGES {
-            return Err(Refused::All);
-        }
-        let count = self.placed_of.entry(source).or_default();
-        if *count >= most_of_source {
-            return Err(Refused::Source);
-        }
-        *count += 1;
-        self.placed += 1;
-        Ok(())
-    }
-
-    fn leave(&mut self, source: Source) {
-        self.placed -= 1;
-        if let Some(count) = self.placed_of.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.placed_of.remove(&source);
-            }
-        }
-    }
+    /// Streams whose first message is not whole.
+    waiting: Places,
+    placed: Places,
 }
 
 impl Turns {
     pub(super) fn new(
         links: Links,
-        limits: StrangerLimits,
+        registry: Registry,
+        limits: RegistrationLimits,
         metrics: Arc<ScraperMetrics>,
         refusals: Arc<Refusals>,
     ) -> Self {
-        Self { links, limits, metrics, refusals, state: Mutex::default() }
+        let class = || Class { waiting: Places::new(limits.waiting), placed: Places::new(limits.in_all) };
+        let state = State { next: 0, classes: [class(), class()], of_peer: HashMap::new() };
+        Self { links, registry, limits, metrics, refusals, state: Mutex::new(state) }
     }
 
     /// A turn for a stream that a peer has opened; none if the peer has as many as it may have.
     pub(super) fn begin(self: &Arc<Self>, peer: PublicKey, link: LinkId) -> Option<Turn> {
         let source = self.links.source(link)?;
-        let known = self.links.is_kept(&peer);
-        let most = if known { MAX_EXCHANGES_PER_PEER } else { 1 };
-        let mut state = self.state();
-        let count = state.of_peer.entry(peer).or_default();
-        if *count >= most {
-            return None;
+        let known = self.registry.is_holder(&peer);
+        let turn = {
+            let mut state = self.state();
+            let count = state.of_peer.entry(peer).or_default();
+            if *count >= if known { self.limits.per_peer } else { 1 } {
+                drop(state);
+                if known {
+                    self.refusals.count(Limit::RegistrationsPerPeer, peer);
+                }
+                return None;
+            }
+            *count += 1;
+            state.next += 1;
+            let holder = Holder { source, peer, evicted: CancellationToken::new() };
+            Turn { turns: Arc::clone(self), id: state.next, link, known, holder, placed: false }
+        };
+        let most = turn.most_of_source().saturating_mul(WAITING_PER_PLACE);
+        let waits = self.state().class(known).waiting.insist(turn.id, turn.holder.clone(), most);
+        if let Some(full) = waits {
+            turn.count(full, Limit::WaitingRegistrations);
         }
-        *count += 1;
-        state.next += 1;
-        let (id, evicted) = (state.next, CancellationToken::new());
-        let turn = Turn { turns: Arc::clone(self), id, peer, link, known, source, evicted, placed: false };
-        state.class(known).wait(id, source, turn.evicted.clone(), turn.most_of_source());
         Some(turn)
     }
 
@@ -162,24 +108,24 @@ impl State {
 pub(super) struct Turn {
     turns: Arc<Turns>,
     id: u64,
-    peer: PublicKey,
     link: LinkId,
     known: bool,
-    source: Source,
-    evicted: CancellationToken,
+    holder: Holder,
     placed: bool,
 }
 
 impl Turn {
-    /// Waits until the first message was read. None if the turn was over before: the peer was too slow, or others came.
+    /// Cancelled when the turn goes to another peer.
+    pub(super) fn evicted(&self) -> CancellationToken {
+        self.holder.evicted.clone()
+    }
+
+    /// Waits until the first message was read. None if a stranger was too slow.
     pub(super) async fn wait_for<T>(&self, first: impl Future<Output = T>) -> Option<T> {
-        let in_time = async {
-            match self.known {
-                true => Some(first.await),
-                false => time::timeout(FIRST_MESSAGE, first).await.ok(),
-            }
-        };
-        self.evicted.run_until_cancelled(in_time).await.flatten()
+        match self.known {
+            true => Some(first.await),
+            false => time::timeout(FIRST_MESSAGE, first).await.ok(),
+        }
     }
 
     /// Takes a place; false if there is none. A peer that wants one is not taken for one that proves nothing.
@@ -188,32 +134,42 @@ impl Turn {
         let placed = {
             let mut state = self.turns.state();
             let class = state.class(self.known);
-            class.waiting.remove(&self.id);
-            class.place(self.source, self.most_of_source())
+            class.waiting.leave(self.id);
+            class.placed.ask(self.id, self.holder.clone(), self.most_of_source())
         };
-        match placed {
-            Ok(()) => {
-                self.placed = true;
-                self.turns.metrics.registration_began();
-            }
-            Err(Refused::Source) => {
-                let limit = match self.source.is_shared() {
-                    true => Limit::SharedStrangers,
-                    false => Limit::Strangers,
-                };
-                self.turns.refusals.count(limit, self.source);
-            }
-            Err(Refused::All) => {}
+        if let Asked::Displaced(full) | Asked::Refused(full) = placed {
+            self.count(full, Limit::Registrations);
+        }
+        self.placed = !matches!(placed, Asked::Refused(_));
+        if self.placed {
+            self.turns.metrics.registration_began();
         }
         self.placed
     }
 
     fn most_of_source(&self) -> usize {
-        match (self.known, self.source.is_shared()) {
-            (true, _) => usize::MAX,
-            (false, true) => self.turns.limits.per_shared_address,
-            (false, false) => self.turns.limits.per_address,
+        let limits = &self.turns.limits;
+        match self.limit_of_source() {
+            Limit::SharedStrangers => limits.strangers_per_shared_address,
+            Limit::Strangers => limits.strangers_per_address,
+            _ => limits.per_address,
         }
+    }
+
+    fn limit_of_source(&self) -> Limit {
+        match (self.known, self.holder.source.is_shared()) {
+            (true, _) => Limit::RegistrationsPerIp,
+            (false, true) => Limit::SharedStrangers,
+            (false, false) => Limit::Strangers,
+        }
+    }
+
+    fn count(&self, full: Full, in_all: Limit) {
+        let limit = match full {
+            Full::Source => self.limit_of_source(),
+            Full::All => in_all,
+        };
+        self.turns.refusals.count(limit, self.holder.source);
     }
 }
 
@@ -221,61 +177,16 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.turns.state();
         let class = state.class(self.known);
-        class.waiting.remove(&self.id);
+        class.waiting.leave(self.id);
+        class.placed.leave(self.id);
         if self.placed {
-            class.leave(self.source);
             self.turns.metrics.registration_ended();
         }
-        if let Some(count) = state.of_peer.get_mut(&self.peer) {
+        if let Some(count) = state.of_peer.get_mut(&self.holder.peer) {
             *count -= 1;
             if *count == 0 {
-                state.of_peer.remove(&self.peer);
+                state.of_peer.remove(&self.holder.peer);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn source(third: u8) -> Source {
-        Source::Network([203, 0, third, 0].into())
-    }
-
-    fn wait(class: &mut Class, id: u64, source: Source, most_of_source: usize) -> CancellationToken {
-        let evicted = CancellationToken::new();
-        class.wait(id, source, evicted.clone(), most_of_source);
-        evicted
-    }
-
-    #[test]
-    fn of_too_many_that_wait_at_a_source_the_oldest_leaves() {
-        let mut class = Class::default();
-        let other = wait(&mut class, 0, source(1), 1);
-        let evicted: Vec<_> = (1..=3).map(|id| wait(&mut class, id, source(2), 1)).collect();
-        let left: Vec<_> = evicted.iter().map(CancellationToken::is_cancelled).collect();
-        assert_eq!((left, other.is_cancelled()), (vec![true, false, false], false));
-    }
-
-    #[test]
-    fn of_too_many_that_wait_the_oldest_leaves_and_the_newcomer_stays() {
-        let mut class = Class::default();
-        let evicted: Vec<_> = (0..=MAX_WAITING as u64).map(|id| wait(&mut class, id, source(1), usize::MAX)).collect();
-        assert!(evicted[0].is_cancelled() && !evicted[1].is_cancelled());
-        assert_eq!(class.waiting.len(), MAX_WAITING);
-    }
-
-    #[test]
-    fn a_source_has_so_many_places_and_all_together_have_so_many() {
-        let mut class = Class::default();
-        assert_eq!([(); 3].map(|()| class.place(source(1), 2)), [Ok(()), Ok(()), Err(Refused::Source)]);
-        assert_eq!(class.place(source(2), 2), Ok(()));
-        class.leave(source(1));
-        assert_eq!(class.place(source(1), 2), Ok(()));
-        while class.placed < MAX_EXCHANGES {
-            assert_eq!(class.place(source(3), usize::MAX), Ok(()));
-        }
-        assert_eq!(class.place(source(4), 2), Err(Refused::All));
     }
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/aliases`: the table as JSON, and the operator's `DELETE`s.
+//! `/api/v1/aliases`: an alias as JSON, and the operator's `DELETE`s.
 //!
 //! A web page in a browser must not be able to release aliases. A page from elsewhere cannot send a `DELETE` unless we
 //! answer its preflight, which we do not; a page that made its own name lead here (DNS rebinding) needs no preflight,
@@ -40,8 +40,9 @@ struct Released {
     released: usize,
 }
 
+/// An alias as the API shows it.
 #[derive(Serialize)]
-struct AliasView<'a> {
+pub(super) struct AliasView<'a> {
     alias: &'a Alias,
     peer: PublicKey,
     service: &'a str,
@@ -90,7 +91,7 @@ impl From<LinkStatus> for LinkView {
 }
 
 impl<'a> AliasView<'a> {
-    fn new(lease: &'a Lease, links: &Links, now: SystemTime) -> Self {
+    pub(super) fn new(lease: &'a Lease, links: &Links, now: SystemTime) -> Self {
         let link = links.status(&lease.peer);
         Self {
             alias: &lease.alias,
@@ -108,18 +109,6 @@ impl<'a> AliasView<'a> {
             expires_at: rfc3339(lease.expires_at),
             expires_in_seconds: lease.expires_at.duration_since(now).unwrap_or_default().as_secs(),
         }
-    }
-}
-
-/// `GET /api/v1/aliases`: an array in the order of the aliases.
-pub(super) async fn aliases(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.registry.snapshot() {
-        Ok(snapshot) => {
-            let now = SystemTime::now();
-            let view = |lease| AliasView::new(lease, shared.network.links(), now);
-            Json(snapshot.leases.iter().map(|lease| view(lease)).collect::<Vec<_>>()).into_response()
-        }
-        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     }
 }
 

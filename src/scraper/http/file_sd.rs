@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     router::Shared,
-    sd_body::SdChunks,
-    sd_list::{LINKS_PAUSE, Rendered, SdUnknown},
+    sd_chunks::SdChunks,
+    sd_list::{Fragment, is_same},
+    table_list::{LINKS_PAUSE, Rendered, TableUnknown},
 };
 use crate::{
     atomic_file,
@@ -53,12 +54,12 @@ impl FileSd {
     pub(super) async fn keep(self, shared: Arc<Shared>, stop: CancellationToken) {
         let mut registry = shared.registry.changes();
         let mut links = shared.network.links().changes();
-        let mut written: Option<Arc<Rendered>> = None;
+        let mut written: Option<Arc<Rendered<Vec<Fragment>>>> = None;
         let mut failing = false;
         loop {
             // The next round sees what changes from here on.
             let again_in = match shared.sd.current().await {
-                Ok(list) if written.as_ref().is_some_and(|written| written.is_same(&list)) => None,
+                Ok(list) if written.as_ref().is_some_and(|written| is_same(&written.list, &list.list)) => None,
                 Ok(list) => match self.write(Arc::clone(&list)).await {
                     Ok(()) => {
                         shared.metrics.file_sd_write(FileSdOutcome::Ok);
@@ -76,8 +77,8 @@ impl FileSd {
                         Some(WRITE_AGAIN)
                     }
                 },
-                Err(SdUnknown::NotLoaded(_) | SdUnknown::Stopped) => None,
-                Err(SdUnknown::StoreFailing | SdUnknown::Incomplete) => Some(LOOK_AGAIN),
+                Err(TableUnknown::NotLoaded(_) | TableUnknown::Stopped) => None,
+                Err(TableUnknown::StoreFailing | TableUnknown::Incomplete) => Some(LOOK_AGAIN),
             };
             // Without a sender the scraper is about to end: only `stop` is left to wait for.
             let pause = tokio::select! {
@@ -93,7 +94,7 @@ impl FileSd {
         }
     }
 
-    async fn write(&self, list: Arc<Rendered>) -> io::Result<()> {
+    async fn write(&self, list: Arc<Rendered<Vec<Fragment>>>) -> io::Result<()> {
         let path = self.path.clone();
         let list = SdChunks::whole(list, &self.target);
         task::spawn_blocking(move || atomic_file::replace_with(&path, atomic_file::SHARED, |file| list.write_to(file)))

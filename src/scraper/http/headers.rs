@@ -1,10 +1,10 @@
-//! The headers of a scrape: those for the peer, those for Prometheus, and the time for the pull.
+//! The headers of a scrape: those of the answer, and the time for the pull.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::{http::remove_hop_by_hop, scraper::config::ScrapeConfig, wire::scrape_timeout};
+use crate::{scraper::config::ScrapeConfig, wire::scrape_timeout};
 
 /// Part of the `Accept` header of every browser.
 const HTML: &[u8] = b"html";
@@ -15,18 +15,6 @@ const HTML: &[u8] = b"html";
 pub(super) fn time_to_pull<'a>(headers: &'a HeaderMap, config: &ScrapeConfig) -> Result<Duration, &'a HeaderValue> {
     let timeout = scrape_timeout(headers)?.unwrap_or(config.timeout_default).min(config.timeout_max);
     Ok(timeout - config.margin.min(timeout / 10))
-}
-
-/// Removes from a scrape's request what is not for the peer.
-///
-/// `Authorization` and `Cookie` are between Prometheus (or a browser) and the scraper or a reverse proxy before it:
-/// handed on, every peer that holds an alias would collect the credentials of the scraper. `Host` names the scraper,
-/// and a scrape has no body to describe.
-pub(super) fn for_the_peer(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    for name in [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::EXPECT] {
-        headers.remove(name);
-    }
 }
 
 /// The headers of a peer's answer that describe the exposition. Others would be obeyed by a browser as if they were the
@@ -55,8 +43,6 @@ pub(super) fn asks_for_a_page(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
     use crate::wire::SCRAPE_TIMEOUT_HEADER;
 
@@ -80,33 +66,5 @@ mod tests {
         for text in ["", ".", "0", "0.0", "-1", "+1", "1e3", "inf", "NaN", "2s", "1.2.3", "0x1", &digits] {
             assert_eq!(timeout(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn hop_by_hop_headers_and_what_connection_lists_stay_behind() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, X-Private"),
-            ("connection", "x-second"),
-            ("x-private", "1"),
-            ("x-second", "1"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("proxy-authorization", "Basic x"),
-            ("authorization", "Bearer x"),
-            ("cookie", "a=b"),
-            ("host", "scraper"),
-            ("accept", "text/plain"),
-            ("accept-encoding", "gzip"),
-            ("x-prometheus-scrape-timeout-seconds", "2"),
-        ] {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        for_the_peer(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["accept", "accept-encoding", "x-prometheus-scrape-timeout-seconds"]);
     }
 }

@@ -14,12 +14,16 @@ mod file_sd;
 pub(crate) mod fuzzing;
 mod headers;
 mod host;
+mod list_body;
 mod proxy;
+mod readers;
 mod router;
 mod scrape;
 mod sd;
-mod sd_body;
+mod sd_chunks;
 mod sd_list;
+mod table_list;
+mod views;
 
 #[cfg(test)]
 mod tests;

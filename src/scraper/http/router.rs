@@ -6,7 +6,13 @@ use axum::{Router, extract::State, middleware, response::Response, routing::get}
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::{api, host, proxy, scrape, sd, sd_list::SdList};
+use super::{
+    api, host, proxy,
+    readers::Readers,
+    scrape, sd,
+    sd_list::SdList,
+    views::{self, Views},
+};
 use crate::{
     http::{
         HttpLimits,
@@ -14,9 +20,8 @@ use crate::{
     },
     identity::HostPort,
     network::Network,
-    registry::{Lease, Registry},
+    registry::Registry,
     scraper::{
-        alias_metrics,
         config::{HttpConfig, ScrapeConfig},
         metrics::{ScraperMetrics, ScraperState},
         pull::Pull,
@@ -52,7 +57,8 @@ pub(in crate::scraper) struct Shared {
     pub(super) scrape: ScrapeConfig,
     pub(super) scrapes: Arc<Semaphore>,
     pub(super) sd: SdList,
-    pub(super) sd_readers: Arc<Semaphore>,
+    pub(super) views: Views,
+    pub(super) readers: Arc<Readers>,
 }
 
 impl Shared {
@@ -65,7 +71,8 @@ impl Shared {
     ) -> Self {
         Self {
             sd: SdList::new(registry.clone(), network.links().clone()),
-            sd_readers: Arc::new(Semaphore::new(config.max_sd_readers.min(Semaphore::MAX_PERMITS))),
+            views: Views::new(&registry, network.links()),
+            readers: Readers::new(config.max_sd_readers, Arc::clone(network.refusals())),
             registry,
             pull,
             network,
@@ -86,10 +93,10 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/sd", get(sd::list))
         .route("/scrape/{alias}/metrics", get(scrape::by_path))
         .route("/metrics", get(metrics))
-        .route("/metrics/aliases", get(alias_metrics))
+        .route("/metrics/aliases", get(views::metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
-        .route("/api/v1/aliases", get(api::aliases).delete(api::release_all))
+        .route("/api/v1/aliases", get(views::aliases).delete(api::release_all))
         .route("/api/v1/aliases/{alias}", get(api::alias).delete(api::release))
         .method_not_allowed_fallback(text::method_not_allowed)
         .fallback(not_found)
@@ -112,19 +119,6 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         bootstrap: network.bootstrap().len(),
     };
     exposition(&headers, |format| metrics.encode(state, format))
-}
-
-/// `GET /metrics/aliases`: how the holder of each alias is linked. 503 until the table is loaded, as `/sd`.
-async fn alias_metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let Shared { registry, network, .. } = &*shared;
-    match registry.snapshot() {
-        Ok(snapshot) => {
-            let path = |lease: Arc<Lease>| (network.links().path(&lease.peer), lease);
-            let linked = snapshot.leases.into_iter().map(path).collect();
-            exposition(&headers, |format| alias_metrics::alias_metrics(linked, format))
-        }
-        Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-    }
 }
 
 async fn healthy() -> Response {

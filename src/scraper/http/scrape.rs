@@ -19,13 +19,14 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    headers::{asks_for_a_page, for_prometheus, for_the_peer, time_to_pull},
+    headers::{asks_for_a_page, for_prometheus, time_to_pull},
     router::Shared,
 };
 use crate::{
-    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, WorthUntil, expected_len, text},
+    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, Worth, expected_len, passed_headers, text},
     scraper::{
         metrics::ScrapeRecord,
         outcome::ScrapeOutcome,
@@ -55,12 +56,12 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
     match pull(shared, alias, request).await {
         Ok(Pulled { alias, answer, promised, deadline, permit }) => {
             let (head, body) = answer.into_parts();
-            let worth_until = WorthUntil(deadline + shared.scrape.margin);
+            let worth = Worth { until: deadline + shared.scrape.margin, given_up: CancellationToken::new() };
             let observer = ScrapeObserver { alias, record, _permit: permit };
             let body = LimitedBody::new(body, shared.scrape.max_body, promised, observer);
             let mut response = Response::new(Body::new(body));
             *response.headers_mut() = head.headers;
-            response.extensions_mut().insert(worth_until);
+            response.extensions_mut().insert(worth);
             response
         }
         Err(failure) => {
@@ -111,8 +112,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
 
     let page = asks_for_a_page(&request.headers);
     let (alias, peer, deadline) = (&lease.alias, lease.peer, began + limit);
-    let mut headers = request.headers;
-    for_the_peer(&mut headers);
+    let headers = passed_headers(request.headers, &shared.scrape.request_headers);
     let query = request.uri.query().map(str::to_owned);
     let pulling = shared.pull.pull(alias, peer, PullRequest::new(headers, query, deadline));
     // A pull keeps its own deadline; this one holds even if the pull does not.

@@ -3,32 +3,28 @@
 //! Prometheus keeps the list that it has unless it gets status 200, `Content-Type: application/json` and a whole, valid
 //! list; it drops every target on `[]`. So whenever the table is not known for certain the answer is 503.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Extension,
-    body::Body,
     extract::{Query, State},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task, time,
-};
+use tokio::task;
 
-use super::{router::Shared, sd_body::SdChunks, sd_list::SdUnknown};
+use super::{
+    list_body,
+    router::Shared,
+    sd_chunks::SdChunks,
+    sd_list::Fragment,
+    table_list::{Rendered, TableUnknown},
+};
 use crate::{
     http::{LocalAddr, text},
     registry::Lease,
     scraper::outcome::SdOutcome,
-    telemetry::Limit,
 };
-
-/// How long a request waits for its turn.
-const TURN_LIMIT: Duration = Duration::from_secs(5);
-/// Seconds after which Prometheus may ask again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
@@ -50,34 +46,36 @@ async fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMa
         Some(advertise) => advertise.to_string(),
         None => local.asked_as(uri, headers),
     };
-    let Some(turn) = turn(&shared.sd_readers).await else {
-        shared.network.refusals().count(Limit::SdReaders, format_args!("a request for the list for {host}"));
-        let mut response = text::line(StatusCode::SERVICE_UNAVAILABLE, "too many lists are being sent: try again");
-        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
-        return (SdOutcome::Overloaded, response);
+    let (list, reading) = match shared.readers.admit(|| shared.sd.current()).await {
+        Ok(Ok(admitted)) => admitted,
+        Ok(Err(no_place)) => return (SdOutcome::Overloaded, no_place.into_response()),
+        Err(unknown) => return unavailable(unknown),
     };
-    match chunks(shared, host, filters).await {
+    match chunks(list, host, filters).await {
         Ok(chunks) => {
-            let mut response = Response::new(Body::new(chunks.into_body(turn)));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let len = chunks.left();
+            let mut response = list_body::answer(chunks, len, "application/json", reading);
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
             (SdOutcome::Ok, response)
         }
-        Err(why) => (SdOutcome::Unavailable, text::line(StatusCode::SERVICE_UNAVAILABLE, why.to_string())),
+        Err(unknown) => unavailable(unknown),
     }
 }
 
-async fn turn(readers: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    time::timeout(TURN_LIMIT, Arc::clone(readers).acquire_owned()).await.ok()?.ok()
+fn unavailable(unknown: TableUnknown) -> (SdOutcome, Response) {
+    (SdOutcome::Unavailable, text::line(StatusCode::SERVICE_UNAVAILABLE, unknown.to_string()))
 }
 
-async fn chunks(shared: &Shared, host: String, filters: Vec<Filter>) -> Result<SdChunks, SdUnknown> {
-    let list = shared.sd.current().await?;
+async fn chunks(
+    list: Arc<Rendered<Vec<Fragment>>>,
+    host: String,
+    filters: Vec<Filter>,
+) -> Result<SdChunks, TableUnknown> {
     if filters.is_empty() {
         return Ok(SdChunks::whole(list, &host));
     }
     let wanted = move |lease: &Lease| filters.iter().all(|filter| filter.matches(lease));
-    task::spawn_blocking(move || SdChunks::matching(list, &host, wanted)).await.map_err(|_| SdUnknown::Stopped)
+    task::spawn_blocking(move || SdChunks::matching(list, &host, wanted)).await.map_err(|_| TableUnknown::Stopped)
 }
 
 /// One parameter of the query. A lease must match all.

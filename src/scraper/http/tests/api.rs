@@ -1,9 +1,18 @@
-use std::sync::atomic::Ordering;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
 
-use super::support::{Scraper, claim, no_pull, peer, request};
-use crate::{network::LinkPath, scraper::HttpConfig};
+use super::support::{Scraper, claim, no_pull, peer, request, within};
+use crate::{
+    network::LinkPath,
+    scraper::{HttpConfig, http::table_list::TableList},
+};
 
 async fn with_alias() -> Scraper {
     let scraper = Scraper::start(HttpConfig::default(), no_pull).await;
@@ -60,6 +69,33 @@ async fn an_alias_is_listed_with_its_lease() {
         })
     );
     assert_eq!(scraper.get("/api/v1/aliases/other").await.status, 404);
+}
+
+#[tokio::test]
+async fn requests_at_once_share_one_view_of_the_table_which_is_forgotten_soon() {
+    let scraper = with_alias().await;
+    let (rendered, max_age) = (Arc::new(AtomicUsize::new(0)), Duration::from_millis(300));
+    let count = Arc::clone(&rendered);
+    let view =
+        TableList::short_lived(scraper.registry.clone(), scraper.links().clone(), max_age, move |leases, _, _| {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(10));
+            leases.len()
+        });
+    let readers = futures::future::join_all((0..100).map(|_| view.current())).await;
+    let lists: Vec<_> = readers.into_iter().map(|list| list.expect("loaded")).collect();
+    assert!(rendered.load(Ordering::SeqCst) == 1 && lists.iter().all(|list| list.list == 1));
+    scraper.register_as(2, "", vec![claim("db-1", "", &[])]).await;
+    let newer = view.current().await.expect("loaded");
+    assert_eq!((newer.list, rendered.load(Ordering::SeqCst)), (2, 2));
+    let forgotten = Arc::downgrade(&newer);
+    drop(newer);
+    let is_forgotten = async {
+        while forgotten.strong_count() > 0 {
+            tokio::time::sleep(max_age / 10).await;
+        }
+    };
+    within(is_forgotten).await;
 }
 
 #[tokio::test]

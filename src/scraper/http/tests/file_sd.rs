@@ -13,7 +13,7 @@ use crate::{
     network::LinkPath,
     scraper::{
         HttpConfig, ScraperError,
-        http::{FileSd, sd_list::LINKS_PAUSE},
+        http::{FileSd, table_list::LINKS_PAUSE},
     },
 };
 

@@ -1,7 +1,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::{
     io::AsyncReadExt,
@@ -113,6 +113,44 @@ async fn the_peer_gets_prometheus_own_headers_and_query() {
     assert_eq!(headers, expected);
     let given = request.deadline - before;
     assert!(given >= Duration::from_millis(2250) && request.deadline < Instant::now() + Duration::from_millis(2250));
+}
+
+#[tokio::test]
+async fn what_a_reverse_proxy_adds_to_a_scrape_stays_at_the_scraper_unless_it_is_named() {
+    let (asked, mut seen) = mpsc::channel(1);
+    let named = ["x-scope-orgid", "authorization"].map(HeaderName::from_static).to_vec();
+    let scrape = ScrapeConfig { request_headers: named, ..ScrapeConfig::default() };
+    let scraper = Scraper::start(HttpConfig { scrape, ..HttpConfig::default() }, move |_, request: PullRequest| {
+        asked.try_send(request).expect("room");
+        async { Ok(Response::new(body([]))) }
+    })
+    .await;
+    scraper.register("web-1").await;
+    let of_a_proxy = [
+        "Authorization",
+        "Cookie",
+        "Proxy-Authorization",
+        "X-Auth-Token",
+        "X-Api-Key",
+        "X-Forwarded-User",
+        "X-Forwarded-Access-Token",
+        "X-Forwarded-Client-Cert",
+        "X-Amzn-Oidc-Data",
+        "X-Scope-OrgID",
+        "Cf-Access-Jwt-Assertion",
+        "Forwarded",
+        "If-None-Match",
+        "Range",
+    ];
+    let of_a_proxy: String = of_a_proxy.iter().map(|name| format!("{name}: secret\r\n")).collect();
+    let request = format!("GET /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{of_a_proxy}");
+    let of_prometheus = "Accept: text/plain\r\nAccept-Encoding: gzip\r\nUser-Agent: Prometheus/3\r\n\
+                         X-Prometheus-Scrape-Timeout-Seconds: 9\r\nTraceparent: 00-1-2-01\r\nTracestate: a=b\r\n\r\n";
+    assert_eq!(scraper.ask(&(request + of_prometheus)).await.status, 200);
+    let mut names: Vec<_> = seen.recv().await.expect("pulled").headers.keys().map(ToString::to_string).collect();
+    names.sort_unstable();
+    let of_prometheus = ["accept", "accept-encoding", "traceparent", "tracestate", "user-agent"];
+    assert_eq!(names, [&of_prometheus[..], &["x-prometheus-scrape-timeout-seconds", "x-scope-orgid"]].concat());
 }
 
 #[tokio::test]

@@ -1,0 +1,116 @@
+//! `GET /api/v1/aliases` and `GET /metrics/aliases`: the whole table, rendered for all readers of one second together.
+
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::{
+    api::AliasView,
+    list_body::{self, CHUNK},
+    router::Shared,
+    table_list::{Rendered, TableList},
+};
+use crate::{
+    http::text,
+    network::Links,
+    registry::{Lease, Registry},
+    scraper::alias_metrics,
+    telemetry::ExpositionFormat,
+};
+
+/// How old a view may be: leases run down and round trips are measured all the time.
+const MAX_AGE: Duration = Duration::from_secs(1);
+
+/// A view as bytes, in chunks that all readers share.
+type View = Vec<Bytes>;
+
+/// The views of the whole table.
+pub(super) struct Views {
+    aliases: TableList<View>,
+    open_metrics: TableList<View>,
+    text_metrics: TableList<View>,
+}
+
+impl Views {
+    pub(super) fn new(registry: &Registry, links: &Links) -> Self {
+        let view = |render: fn(Vec<Arc<Lease>>, &Links) -> View| {
+            TableList::short_lived(registry.clone(), links.clone(), MAX_AGE, move |leases, links, _| {
+                render(leases, links)
+            })
+        };
+        Self {
+            aliases: view(aliases_json),
+            open_metrics: view(|leases, links| metrics_text(leases, links, ExpositionFormat::OpenMetrics)),
+            text_metrics: view(|leases, links| metrics_text(leases, links, ExpositionFormat::Text)),
+        }
+    }
+}
+
+/// `GET /api/v1/aliases`: an array in the order of the aliases.
+pub(super) async fn aliases(State(shared): State<Arc<Shared>>) -> Response {
+    answer(&shared, &shared.views.aliases, "application/json").await
+}
+
+/// `GET /metrics/aliases`: how the holder of each alias is linked. 503 until the table is loaded, as `/sd`.
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let format = ExpositionFormat::asked_for(&headers);
+    let view = match format {
+        ExpositionFormat::OpenMetrics => &shared.views.open_metrics,
+        ExpositionFormat::Text => &shared.views.text_metrics,
+    };
+    answer(&shared, view, format.content_type()).await
+}
+
+async fn answer(shared: &Shared, view: &TableList<View>, content_type: &'static str) -> Response {
+    match shared.readers.admit(|| view.current()).await {
+        Ok(Ok((rendered, reading))) => {
+            let len = rendered.list.iter().map(|chunk| chunk.len() as u64).sum();
+            list_body::answer(chunks(rendered), len, content_type, reading)
+        }
+        Ok(Err(no_place)) => no_place.into_response(),
+        Err(unknown) => text::line(StatusCode::SERVICE_UNAVAILABLE, unknown.to_string()),
+    }
+}
+
+fn chunks(view: Arc<Rendered<View>>) -> impl Iterator<Item = Bytes> {
+    (0..view.list.len()).map(move |n| view.list[n].clone())
+}
+
+fn aliases_json(leases: Vec<Arc<Lease>>, links: &Links) -> View {
+    let now = SystemTime::now();
+    let mut chunks = Vec::new();
+    let mut chunk = vec![b'['];
+    for (n, lease) in leases.iter().enumerate() {
+        if n > 0 {
+            chunk.push(b',');
+        }
+        serde_json::to_writer(&mut chunk, &AliasView::new(lease, links, now))
+            .expect("a view is JSON, a Vec takes all bytes");
+        if chunk.len() >= CHUNK {
+            chunks.push(mem::take(&mut chunk).into());
+        }
+    }
+    chunk.push(b']');
+    chunks.push(chunk.into());
+    chunks
+}
+
+fn metrics_text(leases: Vec<Arc<Lease>>, links: &Links, format: ExpositionFormat) -> View {
+    let linked = leases.into_iter().map(|lease| (links.path(&lease.peer), lease)).collect();
+    let mut text = Bytes::from(alias_metrics::alias_metrics(linked, format));
+    let mut chunks = Vec::new();
+    while text.len() > CHUNK {
+        chunks.push(text.split_to(CHUNK));
+    }
+    chunks.push(text);
+    chunks
+}

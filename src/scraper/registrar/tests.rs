@@ -1,0 +1,159 @@
+//! Register exchanges over real links on loopback.
+
+use super::*;
+use crate::{
+    identity::{HostPort, PeerAddr},
+    network::{Acceptor, Firewall, NetworkConfig, NetworkRole},
+    registry::{RegistryConfig, SledStore},
+    scraper::config::RegistrationLimits,
+    wire::{AliasOutcome, AliasRefusal, Claim, Probe},
+};
+
+/// Longest wait for what must come.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A scraper without its HTTP side. Ends on drop.
+struct Lab {
+    at: PeerAddr,
+    secret: SharedSecret,
+    network: Network,
+    _tasks: JoinSet<()>,
+    _dir: tempfile::TempDir,
+}
+
+/// A peer that is linked to the scraper, and asks by hand.
+struct Peer {
+    key: KeyPair,
+    network: Network,
+    _tasks: JoinSet<()>,
+}
+
+impl Lab {
+    async fn start(limits: RegistrationLimits) -> Self {
+        let (key, secret) = (KeyPair::generate(), SharedSecret::generate());
+        let (sender, streams) = mpsc::channel(64);
+        let acceptor = Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox: sender };
+        let config =
+            NetworkConfig { listen: vec![HostPort::new("127.0.0.1", 0)], ..NetworkConfig::new(NetworkRole::Scraper) };
+        let (network, task) = Network::start(&key, config, vec![acceptor]).await.expect("starts");
+        let registry = Registry::new(RegistryConfig::default(), Arc::clone(network.refusals()));
+        let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
+        let secrets = vec![secret.clone()];
+        let registrar = Registrar::new(key.clone(), secrets, registry.clone(), network.clone(), limits, metrics);
+
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let store = Box::new(SledStore::open(dir.path().join("aliases")).expect("opens"));
+        let (mut tasks, stop, mut loaded) = (JoinSet::new(), CancellationToken::new(), registry.changes());
+        tasks.spawn(task.run(stop.clone()));
+        tasks.spawn(registrar.run(streams, stop.clone()));
+        tasks.spawn(async move { drop(registry.run(store, stop).await) });
+        loaded.wait_for(|generation| *generation > 0).await.expect("loads");
+        network.links().know([]);
+        let listening = network.listening()[0];
+        let at = PeerAddr::at(key.public(), listening.ip().to_string(), listening.port());
+        Self { at, secret, network, _tasks: tasks, _dir: dir }
+    }
+
+    async fn peer(&self, key: KeyPair) -> Peer {
+        let config = NetworkConfig::new(NetworkRole::Client);
+        let (network, task) = Network::start(&key, config, Vec::new()).await.expect("starts");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task.run(CancellationToken::new()));
+        network.links().keep(self.at.key);
+        network.connect(&self.at).await.expect("connects");
+        Peer { key, network, _tasks: tasks }
+    }
+
+    fn counted(&self, limit: Limit) -> u64 {
+        self.network.refusals().counted(limit)
+    }
+
+    fn keeps(&self, peer: &Peer) -> bool {
+        self.network.links().is_kept(&peer.key.public())
+    }
+}
+
+impl Peer {
+    /// Proves the secret, and asks nothing.
+    async fn begin(&self, lab: &Lab, secret: &SharedSecret) -> Result<Channel<LinkStream>, ChannelError> {
+        let stream = self.network.open(&lab.at.key, REGISTER_PROTOCOL).await.expect("opens");
+        let connected = channel::connect(stream, &self.key, &lab.at.key, secret, REGISTER_PROTOCOL);
+        time::timeout(SOON, connected).await.expect("is answered")
+    }
+
+    async fn ask(&self, lab: &Lab, request: RegisterRequest) -> Result<RegisterReply, ChannelError> {
+        let mut channel = self.begin(lab, &lab.secret).await?;
+        channel.send(&request).await?;
+        time::timeout(SOON, channel.receive()).await.expect("is answered")
+    }
+
+    /// What becomes of the alias.
+    async fn register(&self, lab: &Lab, alias: &str) -> Option<AliasOutcome> {
+        match self.ask(lab, RegisterRequest::Register(register(alias))).await {
+            Ok(RegisterReply::Registered(registered)) => registered.outcomes.first().cloned(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn register(alias: &str) -> Register {
+    let claim = Claim { alias: alias.to_owned(), service: String::new(), labels: Vec::new() };
+    Register { hostname: String::new(), claims: vec![claim] }
+}
+
+/// Before: a holder with as many keys as 512 places take at four each kept all others out for as long as it liked.
+#[tokio::test]
+async fn a_holder_that_begins_and_stops_gives_a_place_up_for_another_holder() {
+    let limits = RegistrationLimits { in_all: 4, ..RegistrationLimits::default() };
+    let lab = Lab::start(limits).await;
+    let (hostile, honest) = (lab.peer(KeyPair::generate()).await, lab.peer(KeyPair::generate()).await);
+    for (peer, alias) in [(&hostile, "hostile"), (&honest, "honest")] {
+        assert_eq!(peer.register(&lab, alias).await, Some(AliasOutcome::Granted { updated: true }));
+    }
+    let mut begun = Vec::new();
+    for _ in 0..4 {
+        begun.push(hostile.begin(&lab, &lab.secret).await.expect("has a place"));
+    }
+    assert_eq!(honest.register(&lab, "honest").await, Some(AliasOutcome::Granted { updated: false }));
+    assert_eq!(lab.counted(Limit::Registrations), 1);
+    let oldest = time::timeout(SOON, begun[0].receive::<RegisterReply>()).await.expect("ends at once");
+    assert!(oldest.is_err(), "{oldest:?}");
+    assert!(hostile.begin(&lab, &lab.secret).await.is_ok(), "the place is free again");
+}
+
+#[tokio::test]
+async fn the_limits_of_a_holder_and_of_its_source_are_counted() {
+    let limits = RegistrationLimits { per_peer: 2, per_address: 3, ..RegistrationLimits::default() };
+    let lab = Lab::start(limits).await;
+    let (first, second) = (lab.peer(KeyPair::generate()).await, lab.peer(KeyPair::generate()).await);
+    first.register(&lab, "first").await;
+    second.register(&lab, "second").await;
+    let mut begun = Vec::new();
+    for peer in [&first, &first, &second] {
+        begun.push(peer.begin(&lab, &lab.secret).await.expect("has a place"));
+    }
+    assert!(first.begin(&lab, &lab.secret).await.is_err());
+    assert_eq!(lab.counted(Limit::RegistrationsPerPeer), 1);
+    assert!(second.begin(&lab, &lab.secret).await.is_err());
+    assert_eq!((lab.counted(Limit::RegistrationsPerIp), lab.counted(Limit::Registrations)), (1, 0));
+}
+
+/// Before: the probe gave the peer a place among those who hold an alias, and its link was kept.
+#[tokio::test]
+async fn a_peer_that_holds_no_alias_is_a_stranger_whatever_it_asks() {
+    let lab = Lab::start(RegistrationLimits::default()).await;
+    let (holder, asker) = (lab.peer(KeyPair::generate()).await, lab.peer(KeyPair::generate()).await);
+    holder.register(&lab, "web-1").await;
+    assert!(lab.keeps(&holder));
+
+    let probe = || RegisterRequest::Probe(Probe { aliases: vec!["web-1".to_owned()] });
+    assert!(matches!(asker.ask(&lab, probe()).await, Ok(RegisterReply::Probed(_))));
+    assert!(!lab.keeps(&asker), "its link ends when it is idle");
+    let refused = Some(AliasOutcome::Refused(AliasRefusal::Taken));
+    assert_eq!(asker.register(&lab, "web-1").await, refused);
+    let begun = asker.begin(&lab, &lab.secret).await.expect("has a place");
+    assert!(asker.begin(&lab, &lab.secret).await.is_err(), "a stranger has one place");
+    drop(begun);
+    let _both =
+        [holder.begin(&lab, &lab.secret).await.expect("one"), holder.begin(&lab, &lab.secret).await.expect("two")];
+}

@@ -1,0 +1,77 @@
+//! The log lines about registrations that peers can cause: each kind has a rate of its own, so that strangers do not silence
+//! what concerns those who hold the secret.
+
+use std::num::NonZeroU32;
+
+use crate::{
+    identity::{PublicKey, SecretId},
+    registry::RegistryError,
+    telemetry::{Chain, LogRate},
+};
+
+/// Lines of a kind: first ones of peers, and further ones of all.
+const LINES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is not zero");
+
+pub(super) struct Warnings {
+    unknown_secrets: LogRate,
+    copied_keys: LogRate,
+    failures: LogRate,
+}
+
+impl Warnings {
+    pub(super) fn new() -> Self {
+        let rate = || LogRate::new(LINES_PER_MINUTE);
+        Self { unknown_secrets: rate(), copied_keys: rate(), failures: rate() }
+    }
+
+    pub(super) fn unknown_secret(&self, peer: PublicKey, secret: SecretId) {
+        if let Some(left_out) = self.unknown_secrets.line(&peer) {
+            tracing::warn!(%peer, %secret, left_out, "a peer's shared secret is none of ours");
+        }
+    }
+
+    /// `holder` is the address of the process that holds the key.
+    pub(super) fn copied_key(&self, peer: PublicKey, holder: &str) {
+        if let Some(left_out) = self.copied_keys.line(&peer) {
+            tracing::warn!(%peer, holder, left_out, "refused a second process with the key of one that is linked: was it copied?");
+        }
+    }
+
+    pub(super) fn failed(&self, peer: PublicKey, error: &RegistryError) {
+        if let Some(left_out) = self.failures.line(&peer) {
+            tracing::warn!(%peer, error = %Chain(error), left_out, "could not register a peer");
+        }
+    }
+
+    /// Drops the rates of peers that have been silent for a while.
+    pub(super) fn forget_old(&self) {
+        [&self.unknown_secrets, &self.copied_keys, &self.failures].into_iter().for_each(LogRate::forget_old);
+    }
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::*;
+    use crate::identity::{KeyPair, SharedSecret};
+
+    /// Before: thirty lines about strangers within a minute silenced the line about a copied key.
+    #[test]
+    fn strangers_do_not_silence_the_line_about_a_copied_key() {
+        let log = tempfile::NamedTempFile::new().expect("a temporary file");
+        let writer = Arc::new(log.reopen().expect("opens"));
+        let subscriber = tracing_subscriber::fmt().with_writer(writer).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let (warnings, secret) = (Warnings::new(), SharedSecret::generate().id());
+            for _ in 0..100 {
+                warnings.unknown_secret(KeyPair::generate().public(), secret);
+            }
+            warnings.copied_key(KeyPair::generate().public(), "192.0.2.1:1");
+            warnings.failed(KeyPair::generate().public(), &RegistryError::StoreFailing);
+        });
+        let log = fs::read_to_string(log.path()).expect("text");
+        let lines = |text| log.lines().filter(|line| line.contains(text)).count();
+        assert_eq!((lines("none of ours"), lines("was it copied?"), lines("could not register")), (60, 1, 1), "{log}");
+    }
+}
