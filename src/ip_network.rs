@@ -1,6 +1,8 @@
 //! What one owner of an IP address usually has whole, for limits per source.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+#[cfg(any(feature = "scraper", feature = "node"))]
+use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The addresses of one host: its IPv4 address, or the /64 of its IPv6 address.
 pub(crate) fn of_host(ip: IpAddr) -> IpAddr {

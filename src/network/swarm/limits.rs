@@ -107,7 +107,7 @@ impl Limits {
     fn note_refusal(&mut self, from: &Multiaddr, cause: &ConnectionDenied) {
         if let Some(NoRoom(limit)) = cause.downcast_ref() {
             self.counters.refused(*limit);
-            return self.refusals.count(*limit, format_args!("connection from {}", address::display(from)));
+            self.refusals.count(*limit, format_args!("connection from {}", address::display(from)));
         }
         #[cfg(any(feature = "scraper", feature = "node"))]
         if cause.downcast_ref::<MemoryUsageLimitExceeded>().is_some() {

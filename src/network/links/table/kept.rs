@@ -18,9 +18,9 @@ use libp2p::swarm::ConnectionId;
 use tokio::time::Instant;
 
 use super::{Links, Table};
-use crate::identity::PublicKey;
 #[cfg(feature = "scraper")]
-use crate::network::links::connection::{Connection, LinkId};
+use crate::network::links::connection::LinkId;
+use crate::{identity::PublicKey, network::links::connection::Connection};
 
 /// Longer than a registration takes, and than a peer waits before it tries again.
 #[cfg(feature = "scraper")]
