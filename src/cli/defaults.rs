@@ -50,7 +50,8 @@ pub(super) mod tests {
     };
 
     /// Flags whose default is no value but a rule, which their help describes.
-    const RULES: [&str; 5] = ["advertise", "data-dir", "hostname", "http", "key"];
+    const RULES: [&str; 7] =
+        ["advertise", "data-dir", "hostname", "http", "key", "max-aliases-per-secret", "max-secret-bytes"];
 
     /// Files that the roles ask for, and the settings that the library would take from them without any flag.
     struct Files {

@@ -18,7 +18,6 @@ use crate::{
     client::MAX_TARGETS,
     http::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT},
     network::{HANDSHAKE_TIMEOUT, MAX_PULL_STREAMS, MAX_QUIC_STREAMS, MAX_STREAMS, NetworkLimits},
-    scraper::MAX_ALIAS_PULLS,
     telemetry::{LabelValue, Limit},
     wire::{Alias, Announcement, Labels, Target, codec::MAX_MESSAGE_LEN},
 };
@@ -151,7 +150,6 @@ fn fixed_limits() -> BTreeMap<&'static str, String> {
             format!("that timeout less {margin}, or less a tenth if that is shorter; at most {longest}"),
         ),
         ("pulls of one peer at once", MAX_PULL_STREAMS.to_string()),
-        ("pulls of one alias at once", MAX_ALIAS_PULLS.to_string()),
         ("scrapes at once", scrape.max_concurrent.to_string()),
         (
             "head of an HTTP request",

@@ -134,15 +134,22 @@ struct Limits {
         default_value = defaults::bytes(SCRAPER.http_limits.scrape.max_body)
     )]
     max_body: u64,
+    /// Most pulls of one alias at once, at most the 64 of its peer; further ones wait, then get 503
+    #[arg(
+        long, value_name = "N", value_parser = value::count,
+        default_value_t = SCRAPER.http_limits.scrape.max_pulls_per_alias
+    )]
+    max_pulls_per_alias: usize,
     /// Most aliases in the table; the scraper refuses a further one
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_targets)]
     max_aliases: usize,
     /// Most aliases of one peer
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_peer)]
     max_aliases_per_peer: usize,
-    /// Most aliases registered with one shared secret; the scraper refuses a further one
-    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_secret)]
-    max_aliases_per_secret: usize,
+    /// Most aliases registered with one shared secret; the scraper refuses a further one [default: --max-aliases divided by
+    /// the number of secrets]
+    #[arg(long, value_name = "N", value_parser = value::count)]
+    max_aliases_per_secret: Option<usize>,
     /// Most bytes of one alias in /sd, where labels are listed twice
     #[arg(
         long, value_name = "BYTES", value_parser = value::bytes,
@@ -155,6 +162,10 @@ struct Limits {
         default_value = defaults::bytes(SCRAPER.registry.max_peer_bytes)
     )]
     max_peer_bytes: u64,
+    /// Most bytes in /sd of the aliases registered with one shared secret [default: --max-table-bytes divided by the number of
+    /// secrets]
+    #[arg(long, value_name = "BYTES", value_parser = value::bytes)]
+    max_secret_bytes: Option<u64>,
     /// Most bytes of all aliases in /sd; the scraper holds them in memory
     #[arg(
         long, value_name = "BYTES", value_parser = value::bytes,
@@ -235,6 +246,7 @@ impl Args {
                 takeover_grace: self.takeover_grace,
                 max_alias_bytes: self.limits.max_alias_bytes,
                 max_peer_bytes: self.limits.max_peer_bytes,
+                max_secret_bytes: self.limits.max_secret_bytes,
                 max_table_bytes: self.limits.max_table_bytes,
                 start_grace: self.start_grace,
             },
@@ -247,6 +259,7 @@ impl Args {
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
+                    max_pulls_per_alias: self.limits.max_pulls_per_alias,
                     request_headers: self.request_header,
                     ..ScrapeConfig::default()
                 },

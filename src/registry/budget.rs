@@ -14,31 +14,44 @@ use crate::{
 pub(super) struct Budget {
     per_alias: u64,
     peer: u64,
+    secret: u64,
     table: u64,
 }
 
+/// Bytes that one alias takes already, or that are taken already in all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    pub(super) by_peer: u64,
+    pub(super) by_secret: u64,
+    pub(super) by_table: u64,
+}
+
 impl Budget {
-    /// For a peer that keeps aliases of `kept` bytes, in a table of `held` bytes.
-    pub(super) fn new(config: &RegistryConfig, kept: u64, held: u64) -> Self {
+    pub(super) fn new(config: &RegistryConfig, taken: Taken) -> Self {
+        let per_secret = config.max_secret_bytes.unwrap_or(config.max_table_bytes);
         Self {
             per_alias: config.max_alias_bytes,
-            peer: config.max_peer_bytes.saturating_sub(kept),
-            table: config.max_table_bytes.saturating_sub(held),
+            peer: config.max_peer_bytes.saturating_sub(taken.by_peer),
+            secret: per_secret.saturating_sub(taken.by_secret),
+            table: config.max_table_bytes.saturating_sub(taken.by_table),
         }
     }
 
-    /// Takes `bytes` for an alias that costs the peer `own` bytes already, and the table `held`. The error is the limit
-    /// that would be passed; nothing is taken then.
-    pub(super) fn take(&mut self, bytes: u64, own: u64, held: u64) -> Result<(), Limit> {
-        let (by_peer, by_table) = (bytes.saturating_sub(own), bytes.saturating_sub(held));
+    /// Takes `bytes` for an alias that has `taken` some already. The error is the limit that would be passed; nothing is
+    /// taken then.
+    pub(super) fn take(&mut self, bytes: u64, taken: Taken) -> Result<(), Limit> {
+        let [by_peer, by_secret, by_table] =
+            [taken.by_peer, taken.by_secret, taken.by_table].map(|taken| bytes.saturating_sub(taken));
         match by_peer {
             0 => return Ok(()),
             _ if bytes > self.per_alias => return Err(Limit::AliasBytes),
             _ if by_peer > self.peer => return Err(Limit::PeerBytes),
             _ if by_table > self.table => return Err(Limit::TableBytes),
+            _ if by_secret > self.secret => return Err(Limit::SecretBytes),
             _ => {}
         }
         self.peer -= by_peer;
+        self.secret -= by_secret;
         self.table -= by_table;
         Ok(())
     }

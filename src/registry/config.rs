@@ -19,8 +19,9 @@ pub struct RegistryConfig {
     pub max_targets: usize,
     /// Most claims in one registration, and so most aliases of a peer. Default 256.
     pub max_per_peer: usize,
-    /// Most aliases registered with one secret; the next new one is refused. Default 100 000, as many as the table holds.
-    pub max_per_secret: usize,
+    /// Most aliases registered with one secret; the next new one is refused. Default `max_targets` divided by the number of
+    /// secrets: with one secret the whole table.
+    pub max_per_secret: Option<usize>,
     /// How long a holder must be away until another peer may take its alias ([`AliasPolicy::Live`]): without a link, or,
     /// if the holder keeps its key, past the end of its lease. Default 60 s.
     pub takeover_grace: Duration,
@@ -29,6 +30,9 @@ pub struct RegistryConfig {
     pub max_alias_bytes: u64,
     /// Most bytes of a peer's aliases in `/sd`. Default 256 KiB: `max_per_peer` aliases of 1 KiB.
     pub max_peer_bytes: u64,
+    /// Most bytes in `/sd` of the aliases registered with one secret. Default `max_table_bytes` divided by the number of
+    /// secrets.
+    pub max_secret_bytes: Option<u64>,
     /// Most bytes of all aliases in `/sd`; the scraper holds them in memory. Default 96 MiB: `max_targets` aliases of
     /// 1006 bytes.
     pub max_table_bytes: u64,
@@ -39,6 +43,14 @@ pub struct RegistryConfig {
 }
 
 impl RegistryConfig {
+    /// With a share of the table for each of so many secrets, where no other limit is set.
+    pub(crate) fn shared_by(self, secrets: usize) -> Self {
+        let secrets = secrets.max(1);
+        let max_per_secret = self.max_per_secret.or(Some(self.max_targets.div_ceil(secrets)));
+        let max_secret_bytes = self.max_secret_bytes.or(Some(self.max_table_bytes.div_ceil(secrets as u64)));
+        Self { max_per_secret, max_secret_bytes, ..self }
+    }
+
     /// How long clients may need to register again after the store has lost leases.
     pub(super) fn damage_grace(&self) -> Duration {
         self.start_grace.max(self.lease / 3).min(MAX_DAMAGE_GRACE)
@@ -53,10 +65,11 @@ impl Default for RegistryConfig {
             policy: AliasPolicy::default(),
             max_targets: 100_000,
             max_per_peer: 256,
-            max_per_secret: 100_000,
+            max_per_secret: None,
             takeover_grace: Duration::from_secs(60),
             max_alias_bytes: 4 << 10,
             max_peer_bytes: 256 << 10,
+            max_secret_bytes: None,
             max_table_bytes: 96 << 20,
             start_grace: Duration::from_secs(60),
         }
@@ -110,6 +123,20 @@ pub struct AliasPolicyError;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Before: each secret could fill the whole table.
+    #[test]
+    fn secrets_share_the_table_unless_a_limit_is_set() {
+        let limits = |config: RegistryConfig, secrets| {
+            let config = config.shared_by(secrets);
+            (config.max_per_secret, config.max_secret_bytes)
+        };
+        let config = RegistryConfig { max_targets: 100, max_table_bytes: 1000, ..RegistryConfig::default() };
+        assert_eq!(limits(config.clone(), 1), (Some(100), Some(1000)));
+        assert_eq!(limits(config.clone(), 3), (Some(34), Some(334)));
+        let set = RegistryConfig { max_per_secret: Some(90), max_secret_bytes: Some(900), ..config };
+        assert_eq!(limits(set, 3), (Some(90), Some(900)));
+    }
 
     #[test]
     fn a_policy_is_parsed_as_it_is_printed() {

@@ -166,7 +166,8 @@ impl Registry {
         now: SystemTime,
     ) -> Result<Registered, RegistryError> {
         let config = &self.shared.config;
-        let claims = Claims::check(&by.peer, register, config)?;
+        self.check_count(register.claims.len(), &by.peer)?;
+        let claims = Claims::check(&by.peer, register)?;
         let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         let outcomes = match self.store_failing() {
             true => self.renew(by.peer, claims, now)?,
@@ -179,14 +180,12 @@ impl Registry {
     /// [`register`](Self::register).
     pub(crate) fn alias_statuses(
         &self,
+        peer: &PublicKey,
         aliases: &[String],
         presence: impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
     ) -> Result<Vec<AliasStatus>, RegistryError> {
-        let (count, limit) = (aliases.len(), self.shared.config.max_per_peer);
-        if count > limit {
-            return Err(RegistryError::TooManyClaims { count, limit });
-        }
+        self.check_count(aliases.len(), peer)?;
         let state = self.read();
         let table = state.table.as_ref().ok_or(RegistryError::NotReady)?;
         Ok(aliases.iter().map(|alias| table.status(alias, &presence, now)).collect())
@@ -277,6 +276,16 @@ impl Registry {
         if complete {
             tracing::info!("the table of aliases counts as complete again");
         }
+    }
+
+    /// An error if a request names more aliases than a peer may have.
+    fn check_count(&self, count: usize, peer: &PublicKey) -> Result<(), RegistryError> {
+        let limit = self.shared.config.max_per_peer;
+        if count > limit {
+            self.shared.refusals.count(Limit::AliasesPerPeer, peer);
+            return Err(RegistryError::TooManyClaims { count, limit });
+        }
+        Ok(())
     }
 
     /// Applies a step to the table, queues its changes, and waits until they are on disk.

@@ -1,6 +1,6 @@
 //! Every decision about aliases: a plain data structure without a clock or a task.
 //!
-//! Its indexes agree at all times: the leases by alias, the aliases of each peer, how many each secret has, and the time
+//! Its indexes agree at all times: the leases by alias, the aliases of each peer, what each secret has, and the time
 //! of each lease's next state (active, then lapsed, then gone). After a registration the peer holds exactly the aliases that were granted.
 
 mod clock;
@@ -15,7 +15,7 @@ use std::{
 use super::{
     AliasPolicy, Change, EventKind, Holders, Lease, LeaseState, Presence, Registrant, RegistryConfig, RegistryError,
     RegistryEvent,
-    budget::{self, Budget},
+    budget::{self, Budget, Taken},
     lease::later,
     listing,
 };
@@ -33,8 +33,7 @@ pub(super) struct Table {
     config: RegistryConfig,
     entries: BTreeMap<Alias, Entry>,
     by_peer: HashMap<PublicKey, BTreeSet<Alias>>,
-    /// Numbers of aliases.
-    by_secret: HashMap<SecretId, usize>,
+    by_secret: HashMap<SecretId, OfSecret>,
     due: BTreeSet<(SystemTime, Alias)>,
     lapsed: usize,
     /// Of all entries, in the http_sd list.
@@ -57,9 +56,21 @@ struct Entry {
     bytes: u64,
 }
 
+/// What is registered with one secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct OfSecret {
+    aliases: usize,
+    bytes: u64,
+}
+
 impl Entry {
     fn new(lease: Arc<Lease>, lapsed: bool, step: u64) -> Self {
         Self { bytes: listing::lease_bytes(&lease), lease, lapsed, step }
+    }
+
+    /// True if the alias takes nothing more of the share of the secret: its own, or the peer's that replaces its secret.
+    fn counts_for(&self, by: &Registrant) -> bool {
+        self.lease.peer == by.peer || self.lease.secret == Some(by.secret)
     }
 }
 
@@ -130,11 +141,7 @@ struct Claimant {
 }
 
 impl Claims {
-    pub(super) fn check(peer: &PublicKey, register: &Register, config: &RegistryConfig) -> Result<Self, RegistryError> {
-        let (count, limit) = (register.claims.len(), config.max_per_peer);
-        if count > limit {
-            return Err(RegistryError::TooManyClaims { count, limit });
-        }
+    pub(super) fn check(peer: &PublicKey, register: &Register) -> Result<Self, RegistryError> {
         Target::check_name("hostname", &register.hostname).map_err(RegistryError::Hostname)?;
         let targets = register.claims.iter().map(|claim| {
             let target = claim.check().ok()?;
@@ -190,7 +197,8 @@ impl Table {
         let Claims { hostname, targets } = claims;
         // An alias that shrinks leaves room for those before too.
         let kept = targets.iter().flatten().map(|claimed| claimed.bytes.min(self.own_bytes(&by.peer, claimed))).sum();
-        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, kept, self.bytes) };
+        let taken = Taken { by_peer: kept, by_secret: self.of_secret(&by.secret).bytes, by_table: self.bytes };
+        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, taken) };
         let mut seen = HashSet::new();
         let outcomes = targets.into_iter().map(|claimed| match claimed {
             None => AliasOutcome::Refused(AliasRefusal::Invalid),
@@ -360,8 +368,9 @@ impl Table {
             (None, Some(entry)) => Some(EventKind::TakenOver { from: entry.lease.peer }),
             (None, None) => Some(EventKind::Registered),
         };
-        let [own_bytes, held_bytes] = [own, held].map(|entry| entry.map_or(0, |entry| entry.bytes));
-        if let Err(limit) = budget.take(bytes, own_bytes, held_bytes) {
+        let [by_peer, by_secret, by_table] =
+            [own, held.filter(|entry| entry.counts_for(by)), held].map(|entry| entry.map_or(0, |entry| entry.bytes));
+        if let Err(limit) = budget.take(bytes, Taken { by_peer, by_secret, by_table }) {
             // A peer holds what it was granted, and no older state of it.
             if own.is_some() {
                 self.end(&target.alias, EventKind::Released, effects);
@@ -396,6 +405,10 @@ impl Table {
         held.filter(|entry| entry.lease.peer == *peer).map_or(0, |entry| entry.bytes)
     }
 
+    fn of_secret(&self, secret: &SecretId) -> OfSecret {
+        self.by_secret.get(secret).copied().unwrap_or_default()
+    }
+
     fn is_full(&self) -> bool {
         self.entries.len() >= self.config.max_targets || self.bytes >= self.config.max_table_bytes
     }
@@ -416,7 +429,9 @@ impl Table {
         }
         self.by_peer.entry(entry.lease.peer).or_default().insert(alias.clone());
         if let Some(secret) = entry.lease.secret {
-            *self.by_secret.entry(secret).or_default() += 1;
+            let of_secret = self.by_secret.entry(secret).or_default();
+            of_secret.aliases += 1;
+            of_secret.bytes += entry.bytes;
         }
         self.due.insert((self.due_at(&entry), alias.clone()));
         self.lapsed += usize::from(entry.lapsed);
@@ -430,10 +445,11 @@ impl Table {
         self.due.remove(&(self.due_at(entry), alias.clone()));
         self.lapsed -= usize::from(entry.lapsed);
         if let Some(secret) = entry.lease.secret
-            && let Some(count) = self.by_secret.get_mut(&secret)
+            && let Some(of_secret) = self.by_secret.get_mut(&secret)
         {
-            *count -= 1;
-            if *count == 0 {
+            of_secret.aliases -= 1;
+            of_secret.bytes -= entry.bytes;
+            if of_secret.aliases == 0 {
                 self.by_secret.remove(&secret);
             }
         }

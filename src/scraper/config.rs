@@ -181,6 +181,9 @@ pub struct ScrapeConfig {
     /// Most scrapes at once; further ones are answered 503. Fewer than the connections, so that `/sd`, `/metrics` and
     /// `/-/healthy` are answered even when every peer hangs. Default 8192.
     pub max_concurrent: usize,
+    /// Most pulls of one alias at once, at most the 64 of its peer; further ones wait, and are answered 503 when their time
+    /// is over. Fewer than 64, so that readers of one alias who stall leave the peer's others the rest. Default 32.
+    pub max_pulls_per_alias: usize,
 }
 
 impl Default for ScrapeConfig {
@@ -192,6 +195,7 @@ impl Default for ScrapeConfig {
             max_body: 64 << 20,
             request_headers: Vec::new(),
             max_concurrent: 8192,
+            max_pulls_per_alias: 32,
         }
     }
 }

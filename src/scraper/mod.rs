@@ -49,8 +49,6 @@ use crate::{
 pub(crate) use http::fuzzing as host_fuzzing;
 use http::{FileSd, Shared};
 use metrics::ScraperMetrics;
-#[cfg(all(test, feature = "cli"))]
-pub(crate) use puller::MAX_ALIAS_PULLS;
 use puller::Puller;
 use registrar::Registrar;
 
@@ -132,8 +130,8 @@ impl Scraper {
             task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
-        let registry = Registry::new(config.registry, Arc::clone(network.refusals()));
-        let puller = Puller::new(network.clone());
+        let registry = Registry::new(config.registry.shared_by(config.secrets.len()), Arc::clone(network.refusals()));
+        let puller = Puller::new(network.clone(), config.http_limits.scrape.max_pulls_per_alias);
         let public_key = config.key.public();
         let registrar = Registrar::new(
             config.key.clone(),

@@ -15,7 +15,7 @@ use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::{
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, broadcast},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast},
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,12 +28,10 @@ use crate::{
     http::{BoxError, Connection, Pool, PoolLimits, PullRequest, SendError},
     identity::PublicKey,
     network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
-    telemetry::remote_message,
+    telemetry::{Limit, remote_message},
     wire::{Alias, scrape_timeout, set_scrape_timeout},
 };
 
-/// Pulls of one alias at once, so that readers of one alias who stall leave the peer's others the rest.
-pub(crate) const MAX_ALIAS_PULLS: usize = MAX_PULL_STREAMS / 2;
 /// Idle streams of one peer. Prometheus's usual interval is up to a minute: a stream lives from one scrape to the next.
 const POOL: PoolLimits = PoolLimits { max_idle: MAX_PULL_STREAMS, idle_for: Duration::from_secs(90) };
 /// How often idle streams are looked through.
@@ -52,10 +50,11 @@ pub(super) struct Puller(Arc<Inner>);
 
 struct Inner {
     network: Network,
+    pulls_per_alias: usize,
     streams: Pool<PublicKey, LinkId>,
     /// Permits for the pulls that one peer is asked for at once.
     permits: Mutex<HashMap<PublicKey, Arc<Semaphore>>>,
-    /// The same of each alias.
+    /// The same of each alias, so that readers of one alias who stall leave the peer's others the rest.
     alias_permits: Mutex<HashMap<Alias, Arc<Semaphore>>>,
     /// Deadlines in a row that each peer missed. A live peer answers a little before the deadline.
     missed: Mutex<HashMap<PublicKey, u32>>,
@@ -64,10 +63,12 @@ struct Inner {
 }
 
 impl Puller {
-    pub(super) fn new(network: Network) -> Self {
+    /// `pulls_per_alias` is [`ScrapeConfig::max_pulls_per_alias`](super::ScrapeConfig).
+    pub(super) fn new(network: Network, pulls_per_alias: usize) -> Self {
         let links = network.links().clone();
         Self(Arc::new(Inner {
             network,
+            pulls_per_alias: pulls_per_alias.min(MAX_PULL_STREAMS),
             streams: Pool::new(POOL, move |peer, link| links.best(peer) == Some(*link)),
             permits: Mutex::default(),
             alias_permits: Mutex::default(),
@@ -104,11 +105,18 @@ impl Puller {
 }
 
 impl Inner {
-    /// Permits for one pull of the peer: more streams than a connection may have would end the connection.
-    async fn permits(&self, peer: &PublicKey, alias: &Alias) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
-        let of_alias = semaphore(&self.alias_permits, alias, MAX_ALIAS_PULLS).acquire_owned().await?;
-        let of_peer = semaphore(&self.permits, peer, MAX_PULL_STREAMS).acquire_owned().await?;
-        Ok([of_alias, of_peer])
+    /// Permits for one pull of the peer: more streams than a connection may have would end the connection. None if there
+    /// were none in time.
+    async fn permits(&self, peer: &PublicKey, alias: &Alias, deadline: Instant) -> Option<[OwnedSemaphorePermit; 2]> {
+        let of_alias = semaphore(&self.alias_permits, alias, self.pulls_per_alias).acquire_owned();
+        let Ok(of_alias) = time::timeout_at(deadline, of_alias).await else {
+            self.network.refusals().count(Limit::PullsPerAlias, format_args!("alias {alias}"));
+            return None;
+        };
+        let of_peer = semaphore(&self.permits, peer, MAX_PULL_STREAMS).acquire_owned();
+        let of_peer = time::timeout_at(deadline, of_peer).await.ok()?;
+        // No semaphore is ever closed.
+        Some([of_alias.ok()?, of_peer.ok()?])
     }
 
     fn sweep(&self) {
@@ -173,9 +181,8 @@ impl Pull for Puller {
                 return Err(PullError::NotConnected { alias: alias.clone(), peer });
             }
             let request = pull_request(alias, request).map_err(|error| broken(error.into()))?;
-            let busy = |_| PullError::Busy { alias: alias.clone(), peer };
-            let permits = time::timeout_at(deadline, inner.permits(&peer, alias)).await.map_err(busy)?;
-            let permits = permits.map_err(|error| broken(error.into()))?;
+            let busy = || PullError::Busy { alias: alias.clone(), peer };
+            let permits = inner.permits(&peer, alias, deadline).await.ok_or_else(busy)?;
 
             let sending = inner.streams.send(peer, request, inner.open(&peer));
             let Ok(sent) = time::timeout_at(deadline, sending).await else {
@@ -227,5 +234,30 @@ fn state_limit(headers: &mut HeaderMap, limit: Duration) {
     let stated = scrape_timeout(headers).ok().flatten();
     if stated.is_none_or(|stated| stated > limit + MAX_MARGIN) {
         set_scrape_timeout(headers, limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::KeyPair,
+        network::{NetworkConfig, NetworkRole},
+    };
+
+    #[tokio::test]
+    async fn an_alias_has_so_many_pulls_at_once_and_those_that_find_none_are_counted() {
+        let config = NetworkConfig::new(NetworkRole::Client);
+        let (network, _) = Network::start(&KeyPair::generate(), config, Vec::new()).await.expect("starts");
+        let Puller(inner) = Puller::new(network, 2);
+        let peer = KeyPair::generate().public();
+        let [stalled, other] = ["stalled", "other"].map(|alias| alias.parse::<Alias>().expect("an alias"));
+        let ask = |alias| inner.permits(&peer, alias, Instant::now() + Duration::from_millis(20));
+        let held = [ask(&stalled).await.expect("one"), ask(&stalled).await.expect("two")];
+        assert!(ask(&stalled).await.is_none());
+        assert_eq!(inner.network.refusals().counted(Limit::PullsPerAlias), 1);
+        assert!(ask(&other).await.is_some());
+        drop(held);
+        assert!(ask(&stalled).await.is_some());
     }
 }

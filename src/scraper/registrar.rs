@@ -234,7 +234,7 @@ impl Registrar {
             RegisterRequest::Release => self.release(peer, None, link).await,
             RegisterRequest::ReleaseFrom(instance) => self.release(peer, Some(instance), link).await,
             RegisterRequest::Probe(probe) => {
-                match self.registry.alias_statuses(&probe.aliases, self.presence(), SystemTime::now()) {
+                match self.registry.alias_statuses(&peer, &probe.aliases, self.presence(), SystemTime::now()) {
                     Ok(statuses) => {
                         self.metrics.registration(RegistrationOutcome::Probed);
                         RegisterReply::Probed(Probed { unix_ms: unix_ms(), statuses })

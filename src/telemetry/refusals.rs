@@ -9,11 +9,14 @@ use super::{LabelValue, LogPace, label_values, metric::Label};
 label_values! {
     /// A limit that refuses work, by the name of the setting that changes it, which is its flag's with underscores.
     pub(crate) enum Limit {
+        Connections = "max_connections",
+        ConnectionsPerPeer = "max_connections_per_peer",
         ConnectionsPerIp = "max_connections_per_ip",
         AnnouncementsPerNetwork = "max_announcements_per_network",
         DialBacks = "max_dial_backs",
         DialBacksPerPeer = "max_dial_backs_per_peer",
         Aliases = "max_aliases",
+        AliasesPerPeer = "max_aliases_per_peer",
         AliasesPerSecret = "max_aliases_per_secret",
         Registrations = "max_registrations",
         RegistrationsPerIp = "max_registrations_per_ip",
@@ -24,7 +27,9 @@ label_values! {
         SharedStrangers = "max_strangers_per_shared_ip",
         AliasBytes = "max_alias_bytes",
         PeerBytes = "max_peer_bytes",
+        SecretBytes = "max_secret_bytes",
         TableBytes = "max_table_bytes",
+        PullsPerAlias = "max_pulls_per_alias",
         SdReaders = "max_sd_readers",
         HttpConnections = "max_http_connections",
         HttpConnectionsPerIp = "max_http_connections_per_ip",

@@ -88,3 +88,20 @@ async fn fat_labels_of_many_keys_stay_within_the_budgets_and_others_are_listed()
         assert_eq!(failed, 0, "honest scrapes failed");
     });
 }
+
+/// Before: the first secret's holder was granted all four aliases, and the second's none.
+#[tokio::test(flavor = "multi_thread")]
+async fn holders_of_one_of_two_secrets_leave_the_other_its_half_of_the_table() {
+    let fleet = Fleet::new();
+    let second = Fleet::new();
+    let file = second.secret_file();
+    let scraper = fleet.scraper(&["--secret-file", file.to_str().expect("text"), "--max-aliases", "4"]);
+    let targets =
+        |name: &str| -> Vec<_> { (0..4).map(|n| TargetBuilder::new(format!("{name}-{n}")).metrics(metrics)).collect() };
+    let (_greedy, granted, refused) = attack(&fleet, &scraper, targets("greedy")).await;
+    assert_eq!((granted, refused.len()), (2, 2), "{refused:?}");
+    let (_other, granted, refused) = attack(&second, &scraper, targets("other")).await;
+    assert_eq!((granted, refused.len()), (2, 2), "{refused:?}");
+    assert!(scraper.count(&["narthex_limit_refusals_total", "max_aliases_per_secret"]) >= 2.0);
+    assert!(scraper.process.log().contains("limit=max-aliases-per-secret"), "{}", scraper.process.log());
+}

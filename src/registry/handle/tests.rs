@@ -205,6 +205,23 @@ fn killed(directory: &Path) -> tempfile::TempDir {
 }
 
 #[tokio::test]
+async fn too_many_claims_refuse_the_whole_message_and_are_counted() {
+    let config = RegistryConfig { max_per_peer: 2, ..RegistryConfig::default() };
+    let running = Running::with(config, Fake::default()).await;
+    let Running { registry, .. } = &running;
+    let refused = register(registry, 1, &["a", "b", "c"]).await;
+    assert!(matches!(refused, Err(RegistryError::TooManyClaims { count: 3, limit: 2 })), "{refused:?}");
+    let asked =
+        registry.alias_statuses(&peer(1), &["a", "b", "c"].map(String::from), |_| Presence::Linked, SystemTime::now());
+    assert!(matches!(asked, Err(RegistryError::TooManyClaims { .. })), "{asked:?}");
+    assert_eq!(registry.shared.refusals.counted(Limit::AliasesPerPeer), 2);
+    assert!(!registry.is_holder(&peer(1)));
+    assert_eq!(register(registry, 1, &["a", "b"]).await.expect("fits"), [UPDATED; 2]);
+    assert!(registry.is_holder(&peer(1)) && !registry.is_holder(&peer(2)));
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_table_that_is_not_loaded_is_not_an_empty_one() {
     let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
     assert!(!registry.is_loaded());

@@ -19,12 +19,12 @@ use crate::{identity::PublicKey, telemetry::Limit, wire::Alias};
 impl Table {
     /// The limit that a claim to an alias, which may be held, would exceed. A peer keeps what it has.
     pub(super) fn reached_limit(&self, held: Option<&Entry>, by: &Registrant) -> Option<Limit> {
-        let counted = held.is_some_and(|entry| entry.lease.peer == by.peer || entry.lease.secret == Some(by.secret));
+        let counted = held.is_some_and(|entry| entry.counts_for(by));
         if held.is_none() && self.entries.len() >= self.config.max_targets {
             return Some(Limit::Aliases);
         }
-        let of_secret = self.by_secret.get(&by.secret).copied().unwrap_or_default();
-        (!counted && of_secret >= self.config.max_per_secret).then_some(Limit::AliasesPerSecret)
+        let per_secret = self.config.max_per_secret.unwrap_or(self.config.max_targets);
+        (!counted && self.of_secret(&by.secret).aliases >= per_secret).then_some(Limit::AliasesPerSecret)
     }
 
     /// True if any other peer may take the alias of this holder.

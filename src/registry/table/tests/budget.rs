@@ -67,6 +67,26 @@ fn a_table_without_room_refuses_what_is_new_and_renews_what_it_has() {
 }
 
 #[test]
+fn a_secret_past_its_share_is_refused_and_another_is_not() {
+    let mut table =
+        table(RegistryConfig { max_secret_bytes: Some(2000), max_table_bytes: 4000, ..policy(AliasPolicy::Overwrite) });
+    let other = |seed| Registrant { peer: peer(seed), secret: SecretId([2; 8]), kept: None };
+    let first = Wanted::of(vec![fat("a", 200), fat("b", 200)]);
+    assert_eq!(first.by(peer(1), &mut table, linked, t0()).0, ["updated", "updated"]);
+    let (outcomes, effects) = Wanted::of(vec![fat("c", 200)]).by(peer(2), &mut table, linked, t0());
+    assert_eq!((outcomes, limits(&effects)), (vec!["full"], vec![Limit::SecretBytes]));
+    assert_eq!(Wanted::of(vec![fat("c", 200)]).from(&other(2), &mut table, linked, t0()).0, ["updated"]);
+    assert_eq!(first.by(peer(1), &mut table, linked, t0()).0, ["renewed", "renewed"]);
+
+    // Taken from the other secret, the alias counts for the taker's; a secret that replaces another keeps its aliases.
+    let (outcomes, effects) = Wanted::of(vec![fat("c", 200)]).by(peer(3), &mut table, linked, t0());
+    assert_eq!((outcomes, limits(&effects)), (vec!["full"], vec![Limit::SecretBytes]));
+    assert_eq!(first.from(&other(1), &mut table, linked, t0()).0, ["renewed", "renewed"]);
+    assert_eq!(Wanted::of(vec![fat("d", 200)]).from(&other(4), &mut table, linked, t0()).0, ["full"]);
+    assert_eq!(Wanted::of(vec![fat("d", 200)]).by(peer(4), &mut table, linked, t0()).0, ["updated"]);
+}
+
+#[test]
 fn a_takeover_costs_the_table_only_what_is_more() {
     let mut table = table(RegistryConfig { max_table_bytes: 1000, ..policy(AliasPolicy::Overwrite) });
     Wanted::of(vec![fat("a", 200)]).by(peer(1), &mut table, linked, t0());

@@ -162,7 +162,7 @@ fn a_registration_that_does_not_say_so_leaves_the_key_kept() {
 
 #[test]
 fn a_secret_has_no_more_aliases_than_its_limit_and_keeps_those_that_it_has() {
-    let config = RegistryConfig { max_per_secret: 2, ..RegistryConfig::default() };
+    let config = RegistryConfig { max_per_secret: Some(2), ..RegistryConfig::default() };
     let mut table = holding(&["a", "b"], config);
     let (outcomes, effects) = Wanted::new(&["c", "d"]).by(peer(2), &mut table, linked, t0());
     let limits: Vec<Limit> = effects.refused.into_iter().map(|(limit, _)| limit).collect();
