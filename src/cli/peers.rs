@@ -28,18 +28,19 @@ pub(super) struct Reachable {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct Connections {
-    /// Most peer-to-peer connections
+    /// Most peer-to-peer connections; peers that have proved no secret make room for others
     #[arg(
         long, value_name = "N", value_parser = value::count32, default_value_t = NetworkLimits::default().connections
     )]
     max_connections: u32,
-    /// Most connections from one public IP address (IPv6: one /64)
+    /// Most connections from one public IP address (IPv6: one /64) of peers that have proved no secret
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().connections_per_address
     )]
     max_connections_per_ip: usize,
-    /// Most connections from one private or loopback IP address
+    /// Most connections from one private or loopback IP address of peers that have proved no secret, and from any address
+    /// of all peers
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().connections_per_private_address

@@ -144,14 +144,17 @@ pub(crate) fn default_listen() -> Vec<HostPort> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NetworkLimits {
-    /// Connections at once. Default 16 384.
+    /// Connections at once. Beyond, strangers make room for newcomers: peers that have proved no secret, of the address that
+    /// has most of them. Default 16 384.
     pub connections: u32,
     /// Connections of one peer. Hole punching makes three, and those that it had before it moved take a while to be missed.
     /// Default 8.
     pub connections_per_peer: u32,
-    /// Inbound connections from one public address (IPv6: one /64). Default 64.
+    /// Inbound connections of strangers from one public address (IPv6: one /64). To a node, nearly everybody is a stranger.
+    /// Default 64.
     pub connections_per_address: usize,
-    /// Inbound connections from one private or loopback address: often a whole office behind a router of ours. Default 4096.
+    /// Inbound connections of all peers from one address, and of strangers from one private or loopback address (often a
+    /// whole office behind a router of ours) or from one where a secret was proved within a day. Default 4096.
     pub connections_per_private_address: usize,
     /// Connections that others open and that are still in their handshake: half of them over TCP and WebSocket, a quarter
     /// over QUIC, a quarter through relays. A quarter of each is for addresses from which a secret was proved within a day.
@@ -167,19 +170,23 @@ pub struct NetworkLimits {
     pub announcements_per_network: usize,
 }
 
+impl NetworkLimits {
+    pub(crate) const DEFAULT: Self = Self {
+        connections: 16_384,
+        connections_per_peer: 8,
+        connections_per_address: 64,
+        connections_per_private_address: 4096,
+        half_open: 512,
+        half_open_per_address: 16,
+        half_open_per_private_address: 128,
+        announcements: 65_536,
+        announcements_per_network: 64,
+    };
+}
+
 impl Default for NetworkLimits {
     fn default() -> Self {
-        Self {
-            connections: 16_384,
-            connections_per_peer: 8,
-            connections_per_address: 64,
-            connections_per_private_address: 4096,
-            half_open: 512,
-            half_open_per_address: 16,
-            half_open_per_private_address: 128,
-            announcements: 65_536,
-            announcements_per_network: 64,
-        }
+        Self::DEFAULT
     }
 }
 

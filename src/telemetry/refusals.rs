@@ -9,6 +9,8 @@ use super::{LabelValue, LogPace, label_values, metric::Label};
 label_values! {
     /// A limit that refuses work, by the name of the setting that changes it, which is its flag's with underscores.
     pub(crate) enum Limit {
+        Connections = "max_connections",
+        ConnectionsPerPeer = "max_connections_per_peer",
         ConnectionsPerIp = "max_connections_per_ip",
         AnnouncementsPerNetwork = "max_announcements_per_network",
         DialBacks = "max_dial_backs",

@@ -34,14 +34,14 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Gathers `count` strangers at the peer; returns once nearly all have opened a stream.
+    /// Gathers `count` strangers at the peer, at its addresses by turns; returns once nearly all have opened a stream.
     #[track_caller]
-    pub(crate) fn gather(peer: &PeerAddr, count: usize) -> Self {
+    pub(crate) fn gather(peer: &[PeerAddr], count: usize) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (here, dials) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(DIALS)));
-        for _ in 0..count {
+        for peer in peer.iter().cycle().take(count) {
             let (peer, here, dials) = (peer.clone(), Arc::clone(&here), Arc::clone(&dials));
             runtime.spawn(async move {
                 let key = KeyPair::generate();

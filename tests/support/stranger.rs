@@ -3,20 +3,22 @@
 //! Spoken by hand, stream by stream, so that the test does not depend on the code that it tests.
 
 use std::{
+    convert::Infallible,
     future::{Future, poll_fn},
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{
     Transport,
     core::{
         Endpoint,
         muxing::{StreamMuxerBox, StreamMuxerExt},
         transport::{Boxed, DialOpts, ListenerId, PortUse, TransportEvent},
-        upgrade::Version,
+        upgrade::{OutboundConnectionUpgrade, Version},
     },
     identity::{Keypair, PeerId},
     noise, tcp, yamux,
@@ -25,6 +27,9 @@ use narthex::identity::{KeyPair, PeerAddr};
 use tokio::time::timeout;
 
 use super::SOON;
+
+/// A peer that takes nothing for this long has its buffers full.
+const STUCK: Duration = Duration::from_secs(2);
 
 /// Waits on `port` for a peer to connect, asks it for `alias` by the pull protocol as a scraper would, and gives every
 /// byte that came back before the peer ended the stream.
@@ -73,10 +78,10 @@ pub(crate) async fn open_empty_streams(peer: &PeerAddr, protocols: &[&str], coun
 pub(crate) struct Link(StreamMuxerBox);
 
 impl Link {
-    /// Links by TCP to the peer at its hint, on this host.
+    /// Links by TCP to the peer at its hint, an address of this host. The peer sees the link come from the same address.
     pub(crate) async fn dial(peer: &PeerAddr, key: &KeyPair) -> io::Result<Self> {
-        let port = peer.hint.as_ref().expect("an address").host_port().port;
-        let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+        let at = peer.hint.as_ref().expect("an address").host_port();
+        let address = format!("/ip4/{}/tcp/{}", at.host, at.port).parse().expect("an IPv4 address");
         let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
         let dial = transport(key).dial(address, options).expect("an address to dial");
         Ok(Self(dial.await?.1))
@@ -110,11 +115,43 @@ impl Link {
     }
 }
 
+/// Links to the peer, and makes it answer without reading the answers; returns once the peer has closed the connection.
+pub(crate) async fn read_nothing(peer: &PeerAddr, key: &KeyPair, stuck: impl FnOnce()) -> io::Result<Infallible> {
+    let at = peer.hint.as_ref().expect("an address").host_port();
+    let address = format!("/ip4/{}/tcp/{}", at.host, at.port).parse().expect("an IPv4 address");
+    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+    let dial = tcp::tokio::Transport::new(tcp::Config::default()).dial(address, options).expect("an address to dial");
+    let mut socket = dial.await?;
+    select(&mut socket, "/noise").await?;
+    let noise = noise::Config::new(&keypair(key)).expect("a key");
+    let (_, mut link) = noise.upgrade_outbound(socket, "/noise").await.map_err(io::Error::other)?;
+    select(&mut link, "/yamux/1.0.0").await?;
+    // Version 0, a ping, to be answered, of the session: what yamux answers first of all.
+    let pings = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0].repeat(1000);
+    while let Ok(sent) = timeout(STUCK, link.write_all(&pings)).await {
+        sent?;
+    }
+    stuck();
+    loop {
+        link.write_all(&pings).await?;
+    }
+}
+
+async fn select(io: &mut (impl AsyncRead + AsyncWrite + Unpin), protocol: &str) -> io::Result<()> {
+    let proposal = negotiation(protocol);
+    io.write_all(&proposal).await?;
+    io.flush().await?;
+    io.read_exact(&mut vec![0; proposal.len()]).await
+}
+
+fn keypair(key: &KeyPair) -> Keypair {
+    Keypair::ed25519_from_bytes(*key.seed()).expect("a seed of 32 bytes")
+}
+
 fn transport(key: &KeyPair) -> Boxed<(PeerId, StreamMuxerBox)> {
-    let keypair = Keypair::ed25519_from_bytes(*key.seed()).expect("a seed of 32 bytes");
     tcp::tokio::Transport::new(tcp::Config::default())
         .upgrade(Version::V1)
-        .authenticate(noise::Config::new(&keypair).expect("a key"))
+        .authenticate(noise::Config::new(&keypair(key)).expect("a key"))
         .multiplex(yamux::Config::default())
         .boxed()
 }

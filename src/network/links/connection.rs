@@ -60,6 +60,13 @@ pub(crate) struct Control {
     pub(crate) streams: Arc<()>,
 }
 
+#[cfg(test)]
+impl Control {
+    fn without_swarm() -> Self {
+        Self { open: mpsc::channel(1).0, gone: CancellationToken::new(), streams: Arc::new(()) }
+    }
+}
+
 /// One libp2p connection, from the moment when it is established until libp2p reports that it is closed.
 pub(crate) struct Connection {
     pub(crate) peer: PublicKey,
@@ -129,8 +136,14 @@ impl Connection {
             LinkPath::Relayed => address::Circuit { relay: peer, at: own }.address(),
         };
         let (role_override, port_use) = (libp2p::core::Endpoint::Dialer, PortUse::Reuse);
-        let control = Control { open: mpsc::channel(1).0, gone: CancellationToken::new(), streams: Arc::new(()) };
-        Self::new(peer, &ConnectedPoint::Dialer { address, role_override, port_use }, control)
+        Self::new(peer, &ConnectedPoint::Dialer { address, role_override, port_use }, Control::without_swarm())
+    }
+
+    /// Opened by the peer, from this address.
+    #[cfg(all(test, any(feature = "scraper", feature = "node")))]
+    pub(crate) fn opened_from(peer: PublicKey, send_back_addr: Multiaddr) -> Self {
+        let local_addr = "/ip4/192.0.2.7/tcp/19961".parse().expect("an address");
+        Self::new(peer, &ConnectedPoint::Listener { local_addr, send_back_addr }, Control::without_swarm())
     }
 
     /// Lower is better: direct before relayed, TCP before QUIC (half the memory, two thirds of the CPU), WebSocket last

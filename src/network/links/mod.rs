@@ -5,6 +5,7 @@ pub(crate) mod address_book;
 pub(crate) mod connection;
 pub(crate) mod dial;
 pub(crate) mod local_end;
+pub(crate) mod origins;
 pub(crate) mod proved;
 #[cfg(feature = "scraper")]
 pub(crate) mod source;

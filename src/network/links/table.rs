@@ -7,6 +7,7 @@
 //! given up stays in the map, unlisted, until libp2p reports that it is closed.
 
 mod kept;
+pub(crate) mod room;
 
 use std::{
     collections::HashMap,
@@ -41,6 +42,7 @@ use crate::{
         address::Circuit,
         links::{
             connection::{Connection, LinkId, OpenError, OpenRequest},
+            origins::Origins,
             status::{LinkPath, LinkTransport},
             stream::LinkStream,
         },
@@ -90,6 +92,7 @@ struct Peer {
 struct Table {
     connections: HashMap<ConnectionId, Connection>,
     peers: HashMap<PublicKey, Peer>,
+    origins: Origins,
 }
 
 impl Table {
@@ -350,6 +353,8 @@ impl Links {
             // Of equals the newest first: a peer that comes back after a crash or with a new address may have left a
             // connection behind, and nothing has shown yet that it is dead.
             let at = table.of(&peer).take_while(|(_, other)| other.rank() < connection.rank()).count();
+            let stranger = !table.is_kept(&peer);
+            table.origins.enter(id, &connection, stranger);
             table.connections.insert(id, connection);
             let entry = table.peers.entry(peer).or_default();
             #[cfg(feature = "scraper")]
@@ -390,6 +395,8 @@ impl Links {
                 entry.lost_at = Some(Instant::now());
             }
             gone.cancel();
+            let Table { connections, origins, .. } = &mut *table;
+            connections.get(&id).inspect(|connection| origins.leave(id, connection));
             table.changed(&peer, before, reason);
             if last && !table.is_kept(&peer) {
                 table.peers.remove(&peer);

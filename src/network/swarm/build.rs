@@ -5,8 +5,13 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 #[cfg(any(feature = "scraper", feature = "node"))]
 use libp2p::memory_connection_limits;
 use libp2p::{
-    PeerId, Swarm, Transport, connection_limits,
-    core::{muxing::StreamMuxerBox, transport::timeout::TransportTimeout, upgrade::Version},
+    PeerId, Swarm, Transport,
+    core::{
+        ConnectedPoint,
+        muxing::{StreamMuxer, StreamMuxerBox},
+        transport::timeout::TransportTimeout,
+        upgrade::Version,
+    },
     identify,
     identity::Keypair,
     kad::{self, store::MemoryStore, store::MemoryStoreConfig},
@@ -27,9 +32,10 @@ use crate::{
         error::NetworkError,
         links::{proved::ProvedNetworks, table::Links},
         protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
-        swarm::{hole_punch, identify as own_identify, limits::Inbound, pinger, stream_behaviour, wrapped::Wrapped},
+        swarm::{hole_punch, identify as own_identify, limits::Limits, pinger, stream_behaviour, wrapped::Wrapped},
         transport::{
             admission::Admission,
+            close::CloseInTime,
             half_open::HalfOpen,
             inbound::InboundCounters,
             muxing::{MAX_PULL_STREAMS, quic_config, yamux_config},
@@ -68,11 +74,10 @@ const MAX_KAD_PACKET: usize = 16 * 1024;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     // The limits come first: a connection they deny costs the others nothing.
-    totals: connection_limits::Behaviour,
     /// A client opens its few connections itself.
     #[cfg(any(feature = "scraper", feature = "node"))]
     memory: Toggle<memory_connection_limits::Behaviour>,
-    inbound: Wrapped<Inbound>,
+    limits: Wrapped<Limits>,
     streams: Wrapped<stream_behaviour::Behaviour>,
     pub(crate) kad: kad::Behaviour<MemoryStore>,
     pub(crate) identify: Wrapped<own_identify::Behaviour>,
@@ -113,20 +118,23 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         #[cfg(any(feature = "scraper", feature = "node"))]
         _ => config.limits,
     };
-    let half_open = HalfOpen::new(limits, parts.proved, Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
+    let half_open =
+        HalfOpen::new(limits, Arc::clone(&parts.proved), Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
     let (relayed, relay_client) = relay::client::new(local);
     let transport = Admission::new(transport(&keypair, role, &proxies, relayed)?, half_open);
     let behaviour = Behaviour {
-        totals: connection_limits::Behaviour::new(
-            connection_limits::ConnectionLimits::default()
-                .with_max_established_per_peer(Some(config.limits.connections_per_peer))
-                .with_max_established(Some(config.limits.connections)),
-        ),
         #[cfg(any(feature = "scraper", feature = "node"))]
         memory: (role != NetworkRole::Client)
             .then(|| memory_connection_limits::Behaviour::with_max_percentage(MOST_MEMORY))
             .into(),
-        inbound: Wrapped(Inbound::new(config.limits, parts.inbound, Arc::clone(&parts.refusals))),
+        limits: Wrapped(Limits::new(
+            config.limits,
+            role,
+            parts.links.clone(),
+            parts.proved,
+            parts.inbound,
+            Arc::clone(&parts.refusals),
+        )),
         streams: Wrapped(parts.streams),
         kad: kademlia(local, config),
         identify: Wrapped(own_identify::Behaviour::new(
@@ -186,18 +194,24 @@ fn transport(
     let quic = quic::tokio::Transport::new(quic_config(quic::Config::new(keypair), role));
     let tcp = tcp::Transport::new(Arc::clone(proxies)).upgrade(Version::V1Lazy);
     let (websocket, relayed) = (websocket.upgrade(Version::V1Lazy), relayed.upgrade(Version::V1Lazy));
-    let quic = quic.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let tcp = tcp.authenticate(noise.clone()).multiplex(yamux_config());
     let websocket = websocket.authenticate(noise.clone()).multiplex(yamux_config());
     let relayed = relayed.authenticate(noise).multiplex(yamux_config());
     Ok(relayed
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
-        .or_transport(quic)
+        .map(boxed)
+        .or_transport(quic.map(boxed))
         .map(|either, _| either.into_inner())
-        .or_transport(tcp.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))))
+        .or_transport(tcp.map(boxed))
         .map(|either, _| either.into_inner())
-        .or_transport(websocket.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))))
+        .or_transport(websocket.map(boxed))
         .map(|either, _| either.into_inner()))
+}
+
+fn boxed<M>((peer, muxer): (PeerId, M), _: ConnectedPoint) -> (PeerId, StreamMuxerBox)
+where
+    M: StreamMuxer<Substream: Send + 'static, Error: Send + Sync + 'static> + Send + Unpin + 'static,
+{
+    (peer, StreamMuxerBox::new(CloseInTime::new(muxer)))
 }
 
 fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -> kad::Behaviour<MemoryStore> {

@@ -1,192 +1,151 @@
-//! Established connections of each source address, which `libp2p-connection-limits` does not count.
+//! Established connections: how many there are in all, of each peer, and from each source address.
 //!
-//! A connection of an address that has too many is refused before any handshake work, or when its handshake ends. Private and
-//! loopback addresses may have more: there, one address is often a whole office behind a router of ours, and a small limit
-//! cuts off the fleet it should protect.
+//! libp2p's own limits refuse the newcomer, and do not know who the peers are: strangers would keep the fleet out. Private
+//! and loopback addresses may have more connections: there, one address is often a whole office behind a router of ours.
 
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     convert::Infallible,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 #[cfg(any(feature = "scraper", feature = "node"))]
+use crate::{network::error::innermost, telemetry::LogPace};
+#[cfg(any(feature = "scraper", feature = "node"))]
 use libp2p::memory_connection_limits::MemoryUsageLimitExceeded;
 use libp2p::{
-    Multiaddr, connection_limits,
-    swarm::{ConnectionDenied, ConnectionId, FromSwarm, ListenError, dummy},
+    Multiaddr, PeerId,
+    swarm::{CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, ListenError, THandlerInEvent, ToSwarm, dummy},
 };
-use tokio::time::Instant;
 
 use crate::{
     network::{
         address,
-        config::NetworkLimits,
-        error::innermost,
-        swarm::wrapped::{NewConnection, Wrap},
+        config::{NetworkLimits, NetworkRole},
+        links::{
+            proved::ProvedNetworks,
+            table::{
+                Links,
+                room::{Newcomer, Room},
+            },
+        },
+        peer_id,
+        swarm::wrapped::{NewConnection, Wrap, Wrapped},
         transport::inbound::InboundCounters,
     },
     telemetry::{Limit, Refusals},
 };
 
-/// Strangers could fill the log.
-const WARN_EVERY: Duration = Duration::from_secs(60);
-
-/// Denies inbound connections beyond a number per source address (IPv6: per /64).
-pub(crate) struct Inbound {
+/// Finds room for each connection, or denies it.
+pub(crate) struct Limits {
     limits: NetworkLimits,
-    /// Where each established inbound connection comes from.
-    established: HashMap<ConnectionId, IpAddr>,
-    of_address: HashMap<IpAddr, usize>,
+    /// True if peers prove a secret, so that strangers are those who have not registered yet. At a node all are strangers,
+    /// and those who came first stay.
+    registers: bool,
+    links: Links,
+    proved: Arc<ProvedNetworks>,
     counters: Arc<InboundCounters>,
     refusals: Arc<Refusals>,
-    warned_at: Option<Instant>,
+    /// Connections that made room, and have to be closed.
+    evicted: VecDeque<(PeerId, ConnectionId)>,
+    #[cfg(any(feature = "scraper", feature = "node"))]
+    memory_log: LogPace,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{ip} has {most} connections already, as many as an address may have")]
-struct TooMany {
-    ip: IpAddr,
-    most: usize,
-    limit: Limit,
-}
+#[error("there is no room for another connection: {}", .0.setting())]
+struct NoRoom(Limit);
 
-impl Inbound {
-    pub(crate) fn new(limits: NetworkLimits, counters: Arc<InboundCounters>, refusals: Arc<Refusals>) -> Self {
-        Self { limits, established: HashMap::new(), of_address: HashMap::new(), counters, refusals, warned_at: None }
-    }
-
-    /// The network that a connection comes from, if that may have one more; none for a relayed one, which has no address.
-    fn check(&self, remote: &Multiaddr) -> Result<Option<IpAddr>, TooMany> {
-        let Some(ip) = address::network(remote) else { return Ok(None) };
-        let (limit, most) = match address::is_private(remote) {
-            true => (Limit::ConnectionsPerPrivateIp, self.limits.connections_per_private_address),
-            false => (Limit::ConnectionsPerIp, self.limits.connections_per_address),
-        };
-        let count = self.of_address.get(&ip).copied().unwrap_or_default();
-        if count < most { Ok(Some(ip)) } else { Err(TooMany { ip, most, limit }) }
-    }
-
-    fn establish(&mut self, id: ConnectionId, remote: &Multiaddr) -> Result<(), TooMany> {
-        if let Some(ip) = self.check(remote)? {
-            *self.of_address.entry(ip).or_default() += 1;
-            self.established.insert(id, ip);
+impl Limits {
+    pub(crate) fn new(
+        limits: NetworkLimits,
+        role: NetworkRole,
+        links: Links,
+        proved: Arc<ProvedNetworks>,
+        counters: Arc<InboundCounters>,
+        refusals: Arc<Refusals>,
+    ) -> Self {
+        Self {
+            limits,
+            registers: role.is_scraper(),
+            links,
+            proved,
+            counters,
+            refusals,
+            evicted: VecDeque::new(),
+            #[cfg(any(feature = "scraper", feature = "node"))]
+            memory_log: LogPace::default(),
         }
-        Ok(())
     }
 
-    fn forget(&mut self, id: ConnectionId) {
-        let Some(ip) = self.established.remove(&id) else { return };
-        if let Some(count) = self.of_address.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_address.remove(&ip);
+    fn establish(&mut self, peer: &PeerId, from: Option<&Multiaddr>) -> Result<(), NoRoom> {
+        // A peer without an Ed25519 key is refused elsewhere.
+        let Some(key) = peer_id::public_key(peer) else { return Ok(()) };
+        let proved = from.and_then(address::network).is_some_and(|network| self.proved.contains(&network));
+        let newcomer = Newcomer { peer: &key, from, proved, may_replace: self.registers };
+        match self.links.room(newcomer, &self.limits) {
+            Room::Free => Ok(()),
+            Room::None(limit) => Err(NoRoom(limit)),
+            Room::Replaces(id, limit) => {
+                self.evict(id, limit);
+                Ok(())
             }
         }
     }
 
-    fn note_refusal(&mut self, from: &Multiaddr, cause: &ConnectionDenied) {
-        if let Some(TooMany { ip, limit, .. }) = cause.downcast_ref() {
-            self.counters.refused_address.fetch_add(1, Relaxed);
-            return self.refusals.count(*limit, ip);
-        }
-        let Some(counter) = self.counter(cause) else { return };
-        counter.fetch_add(1, Relaxed);
-        if self.warned_at.is_none_or(|at| at.elapsed() > WARN_EVERY) {
-            self.warned_at = Some(Instant::now());
-            let why = innermost(cause);
-            tracing::warn!(from = %address::display(from), why, "a limit refuses work; the next such line in a minute");
-        }
+    fn evict(&mut self, id: ConnectionId, limit: Limit) {
+        let Some((peer, from)) = self.links.update(id, |evicted| (evicted.peer, evicted.address.clone())) else {
+            return;
+        };
+        self.links.unlist(id, "the connection made room for another one");
+        self.evicted.push_back((peer_id::peer_id(&peer), id));
+        self.counters.evicted();
+        self.refusals.count(limit, format_args!("connection from {}", address::display(&from)));
     }
 
-    /// The counter for a refusal by another behaviour; none for a refusal that has nothing to do with load.
-    fn counter(&self, cause: &ConnectionDenied) -> Option<&AtomicU64> {
-        if cause.downcast_ref::<connection_limits::Exceeded>().is_some() {
-            return Some(&self.counters.refused_connections);
+    fn note_refusal(&mut self, from: &Multiaddr, cause: &ConnectionDenied) {
+        if let Some(NoRoom(limit)) = cause.downcast_ref() {
+            self.counters.refused(*limit);
+            return self.refusals.count(*limit, format_args!("connection from {}", address::display(from)));
         }
         #[cfg(any(feature = "scraper", feature = "node"))]
         if cause.downcast_ref::<MemoryUsageLimitExceeded>().is_some() {
-            return Some(&self.counters.refused_memory);
+            self.counters.refused_memory();
+            if let Some(count) = self.memory_log.due() {
+                let (last, why) = (address::display(from), innermost(cause));
+                tracing::warn!(why, count, last, "a limit refuses work; the next such line in a minute");
+            }
         }
-        None
     }
 }
 
-impl Wrap for Inbound {
+impl Wrap for Limits {
     type Handler = dummy::ConnectionHandler;
     type Event = Infallible;
 
+    /// Where nobody makes room for a neighbour, refused before any handshake work.
     fn on_pending_inbound(&mut self, _: ConnectionId, remote: &Multiaddr) -> Result<(), ConnectionDenied> {
-        self.check(remote).map(drop).map_err(ConnectionDenied::new)
+        let full = if self.registers { None } else { self.links.full(remote, &self.limits) };
+        full.map_or(Ok(()), |limit| Err(ConnectionDenied::new(NoRoom(limit))))
     }
 
     fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
-        if let Some(remote) = connection.comes_from() {
-            self.establish(connection.id, remote).map_err(ConnectionDenied::new)?;
-        }
+        self.establish(&connection.peer, connection.comes_from()).map_err(ConnectionDenied::new)?;
         Ok(dummy::ConnectionHandler)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        match event {
-            FromSwarm::ConnectionClosed(closed) => self.forget(closed.connection_id),
-            FromSwarm::ListenFailure(failure) => {
-                self.forget(failure.connection_id);
-                if let ListenError::Denied { cause } = failure.error {
-                    self.note_refusal(failure.send_back_addr, cause);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-#[cfg(all(test, any(feature = "scraper", feature = "node")))]
-mod tests {
-    use super::*;
-
-    fn addr(text: &str) -> Multiaddr {
-        text.parse().expect("multiaddr")
-    }
-
-    fn limits(public: usize, private: usize) -> Inbound {
-        let limits = NetworkLimits {
-            connections_per_address: public,
-            connections_per_private_address: private,
-            ..NetworkLimits::default()
-        };
-        Inbound::new(limits, Arc::default(), Arc::new(Refusals::new()))
-    }
-
-    #[test]
-    fn the_connection_past_the_limit_is_refused_until_one_ends() {
-        for (remote, other, limit) in [
-            ("/ip4/203.0.113.7/tcp/1", "/ip4/203.0.113.8/tcp/1", Limit::ConnectionsPerIp),
-            ("/ip4/10.1.2.3/udp/1/quic-v1", "/ip4/127.0.0.1/tcp/1", Limit::ConnectionsPerPrivateIp),
-        ] {
-            let mut limits = if limit == Limit::ConnectionsPerIp { limits(2, 9) } else { limits(9, 2) };
-            let remote = addr(remote);
-            let ids = [1, 2, 3].map(ConnectionId::new_unchecked);
-            assert!(limits.establish(ids[0], &remote).is_ok() && limits.establish(ids[1], &remote).is_ok());
-            let refused = limits.on_pending_inbound(ids[2], &remote).expect_err("refused");
-            limits.note_refusal(&remote, &refused);
-            assert_eq!((limits.counters.read().refused_address, limits.refusals.counted(limit)), (1, 1));
-            assert!(limits.establish(ids[2], &remote).is_err());
-            assert!(limits.establish(ids[2], &addr(other)).is_ok());
-            limits.forget(ids[0]);
-            assert!(limits.establish(ids[0], &remote).is_ok());
+        if let FromSwarm::ListenFailure(failure) = event
+            && let ListenError::Denied { cause } = failure.error
+        {
+            self.note_refusal(failure.send_back_addr, cause);
         }
     }
 
-    #[test]
-    fn addresses_of_one_v6_network_are_counted_together() {
-        let mut limits = limits(1, 9);
-        assert!(limits.establish(ConnectionId::new_unchecked(1), &addr("/ip6/2001:db8::1/tcp/1")).is_ok());
-        assert!(limits.establish(ConnectionId::new_unchecked(2), &addr("/ip6/2001:db8::2/tcp/1")).is_err());
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Wrapped<Self>>>> {
+        // The swarm polls after each new connection.
+        let Some((peer_id, id)) = self.evicted.pop_front() else { return Poll::Pending };
+        Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::One(id) })
     }
 }

@@ -2,13 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use crate::telemetry::Limit;
+
 /// Connections that others open, since the start.
 #[cfg(any(feature = "scraper", feature = "node"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InboundCounts {
     pub(crate) handshakes: usize,
     pub(crate) handshakes_peak: usize,
-    /// Ended in their handshake, to make room for others.
+    /// Ended to make room for others, in their handshake or before a secret was proved.
     pub(crate) evicted: u64,
     /// Refused because too many of their address were in their handshake.
     pub(crate) refused_handshakes: u64,
@@ -25,10 +27,10 @@ pub(crate) struct InboundCounters {
     handshakes_peak: AtomicUsize,
     evicted: AtomicU64,
     refused_handshakes: AtomicU64,
-    pub(crate) refused_address: AtomicU64,
-    pub(crate) refused_connections: AtomicU64,
+    refused_address: AtomicU64,
+    refused_connections: AtomicU64,
     #[cfg(any(feature = "scraper", feature = "node"))]
-    pub(crate) refused_memory: AtomicU64,
+    refused_memory: AtomicU64,
 }
 
 impl InboundCounters {
@@ -54,5 +56,22 @@ impl InboundCounters {
     pub(crate) fn no_room(&self, evicted: bool) {
         let counter = if evicted { &self.evicted } else { &self.refused_handshakes };
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an established connection that made room for a newcomer.
+    pub(crate) fn evicted(&self) {
+        self.evicted.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a connection that found no room among the established ones.
+    pub(crate) fn refused(&self, limit: Limit) {
+        let of_address = matches!(limit, Limit::ConnectionsPerIp | Limit::ConnectionsPerPrivateIp);
+        let counter = if of_address { &self.refused_address } else { &self.refused_connections };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    #[cfg(any(feature = "scraper", feature = "node"))]
+    pub(crate) fn refused_memory(&self) {
+        self.refused_memory.fetch_add(1, Relaxed);
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use libp2p::swarm::ConnectionId;
 use tokio::time::Instant;
 
-use super::Links;
+use super::{Links, Table};
 use crate::identity::PublicKey;
 #[cfg(feature = "scraper")]
 use crate::network::links::connection::{Connection, LinkId};
@@ -26,10 +26,23 @@ use crate::network::links::connection::{Connection, LinkId};
 #[cfg(feature = "scraper")]
 const REGISTERING: Duration = Duration::from_secs(15);
 
+impl Table {
+    /// Enters whether the peer's connections are a stranger's, after a change of that.
+    fn judge(&mut self, peer: &PublicKey) {
+        let stranger = !self.is_kept(peer);
+        let ids = self.peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
+        for (id, connection) in ids.filter_map(|id| Some((*id, self.connections.get(id)?))) {
+            self.origins.judge(id, connection, stranger);
+        }
+    }
+}
+
 impl Links {
     /// Keeps connections to the peer open while idle.
     pub(crate) fn keep(&self, peer: PublicKey) {
-        self.kept_flag(peer).store(true, Ordering::Relaxed);
+        let mut table = self.table();
+        table.peers.entry(peer).or_default().kept.store(true, Ordering::Relaxed);
+        table.judge(&peer);
     }
 
     /// Keeps connections to these peers, the first of all to be kept: whoever else connects is a stranger from now on.
@@ -61,6 +74,7 @@ impl Links {
             if entry.connections.is_empty() {
                 table.peers.remove(peer);
             }
+            table.judge(peer);
         }
     }
 
