@@ -20,7 +20,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{self, TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
     time,
 };
@@ -47,6 +47,11 @@ pub(crate) const READER_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) const MAX_HEAD: usize = 16 << 10;
 /// The wait after a failed accept, if nothing of our own can be closed for the newcomer.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes that the kernel takes for a client that does not read; it would take several MiB by itself, which a peer would send
+/// in vain.
+const SEND_BUFFER: u32 = 256 << 10;
+/// Connections that may wait for the accept.
+const BACKLOG: u32 = 1024;
 /// Evicted connections that may not have ended yet.
 const LEAVING: usize = 64;
 /// Where the paths of probes begin.
@@ -85,11 +90,30 @@ pub(crate) struct Listener {
 /// Opens the listening socket, and returns its address: port 0 takes any free one.
 pub(crate) async fn bind(addr: &HostPort) -> Result<(Listener, SocketAddr), BindError> {
     let bound = async {
-        let socket = TcpListener::bind((addr.host.as_str(), addr.port)).await?.into_std()?;
+        let socket = listen((addr.host.as_str(), addr.port)).await?.into_std()?;
         let (spare, local) = (SpareFiles::of(&socket)?, socket.local_addr()?);
         Ok((Listener { socket: TcpListener::from_std(socket)?, spare }, local))
     };
     bound.await.map_err(|source| BindError { addr: addr.clone(), source })
+}
+
+/// Listens on the first of the addresses that can be listened on. Connections inherit the size of the send buffer.
+async fn listen(addr: (&str, u16)) -> io::Result<TcpListener> {
+    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for addr in net::lookup_host(addr).await? {
+        let listening = || {
+            let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+            socket.bind(addr)?;
+            socket.listen(BACKLOG)
+        };
+        match listening() {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// Answers requests until `stop` fires, then closes the connections on which none is being answered, and returns when
