@@ -1,8 +1,8 @@
 //! The listening socket and its connections.
 //!
 //! An accept loop of our own has three limits that `axum::serve` lacks: the number of connections (`admission`), the time
-//! for a request's head (`slow_head`), and the time for a client to read its answer (`slow_reader`). A newcomer never
-//! waits to be accepted, so a flood of connections that ask nothing keeps nobody out.
+//! for a request's head (`slow_head`), and the time for a client to read its answer (`slow_reader`). A newcomer waits for no
+//! longer than those before it have to ask something, so a flood of connections that ask nothing keeps nobody out.
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::{Admission, HttpLimits, PROBE_PLACES, Place},
+    admission::{Admission, HttpLimits, PROBE_PLACES, Place, WAITING},
     requests::{Requests, Worth},
     slow_head::SlowHead,
     slow_reader::SlowReader,
@@ -102,7 +102,7 @@ pub(crate) async fn accept(
     stop: CancellationToken,
 ) {
     let Listener { socket, mut spare } = listener;
-    let room = limits.connections.saturating_add(PROBE_PLACES + LEAVING);
+    let room = limits.connections.saturating_add(PROBE_PLACES + WAITING + LEAVING);
     let admission = Admission::new(limits, refusals);
     let mut connections = JoinSet::new();
     loop {
@@ -117,9 +117,13 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, from)) => {
-                if let Some(place) = admission.admit(from.ip()) {
-                    connections.spawn(connection(stream, place, router.clone(), stop.clone()));
-                }
+                let (admission, router, stop) = (Arc::clone(&admission), router.clone(), stop.clone());
+                connections.spawn(async move {
+                    let admitted = stop.run_until_cancelled(admission.admit(from.ip())).await;
+                    if let Some(place) = admitted.flatten() {
+                        connection(stream, place, router, stop).await;
+                    }
+                });
             }
             // The client went away before the accept.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
@@ -180,8 +184,8 @@ async fn connection(stream: TcpStream, place: Arc<Place>, router: Router, stop: 
     // a dead socket, which the next read reports.
     let _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
-    let (evicted, only_probes) = (place.evicted().clone(), place.only_probes());
-    let requests = Requests::new(place);
+    let only_probes = place.only_probes();
+    let requests = Requests::new(Arc::clone(&place));
     let service = service_fn(|request: Request<Incoming>| {
         #[cfg(feature = "scraper")]
         let request = with_local_addr(request, local);
@@ -201,9 +205,9 @@ async fn connection(stream: TcpStream, place: Arc<Place>, router: Router, stop: 
     );
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = evicted.cancelled() => {
+        () = place.evicted().cancelled() => {
             // A request that came at the same moment is answered.
-            if !requests.is_answering() {
+            if place.is_cut() || !requests.is_answering() {
                 return;
             }
             serving.as_mut().graceful_shutdown();
