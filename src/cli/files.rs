@@ -2,8 +2,9 @@
 
 use crate::{http::HttpLimits, network::NetworkLimits};
 
-/// Files besides connections: the listening sockets, the table, the runtime, links that this process dials, and some room.
-const OTHERS: u64 = 256;
+/// Files besides connections: the listening sockets, the table, the runtime, links that this process dials, HTTP
+/// connections that wait for a place or are for probes, and some room.
+const OTHERS: u64 = 512;
 /// The part of all open files that HTTP connections may take in any case: peers over QUIC take none.
 const HTTP_PART: u64 = 4;
 

@@ -7,10 +7,11 @@ use crate::http::HttpLimits;
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct HttpConnections {
-    /// Most HTTP connections; for a further one the one that is idle longest is closed
+    /// Most HTTP connections; for a further one an idle one of the source that has most is closed, or a busy one if it has more
+    /// than its share
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = HttpLimits::default().connections)]
     max_http_connections: usize,
-    /// Most HTTP connections from one IP address (IPv6: one /64), in the same manner
+    /// Most HTTP connections from one IP address (IPv6: one /64); for a further one its own that is idle longest is closed
     #[arg(
         long, value_name = "N", value_parser = value::count, default_value_t = HttpLimits::default().connections_per_ip
     )]

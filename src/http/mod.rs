@@ -8,6 +8,8 @@ mod body;
 mod hop_by_hop;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod passed_headers;
+#[cfg(any(feature = "scraper", feature = "node"))]
+mod places;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod pool;
 mod pull_request;

@@ -69,11 +69,14 @@ impl Requests {
     /// Of a connection of its own.
     #[cfg(test)]
     pub(super) fn alone() -> Arc<Self> {
+        use futures::FutureExt;
+
         use super::admission::{Admission, HttpLimits};
         use crate::telemetry::Refusals;
 
         let admission = Admission::new(HttpLimits::default(), Arc::new(Refusals::new()));
-        Self::new(admission.admit(std::net::Ipv4Addr::LOCALHOST.into()).expect("room"))
+        let admitted = admission.admit(std::net::Ipv4Addr::LOCALHOST.into()).now_or_never().flatten();
+        Self::new(admitted.expect("room"))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The listening socket and its connections.
 //!
 //! An accept loop of our own has three limits that `axum::serve` lacks: the number of connections (`admission`), the time
-//! for a request's head (`slow_head`), and the time for a client to read its answer (`slow_reader`). A newcomer never
-//! waits to be accepted, so a flood of connections that ask nothing keeps nobody out.
+//! for a request's head (`slow_head`), and the time for a client to read its answer (`slow_reader`). A newcomer waits for no
+//! longer than those before it have to ask something, so a flood of connections that ask nothing keeps nobody out.
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -20,14 +20,14 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{self, TcpListener, TcpSocket, TcpStream},
     task::JoinSet,
     time,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    admission::{Admission, HttpLimits, PROBE_PLACES, Place},
+    admission::{Admission, HttpLimits, PROBE_PLACES, Place, WAITING},
     requests::{Requests, Worth},
     slow_head::SlowHead,
     slow_reader::SlowReader,
@@ -47,6 +47,11 @@ pub(crate) const READER_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) const MAX_HEAD: usize = 16 << 10;
 /// The wait after a failed accept, if nothing of our own can be closed for the newcomer.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes that the kernel takes for a client that does not read; it would take several MiB by itself, which a peer would send
+/// in vain.
+const SEND_BUFFER: u32 = 256 << 10;
+/// Connections that may wait for the accept.
+const BACKLOG: u32 = 1024;
 /// Evicted connections that may not have ended yet.
 const LEAVING: usize = 64;
 /// Where the paths of probes begin.
@@ -85,11 +90,30 @@ pub(crate) struct Listener {
 /// Opens the listening socket, and returns its address: port 0 takes any free one.
 pub(crate) async fn bind(addr: &HostPort) -> Result<(Listener, SocketAddr), BindError> {
     let bound = async {
-        let socket = TcpListener::bind((addr.host.as_str(), addr.port)).await?.into_std()?;
+        let socket = listen((addr.host.as_str(), addr.port)).await?.into_std()?;
         let (spare, local) = (SpareFiles::of(&socket)?, socket.local_addr()?);
         Ok((Listener { socket: TcpListener::from_std(socket)?, spare }, local))
     };
     bound.await.map_err(|source| BindError { addr: addr.clone(), source })
+}
+
+/// Listens on the first of the addresses that can be listened on. Connections inherit the size of the send buffer.
+async fn listen(addr: (&str, u16)) -> io::Result<TcpListener> {
+    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for addr in net::lookup_host(addr).await? {
+        let listening = || {
+            let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+            socket.bind(addr)?;
+            socket.listen(BACKLOG)
+        };
+        match listening() {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// Answers requests until `stop` fires, then closes the connections on which none is being answered, and returns when
@@ -102,7 +126,7 @@ pub(crate) async fn accept(
     stop: CancellationToken,
 ) {
     let Listener { socket, mut spare } = listener;
-    let room = limits.connections.saturating_add(PROBE_PLACES + LEAVING);
+    let room = limits.connections.saturating_add(PROBE_PLACES + WAITING + LEAVING);
     let admission = Admission::new(limits, refusals);
     let mut connections = JoinSet::new();
     loop {
@@ -117,9 +141,13 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok((stream, from)) => {
-                if let Some(place) = admission.admit(from.ip()) {
-                    connections.spawn(connection(stream, place, router.clone(), stop.clone()));
-                }
+                let (admission, router, stop) = (Arc::clone(&admission), router.clone(), stop.clone());
+                connections.spawn(async move {
+                    let admitted = stop.run_until_cancelled(admission.admit(from.ip())).await;
+                    if let Some(place) = admitted.flatten() {
+                        connection(stream, place, router, stop).await;
+                    }
+                });
             }
             // The client went away before the accept.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
@@ -180,8 +208,8 @@ async fn connection(stream: TcpStream, place: Arc<Place>, router: Router, stop: 
     // a dead socket, which the next read reports.
     let _ = stream.set_nodelay(true);
     let router = TowerToHyperService::new(router);
-    let (evicted, only_probes) = (place.evicted().clone(), place.only_probes());
-    let requests = Requests::new(place);
+    let only_probes = place.only_probes();
+    let requests = Requests::new(Arc::clone(&place));
     let service = service_fn(|request: Request<Incoming>| {
         #[cfg(feature = "scraper")]
         let request = with_local_addr(request, local);
@@ -201,9 +229,9 @@ async fn connection(stream: TcpStream, place: Arc<Place>, router: Router, stop: 
     );
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = evicted.cancelled() => {
+        () = place.evicted().cancelled() => {
             // A request that came at the same moment is answered.
-            if !requests.is_answering() {
+            if place.is_cut() || !requests.is_answering() {
                 return;
             }
             serving.as_mut().graceful_shutdown();

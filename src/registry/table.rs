@@ -1,9 +1,15 @@
 //! Every decision about aliases: a plain data structure without a clock or a task.
 //!
 //! Its indexes agree at all times: the leases by alias, the aliases of each peer, what each secret has, and the time
-//! of each lease's next state (active, then lapsed, then gone). After a registration the peer holds exactly the aliases that were granted.
+//! of each lease's next state (active, then lapsed, then gone). After a registration the peer holds exactly the aliases
+//! that were granted.
 
+mod claims;
 mod clock;
+mod effects;
+mod entry;
+mod index;
+mod release;
 mod takeover;
 
 use std::{
@@ -13,19 +19,19 @@ use std::{
 };
 
 use super::{
-    AliasPolicy, Change, EventKind, Holders, Lease, LeaseState, Presence, Registrant, RegistryConfig, RegistryError,
-    RegistryEvent,
-    budget::{self, Budget, Taken},
+    AliasPolicy, Change, EventKind, Lease, LeaseState, Presence, Registrant, RegistryConfig,
+    budget::{Budget, Taken},
     lease::later,
-    listing,
 };
 use crate::{
     identity::{PublicKey, SecretId},
-    telemetry::Limit,
-    wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Register, Target},
+    wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStatus},
 };
 
-pub(super) use clock::ClockStep;
+use claims::Claimed;
+pub(super) use claims::Claims;
+pub(super) use effects::{ClockStep, Effects};
+use entry::{Entry, OfSecret};
 
 /// The leases of a scraper.
 #[derive(Debug)]
@@ -45,35 +51,6 @@ pub(super) struct Table {
     steps: u64,
 }
 
-#[derive(Debug)]
-struct Entry {
-    lease: Arc<Lease>,
-    /// True once a sweep has marked the lease as lapsed.
-    lapsed: bool,
-    /// The registration that last changed what is listed; 0 if the lease was loaded.
-    step: u64,
-    /// Of the alias in the http_sd list.
-    bytes: u64,
-}
-
-/// What is registered with one secret.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct OfSecret {
-    aliases: usize,
-    bytes: u64,
-}
-
-impl Entry {
-    fn new(lease: Arc<Lease>, lapsed: bool, step: u64) -> Self {
-        Self { bytes: listing::lease_bytes(&lease), lease, lapsed, step }
-    }
-
-    /// True if the alias takes nothing more of the share of the secret: its own, or the peer's that replaces its secret.
-    fn counts_for(&self, by: &Registrant) -> bool {
-        self.lease.peer == by.peer || self.lease.secret == Some(by.secret)
-    }
-}
-
 /// Numbers of aliases and peers, as of the last sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -83,72 +60,11 @@ pub(crate) struct Counts {
     pub(crate) peers: usize,
 }
 
-/// The effects of a step: to be stored, published and counted.
-#[derive(Debug, Default)]
-pub(super) struct Effects {
-    pub(super) changes: Vec<Change>,
-    pub(super) events: Vec<RegistryEvent>,
-    /// Plain renewals, which are no events.
-    pub(super) renewed: u64,
-    /// The clock's jump, if there was one.
-    pub(super) clock: Option<ClockStep>,
-    /// Claims that a limit refused.
-    pub(super) refused: Vec<(Limit, Alias)>,
-    /// The number of the registration; 0 for other steps.
-    pub(super) step: u64,
-}
-
-impl Effects {
-    /// True if the list in `/sd` has changed.
-    pub(super) fn are_visible(&self) -> bool {
-        self.events.iter().any(|event| event.kind.is_visible())
-    }
-
-    /// True if the changes must be on disk before they are acknowledged.
-    pub(super) fn are_durable(&self) -> bool {
-        self.events.iter().any(|event| event.kind.is_durable())
-    }
-
-    fn event(&mut self, alias: &Alias, peer: PublicKey, kind: EventKind) {
-        self.events.push(RegistryEvent { alias: alias.clone(), peer, kind });
-    }
-
-    fn refuse(&mut self, alias: Alias, limit: Limit) -> AliasOutcome {
-        self.refused.push((limit, alias));
-        budget::refusal(limit)
-    }
-}
-
-/// A checked registration. An invalid claim is `None`.
-#[derive(Debug)]
-pub(super) struct Claims {
-    hostname: String,
-    targets: Vec<Option<Claimed>>,
-}
-
-/// A target that can be listed, and its bytes in the list.
-#[derive(Debug)]
-struct Claimed {
-    target: Target,
-    bytes: u64,
-}
-
 /// Who claims, and what is left to it.
 struct Claimant {
     by: Registrant,
     hostname: String,
     budget: Budget,
-}
-
-impl Claims {
-    pub(super) fn check(peer: &PublicKey, register: &Register) -> Result<Self, RegistryError> {
-        Target::check_name("hostname", &register.hostname).map_err(RegistryError::Hostname)?;
-        let targets = register.claims.iter().map(|claim| {
-            let target = claim.check().ok()?;
-            Some(Claimed { bytes: listing::target_bytes(&target, peer, &register.hostname), target })
-        });
-        Ok(Self { hostname: register.hostname.clone(), targets: targets.collect() })
-    }
 }
 
 impl Table {
@@ -250,40 +166,6 @@ impl Table {
         (plain.then(|| vec![AliasOutcome::Granted { updated: false }; count]), effects)
     }
 
-    /// The peer gives up all its aliases.
-    pub(super) fn release_peer(&mut self, peer: &PublicKey, now: SystemTime) -> Effects {
-        let mut effects = Effects::default();
-        for alias in self.by_peer.get(peer).cloned().unwrap_or_default() {
-            self.give_up(&alias, now, &mut effects);
-        }
-        effects
-    }
-
-    /// Releases the aliases of these holders, who may also take none back.
-    pub(super) fn release_all(&mut self, holders: &Holders) -> Effects {
-        let mut effects = Effects::default();
-        let (held, left): (Vec<_>, Vec<_>) = self.leases().into_iter().partition(|lease| holders.hold(lease));
-        for lease in held {
-            self.end(&lease.alias, EventKind::Released, &mut effects);
-        }
-        for lease in left {
-            if lease.former.as_ref().is_some_and(|former| holders.hold(former))
-                && let Some(entry) = self.entries.get_mut(&lease.alias)
-            {
-                entry.lease = Arc::new(Lease { former: None, ..Lease::clone(&lease) });
-                effects.changes.push(Change::Put(Arc::clone(&entry.lease)));
-            }
-        }
-        effects
-    }
-
-    /// Releases the alias, whoever holds it.
-    pub(super) fn release(&mut self, alias: &Alias) -> Effects {
-        let mut effects = Effects::default();
-        self.end(alias, EventKind::Released, &mut effects);
-        effects
-    }
-
     pub(super) fn lookup(&self, alias: &str) -> Option<Arc<Lease>> {
         self.entries.get(alias).map(|entry| Arc::clone(&entry.lease))
     }
@@ -328,15 +210,6 @@ impl Table {
     /// Bytes of all aliases in the http_sd list.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    fn release_left_out(&mut self, peer: &PublicKey, claims: &Claims, now: SystemTime, effects: &mut Effects) {
-        let Some(held) = self.by_peer.get(peer) else { return };
-        let claimed: HashSet<&Alias> = claims.targets.iter().flatten().map(|claimed| &claimed.target.alias).collect();
-        let left_out: Vec<Alias> = held.iter().filter(|alias| !claimed.contains(alias)).cloned().collect();
-        for alias in left_out {
-            self.give_up(&alias, now, effects);
-        }
     }
 
     fn claim(
@@ -405,66 +278,8 @@ impl Table {
         held.filter(|entry| entry.lease.peer == *peer).map_or(0, |entry| entry.bytes)
     }
 
-    fn of_secret(&self, secret: &SecretId) -> OfSecret {
-        self.by_secret.get(secret).copied().unwrap_or_default()
-    }
-
     fn is_full(&self) -> bool {
         self.entries.len() >= self.config.max_targets || self.bytes >= self.config.max_table_bytes
-    }
-
-    fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
-        if let Some(entry) = self.entries.remove(alias) {
-            self.unindex(&entry);
-            effects.event(alias, entry.lease.peer, kind);
-            effects.changes.push(Change::Remove(alias.clone()));
-        }
-    }
-
-    /// Inserts the entry, replacing the alias's previous one.
-    fn insert(&mut self, entry: Entry) {
-        let alias = entry.lease.alias.clone();
-        if let Some(old) = self.entries.remove(&alias) {
-            self.unindex(&old);
-        }
-        self.by_peer.entry(entry.lease.peer).or_default().insert(alias.clone());
-        if let Some(secret) = entry.lease.secret {
-            let of_secret = self.by_secret.entry(secret).or_default();
-            of_secret.aliases += 1;
-            of_secret.bytes += entry.bytes;
-        }
-        self.due.insert((self.due_at(&entry), alias.clone()));
-        self.lapsed += usize::from(entry.lapsed);
-        self.bytes += entry.bytes;
-        self.entries.insert(alias, entry);
-    }
-
-    /// Removes an entry from the other indexes after its removal from `entries`.
-    fn unindex(&mut self, entry: &Entry) {
-        let alias = &entry.lease.alias;
-        self.due.remove(&(self.due_at(entry), alias.clone()));
-        self.lapsed -= usize::from(entry.lapsed);
-        if let Some(secret) = entry.lease.secret
-            && let Some(of_secret) = self.by_secret.get_mut(&secret)
-        {
-            of_secret.aliases -= 1;
-            of_secret.bytes -= entry.bytes;
-            if of_secret.aliases == 0 {
-                self.by_secret.remove(&secret);
-            }
-        }
-        self.bytes -= entry.bytes;
-        if let Some(aliases) = self.by_peer.get_mut(&entry.lease.peer) {
-            aliases.remove(alias);
-            if aliases.is_empty() {
-                self.by_peer.remove(&entry.lease.peer);
-            }
-        }
-    }
-
-    fn due_at(&self, entry: &Entry) -> SystemTime {
-        let expires_at = entry.lease.expires_at;
-        if entry.lapsed { later(expires_at, self.config.retention) } else { expires_at }
     }
 }
 

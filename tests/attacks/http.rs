@@ -8,6 +8,10 @@ use std::{
 };
 
 use narthex::{KeyPair, identity};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
 
 use crate::support::{
     SOON, eventually_true,
@@ -50,7 +54,9 @@ fn silent_connections_keep_out_neither_prometheus_nor_probes() {
     for path in ["/-/healthy", "/-/ready", "/sd", "/metrics", &scrape_path("web-1")] {
         assert_eq!(scraper.get(path).status, 200, "{path}");
     }
-    assert!(scraper.count(&["limit_refusals", "max_http_connections_per_ip"]) >= 150.0);
+    // The last of them wait for a moment before others are closed for them.
+    let refused = || scraper.count(&["limit_refusals", "max_http_connections_per_ip"]) >= 150.0;
+    eventually_true("the first half was closed for the second", SOON, refused);
     scraper.process.wait_log(&["max-http-connections-per-ip"]);
     let joined = honest.newcomer(&fleet, &scraper);
     assert_eq!(honest.report("300 silent HTTP connections", &scraper, joined, flood), 0, "honest scrapes failed");
@@ -79,6 +85,51 @@ fn probes_are_answered_while_every_connection_is_busy_and_no_answer_is_cut() {
         stream.read_to_string(&mut answer).expect("an answer");
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("m 1\n"), "{answer}");
     }
+}
+
+/// Sends the head of a GET request from 127.0.0.`host`.
+async fn ask_from(host: u8, address: SocketAddr, path: &str) -> tokio::net::TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, host], 0).into()).expect("an address of loopback");
+    let mut stream = socket.connect(address).await.expect("connects");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: h\r\nX-Prometheus-Scrape-Timeout-Seconds: 60\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    stream
+}
+
+/// Before: a source that came fourth got 503 as long as three others kept all connections busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_keep_every_connection_busy_leave_room_for_another_source() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&["--max-http-connections", "6"]);
+    let slow = Reply::Gated(Box::new(Reply::text("m 1\n")));
+    let exporter = Exporter::start([("/slow", slow), ("/metrics", Reply::text("m 2\n"))]);
+    let targets = [("slow", exporter.url("/slow")), ("web-1", exporter.url("/metrics"))];
+    let _agent = fleet.agent_of(&scraper, "agent", targets, &[]);
+    scraper.wait_scraped("web-1");
+
+    let mut busy = Vec::new();
+    for host in [2, 3, 4, 2, 3, 4] {
+        busy.push(ask_from(host, scraper.http, &scrape_path("slow")).await);
+        eventually_true("it is being answered", SOON, || exporter.requests("/slow").len() == busy.len());
+    }
+    for path in ["/sd", "/metrics", &scrape_path("web-1")] {
+        let mut answer = String::new();
+        ask_from(5, scraper.http, path).await.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    exporter.open_gate();
+    let mut answered = 0;
+    for mut stream in busy {
+        let mut answer = String::new();
+        // A connection that made room ends without an answer.
+        let _ = stream.read_to_string(&mut answer).await;
+        answered += usize::from(answer.starts_with("HTTP/1.1 200") && answer.ends_with("m 1\n"));
+    }
+    // A request may come before the scraper has seen the end of the one before, and need one more place.
+    assert!((3..6).contains(&answered), "{answered} of the six were answered, and each source keeps its share");
 }
 
 /// Before: four of these readers used up the window of the agent's QUIC connection, 64 its streams; the other alias was

@@ -3,14 +3,26 @@ use std::{
     fs,
     path::Path,
     sync::{Condvar, Mutex},
+    time::Duration,
 };
 
-use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio::{
+    sync::oneshot,
+    task::{JoinHandle, JoinSet, yield_now},
+    time,
+};
+use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{
+    run::{FLUSH_EVERY, SWEEP_EVERY},
+    *,
+};
 use crate::{
     identity::{KeyPair, SecretId},
-    registry::{Change, EventKind, LeaseState, Loaded, SledStore, StoreError},
+    registry::{
+        Change, Damage, EventKind, LeaseState, Loaded, SledStore, Store, StoreError,
+        writer::{self, Waiter},
+    },
     wire::{AliasOutcome, Claim},
 };
 

@@ -9,31 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Change, Effects, Entry, EventKind, Lease, Table, later};
+use super::{Change, ClockStep, Effects, Entry, EventKind, Lease, Table, later};
 
 /// Most time between two sweeps, which are one second apart, of a process that runs and a clock that is not set.
 pub(super) const UNWATCHED: Duration = Duration::from_secs(5);
-
-/// A jump of the clock between two sweeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::registry) enum ClockStep {
-    /// This much time passed at once.
-    Ahead(Duration),
-    /// The clock was set back by this much.
-    Back(Duration),
-}
-
-impl ClockStep {
-    pub(in crate::registry) fn log(self) {
-        match self {
-            Self::Ahead(by) => tracing::warn!(
-                seconds = by.as_secs(),
-                "leases were not watched for a while: running ones are given time to be renewed"
-            ),
-            Self::Back(by) => tracing::warn!(seconds = by.as_secs(), "the clock was set back: leases were shortened"),
-        }
-    }
-}
 
 impl Table {
     /// Takes every lease that is due to its next state; others cost nothing. Must be called each second. After a pause,

@@ -1,7 +1,12 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::{identity::KeyPair, wire::Claim};
+use crate::{
+    identity::KeyPair,
+    registry::{Holders, RegistryError},
+    telemetry::Limit,
+    wire::{Claim, Register},
+};
 
 mod budget;
 mod takeover;

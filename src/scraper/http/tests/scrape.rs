@@ -1,12 +1,21 @@
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
     sync::{mpsc, oneshot},
-    time::Instant,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -151,6 +160,34 @@ async fn what_a_reverse_proxy_adds_to_a_scrape_stays_at_the_scraper_unless_it_is
     names.sort_unstable();
     let of_prometheus = ["accept", "accept-encoding", "traceparent", "tracestate", "user-agent"];
     assert_eq!(names, [&of_prometheus[..], &["x-prometheus-scrape-timeout-seconds", "x-scope-orgid"]].concat());
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_has_little_of_an_exposition_pulled() {
+    const PART: usize = 64 << 10;
+    let pulled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&pulled);
+    let scraper = Scraper::start(HttpConfig::default(), move |_, _| {
+        let count = Arc::clone(&count);
+        let parts = stream::repeat_with(move || {
+            count.fetch_add(PART, Ordering::SeqCst);
+            Ok(Frame::data(Bytes::from_static(&[b'x'; PART])))
+        });
+        async { Ok(Response::new(StreamBody::new(parts.take(512)).boxed_unsync())) }
+    })
+    .await;
+    scraper.register("web-1").await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(PART as u32).expect("a size");
+    let mut stalled = socket.connect(scraper.addr).await.expect("connects");
+    stalled.write_all(b"GET /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\n\r\n").await.expect("sends");
+    within(stalled.read_u8()).await.expect("the answer begins");
+    let mut before = 0;
+    while before != pulled.load(Ordering::SeqCst) {
+        before = pulled.load(Ordering::SeqCst);
+        time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(before < 2 << 20, "{before} bytes were pulled for a reader of none");
 }
 
 #[tokio::test]

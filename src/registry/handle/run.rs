@@ -1,0 +1,141 @@
+//! The life of a registry: the load, the sweep of leases, the regular flush, the end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{self, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Phase, Registry};
+use crate::registry::{
+    Counts, Damage, RegistryError, Store,
+    writer::{self, Batch, Start, Waiter},
+};
+
+/// How often leases are checked for their end.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How often plain renewals are written: a `kill -9` loses at most those of this time.
+pub(super) const FLUSH_EVERY: Duration = Duration::from_secs(3);
+
+impl Registry {
+    /// Loads the table from the store, then sweeps every second and writes plain renewals every three seconds. Runs
+    /// until `stop` fires, then writes what is left. The store lives in its own thread, which has ended when this
+    /// returns. If the future is dropped, the thread still writes what is left. A second call is an error.
+    pub(crate) async fn run(&self, store: Box<dyn Store>, stop: CancellationToken) -> Result<(), RegistryError> {
+        let running = Running::begin(self)?;
+        let (queue, inbox) = mpsc::unbounded_channel();
+        // Loading blocks, so the thread does that too.
+        let mut writer = writer::spawn(store, inbox, self.shared.config.clone(), Arc::clone(&self.shared.health))
+            .map_err(RegistryError::Thread)?;
+        tokio::select! {
+            () = stop.cancelled() => drop(queue),
+            start = &mut writer.started => {
+                let start = start.map_err(|_| RegistryError::Stopped)?;
+                self.start_serving(start.map_err(|error| RegistryError::Store(Arc::new(error)))?, queue);
+            }
+        }
+        let mut sweep = interval(SWEEP_EVERY);
+        let mut flush = interval(FLUSH_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = &mut writer.ended => return Err(RegistryError::Stopped),
+                _ = sweep.tick() => self.sweep(SystemTime::now()),
+                _ = flush.tick() => self.flush(),
+            }
+        }
+        // Closes the queue: the writer writes what is left and ends.
+        drop(running);
+        writer.ended.await.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)
+    }
+
+    /// Takes every lease that is due to its next state: active to lapsed, lapsed to gone. [`run`](Self::run) calls this
+    /// every second. After a pause (the clock was set, or the process stood still), running leases first get the time
+    /// to be renewed. While the store fails, nothing happens; the next sweep then sees a pause.
+    pub(super) fn sweep(&self, now: SystemTime) {
+        self.shared.log.forget_old();
+        if self.store_failing() {
+            return;
+        }
+        let mut state = self.write();
+        let Some(table) = &mut state.table else { return };
+        let effects = table.sweep(now);
+        let notification = self.publish(&mut state, effects, None);
+        let complete = state.incomplete_until.take_if(|end| Instant::now() >= *end).is_some();
+        drop(state);
+        self.notify(notification);
+        if complete {
+            tracing::info!("the table of aliases counts as complete again");
+        }
+    }
+
+    fn start_serving(&self, start: Start, queue: mpsc::UnboundedSender<Batch>) {
+        let Start { table, effects, unreadable, damage, complete_at } = start;
+        let Counts { active, lapsed, .. } = table.counts();
+        tracing::info!(active, lapsed, unreadable, "registry loaded");
+        if let Some(Damage { noted, found }) = damage {
+            let noted = noted.map(tracing::field::display);
+            let wait_seconds = complete_at.saturating_duration_since(Instant::now()).as_secs();
+            tracing::error!(
+                noted,
+                found,
+                wait_seconds,
+                "registry store was damaged and has lost aliases: /sd answers 503 until their clients had the time to \
+                 register again"
+            );
+        }
+        let mut state = self.write();
+        state.totals.store_damaged = u64::from(damage.is_some());
+        state.incomplete_until = damage.map(|_| complete_at);
+        state.table = Some(table);
+        state.phase = Phase::Serving(queue);
+        state.generation += 1;
+        state.totals.unreadable_records = unreadable;
+        let notification = self.publish(&mut state, effects, None);
+        drop(state);
+        self.notify(notification);
+    }
+
+    /// Makes the writer write its plain renewals, and whatever failed before. If the queue is full, the previous flush is
+    /// still in it.
+    pub(super) fn flush(&self) {
+        let Ok(slot) = Arc::clone(&self.shared.slots).try_acquire_owned() else { return };
+        if let Phase::Serving(queue) = &self.read().phase {
+            let waiter = Waiter { ack: oneshot::channel().0, _slot: slot };
+            let _ = queue.send(Batch { durable: true, waiter: Some(waiter), ..Batch::default() });
+        }
+    }
+}
+
+/// Closes the writer's queue when [`Registry::run`] ends, or is dropped.
+struct Running<'a>(&'a Registry);
+
+impl<'a> Running<'a> {
+    fn begin(registry: &'a Registry) -> Result<Self, RegistryError> {
+        let mut state = registry.write();
+        if !matches!(state.phase, Phase::New) {
+            return Err(RegistryError::AlreadyRunning);
+        }
+        state.phase = Phase::Loading;
+        Ok(Self(registry))
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.write().phase = Phase::Stopped;
+    }
+}
+
+fn interval(period: Duration) -> time::Interval {
+    let mut interval = time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

@@ -1,0 +1,114 @@
+//! How a step changes the table: under the lock, and queued for the writer in the same order; published and logged after it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
+
+use tokio::sync::oneshot;
+
+use super::{Phase, Registry, State};
+use crate::{
+    identity::PublicKey,
+    registry::{
+        RegistryError, RegistryEvent,
+        table::{Claims, ClockStep, Effects, Table},
+        writer::{Batch, Waiter},
+    },
+    telemetry::Limit,
+    wire::{Alias, AliasOutcome},
+};
+
+impl Registry {
+    /// Applies a step to the table, queues its changes, and waits until they are on disk.
+    pub(super) async fn change<T>(&self, step: impl FnOnce(&mut Table) -> (T, Effects)) -> Result<T, RegistryError> {
+        self.check_serving(&self.read().phase)?;
+        let slot = Arc::clone(&self.shared.slots).acquire_owned().await.map_err(|_| RegistryError::Stopped)?;
+        // No await between here and the answer: a caller that gives up does so before the step or after.
+        let (ack, answer) = oneshot::channel();
+        let (value, notification) = {
+            let mut state = self.write();
+            self.check_serving(&state.phase)?;
+            let (value, effects) = step(state.table.as_mut().ok_or(RegistryError::NotReady)?);
+            (value, self.publish(&mut state, effects, Some(Waiter { ack, _slot: slot })))
+        };
+        self.notify(notification);
+        answer.await.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)?;
+        Ok(value)
+    }
+
+    /// Registers while the store fails: extends the claimed leases, and refuses anything else.
+    pub(super) fn renew(
+        &self,
+        peer: PublicKey,
+        claims: Claims,
+        now: SystemTime,
+    ) -> Result<Vec<AliasOutcome>, RegistryError> {
+        let mut state = self.write();
+        match self.check_serving(&state.phase) {
+            Ok(()) | Err(RegistryError::StoreFailing) => {}
+            Err(error) => return Err(error),
+        }
+        let written = self.shared.health.written.load(Ordering::Acquire);
+        let table = state.table.as_mut().ok_or(RegistryError::NotReady)?;
+        let (outcomes, effects) = table.renew(peer, claims, written, now);
+        let notification = self.publish(&mut state, effects, None);
+        drop(state);
+        self.notify(notification);
+        outcomes.ok_or(RegistryError::StoreFailing)
+    }
+
+    /// An error while changes cannot be stored.
+    pub(super) fn check_serving(&self, phase: &Phase) -> Result<(), RegistryError> {
+        match phase {
+            Phase::New | Phase::Loading => Err(RegistryError::NotReady),
+            Phase::Stopped => Err(RegistryError::Stopped),
+            Phase::Serving(_) if self.store_failing() => Err(RegistryError::StoreFailing),
+            Phase::Serving(_) => Ok(()),
+        }
+    }
+
+    /// Counts the effects of a step and queues its changes. The notification is for after the unlock.
+    pub(super) fn publish(&self, state: &mut State, effects: Effects, waiter: Option<Waiter>) -> Notification {
+        state.generation += u64::from(effects.are_visible());
+        state.totals.renewed += effects.renewed;
+        for event in &effects.events {
+            state.totals.count(event.kind);
+            // An error means that there is no subscriber.
+            let _ = self.shared.events.send(event.clone());
+        }
+        if let Phase::Serving(queue) = &state.phase
+            && (waiter.is_some() || !effects.changes.is_empty())
+        {
+            let (durable, step) = (effects.are_durable(), effects.step);
+            let batch = Batch { changes: effects.changes, durable, step, waiter };
+            // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
+            let _ = queue.send(batch);
+        }
+        let Effects { events, clock, refused, .. } = effects;
+        Notification { generation: state.generation, events, clock, refused }
+    }
+
+    /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.
+    pub(super) fn notify(&self, notification: Notification) {
+        self.shared.changes.send_if_modified(|generation| {
+            // Two threads may come here in another order than they held the lock.
+            let newer = notification.generation > *generation;
+            *generation = notification.generation.max(*generation);
+            newer
+        });
+        notification.clock.into_iter().for_each(ClockStep::log);
+        self.shared.log.write(&notification.events);
+        for (limit, alias) in notification.refused {
+            self.shared.refusals.count(limit, format_args!("alias {alias}"));
+        }
+    }
+}
+
+/// What is published and logged about a step.
+pub(super) struct Notification {
+    generation: u64,
+    events: Vec<RegistryEvent>,
+    clock: Option<ClockStep>,
+    refused: Vec<(Limit, Alias)>,
+}

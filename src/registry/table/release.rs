@@ -1,0 +1,69 @@
+//! How aliases are given up, by their holder or by the operator.
+
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
+
+use super::{Claims, Effects, Table};
+use crate::{
+    identity::PublicKey,
+    registry::{Change, EventKind, Holders, Lease},
+    wire::Alias,
+};
+
+impl Table {
+    /// The peer gives up all its aliases.
+    pub(in crate::registry) fn release_peer(&mut self, peer: &PublicKey, now: SystemTime) -> Effects {
+        let mut effects = Effects::default();
+        for alias in self.by_peer.get(peer).cloned().unwrap_or_default() {
+            self.give_up(&alias, now, &mut effects);
+        }
+        effects
+    }
+
+    /// Releases the aliases of these holders, who may also take none back.
+    pub(in crate::registry) fn release_all(&mut self, holders: &Holders) -> Effects {
+        let mut effects = Effects::default();
+        let (held, left): (Vec<_>, Vec<_>) = self.leases().into_iter().partition(|lease| holders.hold(lease));
+        for lease in held {
+            self.end(&lease.alias, EventKind::Released, &mut effects);
+        }
+        for lease in left {
+            if lease.former.as_ref().is_some_and(|former| holders.hold(former))
+                && let Some(entry) = self.entries.get_mut(&lease.alias)
+            {
+                entry.lease = Arc::new(Lease { former: None, ..Lease::clone(&lease) });
+                effects.changes.push(Change::Put(Arc::clone(&entry.lease)));
+            }
+        }
+        effects
+    }
+
+    /// Releases the alias, whoever holds it.
+    pub(in crate::registry) fn release(&mut self, alias: &Alias) -> Effects {
+        let mut effects = Effects::default();
+        self.end(alias, EventKind::Released, &mut effects);
+        effects
+    }
+
+    pub(super) fn release_left_out(
+        &mut self,
+        peer: &PublicKey,
+        claims: &Claims,
+        now: SystemTime,
+        effects: &mut Effects,
+    ) {
+        let Some(held) = self.by_peer.get(peer) else { return };
+        let claimed: HashSet<&Alias> = claims.targets.iter().flatten().map(|claimed| &claimed.target.alias).collect();
+        let left_out: Vec<Alias> = held.iter().filter(|alias| !claimed.contains(alias)).cloned().collect();
+        for alias in left_out {
+            self.give_up(&alias, now, effects);
+        }
+    }
+
+    pub(super) fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
+        if let Some(entry) = self.entries.remove(alias) {
+            self.unindex(&entry);
+            effects.event(alias, entry.lease.peer, kind);
+            effects.changes.push(Change::Remove(alias.clone()));
+        }
+    }
+}
