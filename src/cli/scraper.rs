@@ -140,6 +140,9 @@ struct Limits {
         default_value_t = SCRAPER.http_limits.scrape.max_pulls_per_alias
     )]
     max_pulls_per_alias: usize,
+    /// Most scrapes at once; further ones get 503
+    #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.http_limits.scrape.max_concurrent)]
+    max_scrapes: usize,
     /// Most aliases in the table; the scraper refuses a further one
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_targets)]
     max_aliases: usize,
@@ -260,6 +263,7 @@ impl Args {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
                     max_pulls_per_alias: self.limits.max_pulls_per_alias,
+                    max_concurrent: self.limits.max_scrapes,
                     request_headers: self.request_header,
                     ..ScrapeConfig::default()
                 },

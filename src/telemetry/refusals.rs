@@ -30,6 +30,7 @@ label_values! {
         SecretBytes = "max_secret_bytes",
         TableBytes = "max_table_bytes",
         PullsPerAlias = "max_pulls_per_alias",
+        Scrapes = "max_scrapes",
         SdReaders = "max_sd_readers",
         HttpConnections = "max_http_connections",
         HttpConnectionsPerIp = "max_http_connections_per_ip",

@@ -443,15 +443,19 @@ fn a_scraper_that_has_no_room_is_not_taken_for_something_else() {
     let Some(mut lab) = Lab::new() else { return };
     let (there, here) = (lab.site(Kind::Open), lab.site(Kind::Cone));
     let fleet = Fleet::new();
-    let scraper = there.enter(|| fleet.scraper_on(there.public(), &["--max-connections-per-ip", "1"]));
+    let flags = ["--max-connections-per-ip=1", "--max-connections-per-private-ip=1"];
+    let scraper = there.enter(|| fleet.scraper_on(there.public(), &flags));
     let peer = scraper.peer().to_string();
     let _agent = here.enter(|| fleet.agent("agent", &["--scraper", &peer, "--target", "host-1=http://127.0.0.1:9"]));
     there.enter(|| scraper.wait_listed("host-1"));
     let visit = here.enter(|| beside_exporter(&fleet, &peer, &[]));
     for check in ["scraper TCP", "scraper UDP", "link"] {
-        visit.fails(check, &["a scraper at a limit does so", "--max-connections-per-ip", "\"a limit refuses work\""]);
+        visit.fails(
+            check,
+            &["a scraper at a limit does so", "--max-connections-per-private-ip", "\"a limit refuses work\""],
+        );
     }
-    let logged = || scraper.process.log_line(&["a limit refuses work", "limit=max-connections-per-ip"]);
+    let logged = || scraper.process.log_line(&["a limit refuses work", "limit=max-connections-per-private-ip"]);
     eventually("the log has the refusal", SOON, logged);
 }
 

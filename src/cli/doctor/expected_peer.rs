@@ -57,10 +57,14 @@ impl ExpectedPeer {
     /// What to do if the peer accepts connections and closes them.
     pub(super) fn closed_advice(self) -> String {
         let role = self.role();
+        let of_address = match self {
+            Self::Node => "--max-connections-per-ip",
+            Self::Scraper | Self::LocalScraper => "--max-connections-per-private-ip",
+        };
         format!(
             "a {role} at a limit does so: look for \"a limit refuses work\" in its log, which names the limit; raise it \
-             (--max-connections-per-ip: this host, or the router before it, may have as many as that lets in), or close \
-             connections that are not needed. If that log has no such line, see what has that port"
+             ({of_address}: this host, or the router before it, may have as many as that lets in), or close connections \
+             that are not needed. If that log has no such line, see what has that port"
         )
     }
 

@@ -32,7 +32,7 @@ use crate::{
         outcome::ScrapeOutcome,
         pull::{PullBody, PullError},
     },
-    telemetry::Chain,
+    telemetry::{Chain, Limit},
     wire::{Alias, SCRAPE_TIMEOUT_HEADER},
 };
 
@@ -106,6 +106,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
         Failure::new(StatusCode::BAD_REQUEST, ScrapeOutcome::BadRequest, why)
     })?;
     let permit = Arc::clone(&shared.scrapes).try_acquire_owned().map_err(|_| {
+        shared.network.refusals().count(Limit::Scrapes, format_args!("alias {}", lease.alias));
         let why = format!("more than {} scrapes at once", shared.scrape.max_concurrent);
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded, why)
     })?;

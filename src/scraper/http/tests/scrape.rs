@@ -363,6 +363,7 @@ async fn scrapes_over_the_limit_are_turned_away_until_one_ends() {
     assert_eq!(scraper.get("/scrape/web-1/metrics").await.status, 503);
     assert_eq!(scraper.get("/sd").await.status, 200, "the rest is answered all the same");
     scraper.counted("narthex_scrapes_total{outcome=\"overloaded\"} 1").await;
+    scraper.counted("narthex_limit_refusals_total{limit=\"max_scrapes\"} 1").await;
     drop(feed);
     scraper.counted("narthex_scrapes_total{outcome=\"ok\"} 1").await;
     assert_eq!(scraper.get("/scrape/web-1/metrics").await.status, 200);
