@@ -1,4 +1,4 @@
-//! The table of links: every connection by its id, every peer with its connections, and the way to open a stream.
+//! The table of links: every connection by its id, and every peer with its connections.
 //!
 //! The stream behaviour and the driver, both inside the swarm's task, write to the table; everybody reads. The mutex is
 //! held for a few map operations, never over an `.await`.
@@ -7,7 +7,10 @@
 //! given up stays in the map, unlisted, until libp2p reports that it is closed.
 
 mod kept;
+mod open;
 pub(crate) mod room;
+mod superseded;
+mod wait;
 
 use std::{
     collections::HashMap,
@@ -20,10 +23,10 @@ use std::{
 #[cfg(feature = "scraper")]
 use std::{net::IpAddr, time::SystemTime};
 
-use libp2p::{Multiaddr, StreamProtocol, swarm::ConnectionId};
+use libp2p::{Multiaddr, swarm::ConnectionId};
 use tokio::{
-    sync::{broadcast, mpsc, oneshot, watch},
-    time::{self, Instant},
+    sync::{broadcast, watch},
+    time::Instant,
 };
 
 #[cfg(any(feature = "scraper", feature = "node"))]
@@ -41,28 +44,15 @@ use crate::{
     network::{
         address::Circuit,
         links::{
-            connection::{Connection, LinkId, OpenError, OpenRequest},
+            connection::{Connection, LinkId},
             origins::Origins,
             status::{LinkPath, LinkTransport},
-            stream::LinkStream,
         },
     },
 };
 
-/// Time for a task that is about to open a stream to notice the better path.
-const SUPERSEDED_FOR: Duration = Duration::from_secs(5);
-
-/// Circuits through several relays are dialled one a moment after the other.
-const MADE_TOGETHER: Duration = Duration::from_secs(10);
-
-/// Holders of a connection's stream counter beside the streams: the table, and the connection's handler.
-const HELD_BY_US: usize = 2;
-
 /// A receiver that falls further behind gets an error, and reads the table instead.
 const EVENTS_KEPT: usize = 1024;
-
-/// A stream costs two round trips; a peer that takes longer is not answering.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkEvent {
@@ -132,20 +122,6 @@ impl Table {
             }
         }
         self.mark_superseded(peer);
-    }
-
-    /// A relayed connection has nothing more to do while there is a direct one, or a circuit that is clearly newer. (Of
-    /// two direct ones, or of two circuits made together, both stay: the two ends may not agree on which is the better,
-    /// and would each close the other's.)
-    fn mark_superseded(&mut self, peer: &PublicKey) {
-        let Some((path, since)) = self.best(peer).map(|(_, best)| (best.path, best.since)) else { return };
-        let Some(peer) = self.peers.get(peer) else { return };
-        for id in &peer.connections {
-            let Some(connection) = self.connections.get_mut(id) else { continue };
-            let better = path == LinkPath::Direct || since.duration_since(connection.since) > MADE_TOGETHER;
-            let superseded = better && !connection.is_direct();
-            connection.superseded_at = superseded.then(|| connection.superseded_at.unwrap_or_else(Instant::now));
-        }
     }
 }
 
@@ -250,11 +226,6 @@ impl Links {
         counts
     }
 
-    /// Changes whenever a connection comes or goes.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
-    }
-
     #[cfg(feature = "scraper")]
     pub(crate) fn events(&self) -> broadcast::Receiver<LinkEvent> {
         self.0.events.subscribe()
@@ -264,28 +235,6 @@ impl Links {
     #[cfg(feature = "scraper")]
     pub(crate) fn lost_for(&self, peer: &PublicKey) -> Option<Duration> {
         self.table().peers.get(peer)?.lost_at.map(|at| at.elapsed())
-    }
-
-    #[cfg(feature = "scraper")]
-    pub(crate) async fn up(&self, peer: &PublicKey) {
-        self.wait_until(|| self.path(peer).is_some()).await;
-    }
-
-    #[cfg(any(feature = "scraper", feature = "node"))]
-    pub(crate) async fn down(&self, peer: &PublicKey) {
-        self.wait_until(|| self.path(peer).is_none()).await;
-    }
-
-    /// Returns once the condition holds; looks again at every change.
-    pub(crate) async fn wait_until(&self, mut holds: impl FnMut() -> bool) {
-        // `self` holds a sender, so the wait does not end by the channel closing.
-        let _ = self.changes().wait_for(|_| holds()).await;
-    }
-
-    /// Returns once the peer has reported over each direct connection how it sees us.
-    pub(crate) async fn identified(&self, peer: &PublicKey) {
-        let all = || self.table().direct(peer).all(|(_, connection)| connection.identified);
-        let _ = self.0.identified.subscribe().wait_for(|()| all()).await;
     }
 
     #[cfg(feature = "scraper")]
@@ -318,27 +267,6 @@ impl Links {
     #[cfg(feature = "scraper")]
     pub(crate) fn source(&self, link: LinkId) -> Option<Source> {
         self.table().connections.get(&link.0).map(|connection| Source::of(&connection.address))
-    }
-
-    pub(crate) async fn open(&self, peer: &PublicKey, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
-        let link = self.best(peer).ok_or(OpenError::NotConnected)?;
-        self.open_over(link, protocol).await
-    }
-
-    /// As [`open`](Self::open), over one connection.
-    pub(crate) async fn open_over(&self, link: LinkId, protocol: StreamProtocol) -> Result<LinkStream, OpenError> {
-        let (reply, opened) = oneshot::channel();
-        let LinkId(id) = link;
-        let control = self.table().connections.get(&id).ok_or(OpenError::Lost)?.control.clone();
-        control.open.try_send(OpenRequest { protocol, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => OpenError::Busy,
-            mpsc::error::TrySendError::Closed(_) => OpenError::Lost,
-        })?;
-        match time::timeout(OPEN_TIMEOUT, opened).await {
-            Ok(Ok(stream)) => stream.map(|stream| LinkStream::new(stream, id, &control)),
-            Ok(Err(_)) => Err(OpenError::Lost),
-            Err(_) => Err(OpenError::Timeout),
-        }
     }
 }
 
@@ -454,36 +382,17 @@ impl Links {
         })
     }
 
-    /// The direct connections that a peer has replaced by a newer one of the same transport.
-    pub(crate) fn replaced_by(&self, newer: ConnectionId, after: Duration) -> Vec<ConnectionId> {
-        let table = self.table();
-        let Some(newer) = table.connections.get(&newer) else { return Vec::new() };
-        let replaced = table.direct(&newer.peer).filter(|(_, older)| older.is_replaced_by(newer, after));
-        replaced.map(|(id, _)| id).collect()
-    }
-
-    /// Connections that a better one has made superfluous a while ago, and whose last stream has ended. libp2p's hole
-    /// punching would keep them open for ever.
-    pub(crate) fn superfluous(&self) -> Vec<ConnectionId> {
-        self.select(|_, connection| {
-            connection.superseded_at.is_some_and(|at| at.elapsed() > SUPERSEDED_FOR)
-                && Arc::strong_count(&connection.control.streams) <= HELD_BY_US
-        })
-    }
-
     /// Connections whose local address is no longer ours.
     pub(crate) fn moved(&self) -> Vec<ConnectionId> {
-        let ends = self.select_map(|connection| connection.local_end);
+        let end = |(id, connection): (_, &Connection)| Some((id, connection.local_end?));
+        let ends: Vec<_> = self.table().listed().filter_map(end).collect();
+        // Without the lock: each answer takes a system call.
         ends.into_iter().filter(|(_, end)| end.has_moved()).map(|(id, _)| id).collect()
     }
 
     fn select(&self, wanted: impl Fn(&Table, &Connection) -> bool) -> Vec<ConnectionId> {
         let table = self.table();
         table.listed().filter(|(_, connection)| wanted(&table, connection)).map(|(id, _)| id).collect()
-    }
-
-    fn select_map<T>(&self, of: impl Fn(&Connection) -> Option<T>) -> Vec<(ConnectionId, T)> {
-        self.table().listed().filter_map(|(id, connection)| Some((id, of(connection)?))).collect()
     }
 
     /// True if one of the connections to a peer goes through a relay.
@@ -506,52 +415,5 @@ impl Links {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::KeyPair;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_newer_circuit_takes_over_and_one_of_the_same_moment_stays() {
-        let (links, peer) = (Links::new(), KeyPair::generate().public());
-        let first = links.add_test_link(peer, LinkPath::Relayed);
-        time::advance(Duration::from_secs(1)).await;
-        let second = links.add_test_link(peer, LinkPath::Relayed);
-        time::advance(Duration::from_secs(60)).await;
-        assert_eq!(links.superfluous(), [], "made together");
-
-        let third = links.add_test_link(peer, LinkPath::Relayed);
-        assert_eq!(links.best(&peer), Some(LinkId(third)));
-        time::advance(SUPERSEDED_FOR * 2).await;
-        assert_eq!(links.superfluous(), [second, first]);
-
-        links.unlist(third, "a test");
-        assert_eq!(links.best(&peer), Some(LinkId(second)));
-        assert_eq!(links.superfluous(), [], "they are needed again");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_direct_connection_takes_over_and_is_never_superfluous() {
-        let (links, peer) = (Links::new(), KeyPair::generate().public());
-        let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
-        let relayed = links.add_test_link(peer, LinkPath::Relayed);
-        time::advance(Duration::from_secs(60)).await;
-        let other = links.add_test_link(peer, LinkPath::Direct);
-        assert_eq!(links.superfluous(), [relayed]);
-        assert_eq!(links.direct(&peer), [other, direct[1], direct[0]]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_has_identified_itself_once_it_did_over_each_direct_connection() {
-        let (links, peer) = (Links::new(), KeyPair::generate().public());
-        links.add_test_link(peer, LinkPath::Relayed);
-        let direct = [(); 2].map(|()| links.add_test_link(peer, LinkPath::Direct));
-        links.on_identified(direct[0]);
-        assert!(time::timeout(Duration::from_secs(5), links.identified(&peer)).await.is_err());
-        links.on_identified(direct[1]);
-        links.identified(&peer).await;
     }
 }

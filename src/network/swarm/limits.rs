@@ -11,14 +11,14 @@ use std::{
 };
 
 #[cfg(any(feature = "scraper", feature = "node"))]
-use crate::{network::error::innermost, telemetry::LogPace};
-#[cfg(any(feature = "scraper", feature = "node"))]
 use libp2p::memory_connection_limits::MemoryUsageLimitExceeded;
 use libp2p::{
     Multiaddr, PeerId,
     swarm::{CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, ListenError, THandlerInEvent, ToSwarm, dummy},
 };
 
+#[cfg(any(feature = "scraper", feature = "node"))]
+use crate::{network::error::innermost, telemetry::LogPace};
 use crate::{
     network::{
         address,
