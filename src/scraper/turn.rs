@@ -22,7 +22,7 @@ use crate::{
     registry::Registry,
     telemetry::{Limit, Refusals},
 };
-use places::{Asked, Full, Holder, Places};
+use places::{Asked, Full, Occupant, Places, decrease};
 
 /// Waiting streams for each place that a source may have.
 const WAITING_PER_PLACE: usize = 2;
@@ -68,25 +68,18 @@ impl Turns {
 
     /// A turn for a stream that a peer has opened; none if the peer has as many as it may have.
     pub(super) fn begin(self: &Arc<Self>, peer: PublicKey, link: LinkId) -> Option<Turn> {
-        let source = self.links.source(link)?;
-        let known = self.registry.is_holder(&peer);
-        let turn = {
-            let mut state = self.state();
-            let count = state.of_peer.entry(peer).or_default();
-            if *count >= if known { self.limits.per_peer } else { 1 } {
-                drop(state);
-                if known {
-                    self.refusals.count(Limit::RegistrationsPerPeer, peer);
-                }
-                return None;
+        let (source, known) = (self.links.source(link)?, self.registry.is_holder(&peer));
+        let most_of_peer = if known { self.limits.per_peer } else { 1 };
+        let Some(id) = self.state().number(peer, most_of_peer) else {
+            if known {
+                self.refusals.count(Limit::RegistrationsPerPeer, peer);
             }
-            *count += 1;
-            state.next += 1;
-            let holder = Holder { source, peer, evicted: CancellationToken::new() };
-            Turn { turns: Arc::clone(self), id: state.next, link, known, holder, placed: false }
+            return None;
         };
+        let occupant = Occupant { source, peer, evicted: CancellationToken::new() };
+        let turn = Turn { turns: Arc::clone(self), id, link, known, occupant, placed: false };
         let most = turn.most_of_source().saturating_mul(WAITING_PER_PLACE);
-        let waits = self.state().class(known).waiting.insist(turn.id, turn.holder.clone(), most);
+        let waits = self.state().class(known).waiting.insist(turn.id, turn.occupant.clone(), most);
         if let Some(full) = waits {
             turn.count(full, Limit::WaitingRegistrations);
         }
@@ -99,6 +92,17 @@ impl Turns {
 }
 
 impl State {
+    /// The number of a new turn of the peer; none if the peer has as many as it may have.
+    fn number(&mut self, peer: PublicKey, most: usize) -> Option<u64> {
+        let count = self.of_peer.get(&peer).copied().unwrap_or_default();
+        if count >= most {
+            return None;
+        }
+        self.of_peer.insert(peer, count + 1);
+        self.next += 1;
+        Some(self.next)
+    }
+
     fn class(&mut self, known: bool) -> &mut Class {
         &mut self.classes[usize::from(known)]
     }
@@ -110,14 +114,14 @@ pub(super) struct Turn {
     id: u64,
     link: LinkId,
     known: bool,
-    holder: Holder,
+    occupant: Occupant,
     placed: bool,
 }
 
 impl Turn {
     /// Cancelled when the turn goes to another peer.
     pub(super) fn evicted(&self) -> CancellationToken {
-        self.holder.evicted.clone()
+        self.occupant.evicted.clone()
     }
 
     /// Waits until the first message was read. None if a stranger was too slow.
@@ -135,7 +139,7 @@ impl Turn {
             let mut state = self.turns.state();
             let class = state.class(self.known);
             class.waiting.leave(self.id);
-            class.placed.ask(self.id, self.holder.clone(), self.most_of_source())
+            class.placed.ask(self.id, self.occupant.clone(), self.most_of_source())
         };
         if let Asked::Displaced(full) | Asked::Refused(full) = placed {
             self.count(full, Limit::Registrations);
@@ -157,7 +161,7 @@ impl Turn {
     }
 
     fn limit_of_source(&self) -> Limit {
-        match (self.known, self.holder.source.is_shared()) {
+        match (self.known, self.occupant.source.is_shared()) {
             (true, _) => Limit::RegistrationsPerIp,
             (false, true) => Limit::SharedStrangers,
             (false, false) => Limit::Strangers,
@@ -169,7 +173,7 @@ impl Turn {
             Full::Source => self.limit_of_source(),
             Full::All => in_all,
         };
-        self.turns.refusals.count(limit, self.holder.source);
+        self.turns.refusals.count(limit, self.occupant.source);
     }
 }
 
@@ -182,11 +186,6 @@ impl Drop for Turn {
         if self.placed {
             self.turns.metrics.registration_ended();
         }
-        if let Some(count) = state.of_peer.get_mut(&self.holder.peer) {
-            *count -= 1;
-            if *count == 0 {
-                state.of_peer.remove(&self.holder.peer);
-            }
-        }
+        decrease(&mut state.of_peer, self.occupant.peer);
     }
 }
