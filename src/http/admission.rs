@@ -10,10 +10,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -71,7 +68,6 @@ pub(super) struct Place {
     cut: CancellationToken,
     evicted: CancellationToken,
     only_probes: bool,
-    busy: AtomicUsize,
 }
 
 /// As long as this lives, the connection is busy.
@@ -126,7 +122,7 @@ impl Admission {
         let (number, cut, evicted) = table.open(group);
         drop(table);
         let admission = Arc::clone(self);
-        Ok(Some(Arc::new(Place { admission, number, cut, evicted, only_probes, busy: AtomicUsize::new(0) })))
+        Ok(Some(Arc::new(Place { admission, number, cut, evicted, only_probes })))
     }
 
     /// Closes an idle connection, of the source that has most; false if none is idle.
@@ -155,11 +151,9 @@ impl Place {
         self.only_probes
     }
 
+    /// Keeps the connection busy, and so from making room unless its source has more than its share.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        let mut table = self.admission.table();
-        if self.busy.fetch_add(1, SeqCst) == 0 {
-            table.busy(self.number, true);
-        }
+        self.admission.table().begin(self.number);
         Busy(Arc::clone(self))
     }
 }
@@ -172,10 +166,7 @@ impl Drop for Place {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut table = self.0.admission.table();
-        if self.0.busy.fetch_sub(1, SeqCst) == 1 {
-            table.busy(self.0.number, false);
-        }
+        self.0.admission.table().end(self.0.number);
     }
 }
 

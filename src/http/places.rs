@@ -37,7 +37,8 @@ struct Members {
 
 struct Open {
     group: Group,
-    busy: bool,
+    /// Reasons to count as busy; idle without any.
+    busy: usize,
     since: Instant,
     cut: CancellationToken,
     evicted: CancellationToken,
@@ -76,17 +77,21 @@ impl Table {
         }
     }
 
-    pub(super) fn busy(&mut self, number: u64, busy: bool) {
-        let Some(mut open) = self.remove(number) else { return };
-        (open.busy, open.since) = (busy, Instant::now());
-        self.insert(number, open);
+    /// Notes one more reason why a connection is busy.
+    pub(super) fn begin(&mut self, number: u64) {
+        self.count(number, |busy| busy + 1);
+    }
+
+    /// Notes that a reason why a connection was busy is gone.
+    pub(super) fn end(&mut self, number: u64) {
+        self.count(number, |busy| busy - 1);
     }
 
     /// Closes an idle connection unless it is just being asked something, and a busy one at once.
     pub(super) fn evict(&mut self, number: u64) {
         match self.remove(number) {
-            Some(Open { busy: true, cut, .. }) => cut.cancel(),
-            Some(Open { evicted, .. }) => evicted.cancel(),
+            Some(open) if open.is_busy() => open.cut.cancel(),
+            Some(open) => open.evicted.cancel(),
             None => {}
         }
     }
@@ -97,9 +102,14 @@ impl Table {
         self.last += 1;
         let (number, cut) = (self.last, CancellationToken::new());
         let evicted = cut.child_token();
-        let open = Open { group, busy: false, since: Instant::now(), cut: cut.clone(), evicted: evicted.clone() };
+        let open = Open { group, busy: 0, since: Instant::now(), cut: cut.clone(), evicted: evicted.clone() };
         self.insert(number, open);
         (number, cut, evicted)
+    }
+
+    /// Forgets a connection that has ended.
+    pub(super) fn close(&mut self, number: u64) {
+        self.remove(number);
     }
 
     /// How many connections there are, but those for probes.
@@ -117,14 +127,19 @@ impl Table {
         self.open.is_empty() && self.groups.is_empty() && self.sources.is_empty() && self.with_idle.is_empty()
     }
 
+    fn count(&mut self, number: u64, change: impl FnOnce(usize) -> usize) {
+        let Some(mut open) = self.remove(number) else { return };
+        let was_busy = open.is_busy();
+        open.busy = change(open.busy);
+        if open.is_busy() != was_busy {
+            open.since = Instant::now();
+        }
+        self.insert(number, open);
+    }
+
     fn insert(&mut self, number: u64, open: Open) {
         self.change(open.group, |members| members.of(&open).insert((open.since, number)));
         self.open.insert(number, open);
-    }
-
-    /// Forgets a connection that has ended.
-    pub(super) fn close(&mut self, number: u64) {
-        self.remove(number);
     }
 
     fn remove(&mut self, number: u64) -> Option<Open> {
@@ -154,13 +169,19 @@ impl Table {
     }
 }
 
+impl Open {
+    fn is_busy(&self) -> bool {
+        self.busy > 0
+    }
+}
+
 impl Members {
     fn len(&self) -> usize {
         self.idle.len() + self.busy.len()
     }
 
     fn of(&mut self, open: &Open) -> &mut Since {
-        if open.busy { &mut self.busy } else { &mut self.idle }
+        if open.is_busy() { &mut self.busy } else { &mut self.idle }
     }
 }
 
