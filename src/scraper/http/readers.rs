@@ -20,6 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::table_list::TableUnknown;
 use crate::{
     http::text,
     telemetry::{Limit, Refusals},
@@ -36,14 +37,22 @@ const TURN_LIMIT: Duration = Duration::from_secs(5);
 /// Seconds after which a client may ask again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// Every place is in use, by readers that go on reading.
-#[derive(Debug)]
-pub(super) struct NoPlace;
+/// Why a request for a list gets none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoList {
+    #[error(transparent)]
+    Unknown(#[from] TableUnknown),
+    /// Every place is in use, by readers that go on reading.
+    #[error("too many lists are being sent: try again")]
+    NoPlace,
+}
 
-impl IntoResponse for NoPlace {
+impl IntoResponse for NoList {
     fn into_response(self) -> Response {
-        let mut response = text::line(StatusCode::SERVICE_UNAVAILABLE, "too many lists are being sent: try again");
-        response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        let mut response = text::line(StatusCode::SERVICE_UNAVAILABLE, self.to_string());
+        if matches!(self, Self::NoPlace) {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
         response
     }
 }
@@ -84,25 +93,22 @@ impl Readers {
     }
 
     /// The current list, and a place to read it. Holds no list while it waits for a place.
-    pub(super) async fn admit<L, E, F>(
-        self: &Arc<Self>,
-        current: impl Fn() -> F,
-    ) -> Result<Result<(Arc<L>, Reading), NoPlace>, E>
+    pub(super) async fn admit<L, F>(self: &Arc<Self>, current: impl Fn() -> F) -> Result<(Arc<L>, Reading), NoList>
     where
-        F: Future<Output = Result<Arc<L>, E>>,
+        F: Future<Output = Result<Arc<L>, TableUnknown>>,
     {
         let give_up = Instant::now() + TURN_LIMIT;
         loop {
             let left = self.left.notified();
             let list = current().await?;
             let until = match self.begin(Arc::as_ptr(&list).addr()) {
-                Ok(reading) => return Ok(Ok((list, reading))),
+                Ok(reading) => return Ok((list, reading)),
                 Err(until) => until,
             };
             drop(list);
             if Instant::now() >= give_up {
                 self.refusals.count(Limit::SdReaders, "a request for a list");
-                return Ok(Err(NoPlace));
+                return Err(NoList::NoPlace);
             }
             let _ = time::timeout_at(until.min(give_up), left).await;
         }
@@ -213,7 +219,7 @@ mod tests {
     }
 
     async fn admitted(readers: &Arc<Readers>, list: &Arc<()>) -> Option<Reading> {
-        let admitted = readers.admit(async || Ok::<_, ()>(Arc::clone(list))).await.expect("a list");
+        let admitted = readers.admit(async || Ok(Arc::clone(list))).await;
         admitted.ok().map(|(_, reading)| reading)
     }
 
@@ -282,8 +288,7 @@ mod tests {
         let flood = async {
             for _ in 0..40 {
                 let list = Arc::new([0u8; 8]);
-                let admitted = readers.admit(async || Ok::<_, ()>(Arc::clone(&list))).await.expect("a list");
-                others.push(admitted.expect("room"));
+                others.push(readers.admit(async || Ok(Arc::clone(&list))).await.expect("room"));
             }
         };
         let reading = [&honest];

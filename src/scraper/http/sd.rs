@@ -15,6 +15,7 @@ use tokio::task;
 
 use super::{
     list_body,
+    readers::NoList,
     router::Shared,
     sd_chunks::SdChunks,
     sd_list::Fragment,
@@ -47,9 +48,8 @@ async fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMa
         None => local.asked_as(uri, headers),
     };
     let (list, reading) = match shared.readers.admit(|| shared.sd.current()).await {
-        Ok(Ok(admitted)) => admitted,
-        Ok(Err(no_place)) => return (SdOutcome::Overloaded, no_place.into_response()),
-        Err(unknown) => return unavailable(unknown),
+        Ok(admitted) => admitted,
+        Err(no_list) => return refused(no_list),
     };
     match chunks(list, host, filters).await {
         Ok(chunks) => {
@@ -58,12 +58,16 @@ async fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMa
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
             (SdOutcome::Ok, response)
         }
-        Err(unknown) => unavailable(unknown),
+        Err(unknown) => refused(unknown.into()),
     }
 }
 
-fn unavailable(unknown: TableUnknown) -> (SdOutcome, Response) {
-    (SdOutcome::Unavailable, text::line(StatusCode::SERVICE_UNAVAILABLE, unknown.to_string()))
+fn refused(no_list: NoList) -> (SdOutcome, Response) {
+    let outcome = match no_list {
+        NoList::Unknown(_) => SdOutcome::Unavailable,
+        NoList::NoPlace => SdOutcome::Overloaded,
+    };
+    (outcome, no_list.into_response())
 }
 
 async fn chunks(

@@ -29,7 +29,7 @@ pub(super) struct Fragment {
 
 impl SdList {
     pub(super) fn new(registry: Registry, links: Links) -> Self {
-        let list = TableList::new(registry.clone(), links, render);
+        let list = TableList::new(registry.clone(), links, None, render);
         Self { registry, list }
     }
 

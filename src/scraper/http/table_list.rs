@@ -67,30 +67,18 @@ pub(super) struct Rendered<L> {
 }
 
 impl<L: Send + Sync + 'static> TableList<L> {
-    /// A list that changes with the table and the links alone, and is kept.
+    /// A list that changes with the table and the links, and that is kept. With a `max_age` the list changes with the time,
+    /// too: it is handed out for so long, and then forgotten.
     pub(super) fn new(
         registry: Registry,
         links: Links,
+        max_age: Option<Duration>,
         render: impl Fn(Vec<Arc<Lease>>, &Links, Option<&L>) -> L + Send + Sync + 'static,
     ) -> Self {
         let (registry_changes, link_changes) = (registry.changes(), links.changes());
         let render = Box::new(render);
-        let renderer = Renderer { registry, registry_changes, links, link_changes, max_age: None, render };
+        let renderer = Renderer { registry, registry_changes, links, link_changes, max_age, render };
         Self { renderer: Arc::new(renderer), latest: Arc::default() }
-    }
-
-    /// A list that changes with the time, too: one is handed out for `max_age`, and then forgotten.
-    pub(super) fn short_lived(
-        registry: Registry,
-        links: Links,
-        max_age: Duration,
-        render: impl Fn(Vec<Arc<Lease>>, &Links, Option<&L>) -> L + Send + Sync + 'static,
-    ) -> Self {
-        let mut list = Self::new(registry, links, render);
-        if let Some(renderer) = Arc::get_mut(&mut list.renderer) {
-            renderer.max_age = Some(max_age);
-        }
-        list
     }
 
     /// The list, with everything that was acknowledged before this call.

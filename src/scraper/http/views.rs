@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 
 use super::{
     api::AliasView,
@@ -20,7 +20,6 @@ use super::{
     table_list::{Rendered, TableList},
 };
 use crate::{
-    http::text,
     network::Links,
     registry::{Lease, Registry},
     scraper::alias_metrics,
@@ -43,9 +42,8 @@ pub(super) struct Views {
 impl Views {
     pub(super) fn new(registry: &Registry, links: &Links) -> Self {
         let view = |render: fn(Vec<Arc<Lease>>, &Links) -> View| {
-            TableList::short_lived(registry.clone(), links.clone(), MAX_AGE, move |leases, links, _| {
-                render(leases, links)
-            })
+            let render = move |leases: Vec<Arc<Lease>>, links: &Links, _: Option<&View>| render(leases, links);
+            TableList::new(registry.clone(), links.clone(), Some(MAX_AGE), render)
         };
         Self {
             aliases: view(aliases_json),
@@ -72,12 +70,11 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMa
 
 async fn answer(shared: &Shared, view: &TableList<View>, content_type: &'static str) -> Response {
     match shared.readers.admit(|| view.current()).await {
-        Ok(Ok((rendered, reading))) => {
+        Ok((rendered, reading)) => {
             let len = rendered.list.iter().map(|chunk| chunk.len() as u64).sum();
             list_body::answer(chunks(rendered), len, content_type, reading)
         }
-        Ok(Err(no_place)) => no_place.into_response(),
-        Err(unknown) => text::line(StatusCode::SERVICE_UNAVAILABLE, unknown.to_string()),
+        Err(no_list) => no_list.into_response(),
     }
 }
 

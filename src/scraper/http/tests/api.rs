@@ -76,12 +76,11 @@ async fn requests_at_once_share_one_view_of_the_table_which_is_forgotten_soon() 
     let scraper = with_alias().await;
     let (rendered, max_age) = (Arc::new(AtomicUsize::new(0)), Duration::from_millis(300));
     let count = Arc::clone(&rendered);
-    let view =
-        TableList::short_lived(scraper.registry.clone(), scraper.links().clone(), max_age, move |leases, _, _| {
-            count.fetch_add(1, Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(10));
-            leases.len()
-        });
+    let view = TableList::new(scraper.registry.clone(), scraper.links().clone(), Some(max_age), move |leases, _, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(10));
+        leases.len()
+    });
     let readers = futures::future::join_all((0..100).map(|_| view.current())).await;
     let lists: Vec<_> = readers.into_iter().map(|list| list.expect("loaded")).collect();
     assert!(rendered.load(Ordering::SeqCst) == 1 && lists.iter().all(|list| list.list == 1));
