@@ -33,14 +33,14 @@ pub(super) struct Connections {
         long, value_name = "N", value_parser = value::count32, default_value_t = NetworkLimits::default().connections
     )]
     max_connections: u32,
-    /// Most connections from one public IP address (IPv6: one /64) of peers that have proved no secret
+    /// Most connections of peers that have proved no secret from one public IP address (IPv6: one /64)
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().connections_per_address
     )]
     max_connections_per_ip: usize,
-    /// Most connections from one private or loopback IP address of peers that have proved no secret, and from any address
-    /// of all peers
+    /// Most connections from one IP address (IPv6: one /64); at a public one, peers that have proved no secret have a limit
+    /// of their own
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().connections_per_private_address
