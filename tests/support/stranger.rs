@@ -13,7 +13,7 @@ use std::{
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{
-    Transport,
+    Multiaddr, Transport,
     core::{
         Endpoint,
         muxing::{StreamMuxerBox, StreamMuxerExt},
@@ -80,10 +80,8 @@ pub(crate) struct Link(StreamMuxerBox);
 impl Link {
     /// Links by TCP to the peer at its hint, an address of this host. The peer sees the link come from the same address.
     pub(crate) async fn dial(peer: &PeerAddr, key: &KeyPair) -> io::Result<Self> {
-        let at = peer.hint.as_ref().expect("an address").host_port();
-        let address = format!("/ip4/{}/tcp/{}", at.host, at.port).parse().expect("an IPv4 address");
         let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-        let dial = transport(key).dial(address, options).expect("an address to dial");
+        let dial = transport(key).dial(address(peer), options).expect("an address to dial");
         Ok(Self(dial.await?.1))
     }
 
@@ -117,10 +115,9 @@ impl Link {
 
 /// Links to the peer, and makes it answer without reading the answers; returns once the peer has closed the connection.
 pub(crate) async fn read_nothing(peer: &PeerAddr, key: &KeyPair, stuck: impl FnOnce()) -> io::Result<Infallible> {
-    let at = peer.hint.as_ref().expect("an address").host_port();
-    let address = format!("/ip4/{}/tcp/{}", at.host, at.port).parse().expect("an IPv4 address");
     let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-    let dial = tcp::tokio::Transport::new(tcp::Config::default()).dial(address, options).expect("an address to dial");
+    let dial =
+        tcp::tokio::Transport::new(tcp::Config::default()).dial(address(peer), options).expect("an address to dial");
     let mut socket = dial.await?;
     select(&mut socket, "/noise").await?;
     let noise = noise::Config::new(&keypair(key)).expect("a key");
@@ -142,6 +139,12 @@ async fn select(io: &mut (impl AsyncRead + AsyncWrite + Unpin), protocol: &str) 
     io.write_all(&proposal).await?;
     io.flush().await?;
     io.read_exact(&mut vec![0; proposal.len()]).await
+}
+
+/// The peer's hint, an IPv4 address.
+fn address(peer: &PeerAddr) -> Multiaddr {
+    let at = peer.hint.as_ref().expect("an address").host_port();
+    format!("/ip4/{}/tcp/{}", at.host, at.port).parse().expect("an IPv4 address")
 }
 
 fn keypair(key: &KeyPair) -> Keypair {

@@ -145,7 +145,7 @@ impl Readers {
             *of_all = slowness.max(*of_all);
         }
         let victim = match groups.into_iter().min_by_key(|(_, slowness)| *slowness) {
-            Some((_, Slowness::None { until })) => return Err(until),
+            Some((_, Slowness::NotYet { until })) => return Err(until),
             Some((victim, _)) => victim,
             None => return Ok(()),
         };
@@ -171,7 +171,8 @@ enum Slowness {
     Slow {
         since: Instant,
     },
-    None {
+    /// May become one of the others then.
+    NotYet {
         until: Instant,
     },
 }
@@ -184,7 +185,7 @@ impl Reader {
         } else if now >= slow {
             Slowness::Slow { since: self.began }
         } else {
-            Slowness::None { until: stalled.min(slow) }
+            Slowness::NotYet { until: stalled.min(slow) }
         }
     }
 }

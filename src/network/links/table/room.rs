@@ -64,13 +64,14 @@ impl Table {
         } else if self.connections.len() < limits.connections as usize {
             return Room::Free;
         } else {
-            let least = own.map_or(0, |own| self.origins.strangers(own));
-            let fullest = self.origins.fullest().filter(|(_, strangers)| wanted || *strangers > least);
+            // A stranger takes a place elsewhere only where there are more strangers than at its own origin.
+            let at_own = own.map_or(0, |own| self.origins.strangers(own));
+            let fullest = self.origins.fullest().filter(|(_, strangers)| wanted || *strangers > at_own);
             (fullest.map(|(origin, _)| origin).or(own), Limit::Connections)
         };
         let oldest = origin.and_then(|origin| self.origins.oldest_stranger(origin));
-        let neighbours = !wanted && origin == own;
-        match oldest.filter(|oldest| !neighbours || may_replace && self.has_had_time(*oldest)) {
+        let are_neighbours = !wanted && origin == own;
+        match oldest.filter(|oldest| !are_neighbours || may_replace && self.has_had_time(*oldest)) {
             Some(oldest) => Room::Replaces(oldest, limit),
             None => Room::None(limit),
         }
@@ -80,9 +81,10 @@ impl Table {
     fn full(&self, from: &Multiaddr, kept: bool, proved: bool, limits: &NetworkLimits) -> Option<Limit> {
         let origin @ Some(_) = address::network(from) else { return None };
         let of_shared = limits.connections_per_private_address;
-        let (limit, most) = match proved || address::is_private(from) {
-            true => (Limit::ConnectionsPerPrivateIp, of_shared),
-            false => (Limit::ConnectionsPerIp, limits.connections_per_address),
+        let (limit, most) = if proved || address::is_private(from) {
+            (Limit::ConnectionsPerPrivateIp, of_shared)
+        } else {
+            (Limit::ConnectionsPerIp, limits.connections_per_address)
         };
         if !kept && self.origins.strangers(origin) >= most {
             return Some(limit);
