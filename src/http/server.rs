@@ -45,7 +45,7 @@ pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) const READER_LIMIT: Duration = Duration::from_secs(120);
 /// Most bytes of a request's line and headers.
 pub(crate) const MAX_HEAD: usize = 16 << 10;
-/// The wait after a failed accept, if nothing of our own can be closed for the newcomer.
+/// The wait after a failed accept, for a connection of our own to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes that the kernel takes for a client that does not read; it would take several MiB by itself, which a peer would send
 /// in vain.
@@ -153,7 +153,7 @@ pub(crate) async fn accept(
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
             // Most likely no file descriptor is free: the connection idle longest gives its own to the newcomer.
-            Err(_) if admission.evict() => drop(connections.join_next().await),
+            Err(_) if admission.evict() => one_ends(&mut connections, &stop).await,
             Err(_) if spare.give() => {}
             // The socket stays readable, so an accept at once would spin.
             Err(error) => {
@@ -167,6 +167,11 @@ pub(crate) async fn accept(
     }
     drop((socket, spare));
     while connections.join_next().await.is_some() {}
+}
+
+/// Waits for a connection to end; not for long, as the one that was evicted is answered first if it was asked something.
+async fn one_ends(connections: &mut JoinSet<()>, stop: &CancellationToken) {
+    let _ = time::timeout(ACCEPT_PAUSE, stop.run_until_cancelled(connections.join_next())).await;
 }
 
 #[cfg(feature = "scraper")]
@@ -249,5 +254,25 @@ async fn connection(stream: TcpStream, place: Arc<Place>, router: Router, stop: 
     if let Err(error) = ended {
         // Cut bodies end here too, on purpose; the code that cut them logged why.
         tracing::trace!(%error, "HTTP connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before: the listener waited for the answer of the connection that it had evicted, and did not stop either.
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_a_free_file_is_short_and_ends_at_stop() {
+        let (mut connections, stop, began) = (JoinSet::new(), CancellationToken::new(), time::Instant::now());
+        connections.spawn(std::future::pending());
+        one_ends(&mut connections, &stop).await;
+        assert_eq!((began.elapsed(), connections.len()), (ACCEPT_PAUSE, 1));
+        stop.cancel();
+        one_ends(&mut connections, &stop).await;
+        assert_eq!(began.elapsed(), ACCEPT_PAUSE, "no wait");
+        connections.spawn(std::future::ready(()));
+        one_ends(&mut connections, &CancellationToken::new()).await;
+        assert_eq!((began.elapsed(), connections.len()), (ACCEPT_PAUSE, 1), "room is used at once");
     }
 }
