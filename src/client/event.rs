@@ -11,11 +11,10 @@ use std::{
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics::ClientMetrics, source::SourceError};
+use super::{event_log::EventLog, metrics::ClientMetrics, source::SourceError};
 use crate::{
     identity::PublicKey,
     network::{ConnectError, FirewallBlock, LinkPath},
-    telemetry::{Chain, LogPace},
     wire::{Alias, AliasRefusal, HandshakeRefusal},
 };
 
@@ -209,8 +208,7 @@ struct Sinks {
     next_id: AtomicU64,
     listeners: broadcast::Sender<Event>,
     metrics: Arc<ClientMetrics>,
-    /// Of lines about refused strangers.
-    blocks: LogPace,
+    log: EventLog,
 }
 
 impl Events {
@@ -219,7 +217,7 @@ impl Events {
             next_id: AtomicU64::new(1),
             listeners: broadcast::Sender::new(EVENTS_KEPT),
             metrics,
-            blocks: LogPace::default(),
+            log: EventLog::default(),
         }))
     }
 
@@ -240,45 +238,9 @@ impl Events {
     }
 
     pub(super) fn emit_as(&self, id: u64, kind: EventKind) {
-        log(id, &kind, &self.0.blocks);
+        self.0.log.write(id, &kind);
         self.0.metrics.observe(&kind);
         let _ = self.0.listeners.send(Event { id, kind });
-    }
-}
-
-fn log(id: u64, kind: &EventKind, blocks: &LogPace) {
-    match kind {
-        EventKind::LinkUp { scraper, path } => tracing::info!(%scraper, path = path.as_str(), "linked"),
-        EventKind::PathChanged { scraper, path } => tracing::info!(%scraper, path = path.as_str(), "path changed"),
-        EventKind::LinkDown { scraper } => tracing::warn!(%scraper, "link lost"),
-        EventKind::LinkFailed { scraper, error, retry_in } => {
-            tracing::warn!(%scraper, error = %Chain(&**error), ?retry_in, "no link to the scraper");
-        }
-        EventKind::Registered { scraper, alias, updated: true } => tracing::info!(%scraper, %alias, "registered"),
-        EventKind::Registered { scraper, alias, updated: false } => tracing::debug!(%scraper, %alias, "renewed"),
-        // The next attempt is left out: only the operator can make it succeed.
-        EventKind::RegisterFailed { scraper, error, .. } if error.needs_operator() => {
-            tracing::warn!(%scraper, error = %Chain(&**error), "registration failed");
-        }
-        EventKind::RegisterFailed { scraper, error, retry_in } => {
-            tracing::warn!(%scraper, error = %Chain(&**error), ?retry_in, "registration failed");
-        }
-        EventKind::KeyContested { scraper } => {
-            tracing::warn!(%scraper, "another process tries to register with the key of this client: was it copied?");
-        }
-        EventKind::Released { scraper } => tracing::info!(%scraper, "released"),
-        EventKind::PullStarted { scraper, alias } => tracing::trace!(id, %scraper, %alias, "pull started"),
-        EventKind::PullSucceeded { scraper, alias, bytes, took, .. } => {
-            tracing::debug!(id, %scraper, %alias, bytes, ?took, "pull succeeded");
-        }
-        EventKind::PullFailed { scraper, alias, error } => {
-            tracing::debug!(id, %scraper, %alias, error = %Chain(&**error), "pull failed");
-        }
-        EventKind::FirewallBlocked { peer } => {
-            if let Some(count) = blocks.due() {
-                tracing::warn!(%peer, count, "firewall: refused a stranger's pull; the next such line in a minute");
-            }
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod builder;
 mod compression;
 mod event;
+mod event_log;
 pub(crate) mod exchange;
 #[cfg(feature = "filter")]
 mod filter;

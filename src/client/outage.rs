@@ -1,4 +1,5 @@
-//! Pulls of one target that fail one after the other: the log has a line at the first failure, and one at the end.
+//! Attempts that fail one after the other, as the pulls of one target or the registrations with one scraper: the log has a
+//! line at the first failure, and one at the end.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 /// Between two outages in the log: an exporter that fails every second scrape would otherwise fill the log.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// The failures of a target since its last success.
+/// The failures since the last success.
 #[derive(Debug, Default)]
 pub(super) struct Outage(Mutex<State>);
 
@@ -26,7 +27,7 @@ struct State {
 /// An outage whose begin is in the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ended {
-    /// Pulls that failed.
+    /// Attempts that failed.
     pub(super) failed: u64,
     /// From the first failure on.
     pub(super) lasted: Duration,
@@ -52,6 +53,11 @@ impl Outage {
         let (failed, since, logged) = (state.failed, state.since.take()?, state.logged);
         (state.failed, state.logged) = (0, false);
         logged.then(|| Ended { failed, lasted: since.elapsed() })
+    }
+
+    /// True from the first failure until a success.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.state().since.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
