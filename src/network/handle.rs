@@ -433,10 +433,9 @@ mod announcing {
             *self.announced.borrow()
         }
 
-        /// Keeps connections to a peer that has proved a secret, and remembers from where it came.
-        pub(crate) fn has_proved(&self, peer: PublicKey) {
-            self.links().keep(peer);
-            self.links().networks(&peer).into_iter().for_each(|network| self.proved.note(network));
+        /// Remembers from where a peer came that has proved a secret.
+        pub(crate) fn has_proved(&self, peer: &PublicKey) {
+            self.links().networks(peer).into_iter().for_each(|network| self.proved.note(network));
         }
 
         /// Returns once our addresses are in the DHT.

@@ -258,8 +258,11 @@ impl Registrar {
         }
         match self.registry.register(&by, register, self.presence(), SystemTime::now()).await {
             Ok(registered) => {
-                // A peer that only asks for the state of aliases stays a stranger.
-                self.network.has_proved(by.peer);
+                self.network.has_proved(&by.peer);
+                // A peer that only asks for the state of aliases, or is refused all that it claims, stays a stranger.
+                if self.registry.is_holder(&by.peer) {
+                    self.links.keep(by.peer);
+                }
                 for outcome in &registered.outcomes {
                     self.metrics.registration(outcome);
                 }

@@ -151,6 +151,7 @@ async fn a_peer_that_holds_no_alias_is_a_stranger_whatever_it_asks() {
     assert!(!lab.keeps(&asker), "its link ends when it is idle");
     let refused = Some(AliasOutcome::Refused(AliasRefusal::Taken));
     assert_eq!(asker.register(&lab, "web-1").await, refused);
+    assert!(!lab.keeps(&asker), "it makes room while it holds nothing");
     let begun = asker.begin(&lab, &lab.secret).await.expect("has a place");
     assert!(asker.begin(&lab, &lab.secret).await.is_err(), "a stranger has one place");
     drop(begun);
