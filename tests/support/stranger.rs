@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -13,21 +14,27 @@ use std::{
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{
-    Multiaddr, Transport,
+    Transport,
     core::{
-        Endpoint,
         muxing::{StreamMuxerBox, StreamMuxerExt},
-        transport::{Boxed, DialOpts, ListenerId, PortUse, TransportEvent},
+        transport::{Boxed, ListenerId, TransportEvent},
         upgrade::{OutboundConnectionUpgrade, Version},
     },
     identity::{Keypair, PeerId},
     noise, tcp, yamux,
 };
 use narthex::identity::{KeyPair, PeerAddr};
-use tokio::time::timeout;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use super::SOON;
 
+/// The protocols of a TCP link.
+const NOISE: &str = "/noise";
+const YAMUX: &str = "/yamux/1.0.0";
 /// A peer that takes nothing for this long has its buffers full.
 const STUCK: Duration = Duration::from_secs(2);
 
@@ -80,9 +87,10 @@ pub(crate) struct Link(StreamMuxerBox);
 impl Link {
     /// Links by TCP to the peer at its hint, an address of this host. The peer sees the link come from the same address.
     pub(crate) async fn dial(peer: &PeerAddr, key: &KeyPair) -> io::Result<Self> {
-        let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-        let dial = transport(key).dial(address(peer), options).expect("an address to dial");
-        Ok(Self(dial.await?.1))
+        let mut link = secured(peer, key).await?;
+        select(&mut link, YAMUX).await?;
+        let muxer = yamux::Config::default().upgrade_outbound(link, YAMUX).await.map_err(io::Error::other)?;
+        Ok(Self(StreamMuxerBox::new(muxer)))
     }
 
     /// Opens a stream of the protocol, sends the bytes, reports that, and waits until the peer ends the stream. An error
@@ -115,14 +123,8 @@ impl Link {
 
 /// Links to the peer, and makes it answer without reading the answers; returns once the peer has closed the connection.
 pub(crate) async fn read_nothing(peer: &PeerAddr, key: &KeyPair, stuck: impl FnOnce()) -> io::Result<Infallible> {
-    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
-    let dial =
-        tcp::tokio::Transport::new(tcp::Config::default()).dial(address(peer), options).expect("an address to dial");
-    let mut socket = dial.await?;
-    select(&mut socket, "/noise").await?;
-    let noise = noise::Config::new(&keypair(key)).expect("a key");
-    let (_, mut link) = noise.upgrade_outbound(socket, "/noise").await.map_err(io::Error::other)?;
-    select(&mut link, "/yamux/1.0.0").await?;
+    let mut link = secured(peer, key).await?;
+    select(&mut link, YAMUX).await?;
     // Version 0, a ping, to be answered, of the session: what yamux answers first of all.
     let pings = [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0].repeat(1000);
     while let Ok(sent) = timeout(STUCK, link.write_all(&pings)).await {
@@ -134,17 +136,23 @@ pub(crate) async fn read_nothing(peer: &PeerAddr, key: &KeyPair, stuck: impl FnO
     }
 }
 
+/// Connects to the peer at its hint from the same address, and proves the key.
+async fn secured(peer: &PeerAddr, key: &KeyPair) -> io::Result<noise::Output<Compat<TcpStream>>> {
+    let at = peer.hint.as_ref().expect("an address").host_port();
+    let at = SocketAddr::new(at.ip().expect("an IP address"), at.port);
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((at.ip(), 0).into())?;
+    let mut socket = socket.connect(at).await?.compat();
+    select(&mut socket, NOISE).await?;
+    let noise = noise::Config::new(&keypair(key)).expect("a key");
+    Ok(noise.upgrade_outbound(socket, NOISE).await.map_err(io::Error::other)?.1)
+}
+
 async fn select(io: &mut (impl AsyncRead + AsyncWrite + Unpin), protocol: &str) -> io::Result<()> {
     let proposal = negotiation(protocol);
     io.write_all(&proposal).await?;
     io.flush().await?;
     io.read_exact(&mut vec![0; proposal.len()]).await
-}
-
-/// The peer's hint, an IPv4 address.
-fn address(peer: &PeerAddr) -> Multiaddr {
-    let at = peer.hint.as_ref().expect("an address").host_port();
-    format!("/ip4/{}/tcp/{}", at.host, at.port).parse().expect("an IPv4 address")
 }
 
 fn keypair(key: &KeyPair) -> Keypair {

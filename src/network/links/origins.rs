@@ -19,7 +19,7 @@ pub(crate) struct Origins(HashMap<Origin, Group>);
 
 #[derive(Default)]
 struct Group {
-    connections: usize,
+    connections: BTreeSet<ConnectionId>,
     /// Those of peers that are not kept, the oldest first.
     strangers: BTreeSet<ConnectionId>,
 }
@@ -28,7 +28,7 @@ impl Origins {
     /// Enters a connection, if the peer opened it.
     pub(crate) fn enter(&mut self, id: ConnectionId, connection: &Connection, stranger: bool) {
         if connection.inbound {
-            self.0.entry(origin(connection)).or_default().connections += 1;
+            self.0.entry(origin(connection)).or_default().connections.insert(id);
             self.judge(id, connection, stranger);
         }
     }
@@ -37,8 +37,8 @@ impl Origins {
     pub(crate) fn leave(&mut self, id: ConnectionId, connection: &Connection) {
         self.judge(id, connection, false);
         let Some(group) = self.0.get_mut(&origin(connection)).filter(|_| connection.inbound) else { return };
-        group.connections -= 1;
-        if group.connections == 0 {
+        group.connections.remove(&id);
+        if group.connections.is_empty() {
             self.0.remove(&origin(connection));
         }
     }
@@ -55,7 +55,7 @@ impl Origins {
     }
 
     pub(crate) fn connections(&self, origin: Origin) -> usize {
-        self.0.get(&origin).map_or(0, |group| group.connections)
+        self.0.get(&origin).map_or(0, |group| group.connections.len())
     }
 
     pub(crate) fn strangers(&self, origin: Origin) -> usize {
@@ -71,6 +71,12 @@ impl Origins {
         let groups = self.0.iter().filter(|(_, group)| !group.strangers.is_empty());
         let fullest = groups.max_by_key(|(_, group)| (group.strangers.len(), Reverse(group.strangers.first())));
         fullest.map(|(origin, group)| (*origin, group.strangers.len()))
+    }
+
+    /// The newest connection of the origin with most, if there are more than `most`.
+    pub(crate) fn newest_beyond(&self, most: usize) -> Option<ConnectionId> {
+        let crowded = self.0.values().max_by_key(|group| group.connections.len());
+        crowded.filter(|group| group.connections.len() > most)?.connections.last().copied()
     }
 
     #[cfg(all(test, any(feature = "scraper", feature = "node")))]

@@ -1,8 +1,8 @@
 //! Room for one more connection: by peer, by where the connection comes from, and in all.
 //!
-//! Peers that are kept never make room. A stranger does, for somebody from elsewhere when there is no room at all, or for
-//! another from the same place, whom the stranger may be keeping out: the oldest of them, which has had the most time to
-//! register.
+//! A stranger makes room for somebody from elsewhere when there is no room at all, or for another from the same place, whom
+//! the stranger may be keeping out: the oldest of them, which has had the most time to register. Peers that are kept never
+//! make room for strangers, and for each other only at an origin that has more connections than the newcomer's.
 
 use std::time::Duration;
 
@@ -71,10 +71,12 @@ impl Table {
         };
         let oldest = origin.and_then(|origin| self.origins.oldest_stranger(origin));
         let are_neighbours = !wanted && origin == own;
-        match oldest.filter(|oldest| !are_neighbours || may_replace && self.has_had_time(*oldest)) {
-            Some(oldest) => Room::Replaces(oldest, limit),
-            None => Room::None(limit),
-        }
+        let oldest = oldest.filter(|oldest| !are_neighbours || may_replace && self.has_had_time(*oldest));
+        let crowding = || {
+            let at_own = own.map_or(0, |own| self.origins.connections(own));
+            self.origins.newest_beyond(at_own + 1).filter(|_| wanted && limit == Limit::Connections)
+        };
+        oldest.or_else(crowding).map_or(Room::None(limit), |loser| Room::Replaces(loser, limit))
     }
 
     /// The limit of an origin that leaves no room for a further stranger, or not even for a peer that is kept.
@@ -189,6 +191,21 @@ mod tests {
         lab.links.unlist(linked[0].expect("linked"), "a test");
         lab.links.forget(linked[0].expect("linked"));
         assert!(lab.stranger("192.0.2.1").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peers_that_are_kept_leave_each_other_their_share() {
+        let mut lab = Lab::new();
+        let keys: Vec<_> = (0..15).map(|_| KeyPair::generate().public()).collect();
+        lab.links.know(keys.iter().copied());
+        let at = |number: usize| if number < 6 { "198.51.100.1" } else { "198.51.100.2" };
+        let many: Vec<_> = (0..12).map(|number| lab.connect(&keys[number], at(number)).expect("room")).collect();
+        assert_eq!(lab.stranger("192.0.2.1"), Err(Limit::Connections), "strangers take nothing from them");
+        for (number, least) in [(12, 11), (13, 10)] {
+            lab.connect(&keys[number], "192.0.2.1").expect("a share");
+            assert_eq!(many.iter().filter(|id| lab.alive(**id)).count(), least);
+        }
+        assert_eq!(lab.connect(&keys[0], "198.51.100.1"), Err(Limit::Connections), "that origin has most");
     }
 
     #[tokio::test(start_paused = true)]
