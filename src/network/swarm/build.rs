@@ -151,7 +151,10 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         #[cfg(feature = "node")]
         relay: config
             .relay
-            .map(|limits| Wrapped(server::Behaviour::new(local, limits, &config.relay_for, parts.stats.clone())))
+            .map(|limits| {
+                let (stats, refusals) = (parts.stats.clone(), Arc::clone(&parts.refusals));
+                Wrapped(server::Behaviour::new(local, limits, &config.relay_for, stats, refusals))
+            })
             .into(),
         relay_client,
         dcutr: (!role.is_node() && config.hole_punching)

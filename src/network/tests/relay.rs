@@ -17,9 +17,12 @@ use libp2p::{
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::network::{
-    failure::{DialFailure, NoReservation},
-    transport::muxing,
+use crate::{
+    network::{
+        failure::{DialFailure, NoReservation},
+        transport::muxing,
+    },
+    telemetry::Limit,
 };
 
 /// Longer than libp2p waits for a stream, 10 s, also on a busy machine.
@@ -245,6 +248,21 @@ async fn a_limit_that_is_reached_is_named() {
     let refused = CircuitRefusals { limit: 2, no_reservation: 1, ..CircuitRefusals::default() };
     counted(&relay, "the circuits refused", |counts| counts.circuits_refused == refused).await;
     counted(&relay, "the reservation refused", |counts| counts.reservations_refused == 1).await;
+    let of = |limit| relay.network.refusals().counted(limit);
+    let limits = [Limit::RelayReservations, Limit::RelayCircuitsPerPeer, Limit::RelayCircuits];
+    assert_eq!(limits.map(of), [1, 2, 0]);
+}
+
+#[tokio::test]
+async fn a_relay_that_carries_all_it_may_counts_the_limit_of_all() {
+    let (relay, quic, tcp) = start(RelayLimits { circuits: 1, ..RelayLimits::default() }).await;
+    let [scraper, client, other] = [(); 3].map(|()| Plain::start());
+    scraper.reserve(&quic).await.expect("a reservation");
+    client.dial(&tcp, scraper.id).await.expect("a circuit");
+    other.dial(&tcp, scraper.id).await.expect_err("one too many");
+    counted(&relay, "the refusal", |counts| counts.circuits_refused.limit == 1).await;
+    let of = |limit| relay.network.refusals().counted(limit);
+    assert_eq!([Limit::RelayCircuits, Limit::RelayCircuitsPerPeer].map(of), [1, 0]);
 }
 
 #[tokio::test]

@@ -43,6 +43,7 @@ use crate::{
         },
         transport::muxing,
     },
+    telemetry::{Limit, Refusals},
 };
 
 /// Circuits that are built over one connection at a time: fewer than libp2p's ten, which it counts from another moment on.
@@ -62,6 +63,8 @@ type Action = ToSwarm<relay::Event, Instruction>;
 pub(crate) struct Behaviour {
     inner: Inner,
     stats: NodeStats,
+    refusals: Arc<Refusals>,
+    max_circuits: usize,
     only_for: OnlyFor,
     reserved_peers: ReservedPeers,
     connections: HashMap<ConnectionId, Connection>,
@@ -83,11 +86,19 @@ struct Connection {
 }
 
 impl Behaviour {
-    pub(crate) fn new(local: PeerId, limits: RelayLimits, only_for: &[PublicKey], stats: NodeStats) -> Self {
+    pub(crate) fn new(
+        local: PeerId,
+        limits: RelayLimits,
+        only_for: &[PublicKey],
+        stats: NodeStats,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         let (reserved_peers, only_for) = (ReservedPeers::default(), OnlyFor::new(only_for));
         Self {
+            max_circuits: limits.circuits,
             inner: limits::behaviour(local, limits, only_for.clone(), Arc::clone(&reserved_peers)),
             stats,
+            refusals,
             only_for,
             reserved_peers,
             connections: HashMap::new(),
@@ -172,7 +183,12 @@ impl Behaviour {
                 connection.set_reserved(true, &self.reserved_peers, &self.stats);
                 self.stats.update(|counts| counts.reservations_granted += 1);
             }
-            relay::Event::ReservationReqDenied { .. } => self.stats.update(|counts| counts.reservations_refused += 1),
+            relay::Event::ReservationReqDenied { .. } => {
+                self.stats.update(|counts| counts.reservations_refused += 1);
+                if self.only_for.permits(&connection.peer) {
+                    connection.refused(Limit::RelayReservations, &self.refusals);
+                }
+            }
             relay::Event::ReservationTimedOut { .. } => {
                 connection.set_reserved(false, &self.reserved_peers, &self.stats);
                 // The relay has forgotten the connection, and panics if a renewal on it has still to be answered.
@@ -194,6 +210,12 @@ impl Behaviour {
             }
             relay::Event::CircuitReqDenied { status, .. } => {
                 self.stats.update(|counts| count_refusal(counts, status));
+                if matches!(status, StatusCode::ResourceLimitExceeded) {
+                    // The relay does not say which limit: whatever is not the one of all is one of a peer.
+                    let full = self.carried.values().sum::<usize>() >= self.max_circuits;
+                    let limit = if full { Limit::RelayCircuits } else { Limit::RelayCircuitsPerPeer };
+                    connection.refused(limit, &self.refusals);
+                }
             }
             relay::Event::CircuitClosed { dst_peer_id, error, .. } => {
                 if let Some(at) = connection.circuits.iter().position(|peer| peer == dst_peer_id) {
@@ -221,6 +243,10 @@ impl Behaviour {
 }
 
 impl Connection {
+    fn refused(&self, limit: Limit, refusals: &Refusals) {
+        refusals.count(limit, address::display(self.endpoint.get_remote_address()));
+    }
+
     fn set_reserved(&mut self, reserved: bool, reserved_peers: &ReservedPeers, stats: &NodeStats) {
         if std::mem::replace(&mut self.reserved, reserved) == reserved {
             return;
