@@ -259,9 +259,11 @@ impl Registrar {
         match self.registry.register(&by, register, self.presence(), SystemTime::now()).await {
             Ok(registered) => {
                 self.network.has_proved(&by.peer);
-                // A peer that only asks for the state of aliases, or is refused all that it claims, stays a stranger.
+                // A peer that is refused all that it claims asks again soon, and makes room for others.
                 if self.registry.is_holder(&by.peer) {
                     self.links.keep(by.peer);
+                } else {
+                    self.links.keep_claimant(by.peer);
                 }
                 for outcome in &registered.outcomes {
                     self.metrics.registration(outcome);

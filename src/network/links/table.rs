@@ -76,6 +76,9 @@ struct Peer {
     punches_failed: u32,
     /// Kept for good: a node.
     always: bool,
+    /// Kept for what it has proved alone: its connections make room as a stranger's do.
+    #[cfg(feature = "scraper")]
+    claimant: bool,
 }
 
 #[derive(Default)]
@@ -105,6 +108,15 @@ impl Table {
 
     fn listed(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         self.peers.keys().flat_map(|peer| self.of(peer))
+    }
+
+    /// True of strangers, and of peers that have proved a secret and hold no alias.
+    fn makes_room(&self, peer: &PublicKey) -> bool {
+        #[cfg(feature = "scraper")]
+        let claimant = self.peers.get(peer).is_some_and(|peer| peer.claimant);
+        #[cfg(not(feature = "scraper"))]
+        let claimant = false;
+        claimant || !self.is_kept(peer)
     }
 
     fn is_kept(&self, peer: &PublicKey) -> bool {
@@ -281,7 +293,7 @@ impl Links {
             // Of equals the newest first: a peer that comes back after a crash or with a new address may have left a
             // connection behind, and nothing has shown yet that it is dead.
             let at = table.of(&peer).take_while(|(_, other)| other.rank() < connection.rank()).count();
-            let stranger = !table.is_kept(&peer);
+            let stranger = table.makes_room(&peer);
             table.origins.enter(id, &connection, stranger);
             table.connections.insert(id, connection);
             let entry = table.peers.entry(peer).or_default();

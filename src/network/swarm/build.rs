@@ -58,8 +58,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_WEBSOCKET_FRAME: usize = 1024 * 1024;
 /// For strangers; peers that are kept stay however long they are idle.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// As [`IDLE_TIMEOUT`], at a scraper: the longest pause of a client between two registrations that are refused.
-const SCRAPER_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer's addresses are asked for once: those that matter are announced in the DHT.
 const IDENTIFY_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Part of the machine's memory beyond which no further connection is taken.
@@ -173,7 +171,7 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         nearby: parts.nearby.map(Wrapped).into(),
     };
     let swarm_config = swarm::Config::with_tokio_executor()
-        .with_idle_connection_timeout(if role.is_scraper() { SCRAPER_IDLE_TIMEOUT } else { IDLE_TIMEOUT })
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
         .with_max_negotiating_inbound_streams(max_negotiating(role))
         // Proposes and uses a protocol in one flight: half the cost of a new stream.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);

@@ -68,8 +68,10 @@ impl Lab {
         self.network.refusals().counted(limit)
     }
 
-    fn keeps(&self, peer: &Peer) -> bool {
-        self.network.links().is_kept(&peer.key.public())
+    /// Whether the peer's links stay while idle, and whether they make room for others.
+    fn keeps(&self, peer: &Peer) -> (bool, bool) {
+        let (links, key) = (self.network.links(), peer.key.public());
+        (links.is_kept(&key), links.makes_room(&key))
     }
 }
 
@@ -144,14 +146,14 @@ async fn a_peer_that_holds_no_alias_is_a_stranger_whatever_it_asks() {
     let lab = Lab::start(RegistrationLimits::default()).await;
     let (holder, asker) = (lab.peer(KeyPair::generate()).await, lab.peer(KeyPair::generate()).await);
     holder.register(&lab, "web-1").await;
-    assert!(lab.keeps(&holder));
+    assert_eq!(lab.keeps(&holder), (true, false));
 
     let probe = || RegisterRequest::Probe(Probe { aliases: vec!["web-1".to_owned()] });
     assert!(matches!(asker.ask(&lab, probe()).await, Ok(RegisterReply::Probed(_))));
-    assert!(!lab.keeps(&asker), "its link ends when it is idle");
+    assert_eq!(lab.keeps(&asker), (false, true));
     let refused = Some(AliasOutcome::Refused(AliasRefusal::Taken));
     assert_eq!(asker.register(&lab, "web-1").await, refused);
-    assert!(!lab.keeps(&asker), "it makes room while it holds nothing");
+    assert_eq!(lab.keeps(&asker), (true, true), "it asks again soon");
     let begun = asker.begin(&lab, &lab.secret).await.expect("has a place");
     assert!(asker.begin(&lab, &lab.secret).await.is_err(), "a stranger has one place");
     drop(begun);

@@ -29,7 +29,7 @@ const REGISTERING: Duration = Duration::from_secs(15);
 impl Table {
     /// Enters whether the peer's connections are a stranger's, after a change of that.
     fn judge(&mut self, peer: &PublicKey) {
-        let stranger = !self.is_kept(peer);
+        let stranger = self.makes_room(peer);
         let ids = self.peers.get(peer).into_iter().flat_map(|peer| &peer.connections);
         for (id, connection) in ids.filter_map(|id| Some((*id, self.connections.get(id)?))) {
             self.origins.judge(id, connection, stranger);
@@ -41,8 +41,27 @@ impl Links {
     /// Keeps connections to the peer open while idle.
     pub(crate) fn keep(&self, peer: PublicKey) {
         let mut table = self.table();
-        table.peers.entry(peer).or_default().kept.store(true, Ordering::Relaxed);
+        let entry = table.peers.entry(peer).or_default();
+        entry.kept.store(true, Ordering::Relaxed);
+        #[cfg(feature = "scraper")]
+        {
+            entry.claimant = false;
+        }
         table.judge(&peer);
+    }
+
+    /// Keeps connections to a peer that has proved a secret and holds no alias, for as long as there is room.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn keep_claimant(&self, peer: PublicKey) {
+        let mut table = self.table();
+        let entry = table.peers.entry(peer).or_default();
+        entry.claimant |= !entry.kept.swap(true, Ordering::Relaxed);
+        table.judge(&peer);
+    }
+
+    #[cfg(all(test, feature = "scraper"))]
+    pub(crate) fn makes_room(&self, peer: &PublicKey) -> bool {
+        self.table().makes_room(peer)
     }
 
     /// Keeps connections to these peers, the first of all to be kept: whoever else connects is a stranger from now on.
@@ -71,6 +90,10 @@ impl Links {
         if let Some(entry) = table.peers.get_mut(peer) {
             entry.kept.store(false, Ordering::Relaxed);
             entry.always = false;
+            #[cfg(feature = "scraper")]
+            {
+                entry.claimant = false;
+            }
             if entry.connections.is_empty() {
                 table.peers.remove(peer);
             }

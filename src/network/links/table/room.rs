@@ -57,7 +57,7 @@ impl Table {
         if self.of(peer).count() >= limits.connections_per_peer as usize {
             return Room::None(Limit::ConnectionsPerPeer);
         }
-        let wanted = from.is_none() || self.is_kept(peer);
+        let wanted = from.is_none() || !self.makes_room(peer);
         let own = from.map(address::network);
         let (origin, limit) = if let Some(limit) = from.and_then(|from| self.full(from, wanted, proved, limits)) {
             (own, limit)
