@@ -6,7 +6,8 @@
 //! longest. Otherwise a connection that is being answered is left alone: a newcomer then gets one of [`PROBE_PLACES`],
 //! where only probes are answered, so that a supervisor does not take a busy process for a dead one.
 //!
-//! Nobody is closed within [`TIME_TO_ASK`]; a newcomer waits as long, so that each has the time to send its request.
+//! For a place nobody is closed within [`TIME_TO_ASK`]; a newcomer waits as long, so that each has the time to send its
+//! request. For a file, of which the process has none left, an idle connection goes whatever its age.
 
 use std::{
     net::IpAddr,

@@ -301,8 +301,7 @@ impl Registrar {
         }
         self.metrics.registration(RegistrationOutcome::KeyInUse);
         self.metrics.set_duplicate_keys(self.processes.contested());
-        let holder = self.links.status(&peer).address.unwrap_or_default();
-        self.warnings.copied_key(peer, &holder);
+        self.warnings.copied_key(peer, || self.links.status(&peer).address);
         RegisterReply::InUse
     }
 

@@ -30,9 +30,10 @@ impl Warnings {
         }
     }
 
-    /// `holder` is the address of the process that holds the key.
-    pub(super) fn copied_key(&self, peer: PublicKey, holder: &str) {
+    /// `holder` gives the address of the process that holds the key.
+    pub(super) fn copied_key(&self, peer: PublicKey, holder: impl FnOnce() -> Option<String>) {
         if let Some(left_out) = self.copied_keys.line(&peer) {
+            let holder = holder().unwrap_or_default();
             tracing::warn!(%peer, holder, left_out, "refused a second process with the key of one that is linked: was it copied?");
         }
     }
@@ -67,7 +68,7 @@ mod tests {
             for _ in 0..100 {
                 warnings.unknown_secret(KeyPair::generate().public(), secret);
             }
-            warnings.copied_key(KeyPair::generate().public(), "192.0.2.1:1");
+            warnings.copied_key(KeyPair::generate().public(), || None);
             warnings.failed(KeyPair::generate().public(), &RegistryError::StoreFailing);
         });
         let log = fs::read_to_string(log.path()).expect("text");

@@ -1,7 +1,7 @@
 //! Whose connections are kept, and who is a stranger.
 //!
-//! A peer is kept once there is a reason: a scraper of ours, a node, a holder of an alias, a peer that has proved a secret.
-//! Everybody else is a stranger, whose connection ends after a while however busy the connection is. A scraper reads the
+//! A peer is kept once there is a reason: a scraper of ours, a node, a holder of an alias, and while there is room a peer that
+//! has proved a secret. Everybody else is a stranger, whose connection ends after a while however busy the connection is. A scraper reads the
 //! holders from its table at the start; until then nobody is judged.
 
 #[cfg(any(feature = "scraper", feature = "node"))]

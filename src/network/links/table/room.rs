@@ -1,8 +1,9 @@
 //! Room for one more connection: by peer, by where the connection comes from, and in all.
 //!
 //! A stranger makes room for somebody from elsewhere when there is no room at all, or for another from the same place, whom
-//! the stranger may be keeping out: the oldest of them, which has had the most time to register. Peers that are kept never
-//! make room for strangers, and for each other only at an origin that has more connections than the newcomer's.
+//! the stranger may be keeping out: the oldest of them, which has had the most time to register. Peers that hold their place
+//! never make room for strangers, nor for a dial of ours; for each other they do at an origin that has more connections than the
+//! newcomer's.
 
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ impl Table {
         let own = from.map(address::network);
         let (origin, limit) = if let Some(limit) = from.and_then(|from| self.full(from, wanted, proved, limits)) {
             (own, limit)
-        } else if self.connections.len() < limits.connections as usize {
+        } else if self.has_places(limits.connections as usize) {
             return Room::Free;
         } else {
             // A stranger takes a place elsewhere only where there are more strangers than at its own origin.
@@ -73,7 +74,7 @@ impl Table {
         let are_neighbours = !wanted && origin == own;
         let oldest = oldest.filter(|oldest| !are_neighbours || may_replace && self.has_had_time(*oldest));
         let crowding = || {
-            let at_own = own.map_or(0, |own| self.origins.connections(own));
+            let at_own = self.origins.connections(own?);
             self.origins.newest_beyond(at_own + 1).filter(|_| wanted && limit == Limit::Connections)
         };
         oldest.or_else(crowding).map_or(Room::None(limit), |loser| Room::Replaces(loser, limit))
@@ -92,6 +93,11 @@ impl Table {
             return Some(limit);
         }
         (self.origins.connections(origin) >= of_shared.max(most)).then_some(Limit::ConnectionsPerPrivateIp)
+    }
+
+    /// True if fewer connections are listed. The others are closing, and are counted only when it matters.
+    fn has_places(&self, most: usize) -> bool {
+        self.connections.len() < most || self.listed().count() < most
     }
 
     fn has_had_time(&self, id: ConnectionId) -> bool {
@@ -206,6 +212,19 @@ mod tests {
             assert_eq!(many.iter().filter(|id| lab.alive(**id)).count(), least);
         }
         assert_eq!(lab.connect(&keys[0], "198.51.100.1"), Err(Limit::Connections), "that origin has most");
+    }
+
+    /// A connection that is closing is in the table until libp2p reports its end, seconds later if the peer reads nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_closing_has_no_place() {
+        let mut lab = Lab::new();
+        let keys: Vec<_> = (0..13).map(|_| KeyPair::generate().public()).collect();
+        lab.links.know(keys.iter().copied());
+        let linked: Vec<_> =
+            (0..12).map(|n| lab.connect(&keys[n], ["10.0.0.1", "10.0.0.2"][n / 6]).expect("room")).collect();
+        lab.links.unlist(linked[0], "a test");
+        lab.connect(&keys[12], "192.0.2.1").expect("the place that is free");
+        assert!(linked.iter().all(|id| lab.alive(*id)), "nobody else has to go");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,136 @@
+//! A store that fails, is damaged, or dies.
+
+use super::*;
+
+#[tokio::test]
+async fn a_failing_store_acknowledges_nothing_until_a_write_works_again() {
+    let (store, running) = Running::start().await;
+    let registry = &running.registry;
+    store.set(Mode::Fails);
+    assert!(matches!(register(registry, 1, &["a"]).await, Err(RegistryError::Store(_))));
+    assert!(registry.store_failing());
+    assert!(matches!(register(registry, 2, &["b"]).await, Err(RegistryError::StoreFailing)));
+    assert_eq!((registry.lookup("b"), store.lease("a")), (Ok(None), None));
+    assert!(registry.totals().store_failures > 0);
+
+    store.set(Mode::Works);
+    registry.flush();
+    until(|| !registry.store_failing()).await;
+    assert!(store.lease("a").is_some(), "what the table holds is owed to the disk");
+    assert_eq!(register(registry, 1, &["a"]).await.expect("acknowledged"), [RENEWED]);
+    assert_eq!(register(registry, 2, &["b"]).await.expect("acknowledged"), [UPDATED]);
+}
+
+#[tokio::test]
+async fn while_the_store_fails_leases_are_renewed_and_none_ends() {
+    let (store, running) = Running::start().await;
+    let registry = &running.registry;
+    let now = SystemTime::now();
+    register_at(registry, 1, &["a", "b"], now).await.expect("acknowledged");
+    register_at(registry, 2, &["c"], now).await.expect("acknowledged");
+    store.set(Mode::Fails);
+    assert!(matches!(register(registry, 3, &["d"]).await, Err(RegistryError::Store(_))));
+
+    let late = now + LEASE + RETENTION;
+    registry.sweep(late);
+    assert_eq!((registry.totals().lapsed, registry.totals().gone), (0, 0));
+    assert_eq!(register_at(registry, 1, &["a", "b"], late).await.expect("acknowledged"), [RENEWED, RENEWED]);
+    assert_eq!(registry.lookup("a").expect("loaded").expect("listed").expires_at, late + LEASE);
+    let more = register_at(registry, 2, &["c", "e"], late).await;
+    assert!(matches!(more, Err(RegistryError::StoreFailing)));
+    assert_eq!(registry.lookup("c").expect("loaded").expect("listed").expires_at, late + LEASE);
+    assert!(matches!(register(registry, 1, &["a"]).await, Err(RegistryError::StoreFailing)), "b cannot be released");
+    let unwritten = register_at(registry, 3, &["d"], late).await;
+    assert!(matches!(unwritten, Err(RegistryError::StoreFailing)), "a restart would not know it");
+    registry.release(&"a".parse().expect("an alias")).await.expect_err("the store fails");
+
+    store.set(Mode::Works);
+    registry.flush();
+    until(|| !registry.store_failing()).await;
+    assert_eq!(store.lease("c").expect("stored").expires_at, late + LEASE);
+    assert_eq!(register_at(registry, 3, &["d"], late).await.expect("acknowledged"), [RENEWED]);
+}
+
+#[tokio::test]
+async fn renewals_while_the_store_fails_are_kept_once_an_alias_and_do_not_try_it_each() {
+    let (store, running) = Running::start().await;
+    let registry = &running.registry;
+    register(registry, 1, &["a", "b"]).await.expect("acknowledged");
+    store.set(Mode::Fails);
+    register(registry, 2, &["c"]).await.expect_err("the store fails");
+    for _ in 0..1000 {
+        register(registry, 1, &["a", "b"]).await.expect("acknowledged");
+    }
+    let before = store.attempts();
+    store.set(Mode::Works);
+    registry.flush();
+    until(|| !registry.store_failing()).await;
+    assert!(before < 100, "{before} attempts");
+    assert_eq!(store.0.0.lock().expect("whole").changes, 3);
+}
+
+#[tokio::test]
+async fn after_damage_the_table_takes_registrations_but_counts_as_incomplete() {
+    let store = Fake::damaged();
+    let running = Running::on(store.clone()).await;
+    let registry = running.registry.clone();
+    assert!(registry.is_loaded() && !registry.is_complete());
+    assert_eq!(registry.totals().store_damaged, 1);
+    assert_eq!(register(&registry, 1, &["a"]).await.expect("acknowledged"), [UPDATED]);
+    assert!(!registry.is_complete());
+    running.stop().await;
+    assert_eq!(store.checkpoints(), 0, "the next start must know of the damage too");
+}
+
+#[tokio::test]
+async fn after_the_grace_a_table_that_was_damaged_counts_as_complete() {
+    let store = Fake::damaged();
+    let grace = Duration::from_millis(20);
+    let config = RegistryConfig { lease: grace, start_grace: grace, ..RegistryConfig::default() };
+    let running = Running::with(config, store.clone()).await;
+    let registry = running.registry.clone();
+    until(|| registry.is_complete()).await;
+    running.stop().await;
+    assert!(store.checkpoints() >= 1);
+}
+
+#[tokio::test]
+async fn a_whole_store_is_complete_at_once_and_not_noted_at_every_write() {
+    let (store, running) = Running::start().await;
+    let registry = running.registry.clone();
+    assert!(registry.is_complete() && registry.totals().store_damaged == 0);
+    for n in 0..100 {
+        register(&registry, n, &[&format!("a{n}")]).await.expect("acknowledged");
+    }
+    assert!(store.checkpoints() < 50);
+    running.stop().await;
+    assert!(store.checkpoints() >= 1);
+}
+
+#[test]
+fn the_grace_after_damage_lets_every_client_renew() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let grace = |lease, start_grace| RegistryConfig { lease, start_grace, ..Default::default() }.damage_grace();
+    assert_eq!((grace(minutes(9), minutes(1)), grace(minutes(9), minutes(5))), (minutes(3), minutes(5)));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_read_ends_the_run_and_lists_nothing() {
+    let store = Fake::default();
+    store.set(Mode::Fails);
+    let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
+    let end = registry.run(Box::new(store.clone()), CancellationToken::new()).await;
+    assert!(matches!(end, Err(RegistryError::Store(_))));
+    assert!(!registry.is_loaded());
+    let again = registry.run(Box::new(store), CancellationToken::new()).await;
+    assert!(matches!(again, Err(RegistryError::AlreadyRunning)));
+}
+
+#[tokio::test]
+async fn a_writer_that_dies_ends_the_run_and_answers_whoever_waits() {
+    let (store, running) = Running::start().await;
+    store.set(Mode::Panics);
+    assert!(matches!(register(&running.registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
+    assert!(matches!(running.task.await.expect("no panic here"), Err(RegistryError::Stopped)));
+    assert!(matches!(register(&running.registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
+}
