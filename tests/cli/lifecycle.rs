@@ -1,13 +1,20 @@
 //! Ends: of a process by SIGTERM, of a scrape by its requester.
 
-use std::thread;
+use std::{
+    io::{self, Read, Write},
+    thread,
+};
 
 use crate::support::{
     SOON, eventually_true,
     exporter::{Exporter, Reply},
     fleet::{Fleet, scrape_path},
     http,
+    process::Process,
 };
+
+/// What a pipe holds (pipe(7)).
+const PIPE: usize = 65_536;
 
 #[test]
 fn a_scrape_in_flight_completes_when_the_scraper_is_asked_to_end() {
@@ -81,4 +88,31 @@ fn an_exporter_is_no_longer_asked_when_the_scraper_went_away() {
     exporter.wait_asked("/hang");
     scraper.process.kill();
     exporter.wait_abandoned("/hang");
+}
+
+/// Before: the first line of the log stopped the process, which then ignored SIGTERM.
+#[test]
+fn a_stderr_that_nobody_reads_stops_nothing_and_loses_no_last_line() {
+    let fleet = Fleet::new();
+    let mut scraper = fleet.scraper(&[]);
+    let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("web-1", exporter.url("/metrics"))], &[]);
+    scraper.wait_scraped("web-1");
+    scraper.process.kill();
+
+    let (mut reader, mut pipe) = io::pipe().expect("a pipe");
+    pipe.write_all(&[b'x'; PIPE]).expect("as much as fits");
+    scraper.restart_with(|command, directory| Process::spawn_logging_to(pipe.into(), "scraper", directory, command));
+    scraper.wait_scraped("web-1");
+    scraper.wait_listed("web-1");
+    let status = scraper.process.terminate(SOON);
+    assert!(status.success(), "{status}");
+    assert_eq!(reader.read_to_end(&mut Vec::new()).expect("reads"), PIPE);
+
+    let (reader, mut pipe) = io::pipe().expect("a pipe");
+    pipe.write_all(&[b'x'; PIPE]).expect("as much as fits");
+    scraper.restart_with(|command, directory| Process::spawn_logging_to(pipe.into(), "scraper", directory, command));
+    scraper.process.ask_to_end();
+    let log = io::read_to_string(reader).expect("text");
+    assert!(log.contains("scraper runs") && log.contains("scraper ended"), "{}", &log[PIPE..]);
 }
