@@ -123,6 +123,25 @@ fn a_stderr_that_nobody_reads_stops_nothing_and_loses_no_last_line() {
     assert!(log.contains("scraper runs") && log.contains("scraper ended"), "{}", &log[PIPE..]);
 }
 
+/// Before: a warning for each client that was back before the table was loaded.
+#[test]
+fn clients_that_are_back_before_the_table_is_loaded_are_no_warning() {
+    let (fleet, mut scraper) = Fleet::with_scraper();
+    let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
+    let _agents = ["one", "two", "three", "four"]
+        .map(|name| fleet.agent_of(&scraper, name, [(name, exporter.url("/metrics"))], &[]));
+    for _ in 0..3 {
+        for alias in ["one", "two", "three", "four"] {
+            scraper.wait_scraped(alias);
+        }
+        scraper.process.kill();
+        scraper.restart();
+    }
+    let log = scraper.process.log();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("level=warn")).collect();
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
 /// A process that a service manager of ours watches.
 struct Watched {
     process: Process,
