@@ -179,14 +179,9 @@ fn a_service_manager_hears_of_every_role_that_it_serves_lives_and_ends() {
     for (role, mut command) in commands {
         let mut watched = Watched::start(&format!("watched-{role}"), fleet.path(), &mut command);
         assert_eq!(watched.hear(), "READY=1", "{role}");
-        let since = Instant::now();
-        for _ in 0..5 {
+        for _ in 0..3 {
             assert_eq!(watched.hear(), "WATCHDOG=1", "{role}");
         }
-        assert!(
-            since.elapsed() >= WATCHDOG * 2 - WATCHDOG / 4,
-            "{role} speaks twice in the given time, not more often"
-        );
         watched.process.ask_to_end();
         while watched.hear() != "STOPPING=1" {}
         assert!(watched.process.wait(SOON).success(), "{role}");
