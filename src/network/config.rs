@@ -144,8 +144,8 @@ pub(crate) fn default_listen() -> Vec<HostPort> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NetworkLimits {
-    /// Connections at once. Beyond, strangers make room for newcomers: peers that have proved no secret, of the address that
-    /// has most of them. Without strangers, the address with most connections does for a peer that is known and comes from
+    /// Connections at once. Beyond, strangers make room for newcomers: peers that hold no alias, of the address that has
+    /// most of them. Without strangers, the address with most connections does for a peer that is known and comes from
     /// one with fewer. Default 16 384.
     pub connections: u32,
     /// Connections of one peer. Hole punching makes three, and those that it had before it moved take a while to be missed.
