@@ -71,7 +71,7 @@ pub(super) struct Args {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 struct Own {
-    /// Most announcements kept from one network (IPv4: /24, IPv6: /64); those whose owners are gone give way first
+    /// Most announcements kept from one network (IPv4: /24, IPv6: /48); those whose owners are gone give way first
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().announcements_per_network
