@@ -5,6 +5,8 @@ use tokio::sync::Mutex;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agents;
+mod churn;
 mod dht;
 mod durability;
 mod many_targets;

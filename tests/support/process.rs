@@ -144,6 +144,12 @@ impl Process {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("the peak can be reset");
     }
 
+    /// Open descriptors.
+    #[track_caller]
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs").count()
+    }
+
     fn status_kib(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
         let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("the kernel reports it");
