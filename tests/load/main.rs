@@ -10,6 +10,7 @@ mod churn;
 mod dht;
 mod durability;
 mod many_targets;
+mod outage;
 mod storm;
 
 /// Two of these tests at once would starve each other, and time out.
