@@ -16,6 +16,7 @@
 //! A load detects that the store has lost leases. The table is then incomplete, and must not be listed, until clients
 //! had the time to register again.
 
+pub(crate) mod backup;
 mod budget;
 mod config;
 mod error;

@@ -48,7 +48,9 @@ use crate::{
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) use http::fuzzing as host_fuzzing;
-use http::{FileSd, Shared};
+#[cfg(feature = "cli")]
+pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH};
+use http::{Control, FileSd, Shared};
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
@@ -130,6 +132,8 @@ impl Scraper {
         let store =
             task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
 
+        let control = Control::listen(&config.data_dir);
+
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
         let registry = Registry::new(config.registry.shared_by(config.secrets.len()), Arc::clone(network.refusals()));
         let puller = Puller::new(network.clone(), config.http_limits.scrape.max_pulls_per_alias);
@@ -161,6 +165,9 @@ impl Scraper {
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));
+        if let Some(control) = control {
+            tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
+        }
         http_task.spawn(http::serve(listener, Arc::new(shared), file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
