@@ -11,7 +11,7 @@ pub(super) struct HttpConnections {
     /// than its share
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = HttpLimits::default().connections)]
     max_http_connections: usize,
-    /// Most HTTP connections from one IP address (IPv6: one /64); for a further one its own that is idle longest is closed
+    /// Most HTTP connections from one IP address (IPv6: one /56); for a further one its own that is idle longest is closed
     #[arg(
         long, value_name = "N", value_parser = value::count, default_value_t = HttpLimits::default().connections_per_ip
     )]

@@ -1,6 +1,6 @@
 //! `narthex node`: a public helper through which peers find each other by key. It knows no secret and sees no metrics.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{future, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{
     ConfigFile,
@@ -9,7 +9,7 @@ use super::{
     http_connections::HttpConnections,
     keys,
     peers::{Connections, Reachable},
-    signals, value,
+    service_manager, signals, value,
 };
 use crate::{
     Node, NodeConfig,
@@ -71,7 +71,7 @@ pub(super) struct Args {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 struct Own {
-    /// Most announcements kept from one network (IPv4: /24, IPv6: /64); those whose owners are gone give way first
+    /// Most announcements kept from one network (IPv4: /24, IPv6: /48); those whose owners are gone give way first
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().announcements_per_network
@@ -209,7 +209,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     tokio::select! {
         () = stop.cancelled() => {}
         () = node.failed() => anyhow::bail!("the network task ended unexpectedly"),
+        never = service_manager::keep_told(future::ready(())) => match never {},
     }
+    service_manager::stopping();
     node.shutdown().await;
     tracing::info!("node ended");
     Ok(())

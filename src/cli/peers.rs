@@ -28,19 +28,19 @@ pub(super) struct Reachable {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct Connections {
-    /// Most peer-to-peer connections; peers that have proved no secret make room for others
+    /// Most peer-to-peer connections; strangers (peers that hold no alias) make room for others
     #[arg(
         long, value_name = "N", value_parser = value::count32, default_value_t = NetworkLimits::default().connections
     )]
     max_connections: u32,
-    /// Most connections of peers that have proved no secret from one public IP address (IPv6: one /64)
+    /// Most connections of strangers (peers that hold no alias) from one public IP address (IPv6: one /56)
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().connections_per_address
     )]
     max_connections_per_ip: usize,
-    /// Most connections from one IP address (IPv6: one /64); at a public one, peers that have proved no secret have a limit
-    /// of their own
+    /// Most connections from one IP address (IPv6: one /56); at a public one, strangers (peers that hold no alias)
+    /// have a limit of their own
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().connections_per_private_address
@@ -57,7 +57,7 @@ pub(super) struct Connections {
     /// source that has most gives one up for a newcomer
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = NetworkLimits::default().half_open)]
     max_half_open: usize,
-    /// Most connections in their handshake from one public IP address (IPv6: one /64)
+    /// Most connections in their handshake from one public IP address (IPv6: one /56)
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = NetworkLimits::default().half_open_per_address

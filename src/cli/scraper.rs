@@ -12,7 +12,7 @@ use super::{
     http_connections::HttpConnections,
     keys,
     peers::{Connections, Reachable},
-    signals, value,
+    service_manager, signals, value,
 };
 use crate::{
     Scraper, ScraperConfig,
@@ -186,7 +186,7 @@ struct Limits {
     /// one up
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.in_all)]
     max_registrations: usize,
-    /// Most registrations at once of peers that hold an alias from one public network (IPv4 /24, IPv6 /64), from one
+    /// Most registrations at once of peers that hold an alias from one public network (IPv4 /24, IPv6 /48), from one
     /// private address, or through one relay
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.per_address)]
     max_registrations_per_ip: usize,
@@ -196,7 +196,7 @@ struct Limits {
     /// Most registrations whose first message is not whole, of peers that hold an alias, and as many of strangers
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.waiting)]
     max_waiting_registrations: usize,
-    /// Most registrations at once of strangers from one public network (IPv4 /24, IPv6 /64)
+    /// Most registrations at once of strangers from one public network (IPv4 /24, IPv6 /48)
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registrations.strangers_per_address)]
     max_strangers_per_ip: usize,
     /// Most registrations at once of strangers from one private address, or through one relay
@@ -302,10 +302,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         open_files,
         "scraper runs"
     );
+    let ready = scraper.ready();
     tokio::select! {
         () = stop.cancelled() => {}
         failure = scraper.failed() => return Err(failure.into()),
+        never = service_manager::keep_told(ready) => match never {},
     }
+    service_manager::stopping();
     scraper.shutdown().await?;
     tracing::info!("scraper ended");
     Ok(())

@@ -17,14 +17,19 @@ use super::{
 };
 use crate::{
     identity::{PeerAddr, PublicKey},
-    network::{LinkId, keep_upgrading, redial_backoff},
+    network::{LinkId, keep_upgrading, redial_backoff, redial_backoff_to},
     wire::{AliasOutcome, RegisterFrom, RegisterReply, RegisterRequest, Registered},
 };
 
-/// Cap of the redial backoff before jitter; a pause is at most twice this.
+/// Longest pause before a scraper is dialled again that was never reached, or was lost long ago.
 const MAX_REDIAL: Duration = Duration::from_secs(15);
-/// Cap of the register backoff before jitter; a pause is at most twice this. A service with a new key waits for its alias
-/// until the grace of the old key has passed, and no longer than this.
+/// As [`MAX_REDIAL`], for a scraper that was linked within [`LATELY`]: it is restarted or updated, and each pause may be a
+/// scrape missed.
+const MAX_REDIAL_LATELY: Duration = Duration::from_secs(5);
+/// How long after a good link the scraper is expected back.
+const LATELY: Duration = Duration::from_secs(10 * 60);
+/// Longest pause after a refusal. A service with a new key waits for its alias until the grace of the old key has passed,
+/// and no longer than this.
 const MAX_RETRY: Duration = Duration::from_secs(15);
 /// As [`MAX_RETRY`], after a stream that the scraper closed: most likely it had no place, and has one a moment later.
 const MAX_CLOSED_RETRY: Duration = Duration::from_secs(2);
@@ -57,9 +62,9 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
     let mut targets = shared.targets.subscribe();
     let exchange = watch::Sender::new(Exchange::None);
     let mut work = pin!(async {
-        let mut pauses = redial_backoff(MAX_REDIAL);
+        let (mut pauses, mut lost_at) = (redial_pauses(None), None);
         loop {
-            connect(&shared, &scraper).await;
+            connect(&shared, &scraper, lost_at).await;
             let since = Instant::now();
             shared.pull_watchdog.linked(&scraper.key);
             let refused = tokio::select! {
@@ -84,7 +89,8 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
                 time::sleep(pauses.next().unwrap_or(MAX_REDIAL)).await;
                 continue;
             }
-            pauses = redial_backoff(MAX_REDIAL);
+            lost_at = Some(Instant::now());
+            pauses = redial_pauses(lost_at);
             let spread = rand::rng().random_range(0..REDIAL_SPREAD_MS);
             time::sleep(Duration::from_millis(spread)).await;
         }
@@ -104,13 +110,22 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
     shared.network.links().let_go(&scraper.key);
 }
 
-async fn connect(shared: &Shared, scraper: &PeerAddr) {
-    let mut pauses = redial_backoff(MAX_REDIAL);
+/// Links the scraper, however long that takes. `lost_at` is the end of the last good link.
+async fn connect(shared: &Shared, scraper: &PeerAddr, lost_at: Option<Instant>) {
+    let mut pauses = redial_pauses(lost_at);
     while let Err(error) = shared.network.connect(scraper).await {
         let retry_in = pauses.next().unwrap_or(MAX_REDIAL);
         shared.events.emit(EventKind::LinkFailed { scraper: scraper.key, error: Arc::new(error), retry_in });
         time::sleep(retry_in).await;
     }
+}
+
+/// Pauses between dials: short while the last good link is not long gone.
+fn redial_pauses(lost_at: Option<Instant>) -> impl Iterator<Item = Duration> {
+    redial_backoff_to(move || match lost_at {
+        Some(at) if at.elapsed() < LATELY => MAX_REDIAL_LATELY,
+        _ => MAX_REDIAL,
+    })
 }
 
 /// Reports the link and each change of its path; returns once the link is lost.
@@ -301,4 +316,34 @@ async fn exchange(
 fn third(lease_ms: u64) -> Duration {
     let third = Duration::from_millis(lease_ms) / 3;
     third.mul_f64(rand::rng().random_range(0.9..1.0)).max(MIN_RENEWAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The longest of the pauses that pass within a time.
+    async fn longest(pauses: &mut impl Iterator<Item = Duration>, within: Duration) -> Duration {
+        let (began, mut longest) = (Instant::now(), Duration::ZERO);
+        while began.elapsed() < within {
+            let pause = pauses.next().expect("no end");
+            longest = longest.max(pause);
+            time::advance(pause).await;
+        }
+        longest
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scraper_lost_lately_is_dialled_each_5_s_and_one_lost_long_ago_each_15_s() {
+        let mut pauses = redial_pauses(Some(Instant::now()));
+        assert!(longest(&mut pauses, LATELY).await <= Duration::from_secs(5));
+        let later = longest(&mut pauses, LATELY).await;
+        assert!(later > Duration::from_secs(5) && later <= Duration::from_secs(15), "{later:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scraper_never_reached_is_dialled_each_15_s() {
+        let longest = longest(&mut redial_pauses(None), LATELY).await;
+        assert!(longest > Duration::from_secs(5) && longest <= Duration::from_secs(15), "{longest:?}");
+    }
 }

@@ -44,7 +44,7 @@ pub struct HttpLimits {
     /// Most connections at once; for a further one a connection of the source that has most is closed. Default 10 240:
     /// Prometheus keeps up to 1000 idle. A few more are kept for `/-/healthy` and `/-/ready`.
     pub connections: usize,
-    /// Most connections from one address (IPv6: one /64), of which the one that is idle longest is closed. Default 4096.
+    /// Most connections from one address (IPv6: one /56), of which the one that is idle longest is closed. Default 4096.
     pub connections_per_ip: usize,
 }
 
@@ -93,7 +93,7 @@ impl Admission {
 
     /// As [`Self::admit`]. The error is a time before `give_up` at which a connection can make room.
     fn admit_now(self: &Arc<Self>, ip: IpAddr, give_up: Instant) -> Result<Option<Arc<Place>>, Instant> {
-        let source = ip_network::of_host(ip);
+        let source = ip_network::of_line(ip);
         let mut table = self.table();
         let mut group = Group::Source(source);
         let own = table.len(group);

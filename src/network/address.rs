@@ -94,9 +94,9 @@ pub(crate) fn ip(addr: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
-/// The network that a peer comes from: the owner of an IPv6 address usually has its whole /64.
+/// The network that a peer comes from: the owner of an IPv6 address usually has its whole /56.
 pub(crate) fn network(remote: &Multiaddr) -> Option<IpAddr> {
-    ip(remote).map(ip_network::of_host)
+    ip(remote).map(ip_network::of_line)
 }
 
 /// True for addresses that mean something in one network only.

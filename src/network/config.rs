@@ -144,14 +144,14 @@ pub(crate) fn default_listen() -> Vec<HostPort> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NetworkLimits {
-    /// Connections at once. Beyond, strangers make room for newcomers: peers that have proved no secret, of the address that
-    /// has most of them. Without strangers, the address with most connections does for a peer that is known and comes from
+    /// Connections at once. Beyond, strangers make room for newcomers: peers that hold no alias, of the address that has
+    /// most of them. Without strangers, the address with most connections does for a peer that is known and comes from
     /// one with fewer. Default 16 384.
     pub connections: u32,
     /// Connections of one peer. Hole punching makes three, and those that it had before it moved take a while to be missed.
     /// Default 8.
     pub connections_per_peer: u32,
-    /// Inbound connections of strangers from one public address (IPv6: one /64). To a node, nearly everybody is a stranger.
+    /// Inbound connections of strangers from one public address (IPv6: one /56). To a node, nearly everybody is a stranger.
     /// Default 64.
     pub connections_per_address: usize,
     /// Inbound connections of all peers from one address, and of strangers from one private or loopback address (often a
@@ -167,7 +167,7 @@ pub struct NetworkLimits {
     pub half_open_per_private_address: usize,
     /// Announcements that a node keeps for others, 4 KiB each at most. Default 65 536.
     pub announcements: usize,
-    /// Announcements that a node keeps from one network (IPv4: /24, IPv6: /64). Default 64.
+    /// Announcements that a node keeps from one network (IPv4: /24, IPv6: /48). Default 64.
     pub announcements_per_network: usize,
 }
 

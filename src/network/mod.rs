@@ -77,7 +77,10 @@ pub(crate) use transport::muxing::{MAX_QUIC_STREAMS, MAX_STREAMS};
 pub(crate) use transport::resolve::resolve;
 #[cfg(feature = "scraper")]
 pub(crate) use upkeep::{announcer::announce, proved::keep_proved, reservations::keep_reservations};
-pub(crate) use upkeep::{backoff::redial_backoff, upgrade::keep_upgrading};
+pub(crate) use upkeep::{
+    backoff::{redial_backoff, redial_backoff_to},
+    upgrade::keep_upgrading,
+};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use upkeep::{external::keep_external, nodes::keep_nodes};
 #[cfg(feature = "cli")]

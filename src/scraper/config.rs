@@ -95,12 +95,12 @@ pub struct RegistrationLimits {
     /// Registrations at once of peers that hold an alias, and of strangers, who hold none. Beyond it, the source with most
     /// gives one up for a source that has clearly fewer, and so does a peer for another at its source. Default 512.
     pub in_all: usize,
-    /// Registrations at once of peers that hold an alias from one source: a public IPv4 /24 or IPv6 /64, a private address,
+    /// Registrations at once of peers that hold an alias from one source: a public IPv4 /24 or IPv6 /48, a private address,
     /// or a relay. Default 384, three quarters of all.
     pub per_address: usize,
     /// Registrations at once of one peer that holds an alias; a stranger has one. A client needs one. Default 4.
     pub per_peer: usize,
-    /// Registrations at once of strangers from one public IPv4 /24 or IPv6 /64. Default 8.
+    /// Registrations at once of strangers from one public IPv4 /24 or IPv6 /48. Default 8.
     pub strangers_per_address: usize,
     /// As [`Self::strangers_per_address`], from one private address or through one relay, which many peers may share.
     /// Default 256.

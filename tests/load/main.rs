@@ -5,9 +5,12 @@ use tokio::sync::Mutex;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agents;
+mod churn;
 mod dht;
 mod durability;
 mod many_targets;
+mod outage;
 mod storm;
 
 /// Two of these tests at once would starve each other, and time out.

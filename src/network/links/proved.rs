@@ -1,7 +1,7 @@
 //! Networks from which a peer proved a secret lately, remembered across restarts.
 //!
 //! A hint, not a record: their half-open connections have places of their own. Each line of the file has the Unix time and
-//! the network (an IPv4 address, or the first of an IPv6 /64).
+//! the network (an IPv4 address, or the first of an IPv6 /56).
 
 use std::{
     collections::HashMap,
@@ -12,6 +12,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use crate::ip_network;
 
 /// Beyond this number the network that was seen longest ago is forgotten.
 const MAX_NETWORKS: usize = 4096;
@@ -39,7 +41,7 @@ impl ProvedNetworks {
             let (unix_s, network) = line.split_once(' ')?;
             let at = UNIX_EPOCH.checked_add(Duration::from_secs(unix_s.parse().ok()?))?;
             // A time to come would never be forgotten.
-            (at <= SystemTime::now()).then_some((network.parse().ok()?, at))
+            (at <= SystemTime::now()).then_some((ip_network::of_line(network.parse().ok()?), at))
         });
         let seen = Mutex::new(seen.collect());
         Self {

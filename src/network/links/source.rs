@@ -12,7 +12,7 @@ use crate::{ip_network, network::address};
 /// The source of a connection that a peer opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
-    /// A public IPv4 /24 or IPv6 /64, which often has one owner.
+    /// A public IPv4 /24 or IPv6 /48, which often has one owner.
     Network(IpAddr),
     /// A private address: often a whole office behind one router, or a reverse proxy.
     Private(IpAddr),
@@ -41,7 +41,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(IpAddr::V4(v4)) => write!(f, "{v4}/24"),
-            Self::Network(IpAddr::V6(v6)) => write!(f, "{v6}/64"),
+            Self::Network(IpAddr::V6(v6)) => write!(f, "{v6}/48"),
             Self::Private(ip) => write!(f, "{ip}"),
             Self::Relay(Some(ip)) => write!(f, "the relay at {ip}"),
             Self::Relay(None) => f.write_str("a relay"),

@@ -1,6 +1,6 @@
 //! Which announcements a node keeps, and which one goes when there is no room.
 //!
-//! A network (IPv4: /24, IPv6: /64) has a share. Past that, one of its own goes; with the store full, one of the network
+//! A network (IPv4: /24, IPv6: /48) has a share. Past that, one of its own goes; with the store full, one of the network
 //! that has most. An announcement whose owner is linked never goes. Each step costs a look-up, however many there are.
 
 use std::{

@@ -1,18 +1,26 @@
 //! How long to wait between attempts.
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use rand::Rng;
 
-/// Pauses between attempts at something that should come back: 0.25 s, doubling to `cap`, each plus jitter of up to as
-/// much again. `cap` is the cap of the backoff before jitter; a pause is at most twice this.
+/// The first pause, before the random part of it is taken off.
+const FIRST: Duration = Duration::from_millis(250);
+
+/// Pauses between attempts at something that should come back: 0.25 s, doubling to `cap`, each shortened at random by up to
+/// half. So no pause is longer than `cap`.
 pub(crate) fn redial_backoff(cap: Duration) -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(cap)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    redial_backoff_to(move || cap)
+}
+
+/// As [`redial_backoff`], with a cap that may change between two pauses.
+pub(crate) fn redial_backoff_to(mut cap: impl FnMut() -> Duration) -> impl Iterator<Item = Duration> {
+    let mut next = FIRST;
+    iter::from_fn(move || {
+        let pause = next.min(cap());
+        next = pause * 2;
+        Some(pause.mul_f64(rand::rng().random_range(0.5..=1.0)))
+    })
 }
 
 #[cfg(test)]
@@ -20,12 +28,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_from_a_quarter_of_a_second_to_the_cap_with_jitter_of_as_much() {
+    fn pauses_double_to_the_cap_and_their_jitter_stays_within() {
         let cap = Duration::from_secs(15);
-        let mut least = Duration::from_millis(250);
+        let mut most = FIRST;
         for pause in redial_backoff(cap).take(12) {
-            assert!((least..=2 * least).contains(&pause), "{pause:?} after {least:?}");
-            least = cap.min(2 * least);
+            assert!((most / 2..=most).contains(&pause), "{pause:?}, and at most {most:?}");
+            most = cap.min(2 * most);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Whose connections are kept, and who is a stranger.
 //!
-//! A peer is kept once there is a reason: a scraper of ours, a node, a holder of an alias, and while there is room a peer that
-//! has proved a secret. Everybody else is a stranger, whose connection ends after a while however busy the connection is. A scraper reads the
-//! holders from its table at the start; until then nobody is judged.
+//! A peer is kept once there is a reason: a scraper of ours, a node, a holder of an alias, and while there is room a stranger
+//! that has proved a secret. Another stranger's connection ends after a while, however busy the connection is. A scraper
+//! reads the holders from its table at the start; until then nobody is judged.
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 use std::collections::HashSet;
