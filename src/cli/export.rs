@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     atomic_file,
-    registry::{StoredTable, backup},
+    registry::{backup, read_only},
     scraper::{EXPORT_PATH, TABLE},
 };
 
@@ -49,7 +49,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
 
 /// The table of a scraper that does not run. A damaged one is refused: a backup must not be replaced by less.
 fn stored(data_dir: DataDir) -> anyhow::Result<Vec<u8>> {
-    let StoredTable { leases, is_damaged } = StoredTable::read(&data_dir.path().join(TABLE))?;
+    let (leases, is_damaged) = read_only(&data_dir.path().join(TABLE))?;
     if is_damaged {
         bail!(
             "the table in {data_dir} is damaged, and {} aliases can be read: start the scraper, which mends it, and export then",

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     registry::{
-        Store, StoredTable, TableStore,
+        Lease, Store, TableStore,
         backup::{self, Merge},
+        read_only,
     },
     scraper::TABLE,
 };
@@ -28,9 +29,7 @@ const SHOWN: usize = 20;
 /// Adds what the table does not have; of two leases of an alias the one that was renewed later wins. All of the file is taken,
 /// or nothing. Times are kept: what has lapsed since stays lapsed until its client registers again.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  narthex import --data-dir /var/lib/narthex-scraper --dry-run aliases.jsonl"
-)]
+#[command(after_help = "Example:\n  narthex import --data-dir /var/lib/narthex-scraper --dry-run aliases.jsonl")]
 pub(super) struct Args {
     /// What narthex export wrote; - for stdin
     #[arg(value_name = "FILE")]
@@ -58,18 +57,22 @@ impl Args {
             (true, DirState::Missing) => backup::merge(&[], leases),
             (true, _) => {
                 let data_dir = DataDir::take(Some(&path), "scraper")?;
-                backup::merge(&StoredTable::read(&data_dir.path().join(TABLE))?.leases, leases)
+                let (held, _) = read_only(&data_dir.path().join(TABLE))?;
+                backup::merge(&held, leases)
             }
             (false, _) => import(&path, leases)?,
         };
         let done = if self.dry_run { "would add" } else { "added" };
         let Merge { added, replaced, left, .. } = merge;
-        let line = format!("{done} {added}, replace{} {replaced}, left {left} as they are\n", if self.dry_run { "" } else { "d" });
+        let line = format!(
+            "{done} {added}, replace{} {replaced}, left {left} as they are\n",
+            if self.dry_run { "" } else { "d" }
+        );
         output::print(line.as_bytes())
     }
 }
 
-fn import(data_dir: &Path, leases: Vec<crate::registry::Lease>) -> anyhow::Result<Merge> {
+fn import(data_dir: &Path, leases: Vec<Lease>) -> anyhow::Result<Merge> {
     let data_dir = DataDir::take(Some(data_dir), "scraper")?;
     let mut store = TableStore::open(data_dir.path().join(TABLE))?;
     let loaded = store.load()?;
@@ -82,7 +85,7 @@ fn import(data_dir: &Path, leases: Vec<crate::registry::Lease>) -> anyhow::Resul
 }
 
 /// The leases of an export. Each bad line is a line on stderr.
-fn read(name: &str, from: impl BufRead) -> anyhow::Result<Vec<crate::registry::Lease>> {
+fn read(name: &str, from: impl BufRead) -> anyhow::Result<Vec<Lease>> {
     let bad = match backup::read(from) {
         Ok(leases) => return Ok(leases),
         Err(bad) => bad,

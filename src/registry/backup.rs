@@ -19,7 +19,7 @@ use super::Lease;
 use crate::identity::PublicKey;
 
 #[cfg(feature = "cli")]
-pub(crate) use import::{BadLine, Merge, merge, read};
+pub(crate) use import::{Merge, merge, read};
 
 /// What the first line says of the rest.
 const FORMAT: &str = "narthex aliases";

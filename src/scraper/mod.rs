@@ -55,6 +55,8 @@ use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
 
+/// The table's files in the data directory begin with this name.
+pub(crate) const TABLE: &str = "aliases";
 /// Streams of the register protocol that may wait for the registrar; more are refused.
 const REGISTER_QUEUE: usize = 1024;
 /// Longest wait at shutdown for scrapes in flight: Prometheus's default scrape timeout.
@@ -128,10 +130,9 @@ impl Scraper {
             acceptors(registrations),
         )
         .await?;
-        let table = config.data_dir.join("aliases");
+        let table = config.data_dir.join(TABLE);
         let store =
             task::spawn_blocking(|| TableStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
-
         let control = Control::listen(&config.data_dir);
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
