@@ -62,12 +62,11 @@ impl Args {
             }
             (false, _) => import(&path, leases)?,
         };
-        let done = if self.dry_run { "would add" } else { "added" };
         let Merge { added, replaced, left, .. } = merge;
-        let line = format!(
-            "{done} {added}, replace{} {replaced}, left {left} as they are\n",
-            if self.dry_run { "" } else { "d" }
-        );
+        let line = match self.dry_run {
+            true => format!("would add {added}, replace {replaced}, leave {left} as they are\n"),
+            false => format!("added {added}, replaced {replaced}, left {left} as they are\n"),
+        };
         output::print(line.as_bytes())
     }
 }

@@ -215,8 +215,8 @@ mod tests {
     }
 
     const V1: [&str; 2] = [
-        r#"{"alias":"a","state":"active","peer":"7jfgaa6nusqq7iixkrjuct8i5fr3r4iqz7i6q3nnbw4gwexwgcga","kept":true,"service":"","hostname":"h1","labels":{},"registered_at":"2023-11-14T22:13:20.000Z","renewed_at":"2023-11-14T22:13:21.007Z","expires_at":"2023-11-14T22:23:21.000Z"}"#,
-        "",
+        r#"{"alias":"a","state":"active","peer":"7jfgaa9nutjyixzikb7tgmsf9gkwq7iqz498zr1nd5ig1fng4esy","kept":true,"service":"","hostname":"h1","labels":{},"registered_at":"2023-11-14T22:13:20.000Z","renewed_at":"2023-11-14T22:13:21.007Z","expires_at":"2023-11-14T22:23:21.000Z"}"#,
+        r#"{"alias":"web-1","state":"active","peer":"7jfgaa9nutjyixzikb7tgmsf9gkwq7iqz498zr1nd5ig1fng4esy","kept":true,"service":"web","hostname":"h1","labels":{"region":"eu \"1\"é"},"secret":"abababababababab","registered_at":"2023-11-14T22:13:20.000Z","renewed_at":"2023-11-14T22:13:21.007Z","expires_at":"2023-11-14T22:23:21.000Z","former":{"alias":"web-1","state":"active","peer":"nqcxcmdpdjnzawp4pjfi6xp7f7w93kj1naoa51r3x3yszwm71xfy","kept":true,"service":"web","hostname":"h1","labels":{"region":"eu \"1\"é"},"secret":"abababababababab","registered_at":"2023-11-14T22:13:20.000Z","renewed_at":"2023-11-14T22:13:21.007Z","expires_at":"2023-11-14T22:23:21.000Z"}}"#,
     ];
 
     #[test]
