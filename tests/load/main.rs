@@ -8,7 +8,6 @@ mod support;
 mod agents;
 mod churn;
 mod dht;
-mod durability;
 mod many_targets;
 mod outage;
 mod storm;
