@@ -21,7 +21,7 @@ use super::{
     data_dir::DataDir,
     keys, link,
     output::shortened,
-    signals,
+    service_manager, signals,
     value::{self, Label, TargetUrl},
 };
 use crate::{
@@ -226,7 +226,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         () = stop.cancelled() => Ok(()),
         refusal = refused_by_all(&mut events, scrapers) => Err(refusal),
         failure = keep_up(inventory, refresh, hang_ups, &client) => failure.map(|never| match never {}),
+        never = service_manager::keep_told(future::ready(())) => match never {},
     };
+    service_manager::stopping();
     client.shutdown().await;
     tracing::info!("agent ended");
     outcome

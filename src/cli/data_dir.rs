@@ -2,9 +2,9 @@
 
 use std::{
     env, fmt,
-    fs::{DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,10 @@ use anyhow::{Context, bail};
 
 /// The locked file of a data directory.
 const LOCK: &str = "lock";
+/// The mode of a data directory, which holds keys and can be replaced by whoever may write to it.
+const PRIVATE: u32 = 0o700;
+/// The bit of directories like `/tmp`.
+const STICKY: u32 = 0o1000;
 
 /// A data directory, locked as long as this value lives.
 #[derive(Debug)]
@@ -22,14 +26,21 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// Locks the given directory, or the default one of the role, and creates it (mode 0700) if it is missing.
+    /// Locks the given directory, or the default one of the role, and creates it (mode 0700) if it is missing. A wider mode is
+    /// narrowed.
     ///
     /// # Errors
-    /// If there is no default, the directory cannot be made, or another process has locked it.
+    /// If there is no default, the directory cannot be made or is open to others, or another process has locked it.
     pub(super) fn take(asked: Option<&Path>, role: &str) -> anyhow::Result<Self> {
         let path = path(asked, role)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).with_context(|| {
+        DirBuilder::new().recursive(true).mode(PRIVATE).create(&path).with_context(|| {
             format!("cannot make the data directory {}; give another with --data-dir", path.display())
+        })?;
+        narrow(&path).with_context(|| {
+            format!(
+                "the data directory {0} is open to other users: chmod 0700 {0}, or give a directory inside it with --data-dir {0}/{role}",
+                path.display()
+            )
         })?;
         let lock = path.join(LOCK);
         let file = File::options()
@@ -57,6 +68,22 @@ impl fmt::Display for DataDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
     }
+}
+
+/// Takes the rights of others away from a directory, if the directory is narthex's: empty, or used before. (Nobody wants
+/// `/tmp` narrowed.)
+fn narrow(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    if mode & STICKY != 0 || !(path.join(LOCK).exists() || fs::read_dir(path)?.next().is_none()) {
+        return Err(io::Error::other("others keep files there, too"));
+    }
+    fs::set_permissions(path, Permissions::from_mode(PRIVATE))?;
+    let was = format_args!("{mode:04o}");
+    tracing::warn!(directory = %path.display(), %was, "a data directory was open to other users; its mode is 0700 now");
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -121,8 +148,6 @@ fn default_path(role: &str, env: impl Fn(&str) -> Option<PathBuf>) -> Option<Pat
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
-
     use super::*;
 
     #[test]
@@ -151,6 +176,22 @@ mod tests {
         drop(first);
         assert!(matches!(look(Some(&path), "agent"), Ok((_, DirState::Free))));
         DataDir::take(Some(&path), "agent").expect("free again");
+    }
+
+    #[test]
+    fn a_data_directory_that_was_open_to_others_is_private_once_it_is_taken() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        for mode in [0o777, 0o755, 0o2770] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).expect("sets");
+            DataDir::take(Some(dir.path()), "agent").expect("free");
+            assert_eq!(fs::metadata(dir.path()).expect("there").mode() & 0o7777, 0o700, "{mode:o}");
+        }
+        let shared = tempfile::tempdir().expect("temporary directory");
+        fs::write(shared.path().join("other"), "not ours").expect("writes");
+        fs::set_permissions(shared.path(), Permissions::from_mode(0o755)).expect("sets");
+        let error = format!("{:#}", DataDir::take(Some(shared.path()), "agent").expect_err("is not narthex's"));
+        assert!(error.contains("chmod 0700") && error.contains("/agent"), "{error}");
+        assert_eq!(fs::metadata(shared.path()).expect("there").mode() & 0o777, 0o755);
     }
 
     #[test]

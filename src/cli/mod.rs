@@ -26,6 +26,7 @@ mod reference;
 mod scrape;
 mod scraper;
 mod scraper_api;
+mod service_manager;
 mod signals;
 mod targets;
 mod value;

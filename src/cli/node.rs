@@ -1,6 +1,6 @@
 //! `narthex node`: a public helper through which peers find each other by key. It knows no secret and sees no metrics.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{future, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{
     ConfigFile,
@@ -9,7 +9,7 @@ use super::{
     http_connections::HttpConnections,
     keys,
     peers::{Connections, Reachable},
-    signals, value,
+    service_manager, signals, value,
 };
 use crate::{
     Node, NodeConfig,
@@ -209,7 +209,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     tokio::select! {
         () = stop.cancelled() => {}
         () = node.failed() => anyhow::bail!("the network task ended unexpectedly"),
+        never = service_manager::keep_told(future::ready(())) => match never {},
     }
+    service_manager::stopping();
     node.shutdown().await;
     tracing::info!("node ended");
     Ok(())

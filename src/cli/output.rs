@@ -8,7 +8,10 @@ use std::{
 use clap::error::{ContextKind, ContextValue};
 
 use super::{advice, precedence::Origins};
-use crate::{identity::PublicKey, telemetry::log::escaped};
+use crate::{
+    identity::PublicKey,
+    telemetry::log::{self, escaped},
+};
 
 /// Bad usage: flags, variables or a file that make no sense. Exit 2; every other failure has exit 1.
 #[derive(Debug, thiserror::Error)]
@@ -17,15 +20,17 @@ struct UsageError(String);
 
 /// Prints the outcome, and gives the exit code: 0, 1 for failure, 2 for bad usage.
 pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let Err(error) = outcome else {
+        log::finish("");
+        return ExitCode::SUCCESS;
+    };
     if let Some(help) = error.downcast_ref::<clap::Error>() {
         return help.print().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     let advice = advice::advice(&error).map(|advice| format!("; {advice}")).unwrap_or_default();
     // A chain may hold texts from elsewhere, and an error is one line.
     let line = format!("error: {}\n", escaped(&format!("{error:#}{advice}")));
-    // With stderr gone, nobody reads the error.
-    let _ = io::stderr().write_all(line.as_bytes());
+    log::finish(&line);
     if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 

@@ -12,7 +12,7 @@ use super::{
     http_connections::HttpConnections,
     keys,
     peers::{Connections, Reachable},
-    signals, value,
+    service_manager, signals, value,
 };
 use crate::{
     Scraper, ScraperConfig,
@@ -302,10 +302,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         open_files,
         "scraper runs"
     );
+    let ready = scraper.ready();
     tokio::select! {
         () = stop.cancelled() => {}
         failure = scraper.failed() => return Err(failure.into()),
+        never = service_manager::keep_told(ready) => match never {},
     }
+    service_manager::stopping();
     scraper.shutdown().await?;
     tracing::info!("scraper ended");
     Ok(())

@@ -8,6 +8,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::log;
+
 /// A second signal within this time belongs to the first.
 const SAME_REQUEST: Duration = Duration::from_secs(1);
 
@@ -35,6 +37,7 @@ pub(super) fn stop() -> io::Result<CancellationToken> {
             second = next().await;
         }
         tracing::warn!(signal = second.as_raw_value(), "ending at once, without releasing");
+        log::finish("");
         process::exit(128 + second.as_raw_value());
     });
     Ok(stop)

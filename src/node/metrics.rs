@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use crate::{
     network::{InboundCounts, LinkTransport, NodeCounts, inbound_metrics},
-    telemetry::{ExpositionFormat, Label, Readings, Refusals, build_info, gauge, unix_time},
+    telemetry::{ExpositionFormat, Label, Readings, Refusals, build_info, dropped_lines, gauge, unix_time},
 };
 
 /// What a node holds and has done, at one moment.
@@ -42,6 +42,7 @@ impl NodeMetrics {
         let narthex = registry.sub_registry_with_prefix("narthex");
         build_info(narthex);
         refusals.register(narthex);
+        dropped_lines::register(narthex);
         let connections = Family::<Label, Gauge>::default();
         narthex.register("connections", "Connections, by transport", connections.clone());
         let by_transport =

@@ -15,7 +15,7 @@ mod takeover;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{
@@ -143,7 +143,7 @@ impl Table {
         let mut seen = HashSet::new();
         for claimed in claims.targets {
             let held = claimed.as_ref().and_then(|claimed| self.entries.get(&claimed.target.alias));
-            let (Some(Claimed { target, .. }), Some(&Entry { ref lease, lapsed, step, bytes })) = (claimed, held)
+            let (Some(Claimed { target, .. }), Some(&Entry { ref lease, lapsed, step, bytes, .. })) = (claimed, held)
             else {
                 plain = false;
                 continue;
@@ -160,7 +160,7 @@ impl Table {
                 false => effects.renewed += 1,
             }
             effects.changes.push(Change::Put(Arc::clone(&lease)));
-            self.insert(Entry { lease, lapsed: false, step, bytes });
+            self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
             plain &= seen.insert(target.alias);
         }
         (plain.then(|| vec![AliasOutcome::Granted { updated: false }; count]), effects)
@@ -269,7 +269,7 @@ impl Table {
             expires_at: later(now, self.config.lease),
         });
         effects.changes.push(Change::Put(Arc::clone(&lease)));
-        self.insert(Entry { lease, lapsed: false, step, bytes });
+        self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
         AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }
     }
 

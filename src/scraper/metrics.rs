@@ -17,7 +17,8 @@ use crate::{
     network::{InboundCounts, LinkCounts, inbound_metrics},
     registry::{Counts, Totals},
     telemetry::{
-        Counters, ExpositionFormat, Readings, Refusals, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time,
+        Counters, ExpositionFormat, Readings, Refusals, SCRAPE_BUCKETS, build_info, bytes, counter, dropped_lines,
+        gauge, unix_time,
     },
 };
 
@@ -65,6 +66,7 @@ impl ScraperMetrics {
         let narthex = registry.sub_registry_with_prefix("narthex");
         build_info(narthex);
         refusals.register(narthex);
+        dropped_lines::register(narthex);
         let scrape_duration = Histogram::new(SCRAPE_BUCKETS);
         narthex.register_with_unit(
             "scrape_duration",

@@ -18,6 +18,7 @@ mod warnings;
 
 use std::{
     collections::HashSet,
+    future,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -187,6 +188,16 @@ impl Scraper {
     /// Returns once clients can find it by its key through a bootstrap node; without one, never.
     pub async fn announced(&self) {
         self.network.announced().await;
+    }
+
+    /// Returns once the table is loaded, from when on `/-/ready` is 200.
+    pub fn ready(&self) -> impl Future<Output = ()> + use<> {
+        let mut generation = self.registry.changes();
+        async move {
+            if generation.wait_for(|generation| *generation > 0).await.is_err() {
+                future::pending().await // the registry has ended before
+            }
+        }
     }
 
     /// Subscribes to events of aliases. A subscriber that is more than 1024 events behind misses the oldest.

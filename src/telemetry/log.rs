@@ -3,16 +3,29 @@
 //! Fields may hold what a stranger sent. The formatters escape line ends and quotes; what they let through (DEL, the C1
 //! controls, line separators and the marks that reorder text) `Escape` rewrites on the way out, so that no peer can
 //! forge a line or steer the terminal of a reader. Colours are never written.
+//!
+//! Nobody waits for stderr: see `unblocked`.
+
+mod unblocked;
 
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
-    io,
+    io::{self, Write as _},
     str::FromStr,
+    sync::LazyLock,
+    time::Duration,
 };
 
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt::layer, layer::SubscriberExt};
+
+use unblocked::Unblocked;
+
+/// Longest wait at the end of the process for a reader of stderr.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static STDERR: LazyLock<Unblocked> = LazyLock::new(|| Unblocked::new(io::stderr()));
 
 /// Levels that a list may hold besides `target=level`.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -74,7 +87,16 @@ impl From<&LogFilter> for EnvFilter {
 /// Sends the events of the whole process to stderr. A second call changes nothing.
 pub fn start(format: LogFormat, filter: &LogFilter) {
     // The call fails only where a subscriber is set already, as in a test; that one stays.
-    let _ = tracing::subscriber::set_global_default(subscriber(format, filter, io::stderr));
+    let _ = tracing::subscriber::set_global_default(subscriber(format, filter, || STDERR.clone()));
+}
+
+/// Writes a text to stderr behind the lines of the log, and waits up to a second until everything is written: for the end of
+/// the process.
+pub fn finish(text: &str) {
+    let mut stderr = STDERR.clone();
+    // The writer keeps what it can, and never fails.
+    let _ = stderr.write_all(text.as_bytes());
+    stderr.wait_written(LAST_LINES);
 }
 
 /// `text` with every character that could forge a line or steer a terminal written `\u001b`.

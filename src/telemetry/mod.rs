@@ -4,6 +4,8 @@
 
 mod chain;
 mod classic;
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub(crate) mod dropped_lines;
 mod format;
 mod label_value;
 #[cfg(feature = "cli")]

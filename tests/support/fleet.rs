@@ -178,8 +178,15 @@ impl Scraper {
     /// Starts again with the same key, data and HTTP address; the process must have ended.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
+        self.restart_with(|command, directory| Process::spawn("scraper", directory, command));
+    }
+
+    /// As [`restart`](Self::restart), spawned by `spawn`, which gets the command and the fleet's directory.
+    #[track_caller]
+    pub(crate) fn restart_with(&mut self, spawn: impl FnOnce(&mut Command, &Path) -> Process) {
         assert!(self.process.exited().is_some(), "the scraper has ended");
-        self.process = start_scraper(&self.directory, &self.arguments, self.http, self.p2p);
+        let mut command = scraper_command(&self.arguments, self.http, self.p2p);
+        self.process = spawn(&mut command, &self.directory);
         self.wait_ready();
     }
 
@@ -301,7 +308,11 @@ pub(crate) fn text(path: &Path) -> String {
 
 fn start_scraper(directory: &Path, arguments: &Vec<String>, http: SocketAddr, p2p: SocketAddr) -> Process {
     fs::create_dir_all(directory).expect("the directory is there");
+    Process::spawn("scraper", directory, &mut scraper_command(arguments, http, p2p))
+}
+
+fn scraper_command(arguments: &Vec<String>, http: SocketAddr, p2p: SocketAddr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
     command.args(arguments).args(["--http", &http.to_string()]).args(["--listen", &p2p.to_string()]);
-    Process::spawn("scraper", directory, &mut command)
+    command
 }

@@ -45,6 +45,13 @@ impl Process {
     /// same name appends to the same files.
     #[track_caller]
     pub(crate) fn spawn(name: &str, dir: &Path, command: &mut Command) -> Self {
+        let log = append_to(&dir.join(format!("{name}.log")));
+        Self::spawn_logging_to(log.into(), name, dir, command)
+    }
+
+    /// As [`spawn`](Self::spawn), with its stderr elsewhere.
+    #[track_caller]
+    pub(crate) fn spawn_logging_to(stderr: Stdio, name: &str, dir: &Path, command: &mut Command) -> Self {
         let (log, stdout) = (dir.join(format!("{name}.log")), dir.join(format!("{name}.out")));
         // Tests do not use the proxy of the machine that they run on.
         for variable in PROXY_VARIABLES {
@@ -55,7 +62,7 @@ impl Process {
         let child = command
             .stdin(Stdio::null())
             .stdout(append_to(&stdout))
-            .stderr(append_to(&log))
+            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         Self { name: name.to_owned(), child, log, stdout }

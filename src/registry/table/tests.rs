@@ -363,6 +363,22 @@ fn after_a_jump_of_the_clock_what_nobody_renews_lapses_and_what_had_lapsed_is_no
     assert_eq!(table.counts(), Counts { active: 0, lapsed: 2, peers: 2 });
 }
 
+/// Before: each sweep that was late by 5 s gave every lease half a lease more, so that nobody ever lapsed.
+#[test]
+fn the_dead_lapse_also_where_every_sweep_is_late() {
+    let mut table = holding(&["dead"], RegistryConfig::default());
+    Wanted::new(&["alive"]).by(peer(2), &mut table, linked, t0());
+    let (mut now, mut seen) = (t0(), Vec::new());
+    while now < t0() + 3 * LEASE {
+        now += LEASE / 4;
+        seen.extend(kinds(&table.sweep(now)));
+        assert_eq!(Wanted::new(&["alive"]).by(peer(2), &mut table, linked, now).0, ["renewed"]);
+    }
+    table.assert_whole();
+    assert_eq!(seen, [EventKind::Lapsed]);
+    assert_eq!(table.lookup("dead").expect("listed").expires_at, t0() + 2 * LEASE, "one lease more than its own");
+}
+
 #[test]
 fn a_registration_that_is_the_first_to_see_a_jump_of_the_clock_ends_no_lease() {
     let mut table = holding(&["a"], RegistryConfig::default());
