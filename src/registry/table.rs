@@ -49,6 +49,8 @@ pub(super) struct Table {
     seen_at: SystemTime,
     /// Registrations so far: the number of the last one.
     steps: u64,
+    /// Entries of which damage of the store may have taken a change, and that nobody has renewed since.
+    unconfirmed: BTreeSet<Alias>,
 }
 
 /// Numbers of aliases and peers, as of the last sweep.
@@ -69,7 +71,12 @@ struct Claimant {
 
 impl Table {
     /// Builds the table from the stored leases, without those that are gone by now.
-    pub(super) fn load(config: RegistryConfig, leases: Vec<Lease>, now: SystemTime) -> (Self, Effects) {
+    pub(super) fn load(
+        config: RegistryConfig,
+        leases: Vec<Arc<Lease>>,
+        unconfirmed: BTreeSet<Alias>,
+        now: SystemTime,
+    ) -> (Self, Effects) {
         let mut table = Self {
             config,
             entries: BTreeMap::new(),
@@ -81,15 +88,17 @@ impl Table {
             loaded_at: now,
             seen_at: now,
             steps: 0,
+            unconfirmed,
         };
         let mut effects = Effects::default();
         for lease in leases {
             let lapsed = lease.state(now) == LeaseState::Lapsed;
             if lapsed && later(lease.expires_at, table.config.retention) <= now {
                 effects.event(&lease.alias, lease.peer, EventKind::Gone);
-                effects.changes.push(Change::Remove(lease.alias));
+                effects.changes.push(Change::Remove(lease.alias.clone()));
+                table.unconfirmed.remove(&lease.alias);
             } else {
-                table.insert(Entry::new(Arc::new(lease), lapsed, 0));
+                table.insert(Entry::new(lease, lapsed, 0));
             }
         }
         // The clock may have been set back while nothing ran.
@@ -160,6 +169,7 @@ impl Table {
                 false => effects.renewed += 1,
             }
             effects.changes.push(Change::Put(Arc::clone(&lease)));
+            self.unconfirmed.remove(&target.alias);
             self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
             plain &= seen.insert(target.alias);
         }
@@ -205,6 +215,15 @@ impl Table {
 
     pub(super) fn counts(&self) -> Counts {
         Counts { active: self.entries.len() - self.lapsed, lapsed: self.lapsed, peers: self.by_peer.len() }
+    }
+
+    /// Entries that are certain.
+    pub(super) fn confirmed(&self) -> usize {
+        self.entries.len() - self.unconfirmed.len()
+    }
+
+    pub(super) fn is_all_confirmed(&self) -> bool {
+        self.unconfirmed.is_empty()
     }
 
     /// Bytes of all aliases in the http_sd list.
@@ -269,6 +288,7 @@ impl Table {
             expires_at: later(now, self.config.lease),
         });
         effects.changes.push(Change::Put(Arc::clone(&lease)));
+        self.unconfirmed.remove(&lease.alias);
         self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
         AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }
     }

@@ -42,7 +42,7 @@ use crate::{
     http::bind,
     identity::PublicKey,
     network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
-    registry::{Registry, SledStore},
+    registry::{Registry, TableStore},
     wire::{FAREWELL_PROTOCOL, REGISTER_PROTOCOL},
 };
 
@@ -131,7 +131,7 @@ impl Scraper {
         .await?;
         let table = config.data_dir.join("aliases");
         let store =
-            task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
+            task::spawn_blocking(|| TableStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
         let registry = Registry::new(config.registry.shared_by(config.secrets.len()), Arc::clone(network.refusals()));
