@@ -162,9 +162,13 @@ impl Registry {
         Ok(aliases.iter().map(|alias| table.status(alias, &presence, now)).collect())
     }
 
-    /// Releases every alias of the peer. Returns once the change is on disk.
-    pub(crate) async fn release_peer(&self, peer: PublicKey, now: SystemTime) -> Result<(), RegistryError> {
-        self.change(|table| ((), table.release_peer(&peer, now))).await
+    /// Releases every alias of the peer, and returns how many there were. Returns once the change is on disk.
+    pub(crate) async fn release_peer(&self, peer: PublicKey, now: SystemTime) -> Result<usize, RegistryError> {
+        self.change(|table| {
+            let effects = table.release_peer(&peer, now);
+            (effects.events.len(), effects)
+        })
+        .await
     }
 
     /// Releases every alias of these holders, and returns how many there were. Otherwise as [`release`](Self::release).

@@ -43,7 +43,7 @@ use crate::{
     identity::PublicKey,
     network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::{Registry, TableStore},
-    wire::REGISTER_PROTOCOL,
+    wire::{FAREWELL_PROTOCOL, REGISTER_PROTOCOL},
 };
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
@@ -59,6 +59,8 @@ use registrar::Registrar;
 pub(crate) const TABLE: &str = "aliases";
 /// Streams of the register protocol that may wait for the registrar; more are refused.
 const REGISTER_QUEUE: usize = 1024;
+/// The same of farewells. They are answered as fast as they come; a whole fleet may end between two looks at the queue.
+const FAREWELL_QUEUE: usize = 8192;
 /// Longest wait at shutdown for scrapes in flight: Prometheus's default scrape timeout.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// Longest wait at shutdown for the tasks of the peer-to-peer side, which only close connections.
@@ -115,6 +117,7 @@ impl Scraper {
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
+        let (farewells, farewell_inbox) = mpsc::channel(FAREWELL_QUEUE);
         let (network, network_task) = Network::start(
             &config.key,
             NetworkConfig {
@@ -127,7 +130,7 @@ impl Scraper {
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Scraper)
             },
-            acceptors(registrations),
+            acceptors(registrations, farewells),
         )
         .await?;
         let table = config.data_dir.join(TABLE);
@@ -157,7 +160,7 @@ impl Scraper {
             async move { registry.run(Box::new(store), stop).await }
         });
         tasks.spawn(network_task.run(stop.tasks.clone()));
-        tasks.spawn(registrar.run(register_inbox, stop.tasks.clone()));
+        tasks.spawn(registrar.run(register_inbox, farewell_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.tasks.clone()));
@@ -247,11 +250,16 @@ impl Scraper {
     }
 }
 
-/// A scraper answers registrations of anybody, who must then prove a secret; it is never pulled from.
-fn acceptors(registrations: mpsc::Sender<network::InboundStream>) -> Vec<Acceptor> {
+/// A scraper answers registrations of anybody, who must then prove a secret, and farewells, which concern the peer alone; it
+/// is never pulled from.
+fn acceptors(
+    registrations: mpsc::Sender<network::InboundStream>,
+    farewells: mpsc::Sender<network::InboundStream>,
+) -> Vec<Acceptor> {
     let (refused, _) = mpsc::channel(1);
     vec![
         Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox: registrations },
+        Acceptor { protocol: FAREWELL_PROTOCOL, firewall: Firewall::Anyone, inbox: farewells },
         Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(HashSet::new()), inbox: refused },
     ]
 }
