@@ -1,5 +1,7 @@
 //! The files of a store: their names, and what they hold before anything is repaired.
 
+#[cfg(feature = "cli")]
+use std::sync::Arc;
 use std::{
     ffi::OsString,
     fs::File,
@@ -14,6 +16,8 @@ use super::{
     former,
     sectors::Sectors,
 };
+#[cfg(feature = "cli")]
+use crate::registry::Lease;
 
 /// The ending of the table's file.
 pub(super) const TABLE: &str = "table";
@@ -60,6 +64,15 @@ impl Files {
     pub(super) fn is_damaged(&self) -> bool {
         self.content.damaged || self.noted.is_some_and(|noted| noted.doubt.is_some())
     }
+}
+
+/// Reads the leases of the store of the files `path.*`, which nobody has open, and changes nothing. The flag is true if leases
+/// were lost, or may have been.
+#[cfg(feature = "cli")]
+pub(crate) fn read_only(path: &Path) -> Result<(Vec<Arc<Lease>>, bool), StoreError> {
+    let files = Files::read(path)?;
+    let is_damaged = files.is_damaged();
+    Ok((files.content.leases.into_values().map(|stored| stored.lease).collect(), is_damaged))
 }
 
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {

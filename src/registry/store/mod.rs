@@ -10,14 +10,12 @@ mod record;
 mod sectors;
 mod table_store;
 
-#[cfg(feature = "cli")]
-use std::path::Path;
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
 use super::Lease;
 use crate::wire::Alias;
 #[cfg(feature = "cli")]
-use files::Files;
+pub(crate) use files::read_only;
 pub(crate) use table_store::TableStore;
 
 /// Keeps leases. Its methods block; only the writer's thread calls them, one at a time.
@@ -60,15 +58,6 @@ pub(crate) struct Damage {
     pub(crate) noted: Option<u64>,
     /// Leases that are left.
     pub(crate) found: u64,
-}
-
-/// Reads the leases of the store of the files `path.*`, which nobody has open, and changes nothing. The flag is true if leases
-/// were lost, or may have been.
-#[cfg(feature = "cli")]
-pub(crate) fn read_only(path: &Path) -> Result<(Vec<Arc<Lease>>, bool), StoreError> {
-    let files = Files::read(path)?;
-    let is_damaged = files.is_damaged();
-    Ok((files.content.leases.into_values().map(|stored| stored.lease).collect(), is_damaged))
 }
 
 /// One change of the stored leases.

@@ -1,7 +1,6 @@
 //! The control socket: what a scraper answers to its owner alone.
 //!
-//! HTTP on a Unix socket in the data directory, which nobody else may enter: `curl --unix-socket DIR/control.sock
-//! http://narthex/v1/export`.
+//! HTTP on a Unix socket in the data directory, which nobody else may enter.
 
 use std::{
     fs::{self, Permissions},
