@@ -9,7 +9,6 @@ mod agents;
 mod churn;
 mod clients;
 mod dht;
-mod durability;
 mod farewell;
 mod many_targets;
 mod outage;
