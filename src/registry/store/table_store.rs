@@ -166,7 +166,8 @@ impl TableStore {
                 Some(_) => self.keep_damaged(|name| fs::rename(&self.path, name))?,
                 None => {
                     let to = self.beside("former");
-                    fs::rename(&self.path, to).map_err(|error| self.error("written", error))?;
+                    fs::rename(&self.path, &to).map_err(|error| self.error("written", error))?;
+                    tracing::info!(kept = %to.display(), "the table of an earlier version was taken over");
                 }
             }
         }
