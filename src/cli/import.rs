@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     registry::{
-        Lease, Store, TableStore,
+        Lease, SledStore, Store,
         backup::{self, Merge},
         read_only,
     },
@@ -73,7 +73,7 @@ impl Args {
 
 fn import(data_dir: &Path, leases: Vec<Lease>) -> anyhow::Result<Merge> {
     let data_dir = DataDir::take(Some(data_dir), "scraper")?;
-    let mut store = TableStore::open(data_dir.path().join(TABLE))?;
+    let mut store = SledStore::open(data_dir.path().join(TABLE))?;
     let loaded = store.load()?;
     if let Some(failure) = loaded.failure {
         return Err(failure.into());

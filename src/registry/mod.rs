@@ -4,7 +4,7 @@
 //! - `listing`: an alias as Prometheus sees it, and its bytes; `budget`: how many of those a peer may have.
 //! - [`Registry`]: the handle that the rest of a scraper holds: the table behind a lock, its events and its counters.
 //! - `writer`: the one thread that owns the [`Store`]; it writes and flushes all waiting changes as one group.
-//! - [`Store`]: keeps leases across restarts; [`TableStore`] is one file that changes are appended to.
+//! - [`Store`]: keeps leases across restarts; [`SledStore`] is an embedded database.
 //!
 //! A lease is *active* while it runs, *lapsed* once it was not renewed in time (still listed, so that Prometheus's
 //! `up == 0` fires), and *gone* after the retention. A lease ends at a wall-clock time, so a restart revives no lease.
@@ -44,5 +44,5 @@ pub(crate) use lease::{Lease, LeaseState};
 pub(crate) use listing::{Listing, path_label};
 #[cfg(feature = "cli")]
 pub(crate) use store::read_only;
-pub(crate) use store::{Change, Damage, Loaded, Store, TableStore};
+pub(crate) use store::{Change, Damage, Loaded, SledStore, Store};
 pub(crate) use table::Counts;

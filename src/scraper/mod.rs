@@ -42,7 +42,7 @@ use crate::{
     http::bind,
     identity::PublicKey,
     network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
-    registry::{Registry, TableStore},
+    registry::{Registry, SledStore},
     wire::{FAREWELL_PROTOCOL, REGISTER_PROTOCOL},
 };
 
@@ -135,7 +135,7 @@ impl Scraper {
         .await?;
         let table = config.data_dir.join(TABLE);
         let store =
-            task::spawn_blocking(|| TableStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
+            task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
         let control = Control::listen(&config.data_dir);
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use blake2::{Blake2s256, Digest};
 use serde_json::Value;
 
 use crate::support::{
@@ -14,9 +15,6 @@ use crate::support::{
     fleet::{Fleet, narthex, text},
     process::Run,
 };
-
-/// The first line of a table of format 3.
-const LATER: &str = "narthex aliases 3 94d3a8107e8cd076";
 
 /// `narthex COMMAND --data-dir DIR ARGS`.
 fn run(command: &str, data_dir: &Path, args: &[&str]) -> Run {
@@ -127,11 +125,9 @@ fn a_damaged_table_is_no_backup() {
     let fleet = Fleet::new();
     let (data, output) = (fleet.path().join("data"), fleet.path().join("aliases.jsonl"));
     copy(&table(2), &data);
-    let file = data.join("aliases.table");
-    let mut bytes = fs::read(&file).expect("reads");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&file, bytes).expect("writes");
+    let file = data.join("aliases/db");
+    let bytes = fs::read(&file).expect("reads");
+    fs::write(&file, &bytes[..bytes.len() / 2]).expect("writes");
     let refused = run("export", &data, &["--output", &text(&output)]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("damaged") && !output.exists(), "{}", refused.stderr);
@@ -157,17 +153,22 @@ fn a_table_of_every_format_is_read_and_taken_over() {
     }
 }
 
+/// The mark of a table of format 3: a frame of group 2^32 that says so.
+fn later_mark() -> Vec<u8> {
+    let mut frame = b"\xffnx\xfe\x0d\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\x03\0\0\0\x03\0\0\0\0\0\0\0".to_vec();
+    let sum = Blake2s256::digest(&frame);
+    frame.extend(&sum[..8]);
+    frame
+}
+
 #[test]
 fn a_table_of_a_later_format_is_refused_and_left_alone() {
     let fleet = Fleet::new();
     let data = fleet.path().join("data");
     copy(&table(2), &data);
-    let file = data.join("aliases.table");
-    // As `narthex aliases 3` with the checksum of that line.
-    let bytes = fs::read(&file).expect("reads");
-    let end = bytes.iter().position(|byte| *byte == b'\n').expect("a first line");
-    let later = [LATER.as_bytes(), &bytes[end..]].concat();
-    fs::write(&file, &later).expect("writes");
+    let db = sled::open(data.join("aliases")).expect("opens");
+    db.open_tree("leases").expect("opens").insert(b"\0mark", later_mark()).expect("writes");
+    drop(db);
     for command in ["export", "import"] {
         let file = text(Path::new("tests/tables/expected.jsonl"));
         let args: &[&str] = if command == "import" { &[&file] } else { &[] };
@@ -175,5 +176,6 @@ fn a_table_of_a_later_format_is_refused_and_left_alone() {
         assert_eq!((refused.code, refused.stderr.lines().count()), (Some(1), 1), "{}", refused.stderr);
         assert!(refused.stderr.contains("format 3, of a later version of narthex"), "{}", refused.stderr);
     }
-    assert_eq!(fs::read(&file).expect("reads"), later);
+    let db = sled::open(data.join("aliases")).expect("opens");
+    assert_eq!(db.open_tree("leases").expect("opens").len(), 4, "three aliases and the mark");
 }

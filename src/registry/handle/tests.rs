@@ -20,7 +20,7 @@ use super::{
 use crate::{
     identity::{KeyPair, SecretId},
     registry::{
-        Change, Damage, EventKind, LeaseState, Loaded, Store, StoreError, TableStore,
+        Change, Damage, EventKind, LeaseState, Loaded, SledStore, Store, StoreError,
         writer::{self, Waiter},
     },
     wire::{AliasOutcome, Claim},
@@ -261,7 +261,7 @@ async fn a_table_that_is_not_loaded_is_not_an_empty_one() {
 #[tokio::test]
 async fn acknowledged_aliases_survive_a_kill() {
     let directory = tempfile::tempdir().expect("a directory");
-    let running = Running::on(TableStore::open(directory.path().join("aliases")).expect("opens")).await;
+    let running = Running::on(SledStore::open(directory.path().join("aliases")).expect("opens")).await;
     register(&running.registry, 1, &["a", "b"]).await.expect("acknowledged");
     register(&running.registry, 1, &["b", "c"]).await.expect("acknowledged");
     register(&running.registry, 2, &["d"]).await.expect("acknowledged");
@@ -270,7 +270,7 @@ async fn acknowledged_aliases_survive_a_kill() {
     assert!(running.registry.release(&"e".parse().expect("an alias")).await.expect("acknowledged"));
 
     let copy = killed(directory.path());
-    let again = Running::on(TableStore::open(copy.path().join("aliases")).expect("opens")).await;
+    let again = Running::on(SledStore::open(copy.path().join("aliases")).expect("opens")).await;
     let leases = again.registry.snapshot().expect("loaded").leases;
     let aliases: Vec<_> = leases.iter().map(|lease| lease.alias.as_str()).collect();
     assert_eq!(aliases, ["b", "c", "f"]);
@@ -300,7 +300,7 @@ async fn a_restart_revives_no_expired_lease() {
             expires_at,
         }))
     });
-    let mut store = TableStore::open(directory.path().join("aliases")).expect("opens");
+    let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
     store.commit(&leases).expect("written");
 
     let running = Running::on(store).await;
@@ -310,7 +310,7 @@ async fn a_restart_revives_no_expired_lease() {
     assert_eq!(lapsed.state(SystemTime::now()), LeaseState::Lapsed);
     running.stop().await;
 
-    let stored = TableStore::open(directory.path().join("aliases")).expect("opens").load().expect("reads").leases;
+    let stored = SledStore::open(directory.path().join("aliases")).expect("opens").load().expect("reads").leases;
     let mut aliases: Vec<_> = stored.iter().map(|lease| lease.alias.as_str()).collect();
     aliases.sort_unstable();
     assert_eq!(aliases, ["active", "lapsed"]);
@@ -319,7 +319,7 @@ async fn a_restart_revives_no_expired_lease() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_concurrent_registrations_are_all_acknowledged() {
     let directory = tempfile::tempdir().expect("a directory");
-    let running = Running::on(TableStore::open(directory.path().join("aliases")).expect("opens")).await;
+    let running = Running::on(SledStore::open(directory.path().join("aliases")).expect("opens")).await;
     let mut tasks = JoinSet::new();
     for number in 0..1000 {
         let registry = running.registry.clone();
@@ -329,7 +329,7 @@ async fn a_thousand_concurrent_registrations_are_all_acknowledged() {
         assert_eq!(outcome.expect("acknowledged"), [UPDATED]);
     }
     let copy = killed(directory.path());
-    assert_eq!(TableStore::open(copy.path().join("aliases")).expect("opens").load().expect("reads").leases.len(), 1000);
+    assert_eq!(SledStore::open(copy.path().join("aliases")).expect("opens").load().expect("reads").leases.len(), 1000);
     running.stop().await;
 }
 

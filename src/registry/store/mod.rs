@@ -2,21 +2,21 @@
 
 mod checkpoint;
 mod content;
-mod file;
+mod database;
 mod files;
-mod former;
 mod frame;
 mod record;
-mod sectors;
-mod table_store;
+mod sled;
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
+use rustix::io::Errno;
+
+pub(crate) use self::sled::SledStore;
 use super::Lease;
 use crate::wire::Alias;
 #[cfg(feature = "cli")]
 pub(crate) use files::read_only;
-pub(crate) use table_store::TableStore;
 
 /// Keeps leases. Its methods block; only the writer's thread calls them, one at a time.
 pub(crate) trait Store: Send + 'static {
@@ -120,10 +120,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// True if the disk may be written later: it is full, read-only or failing. A scraper starts without.
+    /// True if the disk may be written later: it is full, read-only, closed to us or failing. A scraper starts without.
     fn may_pass(&self) -> bool {
-        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let Self::Backend { source, .. } = self else { return false };
-        matches!(source.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull) || sectors::is_device_error(source)
+        matches!(source.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+            || Errno::from_io_error(source) == Some(Errno::IO)
     }
 }

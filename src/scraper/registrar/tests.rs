@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     identity::{HostPort, PeerAddr},
     network::{Acceptor, Firewall, NetworkConfig, NetworkRole},
-    registry::{RegistryConfig, TableStore},
+    registry::{RegistryConfig, SledStore},
     scraper::config::RegistrationLimits,
     wire::{AliasOutcome, AliasRefusal, Claim, FAREWELL_PROTOCOL, FarewellAnswer, Probe, farewell},
 };
@@ -44,7 +44,7 @@ impl Lab {
         let registrar = Registrar::new(key.clone(), secrets, registry.clone(), network.clone(), limits, metrics);
 
         let dir = tempfile::tempdir().expect("temporary directory");
-        let store = Box::new(TableStore::open(dir.path().join("aliases")).expect("opens"));
+        let store = Box::new(SledStore::open(dir.path().join("aliases")).expect("opens"));
         let (mut tasks, stop, mut loaded) = (JoinSet::new(), CancellationToken::new(), registry.changes());
         tasks.spawn(task.run(stop.clone()));
         tasks.spawn(registrar.run(streams, farewells, stop.clone()));

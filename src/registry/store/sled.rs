@@ -1,0 +1,387 @@
+//! Leases in an embedded database, sled.
+//!
+//! - `aliases`, a directory: sled's (`database`). Its values are frames (`frame`), synced before they are acknowledged.
+//! - `aliases.check`: how far the table had come ([`Checkpoint`]).
+//! - `aliases.damaged-<Unix time>`: a database that was found damaged, kept for a person. What could be read of it is in
+//!   the new one.
+//! - `aliases.new`, `aliases.old`: while a new database replaces another.
+//!
+//! On a disk that is full or read-only the leases are read without sled, and each commit tries to open the database again.
+//! The store keeps the leases that are on disk in memory, so a database that was deleted is written anew.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    Change, Damage, Loaded, Store, StoreError,
+    checkpoint::Checkpoint,
+    content::{Content, Stored},
+    database::{self, Database, MARK_KEY},
+    files::{self, Files},
+    frame::{self, Entry, Place},
+};
+use crate::wire::Alias;
+
+/// Names tried for a damaged table, of one second after the other.
+const NAMES: u64 = 100;
+/// Entries that are written at once when a whole table is.
+const CHUNK: usize = 4096;
+/// How long after the end of a lease its removal is kept. A longer retention is not needed: a lease that comes back with
+/// damage is in doubt.
+const REMOVAL_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most removals that are kept.
+const MAX_REMOVALS: usize = 50_000;
+
+/// The store of a scraper.
+pub(crate) struct SledStore {
+    /// The database's directory.
+    path: PathBuf,
+    /// The device of the directory above.
+    device: u64,
+    /// `None` after a failure: after an I/O error sled refuses everything until the database is opened again.
+    database: Option<Database>,
+    /// True if the database must be written anew before it is opened.
+    is_void: bool,
+    /// What is on disk; while a damaged database could not be replaced, what will be.
+    entries: BTreeMap<Alias, Stored>,
+    /// Leases among the entries.
+    leases: u64,
+    sequence: u64,
+    /// Leases of this group and those before are in doubt.
+    doubt: u64,
+    /// The checkpoint on disk, as far as this process knows.
+    checkpoint: Option<Checkpoint>,
+    /// The damage to be noted, and the database to be put aside, before it is written anew.
+    found: Option<Checkpoint>,
+}
+
+impl SledStore {
+    /// The store of the directory `path` and the files `path.*`. Creates the directory above. Succeeds on a disk that
+    /// cannot be written.
+    pub(crate) fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let mut store = Self {
+            path: path.into(),
+            device: 0,
+            database: None,
+            is_void: false,
+            entries: BTreeMap::new(),
+            leases: 0,
+            sequence: 0,
+            doubt: 0,
+            checkpoint: None,
+            found: None,
+        };
+        match store.make_folder() {
+            Ok(device) => store.device = device,
+            Err(error) if error.may_pass() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(store)
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        files::beside(&self.path, ending)
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
+    /// Makes the directory above if it is missing, and returns its device.
+    fn make_folder(&self) -> Result<u64, StoreError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(self.folder());
+        made.and_then(|()| fs::metadata(self.folder()))
+            .map(|there| there.dev())
+            .map_err(|error| self.error("opened", error))
+    }
+
+    /// Takes over what is left of a damaged table, with new numbers: what is in doubt in one group, what is certain in
+    /// the next.
+    fn take_over(&mut self, content: Content, doubt: u64, noted: Option<Checkpoint>) {
+        let base = content.last_group().max(noted.unwrap_or_default().sequence) + 1;
+        self.leases = content.leases() - content.unreadable();
+        let readable = content.entries.into_iter().filter(|(_, stored)| stored.entry != Entry::Unreadable);
+        let numbered = readable.map(|(alias, stored)| {
+            let group = if stored.group <= doubt { base } else { base + 1 };
+            (alias, Stored { group, ..stored })
+        });
+        self.entries = numbered.collect();
+        self.sequence = base + 1;
+        self.doubt = if doubt > 0 { base } else { 0 };
+        let leases = noted.map_or(self.leases, |noted| noted.leases);
+        self.found = Some(Checkpoint { sequence: self.sequence, leases, doubt: Some(self.doubt) });
+        self.is_void = true;
+    }
+
+    /// Makes the store ready for a commit.
+    fn prepare(&mut self) -> Result<(), StoreError> {
+        match &self.database {
+            None if self.is_void => self.write_anew(),
+            None => self.open_again(),
+            Some(database) if database.is_in_place().map_err(|error| self.error("written", error))? => Ok(()),
+            Some(_) => {
+                (self.database, self.checkpoint, self.is_void) = (None, None, true);
+                Err(StoreError::Gone { path: self.path.clone() })
+            }
+        }
+    }
+
+    /// Opens the database after a failure. One that has not what is in memory is to be written anew.
+    fn open_again(&mut self) -> Result<(), StoreError> {
+        let mut content = Content::default();
+        let opened = Database::open(&self.path, &mut content);
+        let mark = content.mark.unwrap_or_default();
+        // The group that failed may be there: its changes are repeated.
+        let is_ours = match mark.sequence.checked_sub(self.sequence) {
+            Some(0) => mark.leases == self.leases,
+            ahead => ahead == Some(1),
+        };
+        match opened {
+            Ok(database) if is_ours => self.database = Some(database),
+            Err(database::Fault::Failed(error)) => return Err(error),
+            Ok(_) | Err(database::Fault::Damaged(_)) => {
+                self.is_void = true;
+                return self.write_anew();
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a new database, and puts the one that is there aside.
+    fn write_anew(&mut self) -> Result<(), StoreError> {
+        if self.make_folder()? != self.device {
+            // What is stored on another file system is not there any more when this one is mounted again.
+            return Err(StoreError::Gone { path: self.path.clone() });
+        }
+        if let Some(found) = self.found {
+            self.write_checkpoint(found)?;
+        }
+        let (new, old) = (self.beside("new"), self.beside("old"));
+        let failed = |error| self.error("written", error);
+        [&new, &old].into_iter().try_for_each(|path| remove(path)).map_err(failed)?;
+        let database = Database::open(&new, &mut Content::default()).map_err(|fault| fault.into_error(&self.path))?;
+        self.write_all(&database).map_err(failed)?;
+        drop(database);
+        database::sync_directory(&new).map_err(failed)?;
+        match self.found {
+            Some(_) => self.keep_damaged(),
+            None => rename(&self.path, &old),
+        }
+        .and_then(|()| rename(&new, &self.path))
+        .and_then(|()| File::open(self.folder())?.sync_all())
+        .map_err(failed)?;
+        (self.found, self.is_void) = (None, false);
+        if let Err(error) = remove(&old) {
+            tracing::warn!(%error, path = %old.display(), "the old table could not be removed");
+        }
+        self.open_again()
+    }
+
+    /// Writes the entries as two groups at most, none of which builds on earlier ones.
+    fn write_all(&self, database: &Database) -> io::Result<()> {
+        for group in [self.doubt, self.sequence].into_iter().filter(|group| *group > 0) {
+            let is_last = group == self.sequence;
+            let is_in = |stored: &Stored| (stored.group <= self.doubt) != is_last;
+            let entries: Vec<_> = self.entries.iter().filter(|(_, stored)| is_in(stored)).collect();
+            let of = u32::try_from(entries.len()).map_err(io::Error::other)? + u32::from(is_last);
+            let place = |index| Place { group, index, of };
+            for (chunk, index) in entries.chunks(CHUNK).zip((u32::from(is_last)..).step_by(CHUNK)) {
+                let mut batch = ::sled::Batch::default();
+                for ((alias, stored), index) in chunk.iter().zip(index..) {
+                    batch.insert(alias.as_str(), frame::entry(place(index), alias, &stored.entry)?);
+                }
+                database.write(batch)?;
+            }
+            if is_last {
+                let mut batch = ::sled::Batch::default();
+                batch.insert(MARK_KEY, frame::mark(place(0), self.leases)?);
+                database.write(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the damaged database under a name that nothing has.
+    fn keep_damaged(&self) -> io::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut names = (now..now + NAMES).map(|time| self.beside(&format!("damaged-{time}")));
+        let name = names.find(|name| !name.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
+        rename(&self.path, &name)?;
+        if name.exists() {
+            tracing::error!(path = %name.display(), "the damaged table is kept");
+        }
+        Ok(())
+    }
+
+    fn write_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        if self.checkpoint != Some(checkpoint) {
+            checkpoint.write(&self.beside(files::CHECK)).map_err(|error| self.error("written", error))?;
+            self.checkpoint = Some(checkpoint);
+        }
+        Ok(())
+    }
+
+    /// The entry that the change leaves.
+    fn entry(&self, change: &Change) -> Entry {
+        match change {
+            Change::Put(lease) => Entry::Lease(Arc::clone(lease)),
+            Change::Remove(alias) => Entry::Removed(match self.entries.get(alias).map(|stored| &stored.entry) {
+                Some(Entry::Lease(lease)) => lease.expires_at.checked_add(REMOVAL_LIFE).unwrap_or(lease.expires_at),
+                Some(Entry::Removed(until)) => *until,
+                _ => SystemTime::now(),
+            }),
+        }
+    }
+
+    fn has(&self, alias: &Alias) -> bool {
+        self.entries.get(alias).is_some_and(|stored| matches!(stored.entry, Entry::Lease(_)))
+    }
+
+    /// Drops removals of leases that are over anyway, and those that end first if there are too many.
+    fn forget_removals(&mut self, now: SystemTime) -> io::Result<()> {
+        let removals = self.entries.iter().filter_map(|(alias, stored)| match stored.entry {
+            Entry::Removed(until) => Some((until, alias.clone())),
+            _ => None,
+        });
+        let mut removals: Vec<_> = removals.collect();
+        removals.sort_unstable();
+        let over =
+            removals.partition_point(|(until, _)| *until <= now).max(removals.len().saturating_sub(MAX_REMOVALS));
+        let mut batch = ::sled::Batch::default();
+        for (_, alias) in &removals[..over] {
+            batch.remove(alias.as_str());
+        }
+        if over > 0
+            && let Some(database) = &self.database
+        {
+            database.write(batch)?;
+        }
+        for (_, alias) in &removals[..over] {
+            self.entries.remove(alias);
+        }
+        Ok(())
+    }
+
+    fn error(&self, attempt: &'static str, source: io::Error) -> StoreError {
+        database::error(&self.path, attempt, source)
+    }
+}
+
+impl fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Store for SledStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let new = self.beside("new");
+        if new.exists() && !self.path.exists() {
+            // A new database was to take this place.
+            rename(&new, &self.path).map_err(|error| self.error("opened", error))?;
+        }
+        let files = Files::read(&self.path)?;
+        let lost_leases = files.lost_leases();
+        let Files { content, database, mut failure, noted, is_check_damaged, is_damaged, is_former, doubt } = files;
+        self.checkpoint = noted;
+        let unreadable = content.unreadable();
+        if is_damaged {
+            self.take_over(content, doubt, noted);
+        } else {
+            self.leases = content.leases();
+            self.sequence = content.mark.unwrap_or_default().sequence.max(is_former.into());
+            self.entries = content.entries;
+            if is_former {
+                self.entries.values_mut().for_each(|stored| stored.group = self.sequence);
+            }
+            (self.doubt, self.is_void) = (doubt, is_former);
+            self.database = database.filter(|_| !is_former);
+        }
+        let repaired = match failure {
+            None if self.is_void => self.write_anew(),
+            None if is_check_damaged => self.checkpoint(),
+            _ => Ok(()),
+        };
+        match repaired {
+            Err(error) if error.may_pass() => failure = Some(error),
+            repaired => repaired?,
+        }
+
+        let damage = lost_leases.then(|| Damage { noted: noted.map(|noted| noted.leases), found: self.leases });
+        let leases: Vec<_> = self
+            .entries
+            .values()
+            .filter_map(|stored| match &stored.entry {
+                Entry::Lease(lease) => Some((stored.group, Arc::clone(lease))),
+                _ => None,
+            })
+            .collect();
+        let in_doubt = leases.iter().filter(|(group, _)| *group <= self.doubt);
+        let unconfirmed = in_doubt.map(|(_, lease)| lease.alias.clone()).collect();
+        let leases = leases.into_iter().map(|(_, lease)| lease).collect();
+        Ok(Loaded { leases, unconfirmed, unreadable, damage, failure })
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.prepare()?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let group = self.sequence + 1;
+        let failed = |error| database::error(&self.path, "written", error);
+        let of = u32::try_from(changes.len() + 1).map_err(|error| failed(io::Error::other(error)))?;
+        let mut batch = ::sled::Batch::default();
+        let (mut leases, mut written) = (self.leases, Vec::with_capacity(changes.len()));
+        for (change, index) in changes.iter().zip(1..) {
+            let (alias, entry) = (change.alias(), self.entry(change));
+            leases += u64::from(matches!(entry, Entry::Lease(_)));
+            leases -= u64::from(self.has(alias));
+            batch.insert(alias.as_str(), frame::entry(Place { group, index, of }, alias, &entry).map_err(failed)?);
+            written.push((alias.clone(), Stored { group, entry }));
+        }
+        batch.insert(MARK_KEY, frame::mark(Place { group, index: 0, of }, leases).map_err(failed)?);
+        // What fails or panics below leaves no open database.
+        let Some(mut database) = self.database.take() else { return Err(StoreError::Gone { path: self.path.clone() }) };
+        database.write(batch).map_err(failed)?;
+        if let Err(error) = database.sync() {
+            // The kernel takes pages for written that are not.
+            self.is_void = true;
+            return Err(self.error("written", error));
+        }
+        self.database = Some(database);
+        (self.sequence, self.leases) = (group, leases);
+        self.entries.extend(written);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.write_checkpoint(Checkpoint { sequence: self.sequence, leases: self.leases, doubt: None })?;
+        self.doubt = 0;
+        self.forget_removals(SystemTime::now()).map_err(|error| self.error("written", error))
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => Ok(()),
+        renamed => renamed,
+    }
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests;
