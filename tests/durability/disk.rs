@@ -29,7 +29,7 @@ fn a_scraper_starts_on_a_full_disk_and_recovers_without_a_restart() {
     scraper.process.kill();
     fill(&disk);
 
-    scraper.restart();
+    scraper.restart_unready();
     scraper.wait_scraped("before");
     let late = runtime.block_on(refused(&fleet, &scraper));
     assert_eq!((status(&scraper, "/sd"), status(&scraper, "/-/ready")), (503, 503));

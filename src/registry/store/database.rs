@@ -126,7 +126,7 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
         files(directory)?.iter().try_for_each(|file| sync_new(file))?;
         File::open(directory)?.sync_all()?;
     }
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    File::open(path.join(".."))?.sync_all()
 }
 
 /// sled removes files meanwhile.

@@ -9,15 +9,17 @@
 //! On a disk that is full or read-only the leases are read without sled, and each commit tries to open the database again.
 //! The store keeps the leases that are on disk in memory, so a database that was deleted is written anew.
 
+mod anew;
+
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use super::{
@@ -30,10 +32,6 @@ use super::{
 };
 use crate::wire::Alias;
 
-/// Names tried for a damaged table, of one second after the other.
-const NAMES: u64 = 100;
-/// Entries that are written at once when a whole table is.
-const CHUNK: usize = 4096;
 /// How long after the end of a lease its removal is kept. A longer retention is not needed: a lease that comes back with
 /// damage is in doubt.
 const REMOVAL_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -155,72 +153,6 @@ impl SledStore {
         Ok(())
     }
 
-    /// Writes a new database, and puts the one that is there aside.
-    fn write_anew(&mut self) -> Result<(), StoreError> {
-        if self.make_folder()? != self.device {
-            // What is stored on another file system is not there any more when this one is mounted again.
-            return Err(StoreError::Gone { path: self.path.clone() });
-        }
-        if let Some(found) = self.found {
-            self.write_checkpoint(found)?;
-        }
-        let (new, old) = (self.beside("new"), self.beside("old"));
-        let failed = |error| self.error("written", error);
-        [&new, &old].into_iter().try_for_each(|path| remove(path)).map_err(failed)?;
-        let database = Database::open(&new, &mut Content::default()).map_err(|fault| fault.into_error(&self.path))?;
-        self.write_all(&database).map_err(failed)?;
-        drop(database);
-        database::sync_directory(&new).map_err(failed)?;
-        match self.found {
-            Some(_) => self.keep_damaged(),
-            None => rename(&self.path, &old),
-        }
-        .and_then(|()| rename(&new, &self.path))
-        .and_then(|()| File::open(self.folder())?.sync_all())
-        .map_err(failed)?;
-        (self.found, self.is_void) = (None, false);
-        if let Err(error) = remove(&old) {
-            tracing::warn!(%error, path = %old.display(), "the old table could not be removed");
-        }
-        self.open_again()
-    }
-
-    /// Writes the entries as two groups at most, none of which builds on earlier ones.
-    fn write_all(&self, database: &Database) -> io::Result<()> {
-        for group in [self.doubt, self.sequence].into_iter().filter(|group| *group > 0) {
-            let is_last = group == self.sequence;
-            let is_in = |stored: &Stored| (stored.group <= self.doubt) != is_last;
-            let entries: Vec<_> = self.entries.iter().filter(|(_, stored)| is_in(stored)).collect();
-            let of = u32::try_from(entries.len()).map_err(io::Error::other)? + u32::from(is_last);
-            let place = |index| Place { group, index, of };
-            for (chunk, index) in entries.chunks(CHUNK).zip((u32::from(is_last)..).step_by(CHUNK)) {
-                let mut batch = ::sled::Batch::default();
-                for ((alias, stored), index) in chunk.iter().zip(index..) {
-                    batch.insert(alias.as_str(), frame::entry(place(index), alias, &stored.entry)?);
-                }
-                database.write(batch)?;
-            }
-            if is_last {
-                let mut batch = ::sled::Batch::default();
-                batch.insert(MARK_KEY, frame::mark(place(0), self.leases)?);
-                database.write(batch)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps the damaged database under a name that nothing has.
-    fn keep_damaged(&self) -> io::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut names = (now..now + NAMES).map(|time| self.beside(&format!("damaged-{time}")));
-        let name = names.find(|name| !name.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
-        rename(&self.path, &name)?;
-        if name.exists() {
-            tracing::error!(path = %name.display(), "the damaged table is kept");
-        }
-        Ok(())
-    }
-
     fn write_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         if self.checkpoint != Some(checkpoint) {
             checkpoint.write(&self.beside(files::CHECK)).map_err(|error| self.error("written", error))?;
@@ -286,7 +218,7 @@ impl Store for SledStore {
         let new = self.beside("new");
         if new.exists() && !self.path.exists() {
             // A new database was to take this place.
-            rename(&new, &self.path).map_err(|error| self.error("opened", error))?;
+            fs::rename(&new, &self.path).map_err(|error| self.error("opened", error))?;
         }
         let files = Files::read(&self.path)?;
         let lost_leases = files.lost_leases();
@@ -366,20 +298,6 @@ impl Store for SledStore {
         self.write_checkpoint(Checkpoint { sequence: self.sequence, leases: self.leases, doubt: None })?;
         self.doubt = 0;
         self.forget_removals(SystemTime::now()).map_err(|error| self.error("written", error))
-    }
-}
-
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => Ok(()),
-        renamed => renamed,
-    }
-}
-
-fn remove(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
     }
 }
 

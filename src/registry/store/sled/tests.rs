@@ -1,3 +1,5 @@
+use std::{fs::File, time::UNIX_EPOCH};
+
 use blake2::{Blake2s256, Digest};
 
 use super::*;
