@@ -22,7 +22,7 @@ const SCRAPE: Duration = Duration::from_secs(10);
 #[test]
 fn a_scraper_starts_on_a_full_disk_and_recovers_without_a_restart() {
     let _alone = MACHINE.blocking_lock();
-    let Some(disk) = Disk::tmpfs(256) else { return };
+    let Some(disk) = Disk::tmpfs(4096) else { return };
     let (fleet, mut scraper) = on(&disk);
     let runtime = Runtime::new().expect("a runtime");
     let _client = runtime.block_on(registered(&fleet, &scraper, &["before".into()]));
@@ -101,7 +101,7 @@ fn on(disk: &Disk) -> (Fleet, Scraper) {
 /// Leaves no room on the disk.
 fn fill(disk: &Disk) {
     let filler = disk.path().join("filler");
-    fs::write(&filler, vec![1; 1 << 20]).expect_err("the disk is smaller");
+    fs::write(&filler, vec![1; 8 << 20]).expect_err("the disk is smaller");
     assert!(fs::metadata(filler).expect("there").len() > 0);
 }
 
