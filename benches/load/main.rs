@@ -10,14 +10,18 @@
 //! cargo bench --bench load -- --exposition node_exporter.txt --gzip-levels 0,1,6
 //! cargo bench --bench load -- --clients 40 --aliases 250 --sizes 2000 --at-once 8 --sd
 //! cargo bench --bench load -- --clients 400 --aliases 250 --table
+//! cargo bench --bench load -- --crowd 100,1000,5000
 //! cargo bench --bench load -- --agent --exposition node_exporter.txt
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod agent;
+mod crowd;
+mod crowd_clients;
 mod peers;
 mod process;
+mod pushprox;
 mod report;
 mod scrape;
 mod table;
@@ -74,6 +78,10 @@ pub(crate) struct Args {
     /// Also measures /sd beside a static body of the same length
     #[arg(long)]
     sd: bool,
+    /// Numbers of clients that come at once, return at once after the scraper was killed, and end at once; with PushProx
+    /// beside narthex where PUSHPROX_PROXY and PUSHPROX_CLIENT name its binaries
+    #[arg(long, value_delimiter = ',')]
+    crowd: Vec<usize>,
     /// Measures scrapes while the list in /sd changes and is read, and how long the list takes, instead of bodies
     #[arg(long)]
     table: bool,
@@ -89,6 +97,8 @@ enum Role {
     Scraper,
     #[command(hide = true)]
     Exporter { exposition: Option<String> },
+    #[command(hide = true)]
+    Crowd { scraper: String, secret: String, first: usize, count: usize },
     #[command(hide = true)]
     Clients {
         scraper: String,
@@ -114,6 +124,10 @@ fn main() -> Result<(), BoxError> {
             peers::take_text(exposition.as_deref())?;
             runtime.block_on(agent::exporter())
         }
+        Some(Role::Crowd { scraper, secret, first, count }) => {
+            runtime.block_on(crowd_clients::run(&scraper, &secret, first, count))
+        }
+        None if !args.crowd.is_empty() => runtime.block_on(crowd::measure(&args)),
         None if args.agent => runtime.block_on(agent::measure(&args)),
         None => runtime.block_on(measure(&args)),
     }

@@ -2,9 +2,9 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::Path,
-    process::{ChildStdout, Command, Stdio},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
     sync::Mutex,
     time::Duration,
 };
@@ -15,6 +15,7 @@ use crate::BoxError;
 pub(crate) struct Child {
     process: std::process::Child,
     stdout: Mutex<BufReader<ChildStdout>>,
+    stdin: Mutex<ChildStdin>,
 }
 
 impl Child {
@@ -30,7 +31,13 @@ impl Child {
             .spawn()
             .map_err(|error| format!("{}: {error}", program.display()))?;
         let stdout = process.stdout.take().ok_or("no standard output")?;
-        Ok(Self { process, stdout: Mutex::new(BufReader::new(stdout)) })
+        let stdin = process.stdin.take().ok_or("no standard input")?;
+        Ok(Self { process, stdout: Mutex::new(BufReader::new(stdout)), stdin: Mutex::new(stdin) })
+    }
+
+    /// Writes a line to its standard input.
+    pub(crate) fn tell(&self, word: &str) -> Result<(), BoxError> {
+        Ok(writeln!(self.stdin.lock().map_err(|_| "poisoned")?, "{word}")?)
     }
 
     /// Waits for the line that the child prints when it is ready, and splits it into its `N` words.

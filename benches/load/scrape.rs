@@ -99,6 +99,16 @@ pub(crate) async fn length(address: &str, path: &str) -> Result<usize, BoxError>
     get(&mut connect(address).await?, address, path).await
 }
 
+/// The body of an answer, which is text.
+pub(crate) async fn text(address: &str, path: &str) -> Result<String, BoxError> {
+    let request = Request::get(path).header("host", address).body(Empty::<Bytes>::new())?;
+    let response = connect(address).await?.send_request(request).await?;
+    if response.status() != 200 {
+        return Err(format!("{path}: {}", response.status()).into());
+    }
+    Ok(String::from_utf8(response.collect().await?.to_bytes().into())?)
+}
+
 /// Releases an alias.
 pub(crate) async fn release(address: &str, alias: &str) -> Result<(), BoxError> {
     let request = Request::delete(format!("/api/v1/aliases/{alias}")).header("host", address).body(Empty::new())?;

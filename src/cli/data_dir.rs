@@ -43,11 +43,10 @@ impl DataDir {
             )
         })?;
         let lock = path.join(LOCK);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock)
+        let opened = File::options().create(true).truncate(false).write(true).open(&lock);
+        // A disk that is read-only or full holds no role up.
+        let file = opened
+            .or_else(|error| File::open(&lock).map_err(|_| error))
             .with_context(|| format!("cannot write {}; give another directory with --data-dir", lock.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path, _lock: file }),

@@ -1,5 +1,7 @@
 //! Flags of an agent that concern all its targets: compression, the largest exposition, metrics of its own.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 use super::{
@@ -23,6 +25,9 @@ pub(super) struct Flags {
     /// Largest exposition, before compression; the agent refuses or cuts a longer one, which fails the scrape
     #[arg(long, value_name = "BYTES", value_parser = value::bytes, default_value = defaults::bytes(ClientBuilder::DEFAULT_MAX_BODY))]
     max_body: u64,
+    /// Longest wait at the end for a scraper to release the aliases; 15 s at most if the link carries nothing
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = defaults::duration(ClientBuilder::DEFAULT_RELEASE_TIMEOUT))]
+    release_timeout: Duration,
     /// Register the agent's own metrics under this alias, with service narthex and the labels of --label
     #[arg(long, value_name = "ALIAS")]
     pub(super) self_alias: Option<Alias>,
@@ -51,7 +56,7 @@ impl Flags {
             How::Off => Compression::Off,
             How::Gzip => Compression::gzip().min_size(self.compression_min_size),
         };
-        let builder = builder.compression(compression).max_body(self.max_body);
+        let builder = builder.compression(compression).max_body(self.max_body).release_timeout(self.release_timeout);
         let Some(alias) = self.self_alias else { return builder };
         let own = TargetBuilder::new(alias.as_str()).service("narthex");
         builder.self_target(labels.iter().fold(own, |own, Label { name, value }| own.label(name, value)))

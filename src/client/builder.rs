@@ -1,6 +1,6 @@
 //! The builders of a client and its targets.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Client, Compression,
@@ -85,6 +85,7 @@ pub struct ClientBuilder {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) max_body: u64,
     pub(super) compression: Compression,
+    pub(super) release_timeout: Duration,
     own: Option<TargetBuilder>,
     about_itself: Option<TargetBuilder>,
     targets: Vec<TargetBuilder>,
@@ -177,6 +178,10 @@ impl ClientBuilder {
     /// The longest exposition that a client hands over unless [`max_body`](Self::max_body) sets another: 64 MiB.
     pub const DEFAULT_MAX_BODY: u64 = 64 << 20;
 
+    /// The longest wait for a release unless [`release_timeout`](Self::release_timeout) sets another: a minute, within the 90 s
+    /// that systemd gives a service to stop.
+    pub const DEFAULT_RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
+
     pub(super) fn new(scraper: PeerAddr, secret: SharedSecret) -> Self {
         Self {
             scrapers: vec![scraper],
@@ -189,6 +194,7 @@ impl ClientBuilder {
             data_dir: None,
             max_body: Self::DEFAULT_MAX_BODY,
             compression: Compression::default(),
+            release_timeout: Self::DEFAULT_RELEASE_TIMEOUT,
             own: None,
             about_itself: None,
             targets: Vec::new(),
@@ -245,6 +251,14 @@ impl ClientBuilder {
     /// Whether expositions are compressed on the link. Default: they are not.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
+        self
+    }
+
+    /// Longest wait in [`Client::shutdown`] for a scraper to release the aliases. A whole fleet may end at once; a link that
+    /// carries nothing is waited for 15 s at most, a scraper without a link not at all. What was not released lapses. Default
+    /// [`DEFAULT_RELEASE_TIMEOUT`](Self::DEFAULT_RELEASE_TIMEOUT).
+    pub fn release_timeout(mut self, longest: Duration) -> Self {
+        self.release_timeout = longest;
         self
     }
 

@@ -8,6 +8,7 @@ mod compression;
 mod event;
 mod event_log;
 pub(crate) mod exchange;
+mod farewell;
 #[cfg(feature = "filter")]
 mod filter;
 mod metrics;
@@ -108,6 +109,8 @@ struct Shared {
     targets: Arc<Targets>,
     max_body: u64,
     compression: Compression,
+    /// Longest wait at the end for a scraper to release our aliases.
+    release_timeout: Duration,
     events: Events,
     network: Network,
     pull_watchdog: PullWatchdog,
@@ -156,7 +159,8 @@ impl Client {
         self.events.metrics().set_target_problems(count);
     }
 
-    /// Releases the aliases, lets pulls in flight end (for up to 5 s), and closes the links.
+    /// Releases the aliases (for up to [`ClientBuilder::release_timeout`]), lets pulls in flight end (for up to 5 s), and
+    /// closes the links.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         ended(&mut self.registrations).await;
@@ -196,6 +200,7 @@ impl Client {
             targets: Arc::clone(&targets),
             max_body: builder.max_body,
             compression: builder.compression,
+            release_timeout: builder.release_timeout,
             events: events.clone(),
             network: network.clone(),
             pull_watchdog: PullWatchdog::default(),

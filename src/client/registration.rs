@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     event::{EventKind, RegisterError},
-    exchange,
+    exchange, farewell,
     targets::TargetSet,
 };
 use crate::{
@@ -37,11 +37,8 @@ const MAX_CLOSED_RETRY: Duration = Duration::from_secs(2);
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// A scraper that restarts loses all its links at once; clients redial spread over this time.
 const REDIAL_SPREAD_MS: u64 = 250;
-/// Longest wait for a release at shutdown, shorter than that for another exchange: the program waits for the client's end,
-/// and the lease lapses anyway.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait at shutdown for a registration under way.
-const LAST_EXCHANGE: Duration = Duration::from_secs(2);
+const LAST_EXCHANGE: Duration = Duration::from_secs(5);
 /// Longest wait for an answer that shows whether a connection still carries anything.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shortest pause between two renewals, whatever lease a scraper grants.
@@ -101,11 +98,17 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
             // A registration already sent may still be granted; the release must come after the grant.
             let mut ended = exchange.subscribe();
             let ended = ended.wait_for(|exchange| *exchange != Exchange::UnderWay);
-            let _ = time::timeout(LAST_EXCHANGE, async { tokio::select! { () = &mut work => {}, _ = ended => {} } }).await;
+            let longest = LAST_EXCHANGE.min(shared.release_timeout);
+            let links = shared.network.links();
+            let unlinked = links.wait_until(|| links.path(&scraper.key).is_none());
+            let _ = time::timeout(longest, async {
+                tokio::select! { () = &mut work => {}, _ = ended => {}, () = unlinked => {} }
+            })
+            .await;
         }
     }
     if *exchange.borrow() != Exchange::None {
-        release(&shared, &scraper.key).await;
+        farewell::release(&shared, &scraper.key, shared.release_timeout).await;
     }
     shared.network.links().let_go(&scraper.key);
 }
@@ -285,21 +288,6 @@ async fn register(shared: &Shared, scraper: &PublicKey, set: &TargetSet) -> Resu
         RegisterReply::Unavailable => Err(RegisterError::Unavailable),
         RegisterReply::Malformed => Err(RegisterError::Malformed),
         reply => Err(exchange::broken(format!("an answer to something else: {reply:?}"))),
-    }
-}
-
-async fn release(shared: &Shared, scraper: &PublicKey) {
-    if shared.network.links().path(scraper).is_none() {
-        return;
-    }
-    let request = RegisterRequest::ReleaseFrom(shared.instance);
-    let release = exchange(shared, scraper, &request, || RegisterRequest::Release);
-    let exchanged = time::timeout(RELEASE_TIMEOUT, release).await;
-    match exchanged.unwrap_or(Err(RegisterError::Timeout(RELEASE_TIMEOUT))) {
-        Ok(RegisterReply::Released) => shared.events.emit(EventKind::Released { scraper: *scraper }),
-        Ok(reply) => tracing::warn!(%scraper, ?reply, "the scraper did not release our aliases; they will lapse"),
-        Err(error @ RegisterError::Handshake(_)) => tracing::debug!(%scraper, %error, "there was nothing to release"),
-        Err(error) => tracing::warn!(%scraper, %error, "our aliases were not released; they will lapse"),
     }
 }
 

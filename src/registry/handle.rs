@@ -57,8 +57,19 @@ struct State {
     phase: Phase,
     generation: u64,
     totals: Totals,
-    /// When the table counts as complete after damage of the store.
-    incomplete_until: Option<Instant>,
+    /// Set after damage of the store, until its losses are made up for.
+    recovery: Option<Recovery>,
+}
+
+/// What the table waits for after damage of the store.
+#[derive(Debug)]
+struct Recovery {
+    /// Aliases that there were, if that is known.
+    noted: Option<u64>,
+    /// True once as many are there again: the table may be listed.
+    is_complete: bool,
+    /// When clients had the time to register again. Whatever is in doubt is dropped then.
+    until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -100,11 +111,11 @@ impl Registry {
         self.read().table.is_some()
     }
 
-    /// True once the table was loaded and may be listed. After damage of the store, clients must have had the time to
-    /// register again first ([`RegistryConfig::start_grace`]).
+    /// True once the table was loaded and may be listed. After damage of the store, as many aliases as were noted must be
+    /// there again first, or clients have had the time to register again ([`RegistryConfig::start_grace`]).
     pub(crate) fn is_complete(&self) -> bool {
         let state = self.read();
-        state.table.is_some() && state.incomplete_until.is_none_or(|end| Instant::now() >= end)
+        state.table.is_some() && state.recovery.as_ref().is_none_or(|recovery| recovery.is_complete)
     }
 
     /// True while the last write to the store failed. The list may then contain more than the store.
@@ -151,9 +162,13 @@ impl Registry {
         Ok(aliases.iter().map(|alias| table.status(alias, &presence, now)).collect())
     }
 
-    /// Releases every alias of the peer. Returns once the change is on disk.
-    pub(crate) async fn release_peer(&self, peer: PublicKey, now: SystemTime) -> Result<(), RegistryError> {
-        self.change(|table| ((), table.release_peer(&peer, now))).await
+    /// Releases every alias of the peer, and returns how many there were. Returns once the change is on disk.
+    pub(crate) async fn release_peer(&self, peer: PublicKey, now: SystemTime) -> Result<usize, RegistryError> {
+        self.change(|table| {
+            let effects = table.release_peer(&peer, now);
+            (effects.events.len(), effects)
+        })
+        .await
     }
 
     /// Releases every alias of these holders, and returns how many there were. Otherwise as [`release`](Self::release).

@@ -4,7 +4,7 @@
 //! - `listing`: an alias as Prometheus sees it, and its bytes; `budget`: how many of those a peer may have.
 //! - [`Registry`]: the handle that the rest of a scraper holds: the table behind a lock, its events and its counters.
 //! - `writer`: the one thread that owns the [`Store`]; it writes and flushes all waiting changes as one group.
-//! - [`Store`]: keeps leases across restarts; [`SledStore`] is the embedded database.
+//! - [`Store`]: keeps leases across restarts; [`TableStore`] is one file that changes are appended to.
 //!
 //! A lease is *active* while it runs, *lapsed* once it was not renewed in time (still listed, so that Prometheus's
 //! `up == 0` fires), and *gone* after the retention. A lease ends at a wall-clock time, so a restart revives no lease.
@@ -13,8 +13,9 @@
 //! and queued under one lock, and acknowledged after its group was flushed. While the store fails, the registry grants
 //! plain renewals only, no lease lapses or goes, and the writer keeps the unwritten changes and tries again.
 //!
-//! A load detects that the store has lost leases. The table is then incomplete, and must not be listed, until clients
-//! had the time to register again.
+//! A load detects that the store has lost leases. The table is then incomplete, and must not be listed, until as many
+//! as were noted are there again, or clients had the time to register. What the loss puts in doubt is dropped unless it
+//! was renewed by then.
 
 mod budget;
 mod config;
@@ -40,5 +41,5 @@ pub(crate) use handle::Registry;
 pub(crate) use holder::{Holders, Presence, Registrant};
 pub(crate) use lease::{Lease, LeaseState};
 pub(crate) use listing::{Listing, path_label};
-pub(crate) use store::{Change, Damage, Loaded, SledStore, Store};
+pub(crate) use store::{Change, Damage, Loaded, Store, TableStore};
 pub(crate) use table::Counts;

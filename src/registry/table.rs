@@ -15,7 +15,7 @@ mod takeover;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{
@@ -49,6 +49,8 @@ pub(super) struct Table {
     seen_at: SystemTime,
     /// Registrations so far: the number of the last one.
     steps: u64,
+    /// Entries of which damage of the store may have taken a change, and that nobody has renewed since.
+    unconfirmed: BTreeSet<Alias>,
 }
 
 /// Numbers of aliases and peers, as of the last sweep.
@@ -69,7 +71,12 @@ struct Claimant {
 
 impl Table {
     /// Builds the table from the stored leases, without those that are gone by now.
-    pub(super) fn load(config: RegistryConfig, leases: Vec<Lease>, now: SystemTime) -> (Self, Effects) {
+    pub(super) fn load(
+        config: RegistryConfig,
+        leases: Vec<Arc<Lease>>,
+        unconfirmed: BTreeSet<Alias>,
+        now: SystemTime,
+    ) -> (Self, Effects) {
         let mut table = Self {
             config,
             entries: BTreeMap::new(),
@@ -81,15 +88,17 @@ impl Table {
             loaded_at: now,
             seen_at: now,
             steps: 0,
+            unconfirmed,
         };
         let mut effects = Effects::default();
         for lease in leases {
             let lapsed = lease.state(now) == LeaseState::Lapsed;
             if lapsed && later(lease.expires_at, table.config.retention) <= now {
                 effects.event(&lease.alias, lease.peer, EventKind::Gone);
-                effects.changes.push(Change::Remove(lease.alias));
+                effects.changes.push(Change::Remove(lease.alias.clone()));
+                table.unconfirmed.remove(&lease.alias);
             } else {
-                table.insert(Entry::new(Arc::new(lease), lapsed, 0));
+                table.insert(Entry::new(lease, lapsed, 0));
             }
         }
         // The clock may have been set back while nothing ran.
@@ -143,7 +152,7 @@ impl Table {
         let mut seen = HashSet::new();
         for claimed in claims.targets {
             let held = claimed.as_ref().and_then(|claimed| self.entries.get(&claimed.target.alias));
-            let (Some(Claimed { target, .. }), Some(&Entry { ref lease, lapsed, step, bytes })) = (claimed, held)
+            let (Some(Claimed { target, .. }), Some(&Entry { ref lease, lapsed, step, bytes, .. })) = (claimed, held)
             else {
                 plain = false;
                 continue;
@@ -160,7 +169,8 @@ impl Table {
                 false => effects.renewed += 1,
             }
             effects.changes.push(Change::Put(Arc::clone(&lease)));
-            self.insert(Entry { lease, lapsed: false, step, bytes });
+            self.unconfirmed.remove(&target.alias);
+            self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
             plain &= seen.insert(target.alias);
         }
         (plain.then(|| vec![AliasOutcome::Granted { updated: false }; count]), effects)
@@ -205,6 +215,15 @@ impl Table {
 
     pub(super) fn counts(&self) -> Counts {
         Counts { active: self.entries.len() - self.lapsed, lapsed: self.lapsed, peers: self.by_peer.len() }
+    }
+
+    /// Entries that are certain.
+    pub(super) fn confirmed(&self) -> usize {
+        self.entries.len() - self.unconfirmed.len()
+    }
+
+    pub(super) fn is_all_confirmed(&self) -> bool {
+        self.unconfirmed.is_empty()
     }
 
     /// Bytes of all aliases in the http_sd list.
@@ -269,7 +288,8 @@ impl Table {
             expires_at: later(now, self.config.lease),
         });
         effects.changes.push(Change::Put(Arc::clone(&lease)));
-        self.insert(Entry { lease, lapsed: false, step, bytes });
+        self.unconfirmed.remove(&lease.alias);
+        self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
         AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }
     }
 

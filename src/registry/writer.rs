@@ -1,12 +1,13 @@
 //! The thread that owns the store.
 //!
-//! There is one writer: concurrent flushes are slow, and in sled some 16 of them wait for one another for ever. All
-//! waiting batches become one group: one write, one flush, then every acknowledgement. Batches come in the order of the
-//! table's steps, so an acknowledged change and all before are on disk.
+//! There is one writer. All waiting batches become one group: one write, one sync, then every acknowledgement. Batches
+//! come in the order of the table's steps, so an acknowledged change and all before are on disk.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,7 +22,7 @@ use super::{
     Change, Damage, Loaded, RegistryConfig, Store, StoreError,
     table::{Effects, Table},
 };
-use crate::wire::Alias;
+use crate::{telemetry::Chain, wire::Alias};
 
 /// How often the store is checkpointed: the most acknowledged changes that damage can take unnoticed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -57,8 +58,6 @@ pub(super) struct Start {
     pub(super) effects: Effects,
     pub(super) unreadable: u64,
     pub(super) damage: Option<Damage>,
-    /// When the table counts as complete: at once, unless the store was damaged.
-    pub(super) complete_at: Instant,
 }
 
 /// The state of the store, for the handle.
@@ -69,6 +68,8 @@ pub(super) struct Health {
     pub(super) failures: AtomicU64,
     /// The last registration on disk; all before are on disk too.
     pub(super) written: AtomicU64,
+    /// True while the leases are complete, and may be noted as that.
+    pub(super) complete: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -89,15 +90,19 @@ pub(super) fn spawn(
     let (started, started_receiver) = oneshot::channel();
     let (ended, ended_receiver) = oneshot::channel();
     thread::Builder::new().name("narthex-registry".into()).spawn(move || {
-        let end = match store.load() {
-            Ok(Loaded { leases, unreadable, damage }) => {
-                let wait = damage.map_or(Duration::ZERO, |_| config.damage_grace());
-                let (table, effects) = Table::load(config, leases, SystemTime::now());
-                let complete_at = Instant::now() + wait;
+        let end = match guarded(|| store.load()) {
+            Ok(Loaded { leases, unconfirmed, unreadable, damage, failure }) => {
+                let (table, effects) = Table::load(config, leases, unconfirmed, SystemTime::now());
+                health.complete.store(damage.is_none(), Ordering::Release);
+                let checkpoint_at = Instant::now();
+                let mut writer =
+                    Writer { store, queue, health, unwritten: BTreeMap::new(), step: 0, failed: false, checkpoint_at };
+                if let Some(error) = failure {
+                    writer.failed(error);
+                }
                 // If the receiver is gone, the queue is closed too and the writer ends at once.
-                let _ = started.send(Ok(Start { table, effects, unreadable, damage, complete_at }));
-                let (unwritten, checkpoint_at) = (BTreeMap::new(), complete_at);
-                Writer { store, queue, health, unwritten, step: 0, failed: false, complete_at, checkpoint_at }.run()
+                let _ = started.send(Ok(Start { table, effects, unreadable, damage }));
+                writer.run()
             }
             Err(error) => {
                 drop(store);
@@ -119,8 +124,6 @@ struct Writer {
     step: u64,
     /// True while the last write has failed: nothing is acknowledged before a write succeeds.
     failed: bool,
-    /// When the store may be checkpointed as complete.
-    complete_at: Instant,
     checkpoint_at: Instant,
 }
 
@@ -153,21 +156,25 @@ impl Writer {
                 let _ = waiter.ack.send(result.clone());
             }
             // After the acknowledgements, as nobody waits for a checkpoint.
-            if is_due && result.is_ok() && Instant::now() >= self.checkpoint_at {
+            if is_due && result.is_ok() && Instant::now() >= self.checkpoint_at && self.is_complete() {
                 self.checkpoint();
             }
         }
         let end = self.commit();
-        if end.is_ok() && Instant::now() >= self.complete_at {
+        if end.is_ok() && self.is_complete() {
             self.checkpoint();
         }
         end
     }
 
+    fn is_complete(&self) -> bool {
+        self.health.complete.load(Ordering::Acquire)
+    }
+
     fn checkpoint(&mut self) {
-        if let Err(error) = self.store.checkpoint() {
-            // The previous checkpoint stays valid: the database may be ahead of it.
-            tracing::warn!(error = &error as &dyn std::error::Error, "registry store could not note how far it is");
+        if let Err(error) = guarded(|| self.store.checkpoint()) {
+            // The previous checkpoint stays valid: the table may be ahead of it.
+            tracing::warn!(error = %Chain(&error), "registry store could not note how far it is");
         }
         self.checkpoint_at = Instant::now() + CHECKPOINT_EVERY;
     }
@@ -180,13 +187,11 @@ impl Writer {
     }
 
     fn commit(&mut self) -> Ack {
-        if !self.unwritten.is_empty() {
-            let changes: Vec<Change> = self.unwritten.values().cloned().collect();
-            if let Err(error) = self.store.commit(&changes) {
-                return Err(self.failed(error));
-            }
-            self.unwritten.clear();
+        let changes: Vec<Change> = self.unwritten.values().cloned().collect();
+        if let Err(error) = guarded(|| self.store.commit(&changes)) {
+            return Err(self.failed(error));
         }
+        self.unwritten.clear();
         self.failed = false;
         self.health.written.store(self.step, Ordering::Release);
         if self.health.failing.swap(false, Ordering::Relaxed) {
@@ -200,9 +205,18 @@ impl Writer {
         self.failed = true;
         self.health.failures.fetch_add(1, Ordering::Relaxed);
         if !self.health.failing.swap(true, Ordering::Relaxed) {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "registry store failed: until it can be written again leases are only renewed");
+            tracing::error!(error = %Chain(&error), "registry store failed: until it can be written again leases are only renewed");
         }
         Arc::new(error)
     }
+}
+
+/// The one door to the store: what panics in there is an error out here, and is tried again as any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(StoreError::Panicked { message: said(&*panic) }))
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a text").to_owned()
 }

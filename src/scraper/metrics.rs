@@ -46,6 +46,7 @@ pub(super) struct ScraperMetrics {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScraperState {
     pub(super) loaded: bool,
+    pub(super) store_failing: bool,
     pub(super) aliases: Counts,
     pub(super) table_bytes: u64,
     pub(super) totals: Totals,
@@ -224,6 +225,8 @@ fn state_metrics(r: &mut Registry) -> Readings<ScraperState> {
     state.gauge(r, "bootstrap_nodes", told_of, |s| s.bootstrap as u64);
     state.counter(r, "leases_lapsed", "Leases that were not renewed in time", |s| s.totals.lapsed);
     state.counter(r, "leases_gone", "Lapsed leases that left the table after the retention", |s| s.totals.gone);
+    let failing = "1 while the table cannot be stored: its disk is full, read-only, broken or gone";
+    state.gauge(r, "store_failing", failing, |s| s.store_failing.into());
     let failures = "Failed writes of the table to its store";
     state.counter(r, "store_flush_failures", failures, |s| s.totals.store_failures);
     let unreadable = "Stored records skipped as unreadable";
@@ -292,6 +295,7 @@ mod tests {
     fn the_state_is_exported_as_it_was_handed_in() {
         let state = ScraperState {
             loaded: true,
+            store_failing: true,
             table_bytes: 13,
             aliases: Counts { active: 5, lapsed: 4, peers: 3 },
             totals: Totals { takeovers: 6, takeovers_refused: 7, store_failures: 8, ..Totals::default() },
@@ -308,6 +312,7 @@ mod tests {
         let text = metrics().encode(state, ExpositionFormat::Text);
         for line in [
             "narthex_table_loaded 1",
+            "narthex_store_failing 1",
             "narthex_aliases{state=\"active\"} 5",
             "narthex_aliases{state=\"lapsed\"} 4",
             "narthex_peers 3",

@@ -45,8 +45,8 @@ use crate::{
     http::bind,
     identity::PublicKey,
     network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
-    registry::{Registry, SledStore},
-    wire::REGISTER_PROTOCOL,
+    registry::{Registry, TableStore},
+    wire::{FAREWELL_PROTOCOL, REGISTER_PROTOCOL},
 };
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
@@ -58,6 +58,8 @@ use registrar::Registrar;
 
 /// Streams of the register protocol that may wait for the registrar; more are refused.
 const REGISTER_QUEUE: usize = 1024;
+/// The same of farewells. They are answered as fast as they come; a whole fleet may end between two looks at the queue.
+const FAREWELL_QUEUE: usize = 8192;
 /// Longest wait at shutdown for scrapes in flight: Prometheus's default scrape timeout.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// Longest wait at shutdown for the tasks of the peer-to-peer side, which only close connections.
@@ -114,6 +116,7 @@ impl Scraper {
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
+        let (farewells, farewell_inbox) = mpsc::channel(FAREWELL_QUEUE);
         let (network, network_task) = Network::start(
             &config.key,
             NetworkConfig {
@@ -126,12 +129,12 @@ impl Scraper {
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Scraper)
             },
-            acceptors(registrations),
+            acceptors(registrations, farewells),
         )
         .await?;
         let table = config.data_dir.join("aliases");
         let store =
-            task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
+            task::spawn_blocking(|| TableStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
         let registry = Registry::new(config.registry.shared_by(config.secrets.len()), Arc::clone(network.refusals()));
@@ -155,7 +158,7 @@ impl Scraper {
             async move { registry.run(Box::new(store), stop).await }
         });
         tasks.spawn(network_task.run(stop.tasks.clone()));
-        tasks.spawn(registrar.run(register_inbox, stop.tasks.clone()));
+        tasks.spawn(registrar.run(register_inbox, farewell_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.tasks.clone()));
@@ -242,11 +245,16 @@ impl Scraper {
     }
 }
 
-/// A scraper answers registrations of anybody, who must then prove a secret; it is never pulled from.
-fn acceptors(registrations: mpsc::Sender<network::InboundStream>) -> Vec<Acceptor> {
+/// A scraper answers registrations of anybody, who must then prove a secret, and farewells, which concern the peer alone; it
+/// is never pulled from.
+fn acceptors(
+    registrations: mpsc::Sender<network::InboundStream>,
+    farewells: mpsc::Sender<network::InboundStream>,
+) -> Vec<Acceptor> {
     let (refused, _) = mpsc::channel(1);
     vec![
         Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox: registrations },
+        Acceptor { protocol: FAREWELL_PROTOCOL, firewall: Firewall::Anyone, inbox: farewells },
         Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(HashSet::new()), inbox: refused },
     ]
 }

@@ -1,5 +1,7 @@
 //! Answers the register protocol: proof of key and secret first, then the registry decides.
 
+mod farewell;
+
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -21,6 +23,8 @@ use super::{
     turn::{Turn, Turns},
     warnings::Warnings,
 };
+use farewell::Farewells;
+
 use crate::{
     identity::{KeyPair, PublicKey, SecretId, SharedSecret},
     network::{InboundStream, LinkId, LinkStream, Links, Network},
@@ -54,6 +58,7 @@ pub(super) struct Registrar {
     /// For the handshake and the request after.
     handshake_timeout: Duration,
     turns: Arc<Turns>,
+    farewells: Farewells,
     rates: DefaultKeyedRateLimiter<PublicKey>,
     /// Rates of handshakes, whose cost comes before any proof: a client never needs as many.
     handshake_rates: DefaultKeyedRateLimiter<PublicKey>,
@@ -83,6 +88,7 @@ impl Registrar {
                 Arc::clone(&metrics),
                 Arc::clone(&refusals),
             )),
+            farewells: Farewells::default(),
             registry,
             links,
             metrics,
@@ -96,9 +102,14 @@ impl Registrar {
         }
     }
 
-    /// Answers streams until `stop` fires; the exchanges under way are ended. The first streams wait until the table is
-    /// loaded, which tells holders of an alias from strangers.
-    pub(super) async fn run(self, mut streams: mpsc::Receiver<InboundStream>, stop: CancellationToken) {
+    /// Answers streams until `stop` fires, farewells first; the exchanges under way are ended. The first streams wait until the
+    /// table is loaded, which tells holders of an alias from strangers.
+    pub(super) async fn run(
+        self,
+        mut streams: mpsc::Receiver<InboundStream>,
+        mut farewells: mpsc::Receiver<InboundStream>,
+        stop: CancellationToken,
+    ) {
         let registrar = Arc::new(self);
         if stop.run_until_cancelled(registrar.links.known()).await.is_none() {
             return;
@@ -116,6 +127,10 @@ impl Registrar {
                     registrar.processes.forget_gone();
                     registrar.metrics.set_duplicate_keys(registrar.processes.contested());
                     registrar.warnings.forget_old();
+                }
+                Some(stream) = farewells.recv() => {
+                    let registrar = Arc::clone(&registrar);
+                    exchanges.spawn(async move { registrar.farewell(stream).await });
                 }
                 stream = streams.recv() => match stream {
                     Some(stream) => {
@@ -231,8 +246,8 @@ impl Registrar {
             RegisterRequest::RegisterFrom(RegisterFrom { register, instance, kept }) => {
                 self.register(Registrant { peer, secret, kept: Some(kept) }, Some(instance), link, &register).await
             }
-            RegisterRequest::Release => self.release(peer, None, link).await,
-            RegisterRequest::ReleaseFrom(instance) => self.release(peer, Some(instance), link).await,
+            RegisterRequest::Release => released(self.release(peer, None, link).await),
+            RegisterRequest::ReleaseFrom(instance) => released(self.release(peer, Some(instance), link).await),
             RegisterRequest::Probe(probe) => {
                 match self.registry.alias_statuses(&peer, &probe.aliases, self.presence(), SystemTime::now()) {
                     Ok(statuses) => {
@@ -277,18 +292,21 @@ impl Registrar {
         }
     }
 
-    async fn release(&self, peer: PublicKey, instance: Option<InstanceId>, link: LinkId) -> RegisterReply {
+    /// Releases every alias of the peer; gives their number, or the reply that says why not.
+    async fn release(
+        &self,
+        peer: PublicKey,
+        instance: Option<InstanceId>,
+        link: LinkId,
+    ) -> Result<usize, RegisterReply> {
         if !self.processes.holds(&peer, instance, link) {
-            return self.in_use(peer, instance);
+            return Err(self.in_use(peer, instance));
         }
-        match self.registry.release_peer(peer, SystemTime::now()).await {
-            Ok(()) => {
-                self.links.let_go(&peer);
-                self.metrics.registration(RegistrationOutcome::Released);
-                RegisterReply::Released
-            }
-            Err(error) => self.failed(peer, &error),
-        }
+        let released = self.registry.release_peer(peer, SystemTime::now()).await;
+        let aliases = released.map_err(|error| self.failed(peer, &error))?;
+        self.links.let_go(&peer);
+        self.metrics.registration(RegistrationOutcome::Released);
+        Ok(aliases)
     }
 
     /// Refuses a process whose key another one holds. Who does not name itself may be the holder, whose exchange broke off,
@@ -324,6 +342,10 @@ impl Registrar {
         }
         reply
     }
+}
+
+fn released(released: Result<usize, RegisterReply>) -> RegisterReply {
+    released.map_or_else(|refused| refused, |_| RegisterReply::Released)
 }
 
 fn unix_ms() -> u64 {

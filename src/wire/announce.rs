@@ -22,9 +22,9 @@ pub struct Announcement {
     pub key: PublicKey,
     /// Multiaddresses in their binary form, opaque here.
     pub addresses: Vec<Vec<u8>>,
-    /// When the announcement was made, in microseconds since the epoch. The higher one of two is valid.
+    /// When the announcement was made, in microseconds since the epoch, by its owner's clock. The higher one of two is valid.
     pub sequence: u64,
-    /// When the announcement expires, in seconds since the epoch.
+    /// When the announcement expires, in seconds since the epoch, by its owner's clock.
     pub expires_at_unix_s: u64,
 }
 
@@ -37,6 +37,9 @@ impl Announcement {
     pub const MAX_LEN: usize = 4096;
     /// Furthest expiry ahead of now.
     pub const MAX_LIFE: Duration = Duration::from_secs(48 * 60 * 60);
+    /// For so long after its expiry an announcement is still valid: its owner's clock may be slow. The bound keeps old
+    /// announcements from being shown for ever.
+    pub const MAX_LATE: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// Makes and signs an announcement.
     ///
@@ -73,7 +76,8 @@ impl Announcement {
     /// Reads an announcement of `key` and checks all of it.
     ///
     /// # Errors
-    /// [`AnnounceError`] unless the announcement is complete, signed by this peer, and valid at `now`.
+    /// [`AnnounceError`] unless the announcement is complete, signed by this peer, and its expiry is at most
+    /// [`Self::MAX_LATE`] before and [`Self::MAX_LIFE`] after `now`.
     pub fn verify(bytes: &[u8], key: &PublicKey, now: SystemTime) -> Result<Self, AnnounceError> {
         check_len(bytes)?;
         match bytes.first() {
@@ -95,13 +99,20 @@ impl Announcement {
         self.key == older.key && self.sequence > older.sequence
     }
 
+    /// How long the announcement is valid, by its owner's clock alone: from when the announcement was made until its expiry.
+    /// None if its sequence is past the expiry: an owner whose clock was set back exceeds its last sequence.
+    pub fn life(&self) -> Option<Duration> {
+        let made = Duration::from_micros(self.sequence);
+        Duration::from_secs(self.expires_at_unix_s).checked_sub(made).filter(|life| !life.is_zero())
+    }
+
     fn check_expiry(&self, now: SystemTime) -> Result<(), AnnounceError> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let expires_at_unix_s = self.expires_at_unix_s;
-        if expires_at_unix_s <= now {
+        if expires_at_unix_s.saturating_add(Self::MAX_LATE.as_secs()) <= now {
             return Err(AnnounceError::Expired { expires_at_unix_s });
         }
-        if expires_at_unix_s - now > Self::MAX_LIFE.as_secs() {
+        if expires_at_unix_s > now.saturating_add(Self::MAX_LIFE.as_secs()) {
             return Err(AnnounceError::TooFarAhead { expires_at_unix_s });
         }
         Ok(())
@@ -156,8 +167,8 @@ pub enum AnnounceError {
         /// The expected peer.
         wanted: PublicKey,
     },
-    /// The announcement has expired.
-    #[error("announcement has expired at {expires_at_unix_s} s since the epoch")]
+    /// The announcement has expired more than [`Announcement::MAX_LATE`] ago.
+    #[error("announcement has expired at {expires_at_unix_s} s since the epoch, more than 24 h ago")]
     Expired {
         /// The time of expiry.
         expires_at_unix_s: u64,

@@ -13,6 +13,8 @@ mod answer;
 #[cfg(feature = "client")]
 pub mod channel;
 pub mod codec;
+#[cfg(feature = "client")]
+pub mod farewell;
 pub mod frame;
 mod message;
 mod noise;
@@ -26,6 +28,8 @@ pub(crate) use noise::fixed as fixed_handshake;
 
 pub use announce::{AnnounceError, Announcement, parse_record_key, record_key};
 pub use answer::{HandshakeAnswer, HandshakeRefusal};
+#[cfg(feature = "client")]
+pub use farewell::{FAREWELL_PROTOCOL, FarewellAnswer};
 pub use message::{
     AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, InstanceId, Probe, Probed, REGISTER_PROTOCOL, Register,
     RegisterFrom, RegisterReply, RegisterRequest, Registered,

@@ -25,6 +25,7 @@ const NODES: usize = 20;
 const AT_LAST: Duration = Duration::from_secs(90);
 /// A sequence as good as any other.
 const NOW: u64 = 1_000;
+const DAY: i64 = 24 * 60 * 60;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scraper_is_found_by_its_key_from_every_node_of_twenty() {
@@ -78,7 +79,7 @@ async fn nodes_that_lie_about_a_scraper_do_not_keep_clients_from_it() {
         ("resigned", resigned(key, &KeyPair::generate(), elsewhere)),
         ("old, of an address that refuses", announcement(key, elsewhere, 1, minutes(10))),
         ("old, of an address that is silent", announcement(key, silent_port, 2, minutes(10))),
-        ("expired", announcement(key, elsewhere, u64::MAX, -1)),
+        ("expired", announcement(key, elsewhere, u64::MAX, -DAY)),
         ("of the far future", announcement(key, elsewhere, u64::MAX, 60 * 60 * 24 * 365)),
         ("too long", [announcement(key, elsewhere, u64::MAX, minutes(10)), vec![0; 5_000]].concat()),
         ("longer than any packet", vec![0; 500_000]),
@@ -127,8 +128,8 @@ async fn nodes_keep_only_what_its_owner_puts_signed_in_time_and_newer() {
         ("another one of the same sequence", announcement(&owner, 2, NOW, minutes(10))),
         ("one of another key", announcement(&stranger, 1, NOW + 1, minutes(10))),
         ("one signed by another key", resigned(&owner, &stranger, 1)),
-        ("an expired one", announcement(&owner, 1, NOW + 1, -1)),
-        ("one of the far future", announcement(&owner, 1, NOW + 1, 60 * 60 * 24 * 3)),
+        ("one that expired a day ago", announcement(&owner, 1, NOW + 1, -DAY)),
+        ("one of the far future", announcement(&owner, 1, NOW + 1, 3 * DAY)),
         ("one that is too long", [good(NOW + 1), vec![0; 5_000]].concat()),
         ("one that is longer than a packet", vec![0; 60_000]),
         ("one that is cut", good(NOW + 1).split_last().expect("not empty").1.to_vec()),
@@ -154,7 +155,7 @@ async fn a_full_node_forgets_the_first_to_expire() {
     // Each expires before the ones that were there already, but for the last two.
     for life in [50, 40, 30, 20, 10, 5, 55, 54] {
         let owner = KeyPair::generate();
-        let bytes = announcement(&owner, 1, NOW, minutes(life));
+        let bytes = announcement(&owner, 1, unix_now().as_micros() as u64, minutes(life));
         DhtPeer::join(&owner, &peer).await.publish(&bytes, &mut reader).await;
         owners.push(owner.public());
     }
@@ -196,6 +197,24 @@ async fn a_scraper_whose_clock_was_set_back_is_announced_all_the_same() {
     let scraper = fleet.scraper(&network.peers[0]).await;
     fleet.find_from("after its clock was set back", &network.peers).await;
     scraper.shutdown().await.expect("it ends");
+}
+
+/// Before: nodes and clients took an announcement made an hour ago, by their clocks, as expired.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scraper_whose_clock_is_a_day_behind_is_found() {
+    let _alone = MACHINE.lock().await;
+    let network = Network::chained(2).await;
+    let fleet = Fleet::new();
+    let mut reader = DhtPeer::join(&KeyPair::generate(), &network.peers[1]).await;
+    for behind in [DAY, 60 * 60] {
+        let made = unix_now().as_micros() as u64 - behind as u64 * 1_000_000;
+        let port = free_port();
+        let by_its_clock = announcement(&fleet.key, port, made, minutes(60) - behind);
+        DhtPeer::join(&fleet.key, &network.peers[0]).await.publish(&by_its_clock, &mut reader).await;
+        let scraper = fleet.at(port, Vec::new()).await;
+        fleet.find_from("by its announcement", &network.peers).await;
+        scraper.shutdown().await.expect("it ends");
+    }
 }
 
 /// The scraper's own gauge.
@@ -302,11 +321,15 @@ impl Fleet {
 
     /// As [`scraper`](Self::scraper), not announced yet.
     async fn unannounced(&self, node: &PeerAddr) -> Scraper {
+        self.at(free_port(), vec![node.clone()]).await
+    }
+
+    async fn at(&self, port: u16, bootstrap: Vec<PeerAddr>) -> Scraper {
         let data: &Path = self.data.path();
         let mut config = ScraperConfig::new(self.key.clone(), vec![self.secret.clone()], data);
         config.http = local(0);
-        config.listen = vec![local(free_port())];
-        config.bootstrap = vec![node.clone()];
+        config.listen = vec![local(port)];
+        config.bootstrap = bootstrap;
         Scraper::start(config).await.expect("the scraper starts")
     }
 

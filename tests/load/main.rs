@@ -7,8 +7,9 @@ mod support;
 
 mod agents;
 mod churn;
+mod clients;
 mod dht;
-mod durability;
+mod farewell;
 mod many_targets;
 mod outage;
 mod storm;

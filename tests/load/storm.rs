@@ -2,10 +2,6 @@
 #![expect(clippy::print_stdout, reason = "what it cost is printed on demand")]
 
 use std::{
-    convert::Infallible,
-    env,
-    path::Path,
-    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -14,13 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use narthex::{
-    Client,
-    identity::{self, PeerAddr},
-};
-
 use crate::{
     MACHINE,
+    clients::{alias, spawn_clients},
     support::{
         SOON, eventually_true,
         fleet::{Fleet, Scraper},
@@ -37,9 +29,6 @@ const MOST_HANDSHAKES: f64 = 512.0;
 const AT_ONCE: usize = 16;
 /// In a debug build, beside other tests.
 const AT_LAST: Duration = Duration::from_secs(300);
-const REMAINDER: &str = "TEST_STORM_REMAINDER";
-const SCRAPER: &str = "TEST_STORM_SCRAPER";
-const SECRET_FILE: &str = "TEST_STORM_SECRET_FILE";
 
 #[test]
 fn a_thousand_clients_are_back_after_their_scraper_was_killed() {
@@ -47,7 +36,8 @@ fn a_thousand_clients_are_back_after_their_scraper_was_killed() {
     let fleet = Fleet::new();
     let mut scraper = fleet.scraper(&[]);
     let began = Instant::now();
-    let _clients: Vec<Process> = (0..PROCESSES).map(|number| spawn_clients(&fleet, &scraper.peer(), number)).collect();
+    let _clients: Vec<Process> =
+        (0..PROCESSES).map(|number| spawn_clients(&fleet, &scraper, number..CLIENTS, PROCESSES)).collect();
     eventually_true("all register", AT_LAST, || all_are_back(&scraper));
     report("first registered", began, &scraper);
     everybody_answers(&scraper);
@@ -108,40 +98,4 @@ fn report(what: &str, began: Instant, scraper: &Scraper) {
             println!("  {name} {value}");
         }
     }
-}
-
-fn alias(number: usize) -> String {
-    format!("client-{number}")
-}
-
-/// The test binary once more, as the clients whose number leaves this remainder.
-fn spawn_clients(fleet: &Fleet, scraper: &PeerAddr, remainder: usize) -> Process {
-    let mut command = Command::new(env::current_exe().expect("the test binary has a path"));
-    command.args(["--exact", "storm::clients", "--ignored", "--nocapture"]);
-    command.env(REMAINDER, remainder.to_string()).env(SCRAPER, scraper.to_string());
-    command.env(SECRET_FILE, fleet.secret_file());
-    Process::spawn(&format!("clients-{remainder}"), fleet.path(), &mut command)
-}
-
-#[test]
-#[ignore = "the clients: the test above runs them as processes of their own"]
-fn clients() {
-    let Ok(remainder) = env::var(REMAINDER) else { return };
-    let remainder: usize = remainder.parse().expect("a number");
-    let scraper: PeerAddr = env::var(SCRAPER).expect("set by the test").parse().expect("a peer");
-    let secret_file = env::var_os(SECRET_FILE).expect("set by the test");
-    let secret = identity::load_secret(Path::new(&secret_file)).expect("a secret");
-    rlimit::increase_nofile_limit(u64::MAX).expect("a file for each link");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let mut clients = Vec::new();
-        for number in (0..CLIENTS).filter(|number| number % PROCESSES == remainder) {
-            let client = Client::builder(scraper.clone(), secret.clone())
-                .alias(alias(number))
-                .metrics(|| Ok::<_, Infallible>("m 1\n".to_owned()))
-                .start();
-            clients.push(client.await.expect("the client starts"));
-        }
-        std::future::pending::<()>().await;
-    });
 }

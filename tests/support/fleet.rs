@@ -190,6 +190,15 @@ impl Scraper {
         self.wait_ready();
     }
 
+    /// As [`restart`](Self::restart), of a scraper that answers and may not be ready.
+    #[track_caller]
+    pub(crate) fn restart_unready(&mut self) {
+        assert!(self.process.exited().is_some(), "the scraper has ended");
+        let mut command = scraper_command(&self.arguments, self.http, self.p2p);
+        self.process = Process::spawn("scraper", &self.directory, &mut command);
+        self.wait_answering("/-/healthy");
+    }
+
     /// From its next start on it listens for peers on another port.
     pub(crate) fn move_to_another_port(&mut self) {
         self.p2p.set_port(free_port());
@@ -264,12 +273,17 @@ impl Scraper {
 
     #[track_caller]
     fn wait_ready(&mut self) {
+        self.wait_answering("/-/ready");
+    }
+
+    #[track_caller]
+    fn wait_answering(&mut self, path: &str) {
         let address = self.http;
-        eventually_true("the scraper is ready", SOON, || {
+        eventually_true(&format!("the scraper answers 200 to {path}"), SOON, || {
             if let Some(status) = self.process.exited() {
                 panic!("the scraper ended at its start with {status}:\n{}", self.process.log());
             }
-            http::get(address, "/-/ready", &[]).is_ok_and(|answer| answer.status == 200)
+            http::get(address, path, &[]).is_ok_and(|answer| answer.status == 200)
         });
     }
 }

@@ -16,6 +16,7 @@ use std::{
 pub(crate) mod connect_proxy;
 pub(crate) mod crowd;
 pub(crate) mod dht_peer;
+pub(crate) mod disk;
 pub(crate) mod exporter;
 pub(crate) mod fleet;
 pub(crate) mod honest;

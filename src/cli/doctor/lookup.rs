@@ -63,7 +63,7 @@ fn not_found(presence: &Presence, name: String, scraper: &PublicKey) -> Check {
             name,
             format!("{scraper} is not announced at these nodes"),
             "is the scraper running, with the same --bootstrap, and is that its key? If it is, its log has the reason why it is \
-             not announced; a scraper whose clock is wrong is refused by nodes",
+             not announced; a scraper whose clock is a day behind is refused by nodes",
         ),
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     net::Ipv4Addr,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use libp2p::{
@@ -100,10 +100,9 @@ impl DhtServer {
             self.stats.update(|counts| counts.records_refused.stale += 1);
             return;
         }
-        // Kept for as long as its owner asks, within bounds.
-        let expires_at = UNIX_EPOCH + Duration::from_secs(announcement.expires_at_unix_s);
-        let left = expires_at.duration_since(SystemTime::now()).unwrap_or_default();
-        let expires = Instant::now() + left.min(MOST_KEPT);
+        // Kept from now for as long as its owner means, within bounds: its owner's clock may be slow, and the announcement is
+        // fresh, as it comes from its owner.
+        let expires = Instant::now() + announcement.life().unwrap_or(MOST_KEPT).min(MOST_KEPT);
         record.expires = Some(expires);
         record.publisher = Some(source);
         if let Err(full) = self.make_room(kad, &peer, expires) {

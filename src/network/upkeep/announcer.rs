@@ -126,7 +126,8 @@ async fn node_linked(network: &Network, links: &mut broadcast::Receiver<LinkEven
 async fn put(network: &Network, key: &KeyPair, sequence: u64) -> Result<usize, AnnounceError> {
     let addresses = announced(network).await;
     let bytes: Vec<Vec<u8>> = addresses.iter().map(Multiaddr::to_vec).collect();
-    let expires_at = unix_micros() / 1_000_000 + LIFETIME.as_secs();
+    // The sequence may be ahead of a clock that was set back: earlier nodes and clients compare the expiry with their clocks.
+    let expires_at = sequence / 1_000_000 + LIFETIME.as_secs();
     let signed = Announcement::sign(key, &bytes, sequence, expires_at)?;
     let held_after = async |to| {
         network.put(key.public(), signed.clone(), to).await;

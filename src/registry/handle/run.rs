@@ -1,7 +1,7 @@
 //! The life of a registry: the load, the sweep of leases, the regular flush, the end.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -11,9 +11,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Phase, Registry};
+use super::{Phase, Recovery, Registry, State, step::Notification};
 use crate::registry::{
-    Counts, Damage, RegistryError, Store,
+    Counts, Damage, RegistryError, RegistryEvent, Store,
     writer::{self, Batch, Start, Waiter},
 };
 
@@ -22,6 +22,9 @@ pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How often plain renewals are written: a `kill -9` loses at most those of this time.
 pub(super) const FLUSH_EVERY: Duration = Duration::from_secs(3);
+
+/// Most dropped aliases that are named in the log.
+const NAMED: usize = 50;
 
 impl Registry {
     /// Loads the table from the store, then sweeps every second and writes plain renewals every three seconds. Runs
@@ -67,33 +70,51 @@ impl Registry {
         let mut state = self.write();
         let Some(table) = &mut state.table else { return };
         let effects = table.sweep(now);
-        let notification = self.publish(&mut state, effects, None);
-        let complete = state.incomplete_until.take_if(|end| Instant::now() >= *end).is_some();
+        let swept = self.publish(&mut state, effects, None);
+        let recovered = self.end_recovery(&mut state);
         drop(state);
-        self.notify(notification);
-        if complete {
-            tracing::info!("the table of aliases counts as complete again");
+        self.notify(swept);
+        if let Some((dropped, notification)) = recovered {
+            log_end_of_recovery(&dropped);
+            self.notify(notification);
         }
     }
 
+    /// Ends the recovery of a damaged table once nothing is in doubt any more, or clients had the time to register again.
+    /// Returns what was dropped.
+    fn end_recovery(&self, state: &mut State) -> Option<(Vec<RegistryEvent>, Notification)> {
+        let table = state.table.as_mut()?;
+        state.recovery.take_if(|recovery| {
+            Instant::now() >= recovery.until || (recovery.is_complete && table.is_all_confirmed())
+        })?;
+        let effects = table.drop_unconfirmed();
+        self.shared.health.complete.store(true, Ordering::Release);
+        Some((effects.events.clone(), self.publish(state, effects, None)))
+    }
+
     fn start_serving(&self, start: Start, queue: mpsc::UnboundedSender<Batch>) {
-        let Start { table, effects, unreadable, damage, complete_at } = start;
+        let Start { table, effects, unreadable, damage } = start;
+        let recovery = damage.map(|Damage { noted, .. }| {
+            let until = Instant::now() + self.shared.config.damage_grace();
+            Recovery { noted, is_complete: false, until }
+        });
         let Counts { active, lapsed, .. } = table.counts();
         tracing::info!(active, lapsed, unreadable, "registry loaded");
         if let Some(Damage { noted, found }) = damage {
             let noted = noted.map(tracing::field::display);
-            let wait_seconds = complete_at.saturating_duration_since(Instant::now()).as_secs();
+            let (certain, wait_seconds) = (table.confirmed(), self.shared.config.damage_grace().as_secs());
             tracing::error!(
                 noted,
                 found,
+                certain,
                 wait_seconds,
-                "registry store was damaged and has lost aliases: /sd answers 503 until their clients had the time to \
-                 register again"
+                "registry store was damaged: /sd answers 503 until as many aliases as were noted are there again, or \
+                 their clients had the time to register"
             );
         }
         let mut state = self.write();
         state.totals.store_damaged = u64::from(damage.is_some());
-        state.incomplete_until = damage.map(|_| complete_at);
+        state.recovery = recovery;
         state.table = Some(table);
         state.phase = Phase::Serving(queue);
         state.generation += 1;
@@ -138,4 +159,16 @@ fn interval(period: Duration) -> time::Interval {
     let mut interval = time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+fn log_end_of_recovery(dropped: &[RegistryEvent]) {
+    tracing::info!(dropped = dropped.len(), "the table of aliases is complete again");
+    if !dropped.is_empty() {
+        let named: Vec<&str> = dropped.iter().take(NAMED).map(|event| event.alias.as_str()).collect();
+        tracing::warn!(
+            aliases = named.join(" "),
+            more = dropped.len() - named.len(),
+            "aliases were dropped: the damage may have taken their release, and nobody renewed them since"
+        );
+    }
 }

@@ -85,8 +85,16 @@ impl Registry {
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
         }
+        let mut is_complete = false;
+        if let (Some(recovery), Some(table)) = (&mut state.recovery, &state.table)
+            && !recovery.is_complete
+            && recovery.noted.is_some_and(|noted| table.confirmed() as u64 >= noted)
+        {
+            recovery.is_complete = true;
+            is_complete = true;
+        }
         let Effects { events, clock, refused, .. } = effects;
-        Notification { generation: state.generation, events, clock, refused }
+        Notification { generation: state.generation, events, clock, refused, is_complete }
     }
 
     /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.
@@ -97,6 +105,9 @@ impl Registry {
             *generation = notification.generation.max(*generation);
             newer
         });
+        if notification.is_complete {
+            tracing::info!("as many aliases as before the damage are there again: /sd lists them");
+        }
         notification.clock.into_iter().for_each(ClockStep::log);
         self.shared.log.write(&notification.events);
         for (limit, alias) in notification.refused {
@@ -111,4 +122,6 @@ pub(super) struct Notification {
     events: Vec<RegistryEvent>,
     clock: Option<ClockStep>,
     refused: Vec<(Limit, Alias)>,
+    /// As many aliases as before the damage of the store are there again.
+    is_complete: bool,
 }

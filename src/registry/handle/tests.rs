@@ -1,6 +1,6 @@
 use std::{
-    collections::BTreeMap,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
     path::Path,
     sync::{Condvar, Mutex},
     time::Duration,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     identity::{KeyPair, SecretId},
     registry::{
-        Change, Damage, EventKind, LeaseState, Loaded, SledStore, Store, StoreError,
+        Change, Damage, EventKind, LeaseState, Loaded, Store, StoreError, TableStore,
         writer::{self, Waiter},
     },
     wire::{AliasOutcome, Claim},
@@ -45,6 +45,7 @@ struct Contents {
     /// Changes in the last commit that was tried.
     changes: usize,
     damage: Option<Damage>,
+    unconfirmed: BTreeSet<Alias>,
     checkpoints: usize,
 }
 
@@ -52,7 +53,9 @@ struct Contents {
 enum Mode {
     #[default]
     Works,
+    /// Writes fail.
     Fails,
+    Unreadable,
     Blocks,
     Panics,
 }
@@ -82,7 +85,11 @@ impl Fake {
     }
 
     fn error() -> StoreError {
-        StoreError::Backend { path: "memory".into(), attempt: "written", source: "a failure on purpose".into() }
+        StoreError::Backend {
+            path: "memory".into(),
+            attempt: "written",
+            source: io::Error::other("a failure on purpose"),
+        }
     }
 }
 
@@ -90,11 +97,13 @@ impl Store for Fake {
     fn load(&mut self) -> Result<Loaded, StoreError> {
         let contents = self.0.0.lock().expect("whole");
         match contents.mode {
-            Mode::Fails => Err(Self::error()),
-            _ => Ok(Loaded {
-                leases: contents.leases.values().cloned().collect(),
-                unreadable: 0,
+            Mode::Unreadable => Err(Self::error()),
+            mode => Ok(Loaded {
+                leases: contents.leases.values().cloned().map(Arc::new).collect(),
+                unconfirmed: contents.unconfirmed.clone(),
                 damage: contents.damage,
+                failure: (mode == Mode::Fails).then(Self::error),
+                ..Loaded::default()
             }),
         }
     }
@@ -105,7 +114,7 @@ impl Store for Fake {
         contents.changes = changes.len();
         let mut contents = self.0.1.wait_while(contents, |contents| contents.mode == Mode::Blocks).expect("whole");
         match contents.mode {
-            Mode::Fails => return Err(Self::error()),
+            Mode::Fails | Mode::Unreadable => return Err(Self::error()),
             Mode::Panics => {
                 drop(contents);
                 panic!("a panic on purpose");
@@ -206,13 +215,11 @@ async fn until(mut done: impl FnMut() -> bool) {
 /// What a `kill -9` would leave: the files as they are now, with the database still open.
 fn killed(directory: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a directory");
-    fs::create_dir(copy.path().join("aliases")).expect("made");
-    for folder in ["", "aliases"] {
-        for file in fs::read_dir(directory.join(folder)).expect("readable").map(|file| file.expect("readable").path()) {
-            // A file that is being replaced has another name by now.
-            if file.is_file() && file.extension().is_none_or(|extension| extension != "next") {
-                fs::copy(&file, copy.path().join(folder).join(file.file_name().expect("named"))).expect("copied");
-            }
+    for file in fs::read_dir(directory).expect("readable").map(|file| file.expect("readable").path()) {
+        let name = file.file_name().expect("named").to_str().expect("plain").to_owned();
+        // A file that is being written has another name.
+        if !name.starts_with('.') {
+            fs::copy(&file, copy.path().join(name)).expect("copied");
         }
     }
     copy
@@ -254,7 +261,7 @@ async fn a_table_that_is_not_loaded_is_not_an_empty_one() {
 #[tokio::test]
 async fn acknowledged_aliases_survive_a_kill() {
     let directory = tempfile::tempdir().expect("a directory");
-    let running = Running::on(SledStore::open(directory.path().join("aliases")).expect("opens")).await;
+    let running = Running::on(TableStore::open(directory.path().join("aliases")).expect("opens")).await;
     register(&running.registry, 1, &["a", "b"]).await.expect("acknowledged");
     register(&running.registry, 1, &["b", "c"]).await.expect("acknowledged");
     register(&running.registry, 2, &["d"]).await.expect("acknowledged");
@@ -263,7 +270,7 @@ async fn acknowledged_aliases_survive_a_kill() {
     assert!(running.registry.release(&"e".parse().expect("an alias")).await.expect("acknowledged"));
 
     let copy = killed(directory.path());
-    let again = Running::on(SledStore::open(copy.path().join("aliases")).expect("opens")).await;
+    let again = Running::on(TableStore::open(copy.path().join("aliases")).expect("opens")).await;
     let leases = again.registry.snapshot().expect("loaded").leases;
     let aliases: Vec<_> = leases.iter().map(|lease| lease.alias.as_str()).collect();
     assert_eq!(aliases, ["b", "c", "f"]);
@@ -293,7 +300,7 @@ async fn a_restart_revives_no_expired_lease() {
             expires_at,
         }))
     });
-    let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
+    let mut store = TableStore::open(directory.path().join("aliases")).expect("opens");
     store.commit(&leases).expect("written");
 
     let running = Running::on(store).await;
@@ -303,7 +310,7 @@ async fn a_restart_revives_no_expired_lease() {
     assert_eq!(lapsed.state(SystemTime::now()), LeaseState::Lapsed);
     running.stop().await;
 
-    let stored = SledStore::open(directory.path().join("aliases")).expect("opens").load().expect("reads").leases;
+    let stored = TableStore::open(directory.path().join("aliases")).expect("opens").load().expect("reads").leases;
     let mut aliases: Vec<_> = stored.iter().map(|lease| lease.alias.as_str()).collect();
     aliases.sort_unstable();
     assert_eq!(aliases, ["active", "lapsed"]);
@@ -312,7 +319,7 @@ async fn a_restart_revives_no_expired_lease() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_concurrent_registrations_are_all_acknowledged() {
     let directory = tempfile::tempdir().expect("a directory");
-    let running = Running::on(SledStore::open(directory.path().join("aliases")).expect("opens")).await;
+    let running = Running::on(TableStore::open(directory.path().join("aliases")).expect("opens")).await;
     let mut tasks = JoinSet::new();
     for number in 0..1000 {
         let registry = running.registry.clone();
@@ -322,7 +329,7 @@ async fn a_thousand_concurrent_registrations_are_all_acknowledged() {
         assert_eq!(outcome.expect("acknowledged"), [UPDATED]);
     }
     let copy = killed(directory.path());
-    assert_eq!(SledStore::open(copy.path().join("aliases")).expect("opens").load().expect("reads").leases.len(), 1000);
+    assert_eq!(TableStore::open(copy.path().join("aliases")).expect("opens").load().expect("reads").leases.len(), 1000);
     running.stop().await;
 }
 

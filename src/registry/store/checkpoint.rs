@@ -1,14 +1,9 @@
-//! A small file beside the database that records how far the database had come.
+//! A small file beside the table's that records how far the table had come.
 //!
-//! A database that cut its log at a damaged byte, or that is gone, looks like one that never held more: only a record
-//! elsewhere reveals the loss. The file is one line of text with a checksum, replaced as a whole. It may be behind the
-//! database, never ahead.
+//! A table that lost its end, or that is gone, looks like one that never held more: only a record elsewhere reveals the
+//! loss. The file is one line of text with a checksum, replaced as a whole. It may be behind the table, never ahead.
 
-use std::{
-    ffi::OsString,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use blake2::{Blake2s256, Digest};
 use data_encoding::HEXLOWER;
@@ -20,15 +15,16 @@ const INTACT: &str = "whole";
 /// In its place, once damage was found.
 const DAMAGED: &str = "damaged";
 
-/// The content of a database at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The content of a table at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Checkpoint {
-    /// Commits so far.
+    /// The group of the last commit.
     pub(super) sequence: u64,
     /// Leases after the last commit.
     pub(super) leases: u64,
-    /// False if damage was found since, and clients have not had the time to register again.
-    pub(super) intact: bool,
+    /// Set if damage was found since, and clients have not had the time to register again: leases of this group and those
+    /// before are in doubt.
+    pub(super) doubt: Option<u64>,
 }
 
 /// Why the checkpoint cannot be used.
@@ -41,13 +37,6 @@ pub(super) enum CheckpointError {
 }
 
 impl Checkpoint {
-    /// The file for the database in the directory `store`: beside the directory, which may be lost.
-    pub(super) fn path(store: &Path) -> PathBuf {
-        let mut path = OsString::from(store);
-        path.push(".check");
-        path.into()
-    }
-
     /// Reads the file; `None` if there is none.
     pub(super) fn read(file: &Path) -> Result<Option<Self>, CheckpointError> {
         match fs::read(file) {
@@ -62,21 +51,24 @@ impl Checkpoint {
     }
 
     fn encode(self) -> String {
-        let Self { sequence, leases, intact } = self;
-        let body = format!("v1 {sequence} {leases} {}", if intact { INTACT } else { DAMAGED });
+        let Self { sequence, leases, doubt } = self;
+        let state = doubt.map_or_else(|| INTACT.to_owned(), |doubt| format!("{DAMAGED} {doubt}"));
+        let body = format!("v2 {sequence} {leases} {state}");
         format!("{body} {}\n", checksum(&body))
     }
 
+    /// Version 1, which stood beside a table of format 1, did not know of doubt.
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (body, sum) = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.rsplit_once(' ')?;
-        let mut words = body.strip_prefix("v1 ").filter(|_| sum == checksum(body))?.split(' ');
-        let (sequence, leases) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        let intact = match words.next()? {
-            INTACT => true,
-            DAMAGED => false,
+        let words: Vec<&str> = body.split(' ').collect();
+        let doubt = match words[..] {
+            _ if sum != checksum(body) => return None,
+            ["v1" | "v2", _, _, INTACT] => None,
+            ["v1", _, _, DAMAGED] => Some(0),
+            ["v2", _, _, DAMAGED, doubt] => Some(doubt.parse().ok()?),
             _ => return None,
         };
-        Some(Self { sequence, leases, intact })
+        Some(Self { sequence: words[1].parse().ok()?, leases: words[2].parse().ok()?, doubt })
     }
 }
 
@@ -88,15 +80,14 @@ fn checksum(body: &str) -> String {
 mod tests {
     use super::*;
 
-    const CHECKPOINT: Checkpoint = Checkpoint { sequence: 12, leases: 500, intact: true };
+    const CHECKPOINT: Checkpoint = Checkpoint { sequence: 12, leases: 500, doubt: None };
 
     #[test]
     fn a_checkpoint_is_read_as_it_was_last_written() {
         let directory = tempfile::tempdir().expect("a directory");
-        let file = Checkpoint::path(&directory.path().join("a.b"));
-        assert!(file.ends_with("a.b.check"));
+        let file = directory.path().join("a.check");
         assert!(matches!(Checkpoint::read(&file), Ok(None)));
-        for checkpoint in [CHECKPOINT, Checkpoint { intact: false, ..CHECKPOINT }] {
+        for checkpoint in [CHECKPOINT, Checkpoint { doubt: Some(7), ..CHECKPOINT }] {
             checkpoint.write(&file).expect("written");
             assert_eq!(Checkpoint::read(&file).expect("whole"), Some(checkpoint));
         }
@@ -106,7 +97,7 @@ mod tests {
     #[test]
     fn a_checkpoint_with_any_bit_flipped_is_refused() {
         let bytes = CHECKPOINT.encode().into_bytes();
-        assert!(bytes.starts_with(b"v1 12 500 whole "));
+        assert!(bytes.starts_with(b"v2 12 500 whole "));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -1,23 +1,28 @@
 //! Stores keep leases across restarts.
 
 mod checkpoint;
-mod progress;
+mod content;
+mod file;
+mod former;
+mod frame;
 mod record;
-mod sled;
+mod sectors;
+mod table_store;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
-pub(crate) use self::sled::SledStore;
 use super::Lease;
 use crate::wire::Alias;
+pub(crate) use table_store::TableStore;
 
 /// Keeps leases. Its methods block; only the writer's thread calls them, one at a time.
 pub(crate) trait Store: Send + 'static {
-    /// Reads everything that was committed. A record that cannot be read is counted, skipped and kept.
+    /// Reads everything that was committed; of a store that is damaged, what can be read.
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
-    /// Applies the changes, each of another alias, and returns once a `kill -9` would not undo them.
-    /// An error leaves that uncertain: the caller repeats each change, or a later one of its alias.
+    /// Applies the changes, each of another alias, and returns once neither a `kill -9` nor a power cut would undo them.
+    /// An error leaves that uncertain: the caller repeats each change, or a later one of its alias. Without changes, looks
+    /// whether the store is still there.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Records the number of leases apart from them, so that a later [`load`](Self::load) detects a loss. Called every
@@ -32,11 +37,15 @@ pub(crate) trait Store: Send + 'static {
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     /// The leases in any order, expired ones included.
-    pub(crate) leases: Vec<Lease>,
+    pub(crate) leases: Vec<Arc<Lease>>,
+    /// Those of which damage may have taken a release or a change.
+    pub(crate) unconfirmed: BTreeSet<Alias>,
     /// Records that could not be read.
     pub(crate) unreadable: u64,
     /// Leases were lost, or may have been.
     pub(crate) damage: Option<Damage>,
+    /// Why nothing can be committed for now.
+    pub(crate) failure: Option<StoreError>,
 }
 
 /// A loss of leases.
@@ -72,25 +81,46 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("registry store {} is in use by another process: stop that one, or use another directory", path.display())]
     Locked {
-        /// The store's directory.
+        /// The store's path.
         path: PathBuf,
     },
-    /// The store's files are not as they were written.
-    #[error("registry store {} is damaged: move it away and start again, clients register anew", path.display())]
-    Damaged {
-        /// The store's directory.
+    /// The store was written by a later version.
+    #[error("registry store {} has format {format}, of a later version of narthex: use that one", path.display())]
+    Format {
+        /// The table's file.
         path: PathBuf,
-        /// The database's error.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// The number of the format.
+        format: u32,
+    },
+    /// The store's file was deleted or replaced while in use.
+    #[error("registry store {} was deleted or replaced by somebody else", path.display())]
+    Gone {
+        /// The table's file.
+        path: PathBuf,
     },
     /// The operating system refused to read or write.
     #[error("registry store {} cannot be {attempt}", path.display())]
     Backend {
-        /// The store's directory.
+        /// The store's path.
         path: PathBuf,
         /// `opened`, `read` or `written`.
         attempt: &'static str,
         /// The operating system's error.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
+    /// A defect of the store.
+    #[error("registry store panicked: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
+}
+
+impl StoreError {
+    /// True if the disk may be written later: it is full, read-only or failing. A scraper starts without.
+    fn may_pass(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let Self::Backend { source, .. } = self else { return false };
+        matches!(source.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull) || sectors::is_device_error(source)
+    }
 }

@@ -55,23 +55,31 @@ impl Table {
         }
     }
 
-    /// Lets no running lease end within half a lease: holders renew each third, and may have to link again first.
+    /// Lets no running lease end within half a lease: holders renew each third, and may have to link again first. A lease
+    /// that is not renewed gets one lease of such time in all: on a machine that is always short of time the dead lapse, too.
     fn give_time_to_renew(&mut self, now: SystemTime, effects: &mut Effects) {
-        let at_least = later(now, self.config.lease / 2);
-        self.move_ends(effects, |entry| (!entry.lapsed).then(|| entry.lease.expires_at.max(at_least)));
+        let (most, at_least) = (self.config.lease, later(now, self.config.lease / 2));
+        self.move_ends(effects, |entry| {
+            let from = entry.lease.expires_at.max(now);
+            let given = at_least.duration_since(from).unwrap_or_default().min(most.saturating_sub(entry.given));
+            (!entry.lapsed && !given.is_zero()).then(|| (later(from, given), given))
+        });
     }
 
     /// Lets no lease run longer than one that is renewed now, and no lapsed lease run again.
     pub(super) fn shorten(&mut self, now: SystemTime, effects: &mut Effects) {
         let at_most = later(now, self.config.lease);
-        self.move_ends(effects, |entry| Some(entry.lease.expires_at.min(if entry.lapsed { now } else { at_most })));
+        self.move_ends(effects, |entry| {
+            Some((entry.lease.expires_at.min(if entry.lapsed { now } else { at_most }), Duration::ZERO))
+        });
     }
 
-    fn move_ends(&mut self, effects: &mut Effects, end: impl Fn(&Entry) -> Option<SystemTime>) {
+    /// Moves leases to the ends that `end` has for them, with the time that it gives them.
+    fn move_ends(&mut self, effects: &mut Effects, end: impl Fn(&Entry) -> Option<(SystemTime, Duration)>) {
         let moved = self.entries.values().filter_map(|entry| {
-            let expires_at = end(entry).filter(|end| *end != entry.lease.expires_at)?;
+            let (expires_at, given) = end(entry).filter(|(end, _)| *end != entry.lease.expires_at)?;
             let lease = Arc::new(Lease { expires_at, ..Lease::clone(&entry.lease) });
-            Some(Entry { lease, ..*entry })
+            Some(Entry { lease, given: entry.given + given, ..*entry })
         });
         for entry in moved.collect::<Vec<_>>() {
             effects.changes.push(Change::Put(Arc::clone(&entry.lease)));

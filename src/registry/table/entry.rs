@@ -1,6 +1,6 @@
 //! An alias in the table, and what is counted for a secret.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::registry::{Lease, Registrant, listing};
 
@@ -13,6 +13,8 @@ pub(super) struct Entry {
     pub(super) step: u64,
     /// Of the alias in the http_sd list.
     pub(super) bytes: u64,
+    /// What the lease got beyond its end since it was renewed, as nobody watched for a while.
+    pub(super) given: Duration,
 }
 
 /// What is registered with one secret.
@@ -24,7 +26,7 @@ pub(super) struct OfSecret {
 
 impl Entry {
     pub(super) fn new(lease: Arc<Lease>, lapsed: bool, step: u64) -> Self {
-        Self { bytes: listing::lease_bytes(&lease), lease, lapsed, step }
+        Self { bytes: listing::lease_bytes(&lease), lease, lapsed, step, given: Duration::ZERO }
     }
 
     /// True if the alias takes nothing more of the share of the secret: its own, or the peer's that replaces its secret.

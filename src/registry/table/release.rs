@@ -1,6 +1,6 @@
 //! How aliases are given up, by their holder or by the operator.
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, mem, sync::Arc, time::SystemTime};
 
 use super::{Claims, Effects, Table};
 use crate::{
@@ -44,6 +44,15 @@ impl Table {
         effects
     }
 
+    /// Drops what nobody has renewed since the store was damaged: the damage may have taken its release.
+    pub(in crate::registry) fn drop_unconfirmed(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        for alias in mem::take(&mut self.unconfirmed) {
+            self.end(&alias, EventKind::Gone, &mut effects);
+        }
+        effects
+    }
+
     pub(super) fn release_left_out(
         &mut self,
         peer: &PublicKey,
@@ -61,6 +70,7 @@ impl Table {
 
     pub(super) fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
         if let Some(entry) = self.entries.remove(alias) {
+            self.unconfirmed.remove(alias);
             self.unindex(&entry);
             effects.event(alias, entry.lease.peer, kind);
             effects.changes.push(Change::Remove(alias.clone()));

@@ -43,7 +43,7 @@ fn unlinked(_: &PublicKey) -> Presence {
 
 /// A table loaded so long ago that the grace of the start is over.
 fn table(config: RegistryConfig) -> Table {
-    Table::load(config, Vec::new(), t0() - 2 * GRACE).0
+    Table::load(config, Vec::new(), BTreeSet::new(), t0() - 2 * GRACE).0
 }
 
 /// As [`table`], with these aliases of peer 1.
@@ -70,7 +70,7 @@ fn policy(policy: AliasPolicy) -> RegistryConfig {
 }
 
 fn stored(alias: &str, holder: PublicKey, renewed_at: SystemTime) -> Lease {
-    let mut table = Table::load(RegistryConfig::default(), Vec::new(), renewed_at).0;
+    let mut table = Table::load(RegistryConfig::default(), Vec::new(), BTreeSet::new(), renewed_at).0;
     Wanted::new(&[alias]).by(holder, &mut table, linked, renewed_at);
     Lease::clone(&table.lookup(alias).expect("registered"))
 }
@@ -246,7 +246,7 @@ fn a_refused_takeover_changes_nothing() {
 #[test]
 fn right_after_a_restart_every_holder_counts_as_linked() {
     let held = stored("a", peer(1), t0());
-    let mut table = Table::load(policy(AliasPolicy::Live), vec![held], t0()).0;
+    let mut table = Table::load(policy(AliasPolicy::Live), vec![Arc::new(held)], BTreeSet::new(), t0()).0;
     let wanted = Wanted::new(&["a"]);
     assert_eq!(wanted.by(peer(2), &mut table, unlinked, t0() + GRACE - SECOND).0, ["taken"]);
     assert_eq!(wanted.by(peer(2), &mut table, unlinked, t0() + GRACE).0, ["updated"]);
@@ -255,13 +255,13 @@ fn right_after_a_restart_every_holder_counts_as_linked() {
 #[test]
 fn a_lapsed_lease_has_no_grace_after_a_restart() {
     let lapsed = stored("a", peer(1), t0() - LEASE);
-    let mut table = Table::load(policy(AliasPolicy::Live), vec![lapsed], t0()).0;
+    let mut table = Table::load(policy(AliasPolicy::Live), vec![Arc::new(lapsed)], BTreeSet::new(), t0()).0;
     assert_eq!(Wanted::new(&["a"]).by(peer(2), &mut table, linked, t0()).0, ["updated"]);
 }
 
 #[test]
 fn a_clock_that_was_set_back_does_not_prolong_the_grace() {
-    let mut table = Table::load(policy(AliasPolicy::Live), Vec::new(), t0()).0;
+    let mut table = Table::load(policy(AliasPolicy::Live), Vec::new(), BTreeSet::new(), t0()).0;
     let earlier = t0() - 1000 * SECOND;
     Wanted::new(&["a"]).by(peer(1), &mut table, linked, earlier);
     assert_eq!(Wanted::new(&["a"]).by(peer(2), &mut table, unlinked, earlier).0, ["updated"]);
@@ -363,6 +363,22 @@ fn after_a_jump_of_the_clock_what_nobody_renews_lapses_and_what_had_lapsed_is_no
     assert_eq!(table.counts(), Counts { active: 0, lapsed: 2, peers: 2 });
 }
 
+/// Before: each sweep that was late by 5 s gave every lease half a lease more, so that nobody ever lapsed.
+#[test]
+fn the_dead_lapse_also_where_every_sweep_is_late() {
+    let mut table = holding(&["dead"], RegistryConfig::default());
+    Wanted::new(&["alive"]).by(peer(2), &mut table, linked, t0());
+    let (mut now, mut seen) = (t0(), Vec::new());
+    while now < t0() + 3 * LEASE {
+        now += LEASE / 4;
+        seen.extend(kinds(&table.sweep(now)));
+        assert_eq!(Wanted::new(&["alive"]).by(peer(2), &mut table, linked, now).0, ["renewed"]);
+    }
+    table.assert_whole();
+    assert_eq!(seen, [EventKind::Lapsed]);
+    assert_eq!(table.lookup("dead").expect("listed").expires_at, t0() + 2 * LEASE, "one lease more than its own");
+}
+
 #[test]
 fn a_registration_that_is_the_first_to_see_a_jump_of_the_clock_ends_no_lease() {
     let mut table = holding(&["a"], RegistryConfig::default());
@@ -396,7 +412,7 @@ fn a_clock_that_was_set_back_makes_no_lease_longer_than_one_and_revives_nobody()
 #[test]
 fn a_lease_stored_before_the_clock_was_set_back_ends_within_one_lease_of_the_load() {
     let ahead = stored("a", peer(1), t0() + 100 * LEASE);
-    let (table, effects) = Table::load(RegistryConfig::default(), vec![ahead], t0());
+    let (table, effects) = Table::load(RegistryConfig::default(), vec![Arc::new(ahead)], BTreeSet::new(), t0());
     table.assert_whole();
     assert_eq!(table.lookup("a").expect("listed").expires_at, t0() + LEASE);
     assert_eq!(effects.changes.len(), 1);
@@ -420,7 +436,8 @@ fn loading_keeps_ends_as_they_were_and_drops_what_is_gone() {
         stored("lapsed", peer(2), t0() - LEASE),
         stored("gone", peer(3), t0() - LEASE - RETENTION),
     ];
-    let (mut table, effects) = Table::load(RegistryConfig::default(), leases, t0());
+    let leases = leases.into_iter().map(Arc::new).collect();
+    let (mut table, effects) = Table::load(RegistryConfig::default(), leases, BTreeSet::new(), t0());
     table.assert_whole();
     assert_eq!(table.counts(), Counts { active: 1, lapsed: 1, peers: 2 });
     assert_eq!((kinds(&effects), effects.changes), (vec![EventKind::Gone], vec![Change::Remove(alias("gone"))]));

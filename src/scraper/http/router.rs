@@ -10,6 +10,7 @@ use super::{
     readers::Readers,
     scrape, sd,
     sd_list::SdList,
+    table_list::TableUnknown,
     views::{self, Views},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     },
     identity::{HostPort, PublicKey},
     network::Network,
-    registry::Registry,
+    registry::{NotLoaded, Registry},
     scraper::{
         config::{HttpConfig, ScrapeConfig},
         metrics::{ScraperMetrics, ScraperState},
@@ -39,7 +40,7 @@ GET    /scrape/{alias}/metrics   metrics of a target
 GET    /metrics                  metrics of this scraper
 GET    /metrics/aliases          how each alias is linked, as metrics
 GET    /-/healthy                is this process alive
-GET    /-/ready                  is the table of aliases loaded
+GET    /-/ready                  is the table of aliases loaded, and can it be stored
 GET    /api/v1/aliases           the table of aliases
 GET    /api/v1/aliases/{alias}   one alias
 DELETE /api/v1/aliases/{alias}   release an alias
@@ -111,6 +112,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
     let Shared { registry, network, metrics, .. } = &*shared;
     let state = ScraperState {
         loaded: registry.is_loaded(),
+        store_failing: registry.store_failing(),
         aliases: registry.counts(),
         table_bytes: registry.table_bytes(),
         totals: registry.totals(),
@@ -126,13 +128,15 @@ async fn healthy() -> Response {
     text::line(StatusCode::OK, "narthex scraper is healthy")
 }
 
-/// Ready once the table is loaded. A store that fails or was damaged does not make it unready: scrapes go on.
+/// Ready once the table is loaded, and while it can be stored. A store that was damaged does not make it unready, as
+/// registrations are acknowledged. Scrapes go on in any case.
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.registry.is_loaded() {
-        text::line(StatusCode::OK, "narthex scraper is ready")
-    } else {
-        text::line(StatusCode::SERVICE_UNAVAILABLE, "the table of aliases is not loaded yet")
-    }
+    let refusal = match &shared.registry {
+        registry if !registry.is_loaded() => TableUnknown::NotLoaded(NotLoaded),
+        registry if registry.store_failing() => TableUnknown::StoreFailing,
+        _ => return text::line(StatusCode::OK, "narthex scraper is ready"),
+    };
+    text::line(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string())
 }
 
 async fn endpoints() -> Response {

@@ -4,9 +4,9 @@ use super::*;
 use crate::{
     identity::{HostPort, PeerAddr},
     network::{Acceptor, Firewall, NetworkConfig, NetworkRole},
-    registry::{RegistryConfig, SledStore},
+    registry::{RegistryConfig, TableStore},
     scraper::config::RegistrationLimits,
-    wire::{AliasOutcome, AliasRefusal, Claim, Probe},
+    wire::{AliasOutcome, AliasRefusal, Claim, FAREWELL_PROTOCOL, FarewellAnswer, Probe, farewell},
 };
 
 /// Longest wait for what must come.
@@ -32,20 +32,22 @@ impl Lab {
     async fn start(limits: RegistrationLimits) -> Self {
         let (key, secret) = (KeyPair::generate(), SharedSecret::generate());
         let (sender, streams) = mpsc::channel(64);
-        let acceptor = Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox: sender };
+        let (farewell_sender, farewells) = mpsc::channel(64);
+        let acceptors = [(REGISTER_PROTOCOL, sender), (FAREWELL_PROTOCOL, farewell_sender)]
+            .map(|(protocol, inbox)| Acceptor { protocol, firewall: Firewall::Anyone, inbox });
         let config =
             NetworkConfig { listen: vec![HostPort::new("127.0.0.1", 0)], ..NetworkConfig::new(NetworkRole::Scraper) };
-        let (network, task) = Network::start(&key, config, vec![acceptor]).await.expect("starts");
+        let (network, task) = Network::start(&key, config, acceptors.into()).await.expect("starts");
         let registry = Registry::new(RegistryConfig::default(), Arc::clone(network.refusals()));
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
         let secrets = vec![secret.clone()];
         let registrar = Registrar::new(key.clone(), secrets, registry.clone(), network.clone(), limits, metrics);
 
         let dir = tempfile::tempdir().expect("temporary directory");
-        let store = Box::new(SledStore::open(dir.path().join("aliases")).expect("opens"));
+        let store = Box::new(TableStore::open(dir.path().join("aliases")).expect("opens"));
         let (mut tasks, stop, mut loaded) = (JoinSet::new(), CancellationToken::new(), registry.changes());
         tasks.spawn(task.run(stop.clone()));
-        tasks.spawn(registrar.run(streams, stop.clone()));
+        tasks.spawn(registrar.run(streams, farewells, stop.clone()));
         tasks.spawn(async move { drop(registry.run(store, stop).await) });
         loaded.wait_for(|generation| *generation > 0).await.expect("loads");
         network.links().know([]);
@@ -87,6 +89,16 @@ impl Peer {
         let mut channel = self.begin(lab, &lab.secret).await?;
         channel.send(&request).await?;
         time::timeout(SOON, channel.receive()).await.expect("is answered")
+    }
+
+    /// Says farewell as a process of this name; none if the scraper ends the stream.
+    async fn farewell(&self, lab: &Lab, instance: u8) -> Option<FarewellAnswer> {
+        let said = async {
+            let mut stream = self.network.open(&lab.at.key, FAREWELL_PROTOCOL).await.ok()?;
+            farewell::say(&mut stream, InstanceId([instance; 16])).await.ok()?;
+            farewell::answered(&mut stream).await.ok()
+        };
+        time::timeout(SOON, said).await.expect("ends")
     }
 
     /// What becomes of the alias.
@@ -159,4 +171,43 @@ async fn a_peer_that_holds_no_alias_is_a_stranger_whatever_it_asks() {
     drop(begun);
     let _both =
         [holder.begin(&lab, &lab.secret).await.expect("one"), holder.begin(&lab, &lab.secret).await.expect("two")];
+}
+
+/// Before: a release was a handshake with the secret, and a crowd of them ran out of time.
+#[tokio::test]
+async fn a_farewell_releases_the_aliases_of_its_own_key_and_no_others() {
+    let lab = Lab::start(RegistrationLimits::default()).await;
+    let (holder, other) = (lab.peer(KeyPair::generate()).await, lab.peer(KeyPair::generate()).await);
+    let claims = ["web-1", "web-2"].map(|alias| register(alias).claims.remove(0)).into();
+    let from = RegisterFrom {
+        register: Register { hostname: String::new(), claims },
+        instance: InstanceId([1; 16]),
+        kept: false,
+    };
+    let registered = holder.ask(&lab, RegisterRequest::RegisterFrom(from)).await;
+    assert!(matches!(registered, Ok(RegisterReply::Registered(_))), "{registered:?}");
+
+    assert_eq!(other.farewell(&lab, 1).await, Some(FarewellAnswer::Released(0)), "a stranger has nothing to give up");
+    assert_eq!(other.register(&lab, "web-3").await, Some(AliasOutcome::Granted { updated: true }));
+    assert_eq!(other.farewell(&lab, 1).await, Some(FarewellAnswer::Released(1)), "its own");
+    assert_eq!(lab.keeps(&holder), (true, false), "nobody else's");
+
+    let twin = lab.peer(holder.key.clone()).await;
+    assert_eq!(twin.farewell(&lab, 2).await, Some(FarewellAnswer::InUse), "another process with the key");
+    assert_eq!(holder.farewell(&lab, 1).await, Some(FarewellAnswer::Released(2)));
+    assert_eq!(lab.keeps(&holder), (false, true));
+}
+
+#[tokio::test]
+async fn farewells_that_are_begun_and_left_keep_no_other_waiting() {
+    let lab = Lab::start(RegistrationLimits::default()).await;
+    let (hostile, honest) = (lab.peer(KeyPair::generate()).await, lab.peer(KeyPair::generate()).await);
+    for (peer, alias) in [(&hostile, "hostile"), (&honest, "honest")] {
+        assert_eq!(peer.register(&lab, alias).await, Some(AliasOutcome::Granted { updated: true }));
+    }
+    let mut begun = Vec::new();
+    for _ in 0..32 {
+        begun.push(hostile.network.open(&lab.at.key, FAREWELL_PROTOCOL).await.expect("opens"));
+    }
+    assert_eq!(honest.farewell(&lab, 1).await, Some(FarewellAnswer::Released(1)));
 }

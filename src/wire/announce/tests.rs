@@ -79,17 +79,31 @@ fn a_signature_over_the_bare_bytes_is_refused() {
     assert_eq!(verify(&bytes), Err(AnnounceError::Signature { key: key().public() }));
 }
 
+/// Before: who announced with a clock an hour behind could not be found.
 #[test]
-fn expiry_is_after_now_and_at_most_two_days_ahead() {
-    let two_days = Announcement::MAX_LIFE.as_secs();
+fn expiry_is_at_most_a_day_ago_and_two_days_ahead() {
+    let (day, two_days) = (Announcement::MAX_LATE.as_secs(), Announcement::MAX_LIFE.as_secs());
     let at = |expires| verify(&Announcement::sign(&key(), &[], 1, expires).expect("signs"));
-    assert!(at(NOW_S + 1).is_ok() && at(NOW_S + two_days).is_ok());
-    for expires_at_unix_s in [0, NOW_S - 1, NOW_S] {
+    for expires_at_unix_s in [NOW_S + 1, NOW_S, NOW_S - 1, NOW_S - day + 1, NOW_S + two_days] {
+        assert!(at(expires_at_unix_s).is_ok(), "{expires_at_unix_s}");
+    }
+    for expires_at_unix_s in [0, NOW_S - day - 1, NOW_S - day] {
         assert_eq!(at(expires_at_unix_s), Err(AnnounceError::Expired { expires_at_unix_s }));
     }
     for expires_at_unix_s in [NOW_S + two_days + 1, u64::MAX] {
         assert_eq!(at(expires_at_unix_s), Err(AnnounceError::TooFarAhead { expires_at_unix_s }));
     }
+}
+
+#[test]
+fn an_announcements_life_is_what_its_owner_means_whatever_the_time() {
+    let life = |made_s: u64, expires_at_unix_s| {
+        Announcement { key: key().public(), addresses: Vec::new(), sequence: made_s * 1_000_000, expires_at_unix_s }
+            .life()
+    };
+    assert_eq!(life(NOW_S, NOW_S + 3600), Some(Duration::from_secs(3600)));
+    assert_eq!(life(NOW_S - 86_400, NOW_S - 86_400 + 60), Some(Duration::from_secs(60)), "of a slow clock");
+    assert_eq!((life(NOW_S, NOW_S), life(NOW_S, NOW_S - 1)), (None, None), "of a clock that was set back");
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! A store that fails, is damaged, or dies.
+//! A store that fails, is damaged, or panics.
 
 use super::*;
+use crate::telemetry::Chain;
 
 #[tokio::test]
 async fn a_failing_store_acknowledges_nothing_until_a_write_works_again() {
@@ -117,7 +118,7 @@ fn the_grace_after_damage_lets_every_client_renew() {
 #[tokio::test]
 async fn a_store_that_cannot_be_read_ends_the_run_and_lists_nothing() {
     let store = Fake::default();
-    store.set(Mode::Fails);
+    store.set(Mode::Unreadable);
     let registry = Registry::new(RegistryConfig::default(), Arc::new(Refusals::new()));
     let end = registry.run(Box::new(store.clone()), CancellationToken::new()).await;
     assert!(matches!(end, Err(RegistryError::Store(_))));
@@ -127,10 +128,77 @@ async fn a_store_that_cannot_be_read_ends_the_run_and_lists_nothing() {
 }
 
 #[tokio::test]
-async fn a_writer_that_dies_ends_the_run_and_answers_whoever_waits() {
+async fn a_store_that_panics_is_a_failure_and_works_again() {
     let (store, running) = Running::start().await;
     store.set(Mode::Panics);
-    assert!(matches!(register(&running.registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
-    assert!(matches!(running.task.await.expect("no panic here"), Err(RegistryError::Stopped)));
-    assert!(matches!(register(&running.registry, 1, &["a"]).await, Err(RegistryError::Stopped)));
+    let error = register(&running.registry, 1, &["a"]).await.expect_err("the store panics");
+    assert!(Chain(&error).to_string().contains("a panic on purpose"), "{error:?}");
+    assert!(running.registry.store_failing());
+    store.set(Mode::Works);
+    until(|| !running.registry.store_failing()).await;
+    assert_eq!(register(&running.registry, 1, &["a"]).await.expect("acknowledged"), [RENEWED]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_written_at_the_start_serves_what_was_read() {
+    let store = Fake::default();
+    let now = SystemTime::now();
+    let running = Running::on(store.clone()).await;
+    register_at(&running.registry, 1, &["a"], now).await.expect("acknowledged");
+    running.stop().await;
+    store.set(Mode::Fails);
+    let running = Running::on(store.clone()).await;
+    let registry = &running.registry;
+    assert!(registry.lookup("a").expect("loaded").is_some());
+    assert!(registry.store_failing() && registry.is_complete());
+    assert!(matches!(register(registry, 2, &["b"]).await, Err(RegistryError::StoreFailing)));
+    assert_eq!(register_at(registry, 1, &["a"], now).await.expect("acknowledged"), [RENEWED]);
+    store.set(Mode::Works);
+    until(|| !registry.store_failing()).await;
+    assert_eq!(register(registry, 2, &["b"]).await.expect("acknowledged"), [UPDATED]);
+    running.stop().await;
+}
+
+/// The table counts as complete with the last alias that was noted; what is in doubt stays out of that count.
+#[tokio::test]
+async fn after_damage_the_table_is_complete_once_as_many_are_back_as_were_noted() {
+    let store = Fake::damaged();
+    let running = Running::on(store.clone()).await;
+    let registry = running.registry.clone();
+    register(&registry, 1, &["a"]).await.expect("acknowledged");
+    assert!(!registry.is_complete());
+    register(&registry, 2, &["b"]).await.expect("acknowledged");
+    assert!(registry.is_complete());
+    registry.sweep(SystemTime::now());
+    running.stop().await;
+    assert!(store.checkpoints() >= 1, "the next start knows of no damage");
+}
+
+#[tokio::test]
+async fn what_nobody_renews_after_damage_is_dropped() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    register(&running.registry, 1, &["a", "certain"]).await.expect("acknowledged");
+    register(&running.registry, 2, &["b"]).await.expect("acknowledged");
+    running.stop().await;
+    {
+        let mut contents = store.0.0.lock().expect("whole");
+        contents.damage = Some(Damage { noted: Some(5), found: 3 });
+        contents.unconfirmed = ["a", "b"].map(|alias| alias.parse().expect("an alias")).into();
+    }
+    let grace = Duration::from_millis(200);
+    let config = RegistryConfig { start_grace: grace, lease: grace, ..RegistryConfig::default() };
+    let running = Running::with(config, store.clone()).await;
+    let registry = running.registry.clone();
+    registry
+        .register(&registrant(2), &message(&["b"]), |_| Presence::Linked, SystemTime::now())
+        .await
+        .expect("renewed");
+    assert!(!registry.is_complete(), "two of five are certain");
+    until(|| registry.is_complete()).await;
+    let listed = registry.snapshot().expect("loaded").leases;
+    assert_eq!(listed.iter().map(|lease| lease.alias.as_str()).collect::<Vec<_>>(), ["b", "certain"]);
+    running.stop().await;
+    assert!(store.lease("a").is_none());
 }

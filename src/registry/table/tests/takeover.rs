@@ -145,7 +145,7 @@ fn an_operator_releases_every_alias_of_a_peer_or_of_a_secret() {
 fn right_after_a_restart_no_kept_key_has_lost_its_alias() {
     let mut lease = stored("a", peer(1), t0() - LEASE - GRACE);
     lease.kept = true;
-    let mut table = Table::load(policy(AliasPolicy::Live), vec![lease], t0()).0;
+    let mut table = Table::load(policy(AliasPolicy::Live), vec![Arc::new(lease)], BTreeSet::new(), t0()).0;
     let wanted = Wanted::new(&["a"]);
     assert_eq!(wanted.by(peer(2), &mut table, unlinked, t0() + GRACE - SECOND).0, ["taken"]);
     assert_eq!(wanted.by(peer(2), &mut table, unlinked, t0() + GRACE).0, ["updated"]);

@@ -87,6 +87,8 @@ async fn a_failing_store_keeps_prometheus_at_the_list_it_has() {
     let alias = "a".parse().expect("an alias");
     scraper.registry.release(&alias).await.expect_err("the store fails");
     assert_eq!(scraper.get("/sd").await.status, 503);
+    assert_eq!(scraper.get("/-/ready").await.status, 503);
+    scraper.counted("narthex_store_failing 1").await;
     scraper.store_fails.store(false, Ordering::SeqCst);
     within(async { while scraper.get("/sd").await.status != 200 {} }).await;
     assert_eq!(scraper.get("/sd").await.text(), "[]");

@@ -1,0 +1,200 @@
+//! Damaged tables: each scraper starts, and none lists fewer or other aliases than there were without a word.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tokio::runtime::Runtime;
+
+use crate::{
+    MACHINE,
+    clients::registered,
+    report, rounds,
+    support::{
+        eventually_true,
+        fleet::{Fleet, Scraper},
+        noise,
+    },
+};
+
+/// Rounds unless `NARTHEX_ROUNDS` gives another number.
+const ROUNDS: usize = 24;
+/// Aliases of the young table.
+const ALIASES: usize = 200;
+/// Clients that come and go in the old table's life.
+const GENERATIONS: usize = 8;
+/// Files of a table.
+const FILES: [&str; 2] = ["aliases.table", "aliases.check"];
+
+#[test]
+fn no_damage_keeps_a_scraper_from_starting_and_none_is_silent() {
+    let _alone = MACHINE.blocking_lock();
+    let fleet = Fleet::new();
+    let mut scraper = fleet.scraper(&["--lease", "1h"]);
+    let (young, old) = tables(&fleet, &mut scraper);
+    let seed = env::var("NARTHEX_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut random = Random(seed.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        now.subsec_nanos().into()
+    }));
+    report(&format!("damages: NARTHEX_SEED={}", random.0));
+    let (rounds, mut whole, mut noticed) = (rounds(ROUNDS), 0, 0);
+    for round in 0..rounds {
+        let table = if round % 2 == 0 { &young } else { &old };
+        table.restore(&fleet.path().join("scraper-data"));
+        let damage = random.damage(&fleet.path().join("scraper-data"));
+        scraper.restart();
+        let listed: Option<Vec<String>> = scraper.listed().map(|listed| listed.into_keys().collect());
+        let counted = scraper.count(&["narthex_store_damaged_total"]) > 0.0;
+        match listed {
+            Some(listed) if listed == table.aliases && !counted => whole += 1,
+            None if counted => noticed += 1,
+            // All that was noted could be read.
+            Some(listed) if listed == table.aliases => noticed += 1,
+            other => panic!(
+                "round {round}, {damage}: {} of {} aliases, nothing said",
+                other.map_or(0, |listed| listed.len()),
+                table.aliases.len()
+            ),
+        }
+        scraper.process.kill();
+    }
+    report(&format!("damages: {rounds} rounds, {rounds} started, {whole} whole, {noticed} noticed, 0 silent"));
+}
+
+#[test]
+fn after_damage_the_list_is_there_as_soon_as_its_aliases_are_back() {
+    let _alone = MACHINE.blocking_lock();
+    let (fleet, mut scraper) = Fleet::with_scraper();
+    let runtime = Runtime::new().expect("a runtime");
+    let aliases: Vec<String> = (0..50).map(|n| format!("alias-{n}")).collect();
+    let client = runtime.block_on(registered(&fleet, &scraper, &aliases));
+    let gone = runtime.block_on(registered(&fleet, &scraper, &["released".into()]));
+    runtime.block_on(gone.shutdown());
+    scraper.process.terminate(crate::support::SOON);
+    let path = fleet.path().join("scraper-data/aliases.table");
+    let bytes = fs::read(&path).expect("readable");
+    fs::write(&path, &bytes[..bytes.len() / 2]).expect("written");
+    scraper.restart();
+    assert_eq!(scraper.count(&["narthex_store_damaged_total"]), 1.0);
+    // Half of the grace of 200 s would be too late for this.
+    eventually_true("the list is whole", crate::support::SOON, || {
+        scraper.listed().is_some_and(|listed| aliases.iter().all(|alias| listed.contains_key(alias)))
+    });
+    drop(client);
+
+    scraper.process.terminate(crate::support::SOON);
+    let kept = fs::read_dir(fleet.path().join("scraper-data")).expect("readable").flatten();
+    let kept = kept.filter(|file| file.file_name().to_string_lossy().starts_with("aliases.damaged-"));
+    let kept: Vec<Vec<u8>> = kept.map(|file| fs::read(file.path()).expect("readable")).collect();
+    assert_eq!(kept, [&bytes[..bytes.len() / 2]], "the damaged table is kept");
+}
+
+/// The files of a table, and what is in it.
+struct Table {
+    files: PathBuf,
+    aliases: Vec<String>,
+}
+
+impl Table {
+    fn keep(fleet: &Fleet, name: &str, mut aliases: Vec<String>) -> Self {
+        let files = fleet.path().join(name);
+        aliases.sort();
+        let table = Self { files, aliases };
+        copy(&fleet.path().join("scraper-data"), &table.files);
+        table
+    }
+
+    fn restore(&self, data: &Path) {
+        fs::remove_dir_all(data).expect("removed");
+        copy(&self.files, data);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for file in FILES {
+        fs::copy(from.join(file), to.join(file)).expect("copied");
+    }
+    fs::write(to.join("lock"), "").expect("written");
+}
+
+/// A table right after its aliases were registered, and one in which most of what was written is of the past.
+fn tables(fleet: &Fleet, scraper: &mut Scraper) -> (Table, Table) {
+    let aliases = |what: &str| -> Vec<String> { (0..ALIASES).map(|n| format!("{what}-{n}")).collect() };
+    let runtime = Runtime::new().expect("a runtime");
+    let stay = aliases("stay");
+    let client = runtime.block_on(registered(fleet, scraper, &stay));
+    // The end of the process notes how far the table is, and clients would be released before.
+    scraper.process.terminate(crate::support::SOON);
+    let young = Table::keep(fleet, "young", stay.clone());
+    scraper.restart();
+    for generation in 0..GENERATIONS {
+        let passing = runtime.block_on(registered(fleet, scraper, &aliases(&format!("passing-{generation}"))));
+        runtime.block_on(passing.shutdown());
+    }
+    scraper.process.terminate(crate::support::SOON);
+    let old = Table::keep(fleet, "old", stay);
+    runtime.shutdown_background();
+    drop(client);
+    (young, old)
+}
+
+/// Numbers that a seed determines (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % end.max(1) as u64) as usize
+    }
+
+    /// Does one thing to one file, and says what.
+    fn damage(&mut self, data: &Path) -> String {
+        let name = FILES[usize::from(self.below(5) == 0)];
+        let path = data.join(name);
+        let mut bytes = fs::read(&path).expect("readable");
+        let at = self.below(bytes.len());
+        let what = match self.below(8) {
+            0 | 1 => {
+                bytes[at] ^= 1 << self.below(8);
+                format!("a bit at {at}")
+            }
+            2 => self.overwrite(&mut bytes, at, 16),
+            3 => self.overwrite(&mut bytes, at / 4096 * 4096, 4096),
+            4 => {
+                bytes.truncate(at);
+                format!("cut at {at}")
+            }
+            5 => {
+                bytes.clear();
+                "empty".into()
+            }
+            6 => {
+                fs::remove_file(&path).expect("removed");
+                return format!("{name} deleted");
+            }
+            _ => {
+                let junk = noise(1 + self.below(10_000));
+                bytes.extend(&junk);
+                format!("{} bytes more", junk.len())
+            }
+        };
+        fs::write(path, bytes).expect("written");
+        format!("{name}: {what}")
+    }
+
+    fn overwrite(&mut self, bytes: &mut [u8], at: usize, len: usize) -> String {
+        let end = (at + len).min(bytes.len());
+        let zeros = self.below(2) == 0;
+        for (byte, noise) in bytes[at..end].iter_mut().zip(noise(len)) {
+            *byte = if zeros { 0 } else { noise };
+        }
+        format!("{len} bytes at {at}")
+    }
+}
