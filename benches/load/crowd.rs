@@ -16,7 +16,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::{Args, BoxError, process::Child, pushprox, scrape};
+use crate::{Args, BoxError, floor, process::Child, pushprox, scrape};
 
 /// Processes that the clients are spread over.
 const PROCESSES: usize = 4;
@@ -62,9 +62,11 @@ impl Step {
 /// Measures each number of clients, and prints a table and JSON.
 pub(crate) async fn measure(args: &Args) -> Result<(), BoxError> {
     let idle = args.idle.unwrap_or(IDLE);
+    let [link, registration] = floor::measure().await?;
+    println!("the scraper's part of the link's handshake: {link:?}, of the registration's: {registration:?}\n");
     let mut rows = Vec::new();
     for &clients in &args.crowd {
-        rows.push(narthex(clients, idle).await?);
+        rows.push(narthex(args, clients, idle).await?);
         if let (Some(proxy), Some(client)) = (env::var_os("PUSHPROX_PROXY"), env::var_os("PUSHPROX_CLIENT")) {
             rows.push(pushprox::measure(Path::new(&proxy), Path::new(&client), clients, idle).await?);
         }
@@ -92,8 +94,9 @@ pub(crate) async fn measure(args: &Args) -> Result<(), BoxError> {
     Ok(())
 }
 
-async fn narthex(clients: usize, idle: Duration) -> Result<Row, BoxError> {
-    let front = Front::new()?;
+async fn narthex(args: &Args, clients: usize, idle: Duration) -> Result<Row, BoxError> {
+    let program = args.narthex.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_narthex").into());
+    let front = Front::new(program)?;
     let scraper = front.start()?;
     front.ready().await?;
     let before = scraper.memory_kib()?;
@@ -134,6 +137,7 @@ async fn narthex(clients: usize, idle: Duration) -> Result<Row, BoxError> {
 
 /// The scraper's files and addresses, which outlive a kill.
 pub(crate) struct Front {
+    program: PathBuf,
     files: TempDir,
     peer: String,
     p2p: String,
@@ -141,13 +145,13 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    fn new() -> Result<Self, BoxError> {
+    fn new(program: PathBuf) -> Result<Self, BoxError> {
         let files = tempfile::tempdir()?;
         let key = KeyPair::generate();
         identity::create_key(&files.path().join("key"), &key)?;
         identity::create_secret(&files.path().join("secret"), &SharedSecret::generate())?;
         let (p2p, http) = (free_address()?, free_address()?);
-        Ok(Self { peer: format!("{}@{p2p}", key.public()), p2p, http, files })
+        Ok(Self { peer: format!("{}@{p2p}", key.public()), p2p, http, files, program })
     }
 
     fn file(&self, name: &str) -> String {
@@ -159,8 +163,7 @@ impl Front {
         let (key, secret, data) = (self.file("key"), self.file("secret"), self.file("data"));
         let flags = ["--key", &key, "--secret-file", &secret, "--data-dir", &data];
         let addresses = ["--listen", &self.p2p, "--http", &self.http, "--log-level", "warn"];
-        let program = Path::new(env!("CARGO_BIN_EXE_narthex"));
-        Child::run(program, &[&["scraper"], &flags[..], &addresses[..]].concat())
+        Child::run(&self.program, &[&["scraper"], &flags[..], &addresses[..]].concat())
     }
 
     async fn ready(&self) -> Result<(), BoxError> {

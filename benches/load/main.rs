@@ -19,6 +19,7 @@
 mod agent;
 mod crowd;
 mod crowd_clients;
+mod floor;
 mod peers;
 mod process;
 mod pushprox;
@@ -82,6 +83,9 @@ pub(crate) struct Args {
     /// beside narthex where PUSHPROX_PROXY and PUSHPROX_CLIENT name its binaries
     #[arg(long, value_delimiter = ',')]
     crowd: Vec<usize>,
+    /// Another narthex as the crowd's scraper, such as an optimized one, or one of an earlier version [default: of this build]
+    #[arg(long)]
+    narthex: Option<std::path::PathBuf>,
     /// Measures scrapes while the list in /sd changes and is read, and how long the list takes, instead of bodies
     #[arg(long)]
     table: bool,

@@ -46,7 +46,7 @@ use crate::{
             driver::Driver,
             stream_behaviour,
         },
-        transport::{listen, proxy::Proxies, resolve},
+        transport::{answered::Answered, listen, proxy::Proxies, resolve},
     },
     telemetry::Refusals,
 };
@@ -131,6 +131,7 @@ impl Network {
             #[cfg(feature = "node")]
             stats: NodeStats::default(),
             proxies: Arc::new(Proxies::from_env()),
+            answered: Answered::new(),
             #[cfg(feature = "mdns")]
             nearby: nearby
                 .as_ref()
@@ -142,7 +143,7 @@ impl Network {
         };
         #[cfg(any(feature = "scraper", feature = "node"))]
         let (inbound, refusals) = (Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
-        let proxies = Arc::clone(&parts.proxies);
+        let (proxies, answered) = (Arc::clone(&parts.proxies), parts.answered.clone());
         #[cfg(feature = "node")]
         let stats = parts.stats.clone();
         let mut swarm = build::build(keypair, &config, parts)?;
@@ -185,6 +186,8 @@ impl Network {
                 false => AddressBook::open(config.addresses_file),
             }),
             proxies,
+            answered,
+            crowded: Arc::default(),
             reach,
             listeners_by: (!bound.is_empty()).then(|| Instant::now() + LISTEN_WAIT),
             #[cfg(feature = "mdns")]

@@ -1,5 +1,6 @@
 //! Real swarms on loopback.
 
+mod dial;
 mod relay;
 
 use std::{

@@ -6,7 +6,7 @@
 use std::{
     any::Any,
     collections::BTreeMap,
-    io,
+    io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -95,8 +95,16 @@ pub(super) fn spawn(
                 let (table, effects) = Table::load(config, leases, unconfirmed, SystemTime::now());
                 health.complete.store(damage.is_none(), Ordering::Release);
                 let checkpoint_at = Instant::now();
-                let mut writer =
-                    Writer { store, queue, health, unwritten: BTreeMap::new(), step: 0, failed: false, checkpoint_at };
+                let mut writer = Writer {
+                    store,
+                    queue,
+                    health,
+                    unwritten: BTreeMap::new(),
+                    step: 0,
+                    failed: false,
+                    checkpoint_at,
+                    is_noted: true,
+                };
                 if let Some(error) = failure {
                     writer.failed(error);
                 }
@@ -125,6 +133,8 @@ struct Writer {
     /// True while the last write has failed: nothing is acknowledged before a write succeeds.
     failed: bool,
     checkpoint_at: Instant,
+    /// False while the last checkpoint has failed.
+    is_noted: bool,
 }
 
 /// Batches that are written together.
@@ -172,7 +182,11 @@ impl Writer {
     }
 
     fn checkpoint(&mut self) {
-        if let Err(error) = guarded(|| self.store.checkpoint()) {
+        let noted = guarded(|| self.store.checkpoint());
+        let was_noted = mem::replace(&mut self.is_noted, noted.is_ok());
+        if let Err(error) = noted
+            && was_noted
+        {
             // The previous checkpoint stays valid: the table may be ahead of it.
             tracing::warn!(error = %Chain(&error), "registry store could not note how far it is");
         }

@@ -193,7 +193,7 @@ impl Scraper {
         self.network.announced().await;
     }
 
-    /// Returns once the table is loaded, from when on `/-/ready` is 200.
+    /// Returns once the table is loaded, from when on `/-/ready` is 200 unless the store fails.
     pub fn ready(&self) -> impl Future<Output = ()> + use<> {
         let mut generation = self.registry.changes();
         async move {

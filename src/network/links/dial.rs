@@ -4,7 +4,15 @@
 //! they fail, the DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link
 //! wins. Addresses announced by mDNS are tried at once, where mDNS is switched on.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{
     FutureExt, StreamExt, TryFutureExt,
@@ -30,7 +38,7 @@ use crate::{
         failure::{Closed, DialFailure},
         links::{address_book::AddressBook, status::LinkTransport, table::Links},
         reach::Reach,
-        transport::{proxy::Proxies, resolve},
+        transport::{answered::Answered, proxy::Proxies, resolve},
     },
     wire::Announcement,
 };
@@ -39,6 +47,11 @@ use crate::{
 const HEAD_START: Duration = Duration::from_millis(400);
 /// The same for the transport that worked the last time: see [`Dialler::dial`].
 const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
+/// Where the host has taken the TCP connection, the peer is busy, and a handshake over QUIC would make it busier. Shorter than
+/// a handshake may take: a network may let TCP begin, and nothing more.
+const ANSWERED_HEAD_START: Duration = Duration::from_secs(4);
+/// Of so many dials that TCP has no room for, one goes on to the other transports: what closes TCP may be the network, too.
+const CROWDED: u32 = 3;
 /// The DHT is asked later than known addresses are dialled: mostly they answer, and no node need be asked.
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
 /// A relay gets this time to be linked over TCP and QUIC before the circuit is dialled.
@@ -66,6 +79,9 @@ pub(crate) struct Dialler {
     pub(crate) bootstrap: Arc<[PeerAddr]>,
     pub(crate) addresses: Arc<AddressBook>,
     pub(crate) proxies: Arc<Proxies>,
+    pub(crate) answered: Answered,
+    /// Dials that TCP had no room for.
+    pub(crate) crowded: Arc<AtomicU32>,
     pub(crate) reach: watch::Receiver<Reach>,
     /// Until when dials wait for the listeners; none if there will be none.
     pub(crate) listeners_by: Option<Instant>,
@@ -218,20 +234,50 @@ impl Dialler {
     /// blocked. Then WebSocket, for where only HTTP gets out. Relays come last, unless nothing else can work from outside
     /// the peer's own network.
     ///
-    /// A peer that was reached over TCP the last time is waited for a while longer: with its whole fleet at its door it is
-    /// slow, and another handshake makes it slower.
+    /// A peer with its whole fleet at its door is slow, and has no room for a while; another handshake makes it slower. So QUIC
+    /// waits longer where TCP was the last way, or the host has taken the connection, and is mostly left out where TCP was closed.
     pub(crate) fn dial(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> BoxFuture<'_, Result<Multiaddr, Failure>> {
-        let last = self.addresses.address(&peer).as_ref().map(LinkTransport::of);
-        let tcp_head_start = if last == Some(LinkTransport::Tcp) { KNOWN_HEAD_START } else { HEAD_START };
+        // On the heap: several of these futures may be part of one attempt, and each holds all of its own.
+        self.dial_in_order(peer, addresses).boxed()
+    }
+
+    async fn dial_in_order(&self, peer: PublicKey, addresses: Vec<Multiaddr>) -> Result<Multiaddr, Failure> {
+        let known = self.addresses.address(&peer).as_ref().map(LinkTransport::of) == Some(LinkTransport::Tcp);
         let circuits: Vec<Circuit> = addresses.iter().filter_map(Circuit::parse).collect();
         let direct: Vec<_> = addresses.into_iter().filter(address::is_dialable).collect();
         let public = direct.iter().any(|address| !address::is_private(address));
         let direct_head_start = if public { HEAD_START } else { Duration::ZERO };
-        let [tcp, quic, websocket] = address::by_transport(direct).map(|addresses| self.dial_at_once(peer, addresses));
+        let by_transport = address::by_transport(direct);
+        let mut answered = self.answered.since_now();
+        let tcp_addresses = by_transport[0].clone();
+        let [tcp, quic, websocket] = by_transport.map(|addresses| self.dial_at_once(peer, addresses));
+        let no_room = AtomicBool::new(false);
+        let tcp = tcp.inspect_err(|failure| no_room.store(self.is_crowded(failure, known), Ordering::Relaxed));
+        let head_start = async {
+            let least = if known { KNOWN_HEAD_START } else { HEAD_START };
+            time::sleep(least).await;
+            if answered.any(&tcp_addresses) {
+                time::sleep(ANSWERED_HEAD_START - least).await;
+            }
+        };
         let last = staggered(websocket, direct_head_start, self.dial_circuits(peer, circuits));
-        let others = staggered(quic, direct_head_start, last.map_err(Failure::from));
-        // On the heap: several of these futures may be part of one attempt, and each holds all of its own.
-        staggered(tcp, tcp_head_start, others.map_err(Failure::from)).map_err(Failure::from).boxed()
+        let others = staggered(quic, direct_head_start, last.map_err(Failure::from)).map_err(Failure::from);
+        let others = async { if no_room.load(Ordering::Relaxed) { Err(Failure::Nothing) } else { others.await } };
+        Ok(staggered_after(tcp, head_start, others).await?)
+    }
+
+    /// True if the peer's host has closed the connection, or refused it where it took one the last time: the peer is there and
+    /// has no room, or is about to be there. Not true of one in [`CROWDED`].
+    fn is_crowded(&self, failure: &Failure, known: bool) -> bool {
+        let Failure::Dial(DialFailure::Unreachable { attempts }) = failure else { return false };
+        let closed = |attempt: &Attempt| match attempt.kind {
+            AttemptKind::Cut => true,
+            AttemptKind::Refused => known,
+            _ => false,
+        };
+        !attempts.is_empty()
+            && attempts.iter().all(closed)
+            && self.crowded.fetch_add(1, Ordering::Relaxed) % CROWDED != CROWDED - 1
     }
 
     /// QUIC, and TCP a moment later or as soon as QUIC is there; returns with the first, and the other one goes on. A
@@ -393,8 +439,17 @@ async fn staggered<T>(
     head_start: Duration,
     second: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, [Failure; 2]> {
-    let (mut first, second) = (pin!(first), pin!(second));
-    if let Ok(early) = time::timeout(head_start, &mut first).await {
+    staggered_after(first, time::sleep(head_start), second).await
+}
+
+/// As [`staggered`], with a head start that shows as it goes.
+async fn staggered_after<T>(
+    first: impl Future<Output = Result<T, Failure>>,
+    head_start: impl Future<Output = ()>,
+    second: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, [Failure; 2]> {
+    let (mut first, second, head_start) = (pin!(first), pin!(second), pin!(head_start));
+    if let Either::Left((early, _)) = future::select(&mut first, head_start).await {
         return match early {
             Ok(done) => Ok(done),
             Err(failed) => second.await.map_err(|other| [failed, other]),

@@ -35,6 +35,7 @@ use crate::{
         swarm::{hole_punch, identify as own_identify, limits::Limits, pinger, stream_behaviour, wrapped::Wrapped},
         transport::{
             admission::Admission,
+            answered::Answered,
             close::CloseInTime,
             half_open::HalfOpen,
             inbound::InboundCounters,
@@ -105,6 +106,7 @@ pub(crate) struct Parts {
     #[cfg(feature = "node")]
     pub(crate) stats: NodeStats,
     pub(crate) proxies: Arc<Proxies>,
+    pub(crate) answered: Answered,
     #[cfg(feature = "mdns")]
     pub(crate) nearby: Option<nearby::Behaviour>,
 }
@@ -112,7 +114,7 @@ pub(crate) struct Parts {
 pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> Result<Swarm<Behaviour>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.nodes();
-    let proxies = parts.proxies;
+    let (proxies, answered) = (parts.proxies, parts.answered);
     let limits = match role {
         NetworkRole::Client => NetworkLimits { half_open: CLIENT_HALF_OPEN, ..config.limits },
         #[cfg(any(feature = "scraper", feature = "node"))]
@@ -121,7 +123,7 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
     let half_open =
         HalfOpen::new(limits, Arc::clone(&parts.proved), Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
     let (relayed, relay_client) = relay::client::new(local);
-    let transport = Admission::new(transport(&keypair, role, &proxies, relayed)?, half_open);
+    let transport = Admission::new(transport(&keypair, role, &proxies, &answered, relayed)?, half_open);
     let behaviour = Behaviour {
         #[cfg(any(feature = "scraper", feature = "node"))]
         memory: (role != NetworkRole::Client)
@@ -183,6 +185,7 @@ fn transport(
     keypair: &Keypair,
     role: NetworkRole,
     proxies: &Arc<Proxies>,
+    answered: &Answered,
     relayed: relay::client::Transport,
 ) -> Result<
     impl Transport<Output = (PeerId, StreamMuxerBox), Error: Send + Sync, ListenerUpgrade: Send, Dial: Send>
@@ -192,10 +195,11 @@ fn transport(
     NetworkError,
 > {
     let noise = noise::Config::new(keypair).map_err(|source| NetworkError::Transport { source: source.into() })?;
-    let mut websocket = websocket::Config::new(tcp::Transport::new(Arc::clone(proxies)).below_websocket());
+    let tcp = || tcp::Transport::new(Arc::clone(proxies), answered.clone());
+    let mut websocket = websocket::Config::new(tcp().below_websocket());
     websocket.set_tls_config(roots::roots()).set_max_data_size(MAX_WEBSOCKET_FRAME);
     let quic = quic::tokio::Transport::new(quic_config(quic::Config::new(keypair), role));
-    let tcp = tcp::Transport::new(Arc::clone(proxies)).upgrade(Version::V1Lazy);
+    let tcp = tcp().upgrade(Version::V1Lazy);
     let (websocket, relayed) = (websocket.upgrade(Version::V1Lazy), relayed.upgrade(Version::V1Lazy));
     let tcp = tcp.authenticate(noise.clone()).multiplex(yamux_config());
     let websocket = websocket.authenticate(noise.clone()).multiplex(yamux_config());

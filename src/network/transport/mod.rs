@@ -1,6 +1,7 @@
 //! Below the swarm: names, sockets, the proxy of the environment, root certificates, streams of a connection.
 
 pub(crate) mod admission;
+pub(crate) mod answered;
 pub(crate) mod close;
 pub(crate) mod half_open;
 pub(crate) mod inbound;

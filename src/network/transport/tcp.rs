@@ -27,7 +27,10 @@ use crate::{
     identity::HostPort,
     network::{
         address::{self, Direct},
-        transport::proxy::{self, Proxies},
+        transport::{
+            answered::Answered,
+            proxy::{self, Proxies},
+        },
     },
 };
 
@@ -40,13 +43,14 @@ pub(crate) struct TcpError(#[from] io::Error);
 pub(crate) struct Transport {
     tcp: tcp::tokio::Transport,
     proxies: Arc<Proxies>,
+    answered: Answered,
     below_websocket: bool,
 }
 
 impl Transport {
-    pub(crate) fn new(proxies: Arc<Proxies>) -> Self {
+    pub(crate) fn new(proxies: Arc<Proxies>, answered: Answered) -> Self {
         let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        Self { tcp, proxies, below_websocket: false }
+        Self { tcp, proxies, answered, below_websocket: false }
     }
 
     pub(crate) fn below_websocket(self) -> Self {
@@ -90,8 +94,9 @@ impl libp2p::Transport for Transport {
                 Ok(tunnel.map_err(|error| TcpError(io::Error::other(error))).boxed())
             }
             None if to.ip().is_some() => {
-                let dialled = self.tcp.dial(addr, options).map_err(|error| error.map(TcpError))?;
-                Ok(dialled.map_err(TcpError).boxed())
+                let dialled = self.tcp.dial(addr.clone(), options).map_err(|error| error.map(TcpError))?;
+                let answered = self.answered.clone();
+                Ok(dialled.inspect_ok(move |_| answered.note(&addr)).map_err(TcpError).boxed())
             }
             None => Ok(connect(to).map_ok(TcpStream).map_err(TcpError).boxed()),
         }
@@ -124,7 +129,7 @@ mod tests {
     #[tokio::test]
     async fn a_stranger_can_name_plain_addresses_only() {
         let dials = |role, port_use, websocket: bool, to: &str| {
-            let transport = Transport::new(Arc::new(Proxies::from_env()));
+            let transport = Transport::new(Arc::new(Proxies::from_env()), Answered::new());
             let mut transport = if websocket { transport.below_websocket() } else { transport };
             transport.dial(to.parse().expect("a multiaddr"), DialOpts { role, port_use }).is_ok()
         };

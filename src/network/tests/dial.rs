@@ -1,0 +1,55 @@
+//! Which transports a client dials where the peer's host takes TCP connections and is slow, or has no room.
+
+use std::net::{TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
+
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::*;
+
+/// Where TCP would have been given up for QUIC before.
+const LONGER_THAN_THE_HEAD_START: Duration = Duration::from_secs(1);
+
+/// A host with both transports at one port, and a client that is told of it.
+async fn host() -> (TcpListener, UdpSocket, Peer, PeerAddr) {
+    let at = free_port("127.0.0.1".parse().expect("an address")).expect("a port");
+    let (tcp, udp) = (StdTcpListener::bind(at).expect("free"), StdUdpSocket::bind(at).expect("free"));
+    tcp.set_nonblocking(true).expect("can be set");
+    udp.set_nonblocking(true).expect("can be set");
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    let scraper = PeerAddr::at(KeyPair::generate().public(), "127.0.0.1", at.port());
+    (TcpListener::from_std(tcp).expect("listens"), UdpSocket::from_std(udp).expect("binds"), client, scraper)
+}
+
+/// Before: in a crowd at a busy scraper each client had two handshakes under way.
+#[tokio::test]
+async fn quic_waits_while_a_handshake_over_tcp_is_under_way() {
+    let (tcp, udp, client, scraper) = host().await;
+    let network = client.network.clone();
+    let dial = tokio::spawn(async move { network.connect(&scraper).await });
+    let _silent = within("a connection", tcp.accept()).await.expect("accepts");
+    let datagram = time::timeout(LONGER_THAN_THE_HEAD_START, udp.recv_from(&mut [0; 2048])).await;
+    assert!(datagram.is_err(), "QUIC is dialled beside");
+    within("QUIC, after all", udp.recv_from(&mut [0; 2048])).await.expect("receives");
+    dial.abort();
+}
+
+/// Before: a scraper without room was dialled by QUIC at once by each client that it had refused.
+#[tokio::test]
+async fn a_scraper_that_closes_tcp_for_want_of_room_is_dialled_by_quic_in_the_third_attempt() {
+    let (tcp, udp, client, scraper) = host().await;
+    let full = tokio::spawn(async move {
+        loop {
+            drop(tcp.accept().await.expect("accepts"));
+        }
+    });
+    for _ in 0..2 {
+        let refused = within("an end", client.network.connect(&scraper)).await;
+        assert!(matches!(refused, Err(ConnectError::Unreachable { .. })), "{refused:?}");
+        assert!(udp.try_recv_from(&mut [0; 2048]).is_err(), "QUIC is dialled");
+    }
+    let network = client.network.clone();
+    let third = tokio::spawn(async move { network.connect(&scraper).await });
+    within("QUIC", udp.recv_from(&mut [0; 2048])).await.expect("receives");
+    third.abort();
+    full.abort();
+}
