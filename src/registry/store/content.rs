@@ -76,11 +76,11 @@ impl Content {
     fn apply(&mut self, group: Group) {
         let number = group.place.group;
         let is_first = self.sequence == 0;
-        let follows = group.is_base || number == self.sequence + 1;
+        let follows = group.is_base || number == self.sequence.saturating_add(1);
         if !group.is_whole() || !follows {
             self.damaged = true;
             if !is_first {
-                self.doubt = number - 1;
+                self.doubt = number.saturating_sub(1);
             }
         }
         for entry in group.entries {
@@ -130,5 +130,46 @@ impl Group {
 
     fn is_whole(&self) -> bool {
         self.entries.len() == self.place.of as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::registry::store::{Change, frame};
+
+    fn table() -> Vec<u8> {
+        let mut bytes = frame::first_line().into_bytes();
+        for group in 1..20 {
+            let aliases = (0..3).map(|n| format!("a-{group}-{n}").parse().expect("an alias"));
+            let changes: Vec<Change> = aliases.map(Change::Remove).collect();
+            frame::append_group(&mut bytes, group, &changes).expect("fits");
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let _ = Content::read(&*bytes, 0).expect("memory can be read");
+        }
+
+        /// Bytes that are overwritten, left out or there twice.
+        #[test]
+        fn no_damage_of_the_middle_is_silent(from in 40_usize..1500, len in 1_usize..400, kind in 0..3) {
+            let mut bytes = table();
+            let to = (from + len).min(bytes.len() - 100);
+            let part = bytes[from..to].to_vec();
+            match kind {
+                0 => bytes[from..to].iter_mut().for_each(|byte| *byte = !*byte),
+                1 => drop(bytes.drain(from..to)),
+                _ => drop(bytes.splice(from..from, part)),
+            }
+            let content = Content::read(&*bytes, 0).expect("memory can be read").expect("our format");
+            prop_assert!(content.damaged);
+            prop_assert_eq!(content.sequence, 19);
+        }
     }
 }
