@@ -79,7 +79,11 @@ fn narrow(path: &Path) -> io::Result<()> {
     if mode & STICKY != 0 || !(path.join(LOCK).exists() || fs::read_dir(path)?.next().is_none()) {
         return Err(io::Error::other("others keep files there, too"));
     }
-    fs::set_permissions(path, Permissions::from_mode(PRIVATE))?;
+    match fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
+        // Nobody can write there now.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(()),
+        set => set?,
+    }
     let was = format_args!("{mode:04o}");
     tracing::warn!(directory = %path.display(), %was, "a data directory was open to other users; its mode is 0700 now");
     Ok(())

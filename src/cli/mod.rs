@@ -6,14 +6,17 @@
 mod advice;
 mod agent;
 mod alias;
+mod control;
 mod data_dir;
 mod defaults;
 mod demo;
 mod doctor;
+mod export;
 mod file_sd;
 mod files;
 mod help;
 mod http_connections;
+mod import;
 mod keys;
 mod link;
 mod managed_files;
@@ -92,6 +95,8 @@ pub enum Command {
     Targets(targets::Args),
     Scrape(scrape::Args),
     Alias(alias::Args),
+    Export(export::Args),
+    Import(import::Args),
     Doctor(doctor::Args),
     FileSd(file_sd::Args),
 }
@@ -150,6 +155,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Targets(args) => block_on(args.run()),
         Command::Scrape(args) => block_on(args.run()),
         Command::Alias(args) => block_on(args.run()),
+        Command::Export(args) => block_on(export::run(args)),
+        Command::Import(args) => args.run(),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::FileSd(args) => block_on(file_sd::run(args)),
     }

@@ -17,6 +17,7 @@
 //! as were noted are there again, or clients had the time to register. What the loss puts in doubt is dropped unless it
 //! was renewed by then.
 
+pub(crate) mod backup;
 mod budget;
 mod config;
 mod error;
@@ -41,5 +42,7 @@ pub(crate) use handle::Registry;
 pub(crate) use holder::{Holders, Presence, Registrant};
 pub(crate) use lease::{Lease, LeaseState};
 pub(crate) use listing::{Listing, path_label};
+#[cfg(feature = "cli")]
+pub(crate) use store::read_only;
 pub(crate) use store::{Change, Damage, Loaded, Store, TableStore};
 pub(crate) use table::Counts;

@@ -8,11 +8,14 @@ mod config;
 mod http;
 mod metrics;
 mod outcome;
+mod places;
 mod processes;
 mod pull;
 mod puller;
 mod reconnect_grace;
 mod registrar;
+mod shares;
+mod silence;
 mod turn;
 mod warnings;
 
@@ -48,11 +51,15 @@ use crate::{
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) use http::fuzzing as host_fuzzing;
-use http::{FileSd, Shared};
+#[cfg(feature = "cli")]
+pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH};
+use http::{Control, FileSd, Shared};
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
 
+/// The table's files in the data directory begin with this name.
+pub(crate) const TABLE: &str = "aliases";
 /// Streams of the register protocol that may wait for the registrar; more are refused.
 const REGISTER_QUEUE: usize = 1024;
 /// The same of farewells. They are answered as fast as they come; a whole fleet may end between two looks at the queue.
@@ -129,13 +136,14 @@ impl Scraper {
             acceptors(registrations, farewells),
         )
         .await?;
-        let table = config.data_dir.join("aliases");
+        let table = config.data_dir.join(TABLE);
         let store =
             task::spawn_blocking(|| TableStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
+        let control = Control::listen(&config.data_dir);
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
         let registry = Registry::new(config.registry.shared_by(config.secrets.len()), Arc::clone(network.refusals()));
-        let puller = Puller::new(network.clone(), config.http_limits.scrape.max_pulls_per_alias);
+        let puller = Puller::new(network.clone(), &config.http_limits.scrape);
         let public_key = config.key.public();
         let registrar = Registrar::new(
             config.key.clone(),
@@ -164,6 +172,9 @@ impl Scraper {
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));
+        if let Some(control) = control {
+            tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
+        }
         http_task.spawn(http::serve(listener, Arc::new(shared), file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();

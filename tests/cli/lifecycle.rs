@@ -142,6 +142,22 @@ fn clients_that_are_back_before_the_table_is_loaded_are_no_warning() {
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 
+/// Before: "have two processes the same key?" after every storm.
+#[test]
+fn an_agent_that_is_killed_and_back_at_once_is_no_second_process() {
+    let (fleet, scraper) = Fleet::with_scraper();
+    let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
+    for _ in 0..5 {
+        let granted = ["narthex_registrations_total", "ed\""]; // updated, renewed
+        let before = scraper.count(&granted);
+        let mut agent = fleet.agent_of(&scraper, "agent", [("web-1", exporter.url("/metrics"))], &[]);
+        scraper.wait_counted(&granted, before);
+        agent.kill();
+    }
+    assert_eq!(scraper.count(&["narthex_duplicate_keys"]), 0.0);
+    assert_eq!(scraper.process.log_line(&["was it copied"]), None);
+}
+
 /// A process that a service manager of ours watches.
 struct Watched {
     process: Process,

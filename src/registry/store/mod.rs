@@ -3,6 +3,7 @@
 mod checkpoint;
 mod content;
 mod file;
+mod files;
 mod former;
 mod frame;
 mod record;
@@ -13,6 +14,8 @@ use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
 use super::Lease;
 use crate::wire::Alias;
+#[cfg(feature = "cli")]
+pub(crate) use files::read_only;
 pub(crate) use table_store::TableStore;
 
 /// Keeps leases. Its methods block; only the writer's thread calls them, one at a time.

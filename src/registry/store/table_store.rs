@@ -13,7 +13,6 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     fmt,
     fs::{self, DirBuilder, File, TryLockError},
     io,
@@ -25,11 +24,11 @@ use std::{
 
 use super::{
     Change, Damage, Loaded, Store, StoreError,
-    checkpoint::{Checkpoint, CheckpointError},
-    content::{Content, OtherFormat, Stored},
+    checkpoint::Checkpoint,
+    content::{Content, Stored},
     file::{AppendError, NewGroup, TableFile},
-    former, frame,
-    sectors::Sectors,
+    files::{self, Files},
+    frame,
 };
 use crate::wire::Alias;
 
@@ -85,14 +84,11 @@ impl TableStore {
     }
 
     fn beside(&self, ending: &str) -> PathBuf {
-        let mut path = OsString::from(&self.path);
-        path.push(".");
-        path.push(ending);
-        path.into()
+        files::beside(&self.path, ending)
     }
 
     fn table(&self) -> PathBuf {
-        self.beside("table")
+        self.beside(files::TABLE)
     }
 
     /// Makes the directory if it is missing, and returns its device.
@@ -115,18 +111,6 @@ impl TableStore {
             Err(TryLockError::Error(error)) => return Err(self.error("opened", error)),
         }
         Ok(())
-    }
-
-    /// The content of the table's file, if there is one.
-    fn read_table(&self, known: u64) -> Result<Option<Content>, StoreError> {
-        let file = match File::open(self.table()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(|error| self.error("read", error))?,
-        };
-        match Content::read(Sectors::new(&file), known).map_err(|error| self.error("read", error))? {
-            Ok(content) => Ok(Some(content)),
-            Err(OtherFormat(format)) => Err(StoreError::Format { path: self.table(), format }),
-        }
     }
 
     /// Takes over what is left of a damaged table, with new numbers: what is in doubt in one group, what is certain in
@@ -214,7 +198,7 @@ impl TableStore {
 
     fn write_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         if self.checkpoint != Some(checkpoint) {
-            checkpoint.write(&self.beside("check")).map_err(|error| self.error("written", error))?;
+            checkpoint.write(&self.beside(files::CHECK)).map_err(|error| self.error("written", error))?;
             self.checkpoint = Some(checkpoint);
         }
         Ok(())
@@ -233,26 +217,10 @@ impl fmt::Debug for TableStore {
 
 impl Store for TableStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        let check = Checkpoint::read(&self.beside("check"));
-        if let Err(error) = &check {
-            tracing::warn!(error = error as &dyn std::error::Error, "the check file of the store is of no use");
-        }
-        let is_check_damaged = matches!(check, Err(CheckpointError::Damaged));
-        let noted = check.unwrap_or_default();
-        self.checkpoint = noted;
-        let known = noted.unwrap_or_default();
-
-        let table = self.read_table(known.sequence)?;
-        let is_new = table.is_none();
-        let former = if is_new { former::read(&self.path)? } else { None };
-        self.is_former = former.is_some();
-        let mut content = table.or(former).unwrap_or_default();
-        let is_missing = is_new && !self.is_former;
-        if content.sequence < known.sequence || (is_missing && is_check_damaged) {
-            content.damaged = true;
-            content.doubt = u64::MAX;
-        }
-        content.doubt = content.doubt.max(known.doubt.unwrap_or(0));
+        let files = Files::read(&self.path)?;
+        let lost_leases = files.is_damaged();
+        let Files { content, noted, is_check_damaged, is_new, is_former } = files;
+        (self.checkpoint, self.is_former) = (noted, is_former);
         let (unreadable, is_damaged, len) = (content.unreadable, content.damaged, content.len);
         if is_damaged {
             self.take_over(content, noted);
@@ -280,8 +248,7 @@ impl Store for TableStore {
         };
 
         let found = self.leases.len() as u64;
-        let damage =
-            (is_damaged || known.doubt.is_some()).then(|| Damage { noted: noted.map(|noted| noted.leases), found });
+        let damage = lost_leases.then(|| Damage { noted: noted.map(|noted| noted.leases), found });
         let in_doubt = self.leases.values().filter(|stored| stored.group <= self.doubt);
         let unconfirmed = in_doubt.map(|stored| stored.lease.alias.clone()).collect();
         let leases = self.leases.values().map(|stored| Arc::clone(&stored.lease)).collect();

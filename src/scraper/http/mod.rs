@@ -9,6 +9,7 @@
 //! another site in a browser can read (see `host.rs`) or change anything (see `api.rs`).
 
 mod api;
+mod control;
 mod file_sd;
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) mod fuzzing;
@@ -32,7 +33,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::{file_sd::FileSd, router::Shared};
+#[cfg(feature = "cli")]
+pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH};
+pub(super) use self::{control::Control, file_sd::FileSd, router::Shared};
 use crate::http::{self, Listener};
 
 /// Answers requests and keeps the file_sd file until `stop` fires; scrapes in flight end by their deadlines.

@@ -1,0 +1,44 @@
+//! What a command asks the scraper whose data directory it was given, over the control socket.
+
+use std::{io, path::Path, time::Duration};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{net::UnixStream, time};
+
+use crate::scraper::CONTROL_SOCKET;
+
+/// Longest wait for the whole answer: 100 000 aliases take a second.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The answer of the scraper that runs in the data directory; `None` if none does.
+pub(super) async fn ask(data_dir: &Path, path: &str) -> anyhow::Result<Option<Bytes>> {
+    let file = data_dir.join(CONTROL_SOCKET);
+    let stream = match UnixStream::connect(&file).await {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        stream => stream.with_context(|| format!("cannot reach the scraper by {}", file.display()))?,
+    };
+    let answer = time::timeout(TIMEOUT, answer(stream, path)).await;
+    let answer = answer.with_context(|| format!("the scraper at {} did not answer", file.display()))?;
+    answer.with_context(|| format!("the scraper at {}", file.display())).map(Some)
+}
+
+async fn answer(stream: UnixStream, path: &str) -> anyhow::Result<Bytes> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // The task ends with the answer, which reports its errors.
+    tokio::spawn(connection);
+    let request = Request::get(path).header(header::HOST, "narthex").body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await.context("its answer was cut")?.to_bytes();
+    if !status.is_success() {
+        bail!("{}", String::from_utf8_lossy(&body).trim_end());
+    }
+    Ok(body)
+}

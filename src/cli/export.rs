@@ -1,0 +1,62 @@
+//! `narthex export`: the table of aliases as text, for a backup.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use anyhow::{Context, bail};
+
+use super::{
+    control,
+    data_dir::{self, DataDir, DirState},
+    output,
+};
+use crate::{
+    atomic_file,
+    registry::{backup, read_only},
+    scraper::{EXPORT_PATH, TABLE},
+};
+
+/// Write the table of aliases as JSON lines, for a backup
+///
+/// Of a scraper that runs, or of the data directory of one that has ended; to be run by the same user. The first line names
+/// the format and counts the others; each of those is an alias, with its peer, labels and times. There is no secret in them.
+/// narthex import reads them back.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  narthex export --data-dir /var/lib/narthex-scraper --output aliases.jsonl")]
+pub(super) struct Args {
+    /// The scraper's data directory [default: $STATE_DIRECTORY, else ~/.local/state/narthex/scraper]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The file to write, with mode 0600 [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let (path, state) = data_dir::look(args.data_dir.as_deref(), "scraper")?;
+    if matches!(state, DirState::Missing) {
+        bail!("there is no directory {}; see --data-dir", path.display());
+    }
+    let lines = match control::ask(&path, EXPORT_PATH).await? {
+        Some(lines) => lines.to_vec(),
+        None => stored(DataDir::take(Some(&path), "scraper")?)?,
+    };
+    match args.output {
+        Some(file) => atomic_file::replace(&file, &lines, atomic_file::PRIVATE)
+            .with_context(|| format!("cannot write {}", file.display())),
+        None => output::print(&lines),
+    }
+}
+
+/// The table of a scraper that does not run. A damaged one is refused: a backup must not be replaced by less.
+fn stored(data_dir: DataDir) -> anyhow::Result<Vec<u8>> {
+    let (leases, is_damaged) = read_only(&data_dir.path().join(TABLE))?;
+    if is_damaged {
+        bail!(
+            "the table in {data_dir} is damaged, and {} aliases can be read: start the scraper, which mends it, and export then",
+            leases.len()
+        );
+    }
+    let mut lines = Vec::new();
+    backup::write(&leases, SystemTime::now(), &mut lines)?;
+    Ok(lines)
+}
