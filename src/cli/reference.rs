@@ -157,7 +157,7 @@ fn fixed_limits() -> BTreeMap<&'static str, String> {
         ("idle HTTP connection", format!("{} between two requests", duration(IDLE_LIMIT))),
         ("reader of an HTTP answer", format!("{} without progress; of a scrape, its own time", duration(READER_LIMIT))),
         ("handshake of a connection", duration(HANDSHAKE_TIMEOUT)),
-        ("streams of a connection", format!("{MAX_STREAMS} over TCP and WebSocket, {MAX_QUIC_STREAMS} over QUIC")),
+        ("streams of a connection", format!("{MAX_STREAMS}; towards a scraper over QUIC {MAX_QUIC_STREAMS}")),
         ("records at a node", format!("{} of {}", NetworkLimits::default().announcements, bytes(record))),
     ]
     .into()
