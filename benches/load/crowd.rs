@@ -5,7 +5,7 @@
 //! name its binaries, PushProx does the same in the same run, with a process for each client.
 
 use std::{
-    env, fs,
+    env,
     net::TcpListener,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -197,11 +197,11 @@ struct Crowd(Vec<Child>);
 
 impl Crowd {
     fn gather(front: &Front, clients: usize) -> Result<Self, BoxError> {
-        let secret = fs::read_to_string(front.file("secret"))?;
+        let secret = identity::load_secret(Path::new(&front.file("secret")))?.expose_text();
         let children = (0..PROCESSES.min(clients)).map(|first| {
             let numbers = (first..clients).step_by(PROCESSES).len();
             let [first, numbers] = [first, numbers].map(|number| number.to_string());
-            Child::start(&["crowd", &front.peer, secret.trim(), &first, &numbers])
+            Child::start(&["crowd", &front.peer, &secret, &first, &numbers])
         });
         let crowd = Self(children.collect::<Result<_, _>>()?);
         crowd.0.iter().try_for_each(|child| child.ready::<1>().map(drop))?;

@@ -265,12 +265,12 @@ impl Exporter {
         }
         let cap = self.settings.timeout.and_then(|cap| began.checked_add(cap));
         let body = match cap {
-            Some(cap) => body.until(cap),
+            Some(cap) => body.until(time::sleep_until(cap)),
             None => body,
         };
         let body = body.map_err(|error| match error {
             PooledBodyError::BrokeOff(error) => BoxError::from(error),
-            PooledBodyError::Deadline => SourceError::Deadline.into(),
+            PooledBodyError::Ended => SourceError::Deadline.into(),
         });
         Ok(Exposition { headers, body: body.boxed_unsync() })
     }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     client::MAX_TARGETS,
     http::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT},
-    network::{HANDSHAKE_TIMEOUT, MAX_PULL_STREAMS, MAX_QUIC_STREAMS, MAX_STREAMS, NetworkLimits},
+    network::{HANDSHAKE_TIMEOUT, MAX_QUIC_STREAMS, MAX_STREAMS, NetworkLimits},
     telemetry::{LabelValue, Limit},
     wire::{Alias, Announcement, Labels, Target, codec::MAX_MESSAGE_LEN},
 };
@@ -149,7 +149,6 @@ fn fixed_limits() -> BTreeMap<&'static str, String> {
             "pull with a timeout of Prometheus",
             format!("that timeout less {margin}, or less a tenth if that is shorter; at most {longest}"),
         ),
-        ("pulls of one peer at once", MAX_PULL_STREAMS.to_string()),
         ("scrapes at once", scrape.max_concurrent.to_string()),
         (
             "head of an HTTP request",
@@ -158,7 +157,7 @@ fn fixed_limits() -> BTreeMap<&'static str, String> {
         ("idle HTTP connection", format!("{} between two requests", duration(IDLE_LIMIT))),
         ("reader of an HTTP answer", format!("{} without progress; of a scrape, its own time", duration(READER_LIMIT))),
         ("handshake of a connection", duration(HANDSHAKE_TIMEOUT)),
-        ("streams of a connection", format!("{MAX_STREAMS} over TCP and WebSocket, {MAX_QUIC_STREAMS} over QUIC")),
+        ("streams of a connection", format!("{MAX_STREAMS}; towards a scraper over QUIC {MAX_QUIC_STREAMS}")),
         ("records at a node", format!("{} of {}", NetworkLimits::default().announcements, bytes(record))),
     ]
     .into()

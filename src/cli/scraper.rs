@@ -134,13 +134,20 @@ struct Limits {
         default_value = defaults::bytes(SCRAPER.http_limits.scrape.max_body)
     )]
     max_body: u64,
-    /// Most pulls of one alias at once, at most the 64 of its peer; further ones wait, then get 503
+    /// Most pulls of one peer at once, 64 or fewer; the alias with most makes room for others; else further ones wait, then
+    /// get 503
+    #[arg(
+        long, value_name = "N", value_parser = value::count,
+        default_value_t = SCRAPER.http_limits.scrape.max_pulls_per_peer
+    )]
+    max_pulls_per_peer: usize,
+    /// Most pulls of one alias at once, at most those of its peer; further ones wait, then get 503
     #[arg(
         long, value_name = "N", value_parser = value::count,
         default_value_t = SCRAPER.http_limits.scrape.max_pulls_per_alias
     )]
     max_pulls_per_alias: usize,
-    /// Most scrapes at once; further ones get 503
+    /// Most scrapes at once; the peer with most makes room for others; else further ones get 503
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.http_limits.scrape.max_concurrent)]
     max_scrapes: usize,
     /// Most aliases in the table; the scraper refuses a further one
@@ -263,6 +270,7 @@ impl Args {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
                     max_pulls_per_alias: self.limits.max_pulls_per_alias,
+                    max_pulls_per_peer: self.limits.max_pulls_per_peer,
                     max_concurrent: self.limits.max_scrapes,
                     request_headers: self.request_header,
                     ..ScrapeConfig::default()

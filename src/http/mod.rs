@@ -37,6 +37,8 @@ pub(crate) use hop_by_hop::remove_hop_by_hop;
 pub(crate) use passed_headers::nameable_header;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 pub(crate) use passed_headers::passed_headers;
+#[cfg(feature = "scraper")]
+pub(crate) use pool::Place;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 pub(crate) use pool::{Connection, Pool, PoolLimits, SendError};
 #[cfg(feature = "agent")]

@@ -19,7 +19,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{self, Instant},
+    time::Instant,
 };
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
@@ -176,9 +176,9 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
         let in_use = Arc::new(Mutex::new(Some(InUse {
             connection,
             #[cfg(feature = "scraper")]
-            permits: None,
+            place: None,
         })));
-        response.map(|body| PooledBody { body, deadline: None, in_use, key, pool })
+        response.map(|body| PooledBody { body, end: None, in_use, key, pool })
     }
 
     fn idle(&self) -> MutexGuard<'_, HashMap<K, Vec<Connection<R>>>> {
@@ -200,16 +200,16 @@ pub(crate) enum PooledBodyError {
     /// The other end broke off.
     #[error(transparent)]
     BrokeOff(#[from] hyper::Error),
-    /// The deadline passed.
-    #[error("the deadline passed")]
-    Deadline,
+    /// The time that the body had is over.
+    #[error("the time for the body is over")]
+    Ended,
 }
 
-/// The body of an answer. Read to the end, it gives its connection back to the pool; dropped before, or at its deadline,
-/// it closes the connection, which ends the answer at the other end.
+/// The body of an answer. Read to the end, it gives its connection back to the pool; dropped before, or at the end of its
+/// time, it closes the connection, which ends the answer at the other end.
 pub(crate) struct PooledBody<K: Copy + Eq + Hash, R> {
     body: Incoming,
-    deadline: Option<Deadline>,
+    end: Option<End>,
     in_use: Arc<Mutex<Option<InUse<R>>>>,
     key: K,
     pool: Pool<K, R>,
@@ -219,13 +219,20 @@ pub(crate) struct PooledBody<K: Copy + Eq + Hash, R> {
 struct InUse<R> {
     connection: Connection<R>,
     #[cfg(feature = "scraper")]
-    permits: Option<[tokio::sync::OwnedSemaphorePermit; 2]>,
+    place: Option<Box<dyn Place>>,
+}
+
+/// What a connection in use costs, until this is dropped.
+#[cfg(feature = "scraper")]
+pub(crate) trait Place: Send {
+    /// The answer was read to its end, and the connection goes back to the pool. Else the connection is closed.
+    fn kept(&mut self);
 }
 
 /// Closes the connection of a body in time, also if nobody reads the body.
-struct Deadline {
-    passed: Pin<Box<WaitForCancellationFutureOwned>>,
-    _timer: AbortOnDropHandle<()>,
+struct End {
+    reached: Pin<Box<WaitForCancellationFutureOwned>>,
+    _task: AbortOnDropHandle<()>,
 }
 
 fn take<R>(in_use: &Mutex<Option<InUse<R>>>) -> Option<InUse<R>> {
@@ -233,30 +240,30 @@ fn take<R>(in_use: &Mutex<Option<InUse<R>>>) -> Option<InUse<R>> {
 }
 
 impl<K: Copy + Eq + Hash, R> PooledBody<K, R> {
-    /// Closes the connection at `deadline` and ends the body with [`PooledBodyError::Deadline`].
-    pub(crate) fn until(mut self, deadline: Instant) -> Self
+    /// Closes the connection when `end` resolves, such as at a deadline, and ends the body with [`PooledBodyError::Ended`].
+    pub(crate) fn until(mut self, end: impl Future<Output = ()> + Send + 'static) -> Self
     where
         R: Send + 'static,
     {
         let cut = self.in_use().as_ref().map(|in_use| in_use.connection.cut.clone());
-        self.deadline = cut.map(|cut| {
+        self.end = cut.map(|cut| {
             let in_use = Arc::clone(&self.in_use);
-            let timer = tokio::spawn(async move {
-                time::sleep_until(deadline).await;
+            let task = tokio::spawn(async move {
+                end.await;
                 if let Some(in_use) = take(&in_use) {
                     in_use.connection.cut.cancel();
                 }
             });
-            Deadline { passed: Box::pin(cut.cancelled_owned()), _timer: AbortOnDropHandle::new(timer) }
+            End { reached: Box::pin(cut.cancelled_owned()), _task: AbortOnDropHandle::new(task) }
         });
         self
     }
 
-    /// Holds permits as long as the connection is in use.
+    /// Holds a place as long as the connection is in use.
     #[cfg(feature = "scraper")]
-    pub(crate) fn holding(self, permits: [tokio::sync::OwnedSemaphorePermit; 2]) -> Self {
+    pub(crate) fn holding(self, place: impl Place + 'static) -> Self {
         if let Some(in_use) = &mut *self.in_use() {
-            in_use.permits = Some(permits);
+            in_use.place = Some(Box::new(place));
         }
         self
     }
@@ -268,8 +275,10 @@ impl<K: Copy + Eq + Hash, R> PooledBody<K, R> {
     fn ended(&mut self) {
         if let Some(in_use) = take(&self.in_use) {
             self.pool.put_back(self.key, in_use.connection);
+            #[cfg(feature = "scraper")]
+            in_use.place.into_iter().for_each(|mut place| place.kept());
         }
-        self.deadline = None;
+        self.end = None;
     }
 }
 
@@ -283,8 +292,8 @@ impl<K: Copy + Eq + Hash + Unpin, R: Unpin> Body for PooledBody<K, R> {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         // Looked at last: the body of a connection that was cut seems to end cleanly.
-        if self.deadline.as_mut().is_some_and(|deadline| deadline.passed.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(Some(Err(PooledBodyError::Deadline)));
+        if self.end.as_mut().is_some_and(|end| end.reached.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Some(Err(PooledBodyError::Ended)));
         }
         let frame = ready!(polled);
         if frame.is_none() || self.body.is_end_stream() {
@@ -317,7 +326,10 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use http_body_util::BodyExt;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+        time,
+    };
 
     use super::*;
 
@@ -417,14 +429,24 @@ mod tests {
             rig.pool.connect(near, ()).await
         };
         let response = rig.pool.send(7, Request::new(Empty::new()), open).await.expect("an answer");
-        let body = response.into_body().until(Instant::now() + Duration::from_secs(5));
-        assert!(matches!(body.collect().await, Err(PooledBodyError::Deadline)));
+        let body = response.into_body().until(time::sleep(Duration::from_secs(5)));
+        assert!(matches!(body.collect().await, Err(PooledBodyError::Ended)));
+    }
+
+    #[cfg(feature = "scraper")]
+    struct Held(#[expect(dead_code, reason = "is counted")] Arc<()>);
+
+    #[cfg(feature = "scraper")]
+    impl Place for Held {
+        fn kept(&mut self) {
+            panic!("the connection was closed");
+        }
     }
 
     #[cfg(feature = "scraper")]
     #[tokio::test(start_paused = true)]
     async fn a_body_that_nobody_reads_ends_at_its_deadline_too() {
-        let (rig, permits) = (Rig::new(1), Arc::new(tokio::sync::Semaphore::new(2)));
+        let (rig, place) = (Rig::new(1), Arc::new(()));
         let (near, mut far) = tokio::io::duplex(64);
         let open = async { rig.pool.connect(near, ()).await };
         let answer = async {
@@ -433,13 +455,16 @@ mod tests {
             far.write_all(head).await.expect("writes");
         };
         let (response, ()) = tokio::join!(rig.pool.send(7, Request::new(Empty::new()), open), answer);
-        let held = [(); 2].map(|()| Arc::clone(&permits).try_acquire_owned().expect("free"));
         let (limit, began) = (Duration::from_secs(5), Instant::now());
-        let body = response.expect("an answer").into_body().holding(held).until(began + limit);
+        let body = response
+            .expect("an answer")
+            .into_body()
+            .holding(Held(Arc::clone(&place)))
+            .until(time::sleep_until(began + limit));
 
         while far.write_all(b"1\r\na\r\n").await.is_ok() {}
         assert_eq!(began.elapsed().as_secs(), limit.as_secs(), "the other end sees the end");
-        assert_eq!(permits.available_permits(), 2);
-        assert!(matches!(body.collect().await, Err(PooledBodyError::Deadline)), "and no clean end is taken for one");
+        assert_eq!(Arc::strong_count(&place), 1);
+        assert!(matches!(body.collect().await, Err(PooledBodyError::Ended)), "and no clean end is taken for one");
     }
 }

@@ -1,6 +1,6 @@
 //! Dial addresses and libp2p's multiaddresses: made, taken apart, and judged.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
@@ -115,10 +115,24 @@ pub(crate) fn is_private_host(host: &HostPort) -> bool {
 fn is_private_ip(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(v4) => {
-            let carrier = matches!(v4.octets(), [100, 64..128, ..]); // RFC 6598
-            v4.is_loopback() || v4.is_private() || v4.is_link_local() || carrier
+            // RFC 6598 and RFC 2544.
+            let shared = matches!(v4.octets(), [100, 64..128, ..] | [198, 18..20, ..]);
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || shared
         }
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        IpAddr::V6(v6) => {
+            let is_site_local = matches!(v6.segments(), [0xfec0..0xff00, ..]); // RFC 3879
+            let translated = translated(v6).is_some_and(|v4| is_private_ip(v4.into()));
+            v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local() || is_site_local || translated
+        }
+    }
+}
+
+/// The IPv4 address to which a translator or a tunnel takes packets for this one: NAT64 (RFC 6052) and 6to4 (RFC 3056).
+fn translated(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => Some(v4(high, low)),
+        _ => None,
     }
 }
 

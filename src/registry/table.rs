@@ -265,7 +265,7 @@ impl Table {
         if let Err(limit) = budget.take(bytes, Taken { by_peer, by_secret, by_table }) {
             // A peer holds what it was granted, and no older state of it.
             if own.is_some() {
-                self.end(&target.alias, EventKind::Released, effects);
+                self.give_up(&target.alias, now, effects);
             }
             return effects.refuse(target.alias, limit);
         }

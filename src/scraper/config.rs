@@ -7,7 +7,7 @@ use http::HeaderName;
 use crate::{
     http::{BindError, HttpLimits},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
-    network::{self, NetworkError, NetworkLimits},
+    network::{self, MAX_PULL_STREAMS, NetworkError, NetworkLimits},
     registry::{RegistryConfig, RegistryError, StoreError},
 };
 
@@ -178,11 +178,15 @@ pub struct ScrapeConfig {
     /// `X-Prometheus-*`, `traceparent`, `tracestate`). Default: none. `Authorization`, `Cookie`, `Host` and those of a
     /// connection or a body are never passed on.
     pub request_headers: Vec<HeaderName>,
-    /// Most scrapes at once; further ones are answered 503. Fewer than the connections, so that `/sd`, `/metrics` and
-    /// `/-/healthy` are answered even when every peer hangs. Default 8192.
+    /// Most scrapes at once; beyond, the peer with most gives one up for a peer with clearly fewer, and else the new one is
+    /// answered 503. Fewer than the connections of one address, so that Prometheus has one left for `/sd` and for other
+    /// peers even when many peers hang. Default 3072.
     pub max_concurrent: usize,
-    /// Most pulls of one alias at once, at most the 64 of its peer; further ones wait, and are answered 503 when their time
-    /// is over. Fewer than 64, so that readers of one alias who stall leave the peer's others the rest. Default 32.
+    /// Most pulls of one peer at once, at most 64; beyond, the alias with most gives one up for an alias with clearly fewer,
+    /// and else the new one waits, and is answered 503 when its time is over. Default 64.
+    pub max_pulls_per_peer: usize,
+    /// Most pulls of one alias at once, at most those of its peer; further ones wait, and are answered 503 when their time
+    /// is over. Fewer than those of a peer, so that readers of one alias who stall leave the peer's others the rest. Default 32.
     pub max_pulls_per_alias: usize,
 }
 
@@ -194,7 +198,8 @@ impl Default for ScrapeConfig {
             margin: Duration::from_millis(500),
             max_body: 64 << 20,
             request_headers: Vec::new(),
-            max_concurrent: 8192,
+            max_concurrent: 3072,
+            max_pulls_per_peer: MAX_PULL_STREAMS,
             max_pulls_per_alias: 32,
         }
     }

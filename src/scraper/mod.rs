@@ -8,11 +8,14 @@ mod config;
 mod http;
 mod metrics;
 mod outcome;
+mod places;
 mod processes;
 mod pull;
 mod puller;
 mod reconnect_grace;
 mod registrar;
+mod shares;
+mod silence;
 mod turn;
 mod warnings;
 
@@ -140,7 +143,7 @@ impl Scraper {
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
         let registry = Registry::new(config.registry.shared_by(config.secrets.len()), Arc::clone(network.refusals()));
-        let puller = Puller::new(network.clone(), config.http_limits.scrape.max_pulls_per_alias);
+        let puller = Puller::new(network.clone(), &config.http_limits.scrape);
         let public_key = config.key.public();
         let registrar = Registrar::new(
             config.key.clone(),

@@ -5,8 +5,7 @@
 
 use std::{
     collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,17 +14,21 @@ use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    config::ScrapeConfig,
     pull::{Pull, PullBody, PullError},
     reconnect_grace::ReconnectGrace,
+    shares::{Share, Shares},
+    silence::Silence,
 };
 use crate::{
-    http::{BoxError, Connection, Pool, PoolLimits, PullRequest, SendError},
+    http::{BoxError, Connection, Place, Pool, PoolLimits, PullRequest, SendError},
     identity::PublicKey,
     network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
     telemetry::{Limit, remote_message},
@@ -36,10 +39,8 @@ use crate::{
 const POOL: PoolLimits = PoolLimits { max_idle: MAX_PULL_STREAMS, idle_for: Duration::from_secs(90) };
 /// How often idle streams are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
-/// Deadlines in a row that a peer may miss before its connection is probed.
-const MAX_MISSED_DEADLINES: u32 = 3;
-/// Longest wait for the answer to a probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stream that was given up keeps its place: until the peer, which counts streams too, has noticed.
+const GIVEN_UP_FOR: Duration = Duration::from_millis(250);
 /// How much sooner than Prometheus's own timeout a pull may end without a header that states it: the answer of the
 /// peer still comes in time.
 const MAX_MARGIN: Duration = Duration::from_secs(1);
@@ -52,29 +53,36 @@ struct Inner {
     network: Network,
     pulls_per_alias: usize,
     streams: Pool<PublicKey, LinkId>,
-    /// Permits for the pulls that one peer is asked for at once.
-    permits: Mutex<HashMap<PublicKey, Arc<Semaphore>>>,
-    /// The same of each alias, so that readers of one alias who stall leave the peer's others the rest.
-    alias_permits: Mutex<HashMap<Alias, Arc<Semaphore>>>,
-    /// Deadlines in a row that each peer missed. A live peer answers a little before the deadline.
-    missed: Mutex<HashMap<PublicKey, u32>>,
+    /// The pulls that each peer is asked for at once, shared out among its aliases.
+    of_peers: Arc<Shares<PublicKey, Alias>>,
+    /// Permits for those of each alias, so that readers of one alias who stall leave the peer's others the rest.
+    of_aliases: Mutex<HashMap<Alias, Arc<Semaphore>>>,
+    silence: Arc<Silence>,
     grace: ReconnectGrace,
-    probes: TaskTracker,
+    given_up: TaskTracker,
+}
+
+/// The place of one pull, at its alias and at its peer: more streams than a connection may have would end the connection.
+struct PullPlace {
+    /// None once dropped.
+    of_peer: Option<Share<PublicKey, Alias>>,
+    _of_alias: OwnedSemaphorePermit,
+    kept: bool,
+    given_up: TaskTracker,
 }
 
 impl Puller {
-    /// `pulls_per_alias` is [`ScrapeConfig::max_pulls_per_alias`](super::ScrapeConfig).
-    pub(super) fn new(network: Network, pulls_per_alias: usize) -> Self {
+    pub(super) fn new(network: Network, config: &ScrapeConfig) -> Self {
         let links = network.links().clone();
         Self(Arc::new(Inner {
             network,
-            pulls_per_alias: pulls_per_alias.min(MAX_PULL_STREAMS),
+            pulls_per_alias: config.max_pulls_per_alias.min(MAX_PULL_STREAMS),
             streams: Pool::new(POOL, move |peer, link| links.best(peer) == Some(*link)),
-            permits: Mutex::default(),
-            alias_permits: Mutex::default(),
-            missed: Mutex::default(),
+            of_peers: Shares::new(usize::MAX, config.max_pulls_per_peer.min(MAX_PULL_STREAMS)),
+            of_aliases: Mutex::default(),
+            silence: Arc::new(Silence::new()),
             grace: ReconnectGrace::new(),
-            probes: TaskTracker::new(),
+            given_up: TaskTracker::new(),
         }))
     }
 
@@ -90,7 +98,7 @@ impl Puller {
                 event = links.recv() => match event {
                     Ok(LinkEvent::Down(peer)) => {
                         self.0.streams.forget(&peer);
-                        self.0.missed().remove(&peer);
+                        self.0.silence.answered(&peer);
                     }
                     Ok(LinkEvent::Up(_)) => {}
                     Err(broadcast::error::RecvError::Lagged(_)) => self.0.sweep(),
@@ -99,62 +107,55 @@ impl Puller {
             }
         }
         self.0.streams.close().await;
-        self.0.probes.close();
-        self.0.probes.wait().await;
+        self.0.silence.close().await;
+        self.0.given_up.close();
+        self.0.given_up.wait().await;
     }
 }
 
 impl Inner {
-    /// Permits for one pull of the peer: more streams than a connection may have would end the connection. None if there
-    /// were none in time.
-    async fn permits(&self, peer: &PublicKey, alias: &Alias, deadline: Instant) -> Option<[OwnedSemaphorePermit; 2]> {
-        let of_alias = semaphore(&self.alias_permits, alias, self.pulls_per_alias).acquire_owned();
-        let Ok(of_alias) = time::timeout_at(deadline, of_alias).await else {
+    /// A place for one pull. None if there was none in time.
+    async fn place(&self, peer: &PublicKey, alias: &Alias, deadline: Instant) -> Option<PullPlace> {
+        let Ok(of_alias) = time::timeout_at(deadline, self.of_alias(alias).acquire_owned()).await else {
             self.network.refusals().count(Limit::PullsPerAlias, format_args!("alias {alias}"));
             return None;
         };
-        let of_peer = semaphore(&self.permits, peer, MAX_PULL_STREAMS).acquire_owned();
-        let of_peer = time::timeout_at(deadline, of_peer).await.ok()?;
+        let of_peer = self.of_peers.wait(*peer, alias.clone(), deadline).await;
+        if of_peer.as_ref().is_none_or(|share| share.displaced().is_some()) {
+            self.network.refusals().count(Limit::PullsPerPeer, peer);
+        }
         // No semaphore is ever closed.
-        Some([of_alias.ok()?, of_peer.ok()?])
+        let (of_peer, of_alias) = (Some(of_peer?), of_alias.ok()?);
+        Some(PullPlace { of_peer, _of_alias: of_alias, kept: false, given_up: self.given_up.clone() })
+    }
+
+    fn of_alias(&self, alias: &Alias) -> Arc<Semaphore> {
+        let mut all = self.of_aliases.lock().unwrap_or_else(PoisonError::into_inner);
+        let permits = || Arc::new(Semaphore::new(self.pulls_per_alias));
+        Arc::clone(all.entry(alias.clone()).or_insert_with(permits))
     }
 
     fn sweep(&self) {
-        forget_unused(&self.permits);
-        forget_unused(&self.alias_permits);
+        // A semaphore whose permits are held or waited for has other owners than the table.
+        let mut of_aliases = self.of_aliases.lock().unwrap_or_else(PoisonError::into_inner);
+        of_aliases.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
+        drop(of_aliases);
+        self.silence.sweep();
         self.grace.forget_old();
         self.streams.sweep();
     }
 
-    fn missed(&self) -> MutexGuard<'_, HashMap<PublicKey, u32>> {
-        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts a pull without an answer. After several in a row the connection is probed. If it swallows the probe too it
-    /// is dead, whatever the kernel still hopes, and is closed: scrapes then fail at once until the peer is back.
-    fn deadline_missed(self: &Arc<Self>, peer: PublicKey) {
-        {
-            let mut missed = self.missed();
-            let times = missed.entry(peer).or_default();
-            *times += 1;
-            if *times < MAX_MISSED_DEADLINES {
-                return;
-            }
-            *times = 0;
-        }
-        let puller = Arc::clone(self);
-        self.probes.spawn(async move {
-            let Some(link) = puller.network.links().best(&peer) else { return };
-            let probe = async {
-                let no_alias = Request::get("/").body(Empty::new())?;
-                puller.open(&peer).await?.send(no_alias).await?;
-                Ok::<_, BoxError>(())
-            };
-            if !matches!(time::timeout(PROBE_TIMEOUT, probe).await, Ok(Ok(()))) {
-                tracing::warn!(%peer, "a peer answered neither several pulls nor a probe: its connection is closed");
-                puller.network.disconnect(peer, link).await;
-            }
-        });
+    /// Notes a pull without an answer, which had so long. After several in a row the connection is probed, and closed if it
+    /// swallows the probe too: scrapes then fail at once until the peer is back.
+    fn deadline_missed(self: &Arc<Self>, peer: PublicKey, had: Duration) {
+        let Some(link) = self.network.links().best(&peer).filter(|_| self.silence.missed(peer, had)) else { return };
+        let (prober, closer) = (Arc::clone(self), Arc::clone(self));
+        let probe = async move {
+            let no_alias = Request::get("/").body(Empty::new())?;
+            prober.open(&peer).await?.send(no_alias).await?;
+            Ok::<_, BoxError>(())
+        };
+        self.silence.probe(peer, probe, async move { closer.network.disconnect(peer, link).await });
     }
 
     async fn open(&self, peer: &PublicKey) -> Result<Connection<LinkId>, BoxError> {
@@ -182,39 +183,60 @@ impl Pull for Puller {
             }
             let request = pull_request(alias, request).map_err(|error| broken(error.into()))?;
             let busy = || PullError::Busy { alias: alias.clone(), peer };
-            let permits = inner.permits(&peer, alias, deadline).await.ok_or_else(busy)?;
+            let place = inner.place(&peer, alias, deadline).await.ok_or_else(busy)?;
 
-            let sending = inner.streams.send(peer, request, inner.open(&peer));
-            let Ok(sent) = time::timeout_at(deadline, sending).await else {
-                inner.deadline_missed(peer);
+            let (asked, evicted) = (Instant::now(), place.evicted());
+            let sending = time::timeout_at(deadline, inner.streams.send(peer, request, inner.open(&peer)));
+            let Ok(sent) = evicted.run_until_cancelled(sending).await.ok_or_else(busy)? else {
+                inner.deadline_missed(peer, deadline - asked);
                 return Err(late());
             };
             let response = sent.map_err(|error| match error {
                 SendError::Open(error) => broken(error),
                 SendError::Http(error) => broken(error.into()),
             })?;
-            inner.missed().remove(&peer);
+            inner.silence.answered(&peer);
 
+            let response = response.map(|body| body.holding(place));
             if response.status() != StatusCode::OK {
                 let status = response.status();
                 let message = remote_message(response.into_body(), deadline).await;
                 return Err(PullError::Refused { alias: alias.clone(), peer, status, message });
             }
-            Ok(response.map(|body| PullBody::new(body.until(deadline).holding(permits).map_err(Into::into))))
+            let end = async move { drop(time::timeout_at(deadline, evicted.cancelled_owned()).await) };
+            Ok(response.map(|body| PullBody::new(body.until(end).map_err(Into::into))))
         }
         .boxed()
     }
 }
 
-fn semaphore<K: Clone + Eq + Hash>(all: &Mutex<HashMap<K, Arc<Semaphore>>>, key: &K, permits: usize) -> Arc<Semaphore> {
-    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-    Arc::clone(all.entry(key.clone()).or_insert_with(|| Arc::new(Semaphore::new(permits))))
+impl PullPlace {
+    /// Cancelled when the place goes to another alias of the peer.
+    fn evicted(&self) -> CancellationToken {
+        self.of_peer.as_ref().map(|share| share.evicted().clone()).unwrap_or_default()
+    }
 }
 
-/// A semaphore whose permits are held or waited for has other owners than the table.
-fn forget_unused<K: Eq + Hash>(all: &Mutex<HashMap<K, Arc<Semaphore>>>) {
-    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-    all.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
+impl Place for PullPlace {
+    fn kept(&mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for PullPlace {
+    fn drop(&mut self) {
+        let of_peer = self.of_peer.take();
+        // Without a runtime nobody pulls any more.
+        if !self.kept
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let lingering = async move {
+                time::sleep(GIVEN_UP_FOR).await;
+                drop(of_peer);
+            };
+            self.given_up.spawn_on(lingering, &runtime);
+        }
+    }
 }
 
 fn pull_request(alias: &Alias, asked: PullRequest) -> Result<Request<Empty<Bytes>>, http::Error> {
@@ -245,19 +267,55 @@ mod tests {
         network::{NetworkConfig, NetworkRole},
     };
 
-    #[tokio::test]
-    async fn an_alias_has_so_many_pulls_at_once_and_those_that_find_none_are_counted() {
+    async fn puller(max_pulls_per_alias: usize, max_pulls_per_peer: usize) -> Arc<Inner> {
         let config = NetworkConfig::new(NetworkRole::Client);
         let (network, _) = Network::start(&KeyPair::generate(), config, Vec::new()).await.expect("starts");
-        let Puller(inner) = Puller::new(network, 2);
-        let peer = KeyPair::generate().public();
+        Puller::new(network, &ScrapeConfig { max_pulls_per_alias, max_pulls_per_peer, ..ScrapeConfig::default() }).0
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(20)
+    }
+
+    #[tokio::test]
+    async fn an_alias_has_so_many_pulls_at_once_and_those_that_find_none_are_counted() {
+        let (inner, peer) = (puller(2, 64).await, KeyPair::generate().public());
         let [stalled, other] = ["stalled", "other"].map(|alias| alias.parse::<Alias>().expect("an alias"));
-        let ask = |alias| inner.permits(&peer, alias, Instant::now() + Duration::from_millis(20));
-        let held = [ask(&stalled).await.expect("one"), ask(&stalled).await.expect("two")];
-        assert!(ask(&stalled).await.is_none());
+        let held = [(); 2].map(|()| inner.place(&peer, &stalled, soon()));
+        let held = futures::future::join_all(held).await;
+        assert!(held.iter().all(Option::is_some));
+        assert!(inner.place(&peer, &stalled, soon()).await.is_none());
         assert_eq!(inner.network.refusals().counted(Limit::PullsPerAlias), 1);
-        assert!(ask(&other).await.is_some());
+        assert!(inner.place(&peer, &other, soon()).await.is_some());
         drop(held);
-        assert!(ask(&stalled).await.is_some());
+        assert!(inner.place(&peer, &stalled, soon()).await.is_some());
+    }
+
+    /// Before: readers of two aliases who stalled left the third nothing.
+    #[tokio::test]
+    async fn aliases_with_many_pulls_give_a_place_up_for_one_without() {
+        let (inner, peer) = (puller(2, 4).await, KeyPair::generate().public());
+        let [first, second, third] =
+            ["first", "second", "third"].map(|alias| alias.parse::<Alias>().expect("an alias"));
+        let held = [&first, &first, &second, &second].map(|alias| inner.place(&peer, alias, soon()));
+        let held = futures::future::join_all(held).await;
+        assert!(inner.place(&peer, &third, soon()).await.is_some());
+        let evicted = held.iter().flatten().filter(|place| place.evicted().is_cancelled());
+        assert_eq!((evicted.count(), inner.network.refusals().counted(Limit::PullsPerPeer)), (1, 1));
+    }
+
+    /// Before: scrapes with a timeout of a millisecond opened streams faster than their peer noticed the end of the last
+    /// ones, which cost the link.
+    #[tokio::test]
+    async fn a_stream_that_was_given_up_keeps_its_place_until_the_peer_has_noticed() {
+        let (inner, peer) = (puller(1, 1).await, KeyPair::generate().public());
+        let alias = "a".parse::<Alias>().expect("an alias");
+        drop(inner.place(&peer, &alias, soon()).await.expect("a place"));
+        let began = Instant::now();
+        let mut place = inner.place(&peer, &alias, Instant::now() + Duration::from_secs(60)).await.expect("a place");
+        assert!(began.elapsed() >= GIVEN_UP_FOR);
+        place.kept();
+        drop(place);
+        assert!(inner.place(&peer, &alias, Instant::now()).await.is_some(), "one that is kept has a place at once");
     }
 }

@@ -4,8 +4,6 @@
 //! message is whole, and takes a place only then; peers that are silent, or many at one source, cost only each other a
 //! place. A newcomer that waits displaces one that has waited, as a peer that means well is done within two round trips.
 
-mod places;
-
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,14 +13,17 @@ use std::{
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::{config::RegistrationLimits, metrics::ScraperMetrics};
+use super::{
+    config::RegistrationLimits,
+    metrics::ScraperMetrics,
+    places::{Asked, Full, Occupant, Places, decrease},
+};
 use crate::{
     identity::PublicKey,
-    network::{LinkId, Links},
+    network::{LinkId, Links, Source},
     registry::Registry,
     telemetry::{Limit, Refusals},
 };
-use places::{Asked, Full, Occupant, Places, decrease};
 
 /// Waiting streams for each place that a source may have.
 const WAITING_PER_PLACE: usize = 2;
@@ -49,8 +50,8 @@ struct State {
 
 struct Class {
     /// Streams whose first message is not whole.
-    waiting: Places,
-    placed: Places,
+    waiting: Places<Source, PublicKey>,
+    placed: Places<Source, PublicKey>,
 }
 
 impl Turns {
@@ -76,7 +77,7 @@ impl Turns {
             }
             return None;
         };
-        let occupant = Occupant { source, peer, evicted: CancellationToken::new() };
+        let occupant = Occupant { group: source, member: peer, evicted: CancellationToken::new() };
         let turn = Turn { turns: Arc::clone(self), id, link, known, occupant, placed: false };
         let most = turn.most_of_source().saturating_mul(WAITING_PER_PLACE);
         let waits = self.state().class(known).waiting.insist(turn.id, turn.occupant.clone(), most);
@@ -114,7 +115,7 @@ pub(super) struct Turn {
     id: u64,
     link: LinkId,
     known: bool,
-    occupant: Occupant,
+    occupant: Occupant<Source, PublicKey>,
     placed: bool,
 }
 
@@ -161,7 +162,7 @@ impl Turn {
     }
 
     fn limit_of_source(&self) -> Limit {
-        match (self.known, self.occupant.source.is_shared()) {
+        match (self.known, self.occupant.group.is_shared()) {
             (true, _) => Limit::RegistrationsPerIp,
             (false, true) => Limit::SharedStrangers,
             (false, false) => Limit::Strangers,
@@ -170,10 +171,10 @@ impl Turn {
 
     fn count(&self, full: Full, in_all: Limit) {
         let limit = match full {
-            Full::Source => self.limit_of_source(),
+            Full::Group => self.limit_of_source(),
             Full::All => in_all,
         };
-        self.turns.refusals.count(limit, self.occupant.source);
+        self.turns.refusals.count(limit, self.occupant.group);
     }
 }
 
@@ -186,6 +187,6 @@ impl Drop for Turn {
         if self.placed {
             self.turns.metrics.registration_ended();
         }
-        decrease(&mut state.of_peer, self.occupant.peer);
+        decrease(&mut state.of_peer, self.occupant.member);
     }
 }

@@ -33,6 +33,7 @@ label_values! {
         SecretBytes = "max_secret_bytes",
         TableBytes = "max_table_bytes",
         PullsPerAlias = "max_pulls_per_alias",
+        PullsPerPeer = "max_pulls_per_peer",
         Scrapes = "max_scrapes",
         SdReaders = "max_sd_readers",
         HttpConnections = "max_http_connections",

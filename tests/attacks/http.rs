@@ -4,7 +4,8 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     process::Command,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use narthex::{KeyPair, identity};
@@ -132,39 +133,74 @@ async fn sources_that_keep_every_connection_busy_leave_room_for_another_source()
     assert!((3..6).contains(&answered), "{answered} of the six were answered, and each source keeps its share");
 }
 
-/// Before: four of these readers used up the window of the agent's QUIC connection, 64 its streams; the other alias was
-/// not answered, and then the scraper closed the link.
+/// Before: four of these readers used up the window of the agent's QUIC connection, 64 its streams, 32 of each of two
+/// aliases, too; the other alias was not answered, and then the scraper closed the link.
 #[test]
 fn readers_that_stall_cost_the_other_aliases_of_the_agent_nothing() {
     let fleet = Fleet::new();
     let scraper = fleet.scraper(&[]);
     let large = Reply::Whole { status: "200 OK", headers: vec![("Content-Type", "text/plain")], body: noise(19 << 20) };
     let exporter = Exporter::start([("/large", large), ("/small", Reply::text("m 1\n"))]);
-    let targets = [("large", exporter.url("/large")), ("small", exporter.url("/small"))];
+    let targets = [("large-0", "/large"), ("large-1", "/large"), ("small", "/small")];
+    let targets = targets.map(|(alias, path)| (alias, exporter.url(path)));
     let _agent = fleet.agent_of(&scraper, "agent", targets, &[]);
     scraper.wait_scraped("small");
 
     let mut honest = Honest::scraping(&scraper, &["small"]);
-    let timeout = [("X-Prometheus-Scrape-Timeout-Seconds", "8")];
-    let stalled: Vec<_> =
-        (0..70).map(|_| http::send("GET", scraper.http, &scrape_path("large"), &timeout).expect("sent")).collect();
-    eventually_true("the first half is being pulled", SOON, || exporter.requests("/large").len() >= 32);
+    let timeout = [("X-Prometheus-Scrape-Timeout-Seconds", "18")];
+    let stalled: Vec<_> = (0..80)
+        .map(|number| scrape_path(&format!("large-{}", number % 2)))
+        .map(|path| http::send("GET", scraper.http, &path, &timeout).expect("sent"))
+        .collect();
+    eventually_true("most of them are being pulled", SOON, || exporter.requests("/large").len() >= 64);
     for _ in 0..5 {
-        let answer = scraper.scrape("small", Duration::from_secs(5));
+        // Less than the readers have.
+        let answer = scraper.scrape("small", Duration::from_secs(15));
         assert_eq!((answer.status, answer.text().as_str()), (200, "m 1\n"));
     }
     let joined = honest.newcomer(&fleet, &scraper);
-    assert_eq!(honest.report("70 readers that stall", &scraper, joined, ()), 0, "honest scrapes failed");
+    assert_eq!(honest.report("80 readers that stall at two aliases", &scraper, joined, ()), 0, "honest scrapes failed");
     // Their deadline ends them at the agent, although nobody reads.
     exporter.wait_abandoned("/large");
     eventually_true("the scraper gives up all of them", SOON, || {
         let unanswered =
             scraper.count(&["narthex_scrapes_total"]) - scraper.count(&["narthex_scrapes_total", "\"ok\""]);
-        scraper.count(&["narthex_scrapes_in_flight"]) == 0.0 && unanswered >= 70.0
+        scraper.count(&["narthex_scrapes_in_flight"]) == 0.0 && unanswered >= 80.0
     });
     assert_eq!(scraper.process.log_line(&["its connection is closed"]), None);
     assert_eq!(scraper.scrape("small", Duration::from_secs(5)).status, 200);
     drop(stalled);
+}
+
+/// Before: 20 connections that asked like this cost the agent its link within seconds, and its other scrapes were 502.
+#[test]
+fn scrapes_that_leave_no_time_cost_the_agent_no_link() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let exporter = Exporter::start([("/metrics", Reply::text("m 1\n"))]);
+    let agent = fleet.agent_of(&scraper, "agent", [("web-1", exporter.url("/metrics"))], &[]);
+    scraper.wait_scraped("web-1");
+
+    let mut honest = Honest::scraping(&scraper, &["web-1"]);
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: h\r\nX-Prometheus-Scrape-Timeout-Seconds: 0.001\r\n\r\n",
+        scrape_path("web-1")
+    );
+    let end = Instant::now() + Duration::from_secs(8);
+    thread::scope(|scope| {
+        for _ in 0..60 {
+            scope.spawn(|| {
+                let (mut stream, mut answer) = (TcpStream::connect(scraper.http).expect("connects"), [0; 4096]);
+                while Instant::now() < end {
+                    stream.write_all(request.as_bytes()).expect("sends");
+                    assert_ne!(stream.read(&mut answer).expect("an answer"), 0);
+                }
+            });
+        }
+    });
+    let joined = honest.newcomer(&fleet, &scraper);
+    assert_eq!(honest.report("60 askers that leave no time", &scraper, joined, ()), 0, "honest scrapes failed");
+    assert_eq!((agent.log_line(&["link lost"]), scraper.process.log_line(&["its connection is closed"])), (None, None));
 }
 
 /// Before: any page whose name leads to the scraper read everything, as seen with the version before.

@@ -13,7 +13,9 @@ pub(crate) const MAX_PULL_STREAMS: usize = 64;
 /// connection. Between a relay and a scraper each circuit is one; circuits beyond that are refused.
 pub(crate) const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
 
-/// QUIC bounds what all streams of a connection can pin together, so that a relay may have one for each of many circuits.
+/// Towards a scraper over QUIC, which bounds what all streams of a connection can pin together: a relay may have one for each
+/// of many circuits. quinn keeps 60 bytes for each that may come, so the others permit no more than over TCP.
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) const MAX_QUIC_STREAMS: u32 = 1024;
 
 /// Streams that a relay leaves to the other end, and to those that are being closed.
@@ -60,7 +62,11 @@ pub(crate) fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::
         NetworkRole::Scraper => STREAM_WINDOW * MAX_PULL_STREAMS as u32,
         _ => 4 * STREAM_WINDOW,
     };
-    config.max_concurrent_stream_limit = MAX_QUIC_STREAMS;
+    config.max_concurrent_stream_limit = match role {
+        #[cfg(feature = "scraper")]
+        NetworkRole::Scraper => MAX_QUIC_STREAMS,
+        _ => MAX_STREAMS as u32,
+    };
     config
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{Router, extract::State, middleware, response::Response, routing::get};
 use http::{HeaderMap, StatusCode};
-use tokio::sync::Semaphore;
 
 use super::{
     api, host, proxy,
@@ -19,14 +18,16 @@ use crate::{
         HttpLimits,
         text::{self, exposition},
     },
-    identity::HostPort,
+    identity::{HostPort, PublicKey},
     network::Network,
     registry::{NotLoaded, Registry},
     scraper::{
         config::{HttpConfig, ScrapeConfig},
         metrics::{ScraperMetrics, ScraperState},
         pull::Pull,
+        shares::Shares,
     },
+    wire::Alias,
 };
 
 /// The list of paths: the answer to `/`, and a part of each 404.
@@ -56,7 +57,7 @@ pub(in crate::scraper) struct Shared {
     pub(super) advertise: Option<HostPort>,
     pub(super) allowed_hosts: Vec<String>,
     pub(super) scrape: ScrapeConfig,
-    pub(super) scrapes: Arc<Semaphore>,
+    pub(super) scrapes: Arc<Shares<PublicKey, Alias>>,
     pub(super) sd: SdList,
     pub(super) views: Views,
     pub(super) readers: Arc<Readers>,
@@ -81,7 +82,7 @@ impl Shared {
             connections: config.connections,
             advertise: config.advertise,
             allowed_hosts: config.allowed_hosts,
-            scrapes: Arc::new(Semaphore::new(config.scrape.max_concurrent.min(Semaphore::MAX_PERMITS))),
+            scrapes: Shares::new(config.scrape.max_concurrent, usize::MAX),
             scrape: config.scrape,
         }
     }

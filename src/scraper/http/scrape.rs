@@ -5,20 +5,19 @@
 //! displays only the status; the line of text in the body is for people who open the URL.
 //!
 //! Scrapes over the limit of [`ScrapeConfig::max_concurrent`](super::ScrapeConfig) are answered 503 at once rather than
-//! kept waiting: a scrape that waits uses up its own deadline, and then looks like a slow peer.
+//! kept waiting: a scrape that waits uses up its own deadline, and then looks like a slow peer. A peer that has clearly more
+//! scrapes than another gives one up for it: peers that hang do not keep the others from being scraped.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
     response::Response,
 };
+use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, Version, header, request::Parts};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{self, Instant},
-};
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,10 +26,12 @@ use super::{
 };
 use crate::{
     http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, Worth, expected_len, passed_headers, text},
+    identity::PublicKey,
     scraper::{
         metrics::ScrapeRecord,
         outcome::ScrapeOutcome,
         pull::{PullBody, PullError},
+        shares::Share,
     },
     telemetry::{Chain, Limit},
     wire::{Alias, SCRAPE_TIMEOUT_HEADER},
@@ -54,11 +55,12 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
     }
     let mut record = shared.metrics.scrape();
     match pull(shared, alias, request).await {
-        Ok(Pulled { alias, answer, promised, deadline, permit }) => {
+        Ok(Pulled { alias, answer, promised, deadline, share }) => {
             let (head, body) = answer.into_parts();
             let worth = Worth { until: deadline + shared.scrape.margin, given_up: CancellationToken::new() };
-            let observer = ScrapeObserver { alias, record, _permit: permit };
-            let body = LimitedBody::new(body, shared.scrape.max_body, promised, observer);
+            let evicted = share.evicted().clone().cancelled_owned().boxed();
+            let observer = ScrapeObserver { alias, record, _share: share };
+            let body = LimitedBody::new(body, shared.scrape.max_body, promised, observer).cut_by(evicted);
             let mut response = Response::new(Body::new(body));
             *response.headers_mut() = head.headers;
             response.extensions_mut().insert(worth);
@@ -78,7 +80,7 @@ struct Pulled {
     answer: Response<PullBody>,
     promised: Option<u64>,
     deadline: Instant,
-    permit: OwnedSemaphorePermit,
+    share: Share<PublicKey, Alias>,
 }
 
 /// A scrape without an exposition.
@@ -105,11 +107,15 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
         let why = format!("{SCRAPE_TIMEOUT_HEADER} is {value:?}, not a positive decimal number of seconds");
         Failure::new(StatusCode::BAD_REQUEST, ScrapeOutcome::BadRequest, why)
     })?;
-    let permit = Arc::clone(&shared.scrapes).try_acquire_owned().map_err(|_| {
-        shared.network.refusals().count(Limit::Scrapes, format_args!("alias {}", lease.alias));
+    let overloaded = || {
         let why = format!("more than {} scrapes at once", shared.scrape.max_concurrent);
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded, why)
-    })?;
+    };
+    let share = shared.scrapes.ask(lease.peer, lease.alias.clone());
+    if share.as_ref().map_or(true, |share| share.displaced().is_some()) {
+        shared.network.refusals().count(Limit::Scrapes, format_args!("alias {}", lease.alias));
+    }
+    let share = share.map_err(|_| overloaded())?;
 
     let page = asks_for_a_page(&request.headers);
     let (alias, peer, deadline) = (&lease.alias, lease.peer, began + limit);
@@ -118,7 +124,8 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     let pulling = shared.pull.pull(alias, peer, PullRequest::new(headers, query, deadline));
     // A pull keeps its own deadline; this one holds even if the pull does not.
     let late = |_| PullError::Deadline { alias: alias.clone(), peer, limit };
-    let mut answer = time::timeout_at(deadline, pulling).await.map_err(late).flatten()?;
+    let pulled = share.evicted().run_until_cancelled(time::timeout_at(deadline, pulling)).await;
+    let mut answer = pulled.ok_or_else(overloaded)?.map_err(late).flatten()?;
 
     let promised = expected_len(answer.headers(), answer.body());
     if promised.is_some_and(|promised| promised > shared.scrape.max_body) {
@@ -135,7 +142,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     if page {
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
-    Ok(Pulled { alias: alias.clone(), answer, promised, deadline, permit })
+    Ok(Pulled { alias: alias.clone(), answer, promised, deadline, share })
 }
 
 /// Counts a scrape until its exposition ends. An exposition that is cut closes Prometheus's connection, which Prometheus
@@ -143,18 +150,19 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
 struct ScrapeObserver {
     alias: Alias,
     record: ScrapeRecord,
-    _permit: OwnedSemaphorePermit,
+    _share: Share<PublicKey, Alias>,
 }
 
 impl BodyObserver<PullBody> for ScrapeObserver {
-    type Cut = Infallible;
+    type Cut = ();
 
-    fn ended(mut self, _: &PullBody, passed: u64, end: BodyEnd<Infallible>) {
+    fn ended(mut self, _: &PullBody, passed: u64, end: BodyEnd<()>) {
         let (outcome, error) = match end {
             BodyEnd::Whole => (ScrapeOutcome::Ok, None),
             BodyEnd::Abandoned => (ScrapeOutcome::ClientGone, None),
             BodyEnd::TooLong => (ScrapeOutcome::TooLarge, Some("the exposition is larger than the limit".into())),
             BodyEnd::TooShort => (ScrapeOutcome::Cut, Some("the exposition is shorter than its Content-Length".into())),
+            BodyEnd::Cut(()) => (ScrapeOutcome::Overloaded, Some("its place went to another peer's scrape".into())),
             BodyEnd::Failed(error) => (ScrapeOutcome::Cut, Some(error)),
         };
         if let Some(error) = error {

@@ -15,7 +15,7 @@ use tokio::task;
 
 use super::{
     list_body,
-    readers::NoList,
+    readers::{NoList, Reading},
     router::Shared,
     sd_chunks::SdChunks,
     sd_list::Fragment,
@@ -26,6 +26,9 @@ use crate::{
     registry::Lease,
     scraper::outcome::SdOutcome,
 };
+
+/// Most filters of a request: each costs a look at every alias.
+const MAX_FILTERS: usize = 16;
 
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
@@ -51,8 +54,8 @@ async fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMa
         Ok(admitted) => admitted,
         Err(no_list) => return refused(no_list),
     };
-    match chunks(list, host, filters).await {
-        Ok(chunks) => {
+    match chunks(list, host, filters, reading).await {
+        Ok((chunks, reading)) => {
             let len = chunks.left();
             let mut response = list_body::answer(chunks, len, "application/json", reading);
             response.headers_mut().insert(header::VARY, HeaderValue::from_static("Host"));
@@ -70,16 +73,19 @@ fn refused(no_list: NoList) -> (SdOutcome, Response) {
     (outcome, no_list.into_response())
 }
 
+/// The reader keeps its place while its list is made, also if it does not wait for it.
 async fn chunks(
     list: Arc<Rendered<Vec<Fragment>>>,
     host: String,
     filters: Vec<Filter>,
-) -> Result<SdChunks, TableUnknown> {
+    reading: Reading,
+) -> Result<(SdChunks, Reading), TableUnknown> {
     if filters.is_empty() {
-        return Ok(SdChunks::whole(list, &host));
+        return Ok((SdChunks::whole(list, &host), reading));
     }
     let wanted = move |lease: &Lease| filters.iter().all(|filter| filter.matches(lease));
-    task::spawn_blocking(move || SdChunks::matching(list, &host, wanted)).await.map_err(|_| TableUnknown::Stopped)
+    let matching = move || (SdChunks::matching(list, &host, wanted), reading);
+    task::spawn_blocking(matching).await.map_err(|_| TableUnknown::Stopped)
 }
 
 /// One parameter of the query. A lease must match all.
@@ -93,6 +99,9 @@ enum Filter {
 /// Reads the query of `uri`. An unknown parameter is refused, as the list would hold more than was meant.
 fn read_filters(uri: &Uri) -> Result<Vec<Filter>, String> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| error.to_string())?;
+    if pairs.len() > MAX_FILTERS {
+        return Err(format!("{} filters; at most {MAX_FILTERS} are allowed", pairs.len()));
+    }
     pairs.into_iter().map(|(name, value)| Filter::read(&name, value)).collect()
 }
 
@@ -129,5 +138,6 @@ mod tests {
         assert!(refused("job=x").contains("\"job\""));
         assert!(refused("service=a&Label=a:b").contains("\"Label\""));
         assert!(refused("label=a").contains("\"a\""));
+        assert!(refused(&["alias=a"; MAX_FILTERS + 1].join("&")).contains("at most 16"));
     }
 }

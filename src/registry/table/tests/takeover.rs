@@ -175,3 +175,15 @@ fn a_secret_has_no_more_aliases_than_its_limit_and_keeps_those_that_it_has() {
     assert_eq!(Wanted::new(&["c", "d"]).from(&other(2), &mut table, linked, t0()).0, ["updated", "updated"]);
     assert_eq!(Wanted::new(&["a", "x"]).from(&other(1), &mut table, linked, t0()).0, ["renewed", "renewed"]);
 }
+
+/// Before: the alias was free then, and a third key had it for good.
+#[test]
+fn a_taker_that_asks_for_more_than_it_may_gives_the_alias_back() {
+    let (mut table, at) = taken_from_a_kept_key();
+    table.config.max_alias_bytes = 1000;
+    let fat = Wanted::of(vec![claim("a", &[("fat", &"x".repeat(900))])]);
+    assert_eq!(fat.from(&kept(2), &mut table, linked, at + SECOND).0, ["invalid"]);
+    assert_eq!(holder(&table), Some(peer(1)));
+    assert_eq!(Wanted::new(&["a"]).from(&kept(3), &mut table, lost(LEASE), at + SECOND).0, ["updated"]);
+    assert_eq!(Wanted::new(&["a"]).from(&kept(1), &mut table, linked, at + SECOND).0, ["updated"], "takes it back");
+}

@@ -369,6 +369,33 @@ async fn scrapes_over_the_limit_are_turned_away_until_one_ends() {
     assert_eq!(scraper.get("/scrape/web-1/metrics").await.status, 200);
 }
 
+/// Before: whoever came after the last place got 503, whosever scrapes hung.
+#[tokio::test]
+async fn peers_whose_scrapes_hang_leave_room_for_the_scrape_of_another() {
+    let scraper = Scraper::start(limited(1000, 2), async |alias: Alias, _| {
+        if alias.as_str() == "web-1" {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(body([Ok(b"m 1\n")])))
+    })
+    .await;
+    for (seed, alias) in [(1, "web-1"), (2, "web-2")] {
+        scraper.register_as(seed, "", vec![claim(alias, "", &[])]).await;
+    }
+    let hangs = "GET /scrape/web-1/metrics HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut first = scraper.send(hangs).await;
+    scraper.counted("narthex_scrapes_in_flight 1").await;
+    let _second = scraper.send(hangs).await;
+    scraper.counted("narthex_scrapes_in_flight 2").await;
+
+    assert_eq!(scraper.get("/scrape/web-2/metrics").await.status, 200);
+    let mut status = [0; 12];
+    within(first.read_exact(&mut status)).await.expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 503");
+    scraper.counted("narthex_limit_refusals_total{limit=\"max_scrapes\"} 1").await;
+    scraper.counted("narthex_scrapes_in_flight 1").await;
+}
+
 #[tokio::test]
 async fn http_1_0_gets_only_bodies_whose_end_it_finds() {
     let scraper = Scraper::start(HttpConfig::default(), async |alias: Alias, _| {

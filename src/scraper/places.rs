@@ -1,7 +1,8 @@
-//! Places for so many turns at once: a bound in all, a bound of each source, and fairness at both.
+//! Places for so many at once: a bound in all, a bound of each group, and fairness at both.
 //!
-//! The source with most turns gives one up for another source that has clearly fewer, and within a source a peer for
-//! another peer. So nobody keeps the others out with many turns, and peers that have equally few do not displace each other.
+//! The group with most places gives one up for another group that has clearly fewer, and within a group a member for another
+//! member. So nobody keeps the others out with many, and those that have equally few do not displace each other. Groups are
+//! the sources of register exchanges, whose members are peers; and the peers of pulls, whose members are aliases.
 
 use std::{
     cmp::Reverse,
@@ -11,30 +12,33 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{identity::PublicKey, network::Source};
-
-/// The turns that have a place, by their numbers, which grow.
-pub(super) struct Places {
+/// Who has a place, by numbers that grow.
+pub(super) struct Places<G, M> {
     most: usize,
-    occupants: BTreeMap<u64, Occupant>,
-    of_source: HashMap<Source, usize>,
-    of_peer: HashMap<(Source, PublicKey), usize>,
+    occupants: BTreeMap<u64, Occupant<G, M>>,
+    groups: HashMap<G, Group<M>>,
+}
+
+/// How many places a group and its members have.
+struct Group<M> {
+    all: usize,
+    of_member: HashMap<M, usize>,
 }
 
 /// Who has a place.
 #[derive(Clone, Debug)]
-pub(super) struct Occupant {
-    pub(super) source: Source,
-    pub(super) peer: PublicKey,
+pub(super) struct Occupant<G, M> {
+    pub(super) group: G,
+    pub(super) member: M,
     /// Cancelled when the place goes to somebody else.
     pub(super) evicted: CancellationToken,
 }
 
-/// What became of a turn that asked for a place.
+/// What became of who asked for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Placed,
-    /// The turn has a place, which somebody with more had before the bound was reached.
+    /// There is a place, which somebody with more had before the bound was reached.
     Displaced(Full),
     Refused(Full),
 }
@@ -42,36 +46,36 @@ pub(super) enum Asked {
 /// The bound that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The source has as many as it may have.
-    Source,
+    /// The group has as many as it may have.
+    Group,
     All,
 }
 
-impl Places {
+impl<G: Clone + Eq + Hash, M: Clone + Eq + Hash> Places<G, M> {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, occupants: BTreeMap::new(), of_source: HashMap::new(), of_peer: HashMap::new() }
+        Self { most, occupants: BTreeMap::new(), groups: HashMap::new() }
     }
 
-    /// Gives the turn a place. At a bound, which is returned, the oldest turn of the source and peer with most leaves.
-    pub(super) fn insist(&mut self, id: u64, occupant: Occupant, most_of_source: usize) -> Option<Full> {
-        let full = self.full(&occupant, most_of_source);
+    /// Gives a place. At a bound, which is returned, the oldest of the group and member with most leaves.
+    pub(super) fn insist(&mut self, id: u64, occupant: Occupant<G, M>, most_of_group: usize) -> Option<Full> {
+        let full = self.full(&occupant, most_of_group);
         if let Some(full) = full {
-            let within = (full == Full::Source).then_some(occupant.source);
+            let within = (full == Full::Group).then_some(&occupant.group);
             self.fullest(within).into_iter().for_each(|id| self.evict(id));
         }
         self.insert(id, occupant);
         full
     }
 
-    /// Gives the turn a place, at a bound only if somebody has clearly more, who then leaves.
-    pub(super) fn ask(&mut self, id: u64, occupant: Occupant, most_of_source: usize) -> Asked {
-        let Some(full) = self.full(&occupant, most_of_source) else {
+    /// Gives a place, at a bound only if somebody has clearly more, who then leaves.
+    pub(super) fn ask(&mut self, id: u64, occupant: Occupant<G, M>, most_of_group: usize) -> Asked {
+        let Some(full) = self.full(&occupant, most_of_group) else {
             self.insert(id, occupant);
             return Asked::Placed;
         };
         let gives_way = match full {
-            Full::Source => self.fuller_peer(&occupant),
-            Full::All => self.fuller_source(&occupant).or_else(|| self.fuller_peer(&occupant)),
+            Full::Group => self.fuller_member(&occupant),
+            Full::All => self.fuller_group(&occupant).or_else(|| self.fuller_member(&occupant)),
         };
         let Some(oldest) = gives_way else { return Asked::Refused(full) };
         self.evict(oldest);
@@ -79,17 +83,23 @@ impl Places {
         Asked::Displaced(full)
     }
 
-    /// Frees the place of the turn, if the turn has one.
+    /// Frees the place, if there is one.
     pub(super) fn leave(&mut self, id: u64) {
-        if let Some(Occupant { source, peer, .. }) = self.occupants.remove(&id) {
-            decrease(&mut self.of_source, source);
-            decrease(&mut self.of_peer, (source, peer));
+        let Some(Occupant { group, member, .. }) = self.occupants.remove(&id) else { return };
+        if let Some(counts) = self.groups.get_mut(&group) {
+            counts.all -= 1;
+            decrease(&mut counts.of_member, member);
+            if counts.all == 0 {
+                self.groups.remove(&group);
+            }
         }
     }
 
-    fn insert(&mut self, id: u64, occupant: Occupant) {
-        *self.of_source.entry(occupant.source).or_default() += 1;
-        *self.of_peer.entry((occupant.source, occupant.peer)).or_default() += 1;
+    fn insert(&mut self, id: u64, occupant: Occupant<G, M>) {
+        let none = || Group { all: 0, of_member: HashMap::new() };
+        let counts = self.groups.entry(occupant.group.clone()).or_insert_with(none);
+        counts.all += 1;
+        *counts.of_member.entry(occupant.member.clone()).or_default() += 1;
         self.occupants.insert(id, occupant);
     }
 
@@ -100,39 +110,40 @@ impl Places {
         self.leave(id);
     }
 
-    fn full(&self, newcomer: &Occupant, most_of_source: usize) -> Option<Full> {
-        if self.at_source(newcomer.source) >= most_of_source {
-            return Some(Full::Source);
+    fn full(&self, newcomer: &Occupant<G, M>, most_of_group: usize) -> Option<Full> {
+        if self.of_group(&newcomer.group) >= most_of_group {
+            return Some(Full::Group);
         }
         (self.occupants.len() >= self.most).then_some(Full::All)
     }
 
-    /// A turn of another source that has more than the newcomer's would have.
-    fn fuller_source(&self, newcomer: &Occupant) -> Option<u64> {
+    /// One of another group that has more than the newcomer's would have.
+    fn fuller_group(&self, newcomer: &Occupant<G, M>) -> Option<u64> {
         let id = self.fullest(None)?;
-        (self.at_source(self.occupants.get(&id)?.source) > self.at_source(newcomer.source) + 1).then_some(id)
+        (self.of_group(&self.occupants.get(&id)?.group) > self.of_group(&newcomer.group) + 1).then_some(id)
     }
 
-    /// A turn of a peer at the newcomer's source that has more than the newcomer would have.
-    fn fuller_peer(&self, newcomer: &Occupant) -> Option<u64> {
-        let id = self.fullest(Some(newcomer.source))?;
-        (self.of_same_peer(self.occupants.get(&id)?) > self.of_same_peer(newcomer) + 1).then_some(id)
+    /// One of a member of the newcomer's group that has more than the newcomer would have.
+    fn fuller_member(&self, newcomer: &Occupant<G, M>) -> Option<u64> {
+        let id = self.fullest(Some(&newcomer.group))?;
+        (self.of_member(self.occupants.get(&id)?) > self.of_member(newcomer) + 1).then_some(id)
     }
 
-    /// The oldest turn of the peer with most at the source with most, or at the given one.
-    fn fullest(&self, within: Option<Source>) -> Option<u64> {
-        let among = self.occupants.iter().filter(|(_, occupant)| within.is_none_or(|source| occupant.source == source));
+    /// The oldest of the member with most in the group with most, or in the given one.
+    fn fullest(&self, within: Option<&G>) -> Option<u64> {
+        let among = self.occupants.iter().filter(|(_, occupant)| within.is_none_or(|group| occupant.group == *group));
         among
-            .max_by_key(|&(id, occupant)| (self.at_source(occupant.source), self.of_same_peer(occupant), Reverse(id)))
+            .max_by_key(|&(id, occupant)| (self.of_group(&occupant.group), self.of_member(occupant), Reverse(id)))
             .map(|(id, _)| *id)
     }
 
-    fn at_source(&self, source: Source) -> usize {
-        self.of_source.get(&source).copied().unwrap_or_default()
+    fn of_group(&self, group: &G) -> usize {
+        self.groups.get(group).map_or(0, |counts| counts.all)
     }
 
-    fn of_same_peer(&self, occupant: &Occupant) -> usize {
-        self.of_peer.get(&(occupant.source, occupant.peer)).copied().unwrap_or_default()
+    fn of_member(&self, occupant: &Occupant<G, M>) -> usize {
+        let counts = self.groups.get(&occupant.group).and_then(|counts| counts.of_member.get(&occupant.member));
+        counts.copied().unwrap_or_default()
     }
 }
 
@@ -149,7 +160,12 @@ pub(super) fn decrease<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::KeyPair;
+    use crate::{
+        identity::{KeyPair, PublicKey},
+        network::Source,
+    };
+
+    type Places = super::Places<Source, PublicKey>;
 
     fn source(third: u8) -> Source {
         Source::Network([203, 0, third, 0].into())
@@ -159,8 +175,8 @@ mod tests {
         KeyPair::from_seed(&[seed; 32]).public()
     }
 
-    fn occupant(source: Source, peer: PublicKey) -> Occupant {
-        Occupant { source, peer, evicted: CancellationToken::new() }
+    fn occupant(group: Source, member: PublicKey) -> Occupant<Source, PublicKey> {
+        Occupant { group, member, evicted: CancellationToken::new() }
     }
 
     /// Turns of one source and of so many peers, in turn.
@@ -185,7 +201,7 @@ mod tests {
         assert_eq!(places.insist(4, occupant(source(3), peer(9)), 3), Some(Full::All));
         assert_eq!((evicted(&few), evicted(&many)), (vec![], vec![0]));
         places.leave(0);
-        assert_eq!(places.insist(5, occupant(source(2), peer(9)), 2), Some(Full::Source));
+        assert_eq!(places.insist(5, occupant(source(2), peer(9)), 2), Some(Full::Group));
         assert_eq!(evicted(&many), [0, 1], "of the newcomer's own source");
         assert_eq!((places.insist(6, occupant(source(1), peer(9)), 2), places.occupants.len()), (None, 4));
     }
@@ -232,11 +248,11 @@ mod tests {
     fn a_source_has_so_many_places_and_shares_them_out_among_its_peers() {
         let mut places = Places::new(9);
         let first = ask(&mut places, 0..3, source(1), 1);
-        assert_eq!(places.ask(3, occupant(source(1), peer(9)), 3), Asked::Displaced(Full::Source));
-        assert_eq!(places.ask(4, occupant(source(1), peer(0)), 3), Asked::Refused(Full::Source));
+        assert_eq!(places.ask(3, occupant(source(1), peer(9)), 3), Asked::Displaced(Full::Group));
+        assert_eq!(places.ask(4, occupant(source(1), peer(0)), 3), Asked::Refused(Full::Group));
         assert_eq!(places.ask(5, occupant(source(2), peer(0)), 3), Asked::Placed);
         assert_eq!(evicted(&first), [0]);
         (0..6).for_each(|id| places.leave(id));
-        assert!(places.occupants.is_empty() && places.of_source.is_empty() && places.of_peer.is_empty());
+        assert!(places.occupants.is_empty() && places.groups.is_empty());
     }
 }
