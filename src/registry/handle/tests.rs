@@ -215,11 +215,14 @@ async fn until(mut done: impl FnMut() -> bool) {
 /// What a `kill -9` would leave: the files as they are now, with the database still open.
 fn killed(directory: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a directory");
-    for file in fs::read_dir(directory).expect("readable").map(|file| file.expect("readable").path()) {
-        let name = file.file_name().expect("named").to_str().expect("plain").to_owned();
-        // A file that is being written has another name.
-        if !name.starts_with('.') {
-            fs::copy(&file, copy.path().join(name)).expect("copied");
+    fs::create_dir(copy.path().join("aliases")).expect("made");
+    for part in ["", "aliases"] {
+        for file in fs::read_dir(directory.join(part)).expect("readable").map(|file| file.expect("readable").path()) {
+            let name = file.file_name().expect("named").to_str().expect("plain").to_owned();
+            // A file that is being written has another name.
+            if file.is_file() && !name.starts_with('.') && !name.ends_with(".generating") {
+                fs::copy(&file, copy.path().join(part).join(name)).expect("copied");
+            }
         }
     }
     copy

@@ -220,6 +220,7 @@ impl Store for SledStore {
             // A new database was to take this place.
             fs::rename(&new, &self.path).map_err(|error| self.error("opened", error))?;
         }
+        self.database = None;
         let files = Files::read(&self.path)?;
         let lost_leases = files.lost_leases();
         let Files { content, database, mut failure, noted, is_check_damaged, is_damaged, is_former, doubt } = files;
