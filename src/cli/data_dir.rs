@@ -36,7 +36,7 @@ impl DataDir {
         DirBuilder::new().recursive(true).mode(PRIVATE).create(&path).with_context(|| {
             format!("cannot make the data directory {}; give another with --data-dir", path.display())
         })?;
-        narrow(&path).with_context(|| {
+        narrow(&path, role).with_context(|| {
             format!(
                 "the data directory {0} is open to other users: chmod 0700 {0}, or give a directory inside it with --data-dir {0}/{role}",
                 path.display()
@@ -69,14 +69,15 @@ impl fmt::Display for DataDir {
     }
 }
 
-/// Takes the rights of others away from a directory, if the directory is narthex's: empty, or used before. (Nobody wants
-/// `/tmp` narrowed.)
-fn narrow(path: &Path) -> io::Result<()> {
+/// Takes the rights of others away from a directory, if the directory is narthex's: empty, used before, or with a key of the
+/// role in it. (Nobody wants `/tmp` narrowed.)
+fn narrow(path: &Path, role: &str) -> io::Result<()> {
     let mode = fs::metadata(path)?.mode() & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    if mode & STICKY != 0 || !(path.join(LOCK).exists() || fs::read_dir(path)?.next().is_none()) {
+    let is_ours = [LOCK, &format!("{role}.key")].iter().any(|file| path.join(file).exists());
+    if mode & STICKY != 0 || !(is_ours || fs::read_dir(path)?.next().is_none()) {
         return Err(io::Error::other("others keep files there, too"));
     }
     match fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
@@ -195,6 +196,9 @@ mod tests {
         let error = format!("{:#}", DataDir::take(Some(shared.path()), "agent").expect_err("is not narthex's"));
         assert!(error.contains("chmod 0700") && error.contains("/agent"), "{error}");
         assert_eq!(fs::metadata(shared.path()).expect("there").mode() & 0o777, 0o755);
+        fs::write(shared.path().join("agent.key"), "a key that was put there").expect("writes");
+        DataDir::take(Some(shared.path()), "agent").expect("is narthex's");
+        assert_eq!(fs::metadata(shared.path()).expect("there").mode() & 0o777, 0o700);
     }
 
     #[test]
