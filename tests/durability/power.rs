@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Rounds unless `NARTHEX_ROUNDS` gives another number.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 12;
 /// Aliases whose registration is under way at the cut.
 const RACING: usize = 50;
 
