@@ -52,6 +52,8 @@ const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
 const ANSWERED_HEAD_START: Duration = Duration::from_secs(4);
 /// Of so many dials that TCP has no room for, one goes on to the other transports: what closes TCP may be the network, too.
 const CROWDED: u32 = 3;
+/// The same where TCP was the last way: with the pauses between them, so many dials take some 20 s.
+const KNOWN_CROWDED: u32 = 8;
 /// The DHT is asked later than known addresses are dialled: mostly they answer, and no node need be asked.
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
 /// A relay gets this time to be linked over TCP and QUIC before the circuit is dialled.
@@ -267,7 +269,7 @@ impl Dialler {
     }
 
     /// True if the peer's host has closed the connection, or refused it where it took one the last time: the peer is there and
-    /// has no room, or is about to be there. Not true of one in [`CROWDED`].
+    /// has no room, or is about to be there. Not true of one in [`CROWDED`], or in [`KNOWN_CROWDED`].
     fn is_crowded(&self, failure: &Failure, known: bool) -> bool {
         let Failure::Dial(DialFailure::Unreachable { attempts }) = failure else { return false };
         let closed = |attempt: &Attempt| match attempt.kind {
@@ -275,9 +277,10 @@ impl Dialler {
             AttemptKind::Refused => known,
             _ => false,
         };
+        let crowded = if known { KNOWN_CROWDED } else { CROWDED };
         !attempts.is_empty()
             && attempts.iter().all(closed)
-            && self.crowded.fetch_add(1, Ordering::Relaxed) % CROWDED != CROWDED - 1
+            && self.crowded.fetch_add(1, Ordering::Relaxed) % crowded != crowded - 1
     }
 
     /// QUIC, and TCP a moment later or as soon as QUIC is there; returns with the first, and the other one goes on. A
