@@ -37,6 +37,7 @@ use crate::{
         error::{Attempt, AttemptKind, ConnectError},
         failure::{Closed, DialFailure},
         links::{address_book::AddressBook, status::LinkTransport, table::Links},
+        patience,
         reach::Reach,
         transport::{answered::Answered, proxy::Proxies, resolve},
     },
@@ -257,7 +258,7 @@ impl Dialler {
         let tcp = tcp.inspect_err(|failure| no_room.store(self.is_crowded(failure, known), Ordering::Relaxed));
         let head_start = async {
             let least = if known { KNOWN_HEAD_START } else { HEAD_START };
-            time::sleep(least).await;
+            patience::sleep(least).await;
             if answered.any(&tcp_addresses) {
                 time::sleep(ANSWERED_HEAD_START - least).await;
             }

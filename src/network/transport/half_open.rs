@@ -15,16 +15,14 @@ use std::{
 
 use futures::future::AbortHandle;
 use libp2p::Multiaddr;
-use tokio::{
-    sync::oneshot,
-    time::{self, Instant},
-};
+use tokio::sync::oneshot;
 
 use crate::{
     network::{
         address,
         config::NetworkLimits,
         links::proved::ProvedNetworks,
+        patience,
         transport::{
             half_open::pool::{Entry, Pool, Source},
             inbound::InboundCounters,
@@ -38,12 +36,6 @@ const WAITING: usize = 3;
 
 /// How long a connection keeps its place though others wait: an honest handshake has mostly ended by then.
 const OLD: Duration = Duration::from_secs(1);
-
-/// A timer that is later than this shows that the process is behind with its work, and all handshakes are slow because of it.
-const PUNCTUAL: Duration = Duration::from_millis(20);
-
-/// A handshake waits so many times for its turn among the tasks.
-const TURNS: u32 = 10;
 
 /// How a connection came. Each way has places of its own: a sender of QUIC's first packet may have forged its address, and
 /// peers behind a relay have none.
@@ -143,16 +135,7 @@ impl Place {
     /// Returns when the place has gone to one that waited for it: a second after the begin at the soonest, later where the
     /// process is behind with its work. Its holder is to end then.
     pub(crate) async fn taken_over(&self) {
-        let mut kept = OLD;
-        loop {
-            let until = Instant::now() + kept;
-            time::sleep_until(until).await;
-            let late = until.elapsed();
-            if late <= PUNCTUAL {
-                break;
-            }
-            kept = late * TURNS;
-        }
+        patience::sleep(OLD).await;
         if !self.half_open.pools()[self.way as usize].grow_old(self.source, self.id) {
             future::pending::<()>().await;
         }
