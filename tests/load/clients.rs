@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use futures::future::join_all;
 use narthex::Client;
 use tokio::{runtime::Runtime, task::JoinSet, time::timeout};
 
@@ -18,13 +19,7 @@ impl Clients {
     pub(crate) fn start(fleet: &Fleet, scraper: &Scraper, count: usize) -> Self {
         rlimit::increase_nofile_limit(u64::MAX).expect("a file for each link");
         let runtime = Runtime::new().expect("a runtime");
-        let clients = runtime.block_on(async {
-            let mut clients = Vec::new();
-            for number in 0..count {
-                clients.push(start(fleet, scraper, number).await);
-            }
-            clients
-        });
+        let clients = runtime.block_on(join_all((0..count).map(|number| start(fleet, scraper, number))));
         Self { runtime, clients }
     }
 
