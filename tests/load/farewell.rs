@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use crate::{
     MACHINE,
-    clients::spawn_clients,
+    clients::Clients,
     support::{
         eventually_true,
         fleet::{Fleet, Scraper},
-        process::Process,
     },
 };
 
 const CLIENTS: usize = 400;
-/// Processes that they are spread over.
-const PROCESSES: usize = 4;
 /// In a debug build, beside other tests.
 const AT_LAST: Duration = Duration::from_secs(180);
 
@@ -22,13 +19,11 @@ const AT_LAST: Duration = Duration::from_secs(180);
 fn a_fleet_that_ends_at_once_leaves_nothing_listed() {
     let _alone = MACHINE.blocking_lock();
     let (fleet, scraper) = Fleet::with_scraper();
-    let mut clients: Vec<Process> =
-        (0..PROCESSES).map(|first| spawn_clients(&fleet, &scraper, first..CLIENTS, PROCESSES)).collect();
+    let clients = Clients::start(&fleet, &scraper, CLIENTS);
     eventually_true("all are listed and linked", AT_LAST, || {
         listed(&scraper) == CLIENTS && scraper.count(&["narthex_links", "direct"]) as usize == CLIENTS
     });
-    clients.iter().for_each(Process::ask_to_end);
-    eventually_true("all have ended", AT_LAST, || clients.iter_mut().all(|clients| clients.exited().is_some()));
+    clients.end(AT_LAST);
     assert_eq!(listed(&scraper), 0, "they stay listed, and would raise alerts");
     assert_eq!(scraper.count(&["narthex_registrations_total", "released"]) as usize, CLIENTS);
 }
