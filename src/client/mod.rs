@@ -11,6 +11,7 @@ pub(crate) mod exchange;
 mod farewell;
 #[cfg(feature = "filter")]
 mod filter;
+mod held;
 mod metrics;
 mod outage;
 mod pull_watchdog;
