@@ -132,6 +132,7 @@ impl<K: Copy + Eq + Hash, R> Pool<K, R> {
         Ok(self.pooled(key, fresh, response))
     }
 
+    /// Closes the idle connections of the key.
     #[cfg(feature = "scraper")]
     pub(crate) fn forget(&self, key: &K) {
         self.idle().remove(key);
@@ -200,8 +201,8 @@ pub(crate) enum PooledBodyError {
     /// The other end broke off.
     #[error(transparent)]
     BrokeOff(#[from] hyper::Error),
-    /// The time that the body had is over.
-    #[error("the time for the body is over")]
+    /// The end that it was given came first, such as its deadline.
+    #[error("the rest of the body was given up")]
     Ended,
 }
 

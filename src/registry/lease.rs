@@ -48,6 +48,27 @@ impl Lease {
     }
 }
 
+#[cfg(test)]
+impl Lease {
+    /// A lease of 10 min of which tests say what is otherwise.
+    pub(super) fn sample(alias: &str) -> Self {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        Self {
+            alias: alias.parse().expect("an alias"),
+            peer: crate::identity::KeyPair::from_seed(&[7; 32]).public(),
+            service: "web".into(),
+            hostname: "h1".into(),
+            labels: Labels::default(),
+            kept: true,
+            secret: Some(SecretId([0xab; 8])),
+            former: None,
+            registered_at: at,
+            renewed_at: at,
+            expires_at: at + Duration::from_secs(600),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LeaseState {
     Active,

@@ -114,29 +114,18 @@ impl Write for Len {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
-    use crate::identity::KeyPair;
 
     fn lease(labels: &[(&str, &str)]) -> Lease {
         let mut checked = Labels::default();
         for (name, value) in labels {
             checked.insert(*name, *value).expect("fits");
         }
-        let now = SystemTime::UNIX_EPOCH;
         Lease {
-            alias: "web-17.eu-central-1".parse().expect("an alias"),
-            peer: KeyPair::from_seed(&[1; 32]).public(),
             service: "node_exporter".into(),
             hostname: "web-17.eu-central-1.example.com".into(),
             labels: checked,
-            kept: true,
-            secret: None,
-            former: None,
-            registered_at: now,
-            renewed_at: now,
-            expires_at: now,
+            ..Lease::sample("web-17.eu-central-1")
         }
     }
 

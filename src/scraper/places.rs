@@ -83,9 +83,9 @@ impl<G: Clone + Eq + Hash, M: Clone + Eq + Hash> Places<G, M> {
         Asked::Displaced(full)
     }
 
-    /// Frees the place, if there is one.
-    pub(super) fn leave(&mut self, id: u64) {
-        let Some(Occupant { group, member, .. }) = self.occupants.remove(&id) else { return };
+    /// Frees the place. False if there was none, or none any more.
+    pub(super) fn leave(&mut self, id: u64) -> bool {
+        let Some(Occupant { group, member, .. }) = self.occupants.remove(&id) else { return false };
         if let Some(counts) = self.groups.get_mut(&group) {
             counts.all -= 1;
             decrease(&mut counts.of_member, member);
@@ -93,6 +93,7 @@ impl<G: Clone + Eq + Hash, M: Clone + Eq + Hash> Places<G, M> {
                 self.groups.remove(&group);
             }
         }
+        true
     }
 
     fn insert(&mut self, id: u64, occupant: Occupant<G, M>) {
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(places.ask(4, occupant(source(1), peer(0)), 3), Asked::Refused(Full::Group));
         assert_eq!(places.ask(5, occupant(source(2), peer(0)), 3), Asked::Placed);
         assert_eq!(evicted(&first), [0]);
-        (0..6).for_each(|id| places.leave(id));
+        assert_eq!((0..6).filter(|id| places.leave(*id)).collect::<Vec<_>>(), [1, 2, 3, 5], "those that had a place");
         assert!(places.occupants.is_empty() && places.groups.is_empty());
     }
 }

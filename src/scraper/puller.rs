@@ -120,8 +120,8 @@ impl Inner {
             self.network.refusals().count(Limit::PullsPerAlias, format_args!("alias {alias}"));
             return None;
         };
-        let of_peer = self.of_peers.wait(*peer, alias.clone(), deadline).await;
-        if of_peer.as_ref().is_none_or(|share| share.displaced().is_some()) {
+        let of_peer = time::timeout_at(deadline, self.of_peers.wait(*peer, alias.clone())).await.ok().flatten();
+        if of_peer.as_ref().is_none_or(Share::has_displaced) {
             self.network.refusals().count(Limit::PullsPerPeer, peer);
         }
         // No semaphore is ever closed.
@@ -298,10 +298,18 @@ mod tests {
         let [first, second, third] =
             ["first", "second", "third"].map(|alias| alias.parse::<Alias>().expect("an alias"));
         let held = [&first, &first, &second, &second].map(|alias| inner.place(&peer, alias, soon()));
-        let held = futures::future::join_all(held).await;
-        assert!(inner.place(&peer, &third, soon()).await.is_some());
-        let evicted = held.iter().flatten().filter(|place| place.evicted().is_cancelled());
-        assert_eq!((evicted.count(), inner.network.refusals().counted(Limit::PullsPerPeer)), (1, 1));
+        let mut held: Vec<_> = futures::future::join_all(held).await.into_iter().flatten().collect();
+        let ends = Instant::now() + GIVEN_UP_FOR;
+        let displacing = tokio::spawn({
+            let inner = Arc::clone(&inner);
+            async move { inner.place(&peer, &third, Instant::now() + Duration::from_secs(60)).await }
+        });
+        held[0].evicted().cancelled().await;
+        drop(held.remove(0));
+        assert!(displacing.await.expect("ends").is_some());
+        assert!(Instant::now() >= ends, "the stream that was given up counts until the peer has noticed");
+        assert!(!held.iter().any(|place| place.evicted().is_cancelled()));
+        assert_eq!(inner.network.refusals().counted(Limit::PullsPerPeer), 1);
     }
 
     /// Before: scrapes with a timeout of a millisecond opened streams faster than their peer noticed the end of the last

@@ -13,9 +13,10 @@ use crate::{
     clients::registered,
     report, rounds,
     support::{
-        eventually_true,
+        SOON, eventually_true,
         fleet::{Fleet, Scraper},
         noise,
+        random::Random,
     },
 };
 
@@ -44,7 +45,7 @@ fn no_damage_keeps_a_scraper_from_starting_and_none_is_silent() {
     for round in 0..rounds {
         let table = if round % 2 == 0 { &young } else { &old };
         table.restore(&fleet.path().join("scraper-data"));
-        let damage = random.damage(&fleet.path().join("scraper-data"));
+        let damage = damage(&fleet.path().join("scraper-data"), &mut random);
         scraper.restart();
         let listed: Option<Vec<String>> = scraper.listed().map(|listed| listed.into_keys().collect());
         let counted = scraper.count(&["narthex_store_damaged_total"]) > 0.0;
@@ -73,19 +74,19 @@ fn after_damage_the_list_is_there_as_soon_as_its_aliases_are_back() {
     let client = runtime.block_on(registered(&fleet, &scraper, &aliases));
     let gone = runtime.block_on(registered(&fleet, &scraper, &["released".into()]));
     runtime.block_on(gone.shutdown());
-    scraper.process.terminate(crate::support::SOON);
+    scraper.process.terminate(SOON);
     let path = fleet.path().join("scraper-data/aliases/db");
     let bytes = fs::read(&path).expect("readable");
     fs::write(&path, &bytes[..bytes.len() / 2]).expect("written");
     scraper.restart();
     assert_eq!(scraper.count(&["narthex_store_damaged_total"]), 1.0);
     // Half of the grace of 200 s would be too late for this.
-    eventually_true("the list is whole", crate::support::SOON, || {
+    eventually_true("the list is whole", SOON, || {
         scraper.listed().is_some_and(|listed| aliases.iter().all(|alias| listed.contains_key(alias)))
     });
     drop(client);
 
-    scraper.process.terminate(crate::support::SOON);
+    scraper.process.terminate(SOON);
     let kept = fs::read_dir(fleet.path().join("scraper-data")).expect("readable").flatten();
     let kept = kept.filter(|file| file.file_name().to_string_lossy().starts_with("aliases.damaged-"));
     assert_eq!(kept.filter(|directory| directory.path().join("db").is_file()).count(), 1, "the damaged table is kept");
@@ -128,73 +129,60 @@ fn tables(fleet: &Fleet, scraper: &mut Scraper) -> (Table, Table) {
     let stay = aliases("stay");
     let client = runtime.block_on(registered(fleet, scraper, &stay));
     // The end of the process notes how far the table is, and clients would be released before.
-    scraper.process.terminate(crate::support::SOON);
+    scraper.process.terminate(SOON);
     let young = Table::keep(fleet, "young", stay.clone());
     scraper.restart();
     for generation in 0..GENERATIONS {
         let passing = runtime.block_on(registered(fleet, scraper, &aliases(&format!("passing-{generation}"))));
         runtime.block_on(passing.shutdown());
     }
-    scraper.process.terminate(crate::support::SOON);
+    scraper.process.terminate(SOON);
     let old = Table::keep(fleet, "old", stay);
     runtime.shutdown_background();
     drop(client);
     (young, old)
 }
 
-/// Numbers that a seed determines (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end.max(1) as u64) as usize
-    }
-
-    /// Does one thing to one file, and says what.
-    fn damage(&mut self, data: &Path) -> String {
-        let name = FILES[usize::from(self.below(5) == 0)];
-        let path = data.join(name);
-        let mut bytes = fs::read(&path).expect("readable");
-        let at = self.below(bytes.len());
-        let what = match self.below(8) {
-            0 | 1 => {
-                bytes[at] ^= 1 << self.below(8);
-                format!("a bit at {at}")
-            }
-            2 => self.overwrite(&mut bytes, at, 16),
-            3 => self.overwrite(&mut bytes, at / 4096 * 4096, 4096),
-            4 => {
-                bytes.truncate(at);
-                format!("cut at {at}")
-            }
-            5 => {
-                bytes.clear();
-                "empty".into()
-            }
-            6 => {
-                fs::remove_file(&path).expect("removed");
-                return format!("{name} deleted");
-            }
-            _ => {
-                let junk = noise(1 + self.below(10_000));
-                bytes.extend(&junk);
-                format!("{} bytes more", junk.len())
-            }
-        };
-        fs::write(path, bytes).expect("written");
-        format!("{name}: {what}")
-    }
-
-    fn overwrite(&mut self, bytes: &mut [u8], at: usize, len: usize) -> String {
-        let end = (at + len).min(bytes.len());
-        let zeros = self.below(2) == 0;
-        for (byte, noise) in bytes[at..end].iter_mut().zip(noise(len)) {
-            *byte = if zeros { 0 } else { noise };
+/// Does one thing to one file, and says what.
+fn damage(data: &Path, random: &mut Random) -> String {
+    let name = FILES[usize::from(random.below(5) == 0)];
+    let path = data.join(name);
+    let mut bytes = fs::read(&path).expect("readable");
+    let at = random.below(bytes.len());
+    let what = match random.below(8) {
+        0 | 1 => {
+            bytes[at] ^= 1 << random.below(8);
+            format!("a bit at {at}")
         }
-        format!("{len} bytes at {at}")
+        2 => overwrite(&mut bytes, at, 16, random),
+        3 => overwrite(&mut bytes, at / 4096 * 4096, 4096, random),
+        4 => {
+            bytes.truncate(at);
+            format!("cut at {at}")
+        }
+        5 => {
+            bytes.clear();
+            "empty".into()
+        }
+        6 => {
+            fs::remove_file(&path).expect("removed");
+            return format!("{name} deleted");
+        }
+        _ => {
+            let junk = noise(1 + random.below(10_000));
+            bytes.extend(&junk);
+            format!("{} bytes more", junk.len())
+        }
+    };
+    fs::write(path, bytes).expect("written");
+    format!("{name}: {what}")
+}
+
+fn overwrite(bytes: &mut [u8], at: usize, len: usize, random: &mut Random) -> String {
+    let end = (at + len).min(bytes.len());
+    let zeros = random.below(2) == 0;
+    for (byte, noise) in bytes[at..end].iter_mut().zip(noise(len)) {
+        *byte = if zeros { 0 } else { noise };
     }
+    format!("{len} bytes at {at} {}", if zeros { "zeroed" } else { "overwritten" })
 }

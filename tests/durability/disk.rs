@@ -23,10 +23,8 @@ const SCRAPE: Duration = Duration::from_secs(10);
 fn a_scraper_starts_on_a_full_disk_and_recovers_without_a_restart() {
     let _alone = MACHINE.blocking_lock();
     let Some(disk) = Disk::tmpfs(4096) else { return };
-    let (fleet, mut scraper) = on(&disk);
     let runtime = Runtime::new().expect("a runtime");
-    let _client = runtime.block_on(registered(&fleet, &scraper, &["before".into()]));
-    scraper.process.kill();
+    let (fleet, mut scraper, _client) = runtime.block_on(killed_on(&disk));
     fill(&disk);
 
     scraper.restart_unready();
@@ -49,10 +47,8 @@ fn a_scraper_starts_on_a_full_disk_and_recovers_without_a_restart() {
 fn a_scraper_starts_on_a_read_only_disk_and_serves_what_it_can_read() {
     let _alone = MACHINE.blocking_lock();
     let Some(disk) = Disk::tmpfs(1024) else { return };
-    let (fleet, mut scraper) = on(&disk);
     let runtime = Runtime::new().expect("a runtime");
-    let _client = runtime.block_on(registered(&fleet, &scraper, &["before".into()]));
-    scraper.process.kill();
+    let (fleet, mut scraper, _client) = runtime.block_on(killed_on(&disk));
     disk.remount("ro");
 
     scraper.restart_unready();
@@ -88,14 +84,16 @@ fn a_deleted_data_directory_is_noticed_and_written_anew() {
     assert!(scraper.listed().is_some_and(|listed| listed.len() == 2));
 }
 
-/// A fleet and its scraper, with the data directory on this disk.
-fn on(disk: &Disk) -> (Fleet, Scraper) {
+/// A fleet whose scraper was killed, its data on this disk, and the client whose alias `before` is in its table.
+async fn killed_on(disk: &Disk) -> (Fleet, Scraper, Client) {
     let fleet = Fleet::new();
     let data = disk.path().join("data");
     fs::create_dir(&data).expect("made");
     symlink(data, fleet.path().join("scraper-data")).expect("links");
-    let scraper = fleet.scraper(&[]);
-    (fleet, scraper)
+    let mut scraper = fleet.scraper(&[]);
+    let client = registered(&fleet, &scraper, &["before".into()]).await;
+    scraper.process.kill();
+    (fleet, scraper, client)
 }
 
 /// Leaves no room on the disk.

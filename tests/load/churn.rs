@@ -16,6 +16,7 @@ use crate::{
         fleet::{Fleet, Scraper},
         peers::Monitor,
         process::Process,
+        random::Random,
     },
 };
 
@@ -74,7 +75,7 @@ struct Churn<'a> {
     /// The targets of each agent.
     targets: Vec<usize>,
     /// Of every change; the same in each run.
-    random: u64,
+    random: Random,
     changes: usize,
     kills: usize,
     ends: usize,
@@ -87,14 +88,14 @@ impl<'a> Churn<'a> {
             Agent::start(fleet, scraper, exporter, format!("agent-{number}"), aliases(number, targets[number]))
         };
         let agents = (0..AGENTS).map(start).collect();
-        Self { fleet, scraper, exporter, agents, targets, random: 1, changes: 0, kills: 0, ends: 0 }
+        Self { fleet, scraper, exporter, agents, targets, random: Random(1), changes: 0, kills: 0, ends: 0 }
     }
 
     /// Changes, ends and kills agents, and sees each time that the list is exactly what it should be.
     fn go_on_until(&mut self, end: Instant) {
         while Instant::now() < end {
-            let number = 1 + self.below(AGENTS - 1);
-            match self.below(4) {
+            let number = 1 + self.random.below(AGENTS - 1);
+            match self.random.below(4) {
                 0 => {
                     self.agents[number].process.terminate(SOON);
                     let left = |agent| aliases(agent, if agent == number { 0 } else { self.targets[agent] });
@@ -108,7 +109,7 @@ impl<'a> Churn<'a> {
                     self.kills += 1;
                 }
                 _ => {
-                    self.targets[number] = 1 + self.below(MOST_TARGETS);
+                    self.targets[number] = 1 + self.random.below(MOST_TARGETS);
                     let aliases = aliases(number, self.targets[number]);
                     self.agents[number].serve("first.json", self.exporter, aliases);
                     self.changes += 1;
@@ -137,13 +138,6 @@ impl<'a> Churn<'a> {
         let costs = Costs { scraper: Cost::of(&self.scraper.process), agent: Cost::of(&self.agents[0].process) };
         report(&format!("{when}: scraper {}, untouched agent {}", costs.scraper, costs.agent));
         costs
-    }
-
-    /// A number from 0 to `most - 1`.
-    fn below(&mut self, most: usize) -> usize {
-        // Knuth's MMIX generator; its high bits are the good ones.
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.random >> 33) as usize % most
     }
 }
 

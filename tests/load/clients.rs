@@ -1,62 +1,62 @@
-//! Library clients in processes of their own: the test binary once more.
+//! Library clients by the hundred, in the process of the test.
 
-use std::{convert::Infallible, env, ops::Range, path::Path, process::Command};
+use std::{convert::Infallible, time::Duration};
 
-use narthex::{
-    Client,
-    identity::{self, PeerAddr},
-};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-};
+use futures::future::join_all;
+use narthex::Client;
+use tokio::{runtime::Runtime, task::JoinSet, time::timeout};
 
-use crate::support::{
-    fleet::{Fleet, Scraper},
-    process::Process,
-};
+use crate::support::fleet::{Fleet, Scraper};
 
-const NUMBERS: [&str; 3] = ["TEST_CLIENTS_FIRST", "TEST_CLIENTS_END", "TEST_CLIENTS_STEP"];
-const SCRAPER: &str = "TEST_CLIENTS_SCRAPER";
-const SECRET_FILE: &str = "TEST_CLIENTS_SECRET_FILE";
+pub(crate) struct Clients {
+    runtime: Runtime,
+    clients: Vec<Client>,
+}
 
+impl Clients {
+    /// Starts clients with the numbers from 0 on.
+    #[track_caller]
+    pub(crate) fn start(fleet: &Fleet, scraper: &Scraper, count: usize) -> Self {
+        rlimit::increase_nofile_limit(u64::MAX).expect("a file for each link");
+        let runtime = Runtime::new().expect("a runtime");
+        let clients = runtime.block_on(join_all((0..count).map(|number| start(fleet, scraper, number))));
+        Self { runtime, clients }
+    }
+
+    /// Ends all at once, in order.
+    #[track_caller]
+    pub(crate) fn end(self, within: Duration) {
+        self.begin_to_end().wait(within);
+    }
+
+    /// As [`end`](Self::end), without waiting.
+    pub(crate) fn begin_to_end(self) -> Ending {
+        let _entered = self.runtime.enter();
+        let ending = self.clients.into_iter().map(Client::shutdown).collect();
+        Ending { ending, runtime: self.runtime }
+    }
+}
+
+pub(crate) struct Ending {
+    ending: JoinSet<()>,
+    runtime: Runtime,
+}
+
+impl Ending {
+    #[track_caller]
+    pub(crate) fn wait(self, within: Duration) {
+        let ended = async { timeout(within, self.ending.join_all()).await };
+        self.runtime.block_on(ended).expect("all end in time");
+    }
+}
+
+/// A client that begins to register [`alias`].
+pub(crate) async fn start(fleet: &Fleet, scraper: &Scraper, number: usize) -> Client {
+    let builder = Client::builder(scraper.peer(), fleet.secret.clone()).alias(alias(number));
+    builder.metrics(|| Ok::<_, Infallible>("m 1\n".to_owned())).start().await.expect("the client starts")
+}
+
+/// The alias of the client with this number.
 pub(crate) fn alias(number: usize) -> String {
     format!("client-{number}")
-}
-
-/// The clients with each `step`th of these numbers. SIGTERM ends all at once, in order.
-pub(crate) fn spawn_clients(fleet: &Fleet, scraper: &Scraper, numbers: Range<usize>, step: usize) -> Process {
-    let mut command = Command::new(env::current_exe().expect("the test binary has a path"));
-    command.args(["--exact", "clients::clients", "--ignored", "--nocapture"]);
-    let name = format!("clients-{}", numbers.start);
-    command.envs(NUMBERS.into_iter().zip([numbers.start, numbers.end, step].map(|number| number.to_string())));
-    command.env(SCRAPER, scraper.peer().to_string()).env(SECRET_FILE, fleet.secret_file());
-    Process::spawn(&name, fleet.path(), &mut command)
-}
-
-#[test]
-#[ignore = "the clients: other tests run them as processes of their own"]
-fn clients() {
-    let Ok(scraper) = env::var(SCRAPER) else { return };
-    let scraper: PeerAddr = scraper.parse().expect("a peer");
-    let [first, end, step] =
-        NUMBERS.map(|name| env::var(name).expect("set by the test").parse::<usize>().expect("a number"));
-    let secret_file = env::var_os(SECRET_FILE).expect("set by the test");
-    let secret = identity::load_secret(Path::new(&secret_file)).expect("a secret");
-    rlimit::increase_nofile_limit(u64::MAX).expect("a file for each link");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let mut terminated = signal(SignalKind::terminate()).expect("a handler");
-        let mut clients = Vec::new();
-        for number in (first..end).step_by(step) {
-            let client = Client::builder(scraper.clone(), secret.clone())
-                .alias(alias(number))
-                .metrics(|| Ok::<_, Infallible>("m 1\n".to_owned()))
-                .start();
-            clients.push(client.await.expect("the client starts"));
-        }
-        terminated.recv().await;
-        let ending: JoinSet<()> = clients.into_iter().map(Client::shutdown).collect();
-        ending.join_all().await;
-    });
 }

@@ -1,6 +1,6 @@
 //! A scraper that is away for a while: its clients are at its door again soon after it is back.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use narthex::{
     Client,
@@ -9,7 +9,7 @@ use narthex::{
 use tokio::{runtime::Runtime, sync::broadcast, time::timeout};
 
 use crate::{
-    MACHINE,
+    MACHINE, clients,
     support::{SOON, eventually_true, fleet::Fleet},
 };
 
@@ -27,11 +27,7 @@ fn clients_that_lost_their_scraper_for_25_s_try_each_5_s_and_are_back() {
     let mut clients: Vec<(Client, broadcast::Receiver<Event>)> = runtime.block_on(async {
         let mut clients = Vec::new();
         for number in 0..CLIENTS {
-            let client = Client::builder(scraper.peer(), fleet.secret.clone())
-                .alias(format!("client-{number}"))
-                .metrics(|| Ok::<_, Infallible>("m 1\n".to_owned()))
-                .start();
-            let client = client.await.expect("the client starts");
+            let client = clients::start(&fleet, &scraper, number).await;
             let mut events = client.events();
             wait(&mut events, |kind| matches!(kind, EventKind::Registered { .. })).await;
             clients.push((client, events));

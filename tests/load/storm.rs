@@ -12,17 +12,14 @@ use std::{
 
 use crate::{
     MACHINE,
-    clients::{alias, spawn_clients},
+    clients::{Clients, alias},
     support::{
         SOON, eventually_true,
         fleet::{Fleet, Scraper},
-        process::Process,
     },
 };
 
 const CLIENTS: usize = 1000;
-/// Processes that they are spread over.
-const PROCESSES: usize = 2;
 /// The scraper's limit on handshakes in flight.
 const MOST_HANDSHAKES: f64 = 512.0;
 /// Scrapes in flight while everybody is asked.
@@ -36,8 +33,7 @@ fn a_thousand_clients_are_back_after_their_scraper_was_killed() {
     let fleet = Fleet::new();
     let mut scraper = fleet.scraper(&[]);
     let began = Instant::now();
-    let _clients: Vec<Process> =
-        (0..PROCESSES).map(|number| spawn_clients(&fleet, &scraper, number..CLIENTS, PROCESSES)).collect();
+    let _clients = Clients::start(&fleet, &scraper, CLIENTS);
     eventually_true("all register", AT_LAST, || all_are_back(&scraper));
     report("first registered", began, &scraper);
     everybody_answers(&scraper);

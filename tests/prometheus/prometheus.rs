@@ -1,12 +1,12 @@
 //! A real Prometheus whose only setting is the URL of the http_sd list.
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr};
 
 use crate::support::{
-    PROMETHEUS_NOTICES, SOON, eventually,
-    fleet::Fleet,
+    PROMETHEUS_NOTICES, eventually,
+    fleet::{Fleet, Scraper},
+    linked::Linked,
     peers::{Monitor, node_exporter},
-    service,
 };
 
 #[test]
@@ -14,7 +14,7 @@ fn a_linked_service_and_an_exporter_behind_an_agent_are_up_under_their_aliases()
     let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
     let Some((exporter, _process)) = node_exporter(fleet.path()) else { return };
-    let _service = service::spawn(&fleet, "web-1", &scraper.peer());
+    let _service = service(&fleet, &scraper, "web-1");
     let flags = ["--service", "node", "--label", "region=us", "--label", "rack=r7", "--hostname", "host-7"];
     let _agent = fleet.agent_of(&scraper, "agent", [("node-1", format!("http://{exporter}/metrics"))], &flags);
 
@@ -40,18 +40,16 @@ fn a_linked_service_and_an_exporter_behind_an_agent_are_up_under_their_aliases()
 fn a_killed_service_is_down_and_a_stopped_one_leaves_the_list() {
     let (fleet, scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
-    let mut killed = service::spawn(&fleet, "killed", &scraper.peer());
-    let mut stopped = service::spawn(&fleet, "stopped", &scraper.peer());
+    let [killed, stopped] = ["killed", "stopped"].map(|alias| service(&fleet, &scraper, alias));
     prometheus.wait_value("up{instance=\"killed\"}", 1.0);
     prometheus.wait_value("up{instance=\"stopped\"}", 1.0);
 
-    killed.kill();
+    killed.crash();
     prometheus.wait_value("up{instance=\"killed\"}", 0.0);
     let down = prometheus.wait_health("killed", "down");
     assert!(down.last_error.contains("502"), "{down:?}");
 
-    let status = stopped.terminate(SOON);
-    assert!(status.success(), "{status}");
+    stopped.stop();
     scraper.wait_unlisted("stopped");
     prometheus.wait_gone("stopped");
     assert!(prometheus.targets().contains_key("killed"), "a service that fell over stays a target, so that up is 0");
@@ -62,7 +60,7 @@ fn everything_is_up_again_after_the_scraper_was_killed() {
     let (fleet, mut scraper) = Fleet::with_scraper();
     let Some(prometheus) = Monitor::prometheus(fleet.path(), scraper.http, &[]) else { return };
     let Some((exporter, _process)) = node_exporter(fleet.path()) else { return };
-    let _service = service::spawn(&fleet, "web-1", &scraper.peer());
+    let _service = service(&fleet, &scraper, "web-1");
     let _agent = fleet.agent_of(&scraper, "agent", [("node-1", format!("http://{exporter}/metrics"))], &[]);
     for alias in ["web-1", "node-1"] {
         prometheus.wait_value(&format!("up{{instance=\"{alias}\"}}"), 1.0);
@@ -101,4 +99,12 @@ fn alerts_distinguish_a_dead_exporter_from_a_killed_agent() {
     killed.kill();
     prometheus.wait_alert("dead-exporter", Some("NarthexExporterDown"));
     prometheus.wait_alert("killed-agent", Some("NarthexAgentGone"));
+}
+
+/// A service that links the client: one gauge, a label `region`.
+fn service(fleet: &Fleet, scraper: &Scraper, alias: &str) -> Linked {
+    Linked::start(fleet, scraper, |builder| {
+        let builder = builder.alias(alias).service("web").label("region", "eu");
+        builder.metrics(|| Ok::<_, Infallible>("# TYPE orders_open gauge\norders_open 42\n".to_owned()))
+    })
 }

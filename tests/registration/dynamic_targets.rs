@@ -41,7 +41,7 @@ fn a_replaced_set_of_targets_reaches_the_list_at_once() {
     assert!(matches!(unfit, Err(BuildError::NoMetrics(_))), "{unfit:?}");
     linked.client.set_targets(vec![]).expect("none is a set, too");
     eventually_true("nothing is listed", SOON, || scraper.listed().is_some_and(|listed| listed.is_empty()));
-    linked.runtime.block_on(linked.client.shutdown());
+    linked.stop();
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_client_without_targets_registers_those_that_come_later() {
     let linked = Linked::start(&fleet, &scraper, |builder| builder.targets_later());
     linked.client.set_targets(vec![text("late")]).expect("fit");
     assert_eq!(scraper.wait_scraped("late"), "from{alias=\"late\"} 1\n");
-    linked.runtime.block_on(linked.client.shutdown());
+    linked.stop();
     scraper.wait_unlisted("late");
 }
 
@@ -93,7 +93,7 @@ fn pulls_of_a_removed_target_end_and_those_of_others_go_on() {
 
     gate.add_permits(1);
     assert_eq!(stays.join().expect("no panic").text(), "gated 1\n");
-    linked.runtime.block_on(linked.client.shutdown());
+    linked.stop();
 }
 
 fn text(alias: &str) -> TargetBuilder {

@@ -27,6 +27,16 @@ impl Linked {
         Self { events: client.events(), client, runtime }
     }
 
+    /// Ends as a service that falls over does: without a word to anybody.
+    pub(crate) fn crash(self) {
+        self.runtime.shutdown_background();
+    }
+
+    /// Ends in order.
+    pub(crate) fn stop(self) {
+        self.runtime.block_on(self.client.shutdown());
+    }
+
     #[track_caller]
     pub(crate) fn wait_event<T>(&mut self, mut pick: impl FnMut(&EventKind) -> Option<T>) -> T {
         let next = async {

@@ -28,7 +28,7 @@ pub(crate) mod peers;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod protobuf;
-pub(crate) mod service;
+pub(crate) mod random;
 pub(crate) mod stranger;
 pub(crate) mod tls;
 
@@ -66,14 +66,8 @@ pub(crate) fn replace_file(path: &Path, content: &str) {
 
 /// Bytes that no compression shrinks, the same on every run.
 pub(crate) fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| next()).collect();
+    let mut random = random::Random(0);
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
     bytes.truncate(len);
     bytes
 }

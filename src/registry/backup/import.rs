@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        identity::{KeyPair, SecretId},
+        identity::KeyPair,
         registry::backup::{END_OF_9999, write},
     };
 
@@ -171,19 +171,8 @@ mod tests {
     fn lease(alias: &str) -> Lease {
         let mut labels = Labels::default();
         labels.insert("region", "eu \"1\"\u{e9}").expect("fits");
-        let mut lease = Lease {
-            alias: alias.parse().expect("an alias"),
-            peer: KeyPair::from_seed(&[7; 32]).public(),
-            service: "web".into(),
-            hostname: "h1".into(),
-            labels,
-            kept: true,
-            secret: Some(SecretId([0xab; 8])),
-            former: None,
-            registered_at: at(0),
-            renewed_at: at(1) + Duration::from_millis(7),
-            expires_at: at(601),
-        };
+        let mut lease =
+            Lease { labels, renewed_at: at(1) + Duration::from_millis(7), expires_at: at(601), ..Lease::sample(alias) };
         lease.former = Some(Arc::new(Lease { peer: KeyPair::from_seed(&[8; 32]).public(), ..lease.clone() }));
         lease
     }

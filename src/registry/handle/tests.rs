@@ -289,19 +289,8 @@ async fn a_restart_revives_no_expired_lease() {
     let now = SystemTime::now();
     let ends = [("active", now + LEASE), ("lapsed", now - LEASE), ("gone", now - RETENTION)];
     let leases = ends.map(|(alias, expires_at)| {
-        Change::Put(Arc::new(Lease {
-            alias: alias.parse().expect("an alias"),
-            peer: peer(1),
-            service: String::new(),
-            hostname: String::new(),
-            labels: Default::default(),
-            kept: false,
-            secret: None,
-            former: None,
-            registered_at: expires_at - LEASE,
-            renewed_at: expires_at - LEASE,
-            expires_at,
-        }))
+        let registered_at = expires_at - LEASE;
+        Change::Put(Arc::new(Lease { registered_at, renewed_at: registered_at, expires_at, ..Lease::sample(alias) }))
     });
     let mut store = SledStore::open(directory.path().join("aliases")).expect("opens");
     store.commit(&leases).expect("written");

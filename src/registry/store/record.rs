@@ -167,24 +167,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::KeyPair;
 
     fn lease() -> Lease {
         let mut labels = Labels::default();
         labels.insert("region", "eu").expect("fits");
         let at = UNIX_EPOCH + Duration::from_secs(1_000_000);
         Lease {
-            alias: "web-1".parse().expect("an alias"),
-            peer: KeyPair::from_seed(&[7; 32]).public(),
-            service: "web".into(),
-            hostname: "h1".into(),
             labels,
-            kept: true,
-            secret: Some(SecretId([0xab; 8])),
-            former: None,
             registered_at: at,
             renewed_at: at + Duration::from_secs(1),
             expires_at: at + Duration::from_secs(601),
+            ..Lease::sample("web-1")
         }
     }
 

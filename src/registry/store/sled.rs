@@ -180,23 +180,26 @@ impl SledStore {
     /// Drops removals of leases that are over anyway, and those that end first if there are too many.
     fn forget_removals(&mut self, now: SystemTime) -> io::Result<()> {
         let removals = self.entries.iter().filter_map(|(alias, stored)| match stored.entry {
-            Entry::Removed(until) => Some((until, alias.clone())),
+            Entry::Removed(until) => Some((until, alias)),
             _ => None,
         });
         let mut removals: Vec<_> = removals.collect();
-        removals.sort_unstable();
-        let over =
-            removals.partition_point(|(until, _)| *until <= now).max(removals.len().saturating_sub(MAX_REMOVALS));
-        let mut batch = ::sled::Batch::default();
-        for (_, alias) in &removals[..over] {
-            batch.remove(alias.as_str());
+        let has_ended = |removal: &(SystemTime, &Alias)| removal.0 <= now;
+        if let Some(too_many @ 1..) = removals.len().checked_sub(MAX_REMOVALS) {
+            removals.sort_unstable();
+            removals.truncate(removals.partition_point(has_ended).max(too_many));
+        } else {
+            removals.retain(has_ended);
         }
-        if over > 0
-            && let Some(database) = &self.database
+        let forgotten: Vec<_> = removals.into_iter().map(|(_, alias)| alias.clone()).collect();
+        if let Some(database) = &self.database
+            && !forgotten.is_empty()
         {
+            let mut batch = ::sled::Batch::default();
+            forgotten.iter().for_each(|alias| batch.remove(alias.as_str()));
             database.write(batch)?;
         }
-        for (_, alias) in &removals[..over] {
+        for alias in &forgotten {
             self.entries.remove(alias);
         }
         Ok(())

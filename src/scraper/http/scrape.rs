@@ -112,7 +112,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
         Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded, why)
     };
     let share = shared.scrapes.ask(lease.peer, lease.alias.clone());
-    if share.as_ref().map_or(true, |share| share.displaced().is_some()) {
+    if share.as_ref().map_or(true, Share::has_displaced) {
         shared.network.refusals().count(Limit::Scrapes, format_args!("alias {}", lease.alias));
     }
     let share = share.map_err(|_| overloaded())?;

@@ -3,23 +3,10 @@ use std::{fs::File, time::UNIX_EPOCH};
 use blake2::{Blake2s256, Digest};
 
 use super::*;
-use crate::{identity::KeyPair, registry::Lease, wire::Labels};
+use crate::{registry::Lease, wire::Labels};
 
 fn lease(alias: &str) -> Arc<Lease> {
-    let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    Arc::new(Lease {
-        alias: alias.parse().expect("an alias"),
-        peer: KeyPair::from_seed(&[1; 32]).public(),
-        service: "web".into(),
-        hostname: "h1".into(),
-        labels: Default::default(),
-        kept: false,
-        secret: None,
-        former: None,
-        registered_at: at,
-        renewed_at: at,
-        expires_at: at + Duration::from_secs(600),
-    })
+    Arc::new(Lease::sample(alias))
 }
 
 fn put(alias: &str) -> Change {
@@ -72,6 +59,16 @@ impl Dir {
 
     fn table(&self) -> PathBuf {
         self.base().join("db")
+    }
+
+    /// The store of 100 aliases takes one more, and has all at the next start.
+    #[track_caller]
+    fn goes_on(&self, mut store: SledStore) {
+        store.commit(&[put("b")]).expect("written");
+        store.checkpoint().expect("noted");
+        drop(store);
+        let (_store, loaded) = self.load();
+        assert_eq!((loaded.leases.len(), loaded.damage), (101, None));
     }
 
     fn load(&self) -> (SledStore, Loaded) {
@@ -284,11 +281,7 @@ fn a_database_that_is_deleted_is_noticed_and_written_anew() {
     let (mut store, _) = place.load();
     fs::remove_dir_all(place.0.path()).expect("removed");
     assert!(matches!(store.commit(&[put("b")]), Err(StoreError::Gone { .. })));
-    store.commit(&[put("b")]).expect("written");
-    store.checkpoint().expect("noted");
-    drop(store);
-    let (_store, loaded) = place.load();
-    assert_eq!((loaded.leases.len(), loaded.damage), (101, None));
+    place.goes_on(store);
 }
 
 #[test]
@@ -335,6 +328,21 @@ fn a_removal_is_kept_as_long_as_an_older_lease_of_its_alias_could_come_back() {
     assert!(store.entries.is_empty() && loaded.leases.is_empty() && loaded.damage.is_none());
 }
 
+#[test]
+fn of_too_many_removals_those_that_end_first_are_dropped() {
+    let place = Dir::new();
+    let (mut store, _) = place.load();
+    let now = SystemTime::now();
+    let alias = |n: usize| -> Alias { format!("a-{n}").parse().expect("an alias") };
+    for n in 0..MAX_REMOVALS + 2 {
+        let until = now + Duration::from_secs(1 + n as u64);
+        store.entries.insert(alias(n), Stored { group: 1, entry: Entry::Removed(until) });
+    }
+    store.forget_removals(now).expect("written");
+    assert_eq!(store.entries.len(), MAX_REMOVALS);
+    assert!([0, 1].iter().all(|n| !store.entries.contains_key(&alias(*n))));
+}
+
 mod former {
     use super::*;
     use crate::registry::store::record;
@@ -359,16 +367,12 @@ mod former {
     #[test]
     fn a_table_of_an_earlier_version_is_taken_over() {
         let place = sled_table();
-        let (mut store, loaded) = place.load();
+        let (store, loaded) = place.load();
         assert_eq!((loaded.leases.len(), loaded.damage), (100, None));
         assert!(loaded.unconfirmed.is_empty());
         assert_eq!(files::read_without_sled(&place.base()).expect("readable").leases(), 100);
         assert_eq!(place.files("aliases"), 2);
-        store.commit(&[put("b")]).expect("written");
-        store.checkpoint().expect("noted");
-        drop(store);
-        let (_store, loaded) = place.load();
-        assert_eq!((loaded.leases.len(), loaded.damage), (101, None));
+        place.goes_on(store);
     }
 
     #[test]
