@@ -121,6 +121,11 @@ impl Process {
         self.signal(Signal::STOP);
     }
 
+    /// SIGCONT, after [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a child has a pid");
         kill_process(pid, signal).expect("a running child takes signals");
