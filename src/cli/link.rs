@@ -25,7 +25,7 @@ pub(super) struct Flags {
     /// Largest exposition, before compression; the agent refuses or cuts a longer one, which fails the scrape
     #[arg(long, value_name = "BYTES", value_parser = value::bytes, default_value = defaults::bytes(ClientBuilder::DEFAULT_MAX_BODY))]
     max_body: u64,
-    /// Longest wait at the end for a scraper to release the aliases; 15 s at most if the link carries nothing
+    /// Longest wait at the end for a scraper to release the aliases, one that restarts meanwhile included
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = defaults::duration(ClientBuilder::DEFAULT_RELEASE_TIMEOUT))]
     release_timeout: Duration,
     /// Register the agent's own metrics under this alias, with service narthex and the labels of --label

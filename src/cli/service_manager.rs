@@ -1,15 +1,31 @@
 //! What systemd hears of a role (`Type=notify`, `WatchdogSec=`): that it serves, lives, and ends. Without systemd nothing is
-//! sent.
+//! sent. Nothing waits for a systemd that does not read.
 
-use std::{convert::Infallible, future, time::Duration};
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+use std::{
+    convert::Infallible,
+    env, future,
+    io::{self, ErrorKind},
+    os::unix::{
+        ffi::OsStrExt,
+        net::{SocketAddr, UnixDatagram},
+    },
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::{task, time};
 
+/// Pause before systemd is told again what it had no room for.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Says that the role serves, once `serves` is done, and from then on, twice in the time that systemd gives, that tasks run.
 pub(super) async fn keep_told(serves: impl Future<Output = ()>) -> Infallible {
     serves.await;
-    tell(NotifyState::Ready);
+    while !tell(&NotifyState::Ready) {
+        time::sleep(AGAIN).await;
+    }
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| *limit > Duration::ZERO) else {
         return future::pending().await;
     };
@@ -18,19 +34,44 @@ pub(super) async fn keep_told(serves: impl Future<Output = ()>) -> Infallible {
         ticks.tick().await;
         // This future may have a thread of its own; a new task runs only if the threads of the others do.
         if task::spawn(future::ready(())).await.is_ok() {
-            tell(NotifyState::Watchdog);
+            tell(&NotifyState::Watchdog);
         }
     }
 }
 
 /// Says that the role ends.
 pub(super) fn stopping() {
-    tell(NotifyState::Stopping);
+    tell(&NotifyState::Stopping);
 }
 
-fn tell(state: NotifyState<'_>) {
+/// False if systemd has no room for the message now.
+fn tell(state: &NotifyState<'_>) -> bool {
     let what = state.to_string();
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, what, "systemd could not be told");
+    match send(&what) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            tracing::debug!(what, "systemd does not read what it is told");
+            return false;
+        }
+        Err(error) => tracing::warn!(%error, what, "systemd could not be told"),
     }
+    true
+}
+
+/// Sends without waiting: `sd_notify::notify` waits for room, for ever if nobody reads.
+fn send(message: &str) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address(path.as_bytes())?)?;
+    socket.send(message.as_bytes()).map(drop)
+}
+
+/// A path, or a name behind an `@` that is none in the file system.
+fn address(name: &[u8]) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.strip_prefix(b"@") {
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(name))
 }

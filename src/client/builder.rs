@@ -254,9 +254,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Longest wait in [`Client::shutdown`] for a scraper to release the aliases. A whole fleet may end at once; a link that
-    /// carries nothing is waited for 15 s at most, a scraper without a link not at all. What was not released lapses. Default
-    /// [`DEFAULT_RELEASE_TIMEOUT`](Self::DEFAULT_RELEASE_TIMEOUT).
+    /// Longest wait in [`Client::shutdown`] for a scraper to release the aliases: a whole fleet may end at once, and the scraper
+    /// may restart meanwhile. A scraper that was gone before, for 15 s or more, is not waited for. What was not released
+    /// lapses. Default [`DEFAULT_RELEASE_TIMEOUT`](Self::DEFAULT_RELEASE_TIMEOUT).
     pub fn release_timeout(mut self, longest: Duration) -> Self {
         self.release_timeout = longest;
         self

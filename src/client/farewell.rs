@@ -1,21 +1,23 @@
 //! The end of a client at one scraper: its aliases are released before it goes.
 //!
-//! The client has patience with a scraper that is there, since a whole fleet may end at once. A link that carries nothing
-//! more is waited for shorter, and a scraper without a link not at all: its leases lapse.
+//! The client has patience up to its release timeout: a whole fleet may end at once, and the scraper may be restarted or
+//! paused meanwhile. A link that is lost, or carries nothing more, is dialled again. A scraper that was gone before is not
+//! waited for: its leases lapse.
 
 use std::{io, time::Duration};
 
-use rand::Rng;
 use tokio::time;
 
 use super::{
     Shared,
     event::{EventKind, RegisterError},
     exchange,
+    held::Held,
 };
 use crate::{
-    identity::PublicKey,
-    network::{Network, OpenError, is_unsupported},
+    identity::{PeerAddr, PublicKey},
+    network::{ConnectError, Network, OpenError, is_unsupported, redial_backoff},
+    telemetry::{Chain, Few},
     wire::{
         FAREWELL_PROTOCOL, FarewellAnswer, InstanceId, RegisterReply, RegisterRequest,
         farewell::{answered, say},
@@ -26,18 +28,27 @@ use crate::{
 const SILENT: Duration = Duration::from_secs(15);
 /// Longest wait for the end of an exchange with a scraper that knows no farewell.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Before a farewell is said once more that the scraper had no place for, or could not write.
-const AGAIN_MS: std::ops::Range<u64> = 250..1000;
+/// Longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// How long after the loss of its link a scraper is expected back within the release timeout. A scraper that has been gone for
+/// longer must not keep this process, and with it perhaps the end of the host.
+const EXPECTED_BACK: Duration = Duration::from_secs(15);
 
 /// Why the aliases were not released.
 #[derive(Debug, thiserror::Error)]
 enum NotReleased {
+    #[error("the scraper had no link")]
+    Unlinked,
     #[error("the link was lost")]
     Lost,
     #[error("the scraper has said nothing for {SILENT:?}")]
     Silent,
-    #[error("no release within {0:?}")]
-    TooLate(Duration),
+    #[error("the scraper has no place for a farewell, or cannot write now")]
+    Unavailable,
+    #[error("the scraper cannot be linked again")]
+    Unreachable(#[from] ConnectError),
+    #[error("no release within {patience:?}")]
+    TooLate { patience: Duration, source: Option<Box<NotReleased>> },
     #[error("another running process has our key")]
     InUse,
     #[error(transparent)]
@@ -46,45 +57,91 @@ enum NotReleased {
     Refused(RegisterReply),
 }
 
-/// Releases what the scraper holds for us, within `patience`, and reports that.
-pub(super) async fn release(shared: &Shared, scraper: &PublicKey, patience: Duration) {
-    if shared.network.links().path(scraper).is_none() {
-        return;
-    }
-    let released = time::timeout(patience, released(shared, scraper)).await;
-    match released.unwrap_or(Err(NotReleased::TooLate(patience))) {
-        Ok(()) => shared.events.emit(EventKind::Released { scraper: *scraper }),
-        Err(NotReleased::Exchange(error @ RegisterError::Handshake(_))) => {
-            tracing::debug!(%scraper, %error, "there was nothing to release");
-        }
-        Err(error) => tracing::warn!(%scraper, %error, "our aliases were not released; they will lapse"),
+impl NotReleased {
+    /// True if no later attempt can succeed.
+    fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::InUse
+                | Self::Exchange(RegisterError::Handshake(_))
+                | Self::Refused(RegisterReply::InUse)
+                | Self::Unreachable(ConnectError::Closed)
+        )
     }
 }
 
-async fn released(shared: &Shared, scraper: &PublicKey) -> Result<(), NotReleased> {
-    let links = shared.network.links();
-    let gone = links.wait_until(|| links.path(scraper).is_none());
-    tokio::select! {
-        biased;
-        released = said(shared, scraper) => released,
-        () = gone => Err(NotReleased::Lost),
+/// Releases what the scraper holds for us, within the release timeout, and reports that.
+pub(super) async fn release(shared: &Shared, scraper: &PeerAddr, held: &Held) {
+    let aliases = held.aliases();
+    if aliases.is_empty() {
+        return;
     }
+    match patiently(shared, scraper).await {
+        Ok(()) => shared.events.emit(EventKind::Released { scraper: scraper.key }),
+        Err(error) => tracing::warn!(
+            scraper = %scraper.key,
+            aliases = %Few(aliases.into_iter().collect()),
+            lease_ends_in = held.left().map(|left| tracing::field::debug(Duration::from_secs(left.as_secs()))),
+            error = %Chain(&error),
+            "our aliases were not released: they stay listed until their lease ends, and as lapsed for the retention after"
+        ),
+    }
+}
+
+async fn patiently(shared: &Shared, scraper: &PeerAddr) -> Result<(), NotReleased> {
+    let (links, patience) = (shared.network.links(), shared.release_timeout);
+    let is_expected = links.lost_for(&scraper.key).is_some_and(|gone| gone < EXPECTED_BACK);
+    if links.path(&scraper.key).is_none() && !is_expected {
+        return Err(NotReleased::Unlinked);
+    }
+    let mut last = None;
+    let attempts = async {
+        let mut pauses = redial_backoff(MAX_PAUSE);
+        loop {
+            match released(shared, scraper).await {
+                Err(error) if !error.is_final() => {
+                    if last.is_none() {
+                        let error = Chain(&error);
+                        tracing::info!(scraper = %scraper.key, %error, ?patience, "waiting for our aliases to be released");
+                    }
+                    last = Some(Box::new(error));
+                }
+                end => return end,
+            }
+            time::sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
+        }
+    };
+    let end = time::timeout(patience, attempts).await;
+    end.unwrap_or_else(|_| Err(NotReleased::TooLate { patience, source: last }))
+}
+
+/// One attempt, over the link that is there or a new one. A silent link is given up.
+async fn released(shared: &Shared, scraper: &PeerAddr) -> Result<(), NotReleased> {
+    shared.network.connect(scraper).await?;
+    let (links, scraper) = (shared.network.links(), &scraper.key);
+    let link = links.best(scraper);
+    let gone = links.wait_until(|| links.path(scraper).is_none());
+    let said = tokio::select! {
+        biased;
+        said = said(shared, scraper) => said,
+        () = gone => Err(NotReleased::Lost),
+    };
+    if let (Err(NotReleased::Silent), Some(link)) = (&said, link) {
+        shared.network.disconnect(*scraper, link).await;
+    }
+    said
 }
 
 async fn said(shared: &Shared, scraper: &PublicKey) -> Result<(), NotReleased> {
-    loop {
-        match farewell(&shared.network, scraper, shared.instance).await {
-            Ok(FarewellAnswer::Released(aliases)) => {
-                tracing::debug!(%scraper, aliases, "released");
-                return Ok(());
-            }
-            Ok(FarewellAnswer::InUse) => return Err(NotReleased::InUse),
-            Err(Failed::Silent) => return Err(NotReleased::Silent),
-            Err(Failed::Unknown) => return exchanged(shared, scraper).await,
-            Ok(FarewellAnswer::Unavailable) | Err(Failed::Cut) => {}
+    match farewell(&shared.network, scraper, shared.instance).await {
+        Ok(FarewellAnswer::Released(aliases)) => {
+            tracing::debug!(%scraper, aliases, "released");
+            Ok(())
         }
-        let again = Duration::from_millis(rand::rng().random_range(AGAIN_MS));
-        time::sleep(again).await;
+        Ok(FarewellAnswer::InUse) => Err(NotReleased::InUse),
+        Ok(FarewellAnswer::Unavailable) | Err(Failed::Cut) => Err(NotReleased::Unavailable),
+        Err(Failed::Silent) => Err(NotReleased::Silent),
+        Err(Failed::Unknown) => exchanged(shared, scraper).await,
     }
 }
 
@@ -127,7 +184,7 @@ async fn exchanged(shared: &Shared, scraper: &PublicKey) -> Result<(), NotReleas
         Ok(Ok(RegisterReply::Released)) => Ok(()),
         Ok(Ok(reply)) => Err(NotReleased::Refused(reply)),
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(NotReleased::TooLate(RELEASE_TIMEOUT)),
+        Err(_) => Err(NotReleased::TooLate { patience: RELEASE_TIMEOUT, source: None }),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     Shared,
     event::{EventKind, RegisterError},
     exchange, farewell,
+    held::Held,
     targets::TargetSet,
 };
 use crate::{
@@ -44,21 +45,12 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shortest pause between two renewals, whatever lease a scraper grants.
 const MIN_RENEWAL: Duration = Duration::from_millis(100);
 
-/// How far registering with a scraper has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exchange {
-    /// Nothing was ever sent.
-    None,
-    UnderWay,
-    Ended,
-}
-
 /// Links, registers, renews and redials until `stop` fires, then releases.
 pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: CancellationToken) {
     shared.network.links().keep(scraper.key);
     let mut targets = shared.targets.subscribe();
-    let exchange = watch::Sender::new(Exchange::None);
-    let mut work = pin!(async {
+    let held = watch::Sender::new(Held::default());
+    let work = async {
         let (mut pauses, mut lost_at) = (redial_pauses(None), None);
         loop {
             connect(&shared, &scraper, lost_at).await;
@@ -68,11 +60,11 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
                 biased;
                 () = lost(&shared, &scraper.key) => false,
                 () = keep_upgrading(&shared.network, &scraper) => false,
-                () = renew(&shared, &scraper.key, &mut targets, &exchange) => true,
+                () = renew(&shared, &scraper.key, &mut targets, &held) => true,
             };
             if refused {
                 // The link must not stay: the scraper could take this process for the one that holds the key.
-                exchange.send_replace(Exchange::None);
+                held.send_replace(Held::default());
                 let retry_in = pauses.next().unwrap_or(MAX_REDIAL);
                 let error = Arc::new(RegisterError::KeyInUse);
                 shared.events.emit(EventKind::RegisterFailed { scraper: scraper.key, error, retry_in });
@@ -91,26 +83,35 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
             let spread = rand::rng().random_range(0..REDIAL_SPREAD_MS);
             time::sleep(Duration::from_millis(spread)).await;
         }
-    });
-    tokio::select! {
-        () = &mut work => {}
-        () = stop.cancelled() => {
-            // A registration already sent may still be granted; the release must come after the grant.
-            let mut ended = exchange.subscribe();
-            let ended = ended.wait_for(|exchange| *exchange != Exchange::UnderWay);
-            let longest = LAST_EXCHANGE.min(shared.release_timeout);
-            let links = shared.network.links();
-            let unlinked = links.wait_until(|| links.path(&scraper.key).is_none());
-            let _ = time::timeout(longest, async {
-                tokio::select! { () = &mut work => {}, _ = ended => {}, () = unlinked => {} }
-            })
-            .await;
-        }
-    }
-    if *exchange.borrow() != Exchange::None {
-        farewell::release(&shared, &scraper.key, shared.release_timeout).await;
-    }
+    };
+    until_stopped(&shared, &scraper.key, work, &held, stop).await;
+    let held = held.borrow().clone();
+    farewell::release(&shared, &scraper, &held).await;
     shared.network.links().let_go(&scraper.key);
+}
+
+/// Runs until `stop` fires, and for a moment more if a registration is under way: it may still be granted, and the release
+/// must come after the grant. Then the streams of `work` are closed.
+async fn until_stopped(
+    shared: &Shared,
+    scraper: &PublicKey,
+    work: impl Future<Output = ()>,
+    held: &watch::Sender<Held>,
+    stop: CancellationToken,
+) {
+    let mut work = pin!(work);
+    if stop.run_until_cancelled(&mut work).await.is_some() {
+        return;
+    }
+    let mut answered = held.subscribe();
+    let answered = answered.wait_for(|held| !held.is_waiting());
+    let links = shared.network.links();
+    let unlinked = links.wait_until(|| links.path(scraper).is_none());
+    let longest = LAST_EXCHANGE.min(shared.release_timeout);
+    let _ = time::timeout(longest, async {
+        tokio::select! { () = work => {}, _ = answered => {}, () = unlinked => {} }
+    })
+    .await;
 }
 
 /// Links the scraper, however long that takes. `lost_at` is the end of the last good link.
@@ -155,7 +156,7 @@ async fn renew(
     shared: &Shared,
     scraper: &PublicKey,
     targets: &mut watch::Receiver<TargetSet>,
-    exchange: &watch::Sender<Exchange>,
+    held: &watch::Sender<Held>,
 ) {
     let mut pauses = redial_backoff(MAX_RETRY);
     let mut closed = redial_backoff(MAX_CLOSED_RETRY);
@@ -163,13 +164,17 @@ async fn renew(
     loop {
         let set = Arc::clone(&targets.borrow_and_update());
         let link = shared.network.links().best(scraper);
-        exchange.send_replace(Exchange::UnderWay);
+        held.send_modify(|held| held.asked(&set));
         let answer = if missed {
             probe(shared, scraper, register(shared, scraper, &set)).await
         } else {
             register(shared, scraper, &set).await
         };
-        exchange.send_replace(Exchange::Ended);
+        held.send_modify(|held| match &answer {
+            Ok(Answer::Registered(registered)) => held.answered(&set, registered),
+            Err(RegisterError::Broken(_) | RegisterError::Timeout(_)) => held.broke_off(),
+            Ok(Answer::SlowDown(_) | Answer::KeyInUse) | Err(_) => held.refused(),
+        });
         let (error, retry_in) = match answer {
             Ok(Answer::Registered(registered)) => {
                 closed = redial_backoff(MAX_CLOSED_RETRY);

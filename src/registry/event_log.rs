@@ -1,19 +1,15 @@
 //! The log of events: one line for all that a registration did in one way, and not many lines of any peer.
 
-use std::{
-    collections::HashMap,
-    fmt::{self, Display},
-    mem,
-    num::NonZeroU32,
-};
+use std::{collections::HashMap, mem, num::NonZeroU32};
 
 use super::{EventKind, RegistryEvent};
-use crate::{identity::PublicKey, telemetry::LogRate};
+use crate::{
+    identity::PublicKey,
+    telemetry::{Few, LogRate},
+};
 
 /// First lines of peers, and further lines of all.
 const LINES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(300).expect("three hundred is not zero");
-/// Names in a line; the others are counted.
-const NAMED: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct EventLog(LogRate);
@@ -86,21 +82,6 @@ fn holders(alike: &[&RegistryEvent]) -> Few<PublicKey> {
     Few(holders)
 }
 
-/// The first names of some, and the number of the others.
-struct Few<T>(Vec<T>);
-
-impl<T: Display> Display for Few<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, name) in self.0.iter().take(NAMED).enumerate() {
-            write!(f, "{}{name}", if at == 0 { "" } else { ", " })?;
-        }
-        match self.0.len().saturating_sub(NAMED) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,9 +111,6 @@ mod tests {
         events.push(event(251, holder, EventKind::Registered));
         let groups = group(&events);
         assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [250, 1, 1]);
-        let aliases = Few(groups[0].iter().map(|event| &event.alias).collect());
-        assert_eq!(aliases.to_string(), "web-0, web-1, web-2 and 247 more");
         assert_eq!(holders(&groups[0]).to_string(), holder.to_string());
-        assert_eq!(Few(vec!["web-1"]).to_string(), "web-1");
     }
 }

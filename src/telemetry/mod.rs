@@ -6,6 +6,7 @@ mod chain;
 mod classic;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod dropped_lines;
+mod few;
 mod format;
 mod label_value;
 #[cfg(feature = "cli")]
@@ -19,6 +20,7 @@ mod refusals;
 mod remote_message;
 
 pub(crate) use chain::Chain;
+pub(crate) use few::Few;
 pub(crate) use format::ExpositionFormat;
 #[cfg(test)]
 pub(crate) use label_value::check_labels;

@@ -203,3 +203,22 @@ fn a_service_manager_hears_of_every_role_that_it_serves_lives_and_ends() {
         assert!(watched.process.wait(SOON).success(), "{role}");
     }
 }
+
+/// Before: an agent and a scraper whose messages nobody read said "stopping", and never ended.
+#[test]
+fn a_service_manager_that_does_not_read_keeps_no_role_from_its_end() {
+    let (fleet, scraper) = Fleet::with_scraper();
+    let dir = |name: &str| text(&fleet.path().join(name));
+    let mut command = narthex("agent");
+    command.args(["--data-dir", &dir("a"), "--scraper", &scraper.peer().to_string(), "--secret-file"]);
+    command.args([&text(&fleet.secret_file()), "--target", "web-1=http://127.0.0.1:9/metrics"]);
+    let path = fleet.path().join("deaf.notify");
+    let _unread = UnixDatagram::bind(&path).expect("binds");
+    let filler = UnixDatagram::unbound().expect("a socket");
+    filler.set_nonblocking(true).expect("a mode");
+    while filler.send_to(b"x", &path).is_ok() {}
+    let mut agent = Process::spawn("deaf", fleet.path(), command.env("NOTIFY_SOCKET", &path));
+    scraper.wait_listed("web-1");
+    assert!(agent.terminate(SOON).success());
+    scraper.wait_unlisted("web-1");
+}

@@ -26,10 +26,27 @@ impl Clients {
     /// Ends all at once, in order.
     #[track_caller]
     pub(crate) fn end(self, within: Duration) {
-        self.runtime.block_on(async {
-            let ending: JoinSet<()> = self.clients.into_iter().map(Client::shutdown).collect();
-            timeout(within, ending.join_all()).await.expect("all end in time");
-        });
+        self.begin_to_end().wait(within);
+    }
+
+    /// As [`end`](Self::end), without waiting.
+    pub(crate) fn begin_to_end(self) -> Ending {
+        let _entered = self.runtime.enter();
+        let ending = self.clients.into_iter().map(Client::shutdown).collect();
+        Ending { ending, runtime: self.runtime }
+    }
+}
+
+pub(crate) struct Ending {
+    ending: JoinSet<()>,
+    runtime: Runtime,
+}
+
+impl Ending {
+    #[track_caller]
+    pub(crate) fn wait(self, within: Duration) {
+        let ended = async { timeout(within, self.ending.join_all()).await };
+        self.runtime.block_on(ended).expect("all end in time");
     }
 }
 

@@ -121,7 +121,7 @@ impl Process {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT, after [`freeze`](Self::freeze).
+    /// SIGCONT, after a freeze.
     pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }

@@ -244,7 +244,6 @@ impl Links {
     }
 
     /// How long ago the last link to a kept peer was lost; none if there is a link or there never was one.
-    #[cfg(feature = "scraper")]
     pub(crate) fn lost_for(&self, peer: &PublicKey) -> Option<Duration> {
         self.table().peers.get(peer)?.lost_at.map(|at| at.elapsed())
     }
