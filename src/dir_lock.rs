@@ -69,9 +69,8 @@ impl DirLock {
     /// A disk that is read-only or full holds nobody up, if the file is there. Whatever it is, opening it does not block.
     fn open(&self) -> io::Result<File> {
         let flags = OFlags::NONBLOCK.bits().cast_signed();
-        let open = |write: bool| {
-            File::options().read(!write).write(write).create(write).custom_flags(flags).open(&self.path)
-        };
+        let open =
+            |write: bool| File::options().read(!write).write(write).create(write).custom_flags(flags).open(&self.path);
         open(true).or_else(|error| open(false).map_err(|_| error))
     }
 }

@@ -5,8 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use http::HeaderName;
 
 use super::{
-    ConfigFile,
-    data_dir,
+    ConfigFile, data_dir,
     defaults::{self, SCRAPER},
     files,
     http_connections::HttpConnections,

@@ -93,7 +93,11 @@ impl Database {
 
     /// Writes all of the batch or nothing.
     pub(super) fn write(&self, batch: ::sled::Batch) -> io::Result<()> {
-        self.leases.apply_batch(batch).and_then(|()| self.leases.flush()).map(drop).map_err(|error| of_system(error.into()))
+        self.leases
+            .apply_batch(batch)
+            .and_then(|()| self.leases.flush())
+            .map(drop)
+            .map_err(|error| of_system(error.into()))
     }
 
     /// Returns once a power cut would not undo what was written.

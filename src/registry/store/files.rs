@@ -1,13 +1,13 @@
 //! The files of a store: their names, and what they hold before anything is repaired.
 
+#[cfg(feature = "cli")]
+use std::sync::Arc;
 use std::{
     ffi::OsString,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
-#[cfg(feature = "cli")]
-use std::sync::Arc;
 
 use tempfile::TempDir;
 

@@ -281,7 +281,8 @@ impl Store for SledStore {
             files.failure = Some(self.error("opened", error));
         }
         let lost_leases = files.lost_leases();
-        let Files { content, database, log, mut failure, noted, is_check_damaged, is_damaged, is_former, doubt } = files;
+        let Files { content, database, log, mut failure, noted, is_check_damaged, is_damaged, is_former, doubt } =
+            files;
         (self.checkpoint, self.ours) = (noted, log);
         let unreadable = content.unreadable();
         if is_damaged {
