@@ -62,9 +62,8 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
         Some(NodeError::Network(error)) => return about_network(error),
         _ => {}
     }
-    match error.downcast_ref() {
-        Some(BuildError::Network(error)) => return about_network(error),
-        _ => {}
+    if let Some(BuildError::Network(error)) = error.downcast_ref() {
+        return about_network(error);
     }
     error.downcast_ref().and_then(about_store)
 }
