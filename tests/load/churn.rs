@@ -24,6 +24,7 @@ use crate::{
 const AGENTS: usize = 8;
 const MOST_TARGETS: usize = 30;
 const INTERVAL_S: u32 = 2;
+const REGISTRATIONS: &str = "narthex_registrations_total";
 /// In `tests/run`; `NARTHEX_CHURN_SECONDS` is for longer.
 const USUAL_SECONDS: u64 = 20;
 /// What the same fleet may cost more at the end than halfway: allocators and connection pools breathe.
@@ -105,7 +106,11 @@ impl<'a> Churn<'a> {
                 }
                 1 => {
                     self.agents[number].process.kill();
+                    let registrations = self.scraper.count(&[REGISTRATIONS]);
                     self.agents[number].restart(self.fleet, self.scraper);
+                    // An agent that has not registered releases nothing when it ends.
+                    self.scraper.wait_scraped(&format!("t-{number}-0"));
+                    self.scraper.wait_counted(&[REGISTRATIONS], registrations);
                     self.kills += 1;
                 }
                 _ => {
