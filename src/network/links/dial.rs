@@ -51,9 +51,10 @@ const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
 /// Where the host has taken the TCP connection, the peer is busy, and a handshake over QUIC would make it busier. Shorter than
 /// a handshake may take: a network may let TCP begin, and nothing more.
 const ANSWERED_HEAD_START: Duration = Duration::from_secs(4);
-/// Of so many dials that TCP has no room for, one goes on to the other transports: what closes TCP may be the network, too.
-const CROWDED: u32 = 3;
-/// The same where TCP was the last way: with the pauses between them, so many dials take some 20 s.
+/// Of so many dials that TCP has no room for, one goes on to the other transports: what closes TCP may be the network, too. With
+/// the pauses between them, so many take 4 s.
+const CROWDED: u32 = 5;
+/// The same where TCP was the last way: 20 s.
 const KNOWN_CROWDED: u32 = 8;
 /// The DHT is asked later than known addresses are dialled: mostly they answer, and no node need be asked.
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);

@@ -35,8 +35,8 @@ async fn quic_waits_while_a_handshake_over_tcp_is_under_way() {
 
 /// Before: a scraper without room was dialled by QUIC at once by each client that it had refused.
 #[tokio::test]
-async fn a_scraper_that_closes_tcp_for_want_of_room_is_dialled_by_quic_in_the_third_attempt() {
-    is_dialled_by_quic_after(2, false).await;
+async fn a_scraper_that_closes_tcp_for_want_of_room_is_dialled_by_quic_in_the_fifth_attempt() {
+    is_dialled_by_quic_after(4, false).await;
 }
 
 /// Before: of a fleet that a restarted scraper had no room for, every third came by QUIC, and saw the next restart after 25 s.
