@@ -55,6 +55,8 @@ mod atomic_file;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "scraper")]
+mod dir_lock;
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 #[doc(hidden)]
 pub mod fuzzing;

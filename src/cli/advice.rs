@@ -7,6 +7,7 @@ use crate::{
     client::{BuildError, RegisterError},
     identity::KeyFileError,
     network::NetworkError,
+    registry::StoreError,
     scraper::ScraperError,
     wire::HandshakeRefusal,
 };
@@ -53,6 +54,7 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
         Some(ScraperError::Bind(_)) => return Some(OTHER_HTTP),
         Some(ScraperError::NoTarget { .. }) => return Some("give --advertise HOST:PORT"),
         Some(ScraperError::Network(error)) => return about_network(error),
+        Some(ScraperError::Store(error)) => return about_store(error),
         _ => {}
     }
     match error.downcast_ref() {
@@ -60,8 +62,16 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
         Some(NodeError::Network(error)) => return about_network(error),
         _ => {}
     }
-    match error.downcast_ref() {
-        Some(BuildError::Network(error)) => about_network(error),
+    if let Some(BuildError::Network(error)) = error.downcast_ref() {
+        return about_network(error);
+    }
+    error.downcast_ref().and_then(about_store)
+}
+
+fn about_store(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::Locked { .. } => Some("or give this one a directory of its own with --data-dir"),
+        StoreError::Backend { .. } => Some("see --data-dir"),
         _ => None,
     }
 }

@@ -10,8 +10,11 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// The locked file of a data directory.
-const LOCK: &str = "lock";
+use crate::{
+    dir_lock::{DirLock, DirLockError, LOCK},
+    scraper::{CONTROL_SOCKET, TABLE},
+};
+
 /// The mode of a data directory, which holds keys and can be replaced by whoever may write to it.
 const PRIVATE: u32 = 0o700;
 /// The bit of directories like `/tmp`.
@@ -21,8 +24,7 @@ const STICKY: u32 = 0o1000;
 #[derive(Debug)]
 pub(super) struct DataDir {
     path: PathBuf,
-    /// The kernel releases the lock with the file, also after `kill -9`.
-    _lock: File,
+    _lock: DirLock,
 }
 
 impl DataDir {
@@ -32,29 +34,17 @@ impl DataDir {
     /// # Errors
     /// If there is no default, the directory cannot be made or is open to others, or another process has locked it.
     pub(super) fn take(asked: Option<&Path>, role: &str) -> anyhow::Result<Self> {
-        let path = path(asked, role)?;
-        DirBuilder::new().recursive(true).mode(PRIVATE).create(&path).with_context(|| {
-            format!("cannot make the data directory {}; give another with --data-dir", path.display())
-        })?;
-        narrow(&path, role).with_context(|| {
-            format!(
-                "the data directory {0} is open to other users: chmod 0700 {0}, or give a directory inside it with --data-dir {0}/{role}",
-                path.display()
-            )
-        })?;
-        let lock = path.join(LOCK);
-        let opened = File::options().create(true).truncate(false).write(true).open(&lock);
-        // A disk that is read-only or full holds no role up.
-        let file = opened
-            .or_else(|error| File::open(&lock).map_err(|_| error))
-            .with_context(|| format!("cannot write {}; give another directory with --data-dir", lock.display()))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: file }),
-            Err(TryLockError::WouldBlock) => bail!(
+        let path = prepare(asked, role)?;
+        let mut lock = DirLock::of(&path);
+        match lock.hold() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(DirLockError::InUse) => bail!(
                 "the data directory {} is in use by another narthex; stop it, or give this one its own with --data-dir",
                 path.display()
             ),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", lock.display())),
+            Err(DirLockError::Failed(error)) => Err(error).with_context(|| {
+                format!("cannot write {}; give another directory with --data-dir", lock.path().display())
+            }),
         }
     }
 
@@ -69,15 +59,39 @@ impl fmt::Display for DataDir {
     }
 }
 
-/// Takes the rights of others away from a directory, if the directory is narthex's: empty, used before, or with a key of the
-/// role in it. (Nobody wants `/tmp` narrowed.)
+/// The given directory, or the default one of the role, made and private as [`DataDir::take`] does, and not locked: a
+/// scraper's table locks it.
+///
+/// # Errors
+/// If there is no default, or the directory cannot be made or is open to others.
+pub(super) fn prepare(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
+    let path = path(asked, role)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE)
+        .create(&path)
+        .with_context(|| format!("cannot make the data directory {}; give another with --data-dir", path.display()))?;
+    narrow(&path, role).with_context(|| {
+        format!(
+            "the data directory {0} is open to other users: chmod 0700 {0}, or give a directory inside it with --data-dir {0}/{role}",
+            path.display()
+        )
+    })?;
+    Ok(path)
+}
+
+/// Takes the rights of others away from a directory, if the directory is narthex's: with a key of the role in it, or nothing
+/// but files of narthex. (Nobody wants `/tmp` narrowed.)
 fn narrow(path: &Path, role: &str) -> io::Result<()> {
     let mode = fs::metadata(path)?.mode() & 0o7777;
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    let is_ours = [LOCK, &format!("{role}.key")].iter().any(|file| path.join(file).exists());
-    if mode & STICKY != 0 || !(is_ours || fs::read_dir(path)?.next().is_none()) {
+    let mut is_ours = true;
+    for entry in fs::read_dir(path)? {
+        is_ours &= is_of_narthex(&entry?.path());
+    }
+    if mode & STICKY != 0 || !(is_ours || path.join(format!("{role}.key")).exists()) {
         return Err(io::Error::other("others keep files there, too"));
     }
     match fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
@@ -88,6 +102,18 @@ fn narrow(path: &Path, role: &str) -> io::Result<()> {
     let was = format_args!("{mode:04o}");
     tracing::warn!(directory = %path.display(), %was, "a data directory was open to other users; its mode is 0700 now");
     Ok(())
+}
+
+/// True for what narthex, or who set it up, keeps in a data directory.
+fn is_of_narthex(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let is_empty_file = || fs::symlink_metadata(file).is_ok_and(|there| there.is_file() && there.len() == 0);
+    match &*name {
+        // Others have files of this name, too, and write into them.
+        LOCK => is_empty_file(),
+        "addresses" | "proved-networks" | "lost+found" => true,
+        _ => name == CONTROL_SOCKET || name.starts_with(TABLE) || name.ends_with(".key") || name.ends_with(".secret"),
+    }
 }
 
 #[derive(Debug)]
@@ -196,6 +222,8 @@ mod tests {
         let error = format!("{:#}", DataDir::take(Some(shared.path()), "agent").expect_err("is not narthex's"));
         assert!(error.contains("chmod 0700") && error.contains("/agent"), "{error}");
         assert_eq!(fs::metadata(shared.path()).expect("there").mode() & 0o777, 0o755);
+        fs::write(shared.path().join("lock"), "").expect("writes");
+        DataDir::take(Some(shared.path()), "agent").expect_err("has files of others");
         fs::write(shared.path().join("agent.key"), "a key that was put there").expect("writes");
         DataDir::take(Some(shared.path()), "agent").expect("is narthex's");
         assert_eq!(fs::metadata(shared.path()).expect("there").mode() & 0o777, 0o700);

@@ -96,7 +96,7 @@ pub(super) mod tests {
             }
             let cli = Cli::try_parse_from(args.iter().chain(more)).expect("flags that clap takes");
             match cli.command {
-                Command::Scraper(args) => format!("{:#?}", args.settings().expect("settings").0),
+                Command::Scraper(args) => format!("{:#?}", args.settings().expect("settings")),
                 Command::Agent(args) => format!("{:#?}", args.settings().expect("settings").0),
                 Command::Node(args) => format!("{:#?}", args.settings().expect("settings").0),
                 _ => unreachable!("no role"),

@@ -1,6 +1,11 @@
 //! `narthex export`: the table of aliases as text, for a backup.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use anyhow::{Context, bail};
 
@@ -15,6 +20,9 @@ use crate::{
     scraper::{EXPORT_PATH, TABLE},
 };
 
+/// Links that are followed, as Linux does.
+const MAX_LINKS: usize = 40;
+
 /// Write the table of aliases as JSON lines, for a backup
 ///
 /// Of a scraper that runs, or of the data directory of one that has ended; to be run by the same user. The first line names
@@ -26,7 +34,8 @@ pub(super) struct Args {
     /// The scraper's data directory [default: $STATE_DIRECTORY, else ~/.local/state/narthex/scraper]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The file to write, with mode 0600 [default: stdout]
+    /// The file to write, with mode 0600; - for stdout. A link is followed, and what is no file (/dev/null, a FIFO) is written to
+    /// [default: stdout]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -41,10 +50,29 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         None => stored(DataDir::take(Some(&path), "scraper")?)?,
     };
     match args.output {
-        Some(file) => atomic_file::replace(&file, &lines, atomic_file::PRIVATE)
-            .with_context(|| format!("cannot write {}", file.display())),
-        None => output::print(&lines),
+        Some(file) if file.as_os_str() != "-" => {
+            write(&file, &lines).with_context(|| format!("cannot write {}", file.display()))
+        }
+        _ => output::print(&lines),
     }
+}
+
+/// Replaces the file as a whole, beside itself if a link leads there. A device, FIFO or the like is written to.
+fn write(file: &Path, lines: &[u8]) -> io::Result<()> {
+    match fs::metadata(file) {
+        Ok(there) if !there.is_file() => File::options().write(true).open(file)?.write_all(lines),
+        _ => atomic_file::replace(&target(file)?, lines, atomic_file::PRIVATE),
+    }
+}
+
+/// Where links lead from this file, whether or not a file is there.
+fn target(file: &Path) -> io::Result<PathBuf> {
+    let mut path = file.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Ok(to) = fs::read_link(&path) else { return Ok(path) };
+        path = path.parent().unwrap_or(Path::new("")).join(to);
+    }
+    Err(io::Error::other("too many links"))
 }
 
 /// The table of a scraper that does not run. A damaged one is refused: a backup must not be replaced by less.

@@ -72,8 +72,7 @@ impl Args {
 }
 
 fn import(data_dir: &Path, leases: Vec<Lease>) -> anyhow::Result<Merge> {
-    let data_dir = DataDir::take(Some(data_dir), "scraper")?;
-    let mut store = SledStore::open(data_dir.path().join(TABLE))?;
+    let mut store = SledStore::open(data_dir::prepare(Some(data_dir), "scraper")?.join(TABLE))?;
     let loaded = store.load()?;
     if let Some(failure) = loaded.failure {
         return Err(failure.into());

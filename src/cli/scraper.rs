@@ -5,8 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use http::HeaderName;
 
 use super::{
-    ConfigFile,
-    data_dir::DataDir,
+    ConfigFile, data_dir,
     defaults::{self, SCRAPER},
     files,
     http_connections::HttpConnections,
@@ -233,12 +232,12 @@ impl Args {
         Ok(())
     }
 
-    /// Reads the files that the flags name. The data directory is the scraper's until it is dropped.
-    pub(super) fn settings(self) -> anyhow::Result<(ScraperConfig, DataDir)> {
+    /// Reads the files that the flags name, and makes the data directory.
+    pub(super) fn settings(self) -> anyhow::Result<ScraperConfig> {
         let key = keys::load_key(&self.key)?;
         let secrets = keys::load_secrets(&self.secret_file)?;
-        let data_dir = DataDir::take(self.data_dir.as_deref(), "scraper")?;
-        let config = ScraperConfig {
+        let data_dir = data_dir::prepare(self.data_dir.as_deref(), "scraper")?;
+        Ok(ScraperConfig {
             http: self.http,
             listen: self.reachable.listen,
             listen_ws: self.reachable.listen_ws,
@@ -287,16 +286,16 @@ impl Args {
                 strangers_per_shared_address: self.limits.max_strangers_per_shared_ip,
                 waiting: self.limits.max_waiting_registrations,
             },
-            ..ScraperConfig::new(key, secrets, data_dir.path())
-        };
-        Ok((config, data_dir))
+            ..ScraperConfig::new(key, secrets, data_dir)
+        })
     }
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     signals::ignore_hangup()?;
-    let (mut config, data_dir) = args.settings()?;
+    let mut config = args.settings()?;
+    let data_dir = config.data_dir.display().to_string();
     let open_files = files::raise_limit();
     files::fit(open_files, &config.limits, &mut config.http_limits.connections);
     let secrets = config.secrets.len();

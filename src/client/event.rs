@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Events that a receiver may lag behind before it misses the oldest.
-const EVENTS_KEPT: usize = 1024;
+const EVENTS_KEPT: usize = 256;
 
 /// Something that happened at a client.
 #[derive(Clone, Debug)]

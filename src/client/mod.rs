@@ -128,7 +128,7 @@ impl Client {
         self.public_key
     }
 
-    /// Events: for the first caller since the start, for others from now on. A receiver that lags behind by more than 1024
+    /// Events: for the first caller since the start, for others from now on. A receiver that lags behind by more than 256
     /// events misses the oldest, which its next `recv` reports.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         let first = self.since_start.lock().unwrap_or_else(PoisonError::into_inner).take();

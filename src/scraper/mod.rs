@@ -117,6 +117,9 @@ impl Scraper {
         if config.secrets.is_empty() {
             return Err(ScraperError::NoSecret);
         }
+        let table = config.data_dir.join(TABLE);
+        let store =
+            task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
@@ -136,9 +139,6 @@ impl Scraper {
             acceptors(registrations, farewells),
         )
         .await?;
-        let table = config.data_dir.join(TABLE);
-        let store =
-            task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
         let control = Control::listen(&config.data_dir);
 
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));

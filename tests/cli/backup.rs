@@ -2,8 +2,10 @@
 
 use std::{
     fs,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
+    process::Command,
+    thread,
 };
 
 use blake2::{Blake2s256, Digest};
@@ -103,6 +105,49 @@ fn a_table_is_exported_while_its_scraper_runs_and_imported_elsewhere() {
     scraper.restart();
     let listed = scraper.listed().expect("a whole table");
     assert_eq!(listed.keys().collect::<Vec<_>>(), ["web-1", "web-2"]);
+}
+
+/// Before: a device, FIFO or link was replaced by a file, as root `/dev/stdout` too.
+#[test]
+fn an_export_replaces_files_alone_and_writes_to_what_else_there_is() {
+    let fleet = Fleet::new();
+    let (data, kept) = (fleet.path().join("data"), fleet.path().join("kept"));
+    copy(&table(2), &data);
+    fs::create_dir(&kept).expect("makes");
+    let export = |output: &Path| {
+        let run = run("export", &data, &["--output", &text(output)]);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        run.stdout
+    };
+
+    assert_eq!(lines(&export(Path::new("-"))).len(), 4);
+    assert!(!Path::new("-").exists());
+
+    let links = [fleet.path().join("link"), fleet.path().join("link-to-link")];
+    symlink("kept/aliases.jsonl", &links[0]).expect("links");
+    symlink(&links[0], &links[1]).expect("links");
+    for link in &links {
+        assert_eq!(export(link), "");
+        assert!(link.is_symlink());
+        let written = fs::read_to_string(kept.join("aliases.jsonl")).expect("reads");
+        assert_eq!(lines(&written).len(), 4);
+        assert_eq!(fs::read_dir(&kept).expect("lists").count(), 1);
+    }
+
+    let fifo = fleet.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("runs").success());
+    let reader = thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::read_to_string(fifo).expect("reads")
+    });
+    assert_eq!(export(&fifo), "");
+    assert!(fs::metadata(&fifo).expect("there").file_type().is_fifo());
+    assert_eq!(lines(&reader.join().expect("ends")).len(), 4);
+
+    let loops = fleet.path().join("loop");
+    symlink(&loops, &loops).expect("links");
+    assert_eq!(run("export", &data, &["--output", &text(&loops)]).code, Some(1));
+    assert!(loops.is_symlink());
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "atomic_file",
+    "dir_lock",
     "ip_network",
     "identity",
     "wire",

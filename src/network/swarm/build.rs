@@ -32,7 +32,10 @@ use crate::{
         error::NetworkError,
         links::{proved::ProvedNetworks, table::Links},
         protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
-        swarm::{hole_punch, identify as own_identify, limits::Limits, pinger, stream_behaviour, wrapped::Wrapped},
+        swarm::{
+            boxed::Boxed, hole_punch, identify as own_identify, limits::Limits, pinger, stream_behaviour,
+            wrapped::Wrapped,
+        },
         transport::{
             admission::Admission,
             answered::Answered,
@@ -111,7 +114,11 @@ pub(crate) struct Parts {
     pub(crate) nearby: Option<nearby::Behaviour>,
 }
 
-pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> Result<Swarm<Behaviour>, NetworkError> {
+pub(crate) fn build(
+    keypair: Keypair,
+    config: &NetworkConfig,
+    parts: Parts,
+) -> Result<Swarm<Boxed<Behaviour>>, NetworkError> {
     let (role, local) = (config.role, keypair.public().to_peer_id());
     let nodes = config.nodes();
     let (proxies, answered) = (parts.proxies, parts.answered);
@@ -177,7 +184,7 @@ pub(crate) fn build(keypair: Keypair, config: &NetworkConfig, parts: Parts) -> R
         .with_max_negotiating_inbound_streams(max_negotiating(role))
         // Proposes and uses a protocol in one flight: half the cost of a new stream.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
-    Ok(Swarm::new(TransportTimeout::new(transport, HANDSHAKE_TIMEOUT).boxed(), behaviour, local, swarm_config))
+    Ok(Swarm::new(TransportTimeout::new(transport, HANDSHAKE_TIMEOUT).boxed(), Boxed(behaviour), local, swarm_config))
 }
 
 /// All ways to a peer and from one, each with its handshake.
@@ -221,7 +228,10 @@ where
     (peer, StreamMuxerBox::new(CloseInTime::new(muxer)))
 }
 
-fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -> kad::Behaviour<MemoryStore> {
+fn kademlia(
+    local: PeerId,
+    NetworkConfig { role, limits, bootstrap, .. }: &NetworkConfig,
+) -> kad::Behaviour<MemoryStore> {
     let node = role.is_node();
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
@@ -236,6 +246,12 @@ fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         // Only nodes need to know many others.
         .set_periodic_bootstrap_interval(node.then_some(BOOTSTRAP_EVERY));
+    if !node {
+        // The others know the nodes that they were told of, and libp2p allocates all 256 buckets at once: 1.7 MB of full size.
+        config.set_kbucket_size(
+            NonZeroUsize::new(bootstrap.len()).map_or(NonZeroUsize::MIN, |told| told.min(kad::K_VALUE)),
+        );
+    }
     if role.is_scraper() {
         // A scraper hands its announcement to every node that there is, so that no choice of keys hides it.
         config.set_replication_factor(MOST_HOLDERS);
@@ -255,4 +271,34 @@ fn kademlia(local: PeerId, NetworkConfig { role, limits, .. }: &NetworkConfig) -
 /// Inbound streams of a connection that are in negotiation.
 fn max_negotiating(role: NetworkRole) -> usize {
     if role == NetworkRole::Client { MAX_PULL_STREAMS } else { 8 }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::swarm::THandler;
+
+    use super::*;
+    use crate::identity::{KeyPair, PeerAddr};
+
+    #[test]
+    fn the_task_of_a_connection_holds_a_pointer_to_its_handlers() {
+        assert_eq!(size_of::<THandler<Boxed<Behaviour>>>(), size_of::<usize>());
+        assert!(size_of::<THandler<Behaviour>>() > 1024, "what is small need not be boxed");
+    }
+
+    #[test]
+    fn a_client_knows_every_node_that_it_was_told_of() {
+        for told in [1, 2, 10] {
+            let address = "192.0.2.1:19961";
+            let node = || format!("{}@{address}", KeyPair::generate().public()).parse::<PeerAddr>().expect("a node");
+            let bootstrap: Vec<_> = (0..told).map(|_| node()).collect();
+            let config = NetworkConfig { bootstrap, ..NetworkConfig::new(NetworkRole::Client) };
+            let mut kad = kademlia(PeerId::random(), &config);
+            for node in config.nodes() {
+                kad.add_address(&node, "/ip4/192.0.2.1/tcp/19961".parse().expect("an address"));
+            }
+            let known: usize = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+            assert_eq!(known, told);
+        }
+    }
 }

@@ -20,7 +20,11 @@ use tokio::sync::mpsc;
 use tokio::sync::{broadcast, oneshot};
 
 #[cfg(feature = "scraper")]
-use crate::network::{command::Holders, observation::Observation, swarm::build::Behaviour};
+use crate::network::{
+    command::Holders,
+    observation::Observation,
+    swarm::{boxed::Boxed, build::Behaviour},
+};
 use crate::{
     identity::PublicKey,
     network::{address, links::table::Links, peer_id, protocols::KAD_PROTOCOL},
@@ -75,7 +79,7 @@ impl Dht {
     #[cfg(feature = "scraper")]
     pub(crate) fn put(
         &mut self,
-        swarm: &mut Swarm<Behaviour>,
+        swarm: &mut Swarm<Boxed<Behaviour>>,
         peer: &PublicKey,
         signed: Vec<u8>,
         to: Holders,
@@ -85,9 +89,9 @@ impl Dht {
         let query = match to {
             Holders::Linked => {
                 let linked = linked_nodes(swarm);
-                Ok(swarm.behaviour_mut().kad.put_record_to(record, linked.into_iter(), PUT_QUORUM))
+                Ok(swarm.behaviour_mut().0.kad.put_record_to(record, linked.into_iter(), PUT_QUORUM))
             }
-            Holders::Closest => swarm.behaviour_mut().kad.put_record(record, PUT_QUORUM),
+            Holders::Closest => swarm.behaviour_mut().0.kad.put_record(record, PUT_QUORUM),
         };
         match query {
             Ok(query) => {
@@ -153,9 +157,9 @@ impl Dht {
 }
 
 #[cfg(feature = "scraper")]
-fn linked_nodes(swarm: &mut Swarm<Behaviour>) -> Vec<PeerId> {
+fn linked_nodes(swarm: &mut Swarm<Boxed<Behaviour>>) -> Vec<PeerId> {
     let mut known = Vec::new();
-    for bucket in swarm.behaviour_mut().kad.kbuckets() {
+    for bucket in swarm.behaviour_mut().0.kad.kbuckets() {
         known.extend(bucket.iter().map(|entry| *entry.node.key.preimage()));
     }
     known.into_iter().filter(|node| swarm.is_connected(node)).take(kad::K_VALUE.get()).collect()

@@ -45,6 +45,7 @@ use crate::{
         peer_id,
         reach::Reach,
         swarm::{
+            boxed::Boxed,
             build::{Behaviour, BehaviourEvent},
             dht::{Dht, Kad},
         },
@@ -72,7 +73,7 @@ const STRANGER: Duration = Duration::from_secs(30);
 const STRANGER_AT_A_NODE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Driver {
-    swarm: Swarm<Behaviour>,
+    swarm: Swarm<Boxed<Behaviour>>,
     commands: mpsc::Receiver<Command>,
     links: Links,
     reach: watch::Sender<Reach>,
@@ -101,7 +102,7 @@ struct Served {
 
 impl Driver {
     pub(crate) fn new(
-        swarm: Swarm<Behaviour>,
+        swarm: Swarm<Boxed<Behaviour>>,
         commands: mpsc::Receiver<Command>,
         links: Links,
         reach: watch::Sender<Reach>,
@@ -179,7 +180,7 @@ impl Driver {
     fn sweep(&mut self) {
         #[cfg(feature = "node")]
         if let Some(served) = &mut self.served {
-            served.dht.sweep(&mut self.swarm.behaviour_mut().kad);
+            served.dht.sweep(&mut self.swarm.behaviour_mut().0.kad);
         }
         self.close_strangers();
         self.give_up_all(self.links.superfluous(), "there is a better one");
@@ -188,7 +189,7 @@ impl Driver {
     }
 
     fn kad(&mut self) -> &mut Kad {
-        &mut self.swarm.behaviour_mut().kad
+        &mut self.swarm.behaviour_mut().0.kad
     }
 }
 
@@ -197,7 +198,7 @@ impl Driver {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Dial { peer, addresses, reply } => self.dial(peer, addresses, reply),
-            Command::Lookup { peer, found } => self.dht.look_up(&mut self.swarm.behaviour_mut().kad, peer, found),
+            Command::Lookup { peer, found } => self.dht.look_up(&mut self.swarm.behaviour_mut().0.kad, peer, found),
             #[cfg(feature = "scraper")]
             Command::Put { peer, signed, to, done } => self.dht.put(&mut self.swarm, &peer, signed, to, done),
             Command::AddNode { peer, address } => {
@@ -369,7 +370,7 @@ impl Driver {
     }
 
     fn on_kad(&mut self, event: kad::Event) {
-        let kad = &mut self.swarm.behaviour_mut().kad;
+        let kad = &mut self.swarm.behaviour_mut().0.kad;
         match event {
             #[cfg(feature = "node")]
             kad::Event::InboundRequest { request } => {
@@ -392,7 +393,7 @@ impl Driver {
         let (requested, from_our_port, may_be_direct) = report.unwrap_or_default();
         // Reports of peers that we wanted to reach count, once each.
         if requested && from_our_port && address::is_plain(&info.observed_addr) {
-            self.swarm.behaviour_mut().identify.0.add_candidate(info.observed_addr.clone());
+            self.swarm.behaviour_mut().0.identify.0.add_candidate(info.observed_addr.clone());
         }
         self.links.on_identified(id);
         #[cfg(feature = "scraper")]
@@ -508,7 +509,7 @@ impl Driver {
     /// a dial from here, where libp2p has both ends dial, gets through any NAT or firewall on our side. (The first step of
     /// DCUtR, which libp2p leaves out.)
     fn dial_straight(&mut self, peer: PeerId, info: &identify::Info) {
-        let punches = self.swarm.behaviour().dcutr.is_enabled();
+        let punches = self.swarm.behaviour().0.dcutr.is_enabled();
         // A node that dials us back comes through relays, too.
         let linked = peer_id::public_key(&peer).is_none_or(|key| !self.links.direct(&key).is_empty());
         if !punches || linked {

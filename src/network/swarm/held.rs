@@ -5,7 +5,13 @@ use std::collections::HashMap;
 use libp2p::{PeerId, Swarm, core::transport::ListenerId};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::network::{address::Circuit, config::RESERVATION, failure::NoReservation, peer_id, swarm::build::Behaviour};
+use crate::network::{
+    address::Circuit,
+    config::RESERVATION,
+    failure::NoReservation,
+    peer_id,
+    swarm::{boxed::Boxed, build::Behaviour},
+};
 
 struct Reservation {
     relay: PeerId,
@@ -22,7 +28,7 @@ pub(crate) struct HeldReservations(HashMap<ListenerId, Reservation>);
 impl HeldReservations {
     pub(crate) fn ask(
         &mut self,
-        swarm: &mut Swarm<Behaviour>,
+        swarm: &mut Swarm<Boxed<Behaviour>>,
         circuit: &Circuit,
         accepted: oneshot::Sender<()>,
         ended: oneshot::Sender<NoReservation>,
@@ -59,7 +65,7 @@ impl HeldReservations {
     }
 
     /// Gives up those that nobody waits for. A relay that lost a reservation without our notice grants it no more.
-    pub(crate) fn sweep(&self, swarm: &mut Swarm<Behaviour>) {
+    pub(crate) fn sweep(&self, swarm: &mut Swarm<Boxed<Behaviour>>) {
         let dead = |held: &Reservation| held.ended.is_closed() || held.granted_at.elapsed() > RESERVATION;
         for (listener, _) in self.0.iter().filter(|(_, held)| dead(held)) {
             swarm.remove_listener(*listener);

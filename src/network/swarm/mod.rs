@@ -2,6 +2,7 @@
 
 #[cfg(feature = "node")]
 pub(crate) mod announcements;
+pub(crate) mod boxed;
 pub(crate) mod build;
 pub(crate) mod dht;
 #[cfg(feature = "node")]

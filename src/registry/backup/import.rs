@@ -32,7 +32,9 @@ enum LineError {
     #[error("the first line of an export is missing")]
     NoHeader,
     #[error("the export has version {found}, of a later narthex: this one reads version {VERSION}")]
-    Version { found: u32 },
+    Later { found: u32 },
+    #[error("the export has version {found}, which no narthex writes")]
+    NoVersion { found: u32 },
     #[error("{0}")]
     Unfit(#[from] TargetError),
     #[error("{0}")]
@@ -112,10 +114,11 @@ fn header(line: &str) -> Result<usize, LineError> {
     if header.format != FORMAT {
         return Err(LineError::NoHeader);
     }
-    if header.version != VERSION {
-        return Err(LineError::Version { found: header.version });
+    match header.version {
+        1..=VERSION => Ok(header.aliases),
+        0 => Err(LineError::NoVersion { found: 0 }),
+        found => Err(LineError::Later { found }),
     }
-    Ok(header.aliases)
 }
 
 fn lease(line: &str) -> Result<Lease, LineError> {
@@ -243,6 +246,8 @@ mod tests {
         assert_eq!(problems(&cut.join("\n")), ["line 2: the export has 1 aliases and should have 2: was it cut?"]);
         let newer = text.replacen("\"version\":1", "\"version\":2", 1);
         assert!(problems(&newer)[0].contains("version 2, of a later narthex"), "{:?}", problems(&newer));
+        let none = text.replacen("\"version\":1", "\"version\":0", 1);
+        assert!(problems(&none)[0].contains("version 0, which no narthex writes"), "{:?}", problems(&none));
         for other in ["", "{}", "[]", "up 1", "\n\n"] {
             assert_eq!(problems(other), ["line 1: the first line of an export is missing"]);
         }

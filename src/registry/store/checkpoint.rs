@@ -39,6 +39,11 @@ pub(super) enum CheckpointError {
 impl Checkpoint {
     /// Reads the file; `None` if there is none.
     pub(super) fn read(file: &Path) -> Result<Option<Self>, CheckpointError> {
+        match fs::metadata(file) {
+            // Reading may block, or never end.
+            Ok(there) if !there.is_file() => return Err(CheckpointError::Damaged),
+            _ => {}
+        }
         match fs::read(file) {
             Ok(bytes) => Self::decode(&bytes).map(Some).ok_or(CheckpointError::Damaged),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

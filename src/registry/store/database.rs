@@ -7,7 +7,6 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::MetadataExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     thread,
@@ -74,31 +73,31 @@ impl Database {
             }
             thread::sleep(LOCK_RETRY);
         }
+        check_kinds(path)?;
         let failed = |source| Fault::Failed(error(path, "opened", source));
         match catch_unwind(AssertUnwindSafe(|| open_and_read(path, content))) {
             Ok(Ok((db, leases))) => {
                 let log = File::open(path.join(LOG)).map_err(failed)?;
                 Ok(Self { leases, _db: db, path: path.into(), log, synced: BTreeSet::new(), is_new: true })
             }
-            Ok(Err(::sled::Error::Io(source))) => Err(failed(source)),
+            Ok(Err(::sled::Error::Io(source))) => Err(failed(of_system(source))),
             Ok(Err(error)) => Err(Fault::Damaged(error.to_string())),
             Err(_) => Err(Fault::Damaged("sled panicked".to_owned())),
         }
     }
 
-    /// True if the database is still in its directory.
-    pub(super) fn is_in_place(&self) -> io::Result<bool> {
-        let there = match fs::metadata(self.path.join(LOG)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            there => there?,
-        };
-        let ours = self.log.metadata()?;
-        Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino()))
+    /// Another handle of its log. No other file has the same inode as long as it is open.
+    pub(super) fn log(&self) -> io::Result<File> {
+        self.log.try_clone()
     }
 
     /// Writes all of the batch or nothing.
     pub(super) fn write(&self, batch: ::sled::Batch) -> io::Result<()> {
-        self.leases.apply_batch(batch).and_then(|()| self.leases.flush()).map(drop).map_err(io::Error::from)
+        self.leases
+            .apply_batch(batch)
+            .and_then(|()| self.leases.flush())
+            .map(drop)
+            .map_err(|error| of_system(error.into()))
     }
 
     /// Returns once a power cut would not undo what was written.
@@ -151,11 +150,59 @@ pub(super) fn error(path: &Path, attempt: &'static str, source: io::Error) -> St
     StoreError::Backend { path: path.into(), attempt, source }
 }
 
+/// The operating system's error, of which sled may have left the text alone.
+fn of_system(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let code = text.strip_prefix("Os { code: ").and_then(|rest| rest.split(',').next()?.parse().ok());
+    match code {
+        Some(code) if error.raw_os_error().is_none() => io::Error::from_raw_os_error(code),
+        _ => error,
+    }
+}
+
+/// What has the name of a file of sled's and is none is damage, and may block who opens it.
+fn check_kinds(path: &Path) -> Result<(), Fault> {
+    let failed = |error| Fault::Failed(self::error(path, "read", error));
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_there(path) => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let file = entry.map_err(failed)?.path();
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let is_right = match (&*name, fs::metadata(&file)) {
+            // A link to nothing.
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => false,
+            (_, Err(error)) => return Err(failed(error)),
+            (BLOBS, Ok(there)) => there.is_dir(),
+            (LOG | "conf", Ok(there)) => there.is_file(),
+            (other, Ok(there)) => !other.starts_with("snap.") || there.is_file(),
+        };
+        if !is_right {
+            return Err(Fault::Damaged(format!("{} is another kind of file", file.display())));
+        }
+    }
+    Ok(())
+}
+
+/// True if something has this name, a link to nothing included.
+pub(super) fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The log of the database in this directory, if it is a file, opened.
+pub(super) fn open_log(path: &Path) -> Option<File> {
+    let log = path.join(LOG);
+    if log.is_file() { File::open(log).ok() } else { None }
+}
+
 /// True while a process has the database open. sled reports a held lock as an I/O error of no particular kind, so the
 /// lock that sled 0.34.7 takes, an exclusive one on its log, is tried before.
 fn is_locked(path: &Path) -> bool {
-    let file = File::options().read(true).write(true).open(path.join(LOG));
-    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    let log = path.join(LOG);
+    // Opening a FIFO would block.
+    let file = log.is_file().then(|| File::options().read(true).write(true).open(log));
+    file.and_then(Result::ok).is_some_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 fn open_and_read(path: &Path, content: &mut Content) -> ::sled::Result<(::sled::Db, ::sled::Tree)> {

@@ -1,13 +1,15 @@
 //! The files of a store: their names, and what they hold before anything is repaired.
 
+#[cfg(feature = "cli")]
+use std::sync::Arc;
 use std::{
     ffi::OsString,
-    fs::File,
-    io, iter,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
-#[cfg(feature = "cli")]
-use std::{fs, sync::Arc};
+
+use tempfile::TempDir;
 
 #[cfg(feature = "cli")]
 use super::frame::Entry;
@@ -20,6 +22,7 @@ use super::{
 };
 #[cfg(feature = "cli")]
 use crate::registry::Lease;
+use crate::telemetry::Chain;
 
 /// The ending of the checkpoint's file.
 pub(super) const CHECK: &str = "check";
@@ -29,6 +32,8 @@ pub(super) struct Files {
     pub(super) content: Content,
     /// The database, unless it could not be opened or is damaged.
     pub(super) database: Option<Database>,
+    /// The log that was read, if there is one.
+    pub(super) log: Option<File>,
     /// Why it could not be opened; the content was read without sled.
     pub(super) failure: Option<StoreError>,
     /// How far the table had come.
@@ -42,38 +47,52 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Opens the database in the directory `path`. Its files are read without sled first, as sled cuts what it takes for
-    /// damaged.
-    pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
-        let check = Checkpoint::read(&beside(path, CHECK));
+    /// Opens the database in the directory `path`, whose check file is `check`. Its files are read without sled first, as
+    /// sled cuts what it takes for damaged.
+    pub(super) fn read(path: &Path, check: &Path) -> Result<Self, StoreError> {
+        let check = Checkpoint::read(check);
         if let Err(error) = &check {
-            tracing::warn!(error = error as &dyn std::error::Error, "the check file of the store is of no use");
+            tracing::warn!(error = %Chain(error), "the check file of the store is of no use");
         }
         let is_check_damaged = matches!(check, Err(CheckpointError::Damaged));
         let noted = check.unwrap_or_default();
         let known = noted.unwrap_or_default();
 
         let is_missing = !path.join(LOG).exists();
-        let mut raw = read_without_sled(path).map_err(|error| database::error(path, "read", error))?;
+        let log = database::open_log(path);
+        let mut raw = read_without_sled(path);
         refuse_later(path, &raw)?;
         let mut content = Content::default();
-        let (database, failure, mut is_damaged) = match Database::open(path, &mut content) {
+        let mut failure = None;
+        let opened = match Database::open(path, &mut content) {
+            // What has no frames can be read by sled alone, which needs to write.
+            Err(Fault::Failed(error)) if error.may_pass() && raw.last_group() == 0 && !is_missing => {
+                let Ok(copy) = copy(path) else { return Err(error) };
+                failure = Some(error);
+                content = Content::default();
+                Database::open(copy.path(), &mut content)
+            }
+            opened => opened,
+        };
+        let (database, mut is_damaged) = match opened {
             Ok(database) => {
                 refuse_later(path, &content)?;
                 let written = content.mark.unwrap_or_default().sequence;
                 // One group may be there that was not acknowledged.
                 let is_cut = content.mark.is_some() && raw.last_group() > written + 1;
-                (Some(database), None, is_cut)
+                (Some(database).filter(|_| failure.is_none()), is_cut)
             }
-            Err(Fault::Damaged(message)) => {
-                tracing::error!(message, "the table is damaged");
-                (None, None, true)
-            }
-            Err(Fault::Failed(error)) if error.may_pass() && (is_missing || raw.last_group() > 0) => {
+            Err(Fault::Failed(error)) if error.may_pass() => {
                 content = std::mem::take(&mut raw);
-                (None, Some(error), false)
+                failure = Some(error);
+                (None, false)
             }
-            Err(Fault::Failed(error)) => return Err(error),
+            Err(Fault::Failed(error @ StoreError::Locked { .. })) => return Err(error),
+            Err(fault) => {
+                let error = fault.into_error(path);
+                tracing::error!(error = %Chain(&error), "the table is damaged");
+                (None, true)
+            }
         };
         let mark = content.mark.unwrap_or_default();
         let leases = content.leases();
@@ -81,7 +100,8 @@ impl Files {
         let is_counted = mark.leases == leases || (failure.is_some() && mark.leases < leases);
         is_damaged |= content.mark.is_some() && !is_counted;
         is_damaged |= content.mark.is_none() && raw.last_group() > 0;
-        is_damaged |= mark.sequence < known.sequence || content.unreadable() > 0 || (is_missing && is_check_damaged);
+        is_damaged |= mark.sequence < known.sequence || content.unreadable() > 0;
+        is_damaged |= is_check_damaged && content.mark.is_none();
         let is_former = !is_damaged && content.mark.map_or(leases > 0, |mark| mark.format < frame::FORMAT);
         let mut doubt = known.doubt.unwrap_or(0);
         if is_damaged {
@@ -91,7 +111,7 @@ impl Files {
             doubt = doubt.max(hole.saturating_sub(1));
         }
         let database = database.filter(|_| !is_damaged);
-        Ok(Self { content, database, failure, noted, is_check_damaged, is_damaged, is_former, doubt })
+        Ok(Self { content, database, log, failure, noted, is_check_damaged, is_damaged, is_former, doubt })
     }
 
     /// True if leases were lost, or may have been, and have not been made up for.
@@ -105,21 +125,8 @@ impl Files {
 #[cfg(feature = "cli")]
 pub(crate) fn read_only(path: &Path) -> Result<(Vec<Arc<Lease>>, bool), StoreError> {
     // sled writes into what it opens.
-    let copied = tempfile::tempdir().and_then(|copy| {
-        let to = copy.path().join("aliases");
-        for directory in [Path::new(""), Path::new(BLOBS)] {
-            fs::create_dir_all(to.join(directory))?;
-            for file in database::files(&path.join(directory))? {
-                fs::copy(&file, to.join(directory).join(file.file_name().unwrap_or_default()))?;
-            }
-        }
-        if beside(path, CHECK).exists() {
-            fs::copy(beside(path, CHECK), beside(&to, CHECK))?;
-        }
-        Ok((copy, to))
-    });
-    let (_copy, to) = copied.map_err(|error| database::error(path, "read", error))?;
-    let files = Files::read(&to).map_err(|error| match error {
+    let copy = copy(path).map_err(|error| database::error(path, "read", error))?;
+    let files = Files::read(copy.path(), &beside(path, CHECK)).map_err(|error| match error {
         StoreError::Format { format, .. } => StoreError::Format { path: path.into(), format },
         error => error,
     })?;
@@ -138,19 +145,33 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     path.into()
 }
 
-/// The frames in the files of a database.
-pub(super) fn read_without_sled(path: &Path) -> io::Result<Content> {
+/// The frames in the files of a database, as far as they can be read.
+pub(super) fn read_without_sled(path: &Path) -> Content {
     let mut content = Content::default();
-    for file in iter::once(path.join(LOG)).chain(database::files(&path.join(BLOBS))?) {
-        let file = match File::open(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            file => file?,
-        };
-        if let Err(error) = frame::scan(file, |place, body| content.take(place, body)) {
+    let log = Some(path.join(LOG)).filter(|log| log.is_file());
+    let blobs = database::files(&path.join(BLOBS)).unwrap_or_else(|error| {
+        tracing::error!(%error, "the long entries of the table cannot be read");
+        Vec::new()
+    });
+    for file in log.into_iter().chain(blobs) {
+        let read = File::open(file).and_then(|file| frame::scan(file, |place, body| content.take(place, body)));
+        if let Err(error) = read {
             tracing::error!(%error, "a part of the table cannot be read");
         }
     }
-    Ok(content)
+    content
+}
+
+/// A copy of a database, in a directory for what is temporary.
+fn copy(path: &Path) -> io::Result<TempDir> {
+    let copy = tempfile::tempdir().or_else(|_| tempfile::tempdir_in("/dev/shm"))?;
+    for directory in [Path::new(""), Path::new(BLOBS)] {
+        fs::create_dir_all(copy.path().join(directory))?;
+        for file in database::files(&path.join(directory))? {
+            fs::copy(&file, copy.path().join(directory).join(file.file_name().unwrap_or_default()))?;
+        }
+    }
+    Ok(copy)
 }
 
 fn refuse_later(path: &Path, content: &Content) -> Result<(), StoreError> {

@@ -82,7 +82,7 @@ impl Change {
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process has the store open.
-    #[error("registry store {} is in use by another process: stop that one, or use another directory", path.display())]
+    #[error("registry store {} is in use by another narthex: stop that one", path.display())]
     Locked {
         /// The store's path.
         path: PathBuf,
@@ -120,11 +120,28 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// True if the disk may be written later: it is full, read-only, closed to us or failing. A scraper starts without.
+    fn is_denied(&self) -> bool {
+        matches!(self, Self::Backend { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    /// True if the same may succeed later: the disk is full, read-only, closed to us or failing, or the machine short of
+    /// something. A scraper starts without.
     fn may_pass(&self) -> bool {
-        use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let Self::Backend { source, .. } = self else { return false };
-        matches!(source.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
-            || Errno::from_io_error(source) == Some(Errno::IO)
+        let passing = [
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::DQUOT,
+            Errno::ROFS,
+            Errno::NOSPC,
+            Errno::IO,
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::INTR,
+            Errno::STALE,
+            Errno::TIMEDOUT,
+        ];
+        Errno::from_io_error(source).is_some_and(|errno| passing.contains(&errno))
     }
 }

@@ -3,18 +3,20 @@
 //! - `aliases`, a directory: sled's (`database`). Its values are frames (`frame`), synced before they are acknowledged.
 //! - `aliases.check`: how far the table had come ([`Checkpoint`]).
 //! - `aliases.damaged-<Unix time>`: a database that was found damaged, kept for a person. What could be read of it is in
-//!   the new one.
+//!   the new one. `aliases.foreign-<Unix time>`: what somebody put in its place while it was in use.
 //! - `aliases.new`, `aliases.old`: while a new database replaces another.
+//! - `lock` beside them: one process at a time.
 //!
 //! On a disk that is full or read-only the leases are read without sled, and each commit tries to open the database again.
-//! The store keeps the leases that are on disk in memory, so a database that was deleted is written anew.
+//! The store keeps the leases that are on disk in memory, so a database that was deleted is written anew. Nothing is deleted
+//! or written to that this process has not opened.
 
 mod anew;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
@@ -26,11 +28,16 @@ use super::{
     Change, Damage, Loaded, Store, StoreError,
     checkpoint::Checkpoint,
     content::{Content, Stored},
-    database::{self, Database, MARK_KEY},
+    database::{self, Database, LOG, MARK_KEY},
     files::{self, Files},
     frame::{self, Entry, Place},
 };
-use crate::wire::Alias;
+use crate::{
+    dir_lock::{DirLock, DirLockError, id},
+    wire::Alias,
+};
+
+use anew::{DAMAGED, put_aside};
 
 /// How long after the end of a lease its removal is kept. A longer retention is not needed: a lease that comes back with
 /// damage is in doubt.
@@ -42,8 +49,12 @@ const MAX_REMOVALS: usize = 50_000;
 pub(crate) struct SledStore {
     /// The database's directory.
     path: PathBuf,
-    /// The device of the directory above.
-    device: u64,
+    /// The device of the directory above, once that is known.
+    device: Option<u64>,
+    /// The lock of that directory.
+    lock: DirLock,
+    /// The log of the database whose leases these are.
+    ours: Option<File>,
     /// `None` after a failure: after an I/O error sled refuses everything until the database is opened again.
     database: Option<Database>,
     /// True if the database must be written anew before it is opened.
@@ -62,12 +73,15 @@ pub(crate) struct SledStore {
 }
 
 impl SledStore {
-    /// The store of the directory `path` and the files `path.*`. Creates the directory above. Succeeds on a disk that
-    /// cannot be written.
+    /// The store of the directory `path` and the files `path.*`. Creates and locks the directory above. Succeeds on a
+    /// disk that cannot be written.
     pub(crate) fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let path = path.into();
         let mut store = Self {
-            path: path.into(),
-            device: 0,
+            lock: DirLock::of(folder(&path)),
+            path,
+            device: None,
+            ours: None,
             database: None,
             is_void: false,
             entries: BTreeMap::new(),
@@ -77,10 +91,10 @@ impl SledStore {
             checkpoint: None,
             found: None,
         };
-        match store.make_folder() {
-            Ok(device) => store.device = device,
-            Err(error) if error.may_pass() => {}
-            Err(error) => return Err(error),
+        match store.enter() {
+            // Rights do not come by themselves.
+            Err(error) if error.may_pass() && !error.is_denied() => {}
+            entered => entered?,
         }
         Ok(store)
     }
@@ -89,16 +103,41 @@ impl SledStore {
         files::beside(&self.path, ending)
     }
 
-    fn folder(&self) -> &Path {
-        self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    /// Makes the directory above if it is missing, and holds its lock. To be called before anything is written.
+    fn enter(&mut self) -> Result<(), StoreError> {
+        let folder = folder(&self.path);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder).and_then(|()| fs::metadata(folder));
+        let device = made.map_err(|error| self.error("opened", error))?.dev();
+        if *self.device.get_or_insert(device) != device {
+            // What is stored on another file system is not there any more when this one is mounted again.
+            return Err(StoreError::Gone { path: self.path.clone() });
+        }
+        self.lock.hold().map_err(|error| match error {
+            DirLockError::InUse => StoreError::Locked { path: self.path.clone() },
+            DirLockError::Failed(error) => database::error(self.lock.path(), "written", error),
+        })
     }
 
-    /// Makes the directory above if it is missing, and returns its device.
-    fn make_folder(&self) -> Result<u64, StoreError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(self.folder());
-        made.and_then(|()| fs::metadata(self.folder()))
-            .map(|there| there.dev())
-            .map_err(|error| self.error("opened", error))
+    /// True if the database in place is the one whose leases these are, or there is none and was none.
+    fn is_ours(&self) -> io::Result<bool> {
+        let ours = self.ours.as_ref().map(File::metadata).transpose()?;
+        let there = match fs::metadata(self.path.join(LOG)) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+            there => Some(there?),
+        };
+        Ok(ours.as_ref().map(id) == there.as_ref().map(id))
+    }
+
+    fn use_database(&mut self, database: Database) -> io::Result<()> {
+        self.ours = Some(database.log()?);
+        self.database = Some(database);
+        Ok(())
+    }
+
+    /// Ends the replacement of the database by a new one, of which a process was killed.
+    fn take_new(&self) -> io::Result<()> {
+        let new = self.beside("new");
+        if new.exists() && !self.path.exists() { fs::rename(&new, &self.path) } else { Ok(()) }
     }
 
     /// Takes over what is left of a damaged table, with new numbers: what is in doubt in one group, what is certain in
@@ -124,9 +163,10 @@ impl SledStore {
         match &self.database {
             None if self.is_void => self.write_anew(),
             None => self.open_again(),
-            Some(database) if database.is_in_place().map_err(|error| self.error("written", error))? => Ok(()),
+            Some(_) if self.is_ours().map_err(|error| self.error("written", error))? => self.enter(),
             Some(_) => {
-                (self.database, self.checkpoint, self.is_void) = (None, None, true);
+                (self.database, self.ours, self.checkpoint, self.is_void) = (None, None, None, true);
+                self.enter()?;
                 Err(StoreError::Gone { path: self.path.clone() })
             }
         }
@@ -134,6 +174,12 @@ impl SledStore {
 
     /// Opens the database after a failure. One that has not what is in memory is to be written anew.
     fn open_again(&mut self) -> Result<(), StoreError> {
+        self.enter()?;
+        let is_ours = self.take_new().and_then(|()| self.is_ours());
+        if !is_ours.map_err(|error| self.error("opened", error))? {
+            self.is_void = true;
+            return self.write_anew();
+        }
         let mut content = Content::default();
         let opened = Database::open(&self.path, &mut content);
         let mark = content.mark.unwrap_or_default();
@@ -143,7 +189,9 @@ impl SledStore {
             ahead => ahead == Some(1),
         };
         match opened {
-            Ok(database) if is_ours => self.database = Some(database),
+            Ok(database) if is_ours => {
+                self.use_database(database).map_err(|error| self.error("opened", error))?;
+            }
             Err(database::Fault::Failed(error)) => return Err(error),
             Ok(_) | Err(database::Fault::Damaged(_)) => {
                 self.is_void = true;
@@ -155,7 +203,9 @@ impl SledStore {
 
     fn write_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         if self.checkpoint != Some(checkpoint) {
-            checkpoint.write(&self.beside(files::CHECK)).map_err(|error| self.error("written", error))?;
+            let check = self.beside(files::CHECK);
+            let placed = if check.is_dir() { put_aside(&check, DAMAGED) } else { Ok(()) };
+            placed.and_then(|()| checkpoint.write(&check)).map_err(|error| self.error("written", error))?;
             self.checkpoint = Some(checkpoint);
         }
         Ok(())
@@ -210,6 +260,11 @@ impl SledStore {
     }
 }
 
+/// The directory above a table.
+fn folder(table: &Path) -> &Path {
+    table.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 impl fmt::Debug for SledStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SledStore").field("path", &self.path).finish_non_exhaustive()
@@ -218,16 +273,17 @@ impl fmt::Debug for SledStore {
 
 impl Store for SledStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
-        let new = self.beside("new");
-        if new.exists() && !self.path.exists() {
-            // A new database was to take this place.
-            fs::rename(&new, &self.path).map_err(|error| self.error("opened", error))?;
-        }
         self.database = None;
-        let files = Files::read(&self.path)?;
+        let taken = self.take_new();
+        let place = if taken.is_ok() { self.path.clone() } else { self.beside("new") };
+        let mut files = Files::read(&place, &self.beside(files::CHECK))?;
+        if let Err(error) = taken {
+            files.failure = Some(self.error("opened", error));
+        }
         let lost_leases = files.lost_leases();
-        let Files { content, database, mut failure, noted, is_check_damaged, is_damaged, is_former, doubt } = files;
-        self.checkpoint = noted;
+        let Files { content, database, log, mut failure, noted, is_check_damaged, is_damaged, is_former, doubt } =
+            files;
+        (self.checkpoint, self.ours) = (noted, log);
         let unreadable = content.unreadable();
         if is_damaged {
             self.take_over(content, doubt, noted);
@@ -239,7 +295,9 @@ impl Store for SledStore {
                 self.entries.values_mut().for_each(|stored| stored.group = self.sequence);
             }
             (self.doubt, self.is_void) = (doubt, is_former);
-            self.database = database.filter(|_| !is_former);
+            if let Some(database) = database.filter(|_| !is_former && failure.is_none()) {
+                self.use_database(database).map_err(|error| self.error("opened", error))?;
+            }
         }
         let repaired = match failure {
             None if self.is_void => self.write_anew(),
@@ -247,8 +305,9 @@ impl Store for SledStore {
             _ => Ok(()),
         };
         match repaired {
-            Err(error) if error.may_pass() => failure = Some(error),
-            repaired => repaired?,
+            Err(error @ StoreError::Locked { .. }) => return Err(error),
+            Err(error) => failure = Some(error),
+            Ok(()) => {}
         }
 
         let damage = lost_leases.then(|| Damage { noted: noted.map(|noted| noted.leases), found: self.leases });

@@ -1,4 +1,4 @@
-//! A new database in place of one that is damaged, deleted, or of an earlier format.
+//! A new database in place of one that is damaged, deleted, replaced, or of an earlier format.
 
 use std::{
     fs::{self, File},
@@ -7,45 +7,44 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{SledStore, Stored};
+use super::{SledStore, Stored, folder};
 use crate::registry::store::{
     StoreError,
     content::Content,
-    database::{self, Database, MARK_KEY},
+    database::{self, Database, LOG, MARK_KEY, is_there},
+    files::beside,
     frame::{self, Place},
 };
 
 /// Names tried for a damaged table, of one second after the other.
 const NAMES: u64 = 100;
+/// The endings of what is kept: what was found so, and what was put in place while the table was in use.
+pub(super) const DAMAGED: &str = "damaged";
+const FOREIGN: &str = "foreign";
 /// Entries that are written at once.
 const CHUNK: usize = 4096;
 
 impl SledStore {
-    /// Writes a new database, and puts the one that is there aside.
+    /// Writes a new database, and puts what is there aside.
     pub(super) fn write_anew(&mut self) -> Result<(), StoreError> {
-        if self.make_folder()? != self.device {
-            // What is stored on another file system is not there any more when this one is mounted again.
-            return Err(StoreError::Gone { path: self.path.clone() });
-        }
+        self.enter()?;
         if let Some(found) = self.found {
             self.write_checkpoint(found)?;
         }
         let (new, old) = (self.beside("new"), self.beside("old"));
         let failed = |error| self.error("written", error);
-        [&new, &old].into_iter().try_for_each(|path| remove(path)).map_err(failed)?;
+        [&new, &old].into_iter().try_for_each(|path| clear(path)).map_err(failed)?;
         let database = Database::open(&new, &mut Content::default()).map_err(|fault| fault.into_error(&self.path))?;
         self.write_all(&database).map_err(failed)?;
         drop(database);
         database::sync_directory(&new).map_err(failed)?;
-        match self.found {
-            Some(_) => self.keep_damaged(),
-            None => rename(&self.path, &old),
-        }
-        .and_then(|()| rename(&new, &self.path))
-        .and_then(|()| File::open(self.folder())?.sync_all())
-        .map_err(failed)?;
-        (self.found, self.is_void) = (None, false);
-        if let Err(error) = remove(&old) {
+        let log = File::open(new.join(LOG)).map_err(failed)?;
+        self.make_room(&old)
+            .and_then(|()| fs::rename(&new, &self.path))
+            .and_then(|()| File::open(folder(&self.path))?.sync_all())
+            .map_err(failed)?;
+        (self.ours, self.found, self.is_void) = (Some(log), None, false);
+        if let Err(error) = clear(&old) {
             tracing::warn!(%error, path = %old.display(), "the old table could not be removed");
         }
         self.open_again()
@@ -75,29 +74,41 @@ impl SledStore {
         Ok(())
     }
 
-    /// Keeps the damaged database under a name that nothing has.
-    fn keep_damaged(&self) -> io::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut names = (now..now + NAMES).map(|time| self.beside(&format!("damaged-{time}")));
-        let name = names.find(|name| !name.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
-        rename(&self.path, &name)?;
-        if name.exists() {
-            tracing::error!(path = %name.display(), "the damaged table is kept");
+    /// Renames what is in place: to `old` only what this process has read or written as a whole.
+    fn make_room(&self, old: &Path) -> io::Result<()> {
+        match (self.is_ours()?, &self.ours) {
+            (true, _) if self.found.is_some() => put_aside(&self.path, DAMAGED),
+            (true, Some(_)) => fs::rename(&self.path, old),
+            _ => put_aside(&self.path, FOREIGN),
         }
-        Ok(())
     }
 }
 
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => Ok(()),
-        renamed => renamed,
+/// Keeps whatever has this name, if something does, under another that nothing has.
+pub(super) fn put_aside(path: &Path, why: &str) -> io::Result<()> {
+    if !is_there(path) {
+        return Ok(());
     }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut names = (now..now + NAMES).map(|time| beside(path, &format!("{why}-{time}")));
+    let name = names.find(|name| !is_there(name)).ok_or(io::ErrorKind::AlreadyExists)?;
+    fs::rename(path, &name)?;
+    let kept = name.display();
+    match why {
+        DAMAGED => tracing::error!(path = %kept, "the damaged table is kept"),
+        _ => tracing::error!(
+            path = %kept,
+            "files that were put in place of the table in use are kept, and the table is written again: to use those, stop \
+             this process and move them back"
+        ),
+    }
+    Ok(())
 }
 
-fn remove(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+/// Removes what an interrupted replacement has left, and puts aside what is no directory.
+fn clear(left: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(left) {
+        Ok(there) if there.is_dir() => fs::remove_dir_all(left),
+        _ => put_aside(left, FOREIGN),
     }
 }

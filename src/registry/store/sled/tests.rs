@@ -1,4 +1,4 @@
-use std::{fs::File, time::UNIX_EPOCH};
+use std::{fs::File, os::unix::fs::symlink, process::Command, time::UNIX_EPOCH};
 
 use blake2::{Blake2s256, Digest};
 
@@ -166,7 +166,7 @@ fn every_entry_is_read_without_sled_too() {
     }
     let blobs = fs::read_dir(place.base().join("blobs")).expect("there").count();
     assert!(blobs > 0, "nothing was too long for the log");
-    let raw = files::read_without_sled(&place.base()).expect("readable");
+    let raw = files::read_without_sled(&place.base());
     assert_eq!(raw.entries, store.entries);
     assert_eq!(raw.mark.map(|mark| mark.leases), Some(350));
 }
@@ -175,7 +175,10 @@ fn every_entry_is_read_without_sled_too() {
 fn a_second_process_cannot_open_the_store() {
     let place = Dir::new();
     let _first = place.load();
-    let error = SledStore::open(place.base()).expect("opens").load().expect_err("locked");
+    let error = SledStore::open(place.base()).expect_err("locked");
+    assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
+    fs::remove_file(place.0.path().join("lock")).expect("removed");
+    let error = SledStore::open(place.base()).expect("another lock").load().expect_err("locked");
     assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
 }
 
@@ -284,6 +287,104 @@ fn a_database_that_is_deleted_is_noticed_and_written_anew() {
     place.goes_on(store);
 }
 
+/// Before: what stood there in its place was deleted.
+#[test]
+fn what_is_put_in_place_of_the_database_in_use_is_kept() {
+    let place = Dir::old();
+    let backup = Dir::with(&[&[put("restored")]]);
+    for (kept, has_failed) in [(1, false), (2, true)] {
+        let (mut store, _) = place.load();
+        if has_failed {
+            store.database = None;
+        }
+        fs::remove_dir_all(place.base()).expect("removed");
+        fs::rename(backup.copy().base(), place.base()).expect("put in place");
+        let was_gone = matches!(store.commit(&[]), Err(StoreError::Gone { .. }));
+        assert_eq!(was_gone, !has_failed);
+        store.commit(&[]).expect("written anew");
+        assert_eq!(place.files("aliases.foreign-"), kept);
+        store.checkpoint().expect("noted");
+        drop(store);
+        let names = fs::read_dir(place.0.path()).expect("readable").map(|file| file.expect("readable").path());
+        let foreign: Vec<_> = names.filter(|name| name.to_string_lossy().contains("foreign")).collect();
+        assert!(foreign.iter().all(|path| files::read_without_sled(path).leases() == 1));
+        assert_eq!(place.load().1.leases.len(), 100);
+    }
+}
+
+#[test]
+fn a_directory_that_another_process_has_locked_meanwhile_is_not_written_to() {
+    let place = Dir::old();
+    let (mut first, _) = place.load();
+    fs::remove_dir_all(place.0.path()).expect("removed");
+    let (mut second, _) = place.load();
+    second.commit(&[put("of-the-second")]).expect("written");
+    for _ in 0..3 {
+        assert!(matches!(first.commit(&[put("b")]), Err(StoreError::Locked { .. })));
+    }
+    second.commit(&[]).expect("in place");
+    drop(second);
+    first.commit(&[put("b")]).expect("written anew");
+    assert_eq!(place.files("aliases.foreign-"), 1, "what the second acknowledged is kept");
+    drop(first);
+    assert_eq!(place.load().1.leases.len(), 101);
+}
+
+/// Before: eight of these ended the process, and one blocked it.
+#[test]
+fn whatever_kind_of_file_is_in_the_way_is_put_aside() {
+    type Deed = fn(&Path);
+    let emptied: Deed = |base| fs::write(base.join("db"), "").expect("written");
+    let cases: [(&str, Deed); 11] = [
+        ("aliases a file", |base| {
+            fs::remove_dir_all(base).expect("removed");
+            fs::write(base, "x").expect("written");
+        }),
+        ("aliases a link to nothing", |base| {
+            fs::remove_dir_all(base).expect("removed");
+            symlink("/nowhere/at-all", base).expect("links");
+        }),
+        ("db a directory", |base| replace_by_directory(&base.join("db"))),
+        ("db a fifo", |base| {
+            fs::remove_file(base.join("db")).expect("removed");
+            assert!(Command::new("mkfifo").arg(base.join("db")).status().expect("runs").success());
+        }),
+        ("blobs a file", |base| {
+            fs::remove_dir_all(base.join("blobs")).expect("removed");
+            fs::write(base.join("blobs"), "x").expect("written");
+        }),
+        ("conf a directory", |base| replace_by_directory(&base.join("conf"))),
+        ("snap a directory", |base| fs::create_dir(base.join("snap.0000000000000001")).expect("made")),
+        ("check a directory", |base| replace_by_directory(&files::beside(base, "check"))),
+        ("new a file", |base| fs::write(files::beside(base, "new"), "x").expect("written")),
+        ("old a file", |base| fs::write(files::beside(base, "old"), "x").expect("written")),
+        ("old a link", |base| symlink("/nowhere", files::beside(base, "old")).expect("links")),
+    ];
+    let good = Dir::old();
+    for (name, deed) in cases {
+        for is_emptied in [false, true] {
+            let place = good.copy();
+            if is_emptied {
+                emptied(&place.base());
+            }
+            deed(&place.base());
+            let (mut store, loaded) = place.load();
+            assert!(loaded.failure.is_none(), "{name}: {:?}", loaded.failure);
+            assert!(loaded.damage.is_some() || loaded.leases.len() == 100, "{name}: silent");
+            store.commit(&[put("new")]).expect(name);
+            store.checkpoint().expect(name);
+            drop(store);
+            let (_store, again) = place.load();
+            assert_eq!((again.leases.len(), again.damage), (loaded.leases.len() + 1, None), "{name}");
+        }
+    }
+}
+
+fn replace_by_directory(path: &Path) {
+    fs::remove_file(path).expect("removed");
+    fs::create_dir_all(path.join("with-something-in-it")).expect("made");
+}
+
 #[test]
 fn a_database_is_opened_again_after_a_failure_and_written_anew_if_it_is_another() {
     let place = Dir::old();
@@ -370,7 +471,7 @@ mod former {
         let (store, loaded) = place.load();
         assert_eq!((loaded.leases.len(), loaded.damage), (100, None));
         assert!(loaded.unconfirmed.is_empty());
-        assert_eq!(files::read_without_sled(&place.base()).expect("readable").leases(), 100);
+        assert_eq!(files::read_without_sled(&place.base()).leases(), 100);
         assert_eq!(place.files("aliases"), 2);
         place.goes_on(store);
     }
