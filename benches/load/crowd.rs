@@ -21,7 +21,7 @@ use crate::{Args, BoxError, floor, process::Child, pushprox, scrape};
 /// Processes that the clients are spread over.
 const PROCESSES: usize = 4;
 /// Between two looks at the scraper.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(100);
 /// After which a crowd counts as lost.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// A link that is lost sooner counts as refused, and would be redialled later.

@@ -53,8 +53,8 @@ pub(super) struct Connections {
         default_value_t = NetworkLimits::default().connections_per_peer
     )]
     max_connections_per_peer: u32,
-    /// Most connections in their handshake: half over TCP and WebSocket, a quarter over QUIC, a quarter through relays; the
-    /// source that has most gives one up for a newcomer
+    /// Most connections in their handshake: half over TCP and WebSocket, a quarter over QUIC, a quarter through relays;
+    /// others wait for their turn
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = NetworkLimits::default().half_open)]
     max_half_open: usize,
     /// Most connections in their handshake from one public IP address (IPv6: one /56)

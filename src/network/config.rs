@@ -159,7 +159,8 @@ pub struct NetworkLimits {
     pub connections_per_private_address: usize,
     /// Connections that others open and that are still in their handshake: half of them over TCP and WebSocket, a quarter
     /// over QUIC, a quarter through relays. A quarter of each is for addresses from which a secret was proved within a day.
-    /// Default 512; more at once take longer than each of them has, and are all begun again.
+    /// Three more may wait for each place, but not over QUIC. Default 512; more at once take longer than each of them has, and are
+    /// all begun again.
     pub half_open: usize,
     /// Those from one public address. Default 16.
     pub half_open_per_address: usize,

@@ -21,6 +21,7 @@ mod handle;
 mod links;
 #[cfg(feature = "scraper")]
 mod observation;
+mod patience;
 mod peer_id;
 mod protocols;
 mod reach;

@@ -14,8 +14,9 @@ use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use super::{
     Counts, Holders, Lease, NotLoaded, Presence, Registrant, RegistryConfig, RegistryError, RegistryEvent, Totals,
     event_log::EventLog,
+    health::Health,
     table::{Claims, Table},
-    writer::{Batch, Health},
+    writer::Batch,
 };
 use crate::{
     identity::PublicKey,
@@ -124,9 +125,9 @@ impl Registry {
         state.table.is_some() && state.recovery.as_ref().is_none_or(Recovery::is_complete)
     }
 
-    /// True while the last write to the store failed. The list may then contain more than the store.
+    /// True while the last write to the store failed, or hangs. The list may then contain more than the store.
     pub(crate) fn store_failing(&self) -> bool {
-        self.shared.health.failing.load(Ordering::Relaxed)
+        self.shared.health.is_failing()
     }
 
     /// Registers the whole set of a peer's targets: grants or refuses each claim by itself, and releases the aliases

@@ -24,6 +24,7 @@ mod error;
 mod event;
 mod event_log;
 mod handle;
+mod health;
 mod holder;
 mod lease;
 mod listing;

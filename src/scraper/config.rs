@@ -103,7 +103,7 @@ pub struct RegistrationLimits {
     /// Registrations at once of strangers from one public IPv4 /24 or IPv6 /48. Default 8.
     pub strangers_per_address: usize,
     /// As [`Self::strangers_per_address`], from one private address or through one relay, which many peers may share.
-    /// Default 256.
+    /// Default 384, as many as of peers that hold an alias.
     pub strangers_per_shared_address: usize,
     /// Streams whose first message is not whole, of peers that hold an alias, and of strangers. For a newcomer the oldest of
     /// the source with most is reset. Default 512.
@@ -119,7 +119,7 @@ impl Default for RegistrationLimits {
             per_address: 384,
             per_peer: 4,
             strangers_per_address: 8,
-            strangers_per_shared_address: 256,
+            strangers_per_shared_address: 384,
             waiting: 512,
         }
     }

@@ -37,6 +37,7 @@ use crate::{
         error::{Attempt, AttemptKind, ConnectError},
         failure::{Closed, DialFailure},
         links::{address_book::AddressBook, status::LinkTransport, table::Links},
+        patience,
         reach::Reach,
         transport::{answered::Answered, proxy::Proxies, resolve},
     },
@@ -52,6 +53,8 @@ const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
 const ANSWERED_HEAD_START: Duration = Duration::from_secs(4);
 /// Of so many dials that TCP has no room for, one goes on to the other transports: what closes TCP may be the network, too.
 const CROWDED: u32 = 3;
+/// The same where TCP was the last way: with the pauses between them, so many dials take some 20 s.
+const KNOWN_CROWDED: u32 = 8;
 /// The DHT is asked later than known addresses are dialled: mostly they answer, and no node need be asked.
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
 /// A relay gets this time to be linked over TCP and QUIC before the circuit is dialled.
@@ -255,7 +258,7 @@ impl Dialler {
         let tcp = tcp.inspect_err(|failure| no_room.store(self.is_crowded(failure, known), Ordering::Relaxed));
         let head_start = async {
             let least = if known { KNOWN_HEAD_START } else { HEAD_START };
-            time::sleep(least).await;
+            patience::sleep(least).await;
             if answered.any(&tcp_addresses) {
                 time::sleep(ANSWERED_HEAD_START - least).await;
             }
@@ -267,7 +270,7 @@ impl Dialler {
     }
 
     /// True if the peer's host has closed the connection, or refused it where it took one the last time: the peer is there and
-    /// has no room, or is about to be there. Not true of one in [`CROWDED`].
+    /// has no room, or is about to be there. Not true of one in [`CROWDED`], or in [`KNOWN_CROWDED`].
     fn is_crowded(&self, failure: &Failure, known: bool) -> bool {
         let Failure::Dial(DialFailure::Unreachable { attempts }) = failure else { return false };
         let closed = |attempt: &Attempt| match attempt.kind {
@@ -275,9 +278,10 @@ impl Dialler {
             AttemptKind::Refused => known,
             _ => false,
         };
+        let crowded = if known { KNOWN_CROWDED } else { CROWDED };
         !attempts.is_empty()
             && attempts.iter().all(closed)
-            && self.crowded.fetch_add(1, Ordering::Relaxed) % CROWDED != CROWDED - 1
+            && self.crowded.fetch_add(1, Ordering::Relaxed) % crowded != crowded - 1
     }
 
     /// QUIC, and TCP a moment later or as soon as QUIC is there; returns with the first, and the other one goes on. A

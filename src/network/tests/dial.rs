@@ -36,20 +36,35 @@ async fn quic_waits_while_a_handshake_over_tcp_is_under_way() {
 /// Before: a scraper without room was dialled by QUIC at once by each client that it had refused.
 #[tokio::test]
 async fn a_scraper_that_closes_tcp_for_want_of_room_is_dialled_by_quic_in_the_third_attempt() {
+    is_dialled_by_quic_after(2, false).await;
+}
+
+/// Before: of a fleet that a restarted scraper had no room for, every third came by QUIC, and saw the next restart after 25 s.
+#[tokio::test]
+async fn a_scraper_that_was_reached_over_tcp_is_dialled_by_quic_in_the_eighth_attempt() {
+    is_dialled_by_quic_after(7, true).await;
+}
+
+async fn is_dialled_by_quic_after(attempts: usize, known: bool) {
     let (tcp, udp, client, scraper) = host().await;
+    let at = tcp.local_addr().expect("bound");
+    if known {
+        let address = format!("/ip4/{}/tcp/{}", at.ip(), at.port()).parse().expect("a multiaddress");
+        client.network.dialler.addresses.remember(scraper.key, address);
+    }
     let full = tokio::spawn(async move {
         loop {
             drop(tcp.accept().await.expect("accepts"));
         }
     });
-    for _ in 0..2 {
+    for _ in 0..attempts {
         let refused = within("an end", client.network.connect(&scraper)).await;
         assert!(matches!(refused, Err(ConnectError::Unreachable { .. })), "{refused:?}");
         assert!(udp.try_recv_from(&mut [0; 2048]).is_err(), "QUIC is dialled");
     }
     let network = client.network.clone();
-    let third = tokio::spawn(async move { network.connect(&scraper).await });
+    let last = tokio::spawn(async move { network.connect(&scraper).await });
     within("QUIC", udp.recv_from(&mut [0; 2048])).await.expect("receives");
-    third.abort();
+    last.abort();
     full.abort();
 }

@@ -10,7 +10,7 @@ use std::{
 
 use futures::{
     FutureExt, TryFutureExt,
-    future::{AbortHandle, AbortRegistration, Abortable, Aborted, BoxFuture, MapErr},
+    future::{AbortHandle, AbortRegistration, Abortable, BoxFuture, MapErr},
 };
 use libp2p::{
     Multiaddr, Transport,
@@ -86,14 +86,23 @@ where
     }
 }
 
-/// The handshake, with its place for as long as it takes.
+/// The handshake, when it is its turn, with its place for as long as it takes.
 async fn hold<T, E>(
     upgrade: impl Future<Output = Result<T, E>>,
     aborted: AbortRegistration,
-    _place: Option<Place>,
+    place: Option<Place>,
 ) -> Result<T, AdmissionError<E>> {
-    match Abortable::new(upgrade, aborted).await {
-        Ok(ended) => ended.map_err(AdmissionError::Transport),
-        Err(Aborted) => Err(AdmissionError::Evicted),
-    }
+    let handshake = async {
+        // Only connections that come in are upgraded here.
+        let Some(mut place) = place else { return upgrade.await.map_err(AdmissionError::Transport) };
+        place.turn().await;
+        let ended = tokio::select! {
+            biased;
+            ended = upgrade => ended.map_err(AdmissionError::Transport)?,
+            () = place.taken_over() => return Err(AdmissionError::Evicted),
+        };
+        place.proved();
+        Ok(ended)
+    };
+    Abortable::new(handshake, aborted).await.unwrap_or(Err(AdmissionError::Evicted))
 }

@@ -25,13 +25,16 @@ pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often plain renewals are written: a `kill -9` loses at most those of this time.
 pub(super) const FLUSH_EVERY: Duration = Duration::from_secs(3);
 
+/// Longest wait at the end for the disk: a service manager kills after 30 s or more, and says nothing of the reason.
+const END_GRACE: Duration = Duration::from_secs(10);
+
 /// Most missing or dropped aliases that are named in the log.
 const NAMED: usize = 50;
 
 impl Registry {
     /// Loads the table from the store, then sweeps every second and writes plain renewals every three seconds. Runs
-    /// until `stop` fires, then writes what is left. The store lives in its own thread, which has ended when this
-    /// returns. If the future is dropped, the thread still writes what is left. A second call is an error.
+    /// until `stop` fires, then writes what is left, for up to ten seconds. The store lives in its own thread, which has
+    /// ended when this returns anything but [`RegistryError::Hanging`]. If the future is dropped, the thread still writes what is left. A second call is an error.
     pub(crate) async fn run(&self, store: Box<dyn Store>, stop: CancellationToken) -> Result<(), RegistryError> {
         let running = Running::begin(self)?;
         let (queue, inbox) = mpsc::unbounded_channel();
@@ -58,7 +61,8 @@ impl Registry {
         }
         // Closes the queue: the writer writes what is left and ends.
         drop(running);
-        writer.ended.await.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)
+        let ended = time::timeout(END_GRACE, writer.ended).await.map_err(|_| RegistryError::Hanging(END_GRACE))?;
+        ended.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)
     }
 
     /// Takes every lease that is due to its next state: active to lapsed, lapsed to gone. [`run`](Self::run) calls this
@@ -66,6 +70,7 @@ impl Registry {
     /// to be renewed. While the store fails, nothing happens; the next sweep then sees a pause.
     pub(super) fn sweep(&self, now: SystemTime) {
         self.shared.log.forget_old();
+        self.shared.health.watch(Instant::now());
         if self.store_failing() {
             return;
         }
@@ -104,7 +109,7 @@ impl Registry {
             Recovery { awaited: awaited.map(|noted| noted.into_iter().filter(is_awaited).collect()), until }
         });
         let Counts { active, lapsed, .. } = table.counts();
-        tracing::info!(active, lapsed, unreadable, "registry loaded");
+        tracing::info!(active, lapsed, ended = table.ended(), unreadable, "registry loaded");
         if let Some(Damage { noted, found, .. }) = damage {
             let noted = noted.map(tracing::field::display);
             let awaited = recovery.as_ref().and_then(|recovery| recovery.awaited.as_ref()).map(BTreeSet::len);

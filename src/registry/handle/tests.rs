@@ -21,6 +21,7 @@ use crate::{
     identity::{KeyPair, SecretId},
     registry::{
         Change, Damage, EventKind, LeaseState, Loaded, SledStore, Store, StoreError,
+        health::HANGS_AFTER,
         writer::{self, Waiter},
     },
     wire::{AliasOutcome, Claim},
@@ -303,7 +304,7 @@ async fn a_restart_revives_no_expired_lease() {
 
     let running = Running::on(store).await;
     assert_eq!(running.registry.counts(), Counts { active: 1, lapsed: 1, peers: 1 });
-    assert_eq!(running.registry.totals().gone, 1);
+    assert_eq!(running.registry.lookup("gone"), Ok(None));
     let lapsed = running.registry.lookup("lapsed").expect("loaded").expect("listed");
     assert_eq!(lapsed.state(SystemTime::now()), LeaseState::Lapsed);
     running.stop().await;
@@ -311,7 +312,7 @@ async fn a_restart_revives_no_expired_lease() {
     let stored = SledStore::open(directory.path().join("aliases")).expect("opens").load().expect("reads").leases;
     let mut aliases: Vec<_> = stored.iter().map(|lease| lease.alias.as_str()).collect();
     aliases.sort_unstable();
-    assert_eq!(aliases, ["active", "lapsed"]);
+    assert_eq!(aliases, ["active", "gone", "lapsed"], "the clock may be wrong at the start");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,41 @@ async fn a_failing_store_acknowledges_nothing_until_a_write_works_again() {
     assert_eq!(register(registry, 2, &["b"]).await.expect("acknowledged"), [UPDATED]);
 }
 
+/// Before: a disk that ended no write for 35 s was no failure, and a shutdown waited as long.
+#[tokio::test]
+async fn a_store_that_hangs_fails_until_its_write_has_ended() {
+    let (store, running) = Running::start().await;
+    let registry = &running.registry;
+    let now = SystemTime::now();
+    register_at(registry, 1, &["a"], now).await.expect("acknowledged");
+    store.set(Mode::Blocks);
+    let before = store.attempts();
+    let waiting = tokio::spawn({
+        let registry = registry.clone();
+        async move { register(&registry, 2, &["b"]).await }
+    });
+    until(|| store.attempts() > before).await;
+    registry.shared.health.watch(Instant::now());
+    assert!(!registry.store_failing(), "a write may take a moment");
+    registry.shared.health.watch(Instant::now() + HANGS_AFTER);
+    assert!(registry.store_failing() && registry.totals().store_failures == 1);
+    assert!(matches!(register(registry, 3, &["c"]).await, Err(RegistryError::StoreFailing)));
+    assert_eq!(register_at(registry, 1, &["a"], now).await.expect("renewed"), [RENEWED]);
+    store.set(Mode::Works);
+    waiting.await.expect("no panic").expect("acknowledged");
+    until(|| !registry.store_failing()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_does_not_wait_for_ever_for_a_store_that_hangs() {
+    let (store, running) = Running::start().await;
+    store.set(Mode::Blocks);
+    running.stop.cancel();
+    let ended = running.task.await.expect("no panic");
+    assert!(matches!(ended, Err(RegistryError::Hanging(_))), "{ended:?}");
+    store.set(Mode::Works);
+}
+
 #[tokio::test]
 async fn while_the_store_fails_leases_are_renewed_and_none_ends() {
     let (store, running) = Running::start().await;

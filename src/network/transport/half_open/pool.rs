@@ -1,0 +1,273 @@
+//! Who gets a place, who waits for one, and who gives one up.
+//!
+//! - Who comes when all places are taken, or all that its source may have, waits in a line with nothing read from its socket. So
+//!   what has been begun mostly ends, and a fleet that comes at once has each of its handshakes once.
+//! - A source that has at least two more than a newcomer's gives one up at once, so nobody with many keeps out one with few.
+//! - A connection that has grown old in its handshake gives its place to the first in the line that may have it.
+//! - When the line is full too, a newcomer takes the place of a random connection of its own source, or of one that has as
+//!   many, but not faster than [`TURNOVER`] permits: a stranger who fills the line keeps the others of his address out no
+//!   longer than that. Each handshake that ends well puts this off: then the line moves by itself.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
+
+use futures::future::AbortHandle;
+use rand::seq::IteratorRandom;
+use tokio::{sync::oneshot, time::Instant};
+
+/// Of the places, this part is for addresses from which a secret was proved lately.
+const RESERVED: usize = 4;
+
+/// Behind a full line, places are taken over so slowly that each is kept this long on average.
+const TURNOVER: Duration = Duration::from_millis(250);
+
+/// A handshake that ends well counts as so many places that were taken over.
+const WORTH: u32 = 4;
+
+/// Where connections come from, as far as they are told apart; peers that come through relays are one source.
+pub(super) type Source = Option<IpAddr>;
+
+/// The places of one way, and the line of those who wait for one.
+pub(super) struct Pool {
+    places: usize,
+    taken: usize,
+    sources: HashMap<Source, Group>,
+    line: VecDeque<Waiting>,
+    /// Connections that may wait for each place.
+    waiting: usize,
+    turnover: Turnover,
+    last_id: u64,
+}
+
+/// The half-open connections of one source.
+#[derive(Default)]
+struct Group {
+    proved: bool,
+    /// As many as it may have.
+    most: usize,
+    connections: Vec<Connection>,
+    waiting: usize,
+    turnover: Turnover,
+}
+
+struct Connection {
+    id: u64,
+    abort: AbortHandle,
+    old: bool,
+}
+
+struct Waiting {
+    source: Source,
+    connection: Connection,
+    turn: oneshot::Sender<()>,
+}
+
+/// Since when the next place may be taken over.
+#[derive(Default)]
+struct Turnover(Option<Instant>);
+
+/// What a newcomer gets.
+pub(super) enum Entry {
+    Placed,
+    /// The place of another one, which is aborted; `of_source` if the newcomer's source had as many as it may have.
+    Replaced {
+        of_source: bool,
+    },
+    /// A place in the line, until this resolves.
+    Waits(oneshot::Receiver<()>),
+    Refused {
+        of_source: bool,
+    },
+}
+
+impl Pool {
+    pub(super) fn new(places: usize, waiting: usize) -> Self {
+        Self {
+            places,
+            taken: 0,
+            sources: HashMap::new(),
+            line: VecDeque::new(),
+            waiting,
+            turnover: Turnover::default(),
+            last_id: 0,
+        }
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    #[cfg(all(test, feature = "scraper"))]
+    pub(super) fn is_empty(&self) -> bool {
+        self.sources.is_empty() && self.line.is_empty()
+    }
+
+    /// Lets a connection in that `abort` ends; returns its number, too.
+    pub(super) fn admit(&mut self, source: Source, proved: bool, most: usize, abort: AbortHandle) -> (u64, Entry) {
+        self.last_id += 1;
+        let group = self.sources.entry(source).or_default();
+        (group.proved, group.most) = (proved, most);
+        let entry = self.enter(source, Connection { id: self.last_id, abort, old: false });
+        self.forget_if_empty(source);
+        (self.last_id, entry)
+    }
+
+    fn enter(&mut self, source: Source, connection: Connection) -> Entry {
+        if self.is_free_for(source, self.is_full()) {
+            self.place(source, connection);
+            return Entry::Placed;
+        }
+        let group = &self.sources[&source];
+        let (own, of_source) = (group.connections.len(), group.connections.len() >= group.most);
+        let waits =
+            group.waiting < self.waiting.saturating_mul(group.most) && self.line.len() < self.waiting * self.places;
+        let loser = match self.loser(source, 2, |_| true).or_else(|| self.loser(source, 1, |connection| connection.old))
+        {
+            None if waits => {
+                let (turn, granted) = oneshot::channel();
+                self.line.push_back(Waiting { source, connection, turn });
+                self.group(source).waiting += 1;
+                return Entry::Waits(granted);
+            }
+            None => self.loser(source, 1, |_| true).filter(|(loser, _)| {
+                if *loser == source { self.group(source).turnover.take(own) } else { self.turnover.take(self.places) }
+            }),
+            loser => loser,
+        };
+        let Some((loser, id)) = loser else { return Entry::Refused { of_source } };
+        if let Some(loser) = self.remove(loser, id) {
+            loser.abort.abort();
+        }
+        self.place(source, connection);
+        Entry::Replaced { of_source }
+    }
+
+    /// Marks a connection as old. True if its place has gone to one that waited.
+    pub(super) fn grow_old(&mut self, source: Source, id: u64) -> bool {
+        let Some(connection) = self.group(source).connections.iter_mut().find(|connection| connection.id == id) else {
+            return false;
+        };
+        connection.old = true;
+        let full = self.is_full();
+        let heir = self.line.iter().position(|waiting| self.may_replace(waiting.source, source, 1, full));
+        if let Some(heir) = heir {
+            self.remove(source, id);
+            self.call(heir);
+        }
+        heir.is_some()
+    }
+
+    /// A handshake of this source has ended well.
+    pub(super) fn proved(&mut self, source: Source) {
+        if let Some(group) = self.sources.get_mut(&source) {
+            group.turnover.put_off(group.connections.len());
+            self.turnover.put_off(self.places);
+        }
+    }
+
+    /// Frees a connection's place, or its place in the line. Does nothing if another one has the place already.
+    pub(super) fn leave(&mut self, source: Source, id: u64) {
+        if self.remove(source, id).is_none()
+            && let Some(at) = self.line.iter().position(|waiting| waiting.connection.id == id)
+        {
+            self.line.remove(at);
+            self.group(source).waiting -= 1;
+        }
+        self.forget_if_empty(source);
+        let full = self.is_full();
+        if let Some(next) = self.line.iter().position(|waiting| self.is_free_for(waiting.source, full)) {
+            self.call(next);
+        }
+    }
+
+    /// Gives one that waits a place.
+    fn call(&mut self, at: usize) {
+        if let Some(Waiting { source, connection, turn }) = self.line.remove(at) {
+            self.group(source).waiting -= 1;
+            self.place(source, connection);
+            let _ = turn.send(()); // nobody leaves the line without `leave`
+        }
+    }
+
+    fn is_free_for(&self, source: Source, full: bool) -> bool {
+        let group = &self.sources[&source];
+        group.connections.len() < group.most && self.taken < self.places && (group.proved || !full)
+    }
+
+    /// A random connection in whose stead one of this source may be: of the source that has most.
+    fn loser(&self, source: Source, more: usize, wanted: fn(&Connection) -> bool) -> Option<(Source, u64)> {
+        let full = self.is_full();
+        let losers = self.sources.iter().filter(|(other, _)| self.may_replace(source, **other, more, full));
+        let losers = losers.filter_map(|(other, group)| {
+            let connections = group.connections.iter().filter(|connection| wanted(connection));
+            let id = connections.choose(&mut rand::rng())?.id;
+            Some((group.connections.len(), rand::random::<u32>(), *other, id))
+        });
+        losers.max().map(|(_, _, loser, id)| (loser, id))
+    }
+
+    /// True if a connection of this source, for which no place is free, may have the place of one of the other: of a source
+    /// that has at least so many more, or of its own.
+    fn may_replace(&self, source: Source, other: Source, more: usize, full: bool) -> bool {
+        let (own, others) = (&self.sources[&source], &self.sources[&other]);
+        if source == other {
+            return more == 1;
+        }
+        // Those who have proved nothing do not take what is reserved.
+        let permitted = own.proved || !others.proved || !full;
+        own.connections.len() < own.most && others.connections.len() >= own.connections.len() + more && permitted
+    }
+
+    /// True if those who have proved nothing have all places that are not reserved.
+    fn is_full(&self) -> bool {
+        let unproved = self.sources.values().filter(|group| !group.proved);
+        unproved.map(|group| group.connections.len()).sum::<usize>() >= self.places - self.places / RESERVED
+    }
+
+    fn place(&mut self, source: Source, connection: Connection) {
+        self.group(source).connections.push(connection);
+        self.taken += 1;
+    }
+
+    fn remove(&mut self, source: Source, id: u64) -> Option<Connection> {
+        let connections = &mut self.sources.get_mut(&source)?.connections;
+        let at = connections.iter().position(|connection| connection.id == id)?;
+        self.taken -= 1;
+        Some(connections.swap_remove(at))
+    }
+
+    fn group(&mut self, source: Source) -> &mut Group {
+        self.sources.entry(source).or_default()
+    }
+
+    fn forget_if_empty(&mut self, source: Source) {
+        if self.sources.get(&source).is_some_and(|group| group.connections.is_empty() && group.waiting == 0) {
+            self.sources.remove(&source);
+        }
+    }
+}
+
+impl Turnover {
+    /// True if one of so many places may be taken over now.
+    fn take(&mut self, among: usize) -> bool {
+        let now = Instant::now();
+        let may = self.0.is_none_or(|next| next <= now);
+        if may {
+            self.0 = Some(now + share(among));
+        }
+        may
+    }
+
+    fn put_off(&mut self, among: usize) {
+        let now = Instant::now();
+        let next = self.0.map_or(now, |next| next.max(now)) + share(among) * WORTH;
+        self.0 = Some(next.min(now + TURNOVER));
+    }
+}
+
+fn share(among: usize) -> Duration {
+    TURNOVER / u32::try_from(among.max(1)).unwrap_or(u32::MAX)
+}
