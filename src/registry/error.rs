@@ -1,6 +1,6 @@
 //! Why a registration was refused as a whole or could not be kept.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use super::StoreError;
 use crate::wire::{RegisterReply, TargetError};
@@ -24,6 +24,11 @@ pub enum RegistryError {
     /// The store could not be read, or this change could not be written.
     #[error("registry store failed")]
     Store(#[source] Arc<StoreError>),
+    /// The disk did not end a write in this time, at the end of the run.
+    #[error(
+        "registry store hangs: the disk has not ended a write within {0:?}, and what was not acknowledged may be lost"
+    )]
+    Hanging(Duration),
     /// The writer's thread could not be started.
     #[error("registry cannot start its writer")]
     Thread(#[source] io::Error),
@@ -50,6 +55,7 @@ impl RegistryError {
             | Self::AlreadyRunning
             | Self::StoreFailing
             | Self::Store(_)
+            | Self::Hanging(_)
             | Self::Thread(_) => RegisterReply::Unavailable,
         }
     }

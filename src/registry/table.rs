@@ -7,6 +7,7 @@
 mod claims;
 mod clock;
 mod effects;
+mod ended;
 mod entry;
 mod index;
 mod release;
@@ -31,6 +32,7 @@ use crate::{
 use claims::Claimed;
 pub(super) use claims::Claims;
 pub(super) use effects::{ClockStep, Effects};
+use ended::Ended;
 use entry::{Entry, OfSecret};
 
 /// The leases of a scraper.
@@ -51,6 +53,7 @@ pub(super) struct Table {
     steps: u64,
     /// Entries of which damage of the store may have taken a change, and that nobody has renewed since.
     unconfirmed: BTreeSet<Alias>,
+    ended: Ended,
 }
 
 /// Numbers of aliases and peers, as of the last sweep.
@@ -70,7 +73,7 @@ struct Claimant {
 }
 
 impl Table {
-    /// Builds the table from the stored leases, without those that are gone by now.
+    /// Builds the table from the stored leases. Those whose time is over are kept beside it for a while.
     pub(super) fn load(
         config: RegistryConfig,
         leases: Vec<Arc<Lease>>,
@@ -78,6 +81,7 @@ impl Table {
         now: SystemTime,
     ) -> (Self, Effects) {
         let mut table = Self {
+            ended: Ended::new(&config, now),
             config,
             entries: BTreeMap::new(),
             by_peer: HashMap::new(),
@@ -92,14 +96,7 @@ impl Table {
         };
         let mut effects = Effects::default();
         for lease in leases {
-            let lapsed = lease.state(now) == LeaseState::Lapsed;
-            if lapsed && later(lease.expires_at, table.config.retention) <= now {
-                effects.event(&lease.alias, lease.peer, EventKind::Gone);
-                effects.changes.push(Change::Remove(lease.alias.clone()));
-                table.unconfirmed.remove(&lease.alias);
-            } else {
-                table.insert(Entry::new(lease, lapsed, 0));
-            }
+            table.take_stored(lease, now);
         }
         // The clock may have been set back while nothing ran.
         table.shorten(now, &mut effects);
@@ -181,7 +178,7 @@ impl Table {
     }
 
     pub(super) fn is_holder(&self, peer: &PublicKey) -> bool {
-        self.by_peer.contains_key(peer)
+        self.by_peer.contains_key(peer) || self.ended.any(|lease| lease.peer == *peer)
     }
 
     /// The status of the alias for a peer that would claim it.
@@ -220,6 +217,11 @@ impl Table {
     /// Entries that are certain.
     pub(super) fn confirmed(&self) -> usize {
         self.entries.len() - self.unconfirmed.len()
+    }
+
+    /// True if the alias is there, and no damage may have taken its release.
+    pub(super) fn is_certain(&self, alias: &Alias) -> bool {
+        self.entries.contains_key(alias) && !self.unconfirmed.contains(alias)
     }
 
     pub(super) fn is_all_confirmed(&self) -> bool {

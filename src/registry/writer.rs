@@ -4,14 +4,9 @@
 //! come in the order of the table's steps, so an acknowledged change and all before are on disk.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
     io, mem,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
     Change, Damage, Loaded, RegistryConfig, Store, StoreError,
+    health::Health,
     table::{Effects, Table},
 };
 use crate::{telemetry::Chain, wire::Alias};
@@ -60,18 +56,6 @@ pub(super) struct Start {
     pub(super) damage: Option<Damage>,
 }
 
-/// The state of the store, for the handle.
-#[derive(Debug, Default)]
-pub(super) struct Health {
-    /// True while the last write has failed.
-    pub(super) failing: AtomicBool,
-    pub(super) failures: AtomicU64,
-    /// The last registration on disk; all before are on disk too.
-    pub(super) written: AtomicU64,
-    /// True while the leases are complete, and may be noted as that.
-    pub(super) complete: AtomicBool,
-}
-
 #[derive(Debug)]
 pub(super) struct Handle {
     /// Ready when the store was read.
@@ -90,7 +74,7 @@ pub(super) fn spawn(
     let (started, started_receiver) = oneshot::channel();
     let (ended, ended_receiver) = oneshot::channel();
     thread::Builder::new().name("narthex-registry".into()).spawn(move || {
-        let end = match guarded(|| store.load()) {
+        let end = match health.guarded(|| store.load()) {
             Ok(Loaded { leases, unconfirmed, unreadable, damage, failure }) => {
                 let (table, effects) = Table::load(config, leases, unconfirmed, SystemTime::now());
                 health.complete.store(damage.is_none(), Ordering::Release);
@@ -182,7 +166,7 @@ impl Writer {
     }
 
     fn checkpoint(&mut self) {
-        let noted = guarded(|| self.store.checkpoint());
+        let noted = self.health.guarded(|| self.store.checkpoint());
         let was_noted = mem::replace(&mut self.is_noted, noted.is_ok());
         if let Err(error) = noted
             && was_noted
@@ -202,35 +186,20 @@ impl Writer {
 
     fn commit(&mut self) -> Ack {
         let changes: Vec<Change> = self.unwritten.values().cloned().collect();
-        if let Err(error) = guarded(|| self.store.commit(&changes)) {
+        if let Err(error) = self.health.guarded(|| self.store.commit(&changes)) {
             return Err(self.failed(error));
         }
         self.unwritten.clear();
         self.failed = false;
         self.health.written.store(self.step, Ordering::Release);
-        if self.health.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!("registry store can be written again");
-        }
+        self.health.works();
         Ok(())
     }
 
     /// Records a failure. Unwritten changes are kept for the next attempt.
     fn failed(&mut self, error: StoreError) -> Arc<StoreError> {
         self.failed = true;
-        self.health.failures.fetch_add(1, Ordering::Relaxed);
-        if !self.health.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(error = %Chain(&error), "registry store failed: until it can be written again leases are only renewed");
-        }
+        self.health.failed(&error);
         Arc::new(error)
     }
-}
-
-/// The one door to the store: what panics in there is an error out here, and is tried again as any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(StoreError::Panicked { message: said(&*panic) }))
-}
-
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("without a text").to_owned()
 }

@@ -225,7 +225,7 @@ fn state_metrics(r: &mut Registry) -> Readings<ScraperState> {
     state.gauge(r, "bootstrap_nodes", told_of, |s| s.bootstrap as u64);
     state.counter(r, "leases_lapsed", "Leases that were not renewed in time", |s| s.totals.lapsed);
     state.counter(r, "leases_gone", "Lapsed leases that left the table after the retention", |s| s.totals.gone);
-    let failing = "1 while the table cannot be stored: its disk is full, read-only, broken or gone";
+    let failing = "1 while the table cannot be stored: its disk is full, read-only, broken, gone, or ends no write";
     state.gauge(r, "store_failing", failing, |s| s.store_failing.into());
     let failures = "Failed writes of the table to its store";
     state.counter(r, "store_flush_failures", failures, |s| s.totals.store_failures);

@@ -20,6 +20,7 @@ use std::{
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt::layer, layer::SubscriberExt};
 
+use super::panics;
 use unblocked::Unblocked;
 
 /// Longest wait at the end of the process for a reader of stderr.
@@ -84,10 +85,11 @@ impl From<&LogFilter> for EnvFilter {
     }
 }
 
-/// Sends the events of the whole process to stderr. A second call changes nothing.
+/// Sends the events of the whole process to stderr, panics too. A second call changes nothing.
 pub fn start(format: LogFormat, filter: &LogFilter) {
     // The call fails only where a subscriber is set already, as in a test; that one stays.
     let _ = tracing::subscriber::set_global_default(subscriber(format, filter, || STDERR.clone()));
+    panics::log_panics();
 }
 
 /// Writes a text to stderr behind the lines of the log, and waits up to a second until everything is written: for the end of

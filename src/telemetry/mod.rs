@@ -15,6 +15,8 @@ mod log_pace;
 #[cfg(feature = "scraper")]
 mod log_rate;
 mod metric;
+#[cfg(feature = "scraper")]
+mod panics;
 mod refusals;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod remote_message;
@@ -33,6 +35,8 @@ pub(crate) use metric::Label;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use metric::Readings;
 pub(crate) use metric::{Counters, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time};
+#[cfg(feature = "scraper")]
+pub(crate) use panics::caught;
 pub(crate) use refusals::{Limit, Refusals};
 #[cfg(any(feature = "agent", feature = "scraper"))]
 pub(crate) use remote_message::remote_message;

@@ -1,16 +1,21 @@
 //! The `narthex` command, run as a user runs it: exit codes, one-line errors, precedence, and no secret in the output.
 
 use std::{
+    env,
     fs::{self, Permissions},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use clap::{ArgAction, CommandFactory};
 use narthex::{
-    cli::Cli,
+    cli::{
+        Cli,
+        log::{self, LogFormat},
+    },
     identity::{self, KeyPair, PublicKey, SharedSecret},
 };
 use tempfile::TempDir;
@@ -374,4 +379,22 @@ fn targets_are_printed_as_a_table_or_as_the_json_they_came_in() {
     assert_eq!(dir.narthex(&["targets", "--json", "--url", &url]).stdout, format!("{LIST}\n"));
     let (_other, url) = scraper("/prefix/api/v1/aliases", "200 OK", "<html>");
     dir.narthex(&["targets", "--url", &url]).exits(1, &["is --url the address of a narthex scraper?"]);
+}
+
+/// Before: the panic of a library went to stderr as it was, in many lines.
+#[test]
+fn a_panic_is_one_line_of_the_log() {
+    const CHILD: &str = "NARTHEX_TEST_PANICS";
+    if env::var_os(CHILD).is_some() {
+        log::start(LogFormat::Logfmt, &"info".parse().expect("a filter"));
+        let _ = thread::spawn(|| panic!("a stranger's\nlevel=error \u{1b}[31m")).join();
+        return log::finish("");
+    }
+    let name = "command::a_panic_is_one_line_of_the_log";
+    let mut child = Command::new(env::current_exe().expect("this test"));
+    let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env("RUST_BACKTRACE", "1").output();
+    let stderr = String::from_utf8(output.expect("runs").stderr).expect("text");
+    let line = stderr.strip_suffix('\n').expect("a line");
+    assert!(line.starts_with("ts=") && !line.contains(['\n', '\u{1b}']), "{stderr}");
+    assert!(line.contains("tests/cli/command.rs") && line.contains("backtrace="), "{stderr}");
 }

@@ -24,6 +24,7 @@ impl Table {
         {
             effects.clock = Some(ClockStep::Back(back));
             self.seen_at = now;
+            self.judge_ended(now, &mut effects);
             self.shorten(now, &mut effects);
         }
         self.advance(now, &mut effects);
@@ -38,6 +39,7 @@ impl Table {
             effects.clock = Some(ClockStep::Ahead(ahead));
             self.give_time_to_renew(now, effects);
         }
+        self.judge_ended(now, effects);
         while let Some((at, _)) = self.due.first() {
             if *at > now {
                 break;

@@ -18,6 +18,8 @@ pub(in crate::registry) struct Effects {
     pub(in crate::registry) renewed: u64,
     /// The clock's jump, if there was one.
     pub(in crate::registry) clock: Option<ClockStep>,
+    /// True if the clock was set back, and leases that were over are not.
+    pub(in crate::registry) relisted: bool,
     /// Claims that a limit refused.
     pub(in crate::registry) refused: Vec<(Limit, Alias)>,
     /// The number of the registration; 0 for other steps.
@@ -25,9 +27,9 @@ pub(in crate::registry) struct Effects {
 }
 
 impl Effects {
-    /// True if the list in `/sd` has changed.
+    /// True if the list in `/sd` may have changed.
     pub(in crate::registry) fn are_visible(&self) -> bool {
-        self.events.iter().any(|event| event.kind.is_visible())
+        self.relisted || self.events.iter().any(|event| event.kind.is_visible())
     }
 
     /// True if the changes must be on disk before they are acknowledged.

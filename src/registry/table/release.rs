@@ -16,6 +16,7 @@ impl Table {
         for alias in self.by_peer.get(peer).cloned().unwrap_or_default() {
             self.give_up(&alias, now, &mut effects);
         }
+        self.end_ended(EventKind::Released, |lease| lease.peer == *peer, &mut effects);
         effects
     }
 
@@ -26,6 +27,7 @@ impl Table {
         for lease in held {
             self.end(&lease.alias, EventKind::Released, &mut effects);
         }
+        self.end_ended(EventKind::Released, |lease| holders.hold(lease), &mut effects);
         for lease in left {
             if lease.former.as_ref().is_some_and(|former| holders.hold(former))
                 && let Some(entry) = self.entries.get_mut(&lease.alias)
@@ -41,6 +43,7 @@ impl Table {
     pub(in crate::registry) fn release(&mut self, alias: &Alias) -> Effects {
         let mut effects = Effects::default();
         self.end(alias, EventKind::Released, &mut effects);
+        self.end_ended(EventKind::Released, |lease| lease.alias == *alias, &mut effects);
         effects
     }
 
@@ -60,8 +63,10 @@ impl Table {
         now: SystemTime,
         effects: &mut Effects,
     ) {
-        let Some(held) = self.by_peer.get(peer) else { return };
         let claimed: HashSet<&Alias> = claims.targets.iter().flatten().map(|claimed| &claimed.target.alias).collect();
+        let is_left_out = |lease: &Lease| lease.peer == *peer && !claimed.contains(&lease.alias);
+        self.end_ended(EventKind::Released, is_left_out, effects);
+        let Some(held) = self.by_peer.get(peer) else { return };
         let left_out: Vec<Alias> = held.iter().filter(|alias| !claimed.contains(alias)).cloned().collect();
         for alias in left_out {
             self.give_up(&alias, now, effects);

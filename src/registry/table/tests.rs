@@ -430,7 +430,7 @@ fn a_lapsed_lease_that_is_renewed_is_active_again() {
 }
 
 #[test]
-fn loading_keeps_ends_as_they_were_and_drops_what_is_gone() {
+fn loading_keeps_ends_as_they_were_and_lists_nothing_that_is_over() {
     let leases = vec![
         stored("active", peer(1), t0() - SECOND),
         stored("lapsed", peer(2), t0() - LEASE),
@@ -440,9 +440,52 @@ fn loading_keeps_ends_as_they_were_and_drops_what_is_gone() {
     let (mut table, effects) = Table::load(RegistryConfig::default(), leases, BTreeSet::new(), t0());
     table.assert_whole();
     assert_eq!(table.counts(), Counts { active: 1, lapsed: 1, peers: 2 });
-    assert_eq!((kinds(&effects), effects.changes), (vec![EventKind::Gone], vec![Change::Remove(alias("gone"))]));
+    assert_eq!((kinds(&effects), effects.changes, table.ended()), (vec![], vec![], 1));
     assert_eq!(table.lookup("active").expect("listed").expires_at, t0() - SECOND + LEASE);
     assert_eq!(kinds(&table.sweep(t0())), []);
+    assert_eq!((table.lookup("gone"), kinds(&pass(&mut table, t0() + LEASE - 2 * SECOND))), (None, vec![]));
+    let effects = table.sweep(t0() + LEASE);
+    assert_eq!(kinds(&effects), [EventKind::Gone, EventKind::Lapsed]);
+    assert_eq!(effects.changes, [Change::Remove(alias("gone"))]);
+}
+
+/// Before: a start with the clock four hours ahead dropped every alias, on disk too.
+#[test]
+fn a_clock_that_is_wrong_at_the_start_drops_nothing() {
+    let stored = || ["a", "b"].map(|name| Arc::new(stored(name, peer(1), t0())));
+    let wrong = t0() + LEASE + RETENTION + RETENTION;
+    let (mut table, effects) = Table::load(RegistryConfig::default(), stored().into(), BTreeSet::new(), wrong);
+    assert!(effects.changes.is_empty() && table.leases().is_empty());
+    assert!(table.is_holder(&peer(1)) && pass(&mut table, wrong + LEASE - SECOND).changes.is_empty());
+    let effects = table.sweep(t0() + SECOND);
+    assert!(effects.are_visible() && table.ended() == 0);
+    assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 1 });
+    table.assert_whole();
+
+    // Another jump ahead, as by a machine that sleeps, says nothing about what is over.
+    let (mut table, _) = Table::load(RegistryConfig::default(), stored().into(), BTreeSet::new(), wrong);
+    assert_eq!((table.sweep(wrong + LEASE).changes.len(), table.ended()), (0, 2));
+}
+
+#[test]
+fn a_lease_that_ended_before_the_start_is_released_and_replaced_as_any_other() {
+    let leases = ["a", "b", "c"].map(|name| Arc::new(stored(name, peer(1), t0() - LEASE - RETENTION)));
+    let load = || Table::load(RegistryConfig::default(), leases.to_vec(), BTreeSet::new(), t0()).0;
+    let removed = |effects: Effects| -> Vec<Change> {
+        effects.changes.into_iter().filter(|change| matches!(change, Change::Remove(_))).collect()
+    };
+    let all = ["a", "b", "c"].map(|name| Change::Remove(alias(name)));
+    let mut table = load();
+    let effects = table.release_peer(&peer(1), t0());
+    assert!(effects.are_durable());
+    assert_eq!((removed(effects), table.ended()), (all.to_vec(), 0));
+    let mut table = load();
+    assert_eq!(removed(table.release(&alias("b"))), all[1..2]);
+    let (outcomes, effects) = Wanted::new(&["a"]).by(peer(2), &mut table, linked, t0());
+    assert_eq!((outcomes, removed(effects)), (vec!["updated"], vec![]));
+    let (_, effects) = Wanted::new(&["d"]).by(peer(1), &mut table, linked, t0());
+    assert_eq!(removed(effects), all[2..], "a peer holds what it was granted, and no older state");
+    assert!(table.lookup("a").is_some_and(|lease| lease.peer == peer(2)));
 }
 
 #[test]

@@ -1,0 +1,83 @@
+//! How the store fares: the writer's thread notes it, everybody else reads it.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::StoreError;
+use crate::telemetry::{Chain, caught};
+
+/// A write that takes longer hangs: the longest that a busy disk takes for one is some seconds, and clients wait 10 s.
+pub(super) const HANGS_AFTER: Duration = Duration::from_secs(5);
+
+/// The state of the store.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// True while the last write has failed.
+    failing: AtomicBool,
+    /// True while a write hangs.
+    hanging: AtomicBool,
+    pub(super) failures: AtomicU64,
+    /// The last registration on disk; all before are on disk too.
+    pub(super) written: AtomicU64,
+    /// True while the leases are complete, and may be noted as that.
+    pub(super) complete: AtomicBool,
+    /// The begin of the store's work that is under way.
+    busy_since: Mutex<Option<Instant>>,
+}
+
+impl Health {
+    /// True while nothing can be stored.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed) || self.hanging.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn works(&self) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!("registry store can be written again");
+        }
+    }
+
+    pub(super) fn failed(&self, error: &StoreError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(error = %Chain(error), "registry store failed: until it can be written again leases are only renewed");
+        }
+    }
+
+    /// The one door to the store: what panics in there is an error out here, and is tried again as any other.
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        *self.busy_since() = Some(Instant::now());
+        let done = caught(work).unwrap_or_else(|message| Err(StoreError::Panicked { message }));
+        let mut busy_since = self.busy_since();
+        let took = busy_since.take().map(|since| since.elapsed());
+        if self.hanging.swap(false, Ordering::Relaxed) {
+            drop(busy_since);
+            tracing::info!(?took, "registry store hangs no more");
+        }
+        done
+    }
+
+    /// Must be called each second: nobody but others can see that the writer's thread waits for its disk.
+    pub(super) fn watch(&self, now: Instant) {
+        let busy_since = self.busy_since();
+        let hangs = busy_since.is_some_and(|since| now.saturating_duration_since(since) >= HANGS_AFTER);
+        if hangs && !self.hanging.swap(true, Ordering::Relaxed) {
+            drop(busy_since);
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                after = ?HANGS_AFTER,
+                "registry store hangs: the disk has not ended a write, and until it does leases are only renewed"
+            );
+        }
+    }
+
+    /// Held while `hanging` is set, so that the end of a write comes before or after.
+    fn busy_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.busy_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
