@@ -163,7 +163,9 @@ impl Front {
         let (key, secret, data) = (self.file("key"), self.file("secret"), self.file("data"));
         let flags = ["--key", &key, "--secret-file", &secret, "--data-dir", &data];
         let addresses = ["--listen", &self.p2p, "--http", &self.http, "--log-level", "warn"];
-        Child::run(&self.program, &[&["scraper"], &flags[..], &addresses[..]].concat())
+        // All clients have one address.
+        let limits = ["--max-connections-per-private-ip", "10000"];
+        Child::run(&self.program, &[&["scraper"], &flags[..], &addresses[..], &limits[..]].concat())
     }
 
     async fn ready(&self) -> Result<(), BoxError> {
