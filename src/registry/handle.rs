@@ -4,6 +4,7 @@ mod run;
 mod step;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering},
     time::{Instant, SystemTime},
 };
@@ -65,12 +66,17 @@ struct State {
 /// What the table waits for after damage of the store.
 #[derive(Debug)]
 struct Recovery {
-    /// Aliases that there were, if that is known.
-    noted: Option<u64>,
-    /// True once as many are there again: the table may be listed.
-    is_complete: bool,
+    /// Aliases that there were, and that are not there again or in doubt: without one the table may be listed. `None` if
+    /// nobody knows them.
+    awaited: Option<BTreeSet<Alias>>,
     /// When clients had the time to register again. Whatever is in doubt is dropped then.
     until: Instant,
+}
+
+impl Recovery {
+    fn is_complete(&self) -> bool {
+        self.awaited.as_ref().is_some_and(BTreeSet::is_empty)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -112,11 +118,11 @@ impl Registry {
         self.read().table.is_some()
     }
 
-    /// True once the table was loaded and may be listed. After damage of the store, as many aliases as were noted must be
-    /// there again first, or clients have had the time to register again ([`RegistryConfig::start_grace`]).
+    /// True once the table was loaded and may be listed. After damage of the store, the aliases that were noted must be there
+    /// again first, or clients have had the time to register again ([`RegistryConfig::start_grace`]).
     pub(crate) fn is_complete(&self) -> bool {
         let state = self.read();
-        state.table.is_some() && state.recovery.as_ref().is_none_or(|recovery| recovery.is_complete)
+        state.table.is_some() && state.recovery.as_ref().is_none_or(Recovery::is_complete)
     }
 
     /// True while the last write to the store failed, or hangs. The list may then contain more than the store.

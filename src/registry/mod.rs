@@ -13,8 +13,8 @@
 //! and queued under one lock, and acknowledged after its group was flushed. While the store fails, the registry grants
 //! plain renewals only, no lease lapses or goes, and the writer keeps the unwritten changes and tries again.
 //!
-//! A load detects that the store has lost leases. The table is then incomplete, and must not be listed, until as many
-//! as were noted are there again, or clients had the time to register. What the loss puts in doubt is dropped unless it
+//! A load detects that the store has lost leases. The table is then incomplete, and must not be listed, until the
+//! aliases that were noted are there again, or clients had the time to register. What the loss puts in doubt is dropped unless it
 //! was renewed by then.
 
 pub(crate) mod backup;

@@ -224,6 +224,11 @@ impl Table {
         self.ended.len()
     }
 
+    /// True if the alias is there, and no damage may have taken its release.
+    pub(super) fn is_certain(&self, alias: &Alias) -> bool {
+        self.entries.contains_key(alias) && !self.unconfirmed.contains(alias)
+    }
+
     pub(super) fn is_all_confirmed(&self) -> bool {
         self.unconfirmed.is_empty()
     }

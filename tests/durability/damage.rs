@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -27,7 +28,7 @@ const ALIASES: usize = 200;
 /// Clients that come and go in the old table's life.
 const GENERATIONS: usize = 8;
 /// Files of a table that are damaged.
-const FILES: [&str; 2] = ["aliases/db", "aliases.check"];
+const FILES: [&str; 3] = ["aliases/db", "aliases.check", "aliases.noted"];
 
 #[test]
 fn no_damage_keeps_a_scraper_from_starting_and_none_is_silent() {
@@ -92,6 +93,29 @@ fn after_damage_the_list_is_there_as_soon_as_its_aliases_are_back() {
     assert_eq!(kept.filter(|directory| directory.path().join("db").is_file()).count(), 1, "the damaged table is kept");
 }
 
+/// Before: as many others ended it, and an export was then a backup without any of them.
+#[test]
+fn other_aliases_do_not_end_the_503_after_damage() {
+    let _alone = MACHINE.blocking_lock();
+    let (fleet, mut scraper) = Fleet::with_scraper();
+    let runtime = Runtime::new().expect("a runtime");
+    let client = runtime.block_on(registered(&fleet, &scraper, &["lost".into()]));
+    scraper.process.terminate(SOON);
+    runtime.shutdown_background();
+    drop(client);
+    let data = fleet.path().join("scraper-data");
+    fs::write(data.join("aliases/db"), "").expect("written");
+    scraper.restart();
+    let runtime = Runtime::new().expect("a runtime");
+    let others: Vec<String> = (0..5).map(|n| format!("other-{n}")).collect();
+    let _others = runtime.block_on(registered(&fleet, &scraper, &others));
+    assert!(scraper.listed().is_none());
+    let export = Command::new(env!("CARGO_BIN_EXE_narthex")).args(["export", "--data-dir"]).arg(&data).output();
+    assert!(!export.expect("runs").status.success());
+    let _back = runtime.block_on(registered(&fleet, &scraper, &["lost".into()]));
+    eventually_true("the list is whole", SOON, || scraper.listed().is_some_and(|listed| listed.len() == 6));
+}
+
 /// The files of a table, and what is in it.
 struct Table {
     files: PathBuf,
@@ -115,7 +139,9 @@ impl Table {
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to.join("aliases")).expect("made");
-    fs::copy(from.join("aliases.check"), to.join("aliases.check")).expect("copied");
+    for file in ["aliases.check", "aliases.noted"] {
+        fs::copy(from.join(file), to.join(file)).expect("copied");
+    }
     for file in fs::read_dir(from.join("aliases")).expect("readable").flatten().filter(|file| file.path().is_file()) {
         fs::copy(file.path(), to.join("aliases").join(file.file_name())).expect("copied");
     }
@@ -145,7 +171,11 @@ fn tables(fleet: &Fleet, scraper: &mut Scraper) -> (Table, Table) {
 
 /// Does one thing to one file, and says what.
 fn damage(data: &Path, random: &mut Random) -> String {
-    let name = FILES[usize::from(random.below(5) == 0)];
+    let name = match random.below(6) {
+        0 => FILES[1],
+        1 => FILES[2],
+        _ => FILES[0],
+    };
     let path = data.join(name);
     let mut bytes = fs::read(&path).expect("readable");
     let at = random.below(bytes.len());

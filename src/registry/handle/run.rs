@@ -1,6 +1,7 @@
 //! The life of a registry: the load, the sweep of leases, the regular flush, the end.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
@@ -13,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Phase, Recovery, Registry, State, step::Notification};
 use crate::registry::{
-    Counts, Damage, RegistryError, RegistryEvent, Store,
+    Counts, Damage, RegistryError, Store,
     writer::{self, Batch, Start, Waiter},
 };
+use crate::wire::Alias;
 
 /// How often leases are checked for their end.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -26,7 +28,7 @@ pub(super) const FLUSH_EVERY: Duration = Duration::from_secs(3);
 /// Longest wait at the end for the disk: a service manager kills after 30 s or more, and says nothing of the reason.
 const END_GRACE: Duration = Duration::from_secs(10);
 
-/// Most dropped aliases that are named in the log.
+/// Most missing or dropped aliases that are named in the log.
 const NAMED: usize = 50;
 
 impl Registry {
@@ -79,46 +81,51 @@ impl Registry {
         let recovered = self.end_recovery(&mut state);
         drop(state);
         self.notify(swept);
-        if let Some((dropped, notification)) = recovered {
-            log_end_of_recovery(&dropped);
+        if let Some((missing, dropped, notification)) = recovered {
+            log_end_of_recovery(&missing, &dropped);
             self.notify(notification);
         }
     }
 
     /// Ends the recovery of a damaged table once nothing is in doubt any more, or clients had the time to register again.
-    /// Returns what was dropped.
-    fn end_recovery(&self, state: &mut State) -> Option<(Vec<RegistryEvent>, Notification)> {
+    /// Returns the aliases that are missing, and what was dropped.
+    fn end_recovery(&self, state: &mut State) -> Option<(BTreeSet<Alias>, BTreeSet<Alias>, Notification)> {
         let table = state.table.as_mut()?;
-        state.recovery.take_if(|recovery| {
-            Instant::now() >= recovery.until || (recovery.is_complete && table.is_all_confirmed())
+        let recovery = state.recovery.take_if(|recovery| {
+            Instant::now() >= recovery.until || (recovery.is_complete() && table.is_all_confirmed())
         })?;
         let effects = table.drop_unconfirmed();
         self.shared.health.complete.store(true, Ordering::Release);
-        Some((effects.events.clone(), self.publish(state, effects, None)))
+        let dropped: BTreeSet<Alias> = effects.events.iter().map(|event| event.alias.clone()).collect();
+        let missing = &recovery.awaited.unwrap_or_default() - &dropped;
+        Some((missing, dropped, self.publish(state, effects, None)))
     }
 
     fn start_serving(&self, start: Start, queue: mpsc::UnboundedSender<Batch>) {
         let Start { table, effects, unreadable, damage } = start;
-        let recovery = damage.map(|Damage { noted, .. }| {
+        let recovery = damage.clone().map(|Damage { awaited, .. }| {
             let until = Instant::now() + self.shared.config.damage_grace();
-            Recovery { noted, is_complete: false, until }
+            let is_awaited = |alias: &Alias| !table.is_certain(alias);
+            Recovery { awaited: awaited.map(|noted| noted.into_iter().filter(is_awaited).collect()), until }
         });
         let Counts { active, lapsed, .. } = table.counts();
         tracing::info!(active, lapsed, ended = table.ended(), unreadable, "registry loaded");
-        if let Some(Damage { noted, found }) = damage {
+        if let Some(Damage { noted, found, .. }) = damage {
             let noted = noted.map(tracing::field::display);
+            let awaited = recovery.as_ref().and_then(|recovery| recovery.awaited.as_ref()).map(BTreeSet::len);
             let (certain, wait_seconds) = (table.confirmed(), self.shared.config.damage_grace().as_secs());
             tracing::error!(
                 noted,
                 found,
                 certain,
+                awaited,
                 wait_seconds,
-                "registry store was damaged: /sd answers 503 until as many aliases as were noted are there again, or \
-                 their clients had the time to register"
+                "registry store was damaged: /sd answers 503 until the aliases that were noted are there again, or their \
+                 clients had the time to register"
             );
         }
         let mut state = self.write();
-        state.totals.store_damaged = u64::from(damage.is_some());
+        state.totals.store_damaged = u64::from(recovery.is_some());
         state.recovery = recovery;
         state.table = Some(table);
         state.phase = Phase::Serving(queue);
@@ -166,14 +173,25 @@ fn interval(period: Duration) -> time::Interval {
     interval
 }
 
-fn log_end_of_recovery(dropped: &[RegistryEvent]) {
-    tracing::info!(dropped = dropped.len(), "the table of aliases is complete again");
+fn log_end_of_recovery(missing: &BTreeSet<Alias>, dropped: &BTreeSet<Alias>) {
+    let (missing_len, dropped_len) = (missing.len(), dropped.len());
+    tracing::info!(missing = missing_len, dropped = dropped_len, "the recovery of the damaged table has ended");
+    if !missing.is_empty() {
+        let (aliases, more) = names(missing);
+        tracing::warn!(aliases, more, "aliases were lost with the damaged table, and nobody has registered them since");
+    }
     if !dropped.is_empty() {
-        let named: Vec<&str> = dropped.iter().take(NAMED).map(|event| event.alias.as_str()).collect();
+        let (aliases, more) = names(dropped);
         tracing::warn!(
-            aliases = named.join(" "),
-            more = dropped.len() - named.len(),
+            aliases,
+            more,
             "aliases were dropped: the damage may have taken their release, and nobody renewed them since"
         );
     }
+}
+
+/// The first names, and how many more there are.
+fn names(aliases: &BTreeSet<Alias>) -> (String, usize) {
+    let named: Vec<&str> = aliases.iter().take(NAMED).map(Alias::as_str).collect();
+    (named.join(" "), aliases.len() - named.len())
 }

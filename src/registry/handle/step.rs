@@ -7,11 +7,11 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Phase, Registry, State};
+use super::{Phase, Recovery, Registry, State};
 use crate::{
     identity::PublicKey,
     registry::{
-        RegistryError, RegistryEvent,
+        Change, RegistryError, RegistryEvent,
         table::{Claims, ClockStep, Effects, Table},
         writer::{Batch, Waiter},
     },
@@ -81,6 +81,17 @@ impl Registry {
             // An error means that there is no subscriber.
             let _ = self.shared.events.send(event.clone());
         }
+        let mut is_complete = false;
+        if let (Some(Recovery { awaited: Some(awaited), .. }), Some(table)) = (&mut state.recovery, &state.table)
+            && !awaited.is_empty()
+        {
+            // What was released is not awaited either.
+            let is_settled = |alias: &Alias| table.is_certain(alias) || table.lookup(alias.as_str()).is_none();
+            for alias in effects.changes.iter().map(Change::alias).filter(|alias| is_settled(alias)) {
+                awaited.remove(alias);
+            }
+            is_complete = awaited.is_empty();
+        }
         if let Phase::Serving(queue) = &state.phase
             && (waiter.is_some() || !effects.changes.is_empty())
         {
@@ -88,14 +99,6 @@ impl Registry {
             let batch = Batch { changes: effects.changes, durable, step, waiter };
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
-        }
-        let mut is_complete = false;
-        if let (Some(recovery), Some(table)) = (&mut state.recovery, &state.table)
-            && !recovery.is_complete
-            && recovery.noted.is_some_and(|noted| table.confirmed() as u64 >= noted)
-        {
-            recovery.is_complete = true;
-            is_complete = true;
         }
         let Effects { events, clock, refused, .. } = effects;
         Notification { generation: state.generation, events, clock, refused, is_complete }
@@ -110,7 +113,7 @@ impl Registry {
             newer
         });
         if notification.is_complete {
-            tracing::info!("as many aliases as before the damage are there again: /sd lists them");
+            tracing::info!("the aliases from before the damage are there again: /sd lists them");
         }
         notification.clock.into_iter().for_each(ClockStep::log);
         self.shared.log.write(&notification.events);
@@ -126,6 +129,6 @@ pub(super) struct Notification {
     events: Vec<RegistryEvent>,
     clock: Option<ClockStep>,
     refused: Vec<(Limit, Alias)>,
-    /// As many aliases as before the damage of the store are there again.
+    /// The aliases from before the damage of the store are there again.
     is_complete: bool,
 }

@@ -61,6 +61,12 @@ enum Mode {
     Panics,
 }
 
+/// Damage that left so many leases, with these aliases before.
+fn damage(found: u64, aliases: &[&str]) -> Damage {
+    let awaited = aliases.iter().map(|alias| alias.parse().expect("an alias")).collect();
+    Damage { noted: Some(aliases.len() as u64), found, awaited: Some(awaited) }
+}
+
 impl Fake {
     fn set(&self, mode: Mode) {
         self.0.0.lock().expect("whole").mode = mode;
@@ -73,7 +79,7 @@ impl Fake {
 
     fn damaged() -> Self {
         let store = Self::default();
-        store.0.0.lock().expect("whole").damage = Some(Damage { noted: Some(2), found: 0 });
+        store.0.0.lock().expect("whole").damage = Some(damage(0, &["a", "b"]));
         store
     }
 
@@ -102,7 +108,7 @@ impl Store for Fake {
             mode => Ok(Loaded {
                 leases: contents.leases.values().cloned().map(Arc::new).collect(),
                 unconfirmed: contents.unconfirmed.clone(),
-                damage: contents.damage,
+                damage: contents.damage.clone(),
                 failure: (mode == Mode::Fails).then(Self::error),
                 ..Loaded::default()
             }),

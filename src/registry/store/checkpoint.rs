@@ -18,6 +18,8 @@ const DAMAGED: &str = "damaged";
 /// The content of a table at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Checkpoint {
+    /// The table, if its version had an id.
+    pub(super) id: Option<u64>,
     /// The group of the last commit.
     pub(super) sequence: u64,
     /// Leases after the last commit.
@@ -56,24 +58,28 @@ impl Checkpoint {
     }
 
     fn encode(self) -> String {
-        let Self { sequence, leases, doubt } = self;
+        let Self { id, sequence, leases, doubt } = self;
         let state = doubt.map_or_else(|| INTACT.to_owned(), |doubt| format!("{DAMAGED} {doubt}"));
-        let body = format!("v2 {sequence} {leases} {state}");
+        let body = format!("v3 {:016x} {sequence} {leases} {state}", id.unwrap_or_default());
         format!("{body} {}\n", checksum(&body))
     }
 
-    /// Version 1, which stood beside a table of format 1, did not know of doubt.
+    /// Version 1, which stood beside a table of format 1, did not know of doubt, and neither it nor version 2 of ids.
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (body, sum) = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.rsplit_once(' ')?;
-        let words: Vec<&str> = body.split(' ').collect();
+        let mut words: Vec<&str> = body.split(' ').collect();
+        let id = match words[0] {
+            "v3" if words.len() > 1 => Some(u64::from_str_radix(words.remove(1), 16).ok()?),
+            _ => None,
+        };
         let doubt = match words[..] {
             _ if sum != checksum(body) => return None,
-            ["v1" | "v2", _, _, INTACT] => None,
+            ["v1" | "v2" | "v3", _, _, INTACT] => None,
             ["v1", _, _, DAMAGED] => Some(0),
-            ["v2", _, _, DAMAGED, doubt] => Some(doubt.parse().ok()?),
+            ["v2" | "v3", _, _, DAMAGED, doubt] => Some(doubt.parse().ok()?),
             _ => return None,
         };
-        Some(Self { sequence: words[1].parse().ok()?, leases: words[2].parse().ok()?, doubt })
+        Some(Self { id, sequence: words[1].parse().ok()?, leases: words[2].parse().ok()?, doubt })
     }
 }
 
@@ -85,7 +91,7 @@ fn checksum(body: &str) -> String {
 mod tests {
     use super::*;
 
-    const CHECKPOINT: Checkpoint = Checkpoint { sequence: 12, leases: 500, doubt: None };
+    const CHECKPOINT: Checkpoint = Checkpoint { id: Some(0xab), sequence: 12, leases: 500, doubt: None };
 
     #[test]
     fn a_checkpoint_is_read_as_it_was_last_written() {
@@ -100,9 +106,19 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_of_an_earlier_version_is_read() {
+        for (body, doubt) in
+            [("v1 12 500 whole", None), ("v1 12 500 damaged", Some(0)), ("v2 12 500 damaged 7", Some(7))]
+        {
+            let line = format!("{body} {}\n", checksum(body));
+            assert_eq!(Checkpoint::decode(line.as_bytes()), Some(Checkpoint { id: None, doubt, ..CHECKPOINT }));
+        }
+    }
+
+    #[test]
     fn a_checkpoint_with_any_bit_flipped_is_refused() {
         let bytes = CHECKPOINT.encode().into_bytes();
-        assert!(bytes.starts_with(b"v2 12 500 whole "));
+        assert!(bytes.starts_with(b"v3 00000000000000ab 12 500 whole "));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -24,6 +24,8 @@ pub(super) struct Mark {
     pub(super) sequence: u64,
     /// Leases after the commit.
     pub(super) leases: u64,
+    /// The table.
+    pub(super) id: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +43,7 @@ impl Content {
         group.0 = place.of;
         group.1.insert(place.index);
         match body {
-            Body::Mark { format, leases } => self.see_mark(Mark { format, sequence: place.group, leases }),
+            Body::Mark { format, leases, id } => self.see_mark(Mark { format, sequence: place.group, leases, id }),
             Body::Of(alias, entry) => self.put(alias, Stored { group: place.group, entry }),
         }
     }

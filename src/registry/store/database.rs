@@ -226,5 +226,5 @@ fn open_and_read(path: &Path, content: &mut Content) -> ::sled::Result<(::sled::
 fn first_mark(value: &[u8]) -> Option<Mark> {
     let (sequence, leases) = value.split_first_chunk()?;
     let (sequence, leases) = (u64::from_be_bytes(*sequence), u64::from_be_bytes(leases.try_into().ok()?));
-    Some(Mark { format: 1, sequence, leases })
+    Some(Mark { format: 1, sequence, leases, id: None })
 }

@@ -26,6 +26,8 @@ use crate::telemetry::Chain;
 
 /// The ending of the checkpoint's file.
 pub(super) const CHECK: &str = "check";
+/// The ending of the file of names.
+pub(super) const NOTED: &str = "noted";
 
 /// What the files of a store hold.
 pub(super) struct Files {
@@ -102,12 +104,17 @@ impl Files {
         is_damaged |= content.mark.is_none() && raw.last_group() > 0;
         is_damaged |= mark.sequence < known.sequence || content.unreadable() > 0;
         is_damaged |= is_check_damaged && content.mark.is_none();
+        let is_foreign = known.id.zip(mark.id).is_some_and(|(known, there)| known != there);
+        if is_foreign {
+            tracing::error!("the table is another one than the check file belongs to");
+            is_damaged = true;
+        }
         let is_former = !is_damaged && content.mark.map_or(leases > 0, |mark| mark.format < frame::FORMAT);
         let mut doubt = known.doubt.unwrap_or(0);
         if is_damaged {
             content.merge(raw);
             let is_first = content.mark.is_none_or(|mark| mark.format < frame::FORMAT);
-            let hole = if is_first { u64::MAX } else { content.last_hole(known.sequence) };
+            let hole = if is_first || is_foreign { u64::MAX } else { content.last_hole(known.sequence) };
             doubt = doubt.max(hole.saturating_sub(1));
         }
         let database = database.filter(|_| !is_damaged);

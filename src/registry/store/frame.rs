@@ -7,7 +7,7 @@
 //! Numbers are little endian. A body is one of
 //!
 //! ```text
-//! 0 | format: u32 | leases: u64                                     the mark: how many leases there are after this group
+//! 0 | format: u32 | leases: u64 | id: u64                           the mark: leases after this group, and the table's id
 //! 1 | length of the alias: u16 | alias | record                     a lease
 //! 2 | length of the alias: u16 | alias | until: u64, ms since 1970  a removal, and when older leases are over anyway
 //! ```
@@ -63,13 +63,18 @@ pub(super) enum Entry {
 /// What a frame says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Body {
-    Mark { format: u32, leases: u64 },
+    /// The first tables of format 2 had no id.
+    Mark {
+        format: u32,
+        leases: u64,
+        id: Option<u64>,
+    },
     Of(Alias, Entry),
 }
 
 /// The bytes of the mark.
-pub(super) fn mark(place: Place, leases: u64) -> io::Result<Vec<u8>> {
-    frame(place, &[&[MARK][..], &FORMAT.to_le_bytes(), &leases.to_le_bytes()].concat())
+pub(super) fn mark(place: Place, leases: u64, id: u64) -> io::Result<Vec<u8>> {
+    frame(place, &[&[MARK][..], &FORMAT.to_le_bytes(), &leases.to_le_bytes(), &id.to_le_bytes()].concat())
 }
 
 /// The bytes of an alias' entry.
@@ -130,10 +135,12 @@ fn read(bytes: &[u8]) -> Option<(Place, Body)> {
 fn body(bytes: &[u8]) -> Option<Body> {
     let (&kind, rest) = bytes.split_first()?;
     if kind == MARK {
-        let (format, leases) = rest.split_first_chunk()?;
+        let (format, rest) = rest.split_first_chunk()?;
+        let (leases, id) = rest.split_first_chunk()?;
         return Some(Body::Mark {
             format: u32::from_le_bytes(*format),
-            leases: u64::from_le_bytes(*leases.first_chunk()?),
+            leases: u64::from_le_bytes(*leases),
+            id: id.first_chunk().copied().map(u64::from_le_bytes),
         });
     }
     let (len, rest) = rest.split_first_chunk()?;

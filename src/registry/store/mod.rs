@@ -5,6 +5,7 @@ mod content;
 mod database;
 mod files;
 mod frame;
+mod noted;
 mod record;
 mod sled;
 
@@ -28,7 +29,7 @@ pub(crate) trait Store: Send + 'static {
     /// whether the store is still there.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// Records the number of leases apart from them, so that a later [`load`](Self::load) detects a loss. Called every
+    /// Records the number of leases and their aliases apart from them, so that a later [`load`](Self::load) detects a loss. Called every
     /// few seconds and at the end, while the leases are complete. After a load that reported damage, they are complete
     /// once clients had the time to register again; until then each load reports the damage.
     /// After an error the previous checkpoint must still be valid.
@@ -52,12 +53,14 @@ pub(crate) struct Loaded {
 }
 
 /// A loss of leases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
     /// Leases at the last checkpoint, if that is readable.
     pub(crate) noted: Option<u64>,
     /// Leases that are left.
     pub(crate) found: u64,
+    /// The aliases whose lease was running at the last checkpoint, if that is readable.
+    pub(crate) awaited: Option<BTreeSet<Alias>>,
 }
 
 /// One change of the stored leases.

@@ -1,7 +1,7 @@
 //! Leases in an embedded database, sled.
 //!
 //! - `aliases`, a directory: sled's (`database`). Its values are frames (`frame`), synced before they are acknowledged.
-//! - `aliases.check`: how far the table had come ([`Checkpoint`]).
+//! - `aliases.check`: how far the table had come ([`Checkpoint`]); `aliases.noted`: its aliases ([`noted`](super::noted)).
 //! - `aliases.damaged-<Unix time>`: a database that was found damaged, kept for a person. What could be read of it is in
 //!   the new one. `aliases.foreign-<Unix time>`: what somebody put in its place while it was in use.
 //! - `aliases.new`, `aliases.old`: while a new database replaces another.
@@ -12,6 +12,7 @@
 //! or written to that this process has not opened.
 
 mod anew;
+mod notes;
 
 use std::{
     collections::BTreeMap,
@@ -31,19 +32,16 @@ use super::{
     database::{self, Database, LOG, MARK_KEY},
     files::{self, Files},
     frame::{self, Entry, Place},
+    noted,
 };
 use crate::{
     dir_lock::{DirLock, DirLockError, id},
     wire::Alias,
 };
 
-use anew::{DAMAGED, put_aside};
-
 /// How long after the end of a lease its removal is kept. A longer retention is not needed: a lease that comes back with
 /// damage is in doubt.
 const REMOVAL_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Most removals that are kept.
-const MAX_REMOVALS: usize = 50_000;
 
 /// The store of a scraper.
 pub(crate) struct SledStore {
@@ -64,6 +62,10 @@ pub(crate) struct SledStore {
     /// Leases among the entries.
     leases: u64,
     sequence: u64,
+    /// The table, in its mark and in what is noted: that of another scraper has another.
+    id: u64,
+    /// The first line of the file of names, as far as this process knows.
+    noted: Option<String>,
     /// Leases of this group and those before are in doubt.
     doubt: u64,
     /// The checkpoint on disk, as far as this process knows.
@@ -87,6 +89,8 @@ impl SledStore {
             entries: BTreeMap::new(),
             leases: 0,
             sequence: 0,
+            id: rand::random(),
+            noted: None,
             doubt: 0,
             checkpoint: None,
             found: None,
@@ -118,14 +122,13 @@ impl SledStore {
         })
     }
 
-    /// True if the database in place is the one whose leases these are, or there is none and was none.
+    /// True if the database in place is the one whose leases these are.
     fn is_ours(&self) -> io::Result<bool> {
-        let ours = self.ours.as_ref().map(File::metadata).transpose()?;
-        let there = match fs::metadata(self.path.join(LOG)) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
-            there => Some(there?),
-        };
-        Ok(ours.as_ref().map(id) == there.as_ref().map(id))
+        let Some(ours) = &self.ours else { return Ok(false) };
+        match fs::metadata(self.path.join(LOG)) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            there => Ok(id(&there?) == id(&ours.metadata()?)),
+        }
     }
 
     fn use_database(&mut self, database: Database) -> io::Result<()> {
@@ -154,7 +157,7 @@ impl SledStore {
         self.sequence = base + 1;
         self.doubt = if doubt > 0 { base } else { 0 };
         let leases = noted.map_or(self.leases, |noted| noted.leases);
-        self.found = Some(Checkpoint { sequence: self.sequence, leases, doubt: Some(self.doubt) });
+        self.found = Some(Checkpoint { id: Some(self.id), sequence: self.sequence, leases, doubt: Some(self.doubt) });
         self.is_void = true;
     }
 
@@ -165,7 +168,8 @@ impl SledStore {
             None => self.open_again(),
             Some(_) if self.is_ours().map_err(|error| self.error("written", error))? => self.enter(),
             Some(_) => {
-                (self.database, self.ours, self.checkpoint, self.is_void) = (None, None, None, true);
+                (self.database, self.ours, self.is_void) = (None, None, true);
+                (self.checkpoint, self.noted) = (None, None);
                 self.enter()?;
                 Err(StoreError::Gone { path: self.path.clone() })
             }
@@ -176,7 +180,7 @@ impl SledStore {
     fn open_again(&mut self) -> Result<(), StoreError> {
         self.enter()?;
         let is_ours = self.take_new().and_then(|()| self.is_ours());
-        if !is_ours.map_err(|error| self.error("opened", error))? {
+        if !is_ours.map_err(|error| self.error("opened", error))? && self.ours.is_some() {
             self.is_void = true;
             return self.write_anew();
         }
@@ -201,16 +205,6 @@ impl SledStore {
         Ok(())
     }
 
-    fn write_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), StoreError> {
-        if self.checkpoint != Some(checkpoint) {
-            let check = self.beside(files::CHECK);
-            let placed = if check.is_dir() { put_aside(&check, DAMAGED) } else { Ok(()) };
-            placed.and_then(|()| checkpoint.write(&check)).map_err(|error| self.error("written", error))?;
-            self.checkpoint = Some(checkpoint);
-        }
-        Ok(())
-    }
-
     /// The entry that the change leaves.
     fn entry(&self, change: &Change) -> Entry {
         match change {
@@ -225,34 +219,6 @@ impl SledStore {
 
     fn has(&self, alias: &Alias) -> bool {
         self.entries.get(alias).is_some_and(|stored| matches!(stored.entry, Entry::Lease(_)))
-    }
-
-    /// Drops removals of leases that are over anyway, and those that end first if there are too many.
-    fn forget_removals(&mut self, now: SystemTime) -> io::Result<()> {
-        let removals = self.entries.iter().filter_map(|(alias, stored)| match stored.entry {
-            Entry::Removed(until) => Some((until, alias)),
-            _ => None,
-        });
-        let mut removals: Vec<_> = removals.collect();
-        let has_ended = |removal: &(SystemTime, &Alias)| removal.0 <= now;
-        if let Some(too_many @ 1..) = removals.len().checked_sub(MAX_REMOVALS) {
-            removals.sort_unstable();
-            removals.truncate(removals.partition_point(has_ended).max(too_many));
-        } else {
-            removals.retain(has_ended);
-        }
-        let forgotten: Vec<_> = removals.into_iter().map(|(_, alias)| alias.clone()).collect();
-        if let Some(database) = &self.database
-            && !forgotten.is_empty()
-        {
-            let mut batch = ::sled::Batch::default();
-            forgotten.iter().for_each(|alias| batch.remove(alias.as_str()));
-            database.write(batch)?;
-        }
-        for alias in &forgotten {
-            self.entries.remove(alias);
-        }
-        Ok(())
     }
 
     fn error(&self, attempt: &'static str, source: io::Error) -> StoreError {
@@ -284,12 +250,14 @@ impl Store for SledStore {
         let Files { content, database, log, mut failure, noted, is_check_damaged, is_damaged, is_former, doubt } =
             files;
         (self.checkpoint, self.ours) = (noted, log);
+        let mark = content.mark.unwrap_or_default();
+        self.id = noted.and_then(|noted| noted.id).or(mark.id).unwrap_or(self.id);
         let unreadable = content.unreadable();
         if is_damaged {
             self.take_over(content, doubt, noted);
         } else {
             self.leases = content.leases();
-            self.sequence = content.mark.unwrap_or_default().sequence.max(is_former.into());
+            self.sequence = mark.sequence.max(is_former.into());
             self.entries = content.entries;
             if is_former {
                 self.entries.values_mut().for_each(|stored| stored.group = self.sequence);
@@ -310,7 +278,11 @@ impl Store for SledStore {
             Ok(()) => {}
         }
 
-        let damage = lost_leases.then(|| Damage { noted: noted.map(|noted| noted.leases), found: self.leases });
+        let damage = lost_leases.then(|| Damage {
+            noted: noted.map(|noted| noted.leases),
+            found: self.leases,
+            awaited: noted::read(&self.beside(files::NOTED), noted.and_then(|noted| noted.id)),
+        });
         let leases: Vec<_> = self
             .entries
             .values()
@@ -342,7 +314,7 @@ impl Store for SledStore {
             batch.insert(alias.as_str(), frame::entry(Place { group, index, of }, alias, &entry).map_err(failed)?);
             written.push((alias.clone(), Stored { group, entry }));
         }
-        batch.insert(MARK_KEY, frame::mark(Place { group, index: 0, of }, leases).map_err(failed)?);
+        batch.insert(MARK_KEY, frame::mark(Place { group, index: 0, of }, leases, self.id).map_err(failed)?);
         // What fails or panics below leaves no open database.
         let Some(mut database) = self.database.take() else { return Err(StoreError::Gone { path: self.path.clone() }) };
         database.write(batch).map_err(failed)?;
@@ -358,9 +330,16 @@ impl Store for SledStore {
     }
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {
-        self.write_checkpoint(Checkpoint { sequence: self.sequence, leases: self.leases, doubt: None })?;
+        let now = SystemTime::now();
+        self.note_aliases(now)?;
+        self.write_checkpoint(Checkpoint {
+            id: Some(self.id),
+            sequence: self.sequence,
+            leases: self.leases,
+            doubt: None,
+        })?;
         self.doubt = 0;
-        self.forget_removals(SystemTime::now()).map_err(|error| self.error("written", error))
+        self.forget_removals(now).map_err(|error| self.error("written", error))
     }
 }
 

@@ -67,7 +67,7 @@ impl SledStore {
             }
             if is_last {
                 let mut batch = ::sled::Batch::default();
-                batch.insert(MARK_KEY, frame::mark(place(0), self.leases)?);
+                batch.insert(MARK_KEY, frame::mark(place(0), self.leases, self.id)?);
                 database.write(batch)?;
             }
         }
@@ -76,10 +76,10 @@ impl SledStore {
 
     /// Renames what is in place: to `old` only what this process has read or written as a whole.
     fn make_room(&self, old: &Path) -> io::Result<()> {
-        match (self.is_ours()?, &self.ours) {
-            (true, _) if self.found.is_some() => put_aside(&self.path, DAMAGED),
-            (true, Some(_)) => fs::rename(&self.path, old),
-            _ => put_aside(&self.path, FOREIGN),
+        match self.is_ours()? {
+            is_ours if self.found.is_some() && (is_ours || self.ours.is_none()) => put_aside(&self.path, DAMAGED),
+            true => fs::rename(&self.path, old),
+            false => put_aside(&self.path, FOREIGN),
         }
     }
 }
@@ -99,7 +99,7 @@ pub(super) fn put_aside(path: &Path, why: &str) -> io::Result<()> {
         _ => tracing::error!(
             path = %kept,
             "files that were put in place of the table in use are kept, and the table is written again: to use those, stop \
-             this process and move them back"
+             this process, move them back, and the table's check file away"
         ),
     }
     Ok(())

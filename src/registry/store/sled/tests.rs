@@ -13,6 +13,12 @@ fn put(alias: &str) -> Change {
     Change::Put(lease(alias))
 }
 
+/// A lease that has not lapsed.
+fn put_running(alias: &str) -> Change {
+    let expires_at = SystemTime::now() + Duration::from_secs(60);
+    Change::Put(Arc::new(Lease { expires_at, ..Lease::clone(&lease(alias)) }))
+}
+
 fn remove(alias: &str) -> Change {
     Change::Remove(alias.parse().expect("an alias"))
 }
@@ -97,6 +103,11 @@ impl Dir {
     }
 }
 
+/// The aliases that were noted, and those found, of damage.
+fn damage(loaded: &Loaded) -> Option<(Option<u64>, u64)> {
+    loaded.damage.as_ref().map(|damage| (damage.noted, damage.found))
+}
+
 fn aliases(loaded: &Loaded) -> Vec<&str> {
     loaded.leases.iter().map(|lease| lease.alias.as_str()).collect()
 }
@@ -116,7 +127,10 @@ fn bytes_of_the_values_stay_as_they_are() {
     let alias = "a".parse().expect("an alias");
     let removed = Entry::Removed(UNIX_EPOCH + Duration::from_millis(9));
     for (bytes, hex) in [
-        (frame::mark(place, 3), "ff6e78fe0d00000007000000000000000100000002000000 00 02000000 0300000000000000"),
+        (
+            frame::mark(place, 3, 5),
+            "ff6e78fe1500000007000000000000000100000002000000 00 02000000 0300000000000000 0500000000000000",
+        ),
         (
             frame::entry(place, &alias, &removed),
             "ff6e78fe0c00000007000000000000000100000002000000 02 0100 61 0900000000000000",
@@ -132,16 +146,16 @@ fn bytes_of_the_values_stay_as_they_are() {
 #[test]
 fn a_table_of_a_later_version_is_refused_and_left_alone() {
     let place = Dir::old();
-    let mut mark = frame::mark(Place { group: 101, index: 0, of: 1 }, 100).expect("fits");
+    let mut mark = frame::mark(Place { group: 101, index: 0, of: 1 }, 100, 1).expect("fits");
     mark[25] = 3;
-    let (summed, sum) = mark.split_at_mut(37);
+    let (summed, sum) = mark.split_at_mut(45);
     sum.copy_from_slice(&Blake2s256::digest(summed)[..8]);
     let db = ::sled::open(place.base()).expect("opens");
     db.open_tree("leases").expect("opens").insert(MARK_KEY, mark).expect("written");
     drop(db);
     for _ in 0..2 {
         match SledStore::open(place.base()).expect("opens").load() {
-            Err(StoreError::Format { format: 3, .. }) => assert_eq!(place.files("aliases"), 2),
+            Err(StoreError::Format { format: 3, .. }) => assert_eq!(place.files("aliases"), 3),
             other => panic!("{:?}", other.map(|_| ())),
         }
     }
@@ -207,7 +221,7 @@ fn a_damaged_table_is_put_aside_and_what_is_left_of_it_taken_over() {
             continue;
         }
         damaged += 1;
-        assert_eq!(loaded.damage, Some(Damage { noted: Some(100), found }), "byte {at}");
+        assert_eq!(damage(&loaded), Some((Some(100), found)), "byte {at}");
         assert_eq!(place.files("aliases.damaged-"), 1);
         store.commit(&[put("new")]).expect("written");
         drop(store);
@@ -238,7 +252,7 @@ fn a_table_without_its_end_is_all_in_doubt() {
     let end = place.find_frame("released", 2);
     File::options().write(true).open(place.table()).and_then(|file| file.set_len(end as u64)).expect("cut");
     let (_store, loaded) = place.load();
-    assert_eq!(loaded.damage, Some(Damage { noted: Some(1), found: 2 }));
+    assert_eq!(damage(&loaded), Some((Some(1), 2)));
     assert_eq!(loaded.unconfirmed.len(), 2);
 }
 
@@ -251,13 +265,13 @@ fn a_table_that_is_gone_empty_or_junk_is_damage_until_its_leases_had_time_to_ret
             Some(bytes) => fs::write(place.table(), bytes).expect("written"),
         }
         let (mut store, loaded) = place.load();
-        assert_eq!(loaded.damage, Some(Damage { noted: Some(100), found: 0 }));
+        assert_eq!(damage(&loaded), Some((Some(100), 0)));
         for n in 0..200 {
             store.commit(&[put(&format!("b-{n}"))]).expect("written");
         }
         drop(store);
         let (mut store, loaded) = place.load();
-        assert_eq!(loaded.damage, Some(Damage { noted: Some(100), found: 200 }));
+        assert_eq!(damage(&loaded), Some((Some(100), 200)));
         assert!(loaded.unconfirmed.is_empty());
         store.checkpoint().expect("noted");
         drop(store);
@@ -275,7 +289,7 @@ fn a_damaged_check_file_beside_a_whole_table_is_written_anew() {
 
     fs::write(place.0.path().join("aliases.check"), "").expect("written");
     fs::remove_dir_all(place.base()).expect("removed");
-    assert_eq!(place.load().1.damage, Some(Damage { noted: None, found: 0 }), "without a table there is no other sign");
+    assert_eq!(damage(&place.load().1), Some((None, 0)), "without a table there is no other sign");
 }
 
 #[test]
@@ -435,13 +449,53 @@ fn of_too_many_removals_those_that_end_first_are_dropped() {
     let (mut store, _) = place.load();
     let now = SystemTime::now();
     let alias = |n: usize| -> Alias { format!("a-{n}").parse().expect("an alias") };
-    for n in 0..MAX_REMOVALS + 2 {
+    for n in 0..notes::MAX_REMOVALS + 2 {
         let until = now + Duration::from_secs(1 + n as u64);
         store.entries.insert(alias(n), Stored { group: 1, entry: Entry::Removed(until) });
     }
     store.forget_removals(now).expect("written");
-    assert_eq!(store.entries.len(), MAX_REMOVALS);
+    assert_eq!(store.entries.len(), notes::MAX_REMOVALS);
     assert!([0, 1].iter().all(|n| !store.entries.contains_key(&alias(*n))));
+}
+
+/// Before: another scraper's table in its place was taken without a word, if it had come as far.
+#[test]
+fn the_table_of_another_scraper_is_damage_and_all_in_doubt() {
+    let (place, other) = (Dir::with(&[&[put_running("mine")]]), Dir::old());
+    fs::remove_dir_all(place.base()).expect("removed");
+    fs::rename(other.base(), place.base()).expect("put in place");
+    let (mut store, loaded) = place.load();
+    assert_eq!(damage(&loaded), Some((Some(1), 100)));
+    assert_eq!(loaded.unconfirmed.len(), 100);
+    assert_eq!(loaded.damage.and_then(|damage| damage.awaited), Some(["mine".parse().expect("an alias")].into()));
+    store.checkpoint().expect("noted");
+    drop(store);
+    assert_eq!(place.load().1.damage, None);
+
+    // Without what is noted of another, a table is taken as it is.
+    fs::remove_dir_all(place.0.path()).expect("removed");
+    fs::rename(Dir::old().copy().base(), place.base()).expect_err("no directory");
+    fs::create_dir(place.0.path()).expect("made");
+    fs::rename(Dir::old().copy().base(), place.base()).expect("put in place");
+    assert_eq!(place.load().1.damage, None);
+}
+
+#[test]
+fn the_aliases_whose_lease_runs_are_noted_and_a_deleted_note_is_written_again() {
+    let ended = Change::Put(Arc::new(Lease { expires_at: SystemTime::UNIX_EPOCH, ..Lease::clone(&lease("ended")) }));
+    let place = Dir::new();
+    let (mut store, _) = place.load();
+    store.commit(&[put_running("a"), put_running("b"), ended]).expect("written");
+    store.checkpoint().expect("noted");
+    for file in ["aliases.check", "aliases.noted"] {
+        fs::remove_file(place.0.path().join(file)).expect("there");
+    }
+    store.checkpoint().expect("noted again");
+    drop(store);
+    fs::write(place.table(), "").expect("written");
+    let (_store, loaded) = place.load();
+    let awaited = loaded.damage.and_then(|damage| damage.awaited).expect("known");
+    assert_eq!(awaited.iter().map(Alias::as_str).collect::<Vec<_>>(), ["a", "b"]);
 }
 
 mod former {
@@ -483,7 +537,7 @@ mod former {
             let db = File::options().write(true).open(place.base().join("db")).expect("opens");
             db.set_len(len).expect("cut");
             let (_store, loaded) = place.load();
-            assert_eq!(loaded.damage.and_then(|damage| damage.noted), Some(100), "{len} bytes");
+            assert_eq!(damage(&loaded).and_then(|(noted, _)| noted), Some(100), "{len} bytes");
             assert_eq!(loaded.unconfirmed.len(), loaded.leases.len());
             assert_eq!(place.files("aliases.damaged-"), 1);
         }

@@ -97,7 +97,7 @@ async fn a_failing_store_keeps_prometheus_at_the_list_it_has() {
 #[tokio::test]
 async fn a_store_that_has_lost_aliases_keeps_prometheus_at_the_list_it_has() {
     let scraper = Scraper::loading(HttpConfig::default(), async |_, _| Ok(Response::new(body([Ok(b"x 1\n")])))).await;
-    scraper.load_with(Some(Damage { noted: Some(2), found: 0 })).await;
+    scraper.load_with(Some(Damage { noted: Some(2), found: 0, awaited: None })).await;
     scraper.register("a").await;
     for path in ["/sd", "/sd?alias=a"] {
         let answer = scraper.get(path).await;
