@@ -10,7 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time};
 
-use crate::scraper::CONTROL_SOCKET;
+use crate::scraper::{CONTROL_SOCKET, SocketPath};
 
 /// Longest wait for the whole answer: 100 000 aliases take a second.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,7 +18,11 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The answer of the scraper that runs in the data directory; `None` if none does.
 pub(super) async fn ask(data_dir: &Path, path: &str) -> anyhow::Result<Option<Bytes>> {
     let file = data_dir.join(CONTROL_SOCKET);
-    let stream = match UnixStream::connect(&file).await {
+    let connected = match SocketPath::of(data_dir) {
+        Ok(path) => UnixStream::connect(&path).await,
+        Err(error) => Err(error),
+    };
+    let stream = match connected {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }

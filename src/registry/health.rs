@@ -33,7 +33,12 @@ pub(super) struct Health {
 impl Health {
     /// True while nothing can be stored.
     pub(super) fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed) || self.hanging.load(Ordering::Relaxed)
+        self.failing.load(Ordering::Relaxed) || self.is_hanging()
+    }
+
+    /// True while the writer takes no changes either.
+    pub(super) fn is_hanging(&self) -> bool {
+        self.hanging.load(Ordering::Relaxed)
     }
 
     pub(super) fn works(&self) {

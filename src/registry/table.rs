@@ -81,7 +81,7 @@ impl Table {
         now: SystemTime,
     ) -> (Self, Effects) {
         let mut table = Self {
-            ended: Ended::new(&config, now),
+            ended: Ended::new(later(now, config.lease)),
             config,
             entries: BTreeMap::new(),
             by_peer: HashMap::new(),
@@ -217,6 +217,11 @@ impl Table {
     /// Entries that are certain.
     pub(super) fn confirmed(&self) -> usize {
         self.entries.len() - self.unconfirmed.len()
+    }
+
+    /// Leases that had ended before the load, and are kept for now.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.len()
     }
 
     /// True if the alias is there, and no damage may have taken its release.

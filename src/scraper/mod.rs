@@ -52,7 +52,7 @@ use crate::{
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) use http::fuzzing as host_fuzzing;
 #[cfg(feature = "cli")]
-pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH};
+pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
 use http::{Control, FileSd, Shared};
 use metrics::ScraperMetrics;
 use puller::Puller;
@@ -172,9 +172,7 @@ impl Scraper {
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));
-        if let Some(control) = control {
-            tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
-        }
+        tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
         http_task.spawn(http::serve(listener, Arc::new(shared), file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();

@@ -12,7 +12,7 @@ use blake2::{Blake2s256, Digest};
 use serde_json::Value;
 
 use crate::support::{
-    SOON,
+    SOON, eventually_true,
     exporter::{Exporter, Reply},
     fleet::{Fleet, narthex, text},
     process::Run,
@@ -72,6 +72,13 @@ fn a_table_is_exported_while_its_scraper_runs_and_imported_elsewhere() {
     scraper.wait_scraped("web-2");
 
     let (data, backup) = (fleet.path().join("scraper-data"), fleet.path().join("aliases.jsonl"));
+    // A deleted socket is made again.
+    fs::remove_file(data.join("control.sock")).expect("there");
+    eventually_true("the socket is there", SOON, || data.join("control.sock").exists());
+    // A path that is longer than a socket's may be.
+    let long = fleet.path().join("long-".repeat(30));
+    symlink(&data, &long).expect("links");
+    assert_eq!(exported(&long).len(), 3);
     assert_eq!(mode(&data.join("control.sock")), 0o600);
     let run_online = run("export", &data, &["--output", &text(&backup)]);
     assert_eq!((run_online.code, run_online.stdout.as_str()), (Some(0), ""), "{}", run_online.stderr);

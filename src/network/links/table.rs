@@ -68,7 +68,6 @@ struct Peer {
     connections: Vec<ConnectionId>,
     /// Read by the handlers: whether an idle connection to this peer stays open.
     kept: Arc<AtomicBool>,
-    #[cfg(feature = "scraper")]
     lost_at: Option<Instant>,
     #[cfg(feature = "scraper")]
     change: Option<LinkChange>,
@@ -296,10 +295,7 @@ impl Links {
             table.origins.enter(id, &connection, stranger);
             table.connections.insert(id, connection);
             let entry = table.peers.entry(peer).or_default();
-            #[cfg(feature = "scraper")]
-            {
-                entry.lost_at = None;
-            }
+            entry.lost_at = None;
             entry.connections.insert(at, id);
             let first = entry.connections.len() == 1;
             table.changed(&peer, before, reason);
@@ -329,7 +325,6 @@ impl Links {
             let Some(at) = entry.connections.iter().position(|listed| *listed == id) else { return };
             entry.connections.remove(at);
             let last = entry.connections.is_empty();
-            #[cfg(feature = "scraper")]
             if last {
                 entry.lost_at = Some(Instant::now());
             }

@@ -51,7 +51,11 @@ impl Registry {
         }
         let written = self.shared.health.written.load(Ordering::Acquire);
         let table = state.table.as_mut().ok_or(RegistryError::NotReady)?;
-        let (outcomes, effects) = table.renew(peer, claims, written, now);
+        let (outcomes, mut effects) = table.renew(peer, claims, written, now);
+        if self.shared.health.is_hanging() {
+            // They would pile up in the queue. The next renewal is written.
+            effects.changes.clear();
+        }
         let notification = self.publish(&mut state, effects, None);
         drop(state);
         self.notify(notification);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Change, ClockStep, Effects, Entry, EventKind, Lease, Table, later};
+use super::{Change, ClockStep, Effects, Entry, EventKind, Lease, LeaseState, Table, later};
 
 /// Most time between two sweeps, which are one second apart, of a process that runs and a clock that is not set.
 pub(super) const UNWATCHED: Duration = Duration::from_secs(5);
@@ -54,6 +54,32 @@ impl Table {
                 }
                 _ => self.end(&alias, EventKind::Gone, effects),
             }
+        }
+    }
+
+    /// Takes a stored lease into the table, or keeps it beside the table if its time is over.
+    pub(super) fn take_stored(&mut self, lease: Arc<Lease>, now: SystemTime) {
+        let lapsed = lease.state(now) == LeaseState::Lapsed;
+        if lapsed && later(lease.expires_at, self.config.retention) <= now {
+            self.unconfirmed.remove(&lease.alias);
+            self.ended.keep(lease);
+        } else {
+            self.insert(Entry::new(lease, lapsed, 0));
+        }
+    }
+
+    /// Judges again after the clock was set, and drops what is still over in the end.
+    fn judge_ended(&mut self, now: SystemTime, effects: &mut Effects) {
+        if effects.clock.is_some() {
+            self.ended.until = later(now, self.config.lease);
+            let before = self.ended.take(|_| true);
+            let count = before.len();
+            for lease in before {
+                self.take_stored(lease, now);
+            }
+            effects.relisted |= self.ended.len() < count;
+        } else if now >= self.ended.until {
+            self.end_ended(EventKind::Gone, |_| true, effects);
         }
     }
 

@@ -73,6 +73,14 @@ impl Table {
         }
     }
 
+    /// Drops leases that had ended before the load, from the disk too.
+    pub(super) fn end_ended(&mut self, kind: EventKind, which: impl Fn(&Lease) -> bool, effects: &mut Effects) {
+        for lease in self.ended.take(which) {
+            effects.event(&lease.alias, lease.peer, kind);
+            effects.changes.push(Change::Remove(lease.alias.clone()));
+        }
+    }
+
     pub(super) fn end(&mut self, alias: &Alias, kind: EventKind, effects: &mut Effects) {
         if let Some(entry) = self.entries.remove(alias) {
             self.unconfirmed.remove(alias);

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "cli")]
-pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH};
+pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
 pub(super) use self::{control::Control, file_sd::FileSd, router::Shared};
 use crate::http::{self, Listener};
 

@@ -41,10 +41,13 @@ async fn a_store_that_hangs_fails_until_its_write_has_ended() {
     registry.shared.health.watch(Instant::now() + HANGS_AFTER);
     assert!(registry.store_failing() && registry.totals().store_failures == 1);
     assert!(matches!(register(registry, 3, &["c"]).await, Err(RegistryError::StoreFailing)));
-    assert_eq!(register_at(registry, 1, &["a"], now).await.expect("renewed"), [RENEWED]);
+    let later = now + Duration::from_secs(1);
+    assert_eq!(register_at(registry, 1, &["a"], later).await.expect("renewed"), [RENEWED]);
     store.set(Mode::Works);
     waiting.await.expect("no panic").expect("acknowledged");
     until(|| !registry.store_failing()).await;
+    register(registry, 3, &["c"]).await.expect("acknowledged");
+    assert!(store.lease("a").is_some_and(|a| a.renewed_at < later), "renewals would pile up in the queue");
 }
 
 #[tokio::test(start_paused = true)]
