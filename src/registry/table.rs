@@ -178,7 +178,7 @@ impl Table {
     }
 
     pub(super) fn is_holder(&self, peer: &PublicKey) -> bool {
-        self.by_peer.contains_key(peer) || self.ended.any(|lease| lease.peer == *peer)
+        self.by_peer.contains_key(peer) || self.ended.is_holder(peer)
     }
 
     /// The status of the alias for a peer that would claim it.

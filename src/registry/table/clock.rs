@@ -72,14 +72,14 @@ impl Table {
     fn judge_ended(&mut self, now: SystemTime, effects: &mut Effects) {
         if effects.clock.is_some() {
             self.ended.until = later(now, self.config.lease);
-            let before = self.ended.take(|_| true);
+            let before = self.ended.take_all();
             let count = before.len();
             for lease in before {
                 self.take_stored(lease, now);
             }
             effects.relisted |= self.ended.len() < count;
         } else if now >= self.ended.until {
-            self.end_ended(EventKind::Gone, |_| true, effects);
+            Self::drop_ended(self.ended.take_all(), EventKind::Gone, effects);
         }
     }
 

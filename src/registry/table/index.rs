@@ -13,7 +13,7 @@ impl Table {
     /// Inserts the entry, replacing the alias's previous one.
     pub(super) fn insert(&mut self, entry: Entry) {
         let alias = entry.lease.alias.clone();
-        self.ended.forget(&alias);
+        self.ended.take(&alias);
         if let Some(old) = self.entries.remove(&alias) {
             self.unindex(&old);
         }

@@ -16,7 +16,8 @@ impl Table {
         for alias in self.by_peer.get(peer).cloned().unwrap_or_default() {
             self.give_up(&alias, now, &mut effects);
         }
-        self.end_ended(EventKind::Released, |lease| lease.peer == *peer, &mut effects);
+        let ended = self.ended.take_of(peer, |_| true);
+        Self::drop_ended(ended, EventKind::Released, &mut effects);
         effects
     }
 
@@ -27,7 +28,8 @@ impl Table {
         for lease in held {
             self.end(&lease.alias, EventKind::Released, &mut effects);
         }
-        self.end_ended(EventKind::Released, |lease| holders.hold(lease), &mut effects);
+        let ended = self.ended.take_where(|lease| holders.hold(lease));
+        Self::drop_ended(ended, EventKind::Released, &mut effects);
         for lease in left {
             if lease.former.as_ref().is_some_and(|former| holders.hold(former))
                 && let Some(entry) = self.entries.get_mut(&lease.alias)
@@ -43,7 +45,7 @@ impl Table {
     pub(in crate::registry) fn release(&mut self, alias: &Alias) -> Effects {
         let mut effects = Effects::default();
         self.end(alias, EventKind::Released, &mut effects);
-        self.end_ended(EventKind::Released, |lease| lease.alias == *alias, &mut effects);
+        Self::drop_ended(self.ended.take(alias), EventKind::Released, &mut effects);
         effects
     }
 
@@ -64,8 +66,8 @@ impl Table {
         effects: &mut Effects,
     ) {
         let claimed: HashSet<&Alias> = claims.targets.iter().flatten().map(|claimed| &claimed.target.alias).collect();
-        let is_left_out = |lease: &Lease| lease.peer == *peer && !claimed.contains(&lease.alias);
-        self.end_ended(EventKind::Released, is_left_out, effects);
+        let ended = self.ended.take_of(peer, |alias| !claimed.contains(alias));
+        Self::drop_ended(ended, EventKind::Released, effects);
         let Some(held) = self.by_peer.get(peer) else { return };
         let left_out: Vec<Alias> = held.iter().filter(|alias| !claimed.contains(alias)).cloned().collect();
         for alias in left_out {
@@ -74,8 +76,8 @@ impl Table {
     }
 
     /// Drops leases that had ended before the load, from the disk too.
-    pub(super) fn end_ended(&mut self, kind: EventKind, which: impl Fn(&Lease) -> bool, effects: &mut Effects) {
-        for lease in self.ended.take(which) {
+    pub(super) fn drop_ended(ended: impl IntoIterator<Item = Arc<Lease>>, kind: EventKind, effects: &mut Effects) {
+        for lease in ended {
             effects.event(&lease.alias, lease.peer, kind);
             effects.changes.push(Change::Remove(lease.alias.clone()));
         }
