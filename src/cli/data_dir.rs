@@ -2,7 +2,7 @@
 
 use std::{
     env, fmt,
-    fs::{self, DirBuilder, File, Permissions, TryLockError},
+    fs::{self, DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -144,14 +144,14 @@ fn state(path: &Path) -> io::Result<DirState> {
         return Ok(DirState::Missing);
     }
     tempfile::tempfile_in(path)?; // it has no name
-    let lock = match File::options().write(true).open(path.join(LOCK)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DirState::Free),
-        lock => lock?,
-    };
-    match lock.try_lock() {
+    let mut lock = DirLock::of(path);
+    if !lock.path().exists() {
+        return Ok(DirState::Free);
+    }
+    match lock.hold() {
         Ok(()) => Ok(DirState::Free),
-        Err(TryLockError::WouldBlock) => Ok(DirState::InUse),
-        Err(TryLockError::Error(error)) => Err(error),
+        Err(DirLockError::InUse) => Ok(DirState::InUse),
+        Err(DirLockError::Failed(error)) => Err(error),
     }
 }
 

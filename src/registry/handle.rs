@@ -211,7 +211,7 @@ impl Registry {
     pub(crate) fn snapshot(&self) -> Result<Snapshot, NotLoaded> {
         let state = self.read();
         let table = state.table.as_ref().ok_or(NotLoaded)?;
-        Ok(Snapshot { generation: state.generation, leases: table.leases() })
+        Ok(Snapshot { generation: state.generation, leases: table.certain_leases() })
     }
 
     /// Numbers of leases and peers, as of the last sweep; zeros before the load.

@@ -166,7 +166,7 @@ impl Table {
                 false => effects.renewed += 1,
             }
             effects.changes.push(Change::Put(Arc::clone(&lease)));
-            self.unconfirmed.remove(&target.alias);
+            effects.relisted |= self.unconfirmed.remove(&target.alias);
             self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
             plain &= seen.insert(target.alias);
         }
@@ -208,6 +208,12 @@ impl Table {
     /// Every lease, in the order of the aliases.
     pub(super) fn leases(&self) -> Vec<Arc<Lease>> {
         self.entries.values().map(|entry| Arc::clone(&entry.lease)).collect()
+    }
+
+    /// The leases without those in doubt: the damage may have taken their release, and who holds them registers again.
+    pub(super) fn certain_leases(&self) -> Vec<Arc<Lease>> {
+        let certain = self.entries.iter().filter(|(alias, _)| !self.unconfirmed.contains(*alias));
+        certain.map(|(_, entry)| Arc::clone(&entry.lease)).collect()
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -295,7 +301,7 @@ impl Table {
             expires_at: later(now, self.config.lease),
         });
         effects.changes.push(Change::Put(Arc::clone(&lease)));
-        self.unconfirmed.remove(&lease.alias);
+        effects.relisted |= self.unconfirmed.remove(&lease.alias);
         self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
         AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }
     }

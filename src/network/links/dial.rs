@@ -84,7 +84,7 @@ pub(crate) struct Dialler {
     pub(crate) addresses: Arc<AddressBook>,
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) answered: Answered,
-    /// Dials that TCP had no room for.
+    /// Dials that TCP had no room for, since one had.
     pub(crate) crowded: Arc<AtomicU32>,
     pub(crate) reach: watch::Receiver<Reach>,
     /// Until when dials wait for the listeners; none if there will be none.
@@ -256,7 +256,9 @@ impl Dialler {
         let tcp_addresses = by_transport[0].clone();
         let [tcp, quic, websocket] = by_transport.map(|addresses| self.dial_at_once(peer, addresses));
         let no_room = AtomicBool::new(false);
-        let tcp = tcp.inspect_err(|failure| no_room.store(self.is_crowded(failure, known), Ordering::Relaxed));
+        let tcp = tcp
+            .inspect_ok(|_| self.crowded.store(0, Ordering::Relaxed))
+            .inspect_err(|failure| no_room.store(self.is_crowded(failure, known), Ordering::Relaxed));
         let head_start = async {
             let least = if known { KNOWN_HEAD_START } else { HEAD_START };
             patience::sleep(least).await;

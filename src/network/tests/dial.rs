@@ -68,3 +68,27 @@ async fn is_dialled_by_quic_after(attempts: usize, known: bool) {
     last.abort();
     full.abort();
 }
+
+/// Before: the count went on from one outage to the next.
+#[tokio::test]
+async fn refusals_before_a_link_do_not_count() {
+    let (tcp, udp, client, scraper) = host().await;
+    let full = tokio::spawn(async move {
+        loop {
+            drop(tcp.accept().await.expect("accepts"));
+        }
+    });
+    let other = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let refused = async |times: usize| {
+        for _ in 0..times {
+            within("an end", client.network.connect(&scraper)).await.expect_err("closed");
+        }
+    };
+    refused(4).await;
+    let at = other.network.listening()[0];
+    let other_at = PeerAddr::at(other.key.public(), at.ip().to_string(), at.port());
+    within("a link", client.network.connect(&other_at)).await.expect("links");
+    refused(4).await;
+    assert!(udp.try_recv_from(&mut [0; 2048]).is_err(), "QUIC is dialled");
+    full.abort();
+}

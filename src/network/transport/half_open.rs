@@ -24,7 +24,7 @@ use crate::{
         links::proved::ProvedNetworks,
         patience,
         transport::{
-            half_open::pool::{Entry, Pool, Source},
+            half_open::pool::{Entry, Full, Pool, Source},
             inbound::InboundCounters,
         },
     },
@@ -63,6 +63,8 @@ pub(crate) struct Place {
     half_open: HalfOpen,
     way: Way,
     source: Source,
+    /// Of its source.
+    limit: Limit,
     id: u64,
     turn: Option<oneshot::Receiver<()>>,
 }
@@ -94,21 +96,20 @@ impl HalfOpen {
         };
         let mut pools = self.pools();
         let (id, entry) = pools[way as usize].admit(source, proved, most, abort);
-        let lost = match &entry {
-            Entry::Placed | Entry::Waits(_) => None,
-            Entry::Replaced { of_source } => Some((true, if *of_source { limit } else { Limit::HalfOpen })),
-            Entry::Refused { of_source } => Some((false, if *of_source { limit } else { Limit::HalfOpen })),
-        };
-        if let Some((evicted, limit)) = lost {
-            shared.lost(evicted, limit, source);
-        }
         let turn = match entry {
-            Entry::Refused { .. } => return None,
+            Entry::Placed => None,
             Entry::Waits(turn) => Some(turn),
-            Entry::Placed | Entry::Replaced { .. } => None,
+            Entry::Replaced(full) => {
+                shared.lost(true, full, limit, source);
+                None
+            }
+            Entry::Refused(full) => {
+                shared.lost(false, full, limit, source);
+                return None;
+            }
         };
         shared.counters.set_handshakes(pools.iter().map(Pool::taken).sum());
-        Some(Place { half_open: self.clone(), way, source, id, turn })
+        Some(Place { half_open: self.clone(), way, source, limit, id, turn })
     }
 
     fn pools(&self) -> MutexGuard<'_, [Pool; 3]> {
@@ -117,8 +118,10 @@ impl HalfOpen {
 }
 
 impl Shared {
-    fn lost(&self, evicted: bool, limit: Limit, source: Source) {
+    /// Counts a connection that made room, or found none, at the limit of its source or of all.
+    fn lost(&self, evicted: bool, full: Full, of_source: Limit, source: Source) {
         self.counters.no_room(evicted);
+        let limit = if full == Full::Source { of_source } else { Limit::HalfOpen };
         let what = source.map_or_else(|| "a relayed peer".to_owned(), |network| network.to_string());
         self.refusals.count(limit, format_args!("half-open connection from {what}"));
     }
@@ -136,10 +139,11 @@ impl Place {
     /// process is behind with its work. Its holder is to end then.
     pub(crate) async fn taken_over(&self) {
         patience::sleep(OLD).await;
-        if !self.half_open.pools()[self.way as usize].grow_old(self.source, self.id) {
-            future::pending::<()>().await;
+        let taken = self.half_open.pools()[self.way as usize].grow_old(self.source, self.id);
+        match taken {
+            Some(full) => self.half_open.0.lost(true, full, self.limit, self.source),
+            None => future::pending().await,
         }
-        self.half_open.0.lost(true, Limit::HalfOpen, self.source);
     }
 
     /// The handshake has ended well.

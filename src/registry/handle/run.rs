@@ -34,7 +34,8 @@ const NAMED: usize = 50;
 impl Registry {
     /// Loads the table from the store, then sweeps every second and writes plain renewals every three seconds. Runs
     /// until `stop` fires, then writes what is left, for up to ten seconds. The store lives in its own thread, which has
-    /// ended when this returns anything but [`RegistryError::Hanging`]. If the future is dropped, the thread still writes what is left. A second call is an error.
+    /// ended when this returns anything but [`RegistryError::Hanging`]. If the future is dropped, the thread still writes what
+    /// is left. A second call is an error.
     pub(crate) async fn run(&self, store: Box<dyn Store>, stop: CancellationToken) -> Result<(), RegistryError> {
         let running = Running::begin(self)?;
         let (queue, inbox) = mpsc::unbounded_channel();
@@ -103,27 +104,23 @@ impl Registry {
 
     fn start_serving(&self, start: Start, queue: mpsc::UnboundedSender<Batch>) {
         let Start { table, effects, unreadable, damage } = start;
-        let recovery = damage.clone().map(|Damage { awaited, .. }| {
-            let until = Instant::now() + self.shared.config.damage_grace();
-            let is_awaited = |alias: &Alias| !table.is_certain(alias);
-            Recovery { awaited: awaited.map(|noted| noted.into_iter().filter(is_awaited).collect()), until }
-        });
         let Counts { active, lapsed, .. } = table.counts();
         tracing::info!(active, lapsed, ended = table.ended(), unreadable, "registry loaded");
-        if let Some(Damage { noted, found, .. }) = damage {
-            let noted = noted.map(tracing::field::display);
-            let awaited = recovery.as_ref().and_then(|recovery| recovery.awaited.as_ref()).map(BTreeSet::len);
-            let (certain, wait_seconds) = (table.confirmed(), self.shared.config.damage_grace().as_secs());
+        let recovery = damage.map(|Damage { noted, found, awaited }| {
+            let grace = self.shared.config.damage_grace();
+            let is_awaited = |alias: &Alias| !table.is_certain(alias);
+            let awaited: Option<BTreeSet<Alias>> = awaited.map(|noted| noted.into_iter().filter(is_awaited).collect());
             tracing::error!(
-                noted,
+                noted = noted.map(tracing::field::display),
                 found,
-                certain,
-                awaited,
-                wait_seconds,
+                certain = table.confirmed(),
+                awaited = awaited.as_ref().map(BTreeSet::len),
+                wait_seconds = grace.as_secs(),
                 "registry store was damaged: /sd answers 503 until the aliases that were noted are there again, or their \
                  clients had the time to register"
             );
-        }
+            Recovery { awaited, until: Instant::now() + grace }
+        });
         let mut state = self.write();
         state.totals.store_damaged = u64::from(recovery.is_some());
         state.recovery = recovery;

@@ -7,7 +7,6 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -18,7 +17,7 @@ use super::{
     content::{Content, Mark, Stored},
     frame,
 };
-use crate::wire::Alias;
+use crate::{telemetry::caught, wire::Alias};
 
 /// The file of sled's log.
 pub(super) const LOG: &str = "db";
@@ -75,14 +74,14 @@ impl Database {
         }
         check_kinds(path)?;
         let failed = |source| Fault::Failed(error(path, "opened", source));
-        match catch_unwind(AssertUnwindSafe(|| open_and_read(path, content))) {
+        match caught(|| open_and_read(path, content)) {
             Ok(Ok((db, leases))) => {
                 let log = File::open(path.join(LOG)).map_err(failed)?;
                 Ok(Self { leases, _db: db, path: path.into(), log, synced: BTreeSet::new(), is_new: true })
             }
             Ok(Err(::sled::Error::Io(source))) => Err(failed(of_system(source))),
             Ok(Err(error)) => Err(Fault::Damaged(error.to_string())),
-            Err(_) => Err(Fault::Damaged("sled panicked".to_owned())),
+            Err(said) => Err(Fault::Damaged(format!("sled panicked: {said}"))),
         }
     }
 

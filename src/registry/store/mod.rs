@@ -29,8 +29,8 @@ pub(crate) trait Store: Send + 'static {
     /// whether the store is still there.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// Records the number of leases and their aliases apart from them, so that a later [`load`](Self::load) detects a loss. Called every
-    /// few seconds and at the end, while the leases are complete. After a load that reported damage, they are complete
+    /// Records the number of leases and their aliases apart from them, so that a later [`load`](Self::load) detects a loss.
+    /// Called every few seconds and at the end, while the leases are complete. After a load that reported damage, they are complete
     /// once clients had the time to register again; until then each load reports the damage.
     /// After an error the previous checkpoint must still be valid.
     fn checkpoint(&mut self) -> Result<(), StoreError> {

@@ -18,7 +18,7 @@ pub(in crate::registry) struct Effects {
     pub(in crate::registry) renewed: u64,
     /// The clock's jump, if there was one.
     pub(in crate::registry) clock: Option<ClockStep>,
-    /// True if the clock was set back, and leases that were over are not.
+    /// True if a lease is listed again: the clock was set back, and the lease is not over, or it is in doubt no more.
     pub(in crate::registry) relisted: bool,
     /// Claims that a limit refused.
     pub(in crate::registry) refused: Vec<(Limit, Alias)>,

@@ -72,15 +72,19 @@ struct Turnover(Option<Instant>);
 /// What a newcomer gets.
 pub(super) enum Entry {
     Placed,
-    /// The place of another one, which is aborted; `of_source` if the newcomer's source had as many as it may have.
-    Replaced {
-        of_source: bool,
-    },
+    /// The place of another one, which is aborted.
+    Replaced(Full),
     /// A place in the line, until this resolves.
     Waits(oneshot::Receiver<()>),
-    Refused {
-        of_source: bool,
-    },
+    Refused(Full),
+}
+
+/// Why no place was free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The source has as many as it may have.
+    Source,
+    All,
 }
 
 impl Pool {
@@ -121,7 +125,7 @@ impl Pool {
             return Entry::Placed;
         }
         let group = &self.sources[&source];
-        let (own, of_source) = (group.connections.len(), group.connections.len() >= group.most);
+        let (own, full) = (group.connections.len(), self.full(source));
         let waits =
             group.waiting < self.waiting.saturating_mul(group.most) && self.line.len() < self.waiting * self.places;
         let loser = match self.loser(source, 2, |_| true).or_else(|| self.loser(source, 1, |connection| connection.old))
@@ -137,27 +141,24 @@ impl Pool {
             }),
             loser => loser,
         };
-        let Some((loser, id)) = loser else { return Entry::Refused { of_source } };
+        let Some((loser, id)) = loser else { return Entry::Refused(full) };
         if let Some(loser) = self.remove(loser, id) {
             loser.abort.abort();
         }
         self.place(source, connection);
-        Entry::Replaced { of_source }
+        Entry::Replaced(full)
     }
 
-    /// Marks a connection as old. True if its place has gone to one that waited.
-    pub(super) fn grow_old(&mut self, source: Source, id: u64) -> bool {
-        let Some(connection) = self.group(source).connections.iter_mut().find(|connection| connection.id == id) else {
-            return false;
-        };
-        connection.old = true;
+    /// Marks a connection as old. Its place may go to one that waited: then why no other was free.
+    pub(super) fn grow_old(&mut self, source: Source, id: u64) -> Option<Full> {
+        let connections = &mut self.sources.get_mut(&source)?.connections;
+        connections.iter_mut().find(|connection| connection.id == id)?.old = true;
         let full = self.is_full();
-        let heir = self.line.iter().position(|waiting| self.may_replace(waiting.source, source, 1, full));
-        if let Some(heir) = heir {
-            self.remove(source, id);
-            self.call(heir);
-        }
-        heir.is_some()
+        let heir = self.line.iter().position(|waiting| self.may_replace(waiting.source, source, 1, full))?;
+        let full = self.full(self.line[heir].source);
+        self.remove(source, id);
+        self.call(heir);
+        Some(full)
     }
 
     /// A handshake of this source has ended well.
@@ -219,6 +220,12 @@ impl Pool {
         // Those who have proved nothing do not take what is reserved.
         let permitted = own.proved || !others.proved || !full;
         own.connections.len() < own.most && others.connections.len() >= own.connections.len() + more && permitted
+    }
+
+    /// Why no place is free for this source.
+    fn full(&self, source: Source) -> Full {
+        let group = &self.sources[&source];
+        if group.connections.len() >= group.most { Full::Source } else { Full::All }
     }
 
     /// True if those who have proved nothing have all places that are not reserved.

@@ -111,6 +111,7 @@ async fn who_is_old_gives_his_place_to_one_who_waits() {
     lab.held[1].1.taken_over().await;
     assert_eq!(begun.elapsed().as_secs(), OLD.as_secs());
     assert_eq!((lab.held.pop().expect("six").1.is_begun(), lab.counts()), (true, (4, 2, 0)));
+    assert_eq!(lab.table.0.refusals.counted(Limit::HalfOpenPerIp), 2);
 }
 
 #[tokio::test(start_paused = true)]

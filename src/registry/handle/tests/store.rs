@@ -241,3 +241,26 @@ async fn what_nobody_renews_after_damage_is_dropped() {
     running.stop().await;
     assert!(store.lease("a").is_none());
 }
+
+/// Before: what the damage had brought back was in `/sd` until the grace was over.
+#[tokio::test]
+async fn what_is_in_doubt_and_was_not_noted_is_listed_once_its_holder_is_back() {
+    let store = Fake::default();
+    let running = Running::on(store.clone()).await;
+    register(&running.registry, 1, &["certain"]).await.expect("acknowledged");
+    register(&running.registry, 2, &["released-or-new"]).await.expect("acknowledged");
+    running.stop().await;
+    {
+        let mut contents = store.0.0.lock().expect("whole");
+        contents.damage = Some(damage(1, &["certain"]));
+        contents.unconfirmed = ["released-or-new".parse().expect("an alias")].into();
+    }
+    let running = Running::on(store.clone()).await;
+    let registry = running.registry.clone();
+    let listed = || registry.snapshot().expect("loaded").leases.len();
+    assert!(registry.is_complete() && listed() == 1);
+    let before = *registry.changes().borrow();
+    register(&registry, 2, &["released-or-new"]).await.expect("renewed");
+    assert_eq!((listed(), *registry.changes().borrow() > before), (2, true));
+    running.stop().await;
+}
