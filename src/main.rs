@@ -3,6 +3,10 @@
 use std::{env, process::ExitCode};
 
 use narthex::cli::{self, log};
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let outcome = cli::parse(env::args_os()).and_then(|cli| {

@@ -127,10 +127,18 @@ pub(crate) fn nodes_pinged_every(role: NetworkRole) -> Duration {
     Duration::from_secs(if role.is_scraper() { 5 } else { 10 })
 }
 
-/// A client pings so that a silently dead link is noticed on the side that can dial; so does a node, which sends nobody to
-/// another node that is dead. To a scraper the scrape is the ping: it only keeps up with the round trips that it shows.
+/// Dead TCP connections are found by their keep-alives, dead QUIC ones by their idle timeout, and dead links that are
+/// scraped by the missing scrape. A client pings for what is left, circuits and proxies whose other side is silent, since
+/// it is the side that can dial; a node, which sends nobody to another node that is dead, more often. A scraper only
+/// keeps up with the round trips that it shows.
 fn ping_every(role: NetworkRole) -> Range<Duration> {
-    let (least, most) = if role.is_scraper() { (45, 75) } else { (30, 60) };
+    let (least, most) = match role {
+        NetworkRole::Client => (120, 180),
+        #[cfg(feature = "node")]
+        NetworkRole::Node => (30, 60),
+        #[cfg(feature = "scraper")]
+        NetworkRole::Scraper => (240, 360),
+    };
     Duration::from_secs(least)..Duration::from_secs(most)
 }
 

@@ -152,7 +152,7 @@ async fn a_link_carries_streams_in_both_directions() {
 async fn a_link_is_measured_again_and_again() {
     let listen = vec![HostPort { host: "127.0.0.1".to_owned(), port: 0 }];
     let config = NetworkConfig { listen, ..NetworkConfig::new(NetworkRole::Scraper) };
-    assert!(config.ping_every.end <= Duration::from_secs(90), "{:?}", config.ping_every);
+    assert!(config.ping_every.end <= Duration::from_secs(360), "{:?}", config.ping_every);
     let config = NetworkConfig { ping_every: Duration::from_millis(1)..Duration::from_millis(2), ..config };
     let scraper = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
     let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;

@@ -52,10 +52,9 @@ const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
 /// a handshake may take: a network may let TCP begin, and nothing more.
 const ANSWERED_HEAD_START: Duration = Duration::from_secs(4);
 /// Of so many dials that TCP has no room for, one goes on to the other transports: what closes TCP may be the network, too. With
-/// the pauses between them, so many take 4 s.
-const CROWDED: u32 = 5;
-/// The same where TCP was the last way: 20 s.
-const KNOWN_CROWDED: u32 = 8;
+/// the pauses between them, so many take 20 s, longer than a scraper needs for a thousand that come at once. A link over QUIC
+/// costs more, and notices a killed scraper late.
+const CROWDED: u32 = 8;
 /// The DHT is asked later than known addresses are dialled: mostly they answer, and no node need be asked.
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
 /// A relay gets this time to be linked over TCP and QUIC before the circuit is dialled.
@@ -273,7 +272,7 @@ impl Dialler {
     }
 
     /// True if the peer's host has closed the connection, or refused it where it took one the last time: the peer is there and
-    /// has no room, or is about to be there. Not true of one in [`CROWDED`], or in [`KNOWN_CROWDED`].
+    /// has no room, or is about to be there. Not true of one in [`CROWDED`].
     fn is_crowded(&self, failure: &Failure, known: bool) -> bool {
         let Failure::Dial(DialFailure::Unreachable { attempts }) = failure else { return false };
         let closed = |attempt: &Attempt| match attempt.kind {
@@ -281,10 +280,9 @@ impl Dialler {
             AttemptKind::Refused => known,
             _ => false,
         };
-        let crowded = if known { KNOWN_CROWDED } else { CROWDED };
         !attempts.is_empty()
             && attempts.iter().all(closed)
-            && self.crowded.fetch_add(1, Ordering::Relaxed) % crowded != crowded - 1
+            && self.crowded.fetch_add(1, Ordering::Relaxed) % CROWDED != CROWDED - 1
     }
 
     /// QUIC, and TCP a moment later or as soon as QUIC is there; returns with the first, and the other one goes on. A

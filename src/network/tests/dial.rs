@@ -35,8 +35,8 @@ async fn quic_waits_while_a_handshake_over_tcp_is_under_way() {
 
 /// Before: a scraper without room was dialled by QUIC at once by each client that it had refused.
 #[tokio::test]
-async fn a_scraper_that_closes_tcp_for_want_of_room_is_dialled_by_quic_in_the_fifth_attempt() {
-    is_dialled_by_quic_after(4, false).await;
+async fn a_scraper_that_closes_tcp_for_want_of_room_is_dialled_by_quic_in_the_eighth_attempt() {
+    is_dialled_by_quic_after(7, false).await;
 }
 
 /// Before: of a fleet that a restarted scraper had no room for, every third came by QUIC, and saw the next restart after 25 s.
@@ -84,11 +84,11 @@ async fn refusals_before_a_link_do_not_count() {
             within("an end", client.network.connect(&scraper)).await.expect_err("closed");
         }
     };
-    refused(4).await;
+    refused(7).await;
     let at = other.network.listening()[0];
     let other_at = PeerAddr::at(other.key.public(), at.ip().to_string(), at.port());
     within("a link", client.network.connect(&other_at)).await.expect("links");
-    refused(4).await;
+    refused(7).await;
     assert!(udp.try_recv_from(&mut [0; 2048]).is_err(), "QUIC is dialled");
     full.abort();
 }
