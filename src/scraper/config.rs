@@ -148,6 +148,17 @@ pub struct HttpConfig {
     pub scrape: ScrapeConfig,
 }
 
+impl HttpConfig {
+    /// The address to scrape in a list that nobody asks for by an address: `advertise`, or `local`, which is listened on.
+    pub(super) fn target(&self, local: SocketAddr) -> Result<String, ScraperError> {
+        match &self.advertise {
+            Some(advertise) => Ok(advertise.to_string()),
+            None if local.ip().is_unspecified() => Err(ScraperError::NoTarget { local }),
+            None => Ok(local.to_string()),
+        }
+    }
+}
+
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
@@ -215,8 +226,10 @@ pub enum ScraperError {
     /// The HTTP address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A file_sd file is wanted of a scraper that listens on every address and advertises none.
-    #[error("a file_sd file needs an advertised address: {local} is every address, which nobody can scrape")]
+    /// A list for a file or a command is wanted of a scraper that listens on every address and advertises none.
+    #[error(
+        "a list for a file or a command needs an advertised address: {local} is every address, which nobody can scrape"
+    )]
     NoTarget {
         /// The address listened on.
         local: SocketAddr,

@@ -11,6 +11,7 @@
 mod api;
 mod control;
 mod file_sd;
+mod follower;
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) mod fuzzing;
 mod headers;
