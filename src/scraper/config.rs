@@ -5,6 +5,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use http::HeaderName;
 
 use crate::{
+    hook::Hook,
     http::{BindError, HttpLimits},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     network::{self, MAX_PULL_STREAMS, NetworkError, NetworkLimits},
@@ -135,6 +136,9 @@ pub struct HttpConfig {
     /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
     /// address listened on. Default: none.
     pub file_sd: Option<PathBuf>,
+    /// A command that gets what `/sd` would answer, once the table is loaded and at each change; its address to scrape is
+    /// that of `file_sd`. Default: none.
+    pub on_change: Option<Hook>,
     /// Most answers of `/sd`, `/api/v1/aliases` and `/metrics/aliases` being sent at once, of 6 lists at most. For a further
     /// one the reader that has taken nothing for the longest time is cut off. While all go on reading, a request waits for
     /// up to 5 s, then gets 503 with `Retry-After`. Default 64.
@@ -164,6 +168,7 @@ impl Default for HttpConfig {
         Self {
             advertise: None,
             file_sd: None,
+            on_change: None,
             max_sd_readers: 64,
             connections: HttpLimits::default(),
             allowed_hosts: Vec::new(),

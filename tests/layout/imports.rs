@@ -8,13 +8,14 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "atomic_file",
     "dir_lock",
     "ip_network",
     "identity",
     "wire",
     "telemetry",
+    "hook",
     "http",
     "network",
     "registry",
@@ -29,7 +30,7 @@ const ORDER: [&str; 15] = [
 const APART: [&str; 2] = ["client", "scraper"];
 
 /// Modules whose files do not use each other in a circle.
-const WITHOUT_CIRCLES: [&str; 6] = ["atomic_file", "telemetry", "http", "network", "registry", "node"];
+const WITHOUT_CIRCLES: [&str; 7] = ["atomic_file", "telemetry", "hook", "http", "network", "registry", "node"];
 
 #[test]
 fn top_level_modules_use_only_those_before_them() {
