@@ -31,17 +31,14 @@ Examples:
       --reload 'nginx -s reload'
   narthex template --from 'http://127.0.0.1:19960/sd?service=web' --template hosts.j2 --out hosts --once
 
-A template is Jinja2's language:
-  {% for t in targets %}
-  server {{ t.target }}; # {{ t.labels.instance }}
-  {% endfor %}
+A template is in the language of Jinja2, and has
 
-  groups    the list as it is: [{targets: [..], labels: {..}}, ..]
-  targets   the same flat: [{target: 'host:port', labels: {..}}, ..]
+  targets   all targets: each has .target (host:port) and .labels (.labels.instance, .labels.service, ..)
+  groups    the list as it is: each has .targets and .labels
 
-Filters: those of minijinja (sort, unique, groupby, selectattr, map, join, default, replace, tojson, ..), and host and
-port (parts of host:port), ident (every character but A-Z, a-z, 0-9 becomes _). Clients choose their labels: what
-has a meaning in the file needs ident, tojson or a test in the template.";
+and the filters of minijinja (sort, unique, groupby, selectattr, map, join, default, replace, tojson, ..), host and port
+(the parts of host:port), and ident (every character but A-Z, a-z, 0-9 becomes _). Clients choose their labels: what
+has a meaning in the file needs ident or tojson. examples/template/nginx.conf.j2 in the repository is an example.";
 
 /// Render a file from a template when the list changes, then run a reload command
 ///

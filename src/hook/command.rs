@@ -10,7 +10,7 @@ use std::{fmt, str::FromStr};
 /// ```
 /// use narthex::scraper::HookCommand;
 ///
-/// let command: HookCommand = "/usr/local/bin/on-change --title 'two words'".parse()?;
+/// let command: HookCommand = "/usr/local/bin/on-change 'two words'".parse()?;
 /// assert_eq!(command.to_string(), "/usr/local/bin/on-change");
 /// # Ok::<(), narthex::scraper::HookCommandError>(())
 /// ```

@@ -8,6 +8,9 @@ mod every_change;
 mod output;
 mod run;
 
+#[cfg(test)]
+mod tests;
+
 pub use command::{HookCommand, HookCommandError};
 pub use every_change::Hook;
 pub(crate) use every_change::Lists;

@@ -23,7 +23,7 @@ use super::{command::HookCommand, output::log_lines};
 use crate::telemetry::label_values;
 
 /// Between SIGTERM and SIGKILL.
-const KILL_AFTER: Duration = Duration::from_secs(5);
+pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 /// Longest wait for the last lines of a process that has ended: one that it left behind may keep the pipe open.
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// How often a group that was told to end is looked at.
