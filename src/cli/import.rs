@@ -1,4 +1,4 @@
-//! `narthex import`: takes what `narthex export` wrote into the table of a scraper that does not run.
+//! `narthex import`: takes what `narthex export` wrote into the table of a scraper that does not run; reads a bridge's list.
 
 mod bridge;
 
