@@ -55,7 +55,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
         if let Some(file) = &self.from_bridge {
-            return self.from_bridge(file);
+            return self.read_bridge(file);
         }
         let (name, file) = open(&self.file.context("give a file")?)?;
         let leases = backup::read(file).map_err(|bad| refused(&name, &bad))?;
@@ -77,7 +77,7 @@ impl Args {
         output::print(line.as_bytes())
     }
 
-    fn from_bridge(&self, file: &Path) -> anyhow::Result<()> {
+    fn read_bridge(&self, file: &Path) -> anyhow::Result<()> {
         let (name, mut file) = open(file)?;
         let mut json = String::new();
         file.read_to_string(&mut json).with_context(|| format!("cannot read {name}"))?;
