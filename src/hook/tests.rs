@@ -77,9 +77,12 @@ fn lives(pid: &str) -> bool {
 }
 
 async fn until_ended(pid: &str) {
-    while lives(pid) {
-        time::sleep(Duration::from_millis(5)).await;
-    }
+    let ended = async {
+        while lives(pid) {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    time::timeout(LONG / 2, ended).await.expect("the process ends");
 }
 
 #[test]
