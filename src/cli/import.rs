@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     registry::{
-        Lease, SledStore, Store,
+        Contents, SledStore, Store,
         backup::{self, Merge},
         read_only,
     },
@@ -26,7 +26,8 @@ const SHOWN: usize = 20;
 
 /// Take the aliases of an export into the table of a scraper that does not run
 ///
-/// Adds what the table does not have; of two leases of an alias the one that was renewed later wins. All of the file is taken,
+/// Adds what the table does not have; of two leases of an alias the one that was renewed later wins, and a beacon of the
+/// table stays as it is. All of the file is taken,
 /// or nothing. Times are kept: what has lapsed since stays lapsed until its client registers again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  narthex import --data-dir /var/lib/narthex-scraper --dry-run aliases.jsonl")]
@@ -44,7 +45,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let leases = match self.file.to_str() {
+        let imported = match self.file.to_str() {
             Some("-") => read("stdin", io::stdin().lock())?,
             _ => {
                 let name = self.file.display().to_string();
@@ -54,13 +55,13 @@ impl Args {
         };
         let (path, state) = data_dir::look(self.data_dir.as_deref(), "scraper")?;
         let merge = match (self.dry_run, state) {
-            (true, DirState::Missing) => backup::merge(&[], leases),
+            (true, DirState::Missing) => backup::merge(&Contents::default(), imported),
             (true, _) => {
                 let data_dir = DataDir::take(Some(&path), "scraper")?;
                 let (held, _) = read_only(&data_dir.path().join(TABLE))?;
-                backup::merge(&held, leases)
+                backup::merge(&held, imported)
             }
-            (false, _) => import(&path, leases)?,
+            (false, _) => import(&path, imported)?,
         };
         let Merge { added, replaced, left, .. } = merge;
         let line = match self.dry_run {
@@ -71,21 +72,21 @@ impl Args {
     }
 }
 
-fn import(data_dir: &Path, leases: Vec<Lease>) -> anyhow::Result<Merge> {
+fn import(data_dir: &Path, imported: Contents) -> anyhow::Result<Merge> {
     let mut store = SledStore::open(data_dir::prepare(Some(data_dir), "scraper")?.join(TABLE))?;
     let loaded = store.load()?;
     if let Some(failure) = loaded.failure {
         return Err(failure.into());
     }
-    let merge = backup::merge(&loaded.leases, leases);
+    let merge = backup::merge(&loaded.contents, imported);
     store.commit(&merge.changes)?;
     Ok(merge)
 }
 
-/// The leases of an export. Each bad line is a line on stderr.
-fn read(name: &str, from: impl BufRead) -> anyhow::Result<Vec<Lease>> {
+/// What an export holds. Each bad line is a line on stderr.
+fn read(name: &str, from: impl BufRead) -> anyhow::Result<Contents> {
     let bad = match backup::read(from) {
-        Ok(leases) => return Ok(leases),
+        Ok(contents) => return Ok(contents),
         Err(bad) => bad,
     };
     let mut stderr = io::stderr().lock();

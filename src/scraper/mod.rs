@@ -34,12 +34,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use crate::secret_file::SecretFileError;
 pub use crate::{
     network::DEFAULT_P2P_PORT,
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
     wire::Alias,
 };
-pub use config::{DEFAULT_HTTP_PORT, HttpConfig, RegistrationLimits, ScrapeConfig, ScraperConfig, ScraperError};
+pub use config::{
+    DEFAULT_HTTP_PORT, HttpConfig, RegistrationApi, RegistrationLimits, ScrapeConfig, ScraperConfig, ScraperError,
+};
 
 use crate::{
     http::bind,
@@ -51,9 +54,9 @@ use crate::{
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) use http::fuzzing as host_fuzzing;
+use http::{BeaconsApi, Control, FileSd, Shared};
 #[cfg(feature = "cli")]
 pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
-use http::{Control, FileSd, Shared};
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
@@ -91,6 +94,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 pub struct Scraper {
     public_key: PublicKey,
     http_addr: SocketAddr,
+    registration_api_addr: Option<SocketAddr>,
     listening: Vec<SocketAddr>,
     registry: Registry,
     network: Network,
@@ -122,6 +126,11 @@ impl Scraper {
             task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
+        let beacons = match &config.http_limits.registration_api {
+            Some(api) => Some(BeaconsApi::bind(api).await?),
+            None => None,
+        };
+        let registration_api_addr = beacons.as_ref().map(BeaconsApi::local);
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
         let (farewells, farewell_inbox) = mpsc::channel(FAREWELL_QUEUE);
         let (network, network_task) = Network::start(
@@ -173,10 +182,21 @@ impl Scraper {
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));
         tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
-        http_task.spawn(http::serve(listener, Arc::new(shared), file_sd, stop.http.clone()));
+        http_task.spawn(http::serve(listener, Arc::new(shared), beacons, file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
-        Ok(Self { public_key, http_addr, listening, registry, network, stop, http: http_task, tasks, table })
+        Ok(Self {
+            public_key,
+            http_addr,
+            registration_api_addr,
+            listening,
+            registry,
+            network,
+            stop,
+            http: http_task,
+            tasks,
+            table,
+        })
     }
 
     /// The key that clients find it by.
@@ -187,6 +207,11 @@ impl Scraper {
     /// Address of the HTTP API.
     pub fn http_addr(&self) -> SocketAddr {
         self.http_addr
+    }
+
+    /// Address of the registration API, if there is one.
+    pub fn registration_api_addr(&self) -> Option<SocketAddr> {
+        self.registration_api_addr
     }
 
     /// Addresses that peers dial.
@@ -298,5 +323,5 @@ async fn keep_holders(registry: Registry, links: network::Links, stop: Cancellat
 }
 
 fn holders(registry: &Registry) -> HashSet<PublicKey> {
-    registry.snapshot().map(|all| all.leases.iter().map(|lease| lease.peer).collect()).unwrap_or_default()
+    registry.snapshot().map(|all| all.contents.leases.iter().map(|lease| lease.peer).collect()).unwrap_or_default()
 }

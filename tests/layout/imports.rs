@@ -8,8 +8,10 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
     "atomic_file",
+    "small_file",
+    "secret_file",
     "dir_lock",
     "ip_network",
     "identity",

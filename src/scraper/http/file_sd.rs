@@ -30,6 +30,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The wait after a failed write, as on a full disk.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
+/// Mode of a file with tokens of beacons: for the user's group too, of which Prometheus should be.
+const WITH_SECRETS: u32 = 0o640;
+
 #[derive(Debug)]
 pub(in crate::scraper) struct FileSd {
     path: PathBuf,
@@ -96,8 +99,10 @@ impl FileSd {
 
     async fn write(&self, list: Arc<Rendered<Vec<Fragment>>>) -> io::Result<()> {
         let path = self.path.clone();
+        let is_secret = list.list.iter().any(Fragment::is_secret);
+        let mode = if is_secret { WITH_SECRETS } else { atomic_file::SHARED };
         let list = SdChunks::whole(list, &self.target);
-        task::spawn_blocking(move || atomic_file::replace_with(&path, atomic_file::SHARED, |file| list.write_to(file)))
+        task::spawn_blocking(move || atomic_file::replace_with(&path, mode, |file| list.write_to(file)))
             .await
             .map_err(io::Error::other)?
     }
