@@ -60,6 +60,8 @@ mod dir_lock;
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "scraper")]
+mod hook;
 #[cfg(feature = "client")]
 mod http;
 pub mod identity;

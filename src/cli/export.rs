@@ -45,15 +45,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     if matches!(state, DirState::Missing) {
         bail!("there is no directory {}; see --data-dir", path.display());
     }
-    let lines = match control::ask(&path, EXPORT_PATH).await? {
-        Some(lines) => lines.to_vec(),
-        None => stored(DataDir::take(Some(&path), "scraper")?)?,
-    };
+    let lines = table(&path).await?;
     match args.output {
         Some(file) if file.as_os_str() != "-" => {
             write(&file, &lines).with_context(|| format!("cannot write {}", file.display()))
         }
         _ => output::print(&lines),
+    }
+}
+
+/// The table as lines, of the scraper that runs in the data directory, or of the one that has ended.
+pub(super) async fn table(data_dir: &Path) -> anyhow::Result<Vec<u8>> {
+    match control::ask(data_dir, EXPORT_PATH).await? {
+        Some(lines) => Ok(lines.to_vec()),
+        None => stored(DataDir::take(Some(data_dir), "scraper")?),
     }
 }
 

@@ -89,7 +89,7 @@ mod tests {
                 commands.push(command.get_name().to_owned());
             }
         });
-        assert_eq!(commands, ["scraper", "agent", "file-sd"]);
+        assert_eq!(commands, ["scraper", "agent", "file-sd", "template"]);
         each(100, &mut |command, help| {
             if help.contains("NARTHEX_TARGET") && command.get_name() == "agent" {
                 let usage =

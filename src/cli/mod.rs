@@ -21,17 +21,21 @@ mod keys;
 mod link;
 mod managed_files;
 mod node;
+mod on_change;
 mod output;
 mod peers;
+mod polling;
 mod precedence;
 #[cfg(test)]
 mod reference;
+mod render;
 mod scrape;
 mod scraper;
 mod scraper_api;
 mod service_manager;
 mod signals;
 mod targets;
+mod template;
 mod value;
 
 use std::{ffi::OsString, future::Future, path::PathBuf, time::Duration};
@@ -99,6 +103,7 @@ pub enum Command {
     Import(import::Args),
     Doctor(doctor::Args),
     FileSd(file_sd::Args),
+    Template(template::Args),
 }
 
 /// Reads flags, environment and `--config` file.
@@ -159,6 +164,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Import(args) => args.run(),
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::FileSd(args) => block_on(file_sd::run(args)),
+        Command::Template(args) => block_on(template::run(args)),
     }
 }
 

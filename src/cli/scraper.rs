@@ -10,6 +10,7 @@ use super::{
     files,
     http_connections::HttpConnections,
     keys,
+    on_change::OnChange,
     peers::{Connections, Reachable},
     service_manager, signals, value,
 };
@@ -74,6 +75,8 @@ pub(super) struct Args {
     file_sd: Option<PathBuf>,
     #[command(flatten)]
     registration_api: RegistrationApiArgs,
+    #[command(flatten)]
+    on_change: OnChange,
     #[command(flatten)]
     reachable: Reachable,
     /// With one --bootstrap node, be reached through a second relay that this scraper meets in the DHT; that relay sees who is
@@ -248,9 +251,11 @@ impl Args {
             return Err(format!("--secret-file {} is given twice", file.display()));
         }
         let every_address = self.http.ip().is_some_and(|ip| ip.is_unspecified());
-        if self.file_sd.is_some() && self.advertise.is_none() && every_address {
+        let pushed = [("--file-sd", self.file_sd.is_some()), ("--on-change", self.on_change.is_given())];
+        let pushed = pushed.iter().find(|(_, given)| *given);
+        if let (Some((flag, _)), None, true) = (pushed, &self.advertise, every_address) {
             return Err(format!(
-                "--file-sd needs --advertise HOST:PORT here: --http {} is every address, which nobody can scrape",
+                "{flag} needs --advertise HOST:PORT here: --http {} is every address, which nobody can scrape",
                 self.http
             ));
         }
@@ -287,6 +292,7 @@ impl Args {
             http_limits: HttpConfig {
                 advertise: self.advertise,
                 file_sd: self.file_sd,
+                on_change: self.on_change.into(),
                 max_sd_readers: self.limits.max_sd_readers,
                 connections: self.http_connections.into(),
                 allowed_hosts: self.http_allowed_host,

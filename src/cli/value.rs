@@ -10,6 +10,7 @@ use crate::{
     http::nameable_header,
     identity::{HostPort, PeerAddr},
     registry::AliasPolicy,
+    scraper::HookCommand,
     telemetry::Chain,
     wire::{Alias, Labels, Target},
 };
@@ -116,6 +117,11 @@ pub(super) fn http_side(text: &str) -> Result<Uri, String> {
         _ => {}
     }
     http_url(&format!("http://{address}"))
+}
+
+/// A command that runs without a shell.
+pub(super) fn command(text: &str) -> Result<HookCommand, String> {
+    text.parse().map_err(chain)
 }
 
 /// A duration longer than zero.

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use http::HeaderName;
 
 use crate::{
+    hook::Hook,
     http::{BindError, HttpLimits},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     network::{self, MAX_PULL_STREAMS, NetworkError, NetworkLimits},
@@ -136,6 +137,9 @@ pub struct HttpConfig {
     /// A file kept as `/sd` would answer, for `file_sd_configs`. Its address to scrape is `advertise`, or else the
     /// address listened on. Default: none.
     pub file_sd: Option<PathBuf>,
+    /// A command that gets what `/sd` would answer, once the table is loaded and at each change; its address to scrape is
+    /// that of `file_sd`. Default: none.
+    pub on_change: Option<Hook>,
     /// Most answers of `/sd`, `/api/v1/aliases` and `/metrics/aliases` being sent at once, of 6 lists at most. For a further
     /// one the reader that has taken nothing for the longest time is cut off. While all go on reading, a request waits for
     /// up to 5 s, then gets 503 with `Retry-After`. Default 64.
@@ -151,11 +155,23 @@ pub struct HttpConfig {
     pub scrape: ScrapeConfig,
 }
 
+impl HttpConfig {
+    /// The address to scrape in a list that nobody asks for by an address: `advertise`, or `local`, which is listened on.
+    pub(super) fn target(&self, local: SocketAddr) -> Result<String, ScraperError> {
+        match &self.advertise {
+            Some(advertise) => Ok(advertise.to_string()),
+            None if local.ip().is_unspecified() => Err(ScraperError::NoTarget { local }),
+            None => Ok(local.to_string()),
+        }
+    }
+}
+
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             advertise: None,
             file_sd: None,
+            on_change: None,
             max_sd_readers: 64,
             connections: HttpLimits::default(),
             allowed_hosts: Vec::new(),
@@ -238,8 +254,10 @@ pub enum ScraperError {
     /// The HTTP address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A file_sd file is wanted of a scraper that listens on every address and advertises none.
-    #[error("a file_sd file needs an advertised address: {local} is every address, which nobody can scrape")]
+    /// A list for a file or a command is wanted of a scraper that listens on every address and advertises none.
+    #[error(
+        "a list for a file or a command needs an advertised address: {local} is every address, which nobody can scrape"
+    )]
     NoTarget {
         /// The address listened on.
         local: SocketAddr,

@@ -14,6 +14,7 @@ use prometheus_client::{
 
 use super::outcome::{BeaconOutcome, FileSdOutcome, HandshakeFailure, RegistrationOutcome, ScrapeOutcome, SdOutcome};
 use crate::{
+    hook::RunOutcome,
     network::{InboundCounts, LinkCounts, inbound_metrics},
     registry::{Counts, Totals},
     telemetry::{
@@ -31,6 +32,7 @@ pub(super) struct ScraperMetrics {
     scrapes_in_flight: Gauge,
     sd_requests: Counters<SdOutcome>,
     file_sd_writes: Counters<FileSdOutcome>,
+    on_change_runs: Counters<RunOutcome>,
     registrations: Counters<RegistrationOutcome>,
     registrations_in_flight: Gauge,
     /// A burst may be over before the next scrape.
@@ -84,6 +86,12 @@ impl ScraperMetrics {
             scrape_body,
             scrapes_in_flight: gauge(narthex, "scrapes_in_flight", "Scrapes being answered now"),
             sd_requests: Counters::new(narthex, "sd_requests", "Requests for the http_sd list", "outcome"),
+            on_change_runs: Counters::new(
+                narthex,
+                "on_change_runs",
+                "Runs of the command that gets each new list",
+                "outcome",
+            ),
             file_sd_writes: Counters::new(narthex, "file_sd_writes", "Writes of the file_sd file", "outcome"),
             registrations: Counters::new(
                 narthex,
@@ -137,6 +145,10 @@ impl ScraperMetrics {
 
     pub(super) fn file_sd_write(&self, outcome: FileSdOutcome) {
         self.file_sd_writes.add(outcome);
+    }
+
+    pub(super) fn on_change_run(&self, outcome: RunOutcome) {
+        self.on_change_runs.add(outcome);
     }
 
     /// Counts a claim, or a message that was not looked into.
@@ -269,6 +281,7 @@ mod tests {
             "narthex_handshake_refusals_total{reason=\"bad_proof\"} 0",
             "narthex_sd_requests_total{outcome=\"unavailable\"} 0",
             "narthex_file_sd_writes_total{outcome=\"failed\"} 0",
+            "narthex_on_change_runs_total{outcome=\"not_started\"} 0",
             "narthex_aliases{state=\"lapsed\"} 0",
             "narthex_links{path=\"relayed\"} 0",
             "narthex_handshakes_in_flight 0",

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::secret_file::SecretFileError;
 pub use crate::{
+    hook::{Hook, HookCommand, HookCommandError},
     network::DEFAULT_P2P_PORT,
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
     wire::Alias,
@@ -45,6 +46,7 @@ pub use config::{
 };
 
 use crate::{
+    hook::Ending,
     http::bind,
     identity::PublicKey,
     network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
@@ -54,7 +56,7 @@ use crate::{
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) use http::fuzzing as host_fuzzing;
-use http::{BeaconsApi, Control, FileSd, Shared};
+use http::{BeaconsApi, Control, FileSd, OnChange, Shared};
 #[cfg(feature = "cli")]
 pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
 use metrics::ScraperMetrics;
@@ -67,7 +69,7 @@ pub(crate) const TABLE: &str = "aliases";
 const REGISTER_QUEUE: usize = 1024;
 /// The same of farewells. They are answered as fast as they come; a whole fleet may end between two looks at the queue.
 const FAREWELL_QUEUE: usize = 8192;
-/// Longest wait at shutdown for scrapes in flight: Prometheus's default scrape timeout.
+/// Longest wait at shutdown for scrapes in flight, and for a command that runs: Prometheus's default scrape timeout.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// Longest wait at shutdown for the tasks of the peer-to-peer side, which only close connections.
 const TASK_GRACE: Duration = Duration::from_secs(3);
@@ -100,6 +102,7 @@ pub struct Scraper {
     network: Network,
     stop: Stop,
     http: JoinSet<()>,
+    hooks: JoinSet<()>,
     tasks: JoinSet<()>,
     table: JoinSet<Result<(), RegistryError>>,
 }
@@ -126,6 +129,7 @@ impl Scraper {
             task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
+        let on_change = OnChange::new(&config.http_limits, http_addr)?;
         let beacons = match &config.http_limits.registration_api {
             Some(api) => Some(BeaconsApi::bind(api).await?),
             None => None,
@@ -163,10 +167,11 @@ impl Scraper {
             Arc::clone(&metrics),
         );
         let (pull, counts) = (Arc::new(puller.clone()), Arc::clone(&metrics));
-        let shared = Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts);
+        let shared = Arc::new(Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts));
 
         let stop = Stop::default();
-        let (mut http_task, mut tasks, mut table) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let (mut http_task, mut hooks, mut tasks) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let mut table = JoinSet::new();
         table.spawn({
             let (registry, stop) = (registry.clone(), stop.table.clone());
             async move { registry.run(Box::new(store), stop).await }
@@ -182,7 +187,11 @@ impl Scraper {
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));
         tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
-        http_task.spawn(http::serve(listener, Arc::new(shared), beacons, file_sd, stop.http.clone()));
+        if let Some(on_change) = on_change {
+            let end = Ending { stop: stop.http.clone(), grace: DRAIN_GRACE };
+            hooks.spawn(on_change.keep(Arc::clone(&shared), end));
+        }
+        http_task.spawn(http::serve(listener, shared, beacons, file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
         Ok(Self {
@@ -194,6 +203,7 @@ impl Scraper {
             network,
             stop,
             http: http_task,
+            hooks,
             tasks,
             table,
         })
@@ -248,10 +258,11 @@ impl Scraper {
             },
             _ = self.tasks.join_next() => ScraperError::TaskEnded("peer-to-peer side"),
             _ = self.http.join_next() => ScraperError::TaskEnded("HTTP side"),
+            Some(_) = self.hooks.join_next() => ScraperError::TaskEnded("command at changes"),
         }
     }
 
-    /// Lets scrapes in flight end (for up to 10 s), closes the links, and writes what the table still holds back.
+    /// Lets scrapes in flight and a [`Hook`] that runs end (for up to 10 s; a hook that stays gets 5 s more to end), closes the links, and writes what the table still holds back.
     ///
     /// # Errors
     /// [`RegistryError`] if the table could not be written at the end.
@@ -272,6 +283,8 @@ impl Scraper {
         while let Some(ended) = self.table.join_next().await {
             ended.unwrap_or(Err(RegistryError::Stopped))?;
         }
+        // Each ends itself in time.
+        while self.hooks.join_next().await.is_some() {}
         Ok(())
     }
 }

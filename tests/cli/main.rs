@@ -4,6 +4,7 @@
 mod support;
 
 mod backup;
+mod bridge;
 mod command;
 mod doctor;
 mod lifecycle;

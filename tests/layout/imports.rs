@@ -8,7 +8,7 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "atomic_file",
     "small_file",
     "secret_file",
@@ -17,6 +17,7 @@ const ORDER: [&str; 17] = [
     "identity",
     "wire",
     "telemetry",
+    "hook",
     "http",
     "network",
     "registry",
@@ -31,7 +32,7 @@ const ORDER: [&str; 17] = [
 const APART: [&str; 2] = ["client", "scraper"];
 
 /// Modules whose files do not use each other in a circle.
-const WITHOUT_CIRCLES: [&str; 6] = ["atomic_file", "telemetry", "http", "network", "registry", "node"];
+const WITHOUT_CIRCLES: [&str; 7] = ["atomic_file", "telemetry", "hook", "http", "network", "registry", "node"];
 
 #[test]
 fn top_level_modules_use_only_those_before_them() {

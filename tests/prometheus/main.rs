@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod documents;
 mod file_sd;
 mod prometheus;
 mod proxy_url;

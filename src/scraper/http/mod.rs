@@ -12,11 +12,13 @@ mod api;
 mod beacons;
 mod control;
 mod file_sd;
+mod follower;
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) mod fuzzing;
 mod headers;
 mod host;
 mod list_body;
+mod on_change;
 mod proxy;
 mod readers;
 mod router;
@@ -36,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
-pub(super) use self::{beacons::BeaconsApi, control::Control, file_sd::FileSd, router::Shared};
+pub(super) use self::{beacons::BeaconsApi, control::Control, file_sd::FileSd, on_change::OnChange, router::Shared};
 use crate::http::{self, Listener};
 
 /// Answers requests and keeps the file_sd file until `stop` fires; scrapes in flight end by their deadlines.

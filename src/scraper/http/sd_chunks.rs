@@ -59,6 +59,11 @@ impl SdChunks {
         }
     }
 
+    /// True if a group holds a token.
+    pub(super) fn has_secrets(&self) -> bool {
+        self.list.list.iter().any(Fragment::is_secret)
+    }
+
     /// Bytes of the list that are left.
     pub(super) fn left(&self) -> u64 {
         self.left
