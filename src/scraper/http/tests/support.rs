@@ -95,7 +95,7 @@ impl Scraper {
             let end = Ending { stop: stop.clone(), grace: Duration::ZERO };
             tokio::spawn(on_change.keep(Arc::clone(&shared), end));
         }
-        let serving = tokio::spawn(serve(listener, shared, file_sd, stop.clone()));
+        let serving = tokio::spawn(serve(listener, shared, None, file_sd, stop.clone()));
         Self { addr, registry, network, stop, serving, store_fails, load }
     }
 
