@@ -25,41 +25,52 @@ pub(super) struct Follower {
     registry: watch::Receiver<u64>,
     links: watch::Receiver<u64>,
     handed_out: Option<Arc<Rendered<Vec<Fragment>>>>,
+    /// Whether to look at the list before the next change.
+    is_due: bool,
 }
 
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>, target: String) -> Self {
         let (registry, links) = (shared.registry.changes(), shared.network.links().changes());
-        Self { shared, target, registry, links, handed_out: None }
+        Self { shared, target, registry, links, handed_out: None, is_due: true }
     }
 
     /// The newest list, as soon as it differs from the one that was handed out last. A call that is given up loses nothing.
     pub(super) async fn next(&mut self) -> SdChunks {
         loop {
-            // The next round sees what changes from here on.
-            let again_in = match self.shared.sd.current().await {
-                Ok(list) if self.handed_out.as_ref().is_some_and(|before| is_same(&before.list, &list.list)) => None,
+            if !self.is_due {
+                let pause = self.changed().await;
+                self.is_due = true;
+                // Further changes are gathered, and a change that the store refuses is known as such.
+                time::sleep(pause).await;
+            }
+            match self.shared.sd.current().await {
                 Ok(list) => {
-                    self.handed_out = Some(Arc::clone(&list));
-                    return SdChunks::whole(list, &self.target);
+                    self.is_due = false;
+                    if self.handed_out.as_ref().is_none_or(|before| !is_same(&before.list, &list.list)) {
+                        self.handed_out = Some(Arc::clone(&list));
+                        return SdChunks::whole(list, &self.target);
+                    }
                 }
-                Err(TableUnknown::NotLoaded(_) | TableUnknown::Stopped) => None,
-                Err(TableUnknown::StoreFailing | TableUnknown::Incomplete) => Some(LOOK_AGAIN),
-            };
-            let pause = tokio::select! {
-                Ok(()) = self.registry.changed() => PAUSE,
-                Ok(()) = self.links.changed() => LINKS_PAUSE,
-                () = time::sleep(again_in.unwrap_or_default()), if again_in.is_some() => continue,
-                // Without a sender the scraper is about to end.
-                else => future::pending().await,
-            };
-            // Further changes are gathered.
-            time::sleep(pause).await;
+                Err(TableUnknown::NotLoaded(_) | TableUnknown::Stopped) => self.is_due = false,
+                Err(TableUnknown::StoreFailing | TableUnknown::Incomplete) => time::sleep(LOOK_AGAIN).await,
+            }
         }
     }
 
     /// Lets [`next`](Self::next) hand out the newest list even if it is the last one.
     pub(super) fn forget(&mut self) {
         self.handed_out = None;
+        self.is_due = true;
+    }
+
+    /// Waits for a change, and gives the time to gather others.
+    async fn changed(&mut self) -> Duration {
+        tokio::select! {
+            Ok(()) = self.registry.changed() => PAUSE,
+            Ok(()) = self.links.changed() => LINKS_PAUSE,
+            // Without a sender the scraper is about to end.
+            else => future::pending().await,
+        }
     }
 }
