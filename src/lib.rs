@@ -75,6 +75,10 @@ pub mod node;
 mod registry;
 #[cfg(feature = "scraper")]
 pub mod scraper;
+#[cfg(any(feature = "agent", feature = "scraper"))]
+mod secret_file;
+#[cfg(any(feature = "agent", feature = "scraper"))]
+mod small_file;
 #[cfg(feature = "client")]
 mod telemetry;
 #[doc(hidden)]

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use tokio::task;
 use zeroize::Zeroizing;
 
-use super::secret_file::{self, SecretFileError};
+use crate::secret_file::{self, SecretFileError};
 
 /// How the agent authenticates itself to an exporter. The file is read for every pull, so a rotated secret is used at
 /// once.

@@ -12,10 +12,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{
-    TargetSpec, small_file,
+    TargetSpec,
     target_file::{TargetFileError, parse_targets},
 };
-use crate::telemetry::Chain;
+use crate::{small_file, telemetry::Chain};
 
 /// Most bytes of a target file: room for thousands of targets.
 const MAX_LEN: u64 = 4 * 1024 * 1024;

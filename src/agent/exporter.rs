@@ -16,13 +16,13 @@ use tokio::time::{self, Instant};
 use super::{
     auth::Auth,
     connection::{self, ExporterPool},
-    secret_file::SecretFileError,
     tls::{Tls, TlsError, TlsSettings},
     url::{ExporterUrl, Params, UrlError},
 };
 use crate::{
     client::{BoxError, Exposition, IntoSource, PullRequest, Source, SourceError},
     http::{PooledBody, PooledBodyError, SendError, passed_headers, remove_hop_by_hop},
+    secret_file::SecretFileError,
     telemetry::remote_message,
     wire::{scrape_timeout, set_scrape_timeout},
 };

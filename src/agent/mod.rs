@@ -14,8 +14,6 @@ mod file_sd;
 pub(crate) mod fuzzing;
 #[cfg(feature = "cli")]
 mod inventory;
-mod secret_file;
-mod small_file;
 #[cfg(feature = "cli")]
 mod spec;
 #[cfg(feature = "cli")]
@@ -24,9 +22,9 @@ mod tls;
 mod url;
 mod verifier;
 
+pub use crate::secret_file::SecretFileError;
 pub use auth::Auth;
 pub use exporter::{Exporter, ExporterError, ExporterSettings};
-pub use secret_file::SecretFileError;
 pub use tls::{ClientCertificate, TlsError, TlsSettings};
 pub use url::{ExporterUrl, Params, UrlError};
 #[cfg(feature = "cli")]

@@ -19,10 +19,10 @@ use tokio::{net::TcpStream, task};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use zeroize::Zeroizing;
 
-use super::{
+use super::verifier::{Verifier, is_untrusted};
+use crate::{
     secret_file::{self, SecretFileError},
     small_file,
-    verifier::{Verifier, is_untrusted},
 };
 
 /// Most bytes of a file of certificates: several times a system's whole bundle.

@@ -82,14 +82,14 @@ fn target(file: &Path) -> io::Result<PathBuf> {
 
 /// The table of a scraper that does not run. A damaged one is refused: a backup must not be replaced by less.
 fn stored(data_dir: DataDir) -> anyhow::Result<Vec<u8>> {
-    let (leases, is_damaged) = read_only(&data_dir.path().join(TABLE))?;
+    let (contents, is_damaged) = read_only(&data_dir.path().join(TABLE))?;
     if is_damaged {
         bail!(
-            "the table in {data_dir} is damaged, and {} aliases can be read: start the scraper, which mends it, and export then",
-            leases.len()
+            "the table in {data_dir} is damaged, and {} entries can be read: start the scraper, which mends it, and export then",
+            contents.len()
         );
     }
     let mut lines = Vec::new();
-    backup::write(&leases, SystemTime::now(), &mut lines)?;
+    backup::write(&contents, SystemTime::now(), &mut lines)?;
     Ok(lines)
 }

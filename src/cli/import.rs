@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     registry::{
-        Lease, SledStore, Store,
+        Contents, SledStore, Store,
         backup::{self, Merge},
         read_only,
     },
@@ -29,7 +29,8 @@ const SHOWN: usize = 20;
 
 /// Take the aliases of an export into the table of a scraper that does not run
 ///
-/// Adds what the table does not have; of two leases of an alias the one that was renewed later wins. All of the file is taken,
+/// Adds what the table does not have; of two leases of an alias the one that was renewed later wins, and a beacon of the
+/// table stays as it is. All of the file is taken,
 /// or nothing. Times are kept: what has lapsed since stays lapsed until its client registers again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  narthex import --data-dir /var/lib/narthex-scraper --dry-run aliases.jsonl\n  \
@@ -58,16 +59,16 @@ impl Args {
             return self.read_bridge(file);
         }
         let (name, file) = open(&self.file.context("give a file")?)?;
-        let leases = backup::read(file).map_err(|bad| refused(&name, &bad))?;
+        let imported = backup::read(file).map_err(|bad| refused(&name, &bad))?;
         let (path, state) = data_dir::look(self.data_dir.as_deref(), "scraper")?;
         let merge = match (self.dry_run, state) {
-            (true, DirState::Missing) => backup::merge(&[], leases),
+            (true, DirState::Missing) => backup::merge(&Contents::default(), imported),
             (true, _) => {
                 let data_dir = DataDir::take(Some(&path), "scraper")?;
                 let (held, _) = read_only(&data_dir.path().join(TABLE))?;
-                backup::merge(&held, leases)
+                backup::merge(&held, imported)
             }
-            (false, _) => import(&path, leases)?,
+            (false, _) => import(&path, imported)?,
         };
         let Merge { added, replaced, left, .. } = merge;
         let line = match self.dry_run {
@@ -100,13 +101,13 @@ fn open(file: &Path) -> anyhow::Result<(String, Box<dyn BufRead>)> {
     Ok((name, Box::new(BufReader::new(file))))
 }
 
-fn import(data_dir: &Path, leases: Vec<Lease>) -> anyhow::Result<Merge> {
+fn import(data_dir: &Path, imported: Contents) -> anyhow::Result<Merge> {
     let mut store = SledStore::open(data_dir::prepare(Some(data_dir), "scraper")?.join(TABLE))?;
     let loaded = store.load()?;
     if let Some(failure) = loaded.failure {
         return Err(failure.into());
     }
-    let merge = backup::merge(&loaded.leases, leases);
+    let merge = backup::merge(&loaded.contents, imported);
     store.commit(&merge.changes)?;
     Ok(merge)
 }

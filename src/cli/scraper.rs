@@ -18,7 +18,7 @@ use crate::{
     Scraper, ScraperConfig,
     identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
-    scraper::{HttpConfig, RegistrationLimits, ScrapeConfig},
+    scraper::{HttpConfig, RegistrationApi, RegistrationLimits, ScrapeConfig},
 };
 
 /// The end of the help: what a user copies first.
@@ -74,6 +74,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     file_sd: Option<PathBuf>,
     #[command(flatten)]
+    registration_api: RegistrationApiArgs,
+    #[command(flatten)]
     on_change: OnChange,
     #[command(flatten)]
     reachable: Reachable,
@@ -118,6 +120,29 @@ pub(super) struct Args {
     connections: Connections,
     #[command(flatten)]
     http_connections: HttpConnections,
+}
+
+/// The API of the Dynamic Target Registration Server.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Registration API")]
+struct RegistrationApiArgs {
+    /// Where callers /register, /unregister and /list by HTTP, as with the Dynamic Target Registration Server; what names
+    /// targets is in /sd, too
+    #[arg(long, value_name = "HOST:PORT", requires = "registration_token_file")]
+    registration_api: Option<HostPort>,
+    /// The token that those callers show in Authorization; read for every request
+    #[arg(long, value_name = "FILE", requires = "registration_api")]
+    registration_token_file: Option<PathBuf>,
+    /// Answer /list of a kind that never had an entry with an error, as the original does, and not with an empty list
+    #[arg(long, env = "NARTHEX_REGISTRATION_STRICT", requires = "registration_api")]
+    registration_strict: bool,
+}
+
+impl RegistrationApiArgs {
+    fn config(self) -> Option<RegistrationApi> {
+        let api = RegistrationApi::new(self.registration_api?, self.registration_token_file?);
+        Some(RegistrationApi { strict: self.registration_strict, ..api })
+    }
 }
 
 /// Limits of pulls and of the table.
@@ -271,6 +296,7 @@ impl Args {
                 max_sd_readers: self.limits.max_sd_readers,
                 connections: self.http_connections.into(),
                 allowed_hosts: self.http_allowed_host,
+                registration_api: self.registration_api.config(),
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
@@ -310,6 +336,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         key = %scraper.public_key(),
         secrets,
         http = %scraper.http_addr(),
+        registration_api = scraper.registration_api_addr().map(tracing::field::display),
         listen = ?scraper.listening(),
         %data_dir,
         open_files,

@@ -25,6 +25,8 @@ mod slow_reader;
 mod spare_files;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod text;
+#[cfg(feature = "scraper")]
+mod token;
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use admission::HttpLimits;
@@ -54,6 +56,8 @@ pub(crate) use server::LocalAddr;
 pub(crate) use server::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use server::{Listener, accept, bind};
+#[cfg(feature = "scraper")]
+pub(crate) use token::TokenFile;
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,7 +1,8 @@
 //! The table as text, which this version and later ones read back.
 //!
-//! JSON lines: the first is a [`Header`], each further one a [`Line`], an alias, in the order of the names. There is nothing
-//! secret in them: peers are named by their public keys, secrets by their ids.
+//! JSON lines: the first is a [`Header`], each further one a [`Line`], an alias, in the order of the names; then come the
+//! beacons, each a [`BeaconLine`]. Of narthex's own there is nothing secret in them: peers are named by their public keys, secrets
+//! by their ids. The data of a beacon is what its caller gave.
 
 #[cfg(feature = "cli")]
 mod import;
@@ -9,13 +10,12 @@ mod import;
 use std::{
     collections::BTreeMap,
     io::{self, Write},
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::Lease;
+use super::{Beacon, Contents, Lease};
 use crate::identity::PublicKey;
 
 #[cfg(feature = "cli")]
@@ -23,8 +23,9 @@ pub(crate) use import::{Merge, merge, read};
 
 /// What the first line says of the rest.
 const FORMAT: &str = "narthex aliases";
-/// Grows with a change that earlier versions could not read.
-const VERSION: u32 = 1;
+/// Grows with a change that earlier versions could not read: version 2 has beacons. Without one an export has version 1.
+const VERSION: u32 = 2;
+const WITHOUT_BEACONS: u32 = 1;
 /// RFC 3339 ends with the year 9999; a stored time may be anything.
 const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
 
@@ -38,8 +39,14 @@ struct Header {
     narthex: String,
     #[serde(default)]
     exported_at: String,
-    /// How many lines follow.
+    /// How many lines follow, of aliases and of beacons.
     aliases: usize,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    beacons: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// An alias, or the lease that it was taken from. Times are RFC 3339, in UTC.
@@ -65,18 +72,34 @@ struct Line {
     former: Option<Box<Line>>,
 }
 
-/// Writes all leases, which are in the order of their aliases.
-pub(crate) fn write(leases: &[Arc<Lease>], now: SystemTime, to: &mut impl Write) -> io::Result<()> {
+/// A beacon. Times are RFC 3339, in UTC.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BeaconLine {
+    kind: String,
+    key: String,
+    data: String,
+    registered_at: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+}
+
+/// Writes all leases and beacons, which are in the order of their names.
+pub(crate) fn write(Contents { leases, beacons }: &Contents, now: SystemTime, to: &mut impl Write) -> io::Result<()> {
     let header = Header {
         format: FORMAT.to_owned(),
-        version: VERSION,
+        version: if beacons.is_empty() { WITHOUT_BEACONS } else { VERSION },
         narthex: env!("CARGO_PKG_VERSION").to_owned(),
         exported_at: text(now),
         aliases: leases.len(),
+        beacons: beacons.len(),
     };
     let mut line = |json: serde_json::Result<String>| writeln!(to, "{}", json?);
     line(serde_json::to_string(&header))?;
-    leases.iter().try_for_each(|lease| line(serde_json::to_string(&Line::of(lease, now))))
+    leases.iter().try_for_each(|lease| line(serde_json::to_string(&Line::of(lease, now))))?;
+    beacons.iter().try_for_each(|beacon| line(serde_json::to_string(&BeaconLine::of(beacon))))
 }
 
 impl Line {
@@ -95,6 +118,19 @@ impl Line {
             renewed_at: text(lease.renewed_at),
             expires_at: text(lease.expires_at),
             former: lease.former.as_ref().map(|former| Box::new(Self::of(former, now))),
+        }
+    }
+}
+
+impl BeaconLine {
+    fn of(beacon: &Beacon) -> Self {
+        Self {
+            kind: beacon.name.kind().to_owned(),
+            key: beacon.name.key().to_owned(),
+            data: beacon.data.clone(),
+            registered_at: text(beacon.registered_at),
+            lease_ms: beacon.lease.map(|lease| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)),
+            expires_at: beacon.expires_at.map(text),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Events of aliases: for subscribers, the log (`event_log`) and the counters.
 
+use super::BeaconName;
 use crate::{identity::PublicKey, wire::Alias};
 
 /// An event of an alias.
@@ -58,6 +59,23 @@ impl EventKind {
     }
 }
 
+/// An event of a beacon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BeaconEvent {
+    pub(crate) name: BeaconName,
+    pub(crate) kind: BeaconEventKind,
+}
+
+/// What happened to a beacon. Saying the same again is no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BeaconEventKind {
+    Registered,
+    Updated,
+    Unregistered,
+    /// It had a lease, and was not registered again in time.
+    Expired,
+}
+
 /// Counts of events since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
@@ -74,6 +92,7 @@ pub(crate) struct Totals {
     /// Loads that found leases lost.
     pub(crate) store_damaged: u64,
     pub(crate) store_failures: u64,
+    pub(crate) beacons_expired: u64,
 }
 
 impl Totals {
@@ -89,5 +108,9 @@ impl Totals {
             EventKind::TakeoverRefused { .. } => &mut self.takeovers_refused,
         };
         *total += 1;
+    }
+
+    pub(super) fn count_beacon(&mut self, kind: BeaconEventKind) {
+        self.beacons_expired += u64::from(kind == BeaconEventKind::Expired);
     }
 }

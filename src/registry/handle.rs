@@ -12,7 +12,8 @@ use std::{
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use super::{
-    Counts, Holders, Lease, NotLoaded, Presence, Registrant, RegistryConfig, RegistryError, RegistryEvent, Totals,
+    Beacon, BeaconName, Contents, Counts, Holders, Kept, Lease, Name, NotLoaded, Presence, Registrant, RegistryConfig,
+    RegistryError, RegistryEvent, Totals,
     event_log::EventLog,
     health::Health,
     table::{Claims, Table},
@@ -66,9 +67,8 @@ struct State {
 /// What the table waits for after damage of the store.
 #[derive(Debug)]
 struct Recovery {
-    /// Aliases that there were, and that are not there again or in doubt: without one the table may be listed. `None` if
-    /// nobody knows them.
-    awaited: Option<BTreeSet<Alias>>,
+    /// What there was, and is not there again or in doubt: without one the table may be listed. `None` if nobody knows.
+    awaited: Option<BTreeSet<Name>>,
     /// When clients had the time to register again. Whatever is in doubt is dropped then.
     until: Instant,
 }
@@ -88,13 +88,13 @@ enum Phase {
     Stopped,
 }
 
-/// Every lease at one moment.
+/// Everything in the table at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     /// The table's generation. [`Registry::changes`] may report it a moment later.
     pub(crate) generation: u64,
-    /// The leases, in the order of their aliases.
-    pub(crate) leases: Vec<Arc<Lease>>,
+    /// The leases in the order of their aliases, the beacons in that of their kinds and keys.
+    pub(crate) contents: Contents,
 }
 
 impl Registry {
@@ -211,7 +211,28 @@ impl Registry {
     pub(crate) fn snapshot(&self) -> Result<Snapshot, NotLoaded> {
         let state = self.read();
         let table = state.table.as_ref().ok_or(NotLoaded)?;
-        Ok(Snapshot { generation: state.generation, leases: table.certain_leases() })
+        let contents = Contents { leases: table.certain_leases(), beacons: table.beacons() };
+        Ok(Snapshot { generation: state.generation, contents })
+    }
+
+    /// Keeps a beacon, in place of the one of its name, unless it would exceed a limit. Returns once the change is on disk.
+    pub(crate) async fn register_beacon(&self, beacon: Beacon) -> Result<Result<Kept, Limit>, RegistryError> {
+        let name = beacon.name.clone();
+        let kept = self.change(|table| table.register_beacon(beacon)).await?;
+        if let Err(limit) = kept {
+            self.shared.refusals.count(limit, format_args!("beacon {name}"));
+        }
+        Ok(kept)
+    }
+
+    /// Forgets a beacon; false if there is none. Returns once the change is on disk.
+    pub(crate) async fn unregister_beacon(&self, name: &BeaconName) -> Result<bool, RegistryError> {
+        self.change(|table| table.unregister_beacon(name)).await
+    }
+
+    /// The beacons of a kind, in the order of their keys; `None` if there was none since the load.
+    pub(crate) fn beacons_of(&self, kind: &str) -> Result<Option<Vec<Arc<Beacon>>>, NotLoaded> {
+        self.read().table.as_ref().map(|table| table.beacons_of(kind)).ok_or(NotLoaded)
     }
 
     /// Numbers of leases and peers, as of the last sweep; zeros before the load.

@@ -1,6 +1,7 @@
 //! The alias table: who is listed under which name, for how long, and who may take a name over.
 //!
 //! - `table`: every decision, as a plain data structure; no task, no clock (`now` is passed in), no disk.
+//! - [`Beacon`]: what a caller of the registration API keeps beside the aliases, in the same table and store.
 //! - `listing`: an alias as Prometheus sees it, and its bytes; `budget`: how many of those a peer may have.
 //! - [`Registry`]: the handle that the rest of a scraper holds: the table behind a lock, its events and its counters.
 //! - `writer`: the one thread that owns the [`Store`]; it writes and flushes all waiting changes as one group.
@@ -18,8 +19,10 @@
 //! was renewed by then.
 
 pub(crate) mod backup;
+mod beacon;
 mod budget;
 mod config;
+mod contents;
 mod error;
 mod event;
 mod event_log;
@@ -28,6 +31,7 @@ mod health;
 mod holder;
 mod lease;
 mod listing;
+mod name;
 mod store;
 mod table;
 mod writer;
@@ -37,13 +41,16 @@ pub use error::RegistryError;
 pub use event::{EventKind, RegistryEvent};
 pub use store::StoreError;
 
+pub(crate) use beacon::{Beacon, BeaconError, BeaconName};
+pub(crate) use contents::Contents;
 pub(crate) use error::NotLoaded;
-pub(crate) use event::Totals;
+pub(crate) use event::{BeaconEvent, BeaconEventKind, Totals};
 pub(crate) use handle::Registry;
 pub(crate) use holder::{Holders, Presence, Registrant};
 pub(crate) use lease::{Lease, LeaseState};
 pub(crate) use listing::{Listing, path_label};
+pub(crate) use name::Name;
 #[cfg(feature = "cli")]
 pub(crate) use store::read_only;
 pub(crate) use store::{Change, Damage, Loaded, SledStore, Store};
-pub(crate) use table::Counts;
+pub(crate) use table::{Counts, Kept};

@@ -4,6 +4,8 @@
 //! of each lease's next state (active, then lapsed, then gone). After a registration the peer holds exactly the aliases
 //! that were granted.
 
+mod beacon_steps;
+mod beacons;
 mod claims;
 mod clock;
 mod effects;
@@ -20,7 +22,7 @@ use std::{
 };
 
 use super::{
-    AliasPolicy, Change, EventKind, Lease, LeaseState, Presence, Registrant, RegistryConfig,
+    AliasPolicy, Change, Contents, EventKind, Lease, LeaseState, Name, Presence, Registrant, RegistryConfig,
     budget::{Budget, Taken},
     lease::later,
 };
@@ -29,6 +31,8 @@ use crate::{
     wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStatus},
 };
 
+use beacons::Beacons;
+pub(crate) use beacons::Kept;
 use claims::Claimed;
 pub(super) use claims::Claims;
 pub(super) use effects::{ClockStep, Effects};
@@ -44,7 +48,7 @@ pub(super) struct Table {
     by_secret: HashMap<SecretId, OfSecret>,
     due: BTreeSet<(SystemTime, Alias)>,
     lapsed: usize,
-    /// Of all entries, in the http_sd list.
+    /// Of all aliases, in the http_sd list.
     bytes: u64,
     loaded_at: SystemTime,
     /// The latest time passed in, unless the clock was set back.
@@ -54,6 +58,7 @@ pub(super) struct Table {
     /// Entries of which damage of the store may have taken a change, and that nobody has renewed since.
     unconfirmed: BTreeSet<Alias>,
     ended: Ended,
+    beacons: Beacons,
 }
 
 /// Numbers of aliases and peers, as of the last sweep.
@@ -63,6 +68,7 @@ pub(crate) struct Counts {
     /// Aliases with a lapsed lease, which are still listed.
     pub(crate) lapsed: usize,
     pub(crate) peers: usize,
+    pub(crate) beacons: usize,
 }
 
 /// Who claims, and what is left to it.
@@ -73,10 +79,10 @@ struct Claimant {
 }
 
 impl Table {
-    /// Builds the table from the stored leases. Those whose time is over are kept beside it for a while.
+    /// Builds the table from what was stored. Leases whose time is over are kept beside it for a while.
     pub(super) fn load(
         config: RegistryConfig,
-        leases: Vec<Arc<Lease>>,
+        contents: Contents,
         unconfirmed: BTreeSet<Alias>,
         now: SystemTime,
     ) -> (Self, Effects) {
@@ -93,9 +99,10 @@ impl Table {
             seen_at: now,
             steps: 0,
             unconfirmed,
+            beacons: Beacons::load(contents.beacons),
         };
         let mut effects = Effects::default();
-        for lease in leases {
+        for lease in contents.leases {
             table.take_stored(lease, now);
         }
         // The clock may have been set back while nothing ran.
@@ -119,7 +126,7 @@ impl Table {
         let Claims { hostname, targets } = claims;
         // An alias that shrinks leaves room for those before too.
         let kept = targets.iter().flatten().map(|claimed| claimed.bytes.min(self.own_bytes(&by.peer, claimed))).sum();
-        let taken = Taken { by_peer: kept, by_secret: self.of_secret(&by.secret).bytes, by_table: self.bytes };
+        let taken = Taken { by_peer: kept, by_secret: self.of_secret(&by.secret).bytes, by_table: self.bytes() };
         let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, taken) };
         let mut seen = HashSet::new();
         let outcomes = targets.into_iter().map(|claimed| match claimed {
@@ -217,7 +224,12 @@ impl Table {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        Counts { active: self.entries.len() - self.lapsed, lapsed: self.lapsed, peers: self.by_peer.len() }
+        Counts {
+            active: self.entries.len() - self.lapsed,
+            lapsed: self.lapsed,
+            peers: self.by_peer.len(),
+            beacons: self.beacons.len(),
+        }
     }
 
     /// Entries that are certain.
@@ -230,18 +242,34 @@ impl Table {
         self.ended.len()
     }
 
-    /// True if the alias is there, and no damage may have taken its release.
-    pub(super) fn is_certain(&self, alias: &Alias) -> bool {
-        self.entries.contains_key(alias) && !self.unconfirmed.contains(alias)
+    /// True if the name is there, and no damage may have taken its release. A beacon stays until it is unregistered, so what
+    /// is there is taken for certain.
+    pub(super) fn is_certain(&self, name: &Name) -> bool {
+        match name {
+            Name::Alias(alias) => self.entries.contains_key(alias) && !self.unconfirmed.contains(alias),
+            Name::Beacon(name) => self.beacons.get(name).is_some(),
+        }
+    }
+
+    pub(super) fn has(&self, name: &Name) -> bool {
+        match name {
+            Name::Alias(alias) => self.entries.contains_key(alias),
+            Name::Beacon(name) => self.beacons.get(name).is_some(),
+        }
     }
 
     pub(super) fn is_all_confirmed(&self) -> bool {
         self.unconfirmed.is_empty()
     }
 
-    /// Bytes of all aliases in the http_sd list.
+    /// Bytes of all aliases in the http_sd list, and of the beacons.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes + self.beacons.bytes()
+    }
+
+    /// Aliases and beacons.
+    fn count(&self) -> usize {
+        self.entries.len() + self.beacons.len()
     }
 
     fn claim(
@@ -312,7 +340,7 @@ impl Table {
     }
 
     fn is_full(&self) -> bool {
-        self.entries.len() >= self.config.max_targets || self.bytes >= self.config.max_table_bytes
+        self.count() >= self.config.max_targets || self.bytes() >= self.config.max_table_bytes
     }
 }
 

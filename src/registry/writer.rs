@@ -4,7 +4,7 @@
 //! come in the order of the table's steps, so an acknowledged change and all before are on disk.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io, mem,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -14,11 +14,11 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Change, Damage, Loaded, RegistryConfig, Store, StoreError,
+    BeaconName, Change, Damage, Loaded, Name, RegistryConfig, Store, StoreError,
     health::Health,
     table::{Effects, Table},
 };
-use crate::{telemetry::Chain, wire::Alias};
+use crate::telemetry::{Chain, Few};
 
 /// How often the store is checkpointed: the most acknowledged changes that damage can take unnoticed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -75,8 +75,9 @@ pub(super) fn spawn(
     let (ended, ended_receiver) = oneshot::channel();
     thread::Builder::new().name("narthex-registry".into()).spawn(move || {
         let end = match health.guarded(|| store.load()) {
-            Ok(Loaded { leases, unconfirmed, unreadable, damage, failure }) => {
-                let (table, effects) = Table::load(config, leases, unconfirmed, SystemTime::now());
+            Ok(Loaded { contents, unconfirmed, unconfirmed_beacons, unreadable, damage, failure }) => {
+                let (table, effects) = Table::load(config, contents, unconfirmed, SystemTime::now());
+                warn_of_beacons(&unconfirmed_beacons);
                 health.complete.store(damage.is_none(), Ordering::Release);
                 let checkpoint_at = Instant::now();
                 let mut writer = Writer {
@@ -107,12 +108,22 @@ pub(super) fn spawn(
     Ok(Handle { started: started_receiver, ended: ended_receiver })
 }
 
+/// Nobody need register a beacon again, so one in doubt is kept, and a person told.
+fn warn_of_beacons(in_doubt: &BTreeSet<BeaconName>) {
+    if !in_doubt.is_empty() {
+        tracing::warn!(
+            beacons = %Few(in_doubt.iter().collect()),
+            "the damage may have taken what was changed of these beacons: unregister those that are over"
+        );
+    }
+}
+
 struct Writer {
     store: Box<dyn Store>,
     queue: mpsc::UnboundedReceiver<Batch>,
     health: Arc<Health>,
-    /// The last change of each alias that is not on disk yet. Kept after a failure, as the table has these changes.
-    unwritten: BTreeMap<Alias, Change>,
+    /// The last change of each name that is not on disk yet. Kept after a failure, as the table has these changes.
+    unwritten: BTreeMap<Name, Change>,
     step: u64,
     /// True while the last write has failed: nothing is acknowledged before a write succeeds.
     failed: bool,
@@ -178,7 +189,7 @@ impl Writer {
     }
 
     fn take(&mut self, batch: Batch, group: &mut Group) {
-        self.unwritten.extend(batch.changes.into_iter().map(|change| (change.alias().clone(), change)));
+        self.unwritten.extend(batch.changes.into_iter().map(|change| (change.name(), change)));
         self.step = self.step.max(batch.step);
         group.durable |= batch.durable;
         group.waiters.extend(batch.waiter);

@@ -10,6 +10,7 @@ use crate::{
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     network::{self, MAX_PULL_STREAMS, NetworkError, NetworkLimits},
     registry::{RegistryConfig, RegistryError, StoreError},
+    secret_file::SecretFileError,
 };
 
 /// The port of the HTTP API.
@@ -148,6 +149,8 @@ pub struct HttpConfig {
     /// Names by which browsers may ask, besides `localhost`, IP addresses and the host of `advertise`; as a reverse proxy
     /// passes them on. Default none.
     pub allowed_hosts: Vec<String>,
+    /// The registration API, if there is to be one. Default none.
+    pub registration_api: Option<RegistrationApi>,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
 }
@@ -172,8 +175,28 @@ impl Default for HttpConfig {
             max_sd_readers: 64,
             connections: HttpLimits::default(),
             allowed_hosts: Vec::new(),
+            registration_api: None,
             scrape: ScrapeConfig::default(),
         }
+    }
+}
+
+/// Settings of the registration API: the one of the Dynamic Target Registration Server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegistrationApi {
+    /// Where callers ask.
+    pub listen: HostPort,
+    /// The file of the token that they show. Read for every request.
+    pub token_file: PathBuf,
+    /// True to answer a kind that never had a beacon as the original does, with an error. Default: with an empty list.
+    pub strict: bool,
+}
+
+impl RegistrationApi {
+    /// With an empty list for an unknown kind.
+    pub fn new(listen: HostPort, token_file: impl Into<PathBuf>) -> Self {
+        Self { listen, token_file: token_file.into(), strict: false }
     }
 }
 
@@ -239,6 +262,9 @@ pub enum ScraperError {
         /// The address listened on.
         local: SocketAddr,
     },
+    /// The token of the registration API cannot be used.
+    #[error(transparent)]
+    Token(#[from] SecretFileError),
     /// The network could not start.
     #[error(transparent)]
     Network(#[from] NetworkError),

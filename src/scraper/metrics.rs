@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::outcome::{FileSdOutcome, HandshakeFailure, RegistrationOutcome, ScrapeOutcome, SdOutcome};
+use super::outcome::{BeaconOutcome, FileSdOutcome, HandshakeFailure, RegistrationOutcome, ScrapeOutcome, SdOutcome};
 use crate::{
     hook::RunOutcome,
     network::{InboundCounts, LinkCounts, inbound_metrics},
@@ -40,6 +40,7 @@ pub(super) struct ScraperMetrics {
     duplicate_keys: Gauge,
     handshake_refusals: Counters<HandshakeFailure>,
     firewall_blocks: Counter,
+    beacon_requests: Counters<BeaconOutcome>,
     state: Readings<ScraperState>,
     inbound: Readings<InboundCounts>,
 }
@@ -116,6 +117,12 @@ impl ScraperMetrics {
                 "reason",
             ),
             firewall_blocks: counter(narthex, "firewall_blocks", "Streams refused unread because of who opened them"),
+            beacon_requests: Counters::new(
+                narthex,
+                "registration_api_requests",
+                "Requests to the registration API",
+                "outcome",
+            ),
             state: state_metrics(narthex),
             inbound: inbound_metrics(narthex),
             registry,
@@ -161,6 +168,10 @@ impl ScraperMetrics {
 
     pub(super) fn handshake_refusal(&self, reason: HandshakeFailure) {
         self.handshake_refusals.add(reason);
+    }
+
+    pub(super) fn beacon_request(&self, outcome: BeaconOutcome) {
+        self.beacon_requests.add(outcome);
     }
 
     pub(super) fn firewall_block(&self) {
@@ -229,6 +240,9 @@ fn state_metrics(r: &mut Registry) -> Readings<ScraperState> {
     );
     state.gauge(r, "table_loaded", "1 once the table of aliases is loaded", |s| s.loaded.into());
     state.gauge(r, "peers", "Peers that hold an alias", |s| s.aliases.peers as u64);
+    state.gauge(r, "beacons", "Beacons of the registration API in the table", |s| s.aliases.beacons as u64);
+    let expired = "Beacons that had a lease, and were not registered again in time";
+    state.counter(r, "beacons_expired", expired, |s| s.totals.beacons_expired);
     state.gauge(r, "table_bytes", "Bytes of all aliases in /sd, without the address to scrape", |s| s.table_bytes);
     state.gauge(r, "relays", "Relays that this scraper can be reached through", |s| s.links.relays as u64);
     let announced = "Nodes that held our announcement when they were last asked";
@@ -310,7 +324,7 @@ mod tests {
             loaded: true,
             store_failing: true,
             table_bytes: 13,
-            aliases: Counts { active: 5, lapsed: 4, peers: 3 },
+            aliases: Counts { active: 5, lapsed: 4, peers: 3, beacons: 2 },
             totals: Totals { takeovers: 6, takeovers_refused: 7, store_failures: 8, ..Totals::default() },
             links: LinkCounts { direct: 2, relayed: 1, relays: 9, punches_succeeded: 10, punches_failed: 11 },
             inbound: InboundCounts {

@@ -34,13 +34,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use crate::secret_file::SecretFileError;
 pub use crate::{
     hook::{Hook, HookCommand, HookCommandError},
     network::DEFAULT_P2P_PORT,
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
     wire::Alias,
 };
-pub use config::{DEFAULT_HTTP_PORT, HttpConfig, RegistrationLimits, ScrapeConfig, ScraperConfig, ScraperError};
+pub use config::{
+    DEFAULT_HTTP_PORT, HttpConfig, RegistrationApi, RegistrationLimits, ScrapeConfig, ScraperConfig, ScraperError,
+};
 
 use crate::{
     hook::Ending,
@@ -53,9 +56,9 @@ use crate::{
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) use http::fuzzing as host_fuzzing;
+use http::{BeaconsApi, Control, FileSd, OnChange, Shared};
 #[cfg(feature = "cli")]
 pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
-use http::{Control, FileSd, OnChange, Shared};
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
@@ -93,6 +96,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 pub struct Scraper {
     public_key: PublicKey,
     http_addr: SocketAddr,
+    registration_api_addr: Option<SocketAddr>,
     listening: Vec<SocketAddr>,
     registry: Registry,
     network: Network,
@@ -126,6 +130,11 @@ impl Scraper {
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;
+        let beacons = match &config.http_limits.registration_api {
+            Some(api) => Some(BeaconsApi::bind(api).await?),
+            None => None,
+        };
+        let registration_api_addr = beacons.as_ref().map(BeaconsApi::local);
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
         let (farewells, farewell_inbox) = mpsc::channel(FAREWELL_QUEUE);
         let (network, network_task) = Network::start(
@@ -182,10 +191,22 @@ impl Scraper {
             let end = Ending { stop: stop.http.clone(), grace: DRAIN_GRACE };
             hooks.spawn(on_change.keep(Arc::clone(&shared), end));
         }
-        http_task.spawn(http::serve(listener, shared, file_sd, stop.http.clone()));
+        http_task.spawn(http::serve(listener, shared, beacons, file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
-        Ok(Self { public_key, http_addr, listening, registry, network, stop, http: http_task, hooks, tasks, table })
+        Ok(Self {
+            public_key,
+            http_addr,
+            registration_api_addr,
+            listening,
+            registry,
+            network,
+            stop,
+            http: http_task,
+            hooks,
+            tasks,
+            table,
+        })
     }
 
     /// The key that clients find it by.
@@ -196,6 +217,11 @@ impl Scraper {
     /// Address of the HTTP API.
     pub fn http_addr(&self) -> SocketAddr {
         self.http_addr
+    }
+
+    /// Address of the registration API, if there is one.
+    pub fn registration_api_addr(&self) -> Option<SocketAddr> {
+        self.registration_api_addr
     }
 
     /// Addresses that peers dial.
@@ -310,5 +336,5 @@ async fn keep_holders(registry: Registry, links: network::Links, stop: Cancellat
 }
 
 fn holders(registry: &Registry) -> HashSet<PublicKey> {
-    registry.snapshot().map(|all| all.leases.iter().map(|lease| lease.peer).collect()).unwrap_or_default()
+    registry.snapshot().map(|all| all.contents.leases.iter().map(|lease| lease.peer).collect()).unwrap_or_default()
 }

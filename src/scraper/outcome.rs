@@ -26,6 +26,22 @@ label_values! {
         BadRequest = "bad_request",
     }
 
+    /// How a request to the registration API ended.
+    pub(super) enum BeaconOutcome {
+        Registered = "registered",
+        Updated = "updated",
+        /// It said the same before.
+        Renewed = "renewed",
+        Unregistered = "unregistered",
+        Listed = "listed",
+        Unauthorized = "unauthorized",
+        BadRequest = "bad_request",
+        /// A limit of the table is reached.
+        Full = "full",
+        UnknownKind = "unknown_kind",
+        Unavailable = "unavailable",
+    }
+
     /// What became of a claim to an alias; from `SlowDown` on, of a whole message that was not looked into.
     pub(super) enum RegistrationOutcome {
         Updated = "updated",

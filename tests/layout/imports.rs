@@ -8,8 +8,10 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 18] = [
     "atomic_file",
+    "small_file",
+    "secret_file",
     "dir_lock",
     "ip_network",
     "identity",

@@ -50,6 +50,24 @@ pub(crate) fn request(method: &str, address: SocketAddr, path: &str, headers: &[
     Ok(Answer { status: exchange.status, headers: exchange.headers, body, complete })
 }
 
+/// As [`request`], with a body.
+pub(crate) fn request_with(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Answer> {
+    let len = body.len().to_string();
+    let mut stream = send(method, address, path, &[headers, &[("Content-Length", len.as_str())]].concat())?;
+    // A server may refuse a long body before it was read.
+    let sent = stream.write_all(body);
+    let mut answer = Vec::new();
+    let mut exchange = Exchange::on(BufReader::new(stream)).map_err(|error| sent.err().unwrap_or(error))?;
+    let complete = exchange.read_body(|bytes| answer.extend_from_slice(bytes));
+    Ok(Answer { status: exchange.status, headers: exchange.headers, body: answer, complete })
+}
+
 /// A request whose answer has begun: the head is read, the body is not. Dropping it closes the connection.
 pub(crate) struct Exchange {
     pub(crate) status: u16,

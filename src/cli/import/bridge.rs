@@ -110,8 +110,8 @@ pub(super) async fn compare(moving: &[Moving], data_dir: Option<&Path>) -> anyho
         bail!("there is no directory {}; see --data-dir", path.display());
     }
     let lines = export::table(&path).await?;
-    let leases = backup::read(&lines[..]).ok().context("the scraper's table is of another version of narthex")?;
-    let leases: BTreeMap<_, _> = leases.iter().map(|lease| (&lease.alias, lease)).collect();
+    let table = backup::read(&lines[..]).ok().context("the scraper's table is of another version of narthex")?;
+    let leases: BTreeMap<_, _> = table.leases.iter().map(|lease| (&lease.alias, &**lease)).collect();
     let now = SystemTime::now();
     let (mut text, mut moved) = (String::new(), 0);
     for target in moving {

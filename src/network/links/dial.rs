@@ -49,8 +49,8 @@ const HEAD_START: Duration = Duration::from_millis(400);
 /// The same for the transport that worked the last time: see [`Dialler::dial`].
 const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
 /// Where the host has taken the TCP connection, the peer is busy, and a handshake over QUIC would make it busier: longer than a
-/// handshake may take, so that its end decides.
-const ANSWERED_HEAD_START: Duration = HANDSHAKE_TIMEOUT.saturating_mul(2);
+/// handshake may take, 5 s, so that its end decides.
+const ANSWERED_HEAD_START: Duration = Duration::from_secs(10);
 /// Of so many dials that TCP has no room for, one goes on to the other transports: what closes TCP may be the network, too. With
 /// the pauses between them, so many take 20 s, longer than a scraper needs for a thousand that come at once. A link over QUIC
 /// costs more, and notices a killed scraper late.
@@ -257,12 +257,10 @@ impl Dialler {
         let tcp_addresses = by_transport[0].clone();
         let [tcp, quic, websocket] = by_transport.map(|addresses| self.dial_at_once(peer, addresses));
         let no_room = AtomicBool::new(false);
-        let tcp = tcp
-            .inspect_ok(|_| self.crowded.store(0, Ordering::Relaxed))
-            .inspect_err(|failure| {
-                let is_crowded = self.is_crowded(failure, known, taken.any(&tcp_addresses));
-                no_room.store(is_crowded, Ordering::Relaxed);
-            });
+        let tcp = tcp.inspect_ok(|_| self.crowded.store(0, Ordering::Relaxed)).inspect_err(|failure| {
+            let is_crowded = self.is_crowded(failure, known, taken.any(&tcp_addresses));
+            no_room.store(is_crowded, Ordering::Relaxed);
+        });
         let head_start = async {
             let least = if known { KNOWN_HEAD_START } else { HEAD_START };
             patience::sleep(least).await;

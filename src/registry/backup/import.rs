@@ -4,13 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, BufRead},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use super::{FORMAT, Header, Line, VERSION};
+use super::{BeaconLine, FORMAT, Header, Line, VERSION};
 use crate::{
     identity::SecretIdError,
-    registry::{Change, Lease},
+    registry::{Beacon, BeaconError, BeaconName, Change, Contents, Lease, Name},
     wire::{Labels, Target, TargetError},
 };
 
@@ -41,11 +41,13 @@ enum LineError {
     Secret(#[from] SecretIdError),
     #[error("{field} is no time such as 2026-01-31T23:59:59Z")]
     Time { field: &'static str },
-    #[error("alias {alias} is there twice")]
-    Twice { alias: String },
+    #[error("{0}")]
+    Beacon(#[from] BeaconError),
+    #[error("{} {name} is there twice", name.what())]
+    Twice { name: Name },
     #[error("the former lease is of another alias")]
     Former,
-    #[error("the export has {found} aliases and should have {expected}: was it cut?")]
+    #[error("the export has {found} entries and should have {expected}: was it cut?")]
     Count { found: usize, expected: usize },
 }
 
@@ -53,50 +55,62 @@ enum LineError {
 #[derive(Debug, Default)]
 pub(crate) struct Merge {
     pub(crate) changes: Vec<Change>,
-    /// Aliases that the table did not have.
+    /// Aliases and beacons that the table did not have.
     pub(crate) added: usize,
     /// Aliases that the imported lease renewed later than the table's.
     pub(crate) replaced: usize,
-    /// Aliases whose lease in the table is the same, or renewed later.
+    /// Aliases whose lease in the table is the same, or renewed later, and beacons that the table has.
     pub(crate) left: usize,
 }
 
-/// Reads what [`write`] wrote: every lease, or every line that is wrong.
-pub(crate) fn read(from: impl BufRead) -> Result<Vec<Lease>, Vec<BadLine>> {
-    let (mut leases, mut bad, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
-    let (mut expected, mut found) = (None, 0);
+/// Reads what [`write`] wrote: everything, or every line that is wrong.
+pub(crate) fn read(from: impl BufRead) -> Result<Contents, Vec<BadLine>> {
+    let (mut contents, mut bad, mut names) = (Contents::default(), Vec::new(), BTreeSet::new());
+    let (mut header, mut found) = (None, 0);
     for (number, line) in (1..).zip(from.lines()) {
         let of_line = |source| BadLine { number, source };
         let line = line.map_err(|error| vec![of_line(LineError::Read(error))])?;
         if number == 1 {
-            expected = Some(header(&line).map_err(|error| vec![of_line(error)])?);
+            header = Some(read_header(&line).map_err(|error| vec![of_line(error)])?);
             continue;
         }
         found += 1;
-        match lease(&line) {
-            Ok(lease) if !names.insert(lease.alias.clone()) => {
-                bad.push(of_line(LineError::Twice { alias: lease.alias.to_string() }));
-            }
-            Ok(lease) => leases.push(lease),
+        let read = match &header {
+            Some(header) if found > header.aliases => beacon(&line).map(|beacon| {
+                let name = Name::Beacon(beacon.name.clone());
+                contents.beacons.push(Arc::new(beacon));
+                name
+            }),
+            _ => lease(&line).map(|lease| {
+                let name = Name::Alias(lease.alias.clone());
+                contents.leases.push(Arc::new(lease));
+                name
+            }),
+        };
+        match read {
+            Ok(name) if names.contains(&name) => bad.push(of_line(LineError::Twice { name })),
+            Ok(name) => drop(names.insert(name)),
             Err(error) => bad.push(of_line(error)),
         }
     }
-    match expected {
+    match header.map(|header| header.aliases.saturating_add(header.beacons)) {
         None => bad.push(BadLine { number: 1, source: LineError::NoHeader }),
         Some(expected) if found != expected => {
             bad.push(BadLine { number: found + 1, source: LineError::Count { found, expected } });
         }
         Some(_) => {}
     }
-    if bad.is_empty() { Ok(leases) } else { Err(bad) }
+    if bad.is_empty() { Ok(contents) } else { Err(bad) }
 }
 
-/// What has to change so that the table has the imported leases too. Of two leases of an alias the later renewal wins.
-pub(crate) fn merge(held: &[Arc<Lease>], imported: Vec<Lease>) -> Merge {
-    let held: BTreeMap<_, _> = held.iter().map(|lease| (&lease.alias, lease)).collect();
+/// What has to change so that the table has what is imported too. Of two leases of an alias the later renewal wins; a beacon
+/// of the table stays as it is.
+pub(crate) fn merge(held: &Contents, imported: Contents) -> Merge {
+    let leases: BTreeMap<_, _> = held.leases.iter().map(|lease| (&lease.alias, lease)).collect();
+    let beacons: BTreeSet<_> = held.beacons.iter().map(|beacon| &beacon.name).collect();
     let mut merge = Merge::default();
-    for lease in imported {
-        match held.get(&lease.alias) {
+    for lease in imported.leases {
+        match leases.get(&lease.alias) {
             Some(held) if held.renewed_at >= lease.renewed_at => {
                 merge.left += 1;
                 continue;
@@ -104,18 +118,27 @@ pub(crate) fn merge(held: &[Arc<Lease>], imported: Vec<Lease>) -> Merge {
             Some(_) => merge.replaced += 1,
             None => merge.added += 1,
         }
-        merge.changes.push(Change::Put(Arc::new(lease)));
+        merge.changes.push(Change::Put(lease));
+    }
+    for beacon in imported.beacons {
+        match beacons.contains(&beacon.name) {
+            true => merge.left += 1,
+            false => {
+                merge.added += 1;
+                merge.changes.push(Change::PutBeacon(beacon));
+            }
+        }
     }
     merge
 }
 
-fn header(line: &str) -> Result<usize, LineError> {
+fn read_header(line: &str) -> Result<Header, LineError> {
     let header: Header = serde_json::from_str(line).map_err(|_| LineError::NoHeader)?;
     if header.format != FORMAT {
         return Err(LineError::NoHeader);
     }
     match header.version {
-        1..=VERSION => Ok(header.aliases),
+        1..=VERSION => Ok(header),
         0 => Err(LineError::NoVersion { found: 0 }),
         found => Err(LineError::Later { found }),
     }
@@ -124,6 +147,15 @@ fn header(line: &str) -> Result<usize, LineError> {
 fn lease(line: &str) -> Result<Lease, LineError> {
     let line: Line = serde_json::from_str(line).map_err(LineError::Json)?;
     line.lease()
+}
+
+fn beacon(line: &str) -> Result<Beacon, LineError> {
+    let line: BeaconLine = serde_json::from_str(line).map_err(LineError::Json)?;
+    let registered_at = time("registered_at", &line.registered_at)?;
+    let expires_at = line.expires_at.map(|end| time("expires_at", &end)).transpose()?;
+    let lease = line.lease_ms.map(Duration::from_millis);
+    let beacon = Beacon::new(BeaconName::new(line.kind, line.key)?, line.data, lease, registered_at)?;
+    Ok(Beacon { expires_at, ..beacon })
 }
 
 impl Line {
@@ -159,7 +191,7 @@ fn time(field: &'static str, text: &str) -> Result<SystemTime, LineError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::{
@@ -184,11 +216,18 @@ mod tests {
         Lease { former: None, secret: None, service: String::new(), labels: Labels::default(), ..lease(alias) }
     }
 
-    fn written(leases: &[Lease]) -> String {
-        let leases: Vec<_> = leases.iter().cloned().map(Arc::new).collect();
+    fn contents(leases: &[Lease]) -> Contents {
+        Contents::of(leases.iter().cloned().map(Arc::new).collect())
+    }
+
+    fn text(contents: &Contents) -> String {
         let mut bytes = Vec::new();
-        write(&leases, at(2), &mut bytes).expect("a vector takes all");
+        write(contents, at(2), &mut bytes).expect("a vector takes all");
         String::from_utf8(bytes).expect("text")
+    }
+
+    fn written(leases: &[Lease]) -> String {
+        text(&contents(leases))
     }
 
     fn problems(text: &str) -> Vec<String> {
@@ -203,7 +242,7 @@ mod tests {
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(text.lines().collect::<Vec<_>>(), [&header, V1[0], V1[1]]);
-        assert_eq!(read(text.as_bytes()).expect("reads"), [plain("a"), lease("web-1")]);
+        assert_eq!(read(text.as_bytes()).expect("reads"), contents(&[plain("a"), lease("web-1")]));
     }
 
     const V1: [&str; 2] = [
@@ -212,12 +251,39 @@ mod tests {
     ];
 
     #[test]
+    fn the_lines_of_beacons_are_unchanged_since_version_2() {
+        let stays = Beacon::sample("k", "a\n");
+        let lease = Some(Duration::from_secs(90));
+        let ends = Beacon::new(BeaconName::new("k", "b").expect("a name"), "é".to_owned(), lease, at(1));
+        let beacons = [stays, ends.expect("a beacon")].map(Arc::new).into();
+        let all = Contents { beacons, ..contents(&[plain("a")]) };
+        let lines = text(&all);
+        let lines: Vec<_> = lines.lines().collect();
+        assert!(
+            lines[0].contains(r#""version":2"#) && lines[0].ends_with(r#""aliases":1,"beacons":2}"#),
+            "{}",
+            lines[0]
+        );
+        let v2 = [
+            V1[0],
+            r#"{"kind":"k","key":"a\n","data":"{\"targets\":[\"10.0.0.1:9100\"]}","registered_at":"2023-11-14T22:13:20.000Z"}"#,
+            r#"{"kind":"k","key":"b","data":"é","registered_at":"2023-11-14T22:13:21.000Z","lease_ms":90000,"expires_at":"2023-11-14T22:14:51.000Z"}"#,
+        ];
+        assert_eq!(lines[1..], v2);
+        assert_eq!(read(lines.join("\n").as_bytes()).expect("reads"), all);
+        let merge =
+            super::merge(&Contents { beacons: vec![Arc::clone(&all.beacons[0])], ..Contents::default() }, all.clone());
+        assert_eq!((merge.added, merge.replaced, merge.left), (2, 0, 1));
+        assert_eq!(merge.changes[1], Change::PutBeacon(Arc::clone(&all.beacons[1])));
+    }
+
+    #[test]
     fn whatever_is_stored_can_be_written_and_read() {
         let end = UNIX_EPOCH + END_OF_9999;
         let odd = Lease { expires_at: end + Duration::from_secs(1 << 40), registered_at: UNIX_EPOCH, ..plain("a") };
         let read = read(written(&[odd]).as_bytes()).expect("reads");
-        assert_eq!((read[0].registered_at, read[0].expires_at), (UNIX_EPOCH, end));
-        assert_eq!(super::read(written(&[]).as_bytes()).expect("reads"), []);
+        assert_eq!((read.leases[0].registered_at, read.leases[0].expires_at), (UNIX_EPOCH, end));
+        assert_eq!(super::read(written(&[]).as_bytes()).expect("reads"), Contents::default());
     }
 
     #[test]
@@ -243,9 +309,9 @@ mod tests {
     fn what_is_cut_or_no_export_of_this_version_is_refused() {
         let text = written(&[plain("a"), plain("b")]);
         let cut: Vec<&str> = text.lines().take(2).collect();
-        assert_eq!(problems(&cut.join("\n")), ["line 2: the export has 1 aliases and should have 2: was it cut?"]);
-        let newer = text.replacen("\"version\":1", "\"version\":2", 1);
-        assert!(problems(&newer)[0].contains("version 2, of a later narthex"), "{:?}", problems(&newer));
+        assert_eq!(problems(&cut.join("\n")), ["line 2: the export has 1 entries and should have 2: was it cut?"]);
+        let newer = text.replacen("\"version\":1", "\"version\":3", 1);
+        assert!(problems(&newer)[0].contains("version 3, of a later narthex"), "{:?}", problems(&newer));
         let none = text.replacen("\"version\":1", "\"version\":0", 1);
         assert!(problems(&none)[0].contains("version 0, which no narthex writes"), "{:?}", problems(&none));
         for other in ["", "{}", "[]", "up 1", "\n\n"] {
@@ -256,8 +322,8 @@ mod tests {
     #[test]
     fn of_two_leases_of_an_alias_the_later_renewal_wins() {
         let renewed = |alias: &str, seconds| Lease { renewed_at: at(seconds), ..plain(alias) };
-        let held: Vec<_> = [renewed("later", 1), renewed("older", 3), renewed("same", 2)].map(Arc::new).into();
-        let imported = ["later", "older", "same", "new"].map(|alias| renewed(alias, 2)).to_vec();
+        let held = contents(&[renewed("later", 1), renewed("older", 3), renewed("same", 2)]);
+        let imported = contents(&["later", "older", "same", "new"].map(|alias| renewed(alias, 2)));
         let merge = merge(&held, imported);
         assert_eq!((merge.added, merge.replaced, merge.left), (1, 1, 2));
         assert_eq!(merge.changes, ["later", "new"].map(|alias| Change::Put(Arc::new(renewed(alias, 2)))));

@@ -14,10 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Phase, Recovery, Registry, State, step::Notification};
 use crate::registry::{
-    Counts, Damage, RegistryError, Store,
+    Counts, Damage, Name, RegistryError, Store,
     writer::{self, Batch, Start, Waiter},
 };
-use crate::wire::Alias;
 
 /// How often leases are checked for their end.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -89,27 +88,27 @@ impl Registry {
     }
 
     /// Ends the recovery of a damaged table once nothing is in doubt any more, or clients had the time to register again.
-    /// Returns the aliases that are missing, and what was dropped.
-    fn end_recovery(&self, state: &mut State) -> Option<(BTreeSet<Alias>, BTreeSet<Alias>, Notification)> {
+    /// Returns what is missing, and what was dropped.
+    fn end_recovery(&self, state: &mut State) -> Option<(BTreeSet<Name>, BTreeSet<Name>, Notification)> {
         let table = state.table.as_mut()?;
         let recovery = state.recovery.take_if(|recovery| {
             Instant::now() >= recovery.until || (recovery.is_complete() && table.is_all_confirmed())
         })?;
         let effects = table.drop_unconfirmed();
         self.shared.health.complete.store(true, Ordering::Release);
-        let dropped: BTreeSet<Alias> = effects.events.iter().map(|event| event.alias.clone()).collect();
+        let dropped: BTreeSet<Name> = effects.events.iter().map(|event| Name::Alias(event.alias.clone())).collect();
         let missing = &recovery.awaited.unwrap_or_default() - &dropped;
         Some((missing, dropped, self.publish(state, effects, None)))
     }
 
     fn start_serving(&self, start: Start, queue: mpsc::UnboundedSender<Batch>) {
         let Start { table, effects, unreadable, damage } = start;
-        let Counts { active, lapsed, .. } = table.counts();
-        tracing::info!(active, lapsed, ended = table.ended(), unreadable, "registry loaded");
+        let Counts { active, lapsed, beacons, .. } = table.counts();
+        tracing::info!(active, lapsed, beacons, ended = table.ended(), unreadable, "registry loaded");
         let recovery = damage.map(|Damage { noted, found, awaited }| {
             let grace = self.shared.config.damage_grace();
-            let is_awaited = |alias: &Alias| !table.is_certain(alias);
-            let awaited: Option<BTreeSet<Alias>> = awaited.map(|noted| noted.into_iter().filter(is_awaited).collect());
+            let is_awaited = |name: &Name| !table.is_certain(name);
+            let awaited: Option<BTreeSet<Name>> = awaited.map(|noted| noted.into_iter().filter(is_awaited).collect());
             tracing::error!(
                 noted = noted.map(tracing::field::display),
                 found,
@@ -170,7 +169,7 @@ fn interval(period: Duration) -> time::Interval {
     interval
 }
 
-fn log_end_of_recovery(missing: &BTreeSet<Alias>, dropped: &BTreeSet<Alias>) {
+fn log_end_of_recovery(missing: &BTreeSet<Name>, dropped: &BTreeSet<Name>) {
     let (missing_len, dropped_len) = (missing.len(), dropped.len());
     tracing::info!(missing = missing_len, dropped = dropped_len, "the recovery of the damaged table has ended");
     if !missing.is_empty() {
@@ -188,7 +187,7 @@ fn log_end_of_recovery(missing: &BTreeSet<Alias>, dropped: &BTreeSet<Alias>) {
 }
 
 /// The first names, and how many more there are.
-fn names(aliases: &BTreeSet<Alias>) -> (String, usize) {
-    let named: Vec<&str> = aliases.iter().take(NAMED).map(Alias::as_str).collect();
-    (named.join(" "), aliases.len() - named.len())
+fn names(all: &BTreeSet<Name>) -> (String, usize) {
+    let named: Vec<String> = all.iter().take(NAMED).map(Name::to_string).collect();
+    (named.join(" "), all.len() - named.len())
 }

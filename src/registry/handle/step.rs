@@ -11,7 +11,7 @@ use super::{Phase, Recovery, Registry, State};
 use crate::{
     identity::PublicKey,
     registry::{
-        Change, RegistryError, RegistryEvent,
+        BeaconEvent, BeaconEventKind, Change, Name, RegistryError, RegistryEvent,
         table::{Claims, ClockStep, Effects, Table},
         writer::{Batch, Waiter},
     },
@@ -81,14 +81,15 @@ impl Registry {
             // An error means that there is no subscriber.
             let _ = self.shared.events.send(event.clone());
         }
+        effects.beacon_events.iter().for_each(|event| state.totals.count_beacon(event.kind));
         let mut is_complete = false;
         if let (Some(Recovery { awaited: Some(awaited), .. }), Some(table)) = (&mut state.recovery, &state.table)
             && !awaited.is_empty()
         {
             // What was released is not awaited either.
-            let is_settled = |alias: &Alias| table.is_certain(alias) || table.lookup(alias.as_str()).is_none();
-            for alias in effects.changes.iter().map(Change::alias).filter(|alias| is_settled(alias)) {
-                awaited.remove(alias);
+            let is_settled = |name: &Name| table.is_certain(name) || !table.has(name);
+            for name in effects.changes.iter().map(Change::name).filter(is_settled) {
+                awaited.remove(&name);
             }
             is_complete = awaited.is_empty();
         }
@@ -100,8 +101,8 @@ impl Registry {
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
         }
-        let Effects { events, clock, refused, .. } = effects;
-        Notification { generation: state.generation, events, clock, refused, is_complete }
+        let Effects { events, beacon_events, clock, refused, .. } = effects;
+        Notification { generation: state.generation, events, beacon_events, clock, refused, is_complete }
     }
 
     /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.
@@ -117,6 +118,7 @@ impl Registry {
         }
         notification.clock.into_iter().for_each(ClockStep::log);
         self.shared.log.write(&notification.events);
+        notification.beacon_events.iter().for_each(log_beacon);
         for (limit, alias) in notification.refused {
             self.shared.refusals.count(limit, format_args!("alias {alias}"));
         }
@@ -127,8 +129,20 @@ impl Registry {
 pub(super) struct Notification {
     generation: u64,
     events: Vec<RegistryEvent>,
+    beacon_events: Vec<BeaconEvent>,
     clock: Option<ClockStep>,
     refused: Vec<(Limit, Alias)>,
     /// The aliases from before the damage of the store are there again.
     is_complete: bool,
+}
+
+/// Whoever may register beacons is trusted with the log.
+fn log_beacon(event: &BeaconEvent) {
+    let beacon = &event.name;
+    match event.kind {
+        BeaconEventKind::Registered => tracing::info!(%beacon, "beacon registered"),
+        BeaconEventKind::Updated => tracing::info!(%beacon, "beacon updated"),
+        BeaconEventKind::Unregistered => tracing::info!(%beacon, "beacon unregistered"),
+        BeaconEventKind::Expired => tracing::info!(%beacon, "beacon expired: it was not registered again in time"),
+    }
 }

@@ -23,8 +23,8 @@ pub(super) struct Checkpoint {
     /// The group of the last commit.
     pub(super) sequence: u64,
     /// Leases after the last commit.
-    pub(super) leases: u64,
-    /// Set if damage was found since, and clients have not had the time to register again: leases of this group and those
+    pub(super) entries: u64,
+    /// Set if damage was found since, and clients have not had the time to register again: entries of this group and those
     /// before are in doubt.
     pub(super) doubt: Option<u64>,
 }
@@ -58,9 +58,9 @@ impl Checkpoint {
     }
 
     fn encode(self) -> String {
-        let Self { id, sequence, leases, doubt } = self;
+        let Self { id, sequence, entries, doubt } = self;
         let state = doubt.map_or_else(|| INTACT.to_owned(), |doubt| format!("{DAMAGED} {doubt}"));
-        let body = format!("v3 {:016x} {sequence} {leases} {state}", id.unwrap_or_default());
+        let body = format!("v3 {:016x} {sequence} {entries} {state}", id.unwrap_or_default());
         format!("{body} {}\n", checksum(&body))
     }
 
@@ -79,7 +79,7 @@ impl Checkpoint {
             ["v2" | "v3", _, _, DAMAGED, doubt] => Some(doubt.parse().ok()?),
             _ => return None,
         };
-        Some(Self { id, sequence: words[1].parse().ok()?, leases: words[2].parse().ok()?, doubt })
+        Some(Self { id, sequence: words[1].parse().ok()?, entries: words[2].parse().ok()?, doubt })
     }
 }
 
@@ -91,7 +91,7 @@ fn checksum(body: &str) -> String {
 mod tests {
     use super::*;
 
-    const CHECKPOINT: Checkpoint = Checkpoint { id: Some(0xab), sequence: 12, leases: 500, doubt: None };
+    const CHECKPOINT: Checkpoint = Checkpoint { id: Some(0xab), sequence: 12, entries: 500, doubt: None };
 
     #[test]
     fn a_checkpoint_is_read_as_it_was_last_written() {

@@ -1,4 +1,4 @@
-//! What the files of a table hold, damaged or not: of each alias the entry of the last group.
+//! What the files of a table hold, damaged or not: of each name the entry of the last group.
 //!
 //! Groups are numbered without a hole, and each says how many frames it has. What a missing frame held may have replaced
 //! or removed leases written before: those are in *doubt*. Leases written after the last hole are certain.
@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::frame::{Body, Entry, Place};
-use crate::wire::Alias;
+use crate::registry::Name;
 
-/// An alias' entry.
+/// The entry of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     /// The group that the entry was written with; 0 in a table of format 1.
@@ -22,15 +22,15 @@ pub(super) struct Mark {
     pub(super) format: u32,
     /// The group of the commit.
     pub(super) sequence: u64,
-    /// Leases after the commit.
-    pub(super) leases: u64,
+    /// Leases and beacons after the commit.
+    pub(super) entries: u64,
     /// The table.
     pub(super) id: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    pub(super) entries: BTreeMap<Alias, Stored>,
+    pub(super) entries: BTreeMap<Name, Stored>,
     /// The last.
     pub(super) mark: Option<Mark>,
     /// Which frames of a group were found, and how many there are.
@@ -43,8 +43,8 @@ impl Content {
         group.0 = place.of;
         group.1.insert(place.index);
         match body {
-            Body::Mark { format, leases, id } => self.see_mark(Mark { format, sequence: place.group, leases, id }),
-            Body::Of(alias, entry) => self.put(alias, Stored { group: place.group, entry }),
+            Body::Mark { format, entries, id } => self.see_mark(Mark { format, sequence: place.group, entries, id }),
+            Body::Of(name, entry) => self.put(name, Stored { group: place.group, entry }),
         }
     }
 
@@ -55,16 +55,16 @@ impl Content {
     }
 
     /// Stores the entry, unless there is a later one.
-    pub(super) fn put(&mut self, alias: Alias, stored: Stored) {
-        let last = self.entries.get(&alias);
+    pub(super) fn put(&mut self, name: Name, stored: Stored) {
+        let last = self.entries.get(&name);
         if last.is_none_or(|last| last.group <= stored.group) {
-            self.entries.insert(alias, stored);
+            self.entries.insert(name, stored);
         }
     }
 
     /// Takes over what is later in the other, or only there.
     pub(super) fn merge(&mut self, other: Self) {
-        other.entries.into_iter().for_each(|(alias, stored)| self.put(alias, stored));
+        other.entries.into_iter().for_each(|(name, stored)| self.put(name, stored));
         other.mark.into_iter().for_each(|mark| self.see_mark(mark));
         for (number, (of, found)) in other.groups {
             let group = self.groups.entry(number).or_default();
@@ -73,8 +73,8 @@ impl Content {
         }
     }
 
-    /// The leases, those that cannot be read included.
-    pub(super) fn leases(&self) -> u64 {
+    /// The leases and beacons, those that cannot be read included.
+    pub(super) fn count(&self) -> u64 {
         self.entries.values().filter(|stored| !matches!(stored.entry, Entry::Removed(_))).count() as u64
     }
 

@@ -1,4 +1,4 @@
-//! A directory of sled's (0.34): one key per alias, and a mark, in one tree.
+//! A directory of sled's (0.34): one key per name, and a mark, in one tree.
 //!
 //! sled flushes without an fsync, cuts its log at the first damaged byte, and panics over some others. So each commit is
 //! synced here, and what panics while a database is opened and read is a [`Fault`].
@@ -17,7 +17,7 @@ use super::{
     content::{Content, Mark, Stored},
     frame,
 };
-use crate::{telemetry::caught, wire::Alias};
+use crate::{registry::Name, telemetry::caught};
 
 /// The file of sled's log.
 pub(super) const LOG: &str = "db";
@@ -25,6 +25,8 @@ pub(super) const LOG: &str = "db";
 pub(super) const BLOBS: &str = "blobs";
 /// The key of the mark. An alias has no zero byte.
 pub(super) const MARK_KEY: &[u8] = b"\0mark";
+/// What the key of a beacon begins with; no alias does.
+const BEACON_KEY: u8 = 1;
 
 /// Memory of sled's page cache. The store has all leases in memory, so the database needs little.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -214,16 +216,24 @@ fn open_and_read(path: &Path, content: &mut Content) -> ::sled::Result<(::sled::
             content.take(place, body);
         } else if key == MARK_KEY {
             first_mark(&value).into_iter().for_each(|mark| content.see_mark(mark));
-        } else if let Some(alias) = std::str::from_utf8(&key).ok().and_then(|text| text.parse::<Alias>().ok()) {
-            content.put(alias, Stored { group: 0, entry: frame::lease(&key, &value) });
+        } else if let Some(alias) = std::str::from_utf8(&key).ok().and_then(|text| text.parse().ok()) {
+            content.put(Name::Alias(alias), Stored { group: 0, entry: frame::lease(&key, &value) });
         }
     }
     Ok((db, leases))
 }
 
+/// The key of what has this name.
+pub(super) fn key(name: &Name) -> Vec<u8> {
+    match name {
+        Name::Alias(alias) => alias.as_str().as_bytes().to_vec(),
+        Name::Beacon(name) => [&[BEACON_KEY][..], &name.encode()].concat(),
+    }
+}
+
 /// The mark of format 1: commits so far, and leases.
 fn first_mark(value: &[u8]) -> Option<Mark> {
-    let (sequence, leases) = value.split_first_chunk()?;
-    let (sequence, leases) = (u64::from_be_bytes(*sequence), u64::from_be_bytes(leases.try_into().ok()?));
-    Some(Mark { format: 1, sequence, leases, id: None })
+    let (sequence, entries) = value.split_first_chunk()?;
+    let (sequence, entries) = (u64::from_be_bytes(*sequence), u64::from_be_bytes(entries.try_into().ok()?));
+    Some(Mark { format: 1, sequence, entries, id: None })
 }

@@ -1,7 +1,5 @@
 //! The files of a store: their names, and what they hold before anything is repaired.
 
-#[cfg(feature = "cli")]
-use std::sync::Arc;
 use std::{
     ffi::OsString,
     fs::{self, File},
@@ -21,7 +19,7 @@ use super::{
     frame,
 };
 #[cfg(feature = "cli")]
-use crate::registry::Lease;
+use crate::registry::Contents;
 use crate::telemetry::Chain;
 
 /// The ending of the checkpoint's file.
@@ -97,9 +95,9 @@ impl Files {
             }
         };
         let mark = content.mark.unwrap_or_default();
-        let leases = content.leases();
+        let count = content.count();
         // Without sled some leases may be seen that were removed, and are over.
-        let is_counted = mark.leases == leases || (failure.is_some() && mark.leases < leases);
+        let is_counted = mark.entries == count || (failure.is_some() && mark.entries < count);
         is_damaged |= content.mark.is_some() && !is_counted;
         is_damaged |= content.mark.is_none() && raw.last_group() > 0;
         is_damaged |= mark.sequence < known.sequence || content.unreadable() > 0;
@@ -109,11 +107,11 @@ impl Files {
             tracing::error!("the table is another one than the check file belongs to");
             is_damaged = true;
         }
-        let is_former = !is_damaged && content.mark.map_or(leases > 0, |mark| mark.format < frame::FORMAT);
+        let is_former = !is_damaged && content.mark.map_or(count > 0, |mark| mark.format < frame::FIRST_WITH_FRAMES);
         let mut doubt = known.doubt.unwrap_or(0);
         if is_damaged {
             content.merge(raw);
-            let is_first = content.mark.is_none_or(|mark| mark.format < frame::FORMAT);
+            let is_first = content.mark.is_none_or(|mark| mark.format < frame::FIRST_WITH_FRAMES);
             let hole = if is_first || is_foreign { u64::MAX } else { content.last_hole(known.sequence) };
             doubt = doubt.max(hole.saturating_sub(1));
         }
@@ -127,10 +125,10 @@ impl Files {
     }
 }
 
-/// Reads the leases of the store in the directory `path`, which nobody has open, and changes nothing. The flag is true if
+/// Reads what is in the store in the directory `path`, which nobody has open, and changes nothing. The flag is true if
 /// leases were lost, or may have been.
 #[cfg(feature = "cli")]
-pub(crate) fn read_only(path: &Path) -> Result<(Vec<Arc<Lease>>, bool), StoreError> {
+pub(crate) fn read_only(path: &Path) -> Result<(Contents, bool), StoreError> {
     // sled writes into what it opens.
     let copy = copy(path).map_err(|error| database::error(path, "read", error))?;
     let files = Files::read(copy.path(), &beside(path, CHECK)).map_err(|error| match error {
@@ -138,11 +136,15 @@ pub(crate) fn read_only(path: &Path) -> Result<(Vec<Arc<Lease>>, bool), StoreErr
         error => error,
     })?;
     let is_damaged = files.lost_leases();
-    let leases = files.content.entries.into_values().filter_map(|stored| match stored.entry {
-        Entry::Lease(lease) => Some(lease),
-        _ => None,
-    });
-    Ok((leases.collect(), is_damaged))
+    let mut contents = Contents::default();
+    for stored in files.content.entries.into_values() {
+        match stored.entry {
+            Entry::Lease(lease) => contents.leases.push(lease),
+            Entry::Beacon(beacon) => contents.beacons.push(beacon),
+            Entry::Removed(_) | Entry::Unreadable => {}
+        }
+    }
+    Ok((contents, is_damaged))
 }
 
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {

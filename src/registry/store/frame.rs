@@ -7,9 +7,11 @@
 //! Numbers are little endian. A body is one of
 //!
 //! ```text
-//! 0 | format: u32 | leases: u64 | id: u64                           the mark: leases after this group, and the table's id
+//! 0 | format: u32 | entries: u64 | id: u64                          the mark: leases and beacons after this group, and the table's id
 //! 1 | length of the alias: u16 | alias | record                     a lease
 //! 2 | length of the alias: u16 | alias | until: u64, ms since 1970  a removal, and when older leases are over anyway
+//! 3 | length of the name: u16 | name | record                       a beacon (since format 3)
+//! 4 | length of the name: u16 | name | until                        the removal of a beacon, and how long that is kept
 //! ```
 //!
 //! The frames of one commit are one group: those with its number, `of` of them. sled writes values as they are, so the
@@ -23,11 +25,16 @@ use std::{
 
 use blake2::{Blake2s256, Digest};
 
-use super::record;
-use crate::{registry::Lease, wire::Alias};
+use super::{beacon_record, record};
+use crate::{
+    registry::{Beacon, BeaconName, Lease, Name},
+    wire::Alias,
+};
 
-/// The format of the table. Format 1 had no frames: its values were records.
-pub(super) const FORMAT: u32 = 2;
+/// The format of the table.
+pub(super) const FORMAT: u32 = 3;
+/// The first format with frames; before, values were records. Format 2 had no beacons.
+pub(super) const FIRST_WITH_FRAMES: u32 = 2;
 
 const MAGIC: [u8; 4] = [0xff, b'n', b'x', 0xfe];
 /// Bytes before the body.
@@ -41,6 +48,8 @@ const CHUNK: usize = 256 * 1024;
 const MARK: u8 = 0;
 const LEASE: u8 = 1;
 const REMOVED: u8 = 2;
+const BEACON: u8 = 3;
+const BEACON_REMOVED: u8 = 4;
 
 /// The place of a frame: its group, and which of how many it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +59,14 @@ pub(super) struct Place {
     pub(super) of: u32,
 }
 
-/// What is stored for an alias.
+/// What is stored under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     Lease(Arc<Lease>),
+    Beacon(Arc<Beacon>),
     /// Nothing: older leases of the alias, which may still be in the files, are over at that time anyway.
     Removed(SystemTime),
-    /// A lease whose record cannot be read.
+    /// A lease or a beacon whose record cannot be read.
     Unreadable,
 }
 
@@ -66,26 +76,31 @@ pub(super) enum Body {
     /// The first tables of format 2 had no id.
     Mark {
         format: u32,
-        leases: u64,
+        entries: u64,
         id: Option<u64>,
     },
-    Of(Alias, Entry),
+    Of(Name, Entry),
 }
 
 /// The bytes of the mark.
-pub(super) fn mark(place: Place, leases: u64, id: u64) -> io::Result<Vec<u8>> {
-    frame(place, &[&[MARK][..], &FORMAT.to_le_bytes(), &leases.to_le_bytes(), &id.to_le_bytes()].concat())
+pub(super) fn mark(place: Place, entries: u64, id: u64) -> io::Result<Vec<u8>> {
+    frame(place, &[&[MARK][..], &FORMAT.to_le_bytes(), &entries.to_le_bytes(), &id.to_le_bytes()].concat())
 }
 
-/// The bytes of an alias' entry.
-pub(super) fn entry(place: Place, alias: &Alias, entry: &Entry) -> io::Result<Vec<u8>> {
-    let (kind, rest) = match entry {
-        Entry::Lease(lease) => (LEASE, record::encode(lease).map_err(io::Error::other)?),
-        Entry::Removed(until) => (REMOVED, record::unix_ms(*until).to_le_bytes().to_vec()),
-        Entry::Unreadable => (LEASE, Vec::new()),
+/// The bytes of the entry of a name.
+pub(super) fn entry(place: Place, name: &Name, entry: &Entry) -> io::Result<Vec<u8>> {
+    let (name, kind, removed) = match name {
+        Name::Alias(alias) => (alias.as_str().as_bytes().to_vec(), LEASE, REMOVED),
+        Name::Beacon(name) => (name.encode(), BEACON, BEACON_REMOVED),
     };
-    let alias_len = u16::try_from(alias.as_str().len()).map_err(io::Error::other)?;
-    frame(place, &[&[kind][..], &alias_len.to_le_bytes(), alias.as_str().as_bytes(), &rest].concat())
+    let (kind, rest) = match entry {
+        Entry::Lease(lease) => (kind, record::encode(lease).map_err(io::Error::other)?),
+        Entry::Beacon(beacon) => (kind, beacon_record::encode(beacon).map_err(io::Error::other)?),
+        Entry::Removed(until) => (removed, record::unix_ms(*until).to_le_bytes().to_vec()),
+        Entry::Unreadable => (kind, Vec::new()),
+    };
+    let name_len = u16::try_from(name.len()).map_err(io::Error::other)?;
+    frame(place, &[&[kind][..], &name_len.to_le_bytes(), &name, &rest].concat())
 }
 
 fn frame(place: Place, body: &[u8]) -> io::Result<Vec<u8>> {
@@ -136,25 +151,36 @@ fn body(bytes: &[u8]) -> Option<Body> {
     let (&kind, rest) = bytes.split_first()?;
     if kind == MARK {
         let (format, rest) = rest.split_first_chunk()?;
-        let (leases, id) = rest.split_first_chunk()?;
+        let (entries, id) = rest.split_first_chunk()?;
         return Some(Body::Mark {
             format: u32::from_le_bytes(*format),
-            leases: u64::from_le_bytes(*leases),
+            entries: u64::from_le_bytes(*entries),
             id: id.first_chunk().copied().map(u64::from_le_bytes),
         });
     }
     let (len, rest) = rest.split_first_chunk()?;
     let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
-    let alias: Alias = std::str::from_utf8(name).ok()?.parse().ok()?;
-    let entry = match kind {
-        LEASE => lease(name, rest),
-        REMOVED => {
-            let until = Duration::from_millis(u64::from_le_bytes(rest.try_into().ok()?));
-            Entry::Removed(UNIX_EPOCH.checked_add(until)?)
+    match kind {
+        LEASE => Some(Body::Of(alias(name)?, lease(name, rest))),
+        REMOVED => Some(Body::Of(alias(name)?, removed(rest)?)),
+        BEACON => {
+            let name = BeaconName::decode(name)?;
+            let entry = beacon(&name, rest);
+            Some(Body::Of(Name::Beacon(name), entry))
         }
-        _ => return None,
-    };
-    Some(Body::Of(alias, entry))
+        BEACON_REMOVED => Some(Body::Of(Name::Beacon(BeaconName::decode(name)?), removed(rest)?)),
+        _ => None,
+    }
+}
+
+fn alias(name: &[u8]) -> Option<Name> {
+    let alias: Alias = std::str::from_utf8(name).ok()?.parse().ok()?;
+    Some(Name::Alias(alias))
+}
+
+fn removed(until: &[u8]) -> Option<Entry> {
+    let until = Duration::from_millis(u64::from_le_bytes(until.try_into().ok()?));
+    Some(Entry::Removed(UNIX_EPOCH.checked_add(until)?))
 }
 
 /// The lease of a record.
@@ -164,6 +190,17 @@ pub(super) fn lease(key: &[u8], bytes: &[u8]) -> Entry {
         Err(error) => {
             let key = key.escape_ascii();
             tracing::warn!(%key, error = &error as &dyn std::error::Error, "stored lease cannot be read");
+            Entry::Unreadable
+        }
+    }
+}
+
+/// The beacon of a record.
+fn beacon(name: &BeaconName, bytes: &[u8]) -> Entry {
+    match beacon_record::decode(name.clone(), bytes) {
+        Ok(beacon) => Entry::Beacon(Arc::new(beacon)),
+        Err(error) => {
+            tracing::warn!(beacon = %name, error = &error as &dyn std::error::Error, "stored beacon cannot be read");
             Entry::Unreadable
         }
     }

@@ -1,5 +1,6 @@
-//! Stores keep leases across restarts.
+//! Stores keep leases and beacons across restarts.
 
+mod beacon_record;
 mod checkpoint;
 mod content;
 mod database;
@@ -14,22 +15,22 @@ use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 use rustix::io::Errno;
 
 pub(crate) use self::sled::SledStore;
-use super::Lease;
+use super::{Beacon, BeaconName, Contents, Lease, Name};
 use crate::wire::Alias;
 #[cfg(feature = "cli")]
 pub(crate) use files::read_only;
 
-/// Keeps leases. Its methods block; only the writer's thread calls them, one at a time.
+/// Keeps leases and beacons, the table's *entries*. Its methods block; only the writer's thread calls them, one at a time.
 pub(crate) trait Store: Send + 'static {
     /// Reads everything that was committed; of a store that is damaged, what can be read.
     fn load(&mut self) -> Result<Loaded, StoreError>;
 
-    /// Applies the changes, each of another alias, and returns once neither a `kill -9` nor a power cut would undo them.
-    /// An error leaves that uncertain: the caller repeats each change, or a later one of its alias. Without changes, looks
+    /// Applies the changes, each of another name, and returns once neither a `kill -9` nor a power cut would undo them.
+    /// An error leaves that uncertain: the caller repeats each change, or a later one of its name. Without changes, looks
     /// whether the store is still there.
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
-    /// Records the number of leases and their aliases apart from them, so that a later [`load`](Self::load) detects a loss.
+    /// Records the number of entries and their names apart from them, so that a later [`load`](Self::load) detects a loss.
     /// Called every few seconds and at the end, while the leases are complete. After a load that reported damage, they are complete
     /// once clients had the time to register again; until then each load reports the damage.
     /// After an error the previous checkpoint must still be valid.
@@ -40,10 +41,12 @@ pub(crate) trait Store: Send + 'static {
 
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    /// The leases in any order, expired ones included.
-    pub(crate) leases: Vec<Arc<Lease>>,
-    /// Those of which damage may have taken a release or a change.
+    /// In any order, what has expired included.
+    pub(crate) contents: Contents,
+    /// The aliases of which damage may have taken a release or a change.
     pub(crate) unconfirmed: BTreeSet<Alias>,
+    /// The same of beacons.
+    pub(crate) unconfirmed_beacons: BTreeSet<BeaconName>,
     /// Records that could not be read.
     pub(crate) unreadable: u64,
     /// Leases were lost, or may have been.
@@ -55,27 +58,32 @@ pub(crate) struct Loaded {
 /// A loss of leases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// Leases at the last checkpoint, if that is readable.
+    /// Entries at the last checkpoint, if that is readable.
     pub(crate) noted: Option<u64>,
-    /// Leases that are left.
+    /// Entries that are left.
     pub(crate) found: u64,
-    /// The aliases whose lease was running at the last checkpoint, if that is readable.
-    pub(crate) awaited: Option<BTreeSet<Alias>>,
+    /// The aliases whose lease was running at the last checkpoint, and the beacons, if that is readable.
+    pub(crate) awaited: Option<BTreeSet<Name>>,
 }
 
-/// One change of the stored leases.
+/// One change of what is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Stores the lease, replacing an older one of its alias.
     Put(Arc<Lease>),
     Remove(Alias),
+    /// Stores the beacon, replacing an older one of its name.
+    PutBeacon(Arc<Beacon>),
+    RemoveBeacon(BeaconName),
 }
 
 impl Change {
-    pub(super) fn alias(&self) -> &Alias {
+    pub(super) fn name(&self) -> Name {
         match self {
-            Self::Put(lease) => &lease.alias,
-            Self::Remove(alias) => alias,
+            Self::Put(lease) => Name::Alias(lease.alias.clone()),
+            Self::Remove(alias) => Name::Alias(alias.clone()),
+            Self::PutBeacon(beacon) => Name::Beacon(beacon.name.clone()),
+            Self::RemoveBeacon(name) => Name::Beacon(name.clone()),
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     identity::{PublicKey, SecretId},
-    registry::Lease,
+    registry::{BeaconError, Lease},
     wire::{Alias, Labels, Target, TargetError},
 };
 
@@ -47,6 +47,8 @@ pub(super) enum RecordError {
     Unfit(#[from] TargetError),
     #[error("record has a key that is no text")]
     Key,
+    #[error("record holds no beacon")]
+    Beacon(#[from] BeaconError),
 }
 
 /// What a record of version 1 holds.
@@ -85,7 +87,7 @@ pub(super) fn encode(lease: &Lease) -> Result<Vec<u8>, bincode::error::EncodeErr
         former: lease.former.as_ref().map(|former| Former { fields: Fields::of(former), secret: former.secret }),
     };
     let mut bytes = vec![VERSION];
-    bytes.extend(bincode::serde::encode_to_vec(record, CONFIG)?);
+    bytes.extend(write(&record)?);
     Ok(bytes)
 }
 
@@ -106,7 +108,13 @@ pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Lease, RecordError> {
     }
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, RecordError> {
+/// The bytes of a record.
+pub(super) fn write(record: &impl Serialize) -> Result<Vec<u8>, bincode::error::EncodeError> {
+    bincode::serde::encode_to_vec(record, CONFIG)
+}
+
+/// The record that all of these bytes are.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, RecordError> {
     let (record, read) = bincode::serde::decode_from_slice(body, CONFIG).map_err(RecordError::Decode)?;
     match body.len() - read {
         0 => Ok(record),
@@ -158,7 +166,7 @@ pub(super) fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn time(unix_ms: u64) -> Result<SystemTime, RecordError> {
+pub(super) fn time(unix_ms: u64) -> Result<SystemTime, RecordError> {
     UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).ok_or(RecordError::Time)
 }
 

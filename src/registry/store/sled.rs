@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     dir_lock::{DirLock, DirLockError, id},
-    wire::Alias,
+    registry::Name,
 };
 
 /// How long after the end of a lease its removal is kept. A longer retention is not needed: a lease that comes back with
@@ -58,9 +58,9 @@ pub(crate) struct SledStore {
     /// True if the database must be written anew before it is opened.
     is_void: bool,
     /// What is on disk; while a damaged database could not be replaced, what will be.
-    entries: BTreeMap<Alias, Stored>,
-    /// Leases among the entries.
-    leases: u64,
+    entries: BTreeMap<Name, Stored>,
+    /// Leases and beacons among the entries.
+    count: u64,
     sequence: u64,
     /// The table, in its mark and in what is noted: that of another scraper has another.
     id: u64,
@@ -87,7 +87,7 @@ impl SledStore {
             database: None,
             is_void: false,
             entries: BTreeMap::new(),
-            leases: 0,
+            count: 0,
             sequence: 0,
             id: rand::random(),
             noted: None,
@@ -147,17 +147,17 @@ impl SledStore {
     /// the next.
     fn take_over(&mut self, content: Content, doubt: u64, noted: Option<Checkpoint>) {
         let base = content.last_group().max(noted.unwrap_or_default().sequence) + 1;
-        self.leases = content.leases() - content.unreadable();
+        self.count = content.count() - content.unreadable();
         let readable = content.entries.into_iter().filter(|(_, stored)| stored.entry != Entry::Unreadable);
-        let numbered = readable.map(|(alias, stored)| {
+        let numbered = readable.map(|(name, stored)| {
             let group = if stored.group <= doubt { base } else { base + 1 };
-            (alias, Stored { group, ..stored })
+            (name, Stored { group, ..stored })
         });
         self.entries = numbered.collect();
         self.sequence = base + 1;
         self.doubt = if doubt > 0 { base } else { 0 };
-        let leases = noted.map_or(self.leases, |noted| noted.leases);
-        self.found = Some(Checkpoint { id: Some(self.id), sequence: self.sequence, leases, doubt: Some(self.doubt) });
+        let entries = noted.map_or(self.count, |noted| noted.entries);
+        self.found = Some(Checkpoint { id: Some(self.id), sequence: self.sequence, entries, doubt: Some(self.doubt) });
         self.is_void = true;
     }
 
@@ -189,7 +189,7 @@ impl SledStore {
         let mark = content.mark.unwrap_or_default();
         // The group that failed may be there: its changes are repeated.
         let is_ours = match mark.sequence.checked_sub(self.sequence) {
-            Some(0) => mark.leases == self.leases,
+            Some(0) => mark.entries == self.count,
             ahead => ahead == Some(1),
         };
         match opened {
@@ -209,16 +209,20 @@ impl SledStore {
     fn entry(&self, change: &Change) -> Entry {
         match change {
             Change::Put(lease) => Entry::Lease(Arc::clone(lease)),
-            Change::Remove(alias) => Entry::Removed(match self.entries.get(alias).map(|stored| &stored.entry) {
-                Some(Entry::Lease(lease)) => lease.expires_at.checked_add(REMOVAL_LIFE).unwrap_or(lease.expires_at),
-                Some(Entry::Removed(until)) => *until,
-                _ => SystemTime::now(),
-            }),
+            Change::PutBeacon(beacon) => Entry::Beacon(Arc::clone(beacon)),
+            Change::Remove(_) | Change::RemoveBeacon(_) => {
+                Entry::Removed(match self.entries.get(&change.name()).map(|stored| &stored.entry) {
+                    Some(Entry::Lease(lease)) => lease.expires_at.checked_add(REMOVAL_LIFE).unwrap_or(lease.expires_at),
+                    Some(Entry::Beacon(_)) => SystemTime::now() + REMOVAL_LIFE,
+                    Some(Entry::Removed(until)) => *until,
+                    _ => SystemTime::now(),
+                })
+            }
         }
     }
 
-    fn has(&self, alias: &Alias) -> bool {
-        self.entries.get(alias).is_some_and(|stored| matches!(stored.entry, Entry::Lease(_)))
+    fn has(&self, name: &Name) -> bool {
+        self.entries.get(name).is_some_and(|stored| matches!(stored.entry, Entry::Lease(_) | Entry::Beacon(_)))
     }
 
     fn error(&self, attempt: &'static str, source: io::Error) -> StoreError {
@@ -256,7 +260,7 @@ impl Store for SledStore {
         if is_damaged {
             self.take_over(content, doubt, noted);
         } else {
-            self.leases = content.leases();
+            self.count = content.count();
             self.sequence = mark.sequence.max(is_former.into());
             self.entries = content.entries;
             if is_former {
@@ -279,22 +283,26 @@ impl Store for SledStore {
         }
 
         let damage = lost_leases.then(|| Damage {
-            noted: noted.map(|noted| noted.leases),
-            found: self.leases,
+            noted: noted.map(|noted| noted.entries),
+            found: self.count,
             awaited: noted::read(&self.beside(files::NOTED), noted.and_then(|noted| noted.id)),
         });
-        let leases: Vec<_> = self
-            .entries
-            .values()
-            .filter_map(|stored| match &stored.entry {
-                Entry::Lease(lease) => Some((stored.group, Arc::clone(lease))),
-                _ => None,
-            })
-            .collect();
-        let in_doubt = leases.iter().filter(|(group, _)| *group <= self.doubt);
-        let unconfirmed = in_doubt.map(|(_, lease)| lease.alias.clone()).collect();
-        let leases = leases.into_iter().map(|(_, lease)| lease).collect();
-        Ok(Loaded { leases, unconfirmed, unreadable, damage, failure })
+        let mut loaded = Loaded { unreadable, damage, failure, ..Loaded::default() };
+        for Stored { group, entry } in self.entries.values() {
+            let is_in_doubt = *group <= self.doubt;
+            match entry {
+                Entry::Lease(lease) => {
+                    loaded.contents.leases.push(Arc::clone(lease));
+                    loaded.unconfirmed.extend(is_in_doubt.then(|| lease.alias.clone()));
+                }
+                Entry::Beacon(beacon) => {
+                    loaded.contents.beacons.push(Arc::clone(beacon));
+                    loaded.unconfirmed_beacons.extend(is_in_doubt.then(|| beacon.name.clone()));
+                }
+                Entry::Removed(_) | Entry::Unreadable => {}
+            }
+        }
+        Ok(loaded)
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
@@ -306,15 +314,16 @@ impl Store for SledStore {
         let failed = |error| database::error(&self.path, "written", error);
         let of = u32::try_from(changes.len() + 1).map_err(|error| failed(io::Error::other(error)))?;
         let mut batch = ::sled::Batch::default();
-        let (mut leases, mut written) = (self.leases, Vec::with_capacity(changes.len()));
+        let (mut count, mut written) = (self.count, Vec::with_capacity(changes.len()));
         for (change, index) in changes.iter().zip(1..) {
-            let (alias, entry) = (change.alias(), self.entry(change));
-            leases += u64::from(matches!(entry, Entry::Lease(_)));
-            leases -= u64::from(self.has(alias));
-            batch.insert(alias.as_str(), frame::entry(Place { group, index, of }, alias, &entry).map_err(failed)?);
-            written.push((alias.clone(), Stored { group, entry }));
+            let (name, entry) = (change.name(), self.entry(change));
+            count += u64::from(!matches!(entry, Entry::Removed(_)));
+            count -= u64::from(self.has(&name));
+            batch
+                .insert(database::key(&name), frame::entry(Place { group, index, of }, &name, &entry).map_err(failed)?);
+            written.push((name, Stored { group, entry }));
         }
-        batch.insert(MARK_KEY, frame::mark(Place { group, index: 0, of }, leases, self.id).map_err(failed)?);
+        batch.insert(MARK_KEY, frame::mark(Place { group, index: 0, of }, count, self.id).map_err(failed)?);
         // What fails or panics below leaves no open database.
         let Some(mut database) = self.database.take() else { return Err(StoreError::Gone { path: self.path.clone() }) };
         database.write(batch).map_err(failed)?;
@@ -324,18 +333,18 @@ impl Store for SledStore {
             return Err(self.error("written", error));
         }
         self.database = Some(database);
-        (self.sequence, self.leases) = (group, leases);
+        (self.sequence, self.count) = (group, count);
         self.entries.extend(written);
         Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         let now = SystemTime::now();
-        self.note_aliases(now)?;
+        self.note_names(now)?;
         self.write_checkpoint(Checkpoint {
             id: Some(self.id),
             sequence: self.sequence,
-            leases: self.leases,
+            entries: self.count,
             doubt: None,
         })?;
         self.doubt = 0;

@@ -26,6 +26,7 @@ impl Table {
             self.seen_at = now;
             self.judge_ended(now, &mut effects);
             self.shorten(now, &mut effects);
+            self.beacons.shorten(now, &mut effects);
         }
         self.advance(now, &mut effects);
         effects
@@ -38,7 +39,9 @@ impl Table {
         if ahead > UNWATCHED {
             effects.clock = Some(ClockStep::Ahead(ahead));
             self.give_time_to_renew(now, effects);
+            self.beacons.give_time(now, effects);
         }
+        self.beacons.end(now, effects);
         self.judge_ended(now, effects);
         while let Some((at, _)) = self.due.first() {
             if *at > now {

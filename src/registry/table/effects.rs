@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     identity::PublicKey,
-    registry::{Change, EventKind, RegistryEvent, budget},
+    registry::{BeaconEvent, BeaconEventKind, BeaconName, Change, EventKind, RegistryEvent, budget},
     telemetry::Limit,
     wire::{Alias, AliasOutcome},
 };
@@ -14,6 +14,7 @@ use crate::{
 pub(in crate::registry) struct Effects {
     pub(in crate::registry) changes: Vec<Change>,
     pub(in crate::registry) events: Vec<RegistryEvent>,
+    pub(in crate::registry) beacon_events: Vec<BeaconEvent>,
     /// Plain renewals, which are no events.
     pub(in crate::registry) renewed: u64,
     /// The clock's jump, if there was one.
@@ -29,16 +30,21 @@ pub(in crate::registry) struct Effects {
 impl Effects {
     /// True if the list in `/sd` may have changed.
     pub(in crate::registry) fn are_visible(&self) -> bool {
-        self.relisted || self.events.iter().any(|event| event.kind.is_visible())
+        self.relisted || !self.beacon_events.is_empty() || self.events.iter().any(|event| event.kind.is_visible())
     }
 
     /// True if the changes must be on disk before they are acknowledged.
     pub(in crate::registry) fn are_durable(&self) -> bool {
-        self.events.iter().any(|event| event.kind.is_durable())
+        let is_durable = |event: &BeaconEvent| event.kind != BeaconEventKind::Expired;
+        self.events.iter().any(|event| event.kind.is_durable()) || self.beacon_events.iter().any(is_durable)
     }
 
     pub(super) fn event(&mut self, alias: &Alias, peer: PublicKey, kind: EventKind) {
         self.events.push(RegistryEvent { alias: alias.clone(), peer, kind });
+    }
+
+    pub(super) fn beacon(&mut self, name: &BeaconName, kind: BeaconEventKind) {
+        self.beacon_events.push(BeaconEvent { name: name.clone(), kind });
     }
 
     pub(super) fn refuse(&mut self, alias: Alias, limit: Limit) -> AliasOutcome {

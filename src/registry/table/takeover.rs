@@ -20,7 +20,7 @@ impl Table {
     /// The limit that a claim to an alias, which may be held, would exceed. A peer keeps what it has.
     pub(super) fn reached_limit(&self, held: Option<&Entry>, by: &Registrant) -> Option<Limit> {
         let counted = held.is_some_and(|entry| entry.counts_for(by));
-        if held.is_none() && self.entries.len() >= self.config.max_targets {
+        if held.is_none() && self.count() >= self.config.max_targets {
             return Some(Limit::Aliases);
         }
         let per_secret = self.config.max_per_secret.unwrap_or(self.config.max_targets);

@@ -8,6 +8,7 @@ use crate::{
     wire::{Claim, Register},
 };
 
+mod beacons;
 mod budget;
 mod takeover;
 
@@ -43,7 +44,7 @@ fn unlinked(_: &PublicKey) -> Presence {
 
 /// A table loaded so long ago that the grace of the start is over.
 fn table(config: RegistryConfig) -> Table {
-    Table::load(config, Vec::new(), BTreeSet::new(), t0() - 2 * GRACE).0
+    Table::load(config, Contents::default(), BTreeSet::new(), t0() - 2 * GRACE).0
 }
 
 /// As [`table`], with these aliases of peer 1.
@@ -70,7 +71,7 @@ fn policy(policy: AliasPolicy) -> RegistryConfig {
 }
 
 fn stored(alias: &str, holder: PublicKey, renewed_at: SystemTime) -> Lease {
-    let mut table = Table::load(RegistryConfig::default(), Vec::new(), BTreeSet::new(), renewed_at).0;
+    let mut table = Table::load(RegistryConfig::default(), Contents::default(), BTreeSet::new(), renewed_at).0;
     Wanted::new(&[alias]).by(holder, &mut table, linked, renewed_at);
     Lease::clone(&table.lookup(alias).expect("registered"))
 }
@@ -246,7 +247,7 @@ fn a_refused_takeover_changes_nothing() {
 #[test]
 fn right_after_a_restart_every_holder_counts_as_linked() {
     let held = stored("a", peer(1), t0());
-    let mut table = Table::load(policy(AliasPolicy::Live), vec![Arc::new(held)], BTreeSet::new(), t0()).0;
+    let mut table = Table::load(policy(AliasPolicy::Live), Contents::of(vec![Arc::new(held)]), BTreeSet::new(), t0()).0;
     let wanted = Wanted::new(&["a"]);
     assert_eq!(wanted.by(peer(2), &mut table, unlinked, t0() + GRACE - SECOND).0, ["taken"]);
     assert_eq!(wanted.by(peer(2), &mut table, unlinked, t0() + GRACE).0, ["updated"]);
@@ -255,13 +256,14 @@ fn right_after_a_restart_every_holder_counts_as_linked() {
 #[test]
 fn a_lapsed_lease_has_no_grace_after_a_restart() {
     let lapsed = stored("a", peer(1), t0() - LEASE);
-    let mut table = Table::load(policy(AliasPolicy::Live), vec![Arc::new(lapsed)], BTreeSet::new(), t0()).0;
+    let mut table =
+        Table::load(policy(AliasPolicy::Live), Contents::of(vec![Arc::new(lapsed)]), BTreeSet::new(), t0()).0;
     assert_eq!(Wanted::new(&["a"]).by(peer(2), &mut table, linked, t0()).0, ["updated"]);
 }
 
 #[test]
 fn a_clock_that_was_set_back_does_not_prolong_the_grace() {
-    let mut table = Table::load(policy(AliasPolicy::Live), Vec::new(), BTreeSet::new(), t0()).0;
+    let mut table = Table::load(policy(AliasPolicy::Live), Contents::default(), BTreeSet::new(), t0()).0;
     let earlier = t0() - 1000 * SECOND;
     Wanted::new(&["a"]).by(peer(1), &mut table, linked, earlier);
     assert_eq!(Wanted::new(&["a"]).by(peer(2), &mut table, unlinked, earlier).0, ["updated"]);
@@ -292,7 +294,7 @@ fn overwrite_lets_the_last_one_win() {
     for seed in [1, 2, 1] {
         assert_eq!(Wanted::new(&["a"]).by(peer(seed), &mut table, linked, t0()).0, ["updated"]);
     }
-    assert_eq!(table.counts(), Counts { active: 1, lapsed: 0, peers: 1 });
+    assert_eq!(table.counts(), Counts { active: 1, lapsed: 0, peers: 1, beacons: 0 });
 }
 
 #[test]
@@ -313,7 +315,7 @@ fn release_of_a_peer_frees_its_aliases_and_no_others() {
     assert_eq!(kinds(&effects), [EventKind::Released, EventKind::Released]);
     assert_eq!(effects.changes, [Change::Remove(alias("a")), Change::Remove(alias("b"))]);
     assert!(effects.are_durable());
-    assert_eq!(table.counts(), Counts { active: 1, lapsed: 0, peers: 1 });
+    assert_eq!(table.counts(), Counts { active: 1, lapsed: 0, peers: 1, beacons: 0 });
 }
 
 #[test]
@@ -325,7 +327,7 @@ fn a_lease_lapses_at_its_end_and_is_gone_after_the_retention() {
     let effects = table.sweep(lapses_at);
     assert_eq!(kinds(&effects), [EventKind::Lapsed]);
     assert!(effects.changes.is_empty() && effects.are_visible() && !effects.are_durable());
-    assert_eq!(table.counts(), Counts { active: 0, lapsed: 1, peers: 1 });
+    assert_eq!(table.counts(), Counts { active: 0, lapsed: 1, peers: 1, beacons: 0 });
     assert_eq!(table.lookup("a").expect("still listed").state(lapses_at), LeaseState::Lapsed);
 
     assert_eq!(kinds(&pass(&mut table, gone_at - SECOND)), []);
@@ -360,7 +362,7 @@ fn after_a_jump_of_the_clock_what_nobody_renews_lapses_and_what_had_lapsed_is_no
     assert_eq!(kinds(&table.sweep(after)), []);
     assert_eq!(table.lookup("lapsed").expect("listed").expires_at, t0() + LEASE);
     assert_eq!(kinds(&pass(&mut table, after + LEASE / 2)), [EventKind::Lapsed]);
-    assert_eq!(table.counts(), Counts { active: 0, lapsed: 2, peers: 2 });
+    assert_eq!(table.counts(), Counts { active: 0, lapsed: 2, peers: 2, beacons: 0 });
 }
 
 /// Before: each sweep that was late by 5 s gave every lease half a lease more, so that nobody ever lapsed.
@@ -384,7 +386,7 @@ fn a_registration_that_is_the_first_to_see_a_jump_of_the_clock_ends_no_lease() {
     let mut table = holding(&["a"], RegistryConfig::default());
     let (_, effects) = Wanted::new(&["b"]).by(peer(2), &mut table, linked, t0() + LEASE + RETENTION);
     assert_eq!(kinds(&effects), [EventKind::Registered]);
-    assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 2 });
+    assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 2, beacons: 0 });
 }
 
 #[test]
@@ -412,7 +414,8 @@ fn a_clock_that_was_set_back_makes_no_lease_longer_than_one_and_revives_nobody()
 #[test]
 fn a_lease_stored_before_the_clock_was_set_back_ends_within_one_lease_of_the_load() {
     let ahead = stored("a", peer(1), t0() + 100 * LEASE);
-    let (table, effects) = Table::load(RegistryConfig::default(), vec![Arc::new(ahead)], BTreeSet::new(), t0());
+    let (table, effects) =
+        Table::load(RegistryConfig::default(), Contents::of(vec![Arc::new(ahead)]), BTreeSet::new(), t0());
     table.assert_whole();
     assert_eq!(table.lookup("a").expect("listed").expires_at, t0() + LEASE);
     assert_eq!(effects.changes.len(), 1);
@@ -426,7 +429,7 @@ fn a_lapsed_lease_that_is_renewed_is_active_again() {
     let (outcomes, effects) = Wanted::new(&["a"]).by(peer(1), &mut table, linked, late);
     assert_eq!((outcomes, kinds(&effects)), (vec!["renewed"], vec![EventKind::Returned]));
     assert!(effects.are_visible() && effects.are_durable());
-    assert_eq!(table.counts(), Counts { active: 1, lapsed: 0, peers: 1 });
+    assert_eq!(table.counts(), Counts { active: 1, lapsed: 0, peers: 1, beacons: 0 });
 }
 
 #[test]
@@ -436,10 +439,10 @@ fn loading_keeps_ends_as_they_were_and_lists_nothing_that_is_over() {
         stored("lapsed", peer(2), t0() - LEASE),
         stored("gone", peer(3), t0() - LEASE - RETENTION),
     ];
-    let leases = leases.into_iter().map(Arc::new).collect();
+    let leases = Contents::of(leases.into_iter().map(Arc::new).collect());
     let (mut table, effects) = Table::load(RegistryConfig::default(), leases, BTreeSet::new(), t0());
     table.assert_whole();
-    assert_eq!(table.counts(), Counts { active: 1, lapsed: 1, peers: 2 });
+    assert_eq!(table.counts(), Counts { active: 1, lapsed: 1, peers: 2, beacons: 0 });
     assert_eq!((kinds(&effects), effects.changes, table.ended()), (vec![], vec![], 1));
     assert_eq!(table.lookup("active").expect("listed").expires_at, t0() - SECOND + LEASE);
     assert_eq!(kinds(&table.sweep(t0())), []);
@@ -454,23 +457,24 @@ fn loading_keeps_ends_as_they_were_and_lists_nothing_that_is_over() {
 fn a_clock_that_is_wrong_at_the_start_drops_nothing() {
     let stored = || ["a", "b"].map(|name| Arc::new(stored(name, peer(1), t0())));
     let wrong = t0() + LEASE + RETENTION + RETENTION;
-    let (mut table, effects) = Table::load(RegistryConfig::default(), stored().into(), BTreeSet::new(), wrong);
+    let (mut table, effects) =
+        Table::load(RegistryConfig::default(), Contents::of(stored().into()), BTreeSet::new(), wrong);
     assert!(effects.changes.is_empty() && table.leases().is_empty());
     assert!(table.is_holder(&peer(1)) && pass(&mut table, wrong + LEASE - SECOND).changes.is_empty());
     let effects = table.sweep(t0() + SECOND);
     assert!(effects.are_visible() && table.ended() == 0);
-    assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 1 });
+    assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 1, beacons: 0 });
     table.assert_whole();
 
     // Another jump ahead, as by a machine that sleeps, says nothing about what is over.
-    let (mut table, _) = Table::load(RegistryConfig::default(), stored().into(), BTreeSet::new(), wrong);
+    let (mut table, _) = Table::load(RegistryConfig::default(), Contents::of(stored().into()), BTreeSet::new(), wrong);
     assert_eq!((table.sweep(wrong + LEASE).changes.len(), table.ended()), (0, 2));
 }
 
 #[test]
 fn a_lease_that_ended_before_the_start_is_released_and_replaced_as_any_other() {
     let leases = ["a", "b", "c"].map(|name| Arc::new(stored(name, peer(1), t0() - LEASE - RETENTION)));
-    let load = || Table::load(RegistryConfig::default(), leases.to_vec(), BTreeSet::new(), t0()).0;
+    let load = || Table::load(RegistryConfig::default(), Contents::of(leases.to_vec()), BTreeSet::new(), t0()).0;
     let removed = |effects: Effects| -> Vec<Change> {
         effects.changes.into_iter().filter(|change| matches!(change, Change::Remove(_))).collect()
     };
@@ -521,7 +525,7 @@ fn without_a_disk_a_peer_can_go_on_with_what_was_written_and_no_more() {
         let (outcomes, _, renewed) = renew(1, &wanted, later);
         assert_eq!((outcomes, renewed), (None, ends), "{:?}", wanted.0);
     }
-    assert_eq!(table.counts(), Counts { active: 3, lapsed: 0, peers: 2 });
+    assert_eq!(table.counts(), Counts { active: 3, lapsed: 0, peers: 2, beacons: 0 });
     assert!(table.lookup("a").expect("listed").labels.value("v").is_none());
 }
 
@@ -535,7 +539,7 @@ fn without_a_disk_a_lapsed_lease_can_return() {
     let (outcomes, effects) = table.renew(peer(1), claims, written, t0() + LEASE);
     table.assert_whole();
     assert_eq!((outcomes.is_some(), kinds(&effects)), (true, vec![EventKind::Returned]));
-    assert_eq!(table.counts(), Counts { active: 1, lapsed: 0, peers: 1 });
+    assert_eq!(table.counts(), Counts { active: 1, lapsed: 0, peers: 1, beacons: 0 });
 }
 
 #[test]

@@ -167,7 +167,7 @@ async fn export(State(registry): State<Registry>) -> Response {
     }
     let written = task::spawn_blocking(move || {
         let mut lines = Vec::new();
-        backup::write(&snapshot.leases, SystemTime::now(), &mut lines).map(|()| lines)
+        backup::write(&snapshot.contents, SystemTime::now(), &mut lines).map(|()| lines)
     });
     match written.await {
         Ok(Ok(lines)) => ([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response(),

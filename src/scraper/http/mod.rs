@@ -9,6 +9,7 @@
 //! another site in a browser can read (see `host.rs`) or change anything (see `api.rs`).
 
 mod api;
+mod beacons;
 mod control;
 mod file_sd;
 mod follower;
@@ -37,17 +38,28 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
-pub(super) use self::{control::Control, file_sd::FileSd, on_change::OnChange, router::Shared};
+pub(super) use self::{beacons::BeaconsApi, control::Control, file_sd::FileSd, on_change::OnChange, router::Shared};
 use crate::http::{self, Listener};
 
 /// Answers requests and keeps the file_sd file until `stop` fires; scrapes in flight end by their deadlines.
-pub(super) async fn serve(listener: Listener, shared: Arc<Shared>, file_sd: Option<FileSd>, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: Listener,
+    shared: Arc<Shared>,
+    beacons: Option<BeaconsApi>,
+    file_sd: Option<FileSd>,
+    stop: CancellationToken,
+) {
     let keep_file = async {
         if let Some(file_sd) = file_sd {
             file_sd.keep(Arc::clone(&shared), stop.clone()).await;
         }
     };
+    let keep_beacons = async {
+        if let Some(beacons) = beacons {
+            beacons.serve(Arc::clone(&shared), stop.clone()).await;
+        }
+    };
     let (limits, refusals) = (shared.connections, Arc::clone(shared.network.refusals()));
     let answer = http::accept(listener, limits, refusals, router::router(Arc::clone(&shared)), stop.clone());
-    tokio::join!(answer, keep_file);
+    tokio::join!(answer, keep_beacons, keep_file);
 }

@@ -18,12 +18,11 @@ use super::{
     readers::{NoList, Reading},
     router::Shared,
     sd_chunks::SdChunks,
-    sd_list::Fragment,
+    sd_list::{Fragment, Listed},
     table_list::{Rendered, TableUnknown},
 };
 use crate::{
     http::{LocalAddr, text},
-    registry::Lease,
     scraper::outcome::SdOutcome,
 };
 
@@ -83,17 +82,22 @@ async fn chunks(
     if filters.is_empty() {
         return Ok((SdChunks::whole(list, &host), reading));
     }
-    let wanted = move |lease: &Lease| filters.iter().all(|filter| filter.matches(lease));
+    let wanted = move |listed: &Listed| filters.iter().all(|filter| filter.matches(listed));
     let matching = move || (SdChunks::matching(list, &host, wanted), reading);
     task::spawn_blocking(matching).await.map_err(|_| TableUnknown::Stopped)
 }
 
-/// One parameter of the query. A lease must match all.
+/// One parameter of the query. What is listed must match all.
 #[derive(Debug)]
 enum Filter {
     Service(String),
     Alias(String),
-    Label { name: String, value: String },
+    /// Of a beacon.
+    Kind(String),
+    Label {
+        name: String,
+        value: String,
+    },
 }
 
 /// Reads the query of `uri`. An unknown parameter is refused, as the list would hold more than was meant.
@@ -106,12 +110,19 @@ fn read_filters(uri: &Uri) -> Result<Vec<Filter>, String> {
 }
 
 impl Filter {
-    fn matches(&self, lease: &Lease) -> bool {
-        match self {
-            Self::Service(service) => lease.service == *service,
-            Self::Alias(alias) => lease.alias.as_str() == alias,
+    fn matches(&self, listed: &Listed) -> bool {
+        match (self, listed) {
+            (Self::Service(service), Listed::Alias { lease, .. }) => lease.service == *service,
+            (Self::Alias(alias), Listed::Alias { lease, .. }) => lease.alias.as_str() == alias,
+            (Self::Kind(kind), Listed::Beacon(beacon)) => beacon.name.kind() == kind,
             // As in Prometheus, a label with an empty value is a label that is not there.
-            Self::Label { name, value } => lease.labels.value(name).unwrap_or_default() == value,
+            (Self::Label { name, value }, Listed::Alias { lease, .. }) => {
+                lease.labels.value(name).unwrap_or_default() == value
+            }
+            (Self::Label { name, value }, Listed::Beacon(beacon)) => {
+                beacon.groups.as_ref().is_ok_and(|groups| groups.has(name, value))
+            }
+            (Self::Service(_) | Self::Alias(_), Listed::Beacon(_)) | (Self::Kind(_), Listed::Alias { .. }) => false,
         }
     }
 
@@ -119,11 +130,12 @@ impl Filter {
         match name {
             "service" => Ok(Self::Service(value)),
             "alias" => Ok(Self::Alias(value)),
+            "kind" => Ok(Self::Kind(value)),
             "label" => match value.split_once(':') {
                 Some((name, value)) => Ok(Self::Label { name: name.to_owned(), value: value.to_owned() }),
                 None => Err(format!("label={value:?} is not of the form name:value")),
             },
-            _ => Err(format!("unknown parameter {name:?}: there are service, alias and label")),
+            _ => Err(format!("unknown parameter {name:?}: there are service, alias, kind and label")),
         }
     }
 }

@@ -4,15 +4,18 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{list_body::CHUNK, sd_list::Fragment, table_list::Rendered};
-use crate::registry::Lease;
+use super::{
+    list_body::CHUNK,
+    sd_list::{Fragment, Listed},
+    table_list::Rendered,
+};
 
 /// The list as bytes, in chunks.
 pub(super) struct SdChunks {
     list: Arc<Rendered<Vec<Fragment>>>,
     /// The groups to send by their place in the list; none for all of them.
     picked: Option<Vec<usize>>,
-    /// What every group begins with.
+    /// What every group of an alias begins with.
     begin: Box<[u8]>,
     /// Groups that were sent.
     next: usize,
@@ -26,17 +29,17 @@ impl SdChunks {
         Self::new(list, None, host)
     }
 
-    /// The groups of the leases that `wanted` picks. Looks at every lease.
-    pub(super) fn matching(list: Arc<Rendered<Vec<Fragment>>>, host: &str, wanted: impl Fn(&Lease) -> bool) -> Self {
+    /// The groups that `wanted` picks. Looks at every one.
+    pub(super) fn matching(list: Arc<Rendered<Vec<Fragment>>>, host: &str, wanted: impl Fn(&Listed) -> bool) -> Self {
         let fragments = list.list.iter().enumerate();
-        let picked = fragments.filter(|(_, fragment)| wanted(&fragment.lease)).map(|(n, _)| n).collect();
+        let picked = fragments.filter(|(_, fragment)| wanted(&fragment.of)).map(|(n, _)| n).collect();
         Self::new(list, Some(picked), host)
     }
 
     fn new(list: Arc<Rendered<Vec<Fragment>>>, picked: Option<Vec<usize>>, host: &str) -> Self {
         let begin = format!(r#"{{"targets":[{}"#, serde_json::Value::from(host)).into_bytes().into();
         let mut chunks = Self { list, picked, begin, next: 0, left: 0 };
-        let groups = (0..chunks.len()).map(|n| chunks.begin.len() + chunks.json(n).len());
+        let groups = (0..chunks.len()).map(|n| chunks.group(n).map(<[u8]>::len).into_iter().sum::<usize>());
         // One comma less than there are groups, two brackets.
         chunks.left = (groups.sum::<usize>() + chunks.len().saturating_sub(1) + 2) as u64;
         chunks
@@ -46,9 +49,19 @@ impl SdChunks {
         self.picked.as_ref().map_or(self.list.list.len(), Vec::len)
     }
 
-    fn json(&self, n: usize) -> &[u8] {
+    /// The two parts of a group.
+    fn group(&self, n: usize) -> [&[u8]; 2] {
         let n = self.picked.as_ref().map_or(n, |picked| picked[n]);
-        &self.list.list[n].json
+        let Fragment { of, json } = &self.list.list[n];
+        match of {
+            Listed::Alias { .. } => [&self.begin, json],
+            Listed::Beacon(_) => [&[], json],
+        }
+    }
+
+    /// True if a group holds a token.
+    pub(super) fn has_secrets(&self) -> bool {
+        self.list.list.iter().any(Fragment::is_secret)
     }
 
     /// Bytes of the list that are left.
@@ -77,8 +90,7 @@ impl Iterator for SdChunks {
             if self.next > 0 {
                 chunk.push(b',');
             }
-            chunk.extend_from_slice(&self.begin);
-            chunk.extend_from_slice(self.json(self.next));
+            self.group(self.next).into_iter().for_each(|part| chunk.extend_from_slice(part));
             self.next += 1;
         }
         if self.next == self.len() {

@@ -1,14 +1,15 @@
 //! The rendered http_sd list.
 //!
 //! Each alias is a fragment that is kept as long as nothing about it changes; the list is the fragments, shared by all
-//! requests, and [`SdChunks`](super::sd_chunks::SdChunks) puts the address to scrape between them while it is sent.
+//! requests, and [`SdChunks`](super::sd_chunks::SdChunks) puts the address to scrape between them while it is sent. Beacons
+//! follow: their fragments name the addresses themselves.
 
 use std::{sync::Arc, time::SystemTime};
 
 use super::table_list::{Rendered, TableList, TableUnknown};
 use crate::{
     network::{LinkPath, Links},
-    registry::{Lease, LeaseState, Listing, Registry},
+    registry::{Beacon, Contents, Lease, LeaseState, Listing, Registry},
 };
 
 /// The list, rendered anew when it must be, while the table is known for certain.
@@ -17,14 +18,19 @@ pub(super) struct SdList {
     list: TableList<Vec<Fragment>>,
 }
 
-/// A group of the list.
+/// A group of the list, or those of a beacon.
 #[derive(Clone)]
 pub(super) struct Fragment {
-    pub(super) lease: Arc<Lease>,
-    state: LeaseState,
-    path: Option<LinkPath>,
-    /// Everything after `{"targets":["<address>"`. Lists share what did not change.
+    pub(super) of: Listed,
+    /// Of an alias everything after `{"targets":["<address>"`. Lists share what did not change.
     pub(super) json: Arc<[u8]>,
+}
+
+/// What a fragment is made of.
+#[derive(Clone)]
+pub(super) enum Listed {
+    Alias { lease: Arc<Lease>, state: LeaseState, path: Option<LinkPath> },
+    Beacon(Arc<Beacon>),
 }
 
 impl SdList {
@@ -45,16 +51,40 @@ impl SdList {
     }
 }
 
-fn render(leases: Vec<Arc<Lease>>, links: &Links, older: Option<&Vec<Fragment>>) -> Vec<Fragment> {
+fn render(table: Contents, links: &Links, older: Option<&Vec<Fragment>>) -> Vec<Fragment> {
     let now = SystemTime::now();
-    let mut older = older.map_or(&[][..], Vec::as_slice).iter().peekable();
-    let fragments = leases.into_iter().map(|lease| {
+    let mut older = older.map_or(&[][..], Vec::as_slice).iter().filter_map(Before::of).peekable();
+    let aliases = table.leases.into_iter().map(|lease| {
         // Both are in the order of the aliases.
         while older.next_if(|older| older.lease.alias < lease.alias).is_some() {}
         let before = older.next_if(|older| older.lease.alias == lease.alias);
         Fragment::render(lease, links, now, before)
     });
-    fragments.collect()
+    let mut fragments: Vec<_> = aliases.collect();
+    fragments.extend(table.beacons.into_iter().filter_map(|beacon| {
+        let json = Arc::clone(beacon.groups.as_ref().ok()?.json());
+        Some(Fragment { of: Listed::Beacon(beacon), json })
+    }));
+    fragments
+}
+
+/// The fragment of an alias in the list before.
+struct Before<'a> {
+    lease: &'a Arc<Lease>,
+    state: LeaseState,
+    path: Option<LinkPath>,
+    json: &'a Arc<[u8]>,
+}
+
+impl<'a> Before<'a> {
+    fn of(fragment: &'a Fragment) -> Option<Self> {
+        match &fragment.of {
+            Listed::Alias { lease, state, path } => {
+                Some(Self { lease, state: *state, path: *path, json: &fragment.json })
+            }
+            Listed::Beacon(_) => None,
+        }
+    }
 }
 
 /// True if both are the same list, to the byte.
@@ -64,15 +94,20 @@ pub(super) fn is_same(one: &[Fragment], other: &[Fragment]) -> bool {
 }
 
 impl Fragment {
-    fn render(lease: Arc<Lease>, links: &Links, now: SystemTime, before: Option<&Self>) -> Self {
+    /// True if it holds a token.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(&self.of, Listed::Beacon(beacon) if beacon.groups.as_ref().is_ok_and(|groups| groups.is_secret))
+    }
+
+    fn render(lease: Arc<Lease>, links: &Links, now: SystemTime, before: Option<Before<'_>>) -> Self {
         let (state, path) = (lease.state(now), links.path(&lease.peer));
         let json = match before {
-            Some(before) if before.state == state && before.path == path && looks_the_same(&before.lease, &lease) => {
-                Arc::clone(&before.json)
+            Some(before) if before.state == state && before.path == path && looks_the_same(before.lease, &lease) => {
+                Arc::clone(before.json)
             }
             _ => Listing::new(&lease, state, path).json().into(),
         };
-        Self { lease, state, path, json }
+        Self { of: Listed::Alias { lease, state, path }, json }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     network::Links,
-    registry::{Lease, NotLoaded, Registry},
+    registry::{Contents, NotLoaded, Registry},
 };
 
 /// How long changes of links are gathered.
@@ -39,8 +39,8 @@ pub(super) enum TableUnknown {
     Stopped,
 }
 
-/// Makes a list of leases. Gets the list before, of which it may keep what has not changed.
-type Render<L> = dyn Fn(Vec<Arc<Lease>>, &Links, Option<&L>) -> L + Send + Sync;
+/// Makes a list of the table. Gets the list before, of which it may keep what has not changed.
+type Render<L> = dyn Fn(Contents, &Links, Option<&L>) -> L + Send + Sync;
 
 /// A list, rendered anew when it must be.
 pub(super) struct TableList<L> {
@@ -73,7 +73,7 @@ impl<L: Send + Sync + 'static> TableList<L> {
         registry: Registry,
         links: Links,
         max_age: Option<Duration>,
-        render: impl Fn(Vec<Arc<Lease>>, &Links, Option<&L>) -> L + Send + Sync + 'static,
+        render: impl Fn(Contents, &Links, Option<&L>) -> L + Send + Sync + 'static,
     ) -> Self {
         let (registry_changes, link_changes) = (registry.changes(), links.changes());
         let render = Box::new(render);
@@ -126,7 +126,7 @@ impl<L> Renderer<L> {
         // Read before the links are looked at, so that a change meanwhile is seen as one at the next request.
         let links = *self.link_changes.borrow();
         let snapshot = self.registry.snapshot()?;
-        let list = (self.render)(snapshot.leases, &self.links, older.map(|older| &older.list));
+        let list = (self.render)(snapshot.contents, &self.links, older.map(|older| &older.list));
         Ok(Rendered { registry: snapshot.generation, links, at: Instant::now(), list })
     }
 }

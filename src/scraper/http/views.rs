@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     network::Links,
-    registry::{Lease, Registry},
+    registry::{Contents, Lease, Registry},
     scraper::alias_metrics,
     telemetry::ExpositionFormat,
 };
@@ -42,7 +42,7 @@ pub(super) struct Views {
 impl Views {
     pub(super) fn new(registry: &Registry, links: &Links) -> Self {
         let view = |render: fn(Vec<Arc<Lease>>, &Links) -> View| {
-            let render = move |leases: Vec<Arc<Lease>>, links: &Links, _: Option<&View>| render(leases, links);
+            let render = move |table: Contents, links: &Links, _: Option<&View>| render(table.leases, links);
             TableList::new(registry.clone(), links.clone(), Some(MAX_AGE), render)
         };
         Self {

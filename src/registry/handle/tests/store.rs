@@ -236,7 +236,7 @@ async fn what_nobody_renews_after_damage_is_dropped() {
         .expect("renewed");
     assert!(!registry.is_complete(), "two of five are certain");
     until(|| registry.is_complete()).await;
-    let listed = registry.snapshot().expect("loaded").leases;
+    let listed = registry.snapshot().expect("loaded").contents.leases;
     assert_eq!(listed.iter().map(|lease| lease.alias.as_str()).collect::<Vec<_>>(), ["b", "certain"]);
     running.stop().await;
     assert!(store.lease("a").is_none());
@@ -257,7 +257,7 @@ async fn what_is_in_doubt_and_was_not_noted_is_listed_once_its_holder_is_back() 
     }
     let running = Running::on(store.clone()).await;
     let registry = running.registry.clone();
-    let listed = || registry.snapshot().expect("loaded").leases.len();
+    let listed = || registry.snapshot().expect("loaded").contents.leases.len();
     assert!(registry.is_complete() && listed() == 1);
     let before = *registry.changes().borrow();
     register(&registry, 2, &["released-or-new"]).await.expect("renewed");

@@ -60,14 +60,14 @@ impl SledStore {
             let place = |index| Place { group, index, of };
             for (chunk, index) in entries.chunks(CHUNK).zip((u32::from(is_last)..).step_by(CHUNK)) {
                 let mut batch = ::sled::Batch::default();
-                for ((alias, stored), index) in chunk.iter().zip(index..) {
-                    batch.insert(alias.as_str(), frame::entry(place(index), alias, &stored.entry)?);
+                for ((name, stored), index) in chunk.iter().zip(index..) {
+                    batch.insert(database::key(name), frame::entry(place(index), name, &stored.entry)?);
                 }
                 database.write(batch)?;
             }
             if is_last {
                 let mut batch = ::sled::Batch::default();
-                batch.insert(MARK_KEY, frame::mark(place(0), self.leases, self.id)?);
+                batch.insert(MARK_KEY, frame::mark(place(0), self.count, self.id)?);
                 database.write(batch)?;
             }
         }

@@ -1,9 +1,12 @@
-use std::{fs::File, os::unix::fs::symlink, process::Command, time::UNIX_EPOCH};
+use std::{collections::BTreeSet, fs::File, os::unix::fs::symlink, process::Command, time::UNIX_EPOCH};
 
 use blake2::{Blake2s256, Digest};
 
 use super::*;
-use crate::{registry::Lease, wire::Labels};
+use crate::{
+    registry::{Beacon, Lease},
+    wire::Labels,
+};
 
 fn lease(alias: &str) -> Arc<Lease> {
     Arc::new(Lease::sample(alias))
@@ -74,7 +77,7 @@ impl Dir {
         store.checkpoint().expect("noted");
         drop(store);
         let (_store, loaded) = self.load();
-        assert_eq!((loaded.leases.len(), loaded.damage), (101, None));
+        assert_eq!((loaded.contents.leases.len(), loaded.damage), (101, None));
     }
 
     fn load(&self) -> (SledStore, Loaded) {
@@ -109,7 +112,7 @@ fn damage(loaded: &Loaded) -> Option<(Option<u64>, u64)> {
 }
 
 fn aliases(loaded: &Loaded) -> Vec<&str> {
-    loaded.leases.iter().map(|lease| lease.alias.as_str()).collect()
+    loaded.contents.leases.iter().map(|lease| lease.alias.as_str()).collect()
 }
 
 #[test]
@@ -117,23 +120,27 @@ fn what_was_committed_is_loaded_in_its_last_form() {
     let newer = Arc::new(Lease { hostname: "h2".into(), ..Lease::clone(&lease("a")) });
     let place = Dir::with(&[&[put("a"), put("b")], &[Change::Put(Arc::clone(&newer)), remove("b")]]);
     let (_store, loaded) = place.load();
-    assert_eq!(loaded.leases, [newer]);
+    assert_eq!(loaded.contents.leases, [newer]);
     assert!(loaded.damage.is_none() && loaded.failure.is_none() && loaded.unconfirmed.is_empty());
 }
 
 #[test]
 fn bytes_of_the_values_stay_as_they_are() {
     let place = Place { group: 7, index: 1, of: 2 };
-    let alias = "a".parse().expect("an alias");
+    let alias = Name::Alias("a".parse().expect("an alias"));
     let removed = Entry::Removed(UNIX_EPOCH + Duration::from_millis(9));
     for (bytes, hex) in [
         (
             frame::mark(place, 3, 5),
-            "ff6e78fe1500000007000000000000000100000002000000 00 02000000 0300000000000000 0500000000000000",
+            "ff6e78fe1500000007000000000000000100000002000000 00 03000000 0300000000000000 0500000000000000",
         ),
         (
             frame::entry(place, &alias, &removed),
             "ff6e78fe0c00000007000000000000000100000002000000 02 0100 61 0900000000000000",
+        ),
+        (
+            frame::entry(place, &Name::Beacon(Beacon::sample("k", "a").name.clone()), &removed),
+            "ff6e78fe0f00000007000000000000000100000002000000 04 0400 01006b61 0900000000000000",
         ),
     ] {
         let bytes = bytes.expect("fits");
@@ -147,7 +154,7 @@ fn bytes_of_the_values_stay_as_they_are() {
 fn a_table_of_a_later_version_is_refused_and_left_alone() {
     let place = Dir::old();
     let mut mark = frame::mark(Place { group: 101, index: 0, of: 1 }, 100, 1).expect("fits");
-    mark[25] = 3;
+    mark[25] = 4;
     let (summed, sum) = mark.split_at_mut(45);
     sum.copy_from_slice(&Blake2s256::digest(summed)[..8]);
     let db = ::sled::open(place.base()).expect("opens");
@@ -155,7 +162,7 @@ fn a_table_of_a_later_version_is_refused_and_left_alone() {
     drop(db);
     for _ in 0..2 {
         match SledStore::open(place.base()).expect("opens").load() {
-            Err(StoreError::Format { format: 3, .. }) => assert_eq!(place.files("aliases"), 3),
+            Err(StoreError::Format { format: 4, .. }) => assert_eq!(place.files("aliases"), 3),
             other => panic!("{:?}", other.map(|_| ())),
         }
     }
@@ -182,7 +189,7 @@ fn every_entry_is_read_without_sled_too() {
     assert!(blobs > 0, "nothing was too long for the log");
     let raw = files::read_without_sled(&place.base());
     assert_eq!(raw.entries, store.entries);
-    assert_eq!(raw.mark.map(|mark| mark.leases), Some(350));
+    assert_eq!(raw.mark.map(|mark| mark.entries), Some(350));
 }
 
 #[test]
@@ -213,7 +220,7 @@ fn a_damaged_table_is_put_aside_and_what_is_left_of_it_taken_over() {
         let place = good.copy();
         place.flip(at);
         let (mut store, loaded) = place.load();
-        let found = loaded.leases.len() as u64;
+        let found = loaded.contents.leases.len() as u64;
         assert!(found >= 99, "byte {at}: {found}");
         if loaded.damage.is_none() {
             whole += 1;
@@ -226,7 +233,7 @@ fn a_damaged_table_is_put_aside_and_what_is_left_of_it_taken_over() {
         store.commit(&[put("new")]).expect("written");
         drop(store);
         let (mut store, again) = place.load();
-        assert_eq!(again.leases.len() as u64, found + 1);
+        assert_eq!(again.contents.leases.len() as u64, found + 1);
         assert!(again.damage.is_some(), "a restart reports the damage until clients had their time");
         assert_eq!(again.unconfirmed, loaded.unconfirmed, "what came after is certain");
         store.checkpoint().expect("noted");
@@ -243,7 +250,7 @@ fn what_was_written_before_a_hole_is_in_doubt_and_what_came_after_is_certain() {
     place.flip(place.find_frame("released", 2));
     let (_store, loaded) = place.load();
     assert_eq!(aliases(&loaded), ["new", "old", "released"]);
-    assert_eq!(loaded.unconfirmed.iter().map(Alias::as_str).collect::<Vec<_>>(), ["old", "released"]);
+    assert_eq!(loaded.unconfirmed.iter().map(|alias| alias.as_str()).collect::<Vec<_>>(), ["old", "released"]);
 }
 
 #[test]
@@ -285,7 +292,7 @@ fn a_damaged_check_file_beside_a_whole_table_is_written_anew() {
     fs::write(place.0.path().join("aliases.check"), "v2 0 0 whole\n").expect("written");
     assert_eq!(place.load().1.damage, None);
     let check = Checkpoint::read(&place.0.path().join("aliases.check")).expect("whole").expect("there");
-    assert_eq!((check.leases, check.doubt), (100, None));
+    assert_eq!((check.entries, check.doubt), (100, None));
 
     fs::write(place.0.path().join("aliases.check"), "").expect("written");
     fs::remove_dir_all(place.base()).expect("removed");
@@ -321,8 +328,8 @@ fn what_is_put_in_place_of_the_database_in_use_is_kept() {
         drop(store);
         let names = fs::read_dir(place.0.path()).expect("readable").map(|file| file.expect("readable").path());
         let foreign: Vec<_> = names.filter(|name| name.to_string_lossy().contains("foreign")).collect();
-        assert!(foreign.iter().all(|path| files::read_without_sled(path).leases() == 1));
-        assert_eq!(place.load().1.leases.len(), 100);
+        assert!(foreign.iter().all(|path| files::read_without_sled(path).count() == 1));
+        assert_eq!(place.load().1.contents.leases.len(), 100);
     }
 }
 
@@ -341,7 +348,7 @@ fn a_directory_that_another_process_has_locked_meanwhile_is_not_written_to() {
     first.commit(&[put("b")]).expect("written anew");
     assert_eq!(place.files("aliases.foreign-"), 1, "what the second acknowledged is kept");
     drop(first);
-    assert_eq!(place.load().1.leases.len(), 101);
+    assert_eq!(place.load().1.contents.leases.len(), 101);
 }
 
 /// Before: eight of these ended the process, and one blocked it.
@@ -384,12 +391,12 @@ fn whatever_kind_of_file_is_in_the_way_is_put_aside() {
             deed(&place.base());
             let (mut store, loaded) = place.load();
             assert!(loaded.failure.is_none(), "{name}: {:?}", loaded.failure);
-            assert!(loaded.damage.is_some() || loaded.leases.len() == 100, "{name}: silent");
+            assert!(loaded.damage.is_some() || loaded.contents.leases.len() == 100, "{name}: silent");
             store.commit(&[put("new")]).expect(name);
             store.checkpoint().expect(name);
             drop(store);
             let (_store, again) = place.load();
-            assert_eq!((again.leases.len(), again.damage), (loaded.leases.len() + 1, None), "{name}");
+            assert_eq!((again.contents.leases.len(), again.damage), (loaded.contents.leases.len() + 1, None), "{name}");
         }
     }
 }
@@ -412,7 +419,7 @@ fn a_database_is_opened_again_after_a_failure_and_written_anew_if_it_is_another(
     store.commit(&[put("c")]).expect("written");
     drop(store);
     let (_store, loaded) = place.load();
-    assert_eq!((loaded.leases.len(), loaded.damage), (102, None));
+    assert_eq!((loaded.contents.leases.len(), loaded.damage), (102, None));
 }
 
 #[test]
@@ -420,7 +427,7 @@ fn a_new_database_whose_rename_was_interrupted_is_taken() {
     let place = Dir::old();
     fs::rename(place.base(), place.0.path().join("aliases.new")).expect("renamed");
     let (_store, loaded) = place.load();
-    assert_eq!((loaded.leases.len(), loaded.damage), (100, None));
+    assert_eq!((loaded.contents.leases.len(), loaded.damage), (100, None));
 }
 
 #[test]
@@ -432,7 +439,7 @@ fn a_removal_is_kept_as_long_as_an_older_lease_of_its_alias_could_come_back() {
     drop(store);
     let until = lease("a").expires_at + REMOVAL_LIFE;
     let (mut store, loaded) = place.load();
-    assert_eq!((aliases(&loaded), store.leases), (vec!["b"], 1));
+    assert_eq!((aliases(&loaded), store.count), (vec!["b"], 1));
     store.commit(&[remove("b")]).expect("written");
     assert_eq!(store.entries.len(), 2);
     store.forget_removals(until - Duration::from_millis(1)).expect("written");
@@ -440,7 +447,7 @@ fn a_removal_is_kept_as_long_as_an_older_lease_of_its_alias_could_come_back() {
     store.forget_removals(until).expect("written");
     drop(store);
     let (store, loaded) = place.load();
-    assert!(store.entries.is_empty() && loaded.leases.is_empty() && loaded.damage.is_none());
+    assert!(store.entries.is_empty() && loaded.contents.leases.is_empty() && loaded.damage.is_none());
 }
 
 #[test]
@@ -448,7 +455,7 @@ fn of_too_many_removals_those_that_end_first_are_dropped() {
     let place = Dir::new();
     let (mut store, _) = place.load();
     let now = SystemTime::now();
-    let alias = |n: usize| -> Alias { format!("a-{n}").parse().expect("an alias") };
+    let alias = |n: usize| Name::Alias(format!("a-{n}").parse().expect("an alias"));
     for n in 0..notes::MAX_REMOVALS + 2 {
         let until = now + Duration::from_secs(1 + n as u64);
         store.entries.insert(alias(n), Stored { group: 1, entry: Entry::Removed(until) });
@@ -467,7 +474,10 @@ fn the_table_of_another_scraper_is_damage_and_all_in_doubt() {
     let (mut store, loaded) = place.load();
     assert_eq!(damage(&loaded), Some((Some(1), 100)));
     assert_eq!(loaded.unconfirmed.len(), 100);
-    assert_eq!(loaded.damage.and_then(|damage| damage.awaited), Some(["mine".parse().expect("an alias")].into()));
+    assert_eq!(
+        loaded.damage.and_then(|damage| damage.awaited),
+        Some([Name::Alias("mine".parse().expect("an alias"))].into())
+    );
     store.checkpoint().expect("noted");
     drop(store);
     assert_eq!(place.load().1.damage, None);
@@ -495,7 +505,7 @@ fn the_aliases_whose_lease_runs_are_noted_and_a_deleted_note_is_written_again() 
     fs::write(place.table(), "").expect("written");
     let (_store, loaded) = place.load();
     let awaited = loaded.damage.and_then(|damage| damage.awaited).expect("known");
-    assert_eq!(awaited.iter().map(Alias::as_str).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(awaited.iter().map(Name::to_string).collect::<Vec<_>>(), ["a", "b"]);
 }
 
 mod former {
@@ -523,9 +533,9 @@ mod former {
     fn a_table_of_an_earlier_version_is_taken_over() {
         let place = sled_table();
         let (store, loaded) = place.load();
-        assert_eq!((loaded.leases.len(), loaded.damage), (100, None));
+        assert_eq!((loaded.contents.leases.len(), loaded.damage), (100, None));
         assert!(loaded.unconfirmed.is_empty());
-        assert_eq!(files::read_without_sled(&place.base()).leases(), 100);
+        assert_eq!(files::read_without_sled(&place.base()).count(), 100);
         assert_eq!(place.files("aliases"), 2);
         place.goes_on(store);
     }
@@ -538,8 +548,58 @@ mod former {
             db.set_len(len).expect("cut");
             let (_store, loaded) = place.load();
             assert_eq!(damage(&loaded).and_then(|(noted, _)| noted), Some(100), "{len} bytes");
-            assert_eq!(loaded.unconfirmed.len(), loaded.leases.len());
+            assert_eq!(loaded.unconfirmed.len(), loaded.contents.leases.len());
             assert_eq!(place.files("aliases.damaged-"), 1);
         }
     }
+}
+
+fn beacon(key: &str) -> Arc<Beacon> {
+    Arc::new(Beacon::sample("k", key))
+}
+
+#[test]
+fn beacons_are_kept_beside_the_aliases() {
+    let place = Dir::new();
+    let (mut store, _) = place.load();
+    let name = |key: &str| beacon(key).name.clone();
+    store.commit(&[put("a"), Change::PutBeacon(beacon("a")), Change::PutBeacon(beacon("b"))]).expect("written");
+    store.commit(&[Change::RemoveBeacon(name("a"))]).expect("written");
+    store.checkpoint().expect("noted");
+    drop(store);
+    let (store, loaded) = place.load();
+    assert_eq!((loaded.contents.leases.len(), loaded.contents.beacons, store.count), (1, vec![beacon("b")], 2));
+    assert!(loaded.damage.is_none() && loaded.unconfirmed_beacons.is_empty());
+    let raw = files::read_without_sled(&place.base());
+    assert_eq!(raw.entries, store.entries);
+}
+
+/// Nobody need register a beacon again: the damage must neither drop one nor pass unnoticed.
+#[test]
+fn beacons_of_a_damaged_table_are_taken_over_and_awaited() {
+    let place = Dir::new();
+    let (mut store, _) = place.load();
+    for key in ["a", "b"] {
+        store.commit(&[Change::PutBeacon(beacon(key))]).expect("written");
+        store.checkpoint().expect("noted");
+    }
+    drop(store);
+    let log = place.base().join(LOG);
+    let mut bytes = std::fs::read(&log).expect("there");
+    let lost = frame::entry(
+        Place { group: 1, index: 1, of: 2 },
+        &Name::Beacon(beacon("a").name.clone()),
+        &Entry::Beacon(beacon("a")),
+    );
+    let lost = lost.expect("fits");
+    let found: Vec<usize> = (0..bytes.len() - lost.len()).filter(|at| bytes[*at..].starts_with(&lost)).collect();
+    assert!(!found.is_empty());
+    for at in found {
+        bytes[at + 40] ^= 1;
+    }
+    std::fs::write(&log, bytes).expect("written");
+    let (_, loaded) = place.load();
+    assert_eq!(loaded.contents.beacons, [beacon("b")]);
+    let awaited: BTreeSet<Name> = ["a", "b"].map(|key| Name::Beacon(beacon(key).name.clone())).into();
+    assert_eq!(loaded.damage.and_then(|damage| damage.awaited), Some(awaited));
 }

@@ -118,8 +118,9 @@ fn a_stored_table_past_every_budget_is_kept_and_only_its_growth_is_refused() {
         max_table_bytes: 1000,
         ..RegistryConfig::default()
     };
-    let (mut table, effects) = Table::load(config, leases.into_iter().map(Arc::new).collect(), BTreeSet::new(), t0());
-    assert_eq!((effects.changes, table.counts()), (vec![], Counts { active: 2, lapsed: 0, peers: 1 }));
+    let (mut table, effects) =
+        Table::load(config, Contents::of(leases.into_iter().map(Arc::new).collect()), BTreeSet::new(), t0());
+    assert_eq!((effects.changes, table.counts()), (vec![], Counts { active: 2, lapsed: 0, peers: 1, beacons: 0 }));
     table.assert_whole();
     let same = Wanted::of(vec![fat("a", 900), fat("b", 900)]);
     assert_eq!(same.by(peer(1), &mut table, linked, t0()).0, ["renewed", "renewed"]);

@@ -138,14 +138,15 @@ fn an_operator_releases_every_alias_of_a_peer_or_of_a_secret() {
     let effects = table.release_all(&Holders::Secret(SecretId([2; 8])));
     table.assert_whole();
     assert_eq!((kinds(&effects), effects.changes.len()), (vec![EventKind::Released; 2], 2));
-    assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 1 });
+    assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 1, beacons: 0 });
 }
 
 #[test]
 fn right_after_a_restart_no_kept_key_has_lost_its_alias() {
     let mut lease = stored("a", peer(1), t0() - LEASE - GRACE);
     lease.kept = true;
-    let mut table = Table::load(policy(AliasPolicy::Live), vec![Arc::new(lease)], BTreeSet::new(), t0()).0;
+    let mut table =
+        Table::load(policy(AliasPolicy::Live), Contents::of(vec![Arc::new(lease)]), BTreeSet::new(), t0()).0;
     let wanted = Wanted::new(&["a"]);
     assert_eq!(wanted.by(peer(2), &mut table, unlinked, t0() + GRACE - SECOND).0, ["taken"]);
     assert_eq!(wanted.by(peer(2), &mut table, unlinked, t0() + GRACE).0, ["updated"]);

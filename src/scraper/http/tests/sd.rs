@@ -168,7 +168,7 @@ async fn filters_are_taken_together() {
     let answer = scraper.get("/sd?job=x").await;
     assert_eq!(
         (answer.status, answer.text()),
-        (400, "unknown parameter \"job\": there are service, alias and label\n")
+        (400, "unknown parameter \"job\": there are service, alias, kind and label\n")
     );
 }
 

@@ -89,7 +89,7 @@ impl Scraper {
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
         let shared = Shared::new(config, registry.clone(), pull, network.clone(), metrics);
-        let serving = tokio::spawn(serve(listener, Arc::new(shared), file_sd, stop.clone()));
+        let serving = tokio::spawn(serve(listener, Arc::new(shared), None, file_sd, stop.clone()));
         Self { addr, registry, network, stop, serving, store_fails, load }
     }
 

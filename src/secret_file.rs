@@ -8,7 +8,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::small_file;
+use crate::small_file;
 
 /// Most bytes of a secret: more than any token or key has.
 const MAX_LEN: u64 = 64 * 1024;
@@ -42,7 +42,7 @@ pub enum SecretFileError {
 }
 
 /// Reads the file. Blocks.
-pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let read = small_file::read(path, MAX_LEN);
     let (bytes, metadata) = read.map_err(|source| SecretFileError::Io { path: path.to_owned(), source })?;
     // The mode of the opened file: the path may name another one by now.

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// # Errors
 /// The operating system's; `FileTooLarge` beyond `limit`; `InvalidInput` for a pipe or device, which could block for
 /// ever.
-pub(super) fn read(path: &Path, limit: u64) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
+pub(crate) fn read(path: &Path, limit: u64) -> io::Result<(Zeroizing<Vec<u8>>, Metadata)> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
