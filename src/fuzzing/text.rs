@@ -1,6 +1,7 @@
 //! Texts that people and peers write.
 
 use crate::{
+    hook::HookCommand,
     identity::{DialAddress, HostPort, PeerAddr, PublicKey},
     wire::{Alias, Labels, Target},
 };
@@ -27,6 +28,9 @@ pub fn text(bytes: &[u8]) {
     }
     if let Ok(host_port) = text.parse::<HostPort>() {
         assert_eq!(host_port.to_string().parse(), Ok(host_port));
+    }
+    if let Err(error) = text.parse::<HookCommand>() {
+        assert!(!error.to_string().contains(char::is_control));
     }
     if let Ok(key) = text.parse::<PublicKey>() {
         assert!(key.to_string() == text || key.to_hex() == text.to_ascii_lowercase());

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     command::HookCommand,
     every_change::{Hook, Lists},
-    run::{Ending, KILL_AFTER, RunOutcome, run},
+    run::{self, Ending, KILL_AFTER, RunOutcome},
 };
 use crate::telemetry::check_labels;
 
@@ -29,6 +29,16 @@ const MEGABYTES: usize = 5 << 20;
 
 fn never() -> Ending {
     Ending { stop: CancellationToken::new(), grace: Duration::ZERO }
+}
+
+/// A run that ends.
+async fn run(
+    command: &HookCommand,
+    timeout: Duration,
+    input: impl Iterator<Item = Bytes> + Send,
+    end: &Ending,
+) -> RunOutcome {
+    time::timeout(LONG / 2, run::run(command, timeout, input, end)).await.expect("the run ends")
 }
 
 fn command(text: &str) -> HookCommand {
@@ -67,9 +77,12 @@ fn lives(pid: &str) -> bool {
 }
 
 async fn until_ended(pid: &str) {
-    while lives(pid) {
-        time::sleep(Duration::from_millis(5)).await;
-    }
+    let ended = async {
+        while lives(pid) {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    time::timeout(LONG / 2, ended).await.expect("the process ends");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +10,8 @@ use crate::support::{
     SOON, eventually, eventually_true,
     exporter::{Exporter, Reply},
     fleet::{Fleet, Scraper, narthex, text},
+    http,
+    ports::{free_port, loopback},
     process::{Process, Run},
 };
 
@@ -101,6 +104,30 @@ fn an_alias_that_expires_runs_the_command() {
     recorder.wait_newest(&scraper, 1);
     one.kill();
     scraper.wait_unlisted("one");
+    recorder.wait_newest(&scraper, 0);
+}
+
+#[test]
+fn a_direct_target_runs_the_command_too() {
+    let fleet = Fleet::new();
+    let recorder = Recorder::new(&fleet, "");
+    let token = fleet.path().join("token");
+    fs::write(&token, "t\n").expect("writes");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("set");
+    let api = loopback(free_port());
+    let flags = ["--on-change", &recorder.command(), "--on-change-cooldown", "0s"];
+    let registration = ["--registration-api", &api.to_string(), "--registration-token-file", &text(&token)];
+    let scraper = fleet.scraper(&[flags, registration].concat());
+    recorder.wait_newest(&scraper, 0);
+    let headers = [("Authorization", "t"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let post = |path: &str, form: &str| {
+        let answer = http::request_with("POST", api, path, &headers, form.as_bytes()).expect("answers");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    post("/register", "kind=k&key=10.0.0.7:9100&data=%7B%22token%22:%22x%22%7D");
+    eventually_true("it has the target", SOON, || recorder.newest().is_some_and(|list| list.contains("10.0.0.7:9100")));
+    assert_eq!(recorder.newest(), Some(scraper.get("/sd").text()));
+    post("/unregister", "kind=k&key=10.0.0.7:9100");
     recorder.wait_newest(&scraper, 0);
 }
 

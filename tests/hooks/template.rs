@@ -203,14 +203,18 @@ fn nginx_takes_the_example() {
     );
     fs::write(&config, main).expect("writes");
     let check = format!("'{}' -t -e stderr -p '{dir}' -c '{}'", text(&nginx), text(&config));
-    let render = || {
+    let render = |from: &str| {
         let mut command = narthex("template");
-        command.args(["--once", "--from", &format!("http://{}", scraper.http), "--template", &text(&template)]);
-        Run::of(command.args(["--out", &text(&out), "--reload", &check]))
+        command.args(["--once", "--from", from, "--template", &text(&template)]);
+        let run = Run::of(command.args(["--out", &text(&out), "--reload", &check]));
+        assert_eq!(run.code, Some(0), "{}\n{}", run.stderr, read(&out));
+        assert!(run.stderr.contains("test is successful"), "{}", run.stderr);
     };
-    let run = render();
-    assert_eq!(run.code, Some(0), "{}\n{}", run.stderr, read(&out));
-    assert!(run.stderr.contains("test is successful"), "{}", run.stderr);
+    let evil = "\"; } evil on; {";
+    let labels = serde_json::json!({"instance": evil, "service": evil, "__metrics_path__": format!("/{evil}")});
+    let list = serde_json::json!([{"targets": ["127.0.0.1:1"], "labels": labels}]);
+    render(&Exporter::start([("/sd", Reply::text(&list.to_string()))]).url("/sd"));
+    render(&format!("http://{}", scraper.http));
 
     let mut serve = Command::new(nginx);
     serve.args(["-e", "stderr", "-p", &dir, "-c", &text(&config)]);

@@ -2,6 +2,7 @@
 
 mod api;
 mod file_sd;
+mod on_change;
 mod proxy;
 mod scrape;
 mod sd;

@@ -23,13 +23,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    hook::Ending,
     http::{PullRequest, bind},
     identity::{KeyPair, PublicKey, SecretId},
     network::{LinkPath, Links, Network, NetworkConfig, NetworkRole},
     registry::{Change, Damage, Loaded, Presence, Registrant, Registry, RegistryConfig, Store, StoreError},
     scraper::{
         config::HttpConfig,
-        http::{FileSd, Shared, serve},
+        http::{FileSd, OnChange, Shared, serve},
         metrics::ScraperMetrics,
         pull::{Pull, PullBody, PullError},
     },
@@ -88,8 +89,13 @@ impl Scraper {
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
-        let shared = Shared::new(config, registry.clone(), pull, network.clone(), metrics);
-        let serving = tokio::spawn(serve(listener, Arc::new(shared), None, file_sd, stop.clone()));
+        let on_change = OnChange::new(&config, addr).expect("an address to scrape");
+        let shared = Arc::new(Shared::new(config, registry.clone(), pull, network.clone(), metrics));
+        if let Some(on_change) = on_change {
+            let end = Ending { stop: stop.clone(), grace: Duration::ZERO };
+            tokio::spawn(on_change.keep(Arc::clone(&shared), end));
+        }
+        let serving = tokio::spawn(serve(listener, shared, None, file_sd, stop.clone()));
         Self { addr, registry, network, stop, serving, store_fails, load }
     }
 
