@@ -23,6 +23,10 @@ pub(crate) const PRIVATE: u32 = 0o600;
 #[cfg(feature = "client")]
 pub(crate) const SHARED: u32 = 0o666;
 
+/// Mode of a list with tokens: for the group too, which Prometheus should be in.
+#[cfg(feature = "scraper")]
+pub(crate) const WITH_SECRETS: u32 = 0o640;
+
 /// No write takes as long: a temporary file of this age is a killed process's.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 

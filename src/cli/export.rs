@@ -26,8 +26,8 @@ const MAX_LINKS: usize = 40;
 /// Write the table of aliases as JSON lines, for a backup
 ///
 /// Of a scraper that runs, or of the data directory of one that has ended; to be run by the same user. The first line names
-/// the format and counts the others; each of those is an alias, with its peer, labels and times. There is no secret in them.
-/// narthex import reads them back.
+/// the format and counts the others; each of those is an alias, with its peer, labels and times. There is no secret of
+/// narthex in them; what callers of the registration API gave is as they gave it. narthex import reads them back.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  narthex export --data-dir /var/lib/narthex-scraper --output aliases.jsonl")]
 pub(super) struct Args {

@@ -24,6 +24,8 @@ const SUFFIX: &str = ".json";
 const MAX_NAME: usize = 150;
 /// The list's name, which Prometheus's `*.json` does not match.
 const LIST: &str = ".narthex-file-sd";
+/// The label of a target's token.
+const TOKEN: &[u8] = b"\"__param_token\"";
 /// The first line of the list.
 const ABOUT: &str = "# The files that narthex file-sd made here. It removes them when they are no longer needed.";
 
@@ -82,8 +84,9 @@ impl ManagedFiles {
             if fs::read(&path).is_ok_and(|there| there == *content) {
                 continue;
             }
-            atomic_file::replace(&path, content, atomic_file::SHARED)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            let has_token = content.windows(TOKEN.len()).any(|part| part == TOKEN);
+            let mode = if has_token { atomic_file::WITH_SECRETS } else { atomic_file::SHARED };
+            atomic_file::replace(&path, content, mode).with_context(|| format!("cannot write {}", path.display()))?;
             updated.written += 1;
         }
         for name in before.difference(&after) {

@@ -124,7 +124,6 @@ pub(super) struct Args {
 
 /// The API of the Dynamic Target Registration Server.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Registration API")]
 struct RegistrationApiArgs {
     /// Where callers /register, /unregister and /list by HTTP, as with the Dynamic Target Registration Server; what names
     /// targets is in /sd, too

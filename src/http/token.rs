@@ -42,6 +42,7 @@ fn read(path: PathBuf) -> Result<[u8; 32], SecretFileError> {
     let token = secret_file::read(&path)?;
     match token.trim_ascii() {
         b"" => Err(SecretFileError::Content { path }),
+        token if token.iter().any(u8::is_ascii_control) => Err(SecretFileError::Content { path }),
         token => Ok(digest(token)),
     }
 }
@@ -78,8 +79,10 @@ mod tests {
         assert!(!file.is_shown(&HeaderMap::new(), |value| value).await.expect("read"));
         write("two");
         assert!(shown("two").await.expect("read") && !shown("one").await.expect("read"));
-        write(" \n");
-        assert!(matches!(shown("").await, Err(SecretFileError::Content { .. })), "an empty token admits nobody");
+        for unfit in [" \n", "one\ntwo\n"] {
+            write(unfit);
+            assert!(matches!(shown("").await, Err(SecretFileError::Content { .. })), "{unfit:?} admits nobody");
+        }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
         assert!(matches!(shown("two").await, Err(SecretFileError::Mode { .. })));
     }

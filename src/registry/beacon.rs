@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use groups::{Groups, NotListed};
+pub(crate) use groups::{ListedGroup, NotListed};
 
 /// Longest kind, in bytes.
 const MAX_KIND: usize = 256;
@@ -99,7 +99,7 @@ pub(crate) struct Beacon {
     pub(crate) registered_at: SystemTime,
     pub(crate) expires_at: Option<SystemTime>,
     /// The targets that the data names.
-    pub(crate) groups: Result<Groups, NotListed>,
+    pub(crate) groups: Result<Vec<ListedGroup>, NotListed>,
 }
 
 impl Beacon {
@@ -112,7 +112,7 @@ impl Beacon {
         check("data", &data, MAX_DATA)?;
         let expires_at = lease.map(|lease| super::lease::later(now, lease));
         Ok(Self {
-            groups: Groups::read(&name.kind, &name.key, &data),
+            groups: ListedGroup::read(&name.kind, &name.key, &data),
             name,
             data,
             lease,
@@ -135,7 +135,7 @@ impl Beacon {
 
     /// What it takes of the table's bytes: its name and data, and its groups in the http_sd list.
     pub(super) fn len_bytes(&self) -> u64 {
-        let listed = self.groups.as_ref().map_or(0, |groups| groups.json().len());
+        let listed = self.groups.iter().flatten().map(|group| group.json.len()).sum::<usize>();
         (self.name.len_bytes() + self.data.len() + listed) as u64
     }
 }

@@ -242,12 +242,11 @@ impl Table {
         self.ended.len()
     }
 
-    /// True if the name is there, and no damage may have taken its release. A beacon stays until it is unregistered, so what
-    /// is there is taken for certain.
+    /// True if the name is there, and no damage may have taken its release or change.
     pub(super) fn is_certain(&self, name: &Name) -> bool {
         match name {
             Name::Alias(alias) => self.entries.contains_key(alias) && !self.unconfirmed.contains(alias),
-            Name::Beacon(name) => self.beacons.get(name).is_some(),
+            Name::Beacon(name) => self.beacons.is_certain(name),
         }
     }
 
@@ -259,7 +258,7 @@ impl Table {
     }
 
     pub(super) fn is_all_confirmed(&self) -> bool {
-        self.unconfirmed.is_empty()
+        self.unconfirmed.is_empty() && self.beacons.unconfirmed().is_empty()
     }
 
     /// Bytes of all aliases in the http_sd list, and of the beacons.

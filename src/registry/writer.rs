@@ -4,7 +4,7 @@
 //! come in the order of the table's steps, so an acknowledged change and all before are on disk.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io, mem,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -14,11 +14,11 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    BeaconName, Change, Damage, Loaded, Name, RegistryConfig, Store, StoreError,
+    Change, Damage, Loaded, Name, RegistryConfig, Store, StoreError,
     health::Health,
     table::{Effects, Table},
 };
-use crate::telemetry::{Chain, Few};
+use crate::telemetry::Chain;
 
 /// How often the store is checkpointed: the most acknowledged changes that damage can take unnoticed.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -76,8 +76,8 @@ pub(super) fn spawn(
     thread::Builder::new().name("narthex-registry".into()).spawn(move || {
         let end = match health.guarded(|| store.load()) {
             Ok(Loaded { contents, unconfirmed, unconfirmed_beacons, unreadable, damage, failure }) => {
-                let (table, effects) = Table::load(config, contents, unconfirmed, SystemTime::now());
-                warn_of_beacons(&unconfirmed_beacons);
+                let (mut table, effects) = Table::load(config, contents, unconfirmed, SystemTime::now());
+                table.doubt_beacons(unconfirmed_beacons);
                 health.complete.store(damage.is_none(), Ordering::Release);
                 let checkpoint_at = Instant::now();
                 let mut writer = Writer {
@@ -106,16 +106,6 @@ pub(super) fn spawn(
         let _ = ended.send(end);
     })?;
     Ok(Handle { started: started_receiver, ended: ended_receiver })
-}
-
-/// Nobody need register a beacon again, so one in doubt is kept, and a person told.
-fn warn_of_beacons(in_doubt: &BTreeSet<BeaconName>) {
-    if !in_doubt.is_empty() {
-        tracing::warn!(
-            beacons = %Few(in_doubt.iter().collect()),
-            "the damage may have taken what was changed of these beacons: unregister those that are over"
-        );
-    }
 }
 
 struct Writer {

@@ -262,6 +262,9 @@ pub enum ScraperError {
         /// The address listened on.
         local: SocketAddr,
     },
+    /// The address of the registration API cannot be listened on.
+    #[error("the registration API cannot be served")]
+    BindRegistrationApi(#[source] BindError),
     /// The token of the registration API cannot be used.
     #[error(transparent)]
     Token(#[from] SecretFileError),

@@ -154,8 +154,10 @@ impl Scraper {
         .await?;
         let control = Control::listen(&config.data_dir);
 
+        // Whoever has the token of the registration API has a share of the table, as those who have a secret.
+        let shares = config.secrets.len() + usize::from(config.http_limits.registration_api.is_some());
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
-        let registry = Registry::new(config.registry.shared_by(config.secrets.len()), Arc::clone(network.refusals()));
+        let registry = Registry::new(config.registry.shared_by(shares), Arc::clone(network.refusals()));
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);
         let public_key = config.key.public();
         let registrar = Registrar::new(

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    io::BufReader,
     net::SocketAddr,
     os::unix::fs::PermissionsExt,
     time::{SystemTime, UNIX_EPOCH},
@@ -168,7 +169,7 @@ fn without_the_whole_token_everything_is_401_with_an_empty_body() {
 /// Each of these ended the original, its connection, or was answered as an error of the server.
 #[test]
 fn what_the_original_does_wrong_is_answered() {
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(&["--max-peer-bytes", "40000"]);
     if server.scraper().is_none() {
         return;
     }
@@ -182,11 +183,26 @@ fn what_the_original_does_wrong_is_answered() {
     }
     let large = server.post("/register", &[("kind", &server.kind), ("key", "k"), ("data", &"d".repeat(600_000))]);
     assert_eq!(large.status, 413);
-    let budget = server.post("/register", &[("kind", &server.kind), ("key", "k"), ("data", &"d".repeat(5000))]);
+    let budget = server.post("/register", &[("kind", &server.kind), ("key", "k"), ("data", &"d".repeat(60_000))]);
     assert_eq!(budget.status, 507);
-    assert!(budget.text().contains("max_alias_bytes"), "{}", budget.text());
+    assert!(budget.text().contains("max_peer_bytes"), "{}", budget.text());
     let list = server.ask("GET", &format!("/list?kind={}", server.kind));
     assert_eq!((list.text().as_str(), list.header("Content-Type")), ("{}", Some("application/json")));
+}
+
+/// Before: whoever had no token filled memory with bodies, and kept all connections.
+#[test]
+fn no_body_is_read_of_those_without_the_token() {
+    let server = Server::start(&[]);
+    if server.ours.is_none() {
+        return;
+    }
+    let form = [("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", "500001")];
+    for wrong in [&form[..], &[form[0], form[1], ("Authorization", "wrong")]] {
+        let unfinished = http::send("POST", server.at, "/register", wrong).expect("connects");
+        let answer = http::Exchange::on(BufReader::new(unfinished)).expect("answers before the body");
+        assert_eq!(answer.status, 401);
+    }
 }
 
 #[test]
@@ -272,6 +288,12 @@ fn prometheus_scrapes_the_targets_of_beacons_by_kind() {
     assert_eq!(groups(&format!("/sd?kind={}", server.kind)).len(), 1);
     assert_eq!(groups("/sd").len(), 1);
     assert!(groups("/sd?kind=other").is_empty());
+    let two = r#"[{"targets":["x:1"],"labels":{"env":"prod","service":"web"}},{"targets":["y:1"],"labels":null}]"#;
+    server.register("two", two);
+    for filter in ["label=env:prod", "service=web"] {
+        assert_eq!(groups(&format!("/sd?{filter}"))[0]["targets"], serde_json::json!(["x:1"]), "{filter}");
+        assert_eq!(groups(&format!("/sd?{filter}")).len(), 1, "{filter}");
+    }
     server.register("cluster:1", r#"{"token":"t0ken"}"#);
     let with_token = groups("/sd?label=__param_token:t0ken");
     assert_eq!(with_token[0]["targets"], serde_json::json!(["cluster:1"]));

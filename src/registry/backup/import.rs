@@ -45,6 +45,8 @@ enum LineError {
     Beacon(#[from] BeaconError),
     #[error("{} {name} is there twice", name.what())]
     Twice { name: Name },
+    #[error("lease_ms and expires_at stand together, and a lease is not 0")]
+    Lease,
     #[error("the former lease is of another alias")]
     Former,
     #[error("the export has {found} entries and should have {expected}: was it cut?")]
@@ -154,6 +156,9 @@ fn beacon(line: &str) -> Result<Beacon, LineError> {
     let registered_at = time("registered_at", &line.registered_at)?;
     let expires_at = line.expires_at.map(|end| time("expires_at", &end)).transpose()?;
     let lease = line.lease_ms.map(Duration::from_millis);
+    if lease.is_some() != expires_at.is_some() || lease.is_some_and(|lease| lease.is_zero()) {
+        return Err(LineError::Lease);
+    }
     let beacon = Beacon::new(BeaconName::new(line.kind, line.key)?, line.data, lease, registered_at)?;
     Ok(Beacon { expires_at, ..beacon })
 }

@@ -17,22 +17,21 @@ use serde::{Deserialize, Serialize};
 
 /// Prefix of the labels that only relabelling sees, and that are ours.
 const META: &str = "__meta_narthex_";
-/// The other labels that begin with `__` and that a beacon may have, or what they begin with: Prometheus acts on these, as for any
-/// target that it reaches itself.
-const OF_SCRAPES: [&str; 5] =
-    ["__metrics_path__", "__scheme__", "__scrape_interval__", "__scrape_timeout__", "__param_"];
-/// Prefix of what other service discoveries say.
-const OTHER_META: &str = "__meta_";
+/// The other labels that begin with `__` and that a beacon may have: Prometheus acts on these, as for any target that it reaches
+/// itself. It drops a target for an interval that it cannot read, so those are not among them.
+const OF_SCRAPES: [&str; 2] = ["__metrics_path__", "__scheme__"];
+/// What others begin with: parameters of the scrape, and what other service discoveries say.
+const OF_SCRAPES_PREFIXES: [&str; 2] = ["__param_", "__meta_"];
+/// The parameter that is a token.
+pub(super) const TOKEN: &str = "__param_token";
 /// Longest target, in bytes.
 const MAX_TARGET: usize = 1024;
 
-/// One or more groups of the http_sd list, as JSON that belongs between its brackets.
+/// A group of the http_sd list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Groups {
-    json: Arc<[u8]>,
-    labels: Vec<BTreeMap<String, String>>,
-    /// True if they hold a token.
-    pub(crate) is_secret: bool,
+pub(crate) struct ListedGroup {
+    pub(crate) json: Arc<[u8]>,
+    labels: BTreeMap<String, String>,
 }
 
 /// Why data is not listed.
@@ -58,18 +57,19 @@ enum Data {
 #[derive(Deserialize, Serialize)]
 struct Group {
     targets: Vec<String>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
+    /// Go writes `null` for a map that is not there.
+    labels: Option<BTreeMap<String, String>>,
 }
 
-impl Groups {
-    pub(super) fn read(kind: &str, key: &str, data: &str) -> Result<Self, NotListed> {
-        let (mut groups, is_secret) = match serde_json::from_str(data).map_err(|_| NotListed::NoTargets)? {
-            Data::Group(group) => (vec![group], false),
-            Data::Groups(groups) => (groups, false),
+impl ListedGroup {
+    /// The groups of a beacon's data; at least one.
+    pub(super) fn read(kind: &str, key: &str, data: &str) -> Result<Vec<Self>, NotListed> {
+        let mut groups = match serde_json::from_str(data).map_err(|_| NotListed::NoTargets)? {
+            Data::Group(group) => vec![group],
+            Data::Groups(groups) => groups,
             Data::OpenShift { token } => {
-                let labels = BTreeMap::from([("__param_token".to_owned(), token)]);
-                (vec![Group { targets: vec![key.to_owned()], labels }], true)
+                let labels = Some(BTreeMap::from([(TOKEN.to_owned(), token)]));
+                vec![Group { targets: vec![key.to_owned()], labels }]
             }
         };
         groups.retain(|group| !group.targets.is_empty());
@@ -77,6 +77,7 @@ impl Groups {
             return Err(NotListed::NoTargets);
         }
         for Group { targets, labels } in &mut groups {
+            let labels = labels.get_or_insert_default();
             if let Some(unfit) = targets.iter().find(|target| !is_target(target)) {
                 return Err(NotListed::Target(unfit.clone()));
             }
@@ -87,18 +88,21 @@ impl Groups {
                 labels.insert(format!("{META}{label}"), value.to_owned());
             }
         }
-        let each: Vec<_> = groups.iter().map(|group| serde_json::to_vec(group).expect("text is JSON")).collect();
-        let labels = groups.into_iter().map(|group| group.labels).collect();
-        Ok(Self { json: each.join(&b',').into(), labels, is_secret })
+        let listed = groups.into_iter().map(|group| Self {
+            json: serde_json::to_vec(&group).expect("text is JSON").into(),
+            labels: group.labels.unwrap_or_default(),
+        });
+        Ok(listed.collect())
     }
 
-    pub(crate) fn json(&self) -> &Arc<[u8]> {
-        &self.json
+    /// The label's value; as in Prometheus, a label that is not there has an empty one.
+    pub(crate) fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
     }
 
-    /// True if a group has the label; as in Prometheus, one with an empty value is one that is not there.
-    pub(crate) fn has(&self, name: &str, value: &str) -> bool {
-        self.labels.iter().any(|labels| labels.get(name).map_or("", String::as_str) == value)
+    /// True if it holds a token.
+    pub(crate) fn is_secret(&self) -> bool {
+        self.labels.contains_key(TOKEN)
     }
 }
 
@@ -113,7 +117,7 @@ fn is_label(name: &str) -> bool {
     let is_name = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
     let is_ours = name.starts_with(META);
-    let is_meant = OF_SCRAPES.into_iter().chain([OTHER_META]).any(|prefix| name.starts_with(prefix));
+    let is_meant = OF_SCRAPES.contains(&name) || OF_SCRAPES_PREFIXES.into_iter().any(|prefix| name.starts_with(prefix));
     is_name && !is_ours && (!name.starts_with("__") || is_meant)
 }
 
@@ -122,8 +126,9 @@ mod tests {
     use super::*;
 
     fn read(data: &str) -> Result<String, NotListed> {
-        let groups = Groups::read("k", "host:1", data)?;
-        Ok(String::from_utf8(groups.json().to_vec()).expect("text"))
+        let groups = ListedGroup::read("k", "host:1", data)?;
+        let each = groups.iter().map(|group| std::str::from_utf8(&group.json).expect("text"));
+        Ok(each.collect::<Vec<_>>().join(","))
     }
 
     #[test]
@@ -136,6 +141,7 @@ mod tests {
         let listed = read(r#"{"token":"t"}"#);
         assert_eq!(listed, Ok(format!(r#"{{"targets":["host:1"],"labels":{{{meta},"__param_token":"t"}}}}"#)));
         assert!(read(r#"{"targets":["a:1"],"labels":{"__metrics_path__":"/m","__meta_other":"x"}}"#).is_ok());
+        assert_eq!(read(r#"{"targets":["a:1"],"labels":null}"#), read(r#"{"targets":["a:1"]}"#));
     }
 
     #[test]
@@ -147,7 +153,18 @@ mod tests {
             let refused = read(&format!(r#"{{"targets":["a:1","{target}"]}}"#));
             assert!(matches!(refused, Err(NotListed::Target(_))), "{target}: {refused:?}");
         }
-        for label in ["", "1a", "a-b", "é", "__address__", "__name__", "__meta_narthex_alias", "__x"] {
+        for label in [
+            "",
+            "1a",
+            "a-b",
+            "é",
+            "__address__",
+            "__name__",
+            "__meta_narthex_alias",
+            "__metrics_path__x",
+            "__scrape_interval__",
+            "__x",
+        ] {
             let refused = read(&format!(r#"{{"targets":["a:1"],"labels":{{"{label}":"v"}}}}"#));
             assert_eq!(refused, Err(NotListed::Label(label.to_owned())));
         }

@@ -81,24 +81,26 @@ impl Registry {
         let recovered = self.end_recovery(&mut state);
         drop(state);
         self.notify(swept);
-        if let Some((missing, dropped, notification)) = recovered {
-            log_end_of_recovery(&missing, &dropped);
+        if let Some((recovered, notification)) = recovered {
+            recovered.log();
             self.notify(notification);
         }
     }
 
     /// Ends the recovery of a damaged table once nothing is in doubt any more, or clients had the time to register again.
-    /// Returns what is missing, and what was dropped.
-    fn end_recovery(&self, state: &mut State) -> Option<(BTreeSet<Name>, BTreeSet<Name>, Notification)> {
+    fn end_recovery(&self, state: &mut State) -> Option<(Recovered, Notification)> {
         let table = state.table.as_mut()?;
         let recovery = state.recovery.take_if(|recovery| {
             Instant::now() >= recovery.until || (recovery.is_complete() && table.is_all_confirmed())
         })?;
+        let kept = table.confirm_beacons();
         let effects = table.drop_unconfirmed();
         self.shared.health.complete.store(true, Ordering::Release);
         let dropped: BTreeSet<Name> = effects.events.iter().map(|event| Name::Alias(event.alias.clone())).collect();
-        let missing = &recovery.awaited.unwrap_or_default() - &dropped;
-        Some((missing, dropped, self.publish(state, effects, None)))
+        let kept: BTreeSet<Name> = kept.into_iter().map(Name::Beacon).collect();
+        let missing = &(&recovery.awaited.unwrap_or_default() - &dropped) - &kept;
+        let notification = self.publish(state, effects, None);
+        Some((Recovered { missing, dropped, kept }, notification))
     }
 
     fn start_serving(&self, start: Start, queue: mpsc::UnboundedSender<Batch>) {
@@ -108,7 +110,9 @@ impl Registry {
         let recovery = damage.map(|Damage { noted, found, awaited }| {
             let grace = self.shared.config.damage_grace();
             let is_awaited = |name: &Name| !table.is_certain(name);
-            let awaited: Option<BTreeSet<Name>> = awaited.map(|noted| noted.into_iter().filter(is_awaited).collect());
+            let in_doubt = table.unconfirmed_beacons().iter().cloned().map(Name::Beacon);
+            let awaited: Option<BTreeSet<Name>> =
+                awaited.map(|noted| noted.into_iter().filter(is_awaited).chain(in_doubt).collect());
             tracing::error!(
                 noted = noted.map(tracing::field::display),
                 found,
@@ -169,20 +173,47 @@ fn interval(period: Duration) -> time::Interval {
     interval
 }
 
-fn log_end_of_recovery(missing: &BTreeSet<Name>, dropped: &BTreeSet<Name>) {
-    let (missing_len, dropped_len) = (missing.len(), dropped.len());
-    tracing::info!(missing = missing_len, dropped = dropped_len, "the recovery of the damaged table has ended");
-    if !missing.is_empty() {
-        let (aliases, more) = names(missing);
-        tracing::warn!(aliases, more, "aliases were lost with the damaged table, and nobody has registered them since");
-    }
-    if !dropped.is_empty() {
-        let (aliases, more) = names(dropped);
-        tracing::warn!(
-            aliases,
-            more,
-            "aliases were dropped: the damage may have taken their release, and nobody renewed them since"
+/// How a recovery has ended.
+struct Recovered {
+    missing: BTreeSet<Name>,
+    dropped: BTreeSet<Name>,
+    /// Beacons that are still in doubt: nobody need register one again.
+    kept: BTreeSet<Name>,
+}
+
+impl Recovered {
+    fn log(&self) {
+        let Self { missing, dropped, kept } = self;
+        tracing::info!(
+            missing = missing.len(),
+            dropped = dropped.len(),
+            kept_in_doubt = kept.len(),
+            "the recovery of the damaged table has ended"
         );
+        if !missing.is_empty() {
+            let (aliases, more) = names(missing);
+            tracing::warn!(
+                aliases,
+                more,
+                "these were lost with the damaged table, and nobody has registered them since"
+            );
+        }
+        if !dropped.is_empty() {
+            let (aliases, more) = names(dropped);
+            tracing::warn!(
+                aliases,
+                more,
+                "aliases were dropped: the damage may have taken their release, and nobody renewed them since"
+            );
+        }
+        if !kept.is_empty() {
+            let (beacons, more) = names(kept);
+            tracing::warn!(
+                beacons,
+                more,
+                "the damage may have taken changes of these beacons, which are listed: register or unregister them again"
+            );
+        }
     }
 }
 

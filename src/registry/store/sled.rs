@@ -15,7 +15,7 @@ mod anew;
 mod notes;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::{self, DirBuilder, File},
     io,
@@ -144,16 +144,22 @@ impl SledStore {
     }
 
     /// Takes over what is left of a damaged table, with new numbers: what is in doubt in one group, what is certain in
-    /// the next.
-    fn take_over(&mut self, content: Content, doubt: u64, noted: Option<Checkpoint>) {
-        let base = content.last_group().max(noted.unwrap_or_default().sequence) + 1;
-        self.count = content.count() - content.unreadable();
+    /// the next. A beacon in doubt that was there at the checkpoint is among its `names`, or was unregistered.
+    fn take_over(&mut self, content: Content, doubt: u64, noted: Option<Checkpoint>, names: Option<&BTreeSet<Name>>) {
+        let noted_to = noted.unwrap_or_default().sequence;
+        let base = content.last_group().max(noted_to) + 1;
+        let was_removed = |name: &Name, stored: &Stored| {
+            matches!(name, Name::Beacon(_))
+                && stored.group <= doubt.min(noted_to)
+                && names.is_some_and(|names| !names.contains(name))
+        };
         let readable = content.entries.into_iter().filter(|(_, stored)| stored.entry != Entry::Unreadable);
-        let numbered = readable.map(|(name, stored)| {
+        let numbered = readable.filter(|(name, stored)| !was_removed(name, stored)).map(|(name, stored)| {
             let group = if stored.group <= doubt { base } else { base + 1 };
             (name, Stored { group, ..stored })
         });
         self.entries = numbered.collect();
+        self.count = self.entries.keys().filter(|name| self.has(name)).count() as u64;
         self.sequence = base + 1;
         self.doubt = if doubt > 0 { base } else { 0 };
         let entries = noted.map_or(self.count, |noted| noted.entries);
@@ -257,8 +263,10 @@ impl Store for SledStore {
         let mark = content.mark.unwrap_or_default();
         self.id = noted.and_then(|noted| noted.id).or(mark.id).unwrap_or(self.id);
         let unreadable = content.unreadable();
+        let names =
+            lost_leases.then(|| noted::read(&self.beside(files::NOTED), noted.and_then(|noted| noted.id))).flatten();
         if is_damaged {
-            self.take_over(content, doubt, noted);
+            self.take_over(content, doubt, noted, names.as_ref());
         } else {
             self.count = content.count();
             self.sequence = mark.sequence.max(is_former.into());
@@ -282,11 +290,8 @@ impl Store for SledStore {
             Ok(()) => {}
         }
 
-        let damage = lost_leases.then(|| Damage {
-            noted: noted.map(|noted| noted.entries),
-            found: self.count,
-            awaited: noted::read(&self.beside(files::NOTED), noted.and_then(|noted| noted.id)),
-        });
+        let damage =
+            lost_leases.then(|| Damage { noted: noted.map(|noted| noted.entries), found: self.count, awaited: names });
         let mut loaded = Loaded { unreadable, damage, failure, ..Loaded::default() };
         for Stored { group, entry } in self.entries.values() {
             let is_in_doubt = *group <= self.doubt;

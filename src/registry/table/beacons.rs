@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    mem,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -9,13 +10,18 @@ use std::{
 use super::Effects;
 use crate::registry::{Beacon, BeaconEventKind, BeaconName, Change, lease::later};
 
+/// Kinds that are remembered when their last beacon is gone.
+const KINDS: usize = 1000;
+
 #[derive(Debug, Default)]
 pub(super) struct Beacons {
     all: BTreeMap<BeaconName, Entry>,
     due: BTreeSet<(SystemTime, BeaconName)>,
-    /// Kinds that had a beacon since the load.
+    /// The first kinds that had a beacon since the load.
     kinds: HashSet<String>,
     bytes: u64,
+    /// Those of which damage of the store may have taken a change, and that nobody has registered since.
+    unconfirmed: BTreeSet<BeaconName>,
 }
 
 #[derive(Debug)]
@@ -53,7 +59,7 @@ impl Beacons {
     fn insert(&mut self, entry: Entry) {
         self.remove(&entry.beacon.name);
         let Beacon { name, expires_at, .. } = &*entry.beacon;
-        if !self.kinds.contains(name.kind()) {
+        if self.kinds.len() < KINDS && !self.kinds.contains(name.kind()) {
             self.kinds.insert(name.kind().to_owned());
         }
         self.due.extend(expires_at.map(|end| (end, name.clone())));
@@ -79,13 +85,31 @@ impl Beacons {
         self.all.values().map(|entry| &entry.beacon)
     }
 
-    /// True if a beacon of the kind was there since the load.
+    /// True if a beacon of the kind is there, or was since the load, of the first thousand kinds.
     pub(super) fn knows(&self, kind: &str) -> bool {
-        self.kinds.contains(kind)
+        self.kinds.contains(kind) || self.iter().any(|beacon| beacon.name.kind() == kind)
+    }
+
+    pub(super) fn doubt(&mut self, unconfirmed: BTreeSet<BeaconName>) {
+        self.unconfirmed = unconfirmed;
+    }
+
+    pub(super) fn unconfirmed(&self) -> &BTreeSet<BeaconName> {
+        &self.unconfirmed
+    }
+
+    /// Takes what is in doubt for certain: nobody need register a beacon again.
+    pub(super) fn confirm_all(&mut self) -> BTreeSet<BeaconName> {
+        mem::take(&mut self.unconfirmed)
+    }
+
+    pub(super) fn is_certain(&self, name: &BeaconName) -> bool {
+        self.all.contains_key(name) && !self.unconfirmed.contains(name)
     }
 
     /// Keeps the beacon, in place of the one of its name.
     pub(super) fn register(&mut self, beacon: Beacon, effects: &mut Effects) -> Kept {
+        effects.relisted |= self.unconfirmed.remove(&beacon.name);
         let held = self.get(&beacon.name);
         let registered_at = held.map_or(beacon.registered_at, |held| held.registered_at);
         let kept = match held {
@@ -96,7 +120,8 @@ impl Beacons {
         match kept {
             Kept::Registered => effects.beacon(&beacon.name, BeaconEventKind::Registered),
             Kept::Updated => effects.beacon(&beacon.name, BeaconEventKind::Updated),
-            Kept::Renewed if beacon.lease.is_none() => return kept,
+            // In doubt its change is noted as one, so that nobody waits for it any more.
+            Kept::Renewed if beacon.lease.is_none() && !effects.relisted => return kept,
             Kept::Renewed => {}
         }
         let beacon = Arc::new(Beacon { registered_at, ..beacon });
@@ -108,6 +133,7 @@ impl Beacons {
     /// Forgets the beacon; false if there is none.
     pub(super) fn forget(&mut self, name: &BeaconName, why: BeaconEventKind, effects: &mut Effects) -> bool {
         let is_there = self.remove(name).is_some();
+        self.unconfirmed.remove(name);
         if is_there {
             effects.beacon(name, why);
             effects.changes.push(Change::RemoveBeacon(name.clone()));

@@ -6,21 +6,26 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use axum::{
     Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    body::{self, Body, Bytes},
+    extract::{Request, State},
     response::{IntoResponse, Response},
     routing::any,
 };
 use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http_body_util::LengthLimitError;
 use percent_encoding::percent_decode_str;
-use tokio::{sync::Semaphore, task};
+use tokio::{sync::Semaphore, task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::router::Shared;
@@ -36,6 +41,8 @@ use crate::{
 
 /// Longest body of a request: the longest beacon, percent-encoded.
 const MAX_BODY: usize = 512 << 10;
+/// Longest time for the body of a request.
+const BODY_TIME: Duration = Duration::from_secs(10);
 /// Lists that are made and sent at once; further requests wait.
 const LISTS: usize = 4;
 /// The answer to `/`, and a part of each 404.
@@ -61,6 +68,8 @@ struct Api {
     token: TokenFile,
     strict: bool,
     lists: Arc<Semaphore>,
+    /// True while the token cannot be read, which is logged once.
+    is_unreadable: AtomicBool,
 }
 
 /// An answer that is no success.
@@ -73,7 +82,7 @@ impl BeaconsApi {
     pub(in crate::scraper) async fn bind(config: &RegistrationApi) -> Result<Self, ScraperError> {
         let token = TokenFile::new(config.token_file.clone());
         token.check()?;
-        let (listener, local) = server::bind(&config.listen).await?;
+        let (listener, local) = server::bind(&config.listen).await.map_err(ScraperError::BindRegistrationApi)?;
         Ok(Self { listener, local, token, strict: config.strict })
     }
 
@@ -85,26 +94,25 @@ impl BeaconsApi {
     pub(in crate::scraper) async fn serve(self, shared: Arc<Shared>, stop: CancellationToken) {
         let Self { listener, token, strict, .. } = self;
         let (limits, refusals) = (shared.connections, Arc::clone(shared.network.refusals()));
-        let api = Arc::new(Api { shared, token, strict, lists: Arc::new(Semaphore::new(LISTS)) });
+        let lists = Arc::new(Semaphore::new(LISTS));
+        let api = Arc::new(Api { shared, token, strict, lists, is_unreadable: AtomicBool::new(false) });
         let router = Router::new()
             .route("/register", any(register))
             .route("/unregister", any(unregister))
             .route("/list", any(list))
             .route("/", any(async || text::page(ENDPOINTS)))
             .fallback(async || text::not_found(ENDPOINTS))
-            .layer(DefaultBodyLimit::max(MAX_BODY))
             .with_state(api);
         server::accept(listener, limits, refusals, router, stop).await;
     }
 }
 
-async fn register(State(api): State<Arc<Api>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn register(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
-        api.admit(&headers).await?;
-        let parameters = Parameters::of(&method, &uri, &headers, &body)?;
-        let now = SystemTime::now();
+        let parameters = api.admit(request).await?;
         let lease = parameters.lease()?;
-        let beacon = Beacon::new(parameters.name()?, parameters.value("data").to_owned(), lease, now)?;
+        let data = parameters.value("data").to_owned();
+        let beacon = Beacon::new(parameters.name()?, data, lease, SystemTime::now())?;
         let (name, not_listed) = (beacon.name.clone(), beacon.groups.clone().err());
         let kept = api.shared.registry.register_beacon(beacon).await?.map_err(|limit| {
             let why = format!("the limit {} is reached", limit.as_str());
@@ -123,16 +131,9 @@ async fn register(State(api): State<Arc<Api>>, method: Method, uri: Uri, headers
     api.end(answer.await)
 }
 
-async fn unregister(
-    State(api): State<Arc<Api>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn unregister(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
-        api.admit(&headers).await?;
-        let name = Parameters::of(&method, &uri, &headers, &body)?.name()?;
+        let name = api.admit(request).await?.name()?;
         // As with the original, what is not there was unregistered before.
         api.shared.registry.unregister_beacon(&name).await?;
         Ok((BeaconOutcome::Unregistered, StatusCode::OK.into_response()))
@@ -140,10 +141,11 @@ async fn unregister(
     api.end(answer.await)
 }
 
-async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
+async fn list(State(api): State<Arc<Api>>, mut request: Request) -> Response {
     let answer = async {
-        api.admit(&headers).await?;
-        let parameters = Parameters::of(&Method::GET, &uri, &headers, &[])?;
+        // The kind stands in the query.
+        *request.method_mut() = Method::GET;
+        let parameters = api.admit(request).await?;
         let kind = parameters.value("kind").to_owned();
         if kind.is_empty() {
             return Err(BeaconError::Empty.into());
@@ -175,15 +177,26 @@ async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Resp
 }
 
 impl Api {
-    async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        match self.token.is_shown(headers, |value| value).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Refusal(StatusCode::UNAUTHORIZED, BeaconOutcome::Unauthorized, String::new())),
+    /// The parameters of a request that shows the token. Of others no body is read.
+    async fn admit(&self, request: Request) -> Result<Parameters, Refusal> {
+        let (parts, body) = request.into_parts();
+        match self.token.is_shown(&parts.headers, |value| value).await {
+            Ok(true) => self.is_unreadable.store(false, Ordering::Relaxed),
+            Ok(false) => {
+                return Err(Refusal(StatusCode::UNAUTHORIZED, BeaconOutcome::Unauthorized, String::new()));
+            }
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "the token of the registration API cannot be read");
-                Err(Refusal::unavailable("the token's file cannot be read"))
+                if !self.is_unreadable.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(error = %Chain(&error), "the token of the registration API cannot be read");
+                }
+                return Err(Refusal::unavailable("the token's file cannot be read"));
             }
         }
+        let body = match parts.method {
+            Method::POST | Method::PUT | Method::PATCH => read(body).await?,
+            _ => Bytes::new(),
+        };
+        Parameters::of(&parts.method, &parts.uri, &parts.headers, &body)
     }
 
     fn end(&self, answer: Answer) -> Response {
@@ -215,6 +228,21 @@ impl From<BeaconError> for Refusal {
 impl From<RegistryError> for Refusal {
     fn from(error: RegistryError) -> Self {
         Self::unavailable(&Chain(&error).to_string())
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    match time::timeout(BODY_TIME, body::to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+            let why = format!("the body has more than {MAX_BODY} bytes");
+            Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, BeaconOutcome::BadRequest, why))
+        }
+        Ok(Err(_)) => Err(Refusal::bad("the body broke off")),
+        Err(_) => {
+            let why = format!("the body took longer than {BODY_TIME:?}");
+            Err(Refusal(StatusCode::REQUEST_TIMEOUT, BeaconOutcome::BadRequest, why))
+        }
     }
 }
 

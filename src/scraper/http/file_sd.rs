@@ -20,9 +20,6 @@ use crate::{
 /// The wait after a failed write, as on a full disk.
 const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
-/// Mode of a file with tokens of beacons: for the user's group too, of which Prometheus should be.
-const WITH_SECRETS: u32 = 0o640;
-
 #[derive(Debug)]
 pub(in crate::scraper) struct FileSd {
     path: PathBuf,
@@ -64,7 +61,7 @@ impl FileSd {
 
     async fn write(&self, list: SdChunks) -> io::Result<()> {
         let path = self.path.clone();
-        let mode = if list.has_secrets() { WITH_SECRETS } else { atomic_file::SHARED };
+        let mode = if list.has_secrets() { atomic_file::WITH_SECRETS } else { atomic_file::SHARED };
         task::spawn_blocking(move || atomic_file::replace_with(&path, mode, |file| list.write_to(file)))
             .await
             .map_err(io::Error::other)?

@@ -114,15 +114,14 @@ impl Filter {
         match (self, listed) {
             (Self::Service(service), Listed::Alias { lease, .. }) => lease.service == *service,
             (Self::Alias(alias), Listed::Alias { lease, .. }) => lease.alias.as_str() == alias,
-            (Self::Kind(kind), Listed::Beacon(beacon)) => beacon.name.kind() == kind,
+            (Self::Service(service), Listed::Beacon { group, .. }) => group.label("service") == service,
+            (Self::Kind(kind), Listed::Beacon { beacon, .. }) => beacon.name.kind() == kind,
             // As in Prometheus, a label with an empty value is a label that is not there.
             (Self::Label { name, value }, Listed::Alias { lease, .. }) => {
                 lease.labels.value(name).unwrap_or_default() == value
             }
-            (Self::Label { name, value }, Listed::Beacon(beacon)) => {
-                beacon.groups.as_ref().is_ok_and(|groups| groups.has(name, value))
-            }
-            (Self::Service(_) | Self::Alias(_), Listed::Beacon(_)) | (Self::Kind(_), Listed::Alias { .. }) => false,
+            (Self::Label { name, value }, Listed::Beacon { group, .. }) => group.label(name) == value,
+            (Self::Alias(_), Listed::Beacon { .. }) | (Self::Kind(_), Listed::Alias { .. }) => false,
         }
     }
 

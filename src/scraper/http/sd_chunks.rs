@@ -55,7 +55,7 @@ impl SdChunks {
         let Fragment { of, json } = &self.list.list[n];
         match of {
             Listed::Alias { .. } => [&self.begin, json],
-            Listed::Beacon(_) => [&[], json],
+            Listed::Beacon { .. } => [&[], json],
         }
     }
 

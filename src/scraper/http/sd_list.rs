@@ -9,7 +9,7 @@ use std::{sync::Arc, time::SystemTime};
 use super::table_list::{Rendered, TableList, TableUnknown};
 use crate::{
     network::{LinkPath, Links},
-    registry::{Beacon, Contents, Lease, LeaseState, Listing, Registry},
+    registry::{Beacon, Contents, Lease, LeaseState, ListedGroup, Listing, Registry},
 };
 
 /// The list, rendered anew when it must be, while the table is known for certain.
@@ -18,7 +18,7 @@ pub(super) struct SdList {
     list: TableList<Vec<Fragment>>,
 }
 
-/// A group of the list, or those of a beacon.
+/// A group of the list.
 #[derive(Clone)]
 pub(super) struct Fragment {
     pub(super) of: Listed,
@@ -30,7 +30,7 @@ pub(super) struct Fragment {
 #[derive(Clone)]
 pub(super) enum Listed {
     Alias { lease: Arc<Lease>, state: LeaseState, path: Option<LinkPath> },
-    Beacon(Arc<Beacon>),
+    Beacon { beacon: Arc<Beacon>, group: ListedGroup },
 }
 
 impl SdList {
@@ -61,10 +61,12 @@ fn render(table: Contents, links: &Links, older: Option<&Vec<Fragment>>) -> Vec<
         Fragment::render(lease, links, now, before)
     });
     let mut fragments: Vec<_> = aliases.collect();
-    fragments.extend(table.beacons.into_iter().filter_map(|beacon| {
-        let json = Arc::clone(beacon.groups.as_ref().ok()?.json());
-        Some(Fragment { of: Listed::Beacon(beacon), json })
-    }));
+    for beacon in &table.beacons {
+        fragments.extend(beacon.groups.iter().flatten().map(|group| Fragment {
+            of: Listed::Beacon { beacon: Arc::clone(beacon), group: group.clone() },
+            json: Arc::clone(&group.json),
+        }));
+    }
     fragments
 }
 
@@ -82,7 +84,7 @@ impl<'a> Before<'a> {
             Listed::Alias { lease, state, path } => {
                 Some(Self { lease, state: *state, path: *path, json: &fragment.json })
             }
-            Listed::Beacon(_) => None,
+            Listed::Beacon { .. } => None,
         }
     }
 }
@@ -96,7 +98,7 @@ pub(super) fn is_same(one: &[Fragment], other: &[Fragment]) -> bool {
 impl Fragment {
     /// True if it holds a token.
     pub(super) fn is_secret(&self) -> bool {
-        matches!(&self.of, Listed::Beacon(beacon) if beacon.groups.as_ref().is_ok_and(|groups| groups.is_secret))
+        matches!(&self.of, Listed::Beacon { group, .. } if group.is_secret())
     }
 
     fn render(lease: Arc<Lease>, links: &Links, now: SystemTime, before: Option<Before<'_>>) -> Self {

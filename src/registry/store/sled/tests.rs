@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, fs::File, os::unix::fs::symlink, process::Command, time::UNIX_EPOCH};
+use std::{fs::File, os::unix::fs::symlink, process::Command, time::UNIX_EPOCH};
 
 use blake2::{Blake2s256, Digest};
 
@@ -602,4 +602,31 @@ fn beacons_of_a_damaged_table_are_taken_over_and_awaited() {
     assert_eq!(loaded.contents.beacons, [beacon("b")]);
     let awaited: BTreeSet<Name> = ["a", "b"].map(|key| Name::Beacon(beacon(key).name.clone())).into();
     assert_eq!(loaded.damage.and_then(|damage| damage.awaited), Some(awaited));
+}
+
+/// Before: one that was unregistered was listed again after damage.
+#[test]
+fn a_beacon_that_was_unregistered_before_the_checkpoint_does_not_come_back_with_damage() {
+    let place = Dir::new();
+    let (mut store, _) = place.load();
+    for key in ["a", "b"] {
+        store.commit(&[Change::PutBeacon(beacon(key))]).expect("written");
+    }
+    store.commit(&[Change::RemoveBeacon(beacon("a").name.clone())]).expect("written");
+    store.checkpoint().expect("noted");
+    drop(store);
+    let log = place.base().join(LOG);
+    let mut bytes = std::fs::read(&log).expect("there");
+    let frames = |bytes: &[u8]| -> Vec<usize> {
+        let is_removal = |at: &usize| bytes[*at..].starts_with(b"\xffnx\xfe") && bytes.get(at + 24) == Some(&4);
+        (0..bytes.len()).filter(is_removal).collect()
+    };
+    assert!(!frames(&bytes).is_empty());
+    for at in frames(&bytes) {
+        bytes[at + 30] ^= 1;
+    }
+    std::fs::write(&log, bytes).expect("written");
+    let (store, loaded) = place.load();
+    assert!(loaded.damage.is_some());
+    assert_eq!((loaded.contents.beacons, store.count), (vec![beacon("b")], 1));
 }

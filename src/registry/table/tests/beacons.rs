@@ -89,12 +89,19 @@ fn beacons_and_aliases_share_the_limits_of_the_table() {
     assert_eq!(table.register_beacon(beacon("b", "2", None, t0())).0, Ok(Kept::Updated));
     let one = Arc::clone(&table.beacons()[0]).len_bytes();
     let sized = |per_one, all| {
-        let config = RegistryConfig { max_alias_bytes: per_one, max_table_bytes: all, ..RegistryConfig::default() };
+        let config = RegistryConfig { max_peer_bytes: per_one, max_table_bytes: all, ..RegistryConfig::default() };
         let mut table = super::table(config);
         let kept = ["a", "b"].map(|key| table.register_beacon(beacon(key, "1", None, t0())).0.err());
         (kept, table.bytes())
     };
     assert_eq!(sized(one, one), ([None, Some(Limit::TableBytes)], one));
-    assert_eq!(sized(one - 1, 100), ([Some(Limit::AliasBytes); 2], 0));
+    assert_eq!(sized(one - 1, 100), ([Some(Limit::PeerBytes); 2], 0));
     assert_eq!(sized(one, 2 * one), ([None; 2], 2 * one));
+    let share = RegistryConfig { max_targets: 4, max_table_bytes: 4 * one, ..RegistryConfig::default() }.shared_by(2);
+    let mut shared = super::table(share.clone());
+    let kept = ["a", "b", "c"].map(|key| shared.register_beacon(beacon(key, "1", None, t0())).0.err());
+    assert_eq!(kept, [None, None, Some(Limit::AliasesPerSecret)]);
+    let mut narrow = super::table(RegistryConfig { max_per_secret: Some(9), max_secret_bytes: Some(one), ..share });
+    let kept = ["a", "b"].map(|key| narrow.register_beacon(beacon(key, "1", None, t0())).0.err());
+    assert_eq!(kept, [None, Some(Limit::SecretBytes)]);
 }
