@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{SOON, append_to, eventually};
+use super::{SOON, append_to, eventually, eventually_true};
 
 const PROXY_VARIABLES: [&str; 8] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"];
@@ -116,9 +116,18 @@ impl Process {
         self.signal(Signal::HUP);
     }
 
-    /// SIGSTOP: its connections stay open and carry nothing.
+    /// SIGSTOP: its connections stay open and carry nothing. Returns when each of its threads stands: one that waits for the
+    /// disk does a while later.
+    #[track_caller]
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.child.id());
+        eventually_true(&format!("{} stands", self.name), SOON, || {
+            let threads = fs::read_dir(&threads).expect("the process runs").flatten();
+            let mut states = threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+            // After the name, in parentheses.
+            states.all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+        });
     }
 
     /// SIGCONT, after a freeze.

@@ -48,15 +48,14 @@ use crate::{
 const HEAD_START: Duration = Duration::from_millis(400);
 /// The same for the transport that worked the last time: see [`Dialler::dial`].
 const KNOWN_HEAD_START: Duration = Duration::from_secs(1);
-/// Where the host has taken the TCP connection, the peer is busy, and a handshake over QUIC would make it busier: longer than a
-/// handshake may take, 5 s, so that its end decides.
-const ANSWERED_HEAD_START: Duration = Duration::from_secs(10);
+/// Where the host has taken the TCP connection, the peer is busy, and a handshake over QUIC would make it busier. Shorter than
+/// a handshake may take: a network may let TCP begin, and nothing more.
+const ANSWERED_HEAD_START: Duration = Duration::from_secs(4);
 /// Of so many dials that TCP has no room for, one goes on to the other transports: what closes TCP may be the network, too. With
-/// the pauses between them, so many take 20 s, longer than a scraper needs for a thousand that come at once. A link over QUIC
-/// costs more, and notices a killed scraper late.
-const CROWDED: u32 = 8;
-/// A dial that the host took, and that got no further in time, counts as so many: a network may let TCP begin, and nothing more.
-const OVERDUE: u32 = 4;
+/// the pauses between them, so many take 4 s.
+const CROWDED: u32 = 5;
+/// The same where TCP was the last way: 20 s.
+const KNOWN_CROWDED: u32 = 8;
 /// The DHT is asked later than known addresses are dialled: mostly they answer, and no node need be asked.
 const LOOKUP_HEAD_START: Duration = Duration::from_millis(300);
 /// A relay gets this time to be linked over TCP and QUIC before the circuit is dialled.
@@ -253,19 +252,18 @@ impl Dialler {
         let public = direct.iter().any(|address| !address::is_private(address));
         let direct_head_start = if public { HEAD_START } else { Duration::ZERO };
         let by_transport = address::by_transport(direct);
-        let [mut answered, mut taken] = [self.answered.since_now(), self.answered.since_now()];
+        let mut answered = self.answered.since_now();
         let tcp_addresses = by_transport[0].clone();
         let [tcp, quic, websocket] = by_transport.map(|addresses| self.dial_at_once(peer, addresses));
         let no_room = AtomicBool::new(false);
-        let tcp = tcp.inspect_ok(|_| self.crowded.store(0, Ordering::Relaxed)).inspect_err(|failure| {
-            let is_crowded = self.is_crowded(failure, known, taken.any(&tcp_addresses));
-            no_room.store(is_crowded, Ordering::Relaxed);
-        });
+        let tcp = tcp
+            .inspect_ok(|_| self.crowded.store(0, Ordering::Relaxed))
+            .inspect_err(|failure| no_room.store(self.is_crowded(failure, known), Ordering::Relaxed));
         let head_start = async {
             let least = if known { KNOWN_HEAD_START } else { HEAD_START };
             patience::sleep(least).await;
             if answered.any(&tcp_addresses) {
-                patience::sleep(ANSWERED_HEAD_START - least).await;
+                time::sleep(ANSWERED_HEAD_START - least).await;
             }
         };
         let last = staggered(websocket, direct_head_start, self.dial_circuits(peer, circuits));
@@ -274,21 +272,19 @@ impl Dialler {
         Ok(staggered_after(tcp, head_start, others).await?)
     }
 
-    /// True if the peer's host has closed the connection, or taken it and gone no further, or refused it where it took one the last
-    /// time: the peer is there and has no room, or is about to be there. Not true of one in [`CROWDED`].
-    fn is_crowded(&self, failure: &Failure, known: bool, taken: bool) -> bool {
+    /// True if the peer's host has closed the connection, or refused it where it took one the last time: the peer is there and
+    /// has no room, or is about to be there. Not true of one in [`CROWDED`], or in [`KNOWN_CROWDED`].
+    fn is_crowded(&self, failure: &Failure, known: bool) -> bool {
         let Failure::Dial(DialFailure::Unreachable { attempts }) = failure else { return false };
-        let counts = |attempt: &Attempt| match attempt.kind {
-            AttemptKind::Cut => Some(1),
-            AttemptKind::Refused if known => Some(1),
-            AttemptKind::TimedOut if taken => Some(OVERDUE),
-            _ => None,
+        let closed = |attempt: &Attempt| match attempt.kind {
+            AttemptKind::Cut => true,
+            AttemptKind::Refused => known,
+            _ => false,
         };
-        let most = attempts.iter().map(counts).try_fold(0, |most, counts| Some(most.max(counts?)));
-        match most {
-            None | Some(0) => false,
-            Some(counts) => self.crowded.fetch_add(counts, Ordering::Relaxed) % CROWDED + counts < CROWDED,
-        }
+        let crowded = if known { KNOWN_CROWDED } else { CROWDED };
+        !attempts.is_empty()
+            && attempts.iter().all(closed)
+            && self.crowded.fetch_add(1, Ordering::Relaxed) % crowded != crowded - 1
     }
 
     /// QUIC, and TCP a moment later or as soon as QUIC is there; returns with the first, and the other one goes on. A

@@ -24,7 +24,7 @@ use crate::{
         links::proved::ProvedNetworks,
         patience,
         transport::{
-            half_open::pool::{Entry, Full, Pool, Source},
+            half_open::pool::{Entry, Full, Lost, Pool, Source},
             inbound::InboundCounters,
         },
     },
@@ -95,18 +95,14 @@ impl HalfOpen {
             None => (Limit::HalfOpen, usize::MAX),
         };
         let mut pools = self.pools();
-        let (id, entry) = pools[way as usize].admit(source, proved, most, abort);
+        let (id, entry, lost) = pools[way as usize].admit(source, proved, most, abort);
+        if let Some(Lost { evicted, full }) = lost {
+            shared.lost(evicted, full, limit, source);
+        }
         let turn = match entry {
             Entry::Placed => None,
             Entry::Waits(turn) => Some(turn),
-            Entry::Replaced(full) => {
-                shared.lost(true, full, limit, source);
-                None
-            }
-            Entry::Refused(full) => {
-                shared.lost(false, full, limit, source);
-                return None;
-            }
+            Entry::Refused => return None,
         };
         shared.counters.set_handshakes(pools.iter().map(Pool::taken).sum());
         Some(Place { half_open: self.clone(), way, source, limit, id, turn })

@@ -4,9 +4,10 @@
 //!   what has been begun mostly ends, and a fleet that comes at once has each of its handshakes once.
 //! - A source that has at least two more than a newcomer's gives one up at once, so nobody with many keeps out one with few.
 //! - A connection that has grown old in its handshake gives its place to the first in the line that may have it.
-//! - When the line is full too, a newcomer takes the place of a random connection of its own source, or of one that has as
-//!   many, but not faster than [`TURNOVER`] permits: a stranger who fills the line keeps the others of his address out no
-//!   longer than that. Each handshake that ends well puts this off: then the line moves by itself.
+//! - When the line is full too, a newcomer ends a random connection of its own source, or of one that has as many, but not
+//!   faster than [`TURNOVER`] permits. The place goes to the first of its source in the line, and the newcomer to the line's
+//!   end: a stranger who fills the line keeps the others of his address waiting no longer than that. Each handshake that ends
+//!   well puts this off: then the line moves by itself.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,7 +23,10 @@ use tokio::{sync::oneshot, time::Instant};
 const RESERVED: usize = 4;
 
 /// Behind a full line, places are taken over so slowly that each is kept this long on average.
-const TURNOVER: Duration = Duration::from_millis(250);
+pub(super) const TURNOVER: Duration = Duration::from_millis(250);
+
+/// Newcomers come in bursts: after one place was taken over, so much of the time that passes with none counts as well.
+const SAVED: Duration = Duration::from_millis(20);
 
 /// A handshake that ends well counts as so many places that were taken over.
 const WORTH: u32 = 4;
@@ -71,12 +75,18 @@ struct Turnover(Option<Instant>);
 
 /// What a newcomer gets.
 pub(super) enum Entry {
+    /// A place.
     Placed,
-    /// The place of another one, which is aborted.
-    Replaced(Full),
     /// A place in the line, until this resolves.
     Waits(oneshot::Receiver<()>),
-    Refused(Full),
+    Refused,
+}
+
+/// A connection that was ended, or refused, as no place was free, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) evicted: bool,
+    pub(super) full: Full,
 }
 
 /// Why no place was free.
@@ -109,44 +119,68 @@ impl Pool {
         self.sources.is_empty() && self.line.is_empty()
     }
 
-    /// Lets a connection in that `abort` ends; returns its number, too.
-    pub(super) fn admit(&mut self, source: Source, proved: bool, most: usize, abort: AbortHandle) -> (u64, Entry) {
+    /// Lets a connection in that `abort` ends; returns its number, too, and what was lost for it.
+    pub(super) fn admit(
+        &mut self,
+        source: Source,
+        proved: bool,
+        most: usize,
+        abort: AbortHandle,
+    ) -> (u64, Entry, Option<Lost>) {
         self.last_id += 1;
         let group = self.sources.entry(source).or_default();
         (group.proved, group.most) = (proved, most);
-        let entry = self.enter(source, Connection { id: self.last_id, abort, old: false });
+        let (entry, lost) = self.enter(source, Connection { id: self.last_id, abort, old: false });
         self.forget_if_empty(source);
-        (self.last_id, entry)
+        (self.last_id, entry, lost)
     }
 
-    fn enter(&mut self, source: Source, connection: Connection) -> Entry {
+    fn enter(&mut self, source: Source, connection: Connection) -> (Entry, Option<Lost>) {
         if self.is_free_for(source, self.is_full()) {
             self.place(source, connection);
-            return Entry::Placed;
+            return (Entry::Placed, None);
+        }
+        let full = self.full(source);
+        let evicted = Some(Lost { evicted: true, full });
+        let loser = self.loser(source, 2, |_| true);
+        if let Some(loser) = loser.or_else(|| self.loser(source, 1, |connection| connection.old)) {
+            self.evict(loser);
+            self.place(source, connection);
+            return (Entry::Placed, evicted);
         }
         let group = &self.sources[&source];
-        let (own, full) = (group.connections.len(), self.full(source));
-        let waits =
-            group.waiting < self.waiting.saturating_mul(group.most) && self.line.len() < self.waiting * self.places;
-        let loser = match self.loser(source, 2, |_| true).or_else(|| self.loser(source, 1, |connection| connection.old))
-        {
-            None if waits => {
-                let (turn, granted) = oneshot::channel();
-                self.line.push_back(Waiting { source, connection, turn });
-                self.group(source).waiting += 1;
-                return Entry::Waits(granted);
+        if group.waiting < self.waiting.saturating_mul(group.most) && self.line.len() < self.waiting * self.places {
+            return (self.queue(source, connection), None);
+        }
+        let own = group.connections.len();
+        let loser = self.loser(source, 1, |_| true).filter(|(loser, _)| {
+            if *loser == source { self.group(source).turnover.take(own) } else { self.turnover.take(self.places) }
+        });
+        let Some(loser) = loser else { return (Entry::Refused, Some(Lost { evicted: false, full })) };
+        self.evict(loser);
+        match self.line.iter().position(|waiting| waiting.source == source) {
+            Some(heir) => {
+                self.call(heir);
+                (self.queue(source, connection), evicted)
             }
-            None => self.loser(source, 1, |_| true).filter(|(loser, _)| {
-                if *loser == source { self.group(source).turnover.take(own) } else { self.turnover.take(self.places) }
-            }),
-            loser => loser,
-        };
-        let Some((loser, id)) = loser else { return Entry::Refused(full) };
-        if let Some(loser) = self.remove(loser, id) {
+            None => {
+                self.place(source, connection);
+                (Entry::Placed, evicted)
+            }
+        }
+    }
+
+    fn queue(&mut self, source: Source, connection: Connection) -> Entry {
+        let (turn, granted) = oneshot::channel();
+        self.line.push_back(Waiting { source, connection, turn });
+        self.group(source).waiting += 1;
+        Entry::Waits(granted)
+    }
+
+    fn evict(&mut self, (source, id): (Source, u64)) {
+        if let Some(loser) = self.remove(source, id) {
             loser.abort.abort();
         }
-        self.place(source, connection);
-        Entry::Replaced(full)
     }
 
     /// Marks a connection as old. Its place may go to one that waited: then why no other was free.
@@ -261,11 +295,11 @@ impl Turnover {
     /// True if one of so many places may be taken over now.
     fn take(&mut self, among: usize) -> bool {
         let now = Instant::now();
-        let may = self.0.is_none_or(|next| next <= now);
-        if may {
-            self.0 = Some(now + share(among));
+        let next = self.0.filter(|next| *next + SAVED >= now).unwrap_or(now);
+        if next <= now {
+            self.0 = Some(next + share(among));
         }
-        may
+        next <= now
     }
 
     fn put_off(&mut self, among: usize) {

@@ -2,7 +2,7 @@
 
 use tokio::time::{self, Instant};
 
-use super::*;
+use super::{pool::TURNOVER, *};
 
 /// Half-open connections in a table with 64 places: 32 for TCP, 8 of them reserved.
 struct Lab {
@@ -131,6 +131,21 @@ async fn behind_a_full_line_a_source_replaces_its_own_and_not_too_fast() {
     assert!(!lab.open("203.0.113.7"), "the line moves");
     time::advance(Duration::from_millis(11)).await;
     assert!(lab.open("203.0.113.7"), "the line stands");
+}
+
+/// Before: the newcomer was given the place, and who stood in the line stayed there until his time was over.
+#[tokio::test(start_paused = true)]
+async fn strangers_who_fill_the_line_keep_nobody_in_it() {
+    let mut lab = Lab::new(&[]);
+    (0..16).for_each(|_| assert!(lab.open("203.0.113.7")));
+    let mut last = lab.held.pop().expect("sixteen").1;
+    assert!(lab.open("203.0.113.7") && !last.is_begun());
+    let most = TURNOVER * u32::try_from(WAITING).expect("few") + TURNOVER / 4;
+    for _ in 0..most.as_millis() / 10 {
+        time::advance(Duration::from_millis(10)).await;
+        let _ = (0..10).filter(|_| lab.open("203.0.113.7")).count();
+    }
+    assert!(last.is_begun());
 }
 
 #[tokio::test(start_paused = true)]
