@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use blake2::{Blake2s256, Digest};
 use data_encoding::HEXLOWER;
 
-use crate::atomic_file;
+use crate::{atomic_file, registry};
 
 /// How the name of a managed file begins.
 const PREFIX: &str = "narthex-";
@@ -24,8 +24,6 @@ const SUFFIX: &str = ".json";
 const MAX_NAME: usize = 150;
 /// The list's name, which Prometheus's `*.json` does not match.
 const LIST: &str = ".narthex-file-sd";
-/// The label of a target's token.
-const TOKEN: &[u8] = b"\"__param_token\"";
 /// The first line of the list.
 const ABOUT: &str = "# The files that narthex file-sd made here. It removes them when they are no longer needed.";
 
@@ -84,7 +82,8 @@ impl ManagedFiles {
             if fs::read(&path).is_ok_and(|there| there == *content) {
                 continue;
             }
-            let has_token = content.windows(TOKEN.len()).any(|part| part == TOKEN);
+            let token = format!("{:?}", registry::TOKEN_LABEL);
+            let has_token = content.windows(token.len()).any(|part| part == token.as_bytes());
             let mode = if has_token { atomic_file::WITH_SECRETS } else { atomic_file::SHARED };
             atomic_file::replace(&path, content, mode).with_context(|| format!("cannot write {}", path.display()))?;
             updated.written += 1;

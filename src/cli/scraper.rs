@@ -183,7 +183,7 @@ struct Limits {
     #[arg(long, value_name = "N", value_parser = value::count, default_value_t = SCRAPER.registry.max_per_peer)]
     max_aliases_per_peer: usize,
     /// Most aliases registered with one shared secret; the scraper refuses a further one [default: --max-aliases divided by
-    /// the number of secrets]
+    /// the number of secrets; the token of --registration-api counts as one]
     #[arg(long, value_name = "N", value_parser = value::count)]
     max_aliases_per_secret: Option<usize>,
     /// Most bytes of one alias in /sd, where labels are listed twice
@@ -199,7 +199,7 @@ struct Limits {
     )]
     max_peer_bytes: u64,
     /// Most bytes in /sd of the aliases registered with one shared secret [default: --max-table-bytes divided by the number of
-    /// secrets]
+    /// secrets; the token of --registration-api counts as one]
     #[arg(long, value_name = "BYTES", value_parser = value::bytes)]
     max_secret_bytes: Option<u64>,
     /// Most bytes of all aliases in /sd; the scraper holds them in memory

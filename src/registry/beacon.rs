@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub(crate) use groups::{ListedGroup, NotListed};
+pub(crate) use groups::{ListedGroup, NotListed, TOKEN_LABEL};
 
 /// Longest kind, in bytes.
 const MAX_KIND: usize = 256;
@@ -45,6 +45,11 @@ impl BeaconName {
         check("kind", &name.kind, MAX_KIND)?;
         check("key", &name.key, MAX_KEY)?;
         Ok(name)
+    }
+
+    /// What stands before every name of the kind, and is none itself.
+    pub(super) fn first_of(kind: &str) -> Self {
+        Self { kind: kind.to_owned(), key: String::new() }
     }
 
     pub(crate) fn kind(&self) -> &str {

@@ -20,7 +20,7 @@ pub struct RegistryConfig {
     /// Most claims in one registration, and so most aliases of a peer. Default 256.
     pub max_per_peer: usize,
     /// Most aliases registered with one secret; the next new one is refused. Default `max_targets` divided by the number of
-    /// secrets: with one secret the whole table.
+    /// secrets, of which the registration API's token is one: with one secret the whole table.
     pub max_per_secret: Option<usize>,
     /// How long a holder must be away until another peer may take its alias ([`AliasPolicy::Live`]): without a link, or,
     /// if the holder keeps its key, past the end of its lease. Default 60 s.
@@ -28,10 +28,10 @@ pub struct RegistryConfig {
     /// Most bytes of an alias in `/sd`: its group as JSON, without the address to scrape. Labels are listed twice. An
     /// ordinary alias takes some 700 bytes. Default 4 KiB.
     pub max_alias_bytes: u64,
-    /// Most bytes of a peer's aliases in `/sd`. Default 256 KiB: `max_per_peer` aliases of 1 KiB.
+    /// Most bytes of a peer's aliases in `/sd`, and of a beacon. Default 256 KiB: `max_per_peer` aliases of 1 KiB.
     pub max_peer_bytes: u64,
     /// Most bytes in `/sd` of the aliases registered with one secret. Default `max_table_bytes` divided by the number of
-    /// secrets.
+    /// secrets, of which the registration API's token is one.
     pub max_secret_bytes: Option<u64>,
     /// Most bytes of all aliases in `/sd`; the scraper holds them in memory. Default 96 MiB: `max_targets` aliases of
     /// 1006 bytes.
@@ -43,7 +43,7 @@ pub struct RegistryConfig {
 }
 
 impl RegistryConfig {
-    /// With a share of the table for each of so many secrets, where no other limit is set.
+    /// With a share of the table for each of so many secrets and tokens, where no other limit is set.
     pub(crate) fn shared_by(self, secrets: usize) -> Self {
         let secrets = secrets.max(1);
         let max_per_secret = self.max_per_secret.or(Some(self.max_targets.div_ceil(secrets)));

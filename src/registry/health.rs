@@ -1,6 +1,7 @@
 //! How the store fares: the writer's thread notes it, everybody else reads it.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,11 +15,16 @@ use crate::telemetry::{Chain, caught};
 /// A write that takes longer hangs: the longest that a busy disk takes for one is some seconds, and clients wait 10 s.
 pub(super) const HANGS_AFTER: Duration = Duration::from_secs(5);
 
+/// Most reasons of one failure that are logged.
+const REASONS: usize = 8;
+
 /// The state of the store.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     /// True while the last write has failed.
     failing: AtomicBool,
+    /// Why, as far as it was logged: the reason changes while a person mends the first.
+    reasons: Mutex<BTreeSet<String>>,
     /// True while a write hangs.
     hanging: AtomicBool,
     pub(super) failures: AtomicU64,
@@ -43,15 +49,25 @@ impl Health {
 
     pub(super) fn works(&self) {
         if self.failing.swap(false, Ordering::Relaxed) {
+            self.reasons().clear();
             tracing::info!("registry store can be written again");
         }
     }
 
     pub(super) fn failed(&self, error: &StoreError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
-        if !self.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(error = %Chain(error), "registry store failed: until it can be written again leases are only renewed");
+        self.failing.store(true, Ordering::Relaxed);
+        let (reason, mut reasons) = (Chain(error).to_string(), self.reasons());
+        if reasons.len() < REASONS && reasons.insert(reason.clone()) {
+            tracing::error!(
+                error = reason,
+                "registry store failed: until it can be written again leases are only renewed"
+            );
         }
+    }
+
+    fn reasons(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one door to the store: what panics in there is an error out here, and is tried again as any other.
@@ -84,5 +100,38 @@ impl Health {
     /// Held while `hanging` is set, so that the end of a write comes before or after.
     fn busy_since(&self) -> MutexGuard<'_, Option<Instant>> {
         self.busy_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::*;
+
+    /// Before: who had put a deleted directory back was not told that another process had it now.
+    #[test]
+    fn each_reason_of_a_failure_is_logged_once() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let lines = tracing_subscriber::fmt().with_writer(Arc::new(file.reopen().expect("opens"))).finish();
+        tracing::subscriber::with_default(lines, || {
+            let health = Health::default();
+            for _ in 0..2 {
+                for reason in (0..20).chain(0..20) {
+                    let path = format!("/{reason}").into();
+                    health.failed(&if reason % 2 == 0 {
+                        StoreError::Gone { path }
+                    } else {
+                        StoreError::Locked { path }
+                    });
+                }
+                health.works();
+                assert!(!health.is_failing());
+            }
+        });
+        let text = fs::read_to_string(file.path()).expect("text");
+        assert_eq!(text.matches("store failed").count(), 2 * REASONS);
+        assert_eq!(text.matches("in use by another").count(), REASONS);
+        assert_eq!(text.matches("written again").count(), 2 * REASONS + 2);
     }
 }

@@ -190,35 +190,22 @@ impl Recovered {
             kept_in_doubt = kept.len(),
             "the recovery of the damaged table has ended"
         );
-        if !missing.is_empty() {
-            let (aliases, more) = names(missing);
-            tracing::warn!(
-                aliases,
-                more,
-                "these were lost with the damaged table, and nobody has registered them since"
-            );
-        }
-        if !dropped.is_empty() {
-            let (aliases, more) = names(dropped);
-            tracing::warn!(
-                aliases,
-                more,
-                "aliases were dropped: the damage may have taken their release, and nobody renewed them since"
-            );
-        }
-        if !kept.is_empty() {
-            let (beacons, more) = names(kept);
-            tracing::warn!(
-                beacons,
-                more,
-                "the damage may have taken changes of these beacons, which are listed: register or unregister them again"
-            );
-        }
+        warn_of(missing, "these were lost with the damaged table, and nobody has registered them since");
+        warn_of(
+            dropped,
+            "aliases were dropped: the damage may have taken their release, and nobody renewed them since",
+        );
+        warn_of(
+            kept,
+            "the damage may have taken changes of these beacons, which are listed: register or unregister them again",
+        );
     }
 }
 
-/// The first names, and how many more there are.
-fn names(all: &BTreeSet<Name>) -> (String, usize) {
+fn warn_of(all: &BTreeSet<Name>, what: &str) {
+    if all.is_empty() {
+        return;
+    }
     let named: Vec<String> = all.iter().take(NAMED).map(Name::to_string).collect();
-    (named.join(" "), all.len() - named.len())
+    tracing::warn!(names = named.join(" "), more = all.len() - named.len(), "{what}");
 }

@@ -59,7 +59,6 @@ impl Table {
 
     /// The beacons of a kind, in the order of their keys; `None` if there was none since the load.
     pub(in crate::registry) fn beacons_of(&self, kind: &str) -> Option<Vec<Arc<Beacon>>> {
-        let of_kind = self.beacons.iter().filter(|beacon| beacon.name.kind() == kind);
-        self.beacons.knows(kind).then(|| of_kind.cloned().collect())
+        self.beacons.of(kind)
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     mem,
+    ops::Bound,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -85,9 +86,12 @@ impl Beacons {
         self.all.values().map(|entry| &entry.beacon)
     }
 
-    /// True if a beacon of the kind is there, or was since the load, of the first thousand kinds.
-    pub(super) fn knows(&self, kind: &str) -> bool {
-        self.kinds.contains(kind) || self.iter().any(|beacon| beacon.name.kind() == kind)
+    /// Those of a kind, in the order of their keys; `None` if none is there, or was since the load, of the first thousand kinds.
+    pub(super) fn of(&self, kind: &str) -> Option<Vec<Arc<Beacon>>> {
+        let from = self.all.range((Bound::Included(BeaconName::first_of(kind)), Bound::Unbounded));
+        let of_kind: Vec<_> =
+            from.take_while(|(name, _)| name.kind() == kind).map(|(_, entry)| Arc::clone(&entry.beacon)).collect();
+        (!of_kind.is_empty() || self.kinds.contains(kind)).then_some(of_kind)
     }
 
     pub(super) fn doubt(&mut self, unconfirmed: BTreeSet<BeaconName>) {

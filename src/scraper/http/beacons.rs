@@ -5,7 +5,6 @@
 //! `lease`, what fails has a line of text that says why, and nothing a caller sends ends the process.
 
 use std::{
-    collections::BTreeMap,
     error::Error,
     net::SocketAddr,
     sync::{
@@ -25,6 +24,7 @@ use axum::{
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use http_body_util::LengthLimitError;
 use percent_encoding::percent_decode_str;
+use serde::Serializer;
 use tokio::{sync::Semaphore, task, time};
 use tokio_util::sync::CancellationToken;
 
@@ -109,7 +109,7 @@ impl BeaconsApi {
 
 async fn register(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
-        let parameters = api.admit(request).await?;
+        let parameters = api.parameters(request).await?;
         let lease = parameters.lease()?;
         let data = parameters.value("data").to_owned();
         let beacon = Beacon::new(parameters.name()?, data, lease, SystemTime::now())?;
@@ -133,7 +133,7 @@ async fn register(State(api): State<Arc<Api>>, request: Request) -> Response {
 
 async fn unregister(State(api): State<Arc<Api>>, request: Request) -> Response {
     let answer = async {
-        let name = api.admit(request).await?.name()?;
+        let name = api.parameters(request).await?.name()?;
         // As with the original, what is not there was unregistered before.
         api.shared.registry.unregister_beacon(&name).await?;
         Ok((BeaconOutcome::Unregistered, StatusCode::OK.into_response()))
@@ -141,12 +141,11 @@ async fn unregister(State(api): State<Arc<Api>>, request: Request) -> Response {
     api.end(answer.await)
 }
 
-async fn list(State(api): State<Arc<Api>>, mut request: Request) -> Response {
+async fn list(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Response {
     let answer = async {
-        // The kind stands in the query.
-        *request.method_mut() = Method::GET;
-        let parameters = api.admit(request).await?;
-        let kind = parameters.value("kind").to_owned();
+        api.admit(&headers).await?;
+        // Whatever the method, the kind stands in the query.
+        let kind = Parameters::of(uri.query().unwrap_or_default(), "")?.value("kind").to_owned();
         if kind.is_empty() {
             return Err(BeaconError::Empty.into());
         }
@@ -167,8 +166,10 @@ async fn list(State(api): State<Arc<Api>>, mut request: Request) -> Response {
         };
         let json = task::spawn_blocking(move || {
             let _permit = permit;
-            let data: BTreeMap<_, _> = beacons.iter().map(|beacon| (beacon.name.key(), &beacon.data)).collect();
-            serde_json::to_vec(&data).expect("text is JSON")
+            let mut json = Vec::new();
+            let data = beacons.iter().map(|beacon| (beacon.name.key(), &beacon.data));
+            serde_json::Serializer::new(&mut json).collect_map(data).expect("text is JSON");
+            json
         });
         let json = json.await.map_err(|_| Refusal::unavailable("the process ends"))?;
         Ok((BeaconOutcome::Listed, ([(header::CONTENT_TYPE, "application/json")], json).into_response()))
@@ -177,26 +178,34 @@ async fn list(State(api): State<Arc<Api>>, mut request: Request) -> Response {
 }
 
 impl Api {
-    /// The parameters of a request that shows the token. Of others no body is read.
-    async fn admit(&self, request: Request) -> Result<Parameters, Refusal> {
-        let (parts, body) = request.into_parts();
-        match self.token.is_shown(&parts.headers, |value| value).await {
-            Ok(true) => self.is_unreadable.store(false, Ordering::Relaxed),
-            Ok(false) => {
-                return Err(Refusal(StatusCode::UNAUTHORIZED, BeaconOutcome::Unauthorized, String::new()));
+    /// Refuses a request that does not show the token.
+    async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match self.token.is_shown(headers).await {
+            Ok(true) => {
+                self.is_unreadable.store(false, Ordering::Relaxed);
+                Ok(())
             }
+            Ok(false) => Err(Refusal(StatusCode::UNAUTHORIZED, BeaconOutcome::Unauthorized, String::new())),
             Err(error) => {
                 if !self.is_unreadable.swap(true, Ordering::Relaxed) {
                     tracing::warn!(error = %Chain(&error), "the token of the registration API cannot be read");
                 }
-                return Err(Refusal::unavailable("the token's file cannot be read"));
+                Err(Refusal::unavailable("the token's file cannot be read"))
             }
         }
+    }
+
+    /// The parameters of a request that shows the token. Of others no body is read.
+    async fn parameters(&self, request: Request) -> Result<Parameters, Refusal> {
+        let (parts, body) = request.into_parts();
+        self.admit(&parts.headers).await?;
+        // As the original: other methods, and other kinds of bodies, have their parameters in the query alone.
         let body = match parts.method {
-            Method::POST | Method::PUT | Method::PATCH => read(body).await?,
+            Method::POST | Method::PUT | Method::PATCH if is_form(&parts.headers) => read(body).await?,
             _ => Bytes::new(),
         };
-        Parameters::of(&parts.method, &parts.uri, &parts.headers, &body)
+        let body = std::str::from_utf8(&body).map_err(|_| Refusal::bad("the body is no text"))?;
+        Parameters::of(parts.uri.query().unwrap_or_default(), body)
     }
 
     fn end(&self, answer: Answer) -> Response {
@@ -231,6 +240,11 @@ impl From<RegistryError> for Refusal {
     }
 }
 
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()?.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+}
+
 async fn read(body: Body) -> Result<Bytes, Refusal> {
     match time::timeout(BODY_TIME, body::to_bytes(body, MAX_BODY)).await {
         Ok(Ok(body)) => Ok(body),
@@ -250,16 +264,8 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    fn of(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
-        let form = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()?.split(';').next());
-        let is_form = form.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-        // As the original: other methods, and other kinds of bodies, have their parameters in the query alone.
-        let body = match *method {
-            Method::POST | Method::PUT | Method::PATCH if is_form => body,
-            _ => &[],
-        };
-        let body = std::str::from_utf8(body).map_err(|_| Refusal::bad("the body is no text"))?;
-        let pairs = [body, uri.query().unwrap_or_default()].into_iter().flat_map(|part| part.split('&'));
+    fn of(query: &str, body: &str) -> Result<Self, Refusal> {
+        let pairs = [body, query].into_iter().flat_map(|part| part.split('&'));
         let pairs = pairs.filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decode(name)?, decode(value)?))
@@ -302,27 +308,29 @@ fn decode(part: &str) -> Result<String, Refusal> {
 mod tests {
     use super::*;
 
-    fn parameters(method: Method, query: &str, kind: &str, body: &str) -> Option<Vec<(String, String)>> {
-        let uri = format!("/register?{query}").parse().expect("a URI");
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().expect("a value"))]);
-        Parameters::of(&method, &uri, &headers, body.as_bytes()).ok().map(|parameters| parameters.0)
+    fn parameters(query: &str, body: &str) -> Option<Vec<(String, String)>> {
+        Parameters::of(query, body).ok().map(|parameters| parameters.0)
     }
 
     #[test]
     fn parameters_are_read_as_the_original_reads_them() {
-        let form = "application/x-www-form-urlencoded; charset=utf-8";
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let both = parameters(Method::POST, "kind=q&key=a%2Fb+c", form, "kind=b").expect("read");
-        assert_eq!(both, [pair("kind", "b"), pair("kind", "q"), pair("key", "a/b c")]);
-        assert_eq!(parameters(Method::GET, "kind=q", form, "kind=b"), Some(vec![pair("kind", "q")]));
-        assert_eq!(parameters(Method::POST, "kind=q", "application/json", "kind=b"), Some(vec![pair("kind", "q")]));
-        assert_eq!(
-            parameters(Method::PUT, "", form, "kind=&data=%C3%BC"),
-            Some(vec![pair("kind", ""), pair("data", "ü")])
-        );
+        let both = parameters("kind=q&key=a%2Fb+c", "kind=b");
+        assert_eq!(both, Some(vec![pair("kind", "b"), pair("kind", "q"), pair("key", "a/b c")]));
+        assert_eq!(parameters("", "kind=&data=%C3%BC"), Some(vec![pair("kind", ""), pair("data", "ü")]));
         for unfit in ["key=%", "key=%2", "key=%zz", "key=%ff", "%=a"] {
-            assert!(parameters(Method::POST, unfit, form, "").is_none(), "{unfit}");
-            assert!(parameters(Method::POST, "", form, unfit).is_none(), "{unfit}");
+            assert!(parameters(unfit, "").is_none() && parameters("", unfit).is_none(), "{unfit}");
         }
+    }
+
+    #[test]
+    fn forms_are_told_by_their_type() {
+        let is_form = |kind: &str| {
+            super::is_form(&HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().expect("a value"))]))
+        };
+        assert!(
+            is_form("application/x-www-form-urlencoded") && is_form("Application/X-WWW-Form-Urlencoded; charset=utf-8")
+        );
+        assert!(!is_form("application/json") && !is_form("") && !super::is_form(&HeaderMap::new()));
     }
 }

@@ -39,6 +39,24 @@ fn only_what_changes_is_stored_and_what_is_acknowledged_is_durable() {
 }
 
 #[test]
+fn a_kind_has_its_own_beacons_alone() {
+    let mut table = table(RegistryConfig::default());
+    for (kind, key) in [("k", "b"), ("j", "x"), ("kk", "y"), ("k", "a"), ("l", "z")] {
+        let name = BeaconName::new(kind, key).expect("a name");
+        let beacon = Beacon::new(name, "1".to_owned(), None, t0()).expect("a beacon");
+        table.register_beacon(beacon).0.expect("kept");
+    }
+    let of = |kind| {
+        let beacons = table.beacons_of(kind)?;
+        Some(beacons.iter().map(|beacon| beacon.name.key().to_owned()).collect::<Vec<_>>().concat())
+    };
+    assert_eq!(
+        ["k", "j", "kk", "l", "m", ""].map(of),
+        [Some("ab"), Some("x"), Some("y"), Some("z"), None, None].map(|keys| keys.map(str::to_owned))
+    );
+}
+
+#[test]
 fn a_lease_is_renewed_without_an_event_and_ends_in_time() {
     let mut table = table(RegistryConfig::default());
     table.sweep(t0());
