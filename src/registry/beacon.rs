@@ -11,7 +11,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub(crate) use groups::{ListedGroup, NotListed, TOKEN_LABEL};
+#[cfg(feature = "cli")]
+pub(crate) use groups::TOKEN_LABEL;
+pub(crate) use groups::{ListedGroup, NotListed};
 
 /// Longest kind, in bytes.
 const MAX_KIND: usize = 256;

@@ -11,7 +11,7 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    #[cfg(feature = "cli")]
+    #[cfg(any(feature = "cli", test))]
     pub(crate) fn len(&self) -> usize {
         self.leases.len() + self.beacons.len()
     }

@@ -103,7 +103,7 @@ impl Health {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use std::{fs, sync::Arc};
 

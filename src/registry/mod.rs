@@ -41,7 +41,9 @@ pub use error::RegistryError;
 pub use event::{EventKind, RegistryEvent};
 pub use store::StoreError;
 
-pub(crate) use beacon::{Beacon, BeaconError, BeaconName, ListedGroup, TOKEN_LABEL};
+#[cfg(feature = "cli")]
+pub(crate) use beacon::TOKEN_LABEL;
+pub(crate) use beacon::{Beacon, BeaconError, BeaconName, ListedGroup};
 pub(crate) use contents::Contents;
 pub(crate) use error::NotLoaded;
 pub(crate) use event::{BeaconEvent, BeaconEventKind, Totals};
