@@ -237,6 +237,11 @@ impl Network {
         self.dialler.connect(peer).await
     }
 
+    /// Dials a peer that is linked over QUIC over TCP, which then takes over.
+    pub(crate) async fn connect_over_tcp(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
+        self.dialler.connect_over_tcp(peer.key).await
+    }
+
     /// Opens a stream to a linked peer.
     pub(crate) async fn open(&self, peer: &PublicKey, protocol: &'static str) -> Result<LinkStream, OpenError> {
         self.links().open(peer, StreamProtocol::new(protocol)).await

@@ -93,6 +93,8 @@ pub(crate) struct Connection {
     /// When the peer last had a registration under way, or wanted one for which there was no place.
     #[cfg(feature = "scraper")]
     pub(crate) registering_at: Option<Instant>,
+    /// True once the end that dialled has made one of a better transport instead.
+    pub(crate) left: bool,
     /// Since when there has been a better connection to the peer.
     pub(crate) superseded_at: Option<Instant>,
 }
@@ -123,6 +125,7 @@ impl Connection {
             may_be_direct: inbound && relayed,
             #[cfg(feature = "scraper")]
             registering_at: None,
+            left: false,
             superseded_at: None,
         }
     }

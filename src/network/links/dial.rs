@@ -102,11 +102,25 @@ impl Dialler {
         let near = staggered(self.dial_known(peer), Duration::ZERO, self.dial_nearby(&peer.key)).map_err(Failure::from);
         let found = staggered(near, LOOKUP_HEAD_START, self.dial_found(&peer.key)).await;
         let address = found.map_err(|failures| explain(&peer.key, failures.into()))?;
-        let (book, key) = (Arc::clone(&self.addresses), peer.key);
-        // Not waited for: the address is a hint for the next start.
+        self.remember(peer.key, address);
+        Ok(())
+    }
+
+    /// Notes where a peer answered, for the next start.
+    fn remember(&self, peer: PublicKey, address: Multiaddr) {
+        let book = Arc::clone(&self.addresses);
         if address::is_dialable(&address) {
-            drop(task::spawn_blocking(move || book.remember(key, address)));
+            drop(task::spawn_blocking(move || book.remember(peer, address))); // not waited for: it is a hint
         }
+    }
+
+    /// Dials a peer that is linked over QUIC at the same port over TCP, which then takes over.
+    pub(crate) async fn connect_over_tcp(&self, peer: PublicKey) -> Result<(), ConnectError> {
+        let there = self.links.address(&peer).as_ref().and_then(address::socket_addr);
+        let addresses = there.map(address::tcp).into_iter().collect();
+        let address = self.dial_at_once(peer, addresses).await.map_err(|failure| explain(&peer, failure))?;
+        self.links.leave(&peer, LinkTransport::Quic);
+        self.remember(peer, address);
         Ok(())
     }
 

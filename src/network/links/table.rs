@@ -182,6 +182,11 @@ impl Links {
         self.table().best(peer).map(|(_, best)| best.address.clone())
     }
 
+    /// The way of the best connection to a peer; the transport only of a direct one.
+    pub(crate) fn way(&self, peer: &PublicKey) -> Option<(LinkPath, Option<LinkTransport>)> {
+        self.table().best(peer).map(|(_, best)| best.rank())
+    }
+
     pub(crate) fn transports(&self, peer: &PublicKey) -> Vec<LinkTransport> {
         self.table().direct(peer).map(|(_, connection)| connection.transport()).collect()
     }

@@ -5,6 +5,7 @@ use std::net::{TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use tokio::net::{TcpListener, UdpSocket};
 
 use super::*;
+use crate::network::upkeep::upgrade;
 
 /// Where TCP would have been given up for QUIC before.
 const LONGER_THAN_THE_HEAD_START: Duration = Duration::from_secs(1);
@@ -18,6 +19,34 @@ async fn host() -> (TcpListener, UdpSocket, Peer, PeerAddr) {
     let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
     let scraper = PeerAddr::at(KeyPair::generate().public(), "127.0.0.1", at.port());
     (TcpListener::from_std(tcp).expect("listens"), UdpSocket::from_std(udp).expect("binds"), client, scraper)
+}
+
+/// Before: a link that was made over QUIC, as there was no room over TCP, stayed there for ever.
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn a_link_over_quic_moves_to_tcp_and_its_streams_end_first() {
+    let mut scraper = Peer::start(NetworkRole::Scraper, Firewall::Anyone, Vec::new()).await;
+    let client = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    let at = scraper.network.listening()[0];
+    let there = PeerAddr::at(scraper.key.public(), at.ip().to_string(), at.port());
+    client.network.connect_over(&there, LinkTransport::Quic).await.expect("links");
+    let mut stream = client.network.open(&there.key, ECHO).await.expect("opens");
+    stream.write_all(b"x").await.expect("writes");
+    let mut far = within("a stream", scraper.inbox.recv()).await.expect("a stream").stream;
+
+    upgrade::upgrade(&client.network, &there).await;
+    let transports = || client.network.links().transports(&there.key);
+    assert_eq!(transports(), [LinkTransport::Tcp, LinkTransport::Quic]);
+    // Longer than the pause between two sweeps.
+    time::sleep(Duration::from_secs(12)).await;
+    for _ in 0..3 {
+        stream.write_all(b"x").await.expect("the stream goes on");
+        within("a byte", far.read_u8()).await.expect("a byte");
+    }
+    drop((stream, far));
+    within("the end of QUIC", client.network.links().wait_until(|| transports() == [LinkTransport::Tcp])).await;
+    upgrade::upgrade(&client.network, &there).await;
+    assert_eq!(transports()[0], LinkTransport::Tcp);
 }
 
 /// Before: in a crowd at a busy scraper each client had two handshakes under way.

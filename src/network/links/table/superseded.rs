@@ -6,7 +6,10 @@ use libp2p::swarm::ConnectionId;
 use tokio::time::Instant;
 
 use super::{Links, Table};
-use crate::{identity::PublicKey, network::links::status::LinkPath};
+use crate::{
+    identity::PublicKey,
+    network::links::status::{LinkPath, LinkTransport},
+};
 
 /// Time for a task that is about to open a stream to notice the better path.
 const SUPERSEDED_FOR: Duration = Duration::from_secs(5);
@@ -20,14 +23,19 @@ const HELD_BY_US: usize = 2;
 impl Table {
     /// A relayed connection has nothing more to do while there is a direct one, or a circuit that is clearly newer. (Of
     /// two direct ones, or of two circuits made together, both stay: the two ends may not agree on which is the better,
-    /// and would each close the other's.)
+    /// and would each close the other's. A node is linked over several transports on purpose.) A direct one has nothing more to
+    /// do once we have left it.
     pub(super) fn mark_superseded(&mut self, peer: &PublicKey) {
-        let Some((path, since)) = self.best(peer).map(|(_, best)| (best.path, best.since)) else { return };
+        let Some((rank, since)) = self.best(peer).map(|(_, best)| (best.rank(), best.since)) else { return };
         let Some(peer) = self.peers.get(peer) else { return };
         for id in &peer.connections {
             let Some(connection) = self.connections.get_mut(id) else { continue };
-            let better = path == LinkPath::Direct || since.duration_since(connection.since) > MADE_TOGETHER;
-            let superseded = better && !connection.is_direct();
+            let superseded = match connection.path {
+                LinkPath::Direct => connection.left && rank < connection.rank(),
+                LinkPath::Relayed => {
+                    rank.0 == LinkPath::Direct || since.duration_since(connection.since) > MADE_TOGETHER
+                }
+            };
             connection.superseded_at = superseded.then(|| connection.superseded_at.unwrap_or_else(Instant::now));
         }
     }
@@ -40,6 +48,19 @@ impl Links {
         let Some(newer) = table.connections.get(&newer) else { return Vec::new() };
         let replaced = table.direct(&newer.peer).filter(|(_, older)| older.is_replaced_by(newer, after));
         replaced.map(|(id, _)| id).collect()
+    }
+
+    /// Has the direct connections that we opened over a transport end with their last streams, as long as there is a better one.
+    pub(crate) fn leave(&self, peer: &PublicKey, transport: LinkTransport) {
+        let table = &mut *self.table();
+        let Some(entry) = table.peers.get(peer) else { return };
+        for id in &entry.connections {
+            let connection = table.connections.get_mut(id);
+            if let Some(connection) = connection.filter(|one| one.is_direct() && one.transport() == transport) {
+                connection.left = !connection.inbound;
+            }
+        }
+        table.mark_superseded(peer);
     }
 
     /// Connections that a better one has made superfluous a while ago, and whose last stream has ended. libp2p's hole
