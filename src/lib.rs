@@ -67,6 +67,8 @@ mod http;
 pub mod identity;
 #[cfg(feature = "client")]
 mod ip_network;
+#[cfg(feature = "scraper")]
+mod lobby;
 #[cfg(feature = "client")]
 mod network;
 #[cfg(feature = "node")]

@@ -52,6 +52,7 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
     // The error of a role shows the error inside it as its own text, so that the chain has the outer one alone.
     match error.downcast_ref() {
         Some(ScraperError::Bind(_)) => return Some(OTHER_HTTP),
+        Some(ScraperError::BindLobbyApi(_)) => return Some("--lobby-api gives another address"),
         Some(ScraperError::BindRegistrationApi(_)) => return Some("--registration-api gives another address"),
         Some(ScraperError::NoTarget { .. }) => return Some("give --advertise HOST:PORT"),
         Some(ScraperError::Network(error)) => return about_network(error),

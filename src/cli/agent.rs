@@ -12,14 +12,15 @@ use anyhow::Context;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::broadcast,
-    task,
+    task::{self, JoinSet},
     time::{self, MissedTickBehavior},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     ConfigFile,
     data_dir::DataDir,
-    keys, link,
+    keys, link, lobby,
     output::shortened,
     service_manager, signals,
     value::{self, Label, TargetUrl},
@@ -119,6 +120,8 @@ pub(super) struct Args {
     mdns: bool,
     #[command(flatten)]
     pub(super) link: link::Flags,
+    #[command(flatten)]
+    lobby: lobby::LobbyFlags,
 }
 
 impl Args {
@@ -216,11 +219,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
     let mut inventory = args.inventory()?;
     let (scrapers, refresh) = (args.scraper.len(), args.targets_refresh);
+    let lobby = args.lobby.clone().settings(args.hostname.as_deref())?;
     let (builder, data_dir) = args.settings()?;
     let targets = inventory.read().unwrap_or_default();
     let count = targets.len();
     let client = targets.into_iter().fold(builder.targets_later(), client::ClientBuilder::target).start().await?;
     let mut events = client.events();
+    let (mut part, leave) = (JoinSet::new(), CancellationToken::new());
+    if let Some(lobby) = lobby {
+        part.spawn(lobby.bind(&client).await?.keep(leave.clone()));
+    }
     tracing::info!(key = %client.public_key(), scrapers, targets = count, %data_dir, "agent runs");
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -229,6 +237,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         never = service_manager::keep_told(future::ready(())) => match never {},
     };
     service_manager::stopping();
+    leave.cancel();
+    while part.join_next().await.is_some() {}
     client.shutdown().await;
     tracing::info!("agent ended");
     outcome

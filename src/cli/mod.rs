@@ -19,6 +19,7 @@ mod http_connections;
 mod import;
 mod keys;
 mod link;
+mod lobby;
 mod managed_files;
 mod node;
 mod on_change;

@@ -18,7 +18,7 @@ use crate::{
     Scraper, ScraperConfig,
     identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
-    scraper::{HttpConfig, RegistrationApi, RegistrationLimits, ScrapeConfig},
+    scraper::{HttpConfig, LobbyApi, RegistrationApi, RegistrationLimits, ScrapeConfig},
 };
 
 /// The end of the help: what a user copies first.
@@ -75,6 +75,8 @@ pub(super) struct Args {
     file_sd: Option<PathBuf>,
     #[command(flatten)]
     registration_api: RegistrationApiArgs,
+    #[command(flatten)]
+    lobby_api: LobbyApiArgs,
     #[command(flatten)]
     on_change: OnChange,
     #[command(flatten)]
@@ -135,6 +137,25 @@ struct RegistrationApiArgs {
     /// Answer /list of a kind that never had an entry with an error, as the original does, and not with an empty list
     #[arg(long, env = "NARTHEX_REGISTRATION_STRICT", requires = "registration_api")]
     registration_strict: bool,
+}
+
+/// Lobby's API.
+#[derive(Clone, Debug, clap::Args)]
+struct LobbyApiArgs {
+    /// Where callers ask for the hosts of the lobby by HTTP, as with lobbyd; hosts come by narthex agent --lobby
+    #[arg(long, value_name = "HOST:PORT")]
+    lobby_api: Option<HostPort>,
+    /// The token that those callers show in Authorization; without it none is asked for
+    #[arg(long, value_name = "FILE", requires = "lobby_api")]
+    lobby_token_file: Option<PathBuf>,
+}
+
+impl LobbyApiArgs {
+    fn config(self) -> Option<LobbyApi> {
+        let mut api = LobbyApi::new(self.lobby_api?);
+        api.token_file = self.lobby_token_file;
+        Some(api)
+    }
 }
 
 impl RegistrationApiArgs {
@@ -296,6 +317,7 @@ impl Args {
                 connections: self.http_connections.into(),
                 allowed_hosts: self.http_allowed_host,
                 registration_api: self.registration_api.config(),
+                lobby_api: self.lobby_api.config(),
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
@@ -335,6 +357,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         key = %scraper.public_key(),
         secrets,
         http = %scraper.http_addr(),
+        lobby_api = scraper.lobby_api_addr().map(tracing::field::display),
         registration_api = scraper.registration_api_addr().map(tracing::field::display),
         listen = ?scraper.listening(),
         %data_dir,

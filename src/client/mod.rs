@@ -12,6 +12,8 @@ mod farewell;
 #[cfg(feature = "filter")]
 mod filter;
 mod held;
+#[cfg(feature = "cli")]
+pub(crate) mod lobby;
 mod metrics;
 mod outage;
 mod pull_watchdog;
@@ -92,6 +94,8 @@ pub struct Client {
     /// For the first caller of [`Client::events`]: registration may be faster than that call.
     since_start: Mutex<Option<broadcast::Receiver<Event>>>,
     links: Links,
+    #[cfg(feature = "cli")]
+    lobbies: lobby::Lobbies,
     targets: Arc<Targets>,
     stop: CancellationToken,
     stop_network: CancellationToken,
@@ -154,6 +158,12 @@ impl Client {
         Ok(())
     }
 
+    /// The way to the lobbies of the scrapers.
+    #[cfg(feature = "cli")]
+    pub(crate) fn lobbies(&self) -> lobby::Lobbies {
+        self.lobbies.clone()
+    }
+
     /// Sets the number of problems in the targets as they were written, such as those of an agent's inventory, for the
     /// client's own metrics.
     pub fn set_target_problems(&self, count: usize) {
@@ -212,6 +222,8 @@ impl Client {
         network_task.spawn(task.run(stop_network.clone()));
         serving.spawn(server::serve(Arc::clone(&shared), pulls, stop.clone()));
         serving.spawn(event::report_blocks(events.clone(), network.blocks(), stop.clone()));
+        #[cfg(feature = "cli")]
+        let lobbies = lobby::Lobbies::new(network.clone(), scrapers.iter().map(|scraper| scraper.key).collect());
         for scraper in scrapers {
             registrations.spawn(registration::keep(Arc::clone(&shared), scraper, stop.clone()));
         }
@@ -221,6 +233,8 @@ impl Client {
             events,
             since_start,
             links,
+            #[cfg(feature = "cli")]
+            lobbies,
             targets,
             stop,
             stop_network,

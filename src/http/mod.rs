@@ -4,6 +4,8 @@
 #[cfg(any(feature = "scraper", feature = "node"))]
 mod admission;
 mod body;
+#[cfg(feature = "scraper")]
+pub(crate) mod browser;
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 mod hop_by_hop;
 #[cfg(any(feature = "agent", feature = "scraper"))]
@@ -58,6 +60,8 @@ pub(crate) use server::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT};
 pub(crate) use server::{Listener, accept, bind};
 #[cfg(feature = "scraper")]
 pub(crate) use token::TokenFile;
+#[cfg(feature = "cli")]
+pub(crate) use token::is_token;
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

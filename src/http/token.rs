@@ -20,16 +20,29 @@ impl TokenFile {
 
     /// True if the value of the request's `Authorization` is the token. How long the comparison takes says nothing about it.
     pub(crate) async fn is_shown(&self, headers: &HeaderMap) -> Result<bool, SecretFileError> {
-        let Some(shown) = headers.get(header::AUTHORIZATION) else { return Ok(false) };
+        match headers.get(header::AUTHORIZATION) {
+            Some(shown) => self.is(shown.as_bytes()).await,
+            None => Ok(false),
+        }
+    }
+
+    /// True if this is the token.
+    pub(crate) async fn is(&self, shown: &[u8]) -> Result<bool, SecretFileError> {
         let file = self.0.clone();
         let token = task::spawn_blocking(move || read(file)).await.expect("reading a file does not panic")?;
-        Ok(token.ct_eq(&digest(shown.as_bytes())).into())
+        Ok(token.ct_eq(&digest(shown)).into())
     }
 
     /// Why the file cannot be used now, if so. Blocks.
     pub(crate) fn check(&self) -> Result<(), SecretFileError> {
         read(self.0.clone()).map(drop)
     }
+}
+
+/// True if what was shown is the token. How long this takes says nothing about it.
+#[cfg(feature = "cli")]
+pub(crate) fn is_token(token: &[u8], shown: &[u8]) -> bool {
+    digest(token).ct_eq(&digest(shown)).into()
 }
 
 /// The digest of the token: all of them have one length.

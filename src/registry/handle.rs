@@ -230,6 +230,10 @@ impl Registry {
         self.change(|table| table.unregister_beacon(name)).await
     }
 
+    pub(crate) fn beacon(&self, name: &BeaconName) -> Result<Option<Arc<Beacon>>, NotLoaded> {
+        self.read().table.as_ref().map(|table| table.beacon(name)).ok_or(NotLoaded)
+    }
+
     /// The beacons of a kind, in the order of their keys; `None` if there was none since the load.
     pub(crate) fn beacons_of(&self, kind: &str) -> Result<Option<Vec<Arc<Beacon>>>, NotLoaded> {
         self.read().table.as_ref().map(|table| table.beacons_of(kind)).ok_or(NotLoaded)

@@ -6,8 +6,9 @@ use http::HeaderName;
 
 use crate::{
     hook::Hook,
-    http::{BindError, HttpLimits},
+    http::{BindError, HttpLimits, TokenFile},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
+    lobby::{LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
     network::{self, MAX_PULL_STREAMS, NetworkError, NetworkLimits},
     registry::{RegistryConfig, RegistryError, StoreError},
     secret_file::SecretFileError,
@@ -151,6 +152,8 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<String>,
     /// The registration API, if there is to be one. Default none.
     pub registration_api: Option<RegistrationApi>,
+    /// Lobby's API for the group that agents form, if there is to be one. Default none.
+    pub lobby_api: Option<LobbyApi>,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
 }
@@ -176,6 +179,7 @@ impl Default for HttpConfig {
             connections: HttpLimits::default(),
             allowed_hosts: Vec::new(),
             registration_api: None,
+            lobby_api: None,
             scrape: ScrapeConfig::default(),
         }
     }
@@ -197,6 +201,34 @@ impl RegistrationApi {
     /// With an empty list for an unknown kind.
     pub fn new(listen: HostPort, token_file: impl Into<PathBuf>) -> Self {
         Self { listen, token_file: token_file.into(), strict: false }
+    }
+}
+
+/// Settings of Lobby's API.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LobbyApi {
+    /// Where callers ask.
+    pub listen: HostPort,
+    /// The file of the token that they show, read for every request. Default: nobody need show one.
+    pub token_file: Option<PathBuf>,
+}
+
+impl LobbyApi {
+    /// Without a token.
+    pub fn new(listen: HostPort) -> Self {
+        Self { listen, token_file: None }
+    }
+
+    pub(super) async fn bind(&self) -> Result<LobbyListener, ScraperError> {
+        let token = match self.token_file.clone().map(TokenFile::new) {
+            Some(file) => {
+                file.check()?;
+                LobbyToken::File(file)
+            }
+            None => LobbyToken::Nothing,
+        };
+        LobbyListener::bind(&self.listen, token, NODE_EXPORTER_PORT).await.map_err(ScraperError::BindLobbyApi)
     }
 }
 
@@ -265,7 +297,10 @@ pub enum ScraperError {
     /// The address of the registration API cannot be listened on.
     #[error("the registration API cannot be served")]
     BindRegistrationApi(#[source] BindError),
-    /// The token of the registration API cannot be used.
+    /// The address of the lobby API cannot be listened on.
+    #[error("the lobby API cannot be served")]
+    BindLobbyApi(#[source] BindError),
+    /// The token of the registration API, or of the lobby's, cannot be used.
     #[error(transparent)]
     Token(#[from] SecretFileError),
     /// The network could not start.

@@ -6,6 +6,7 @@
 mod alias_metrics;
 mod config;
 mod http;
+mod lobby;
 mod metrics;
 mod outcome;
 mod places;
@@ -42,16 +43,18 @@ pub use crate::{
     wire::Alias,
 };
 pub use config::{
-    DEFAULT_HTTP_PORT, HttpConfig, RegistrationApi, RegistrationLimits, ScrapeConfig, ScraperConfig, ScraperError,
+    DEFAULT_HTTP_PORT, HttpConfig, LobbyApi, RegistrationApi, RegistrationLimits, ScrapeConfig, ScraperConfig,
+    ScraperError,
 };
 
 use crate::{
     hook::Ending,
     http::bind,
     identity::PublicKey,
+    lobby::LobbyListener,
     network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::{Registry, SledStore},
-    wire::{FAREWELL_PROTOCOL, REGISTER_PROTOCOL},
+    wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL},
 };
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
@@ -59,6 +62,7 @@ pub(crate) use http::fuzzing as host_fuzzing;
 use http::{BeaconsApi, Control, FileSd, OnChange, Shared};
 #[cfg(feature = "cli")]
 pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
+use lobby::Lobby;
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
@@ -69,6 +73,8 @@ pub(crate) const TABLE: &str = "aliases";
 const REGISTER_QUEUE: usize = 1024;
 /// The same of farewells. They are answered as fast as they come; a whole fleet may end between two looks at the queue.
 const FAREWELL_QUEUE: usize = 8192;
+/// The same of requests of the lobby.
+const LOBBY_QUEUE: usize = 1024;
 /// Longest wait at shutdown for scrapes in flight, and for a command that runs: Prometheus's default scrape timeout.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// Longest wait at shutdown for the tasks of the peer-to-peer side, which only close connections.
@@ -97,6 +103,7 @@ pub struct Scraper {
     public_key: PublicKey,
     http_addr: SocketAddr,
     registration_api_addr: Option<SocketAddr>,
+    lobby_api_addr: Option<SocketAddr>,
     listening: Vec<SocketAddr>,
     registry: Registry,
     network: Network,
@@ -135,6 +142,12 @@ impl Scraper {
             None => None,
         };
         let registration_api_addr = beacons.as_ref().map(BeaconsApi::local);
+        let lobby_api = match &config.http_limits.lobby_api {
+            Some(api) => Some(api.bind().await?),
+            None => None,
+        };
+        let lobby_api_addr = lobby_api.as_ref().map(LobbyListener::local);
+        let (lobby_requests, lobby_inbox) = mpsc::channel(LOBBY_QUEUE);
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
         let (farewells, farewell_inbox) = mpsc::channel(FAREWELL_QUEUE);
         let (network, network_task) = Network::start(
@@ -149,7 +162,7 @@ impl Scraper {
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Scraper)
             },
-            acceptors(registrations, farewells),
+            acceptors(registrations, farewells, lobby_requests),
         )
         .await?;
         let control = Control::listen(&config.data_dir);
@@ -168,6 +181,7 @@ impl Scraper {
             config.registrations,
             Arc::clone(&metrics),
         );
+        let lobby = Lobby::new(registry.clone(), network.clone());
         let (pull, counts) = (Arc::new(puller.clone()), Arc::clone(&metrics));
         let shared = Arc::new(Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts));
 
@@ -180,6 +194,7 @@ impl Scraper {
         });
         tasks.spawn(network_task.run(stop.tasks.clone()));
         tasks.spawn(registrar.run(register_inbox, farewell_inbox, stop.tasks.clone()));
+        tasks.spawn(lobby.clone().run(lobby_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.tasks.clone()));
@@ -189,6 +204,10 @@ impl Scraper {
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));
         tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
+        if let Some(api) = lobby_api {
+            let (limits, refusals) = (shared.connections(), Arc::clone(network.refusals()));
+            http_task.spawn(api.serve(lobby, limits, refusals, stop.http.clone()));
+        }
         if let Some(on_change) = on_change {
             let end = Ending { stop: stop.http.clone(), grace: DRAIN_GRACE };
             hooks.spawn(on_change.keep(Arc::clone(&shared), end));
@@ -200,6 +219,7 @@ impl Scraper {
             public_key,
             http_addr,
             registration_api_addr,
+            lobby_api_addr,
             listening,
             registry,
             network,
@@ -224,6 +244,11 @@ impl Scraper {
     /// Address of the registration API, if there is one.
     pub fn registration_api_addr(&self) -> Option<SocketAddr> {
         self.registration_api_addr
+    }
+
+    /// Address of the lobby API, if there is one.
+    pub fn lobby_api_addr(&self) -> Option<SocketAddr> {
+        self.lobby_api_addr
     }
 
     /// Addresses that peers dial.
@@ -291,16 +316,18 @@ impl Scraper {
     }
 }
 
-/// A scraper answers registrations of anybody, who must then prove a secret, and farewells, which concern the peer alone; it
-/// is never pulled from.
+/// A scraper answers registrations of anybody, who must then prove a secret, farewells, which concern the peer alone, and the
+/// requests of those who hold an alias in the lobby; it is never pulled from.
 fn acceptors(
     registrations: mpsc::Sender<network::InboundStream>,
     farewells: mpsc::Sender<network::InboundStream>,
+    lobby: mpsc::Sender<network::InboundStream>,
 ) -> Vec<Acceptor> {
     let (refused, _) = mpsc::channel(1);
     vec![
         Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox: registrations },
         Acceptor { protocol: FAREWELL_PROTOCOL, firewall: Firewall::Anyone, inbox: farewells },
+        Acceptor { protocol: LOBBY_PROTOCOL, firewall: Firewall::Anyone, inbox: lobby },
         Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(HashSet::new()), inbox: refused },
     ]
 }

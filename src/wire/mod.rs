@@ -16,6 +16,8 @@ pub mod codec;
 #[cfg(feature = "client")]
 pub mod farewell;
 pub mod frame;
+#[cfg(feature = "client")]
+pub mod lobby;
 mod message;
 mod noise;
 mod session;
@@ -30,6 +32,8 @@ pub use announce::{AnnounceError, Announcement, parse_record_key, record_key};
 pub use answer::{HandshakeAnswer, HandshakeRefusal};
 #[cfg(feature = "client")]
 pub use farewell::{FAREWELL_PROTOCOL, FarewellAnswer};
+#[cfg(feature = "client")]
+pub use lobby::{Hi, Hosts, LOBBY_PROTOCOL, LobbyHost, LobbyRefusal, LobbyReply, LobbyRequest};
 pub use message::{
     AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, InstanceId, Probe, Probed, REGISTER_PROTOCOL, Register,
     RegisterFrom, RegisterReply, RegisterRequest, Registered,

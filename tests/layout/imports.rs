@@ -8,7 +8,7 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "atomic_file",
     "small_file",
     "secret_file",
@@ -19,6 +19,7 @@ const ORDER: [&str; 18] = [
     "telemetry",
     "hook",
     "http",
+    "lobby",
     "network",
     "registry",
     "client",
@@ -32,7 +33,7 @@ const ORDER: [&str; 18] = [
 const APART: [&str; 2] = ["client", "scraper"];
 
 /// Modules whose files do not use each other in a circle.
-const WITHOUT_CIRCLES: [&str; 7] = ["atomic_file", "telemetry", "hook", "http", "network", "registry", "node"];
+const WITHOUT_CIRCLES: [&str; 8] = ["atomic_file", "telemetry", "hook", "http", "lobby", "network", "registry", "node"];
 
 #[test]
 fn top_level_modules_use_only_those_before_them() {

@@ -57,6 +57,10 @@ impl Table {
         self.beacons.iter().cloned().collect()
     }
 
+    pub(in crate::registry) fn beacon(&self, name: &BeaconName) -> Option<Arc<Beacon>> {
+        self.beacons.get(name).cloned()
+    }
+
     /// The beacons of a kind, in the order of their keys; `None` if there was none since the load.
     pub(in crate::registry) fn beacons_of(&self, kind: &str) -> Option<Vec<Arc<Beacon>>> {
         self.beacons.of(kind)

@@ -1,8 +1,6 @@
 //! The name by which a request reached the scraper.
 //!
-//! With DNS rebinding the name of any web page may lead here, and the browser then lets the page read what we answer. The
-//! page cannot choose the `Host`, which is its own name, nor can its browser be taken for Prometheus. So a browser is
-//! answered only if it asks by an address, which cannot be rebound, or by a name that is known to be ours.
+//! A browser is answered only if it asks by an address, or by a name that is known to be ours: see [`browser`].
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -11,57 +9,34 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::{HeaderMap, HeaderName, StatusCode, Uri, header, uri::Authority};
+use http::{HeaderMap, StatusCode, Uri, header, uri::Authority};
 
 use super::router::Shared;
 use crate::{
-    http::{LocalAddr, text},
+    http::{
+        LocalAddr,
+        browser::{self, without_brackets},
+        text,
+    },
     identity::HostPort,
 };
 
-/// Headers that browsers send and scrapers do not. A page cannot suppress `Accept-Language`; browsers send `Sec-Fetch-*`
-/// over HTTPS and to loopback only, and `Origin` only with some requests.
-const OF_BROWSERS: [HeaderName; 5] = [
-    header::ACCEPT_LANGUAGE,
-    header::ORIGIN,
-    header::REFERER,
-    HeaderName::from_static("sec-fetch-site"),
-    HeaderName::from_static("sec-fetch-mode"),
-];
-/// How every browser's `User-Agent` begins.
-const BROWSER: &[u8] = b"Mozilla/";
-
 /// Refuses a browser that asks by a name that is not known to be ours.
 pub(super) async fn refuse_rebound(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    // No page makes its browser send a URL in the first line, as for a proxy.
-    if request.uri().authority().is_some() || !is_of_a_browser(request.headers()) {
-        return next.run(request).await;
-    }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next().and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    match host {
-        Some(host) if hosts.next().is_none() && is_known(host.host(), &shared) => next.run(request).await,
-        _ => text::line(
+    let is_ours = |host: &str| {
+        let advertised = shared.advertise.iter().map(|ours| ours.host.as_str());
+        let mut names =
+            ["localhost"].into_iter().chain(advertised).chain(shared.allowed_hosts.iter().map(String::as_str));
+        names.any(|name| name.eq_ignore_ascii_case(host))
+    };
+    if browser::is_rebound(&request, is_ours) {
+        return text::line(
             StatusCode::FORBIDDEN,
             "a browser must ask by the IP address of this scraper, by localhost, or by a name that is listed in its \
              setting http-allowed-host: any other name may be that of a page that wants to read this (DNS rebinding)",
-        ),
+        );
     }
-}
-
-fn is_of_a_browser(headers: &HeaderMap) -> bool {
-    OF_BROWSERS.iter().any(|name| headers.contains_key(name))
-        || headers.get_all(header::USER_AGENT).iter().any(|agent| agent.as_bytes().starts_with(BROWSER))
-}
-
-fn is_known(host: &str, shared: &Shared) -> bool {
-    let advertised = shared.advertise.iter().map(|ours| ours.host.as_str());
-    let mut names = ["localhost"].into_iter().chain(advertised).chain(shared.allowed_hosts.iter().map(String::as_str));
-    without_brackets(host).parse::<IpAddr>().is_ok() || names.any(|name| name.eq_ignore_ascii_case(host))
-}
-
-fn without_brackets(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    next.run(request).await
 }
 
 impl LocalAddr {

@@ -64,6 +64,10 @@ pub(in crate::scraper) struct Shared {
 }
 
 impl Shared {
+    pub(in crate::scraper) fn connections(&self) -> HttpLimits {
+        self.connections
+    }
+
     pub(in crate::scraper) fn new(
         config: HttpConfig,
         registry: Registry,

@@ -1,0 +1,219 @@
+//! `narthex agent --lobby`: the agent's host takes part in the lobby of its scrapers, and answers for the whole group.
+
+mod labels;
+mod member;
+
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Client,
+    http::{HttpLimits, TokenFile},
+    identity::HostPort,
+    lobby::{Host, LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
+    telemetry::Refusals,
+};
+
+use labels::Sources;
+use member::Member;
+
+/// Where lobbyd answers.
+const LISTEN: (&str, u16) = ("127.0.0.1", 1313);
+/// Where lobbyd looks for labels.
+const LABELS_PATH: &str = "/etc/lobby/labels";
+/// lobbyd's name of the runtime file.
+const RUNTIME_FILE: &str = "_runtime";
+/// How long a host is listed after it was last heard of, as with lobbyd.
+const TTL: Duration = Duration::from_secs(30);
+
+/// The agent's part in the lobby.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Lobby")]
+pub(super) struct LobbyFlags {
+    /// List this host, with its labels, among those of the scrapers' lobby, and answer Lobby's HTTP API for all of them, as
+    /// lobbyd does, whose environment variables are read: HOST, PORT, TOKEN, DISABLE_API, LABELS, LABELS_PATH,
+    /// RUNTIME_LABELS_FILENAME, HOSTNAME, TTL, NODE_EXPORTER_PORT, REGISTER
+    #[arg(long, env = "NARTHEX_LOBBY")]
+    lobby: bool,
+    /// Where callers ask, 127.0.0.1:1313 unless $HOST and $PORT say otherwise
+    #[arg(long, value_name = "HOST:PORT", requires = "lobby")]
+    lobby_api: Option<HostPort>,
+    /// The token that callers show in Authorization, instead of that in $TOKEN; without both none is asked for
+    #[arg(long, value_name = "FILE", requires = "lobby")]
+    lobby_token_file: Option<PathBuf>,
+    /// A label of this host, beside those of $LABELS; repeatable
+    #[arg(long, value_name = "LABEL", requires = "lobby")]
+    lobby_label: Vec<String>,
+    /// A directory of files with a label on each line, read each 10 s, instead of $LABELS_PATH or /etc/lobby/labels; the labels
+    /// that come by HTTP are kept in there, too
+    #[arg(long, value_name = "DIR", requires = "lobby")]
+    lobby_labels_dir: Option<PathBuf>,
+}
+
+/// What the flags and lobbyd's variables say.
+pub(super) struct Settings {
+    /// None with `DISABLE_API`.
+    listen: Option<HostPort>,
+    token: LobbyToken,
+    hostname: String,
+    sources: Sources,
+    ttl: Duration,
+    default_port: u16,
+    registers: bool,
+}
+
+impl LobbyFlags {
+    /// The settings, if the agent is to take part. A host name that is given is its name in the lobby too.
+    pub(super) fn settings(self, hostname: Option<&str>) -> anyhow::Result<Option<Settings>> {
+        if !self.lobby {
+            return Ok(None);
+        }
+        self.with(hostname, |name| env::var(name).ok().filter(|value| !value.is_empty())).map(Some)
+    }
+
+    fn with(self, hostname: Option<&str>, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Settings> {
+        let number = |name: &str, default: u64| match variable(name) {
+            None => Ok(default),
+            Some(text) => text.parse().with_context(|| format!("{name}={text:?} is no number")),
+        };
+        let truth = |name: &str, default: bool| match variable(name).as_deref() {
+            None => Ok(default),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+            Some(text) => bail!("{name}={text:?} is neither true nor false"),
+        };
+        let port = |name: &str, default: u16| {
+            u16::try_from(number(name, default.into())?).with_context(|| format!("{name} is no port"))
+        };
+        let address = HostPort::new(variable("HOST").unwrap_or_else(|| LISTEN.0.into()), port("PORT", LISTEN.1)?);
+        let listen = self.lobby_api.unwrap_or(address);
+        let token = match (self.lobby_token_file, variable("TOKEN")) {
+            (Some(path), _) => {
+                let file = TokenFile::new(path);
+                file.check()?;
+                LobbyToken::File(file)
+            }
+            (None, Some(token)) => LobbyToken::Given(token),
+            (None, None) => LobbyToken::Nothing,
+        };
+        let own = || gethostname::gethostname().to_string_lossy().into_owned();
+        let hostname = hostname.map(str::to_owned).or_else(|| variable("HOSTNAME")).unwrap_or_else(own);
+        let mut given = self.lobby_label;
+        given.extend(variable("LABELS").iter().flat_map(|labels| labels.split(',')).map(str::trim).map(str::to_owned));
+        given.retain(|label| !label.is_empty());
+        let host = Host::new(hostname, given, 0)?;
+        let directory = self.lobby_labels_dir.or_else(|| variable("LABELS_PATH").map(PathBuf::from));
+        let directory = directory.unwrap_or_else(|| LABELS_PATH.into());
+        let runtime = directory.join(variable("RUNTIME_LABELS_FILENAME").as_deref().unwrap_or(RUNTIME_FILE));
+        let ttl = match number("TTL", TTL.as_secs())? {
+            // As with lobbyd.
+            0 => 60,
+            ttl => ttl,
+        };
+        Ok(Settings {
+            listen: (!truth("DISABLE_API", false)?).then_some(listen),
+            token,
+            hostname: host.hostname,
+            sources: Sources { given: host.labels, directory: Some(directory), runtime },
+            ttl: Duration::from_secs(ttl.clamp(6, 86_400)),
+            default_port: port("NODE_EXPORTER_PORT", NODE_EXPORTER_PORT)?,
+            registers: truth("REGISTER", true)?,
+        })
+    }
+}
+
+/// The host's part, with its listener bound.
+pub(super) struct Lobby {
+    listener: Option<LobbyListener>,
+    member: Member,
+}
+
+impl Settings {
+    pub(super) async fn bind(self, client: &Client) -> anyhow::Result<Lobby> {
+        let Self { listen, token, hostname, sources, ttl, default_port, registers } = self;
+        let listener = match &listen {
+            Some(listen) => {
+                let bound = LobbyListener::bind(listen, token, default_port).await;
+                let bound = bound.context("the lobby API cannot be served: give another address with --lobby-api")?;
+                tracing::info!(lobby_api = %bound.local(), hostname, registers, "the lobby's API is answered");
+                Some(bound)
+            }
+            None => None,
+        };
+        let member = Member::new(client.lobbies(), hostname, sources, ttl, registers);
+        Ok(Lobby { listener, member })
+    }
+}
+
+impl Lobby {
+    /// Answers, and keeps the host listed, until `stop` fires; then says goodbye.
+    pub(super) async fn keep(self, stop: CancellationToken) {
+        let Self { listener, member } = self;
+        let serve = async {
+            if let Some(listener) = listener {
+                let refusals = Arc::new(Refusals::new());
+                listener.serve(member.clone(), HttpLimits::default(), refusals, stop.clone()).await;
+            }
+        };
+        tokio::join!(serve, member.keep(&stop));
+    }
+}
+
+/// `--lobby-api` and the others are checked by clap; this checks the values that come by lobbyd's variables.
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        flags: LobbyFlags,
+    }
+
+    fn settings(flags: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        let flags = Command::parse_from([&["narthex", "--lobby"], flags].concat()).flags;
+        flags
+            .with(None, |name| variables.iter().find(|(given, _)| *given == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn lobbyds_variables_are_read_and_flags_beat_them() {
+        let plain = settings(&[], &[]).expect("plain");
+        assert_eq!(plain.listen, Some(HostPort::new("127.0.0.1", 1313)));
+        assert_eq!((plain.ttl, plain.default_port, plain.registers), (TTL, 9100, true));
+        assert_eq!(plain.sources.runtime, PathBuf::from("/etc/lobby/labels/_runtime"));
+        let given = settings(
+            &["--lobby-label", "x:y"],
+            &[
+                ("HOST", "127.0.0.2"),
+                ("PORT", "1"),
+                ("TOKEN", "t"),
+                ("LABELS", "b, a,,b"),
+                ("LABELS_PATH", "/l"),
+                ("RUNTIME_LABELS_FILENAME", "r"),
+                ("HOSTNAME", "h"),
+                ("TTL", "0"),
+                ("NODE_EXPORTER_PORT", "9"),
+                ("REGISTER", "false"),
+            ],
+        )
+        .expect("fit");
+        assert_eq!(given.listen, Some(HostPort::new("127.0.0.2", 1)));
+        assert!(matches!(given.token, LobbyToken::Given(token) if token == "t"));
+        assert_eq!(given.sources.given, ["a", "b", "x:y"]);
+        assert_eq!(given.sources.runtime, PathBuf::from("/l/r"));
+        assert_eq!((given.hostname.as_str(), given.ttl.as_secs()), ("h", 60));
+        assert_eq!((given.default_port, given.registers), (9, false));
+        let flag = settings(&["--lobby-api", "127.0.0.3:5"], &[("PORT", "1"), ("DISABLE_API", "0")]).expect("fit");
+        assert_eq!(flag.listen, Some(HostPort::new("127.0.0.3", 5)));
+        assert!(settings(&[], &[("DISABLE_API", "true")]).expect("fit").listen.is_none());
+        for (name, value) in [("PORT", "x"), ("PORT", "70000"), ("REGISTER", "no"), ("TTL", "-1"), ("HOSTNAME", "a b")]
+        {
+            assert!(settings(&[], &[(name, value)]).is_err(), "{name}={value}");
+        }
+    }
+}

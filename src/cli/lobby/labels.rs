@@ -1,0 +1,130 @@
+//! Where a host's labels come from.
+//!
+//! - Those that are given: `--lobby-label`, `LABELS`.
+//! - Files of a directory, one label a line, read anew each time. What is no file in there is passed over, hidden files too.
+//! - The runtime file, which the HTTP API changes: replaced and synced in one step, so that it is whole after a power cut.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    atomic_file,
+    lobby::{LabelsChange, MAX_LABELS},
+};
+
+/// Most bytes of a file of labels.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The sources of a host's labels.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    pub(super) given: Vec<String>,
+    pub(super) directory: Option<PathBuf>,
+    pub(super) runtime: PathBuf,
+}
+
+impl Sources {
+    /// All labels, sorted, each once. Blocks.
+    pub(super) fn read(&self) -> io::Result<Vec<String>> {
+        let mut labels: BTreeSet<String> = self.given.iter().cloned().collect();
+        labels.extend(self.run_time()?);
+        for file in self.files()? {
+            labels.extend(lines(&file)?);
+        }
+        Ok(labels.into_iter().collect())
+    }
+
+    /// The files of the directory, without the runtime file.
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            // Follows links, as those of a Kubernetes volume.
+            if path != self.runtime && !is_hidden && fs::metadata(&path).is_ok_and(|file| file.is_file()) {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
+
+    /// The labels of the runtime file.
+    fn run_time(&self) -> io::Result<Vec<String>> {
+        match lines(&self.runtime) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            labels => labels,
+        }
+    }
+
+    /// Adds labels to the runtime file, or takes them out; returns once it is on disk. One call at a time. Blocks.
+    pub(super) fn change(&self, change: LabelsChange, labels: &[String]) -> io::Result<()> {
+        let mut kept = self.run_time()?;
+        let before = kept.len();
+        match change {
+            LabelsChange::Delete => kept.retain(|label| !labels.contains(label)),
+            LabelsChange::Add => {
+                let all = self.read()?;
+                for label in labels {
+                    if !all.contains(label) && !kept.contains(label) {
+                        kept.push(label.clone());
+                    }
+                }
+            }
+        }
+        if kept.len() == before {
+            return Ok(());
+        }
+        if kept.len() > MAX_LABELS {
+            return Err(io::Error::other(format!("{} labels are too many: limit is {MAX_LABELS}", kept.len())));
+        }
+        if let Some(directory) = self.runtime.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        atomic_file::replace(&self.runtime, kept.join("\n").as_bytes(), atomic_file::SHARED)
+    }
+}
+
+fn lines(path: &Path) -> io::Result<Vec<String>> {
+    if fs::metadata(path)?.len() > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} is too long", path.display())));
+    }
+    let text = fs::read_to_string(path)?;
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_joined_and_those_of_run_time_survive() {
+        let place = tempfile::tempdir().expect("a directory");
+        let directory = place.path().join("labels");
+        let sources = Sources {
+            given: vec!["given".into()],
+            directory: Some(directory.clone()),
+            runtime: directory.join("_runtime"),
+        };
+        assert_eq!(sources.read().expect("read"), ["given"], "the directory may be missing");
+        fs::create_dir_all(directory.join("a-directory")).expect("made");
+        fs::write(directory.join("one"), " file:1 \n\nfile:2\r\n").expect("written");
+        fs::write(directory.join("two"), "file:1\ngiven\n").expect("written");
+        fs::write(directory.join(".hidden"), "hidden").expect("written");
+        assert_eq!(sources.read().expect("read"), ["file:1", "file:2", "given"]);
+
+        let labels = |labels: &[&str]| labels.iter().map(ToString::to_string).collect::<Vec<_>>();
+        sources.change(LabelsChange::Add, &labels(&["r:2", "r:1", "r:2", "given"])).expect("written");
+        assert_eq!(fs::read_to_string(&sources.runtime).expect("there"), "r:2\nr:1", "as the original writes it");
+        assert_eq!(sources.clone().read().expect("read"), ["file:1", "file:2", "given", "r:1", "r:2"]);
+        sources.change(LabelsChange::Delete, &labels(&["r:2", "file:1", "other"])).expect("written");
+        assert_eq!(sources.read().expect("read"), ["file:1", "file:2", "given", "r:1"]);
+    }
+}
