@@ -153,6 +153,7 @@ impl Args {
         if let Some(key) = value::duplicate(self.scraper.iter().map(|scraper| scraper.key)) {
             return Err(format!("scraper {} is given twice", shortened(&key)));
         }
+        self.lobby.check()?;
         match self.scraper.iter().find(|scraper| scraper.hint.is_none()) {
             Some(scraper) if self.bootstrap.is_empty() && !self.mdns => Err(format!(
                 "scraper {} cannot be found by its key alone: add @<host>:<port> to it, or give --bootstrap or --mdns",
@@ -233,6 +234,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
         refusal = refused_by_all(&mut events, scrapers) => Err(refusal),
+        Some(_) = part.join_next() => Err(anyhow::anyhow!("the agent's part in the lobby ended unexpectedly")),
         failure = keep_up(inventory, refresh, hang_ups, &client) => failure.map(|never| match never {}),
         never = service_manager::keep_told(future::ready(())) => match never {},
     };

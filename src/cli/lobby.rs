@@ -2,14 +2,18 @@
 
 mod labels;
 mod member;
+mod on_change;
 
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use tokio::time;
 use tokio_util::sync::CancellationToken;
 
+use super::{on_change::OnChange, value};
 use crate::{
     Client,
+    hook::{Ending, Hook},
     http::{HttpLimits, TokenFile},
     identity::HostPort,
     lobby::{Host, LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
@@ -18,6 +22,7 @@ use crate::{
 
 use labels::Sources;
 use member::Member;
+use on_change::Changes;
 
 /// Where lobbyd answers.
 const LISTEN: (&str, u16) = ("127.0.0.1", 1313);
@@ -25,6 +30,10 @@ const LISTEN: (&str, u16) = ("127.0.0.1", 1313);
 const LABELS_PATH: &str = "/etc/lobby/labels";
 /// lobbyd's name of the runtime file.
 const RUNTIME_FILE: &str = "_runtime";
+/// How much longer than the agent a command may run.
+const HOOK_GRACE: Duration = Duration::from_secs(2);
+/// How much longer than the agent answers may be read.
+const API_GRACE: Duration = Duration::from_secs(2);
 /// How long a host is listed after it was last heard of, as with lobbyd.
 const TTL: Duration = Duration::from_secs(30);
 
@@ -34,7 +43,7 @@ const TTL: Duration = Duration::from_secs(30);
 pub(super) struct LobbyFlags {
     /// List this host, with its labels, among those of the scrapers' lobby, and answer Lobby's HTTP API for all of them, as
     /// lobbyd does, whose environment variables are read: HOST, PORT, TOKEN, DISABLE_API, LABELS, LABELS_PATH,
-    /// RUNTIME_LABELS_FILENAME, HOSTNAME, TTL, NODE_EXPORTER_PORT, REGISTER
+    /// RUNTIME_LABELS_FILENAME, HOSTNAME, TTL, NODE_EXPORTER_PORT, REGISTER, CALLBACK, CALLBACK_COOLDOWN
     #[arg(long, env = "NARTHEX_LOBBY")]
     lobby: bool,
     /// Where callers ask, 127.0.0.1:1313 unless $HOST and $PORT say otherwise
@@ -50,6 +59,8 @@ pub(super) struct LobbyFlags {
     /// that come by HTTP are kept in there, too
     #[arg(long, value_name = "DIR", requires = "lobby")]
     lobby_labels_dir: Option<PathBuf>,
+    #[command(flatten)]
+    on_change: OnChange,
 }
 
 /// What the flags and lobbyd's variables say.
@@ -62,9 +73,18 @@ pub(super) struct Settings {
     ttl: Duration,
     default_port: u16,
     registers: bool,
+    hook: Option<Hook>,
 }
 
 impl LobbyFlags {
+    /// Checks the flags together.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.on_change.is_given() && !self.lobby {
+            true => Err("--on-change runs a command with the lobby's hosts: give --lobby too".into()),
+            false => Ok(()),
+        }
+    }
+
     /// The settings, if the agent is to take part. A host name that is given is its name in the lobby too.
     pub(super) fn settings(self, hostname: Option<&str>) -> anyhow::Result<Option<Settings>> {
         if !self.lobby {
@@ -87,7 +107,9 @@ impl LobbyFlags {
         let port = |name: &str, default: u16| {
             u16::try_from(number(name, default.into())?).with_context(|| format!("{name} is no port"))
         };
-        let address = HostPort::new(variable("HOST").unwrap_or_else(|| LISTEN.0.into()), port("PORT", LISTEN.1)?);
+        let host = variable("HOST").unwrap_or_else(|| LISTEN.0.into());
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        let address = HostPort::new(host, port("PORT", LISTEN.1)?);
         let listen = self.lobby_api.unwrap_or(address);
         let token = match (self.lobby_token_file, variable("TOKEN")) {
             (Some(path), _) => {
@@ -95,7 +117,7 @@ impl LobbyFlags {
                 file.check()?;
                 LobbyToken::File(file)
             }
-            (None, Some(token)) => LobbyToken::Given(token),
+            (None, Some(token)) => LobbyToken::Given(token.trim().to_owned()),
             (None, None) => LobbyToken::Nothing,
         };
         let own = || gethostname::gethostname().to_string_lossy().into_owned();
@@ -107,6 +129,10 @@ impl LobbyFlags {
         let directory = self.lobby_labels_dir.or_else(|| variable("LABELS_PATH").map(PathBuf::from));
         let directory = directory.unwrap_or_else(|| LABELS_PATH.into());
         let runtime = directory.join(variable("RUNTIME_LABELS_FILENAME").as_deref().unwrap_or(RUNTIME_FILE));
+        let callback = variable("CALLBACK").map(|command| value::command(&command));
+        let callback = callback.transpose().map_err(|error| anyhow!("CALLBACK: {error}"))?;
+        let cooldown = variable("CALLBACK_COOLDOWN").map(|_| number("CALLBACK_COOLDOWN", 0)).transpose()?;
+        let hook = self.on_change.or(callback, cooldown.map(Duration::from_secs)).into();
         let ttl = match number("TTL", TTL.as_secs())? {
             // As with lobbyd.
             0 => 60,
@@ -120,6 +146,7 @@ impl LobbyFlags {
             ttl: Duration::from_secs(ttl.clamp(6, 86_400)),
             default_port: port("NODE_EXPORTER_PORT", NODE_EXPORTER_PORT)?,
             registers: truth("REGISTER", true)?,
+            hook,
         })
     }
 }
@@ -128,36 +155,59 @@ impl LobbyFlags {
 pub(super) struct Lobby {
     listener: Option<LobbyListener>,
     member: Member,
+    hook: Option<Hook>,
+    /// The pause between two looks for a change.
+    every: Duration,
 }
 
 impl Settings {
     pub(super) async fn bind(self, client: &Client) -> anyhow::Result<Lobby> {
-        let Self { listen, token, hostname, sources, ttl, default_port, registers } = self;
+        let Self { listen, token, hostname, sources, ttl, default_port, registers, hook } = self;
+        let is_open = matches!(token, LobbyToken::Nothing);
         let listener = match &listen {
             Some(listen) => {
                 let bound = LobbyListener::bind(listen, token, default_port).await;
                 let bound = bound.context("the lobby API cannot be served: give another address with --lobby-api")?;
+                if is_open && !bound.local().ip().is_loopback() {
+                    tracing::warn!(
+                        lobby_api = %bound.local(),
+                        "the lobby's API asks for no token: whoever reaches it changes this host's labels"
+                    );
+                }
                 tracing::info!(lobby_api = %bound.local(), hostname, registers, "the lobby's API is answered");
                 Some(bound)
             }
             None => None,
         };
         let member = Member::new(client.lobbies(), hostname, sources, ttl, registers);
-        Ok(Lobby { listener, member })
+        Ok(Lobby { listener, member, hook, every: ttl / 3 })
     }
 }
 
 impl Lobby {
     /// Answers, and keeps the host listed, until `stop` fires; then says goodbye.
     pub(super) async fn keep(self, stop: CancellationToken) {
-        let Self { listener, member } = self;
+        let Self { listener, member, hook, every } = self;
         let serve = async {
             if let Some(listener) = listener {
                 let refusals = Arc::new(Refusals::new());
                 listener.serve(member.clone(), HttpLimits::default(), refusals, stop.clone()).await;
             }
         };
-        tokio::join!(serve, member.keep(&stop));
+        let changes = async {
+            if let Some(hook) = hook {
+                let end = Ending { stop: stop.clone(), grace: HOOK_GRACE };
+                hook.keep(Changes::new(member.clone(), every), &end, |_| ()).await;
+            }
+        };
+        // A reader that stalls must not keep the aliases from their release.
+        let served = async {
+            tokio::select! {
+                () = serve => {}
+                () = async { stop.cancelled().await; time::sleep(API_GRACE).await } => {}
+            }
+        };
+        tokio::join!(served, changes, member.keep(&stop));
     }
 }
 

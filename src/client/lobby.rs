@@ -15,8 +15,8 @@ use crate::{
 
 /// Longest wait for each message of an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Most hosts of a list: the most that a scraper's table has room for.
-const MAX_HOSTS: usize = 100_000;
+/// Most parts of a list, each of at most 256 KiB: what a scraper's table has room for by default.
+const MAX_PARTS: usize = 512;
 
 /// A client's way to the lobbies of its scrapers. Cheap to clone.
 #[derive(Clone)]
@@ -68,23 +68,21 @@ impl Lobbies {
     ) -> Result<Option<(u64, Vec<LobbyHost>)>, LobbyError> {
         let (mut stream, mut reply) = self.ask(scraper, &LobbyRequest::List { known }).await?;
         let mut hosts = Vec::new();
-        loop {
+        for _ in 0..MAX_PARTS {
             match reply {
                 LobbyReply::Hosts(part) => {
                     hosts.extend(part.hosts);
                     if !part.more {
                         return Ok(Some((part.version, hosts)));
                     }
-                    if hosts.len() > MAX_HOSTS {
-                        return Err(LobbyError::Mismatch);
-                    }
                     reply = time::timeout(TIMEOUT, receive(&mut stream)).await??;
                 }
                 LobbyReply::Unchanged => return Ok(None),
                 LobbyReply::Refused(refusal) => return Err(refusal.into()),
-                LobbyReply::Done => return Err(LobbyError::Mismatch),
+                LobbyReply::Done => break,
             }
         }
+        Err(LobbyError::Mismatch)
     }
 
     async fn ask(

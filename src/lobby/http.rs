@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{self, Body},
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post},
@@ -101,15 +101,23 @@ impl LobbyListener {
 /// Every path needs the token, and no page of a browser gets in by a name of its own.
 async fn admit<G: Group>(State(api): State<Arc<Api<G>>>, request: Request, next: Next) -> Response {
     if browser::is_rebound(&request, |host| host.eq_ignore_ascii_case("localhost"))
-        || (request.method() != Method::GET && request.headers().contains_key(header::ORIGIN))
+        || (request.method() != Method::GET && is_foreign(request.headers()))
     {
-        return pretty(StatusCode::FORBIDDEN, &json!({ "message": "access denied to the page of a browser" }));
+        let message = "access denied: a browser must ask by an IP address or localhost, and for no other page";
+        return pretty(StatusCode::FORBIDDEN, &json!({ "message": message }));
     }
     match api.token.is_shown(request.headers()).await {
         Ok(true) => next.run(request).await,
         Ok(false) => pretty(StatusCode::FORBIDDEN, &json!({ "message": "access denied" })),
         Err(why) => text::line(StatusCode::SERVICE_UNAVAILABLE, why),
     }
+}
+
+/// True if a page of another site sends this.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let own = headers.get(header::HOST).map(|host| [b"http://", host.as_bytes()].concat());
+    own.as_deref() != Some(origin.as_bytes())
 }
 
 async fn discovery<G: Group>(State(api): State<Arc<Api<G>>>) -> Response {
@@ -147,8 +155,14 @@ async fn resolve<G: Group>(State(api): State<Arc<Api<G>>>, uri: Uri) -> Result<R
     Ok(pretty(StatusCode::OK, &named))
 }
 
-async fn prometheus<G: Group>(State(api): State<Arc<Api<G>>>, Path(name): Path<String>) -> Result<Response, Refusal> {
+async fn prometheus<G: Group>(
+    State(api): State<Arc<Api<G>>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Refusal> {
     let hosts = api.group.hosts().await?;
+    let Ok(Path(name)) = name else {
+        return Err(Refusal::Message(StatusCode::BAD_REQUEST, "the name is no UTF-8".to_owned()));
+    };
     let groups: Vec<_> = hosts.iter().filter_map(|host| TargetGroup::of(host, &name, api.default_port)).collect();
     Ok(pretty(StatusCode::OK, &groups))
 }

@@ -20,7 +20,9 @@ const MAX_HOSTNAME: usize = 253;
 /// Longest label, in bytes.
 const MAX_LABEL: usize = 1024;
 /// Most labels of a host.
-pub(crate) const MAX_LABELS: usize = 1000;
+const MAX_LABELS: usize = 1000;
+/// Most bytes of all labels of a host: they are stored as one record.
+const MAX_BYTES: usize = 48 << 10;
 
 /// A host of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,6 +43,8 @@ pub(crate) enum HostError {
     Label(String),
     #[error("{0} labels are too many: limit is {MAX_LABELS}")]
     Labels(usize),
+    #[error("labels of {0} bytes are too long: limit is {MAX_BYTES}")]
+    Bytes(usize),
 }
 
 impl Host {
@@ -60,12 +64,17 @@ impl Host {
         if labels.len() > MAX_LABELS {
             return Err(HostError::Labels(labels.len()));
         }
+        match labels.iter().map(String::len).sum() {
+            bytes if bytes > MAX_BYTES => return Err(HostError::Bytes(bytes)),
+            _ => {}
+        }
         Ok(Self { hostname, labels, last_check })
     }
 }
 
-fn is_label(label: &str) -> bool {
-    !label.is_empty() && label.len() <= MAX_LABEL && !label.contains(char::is_control)
+/// True of what can be a label.
+pub(crate) fn is_label(label: &str) -> bool {
+    !label.is_empty() && label.len() <= MAX_LABEL && !label.contains(|c: char| c.is_control() && c != '\t')
 }
 
 /// Why there is no list now.
@@ -121,5 +130,7 @@ mod tests {
         }
         let many = (0..=MAX_LABELS).map(|n| n.to_string()).collect();
         assert_eq!(Host::new("h".into(), many, 0), Err(HostError::Labels(MAX_LABELS + 1)));
+        let long = (0..49).map(|n| format!("{n:1024}")).collect();
+        assert_eq!(Host::new("h".into(), long, 0), Err(HostError::Bytes(49 << 10)));
     }
 }

@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `prometheus:NAME` | the host is a target of the job |
 //! | `prometheus:NAME:host:H` | at this host, or address; repeatable. Else at the host's own name |
-//! | `prometheus:NAME:port:P` | at this port, `-` for none; the last one counts |
+//! | `prometheus:NAME:port:P` | at this port, `-` for none; the last one counts. An IPv6 address is put in brackets |
 //! | `prometheus:NAME:K:V` | with this label |
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use serde::Serialize;
 
@@ -32,13 +32,15 @@ impl TargetGroup {
             match rest.strip_prefix(':').map(|rest| rest.split_once(':')) {
                 None if rest.is_empty() => is_named = true,
                 None => {}
-                Some(said) => {
+                Some(None) => {}
+                Some(Some((name, value))) => {
                     is_named = true;
-                    match said {
-                        Some(("host", host)) => hosts.push(host),
-                        Some(("port", given)) => port = Some(given),
+                    match name {
+                        "host" if !value.is_empty() => hosts.push(value),
+                        "port" if value == "-" || value.parse::<u16>().is_ok() => port = Some(value),
+                        "host" | "port" => {}
                         // Prometheus drops a target for one bad label name.
-                        Some((name, value)) if is_label_name(name) => {
+                        name if is_label_name(name) => {
                             labels.insert(name.to_owned(), value.to_owned());
                         }
                         _ => {}
@@ -56,6 +58,7 @@ impl TargetGroup {
         let port = port.unwrap_or(&default_port);
         let with_port = |host: &str| match port {
             "-" => host.to_owned(),
+            port if host.parse::<Ipv6Addr>().is_ok() => format!("[{host}]:{port}"),
             _ if host.contains(':') => host.to_owned(),
             port => format!("{host}:{port}"),
         };
@@ -87,12 +90,17 @@ mod tests {
             line(r#""a:2""#, "")
         );
         assert_eq!(group(&["prometheus:node:host:a", "prometheus:node:port:-"]), line(r#""a""#, ""));
-        assert_eq!(group(&["prometheus:node:host:::1"]), line(r#""::1""#, ""), "as it is: the original's");
+        assert_eq!(group(&["prometheus:node:host:::1"]), line(r#""[::1]:9100""#, ""), "the original's has no port");
+        assert_eq!(group(&["prometheus:node:host:a:1"]), line(r#""a:1""#, ""));
+        assert_eq!(
+            group(&["prometheus:node:host:", "prometheus:node:port:", "prometheus:node:port:x"]),
+            line(r#""h:9100""#, "")
+        );
         let labelled = ["prometheus:node:host:a", "prometheus:node:env:x:y", "prometheus:node:a-b:z"];
         assert_eq!(group(&labelled), line(r#""a:9100""#, r#""env":"x:y""#));
         assert_eq!(group(&["prometheus:node"]), line(r#""h:9100""#, ""), "the original has no target here");
         assert_eq!(group(&["prometheus:node:env:x"]), line(r#""h:9100""#, r#""env":"x""#));
-        for other in [&[][..], &["prometheus:nodes:host:a"], &["node"], &["prometheus:other"]] {
+        for other in [&[][..], &["prometheus:nodes:host:a"], &["node"], &["prometheus:other"], &["prometheus:node:x"]] {
             assert_eq!(group(other), None, "{other:?}");
         }
     }

@@ -15,6 +15,9 @@ use std::{
 pub(crate) use groups::TOKEN_LABEL;
 pub(crate) use groups::{ListedGroup, NotListed};
 
+/// How the kinds of narthex's own begin, which the registration API does not change.
+pub(crate) const OWN_KINDS: &str = "narthex/";
+
 /// Longest kind, in bytes.
 const MAX_KIND: usize = 256;
 /// Longest key, in bytes: that of the original's database.

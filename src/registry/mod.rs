@@ -43,7 +43,7 @@ pub use store::StoreError;
 
 #[cfg(feature = "cli")]
 pub(crate) use beacon::TOKEN_LABEL;
-pub(crate) use beacon::{Beacon, BeaconError, BeaconName, ListedGroup};
+pub(crate) use beacon::{Beacon, BeaconError, BeaconName, ListedGroup, OWN_KINDS};
 pub(crate) use contents::Contents;
 pub(crate) use error::NotLoaded;
 pub(crate) use event::{BeaconEvent, BeaconEventKind, Totals};

@@ -1,10 +1,12 @@
 //! The lobby's group: what hosts say of themselves, and the list that they ask for.
 //!
-//! A host is a [`Beacon`](crate::registry::Beacon) of the kind `lobby`, with a lease, so it is stored, counted and exported as
-//! any other. Its name is its holder's as long as that has a link; afterwards another peer may take it.
+//! A host is a [`Beacon`](crate::registry::Beacon) of a kind of its own, with a lease, so it is stored, counted and exported as
+//! any other. A peer has one. Its name is its holder's while that has a link, or lost it a moment ago; afterwards another peer may
+//! take it.
 
 use std::{
-    sync::Arc,
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,10 +32,18 @@ use crate::{
     },
 };
 
-/// The kind of the beacons that are hosts.
-const KIND: &str = "lobby";
+/// The kind of the beacons that are hosts; one of [`OWN_KINDS`](crate::registry::OWN_KINDS).
+const KIND: &str = "narthex/lobby";
+/// After the start hosts have so long to come back before a list is given: some may have ended meanwhile.
+const START_GRACE: Duration = Duration::from_secs(20);
+/// How long after the loss of its link a host keeps its name.
+const RECONNECT_GRACE: Duration = Duration::from_secs(10);
+/// A list is made anew after this time.
+const FRESH: Duration = Duration::from_millis(500);
 /// Requests that are answered at once; further streams are closed, and their peers ask again.
 const PLACES: usize = 256;
+/// The same of one peer.
+const PLACES_PER_PEER: usize = 4;
 /// Longest time for a request to come, and for its answer to be sent.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Limits of the time that a host asks to be listed for.
@@ -46,6 +56,24 @@ const PART: usize = MAX_MESSAGE_LEN / 2;
 pub(super) struct Lobby {
     registry: Registry,
     network: Network,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// From when on there is a list; unset before the table is loaded.
+    complete_at: OnceLock<Instant>,
+    /// The host of each peer.
+    hosts: Mutex<HashMap<PublicKey, String>>,
+    last: Mutex<Option<(Instant, List)>>,
+}
+
+/// A list, and its version.
+#[derive(Clone)]
+struct List {
+    hosts: Arc<[Host]>,
+    ttls: Arc<[u32]>,
+    version: u64,
 }
 
 /// A host as its beacon's data.
@@ -57,18 +85,33 @@ struct Stored {
 
 impl Lobby {
     pub(super) fn new(registry: Registry, network: Network) -> Self {
-        Self { registry, network }
+        Self { registry, network, state: Arc::default() }
     }
 
     /// Answers requests until `stop` fires.
     pub(super) async fn run(self, mut inbox: mpsc::Receiver<InboundStream>, stop: CancellationToken) {
+        let mut generation = self.registry.changes();
+        if stop.run_until_cancelled(generation.wait_for(|generation| *generation > 0)).await.is_none() {
+            return;
+        }
+        self.load();
         let (places, mut answering) = (Arc::new(Semaphore::new(PLACES)), JoinSet::new());
+        let mut of_peer: HashMap<PublicKey, usize> = HashMap::new();
         while let Some(Some(inbound)) = stop.run_until_cancelled(inbox.recv()).await {
-            while answering.try_join_next().is_some() {}
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            while let Some(Ok(peer)) = answering.try_join_next() {
+                if let Some(count) = of_peer.get_mut(&peer) {
+                    *count -= 1;
+                }
+                of_peer.retain(|_, count| *count > 0);
+            }
+            // Strangers, who hold no alias, take no place.
+            let own = of_peer.get(&inbound.peer).copied().unwrap_or(0);
+            let may_ask = self.registry.is_holder(&inbound.peer) && own < PLACES_PER_PEER;
+            let Some(place) = Arc::clone(&places).try_acquire_owned().ok().filter(|_| may_ask) else {
                 tracing::debug!(peer = %inbound.peer, "no place for a request of the lobby");
                 continue;
             };
+            *of_peer.entry(inbound.peer).or_default() += 1;
             let lobby = self.clone();
             answering.spawn(async move {
                 let _place = place;
@@ -76,8 +119,23 @@ impl Lobby {
                 if let Err(error) = lobby.answer(peer, &mut stream).await {
                     tracing::debug!(%peer, error = %Chain(&error), "a request of the lobby broke off");
                 }
+                peer
             });
         }
+    }
+
+    /// Notes who has which host. Where there were some before the start, a list has to wait for them.
+    fn load(&self) {
+        let beacons = self.registry.beacons_of(KIND).ok().flatten();
+        let grace = if beacons.is_some() { START_GRACE } else { Duration::ZERO };
+        let hosts = beacons.iter().flatten();
+        let of_peers = hosts.filter_map(|beacon| Some((Stored::of(beacon)?.peer()?, beacon.name.key().to_owned())));
+        self.hosts().extend(of_peers);
+        let _ = self.state.complete_at.set(Instant::now() + grace);
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<PublicKey, String>> {
+        self.state.hosts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn answer(&self, peer: PublicKey, stream: &mut LinkStream) -> std::io::Result<()> {
@@ -103,12 +161,12 @@ impl Lobby {
             LobbyRequest::Hi(hi) => self.hi(peer, hi).await.map(|()| vec![LobbyReply::Done]),
             LobbyRequest::Goodbye { hostname } => {
                 let name = self.free_for(peer, &hostname)?;
-                self.registry.unregister_beacon(&name).await.map_err(|_| LobbyRefusal::Unavailable)?;
+                self.forget(&name).await?;
                 Ok(vec![LobbyReply::Done])
             }
             LobbyRequest::List { known } => {
-                let hosts = self.list().map_err(|_| LobbyRefusal::Unavailable)?;
-                Ok(parts(&hosts, known))
+                let list = self.list().map_err(|_| LobbyRefusal::Unavailable)?;
+                Ok(parts(&list, known))
             }
         }
     }
@@ -117,6 +175,12 @@ impl Lobby {
         let Hi { hostname, labels, ttl_seconds } = hi;
         let name = self.free_for(peer, &hostname)?;
         let host = Host::new(hostname, labels, 0).map_err(|_| LobbyRefusal::Invalid)?;
+        let other = self.hosts().insert(peer, host.hostname.clone()).filter(|other| *other != host.hostname);
+        if let Some(other) = other
+            && let Ok(other) = self.free_for(peer, &other)
+        {
+            self.forget(&other).await?;
+        }
         let data =
             serde_json::to_string(&Stored { labels: host.labels, peer: peer.to_string() }).expect("text is JSON");
         let lease = Duration::from_secs(ttl_seconds.clamp(*TTL.start(), *TTL.end()).into());
@@ -128,32 +192,51 @@ impl Lobby {
         }
     }
 
+    async fn forget(&self, name: &BeaconName) -> Result<(), LobbyRefusal> {
+        self.registry.unregister_beacon(name).await.map(drop).map_err(|_| LobbyRefusal::Unavailable)
+    }
+
     /// The name of the host's beacon, if the peer may have it.
     fn free_for(&self, peer: PublicKey, hostname: &str) -> Result<BeaconName, LobbyRefusal> {
         let name = BeaconName::new(KIND, hostname).map_err(|_| LobbyRefusal::Invalid)?;
         let held = self.registry.beacon(&name).map_err(|_| LobbyRefusal::Unavailable)?;
-        let holder = held.and_then(|beacon| Stored::of(&beacon)?.peer.parse::<PublicKey>().ok());
+        let holder = held.and_then(|beacon| Stored::of(&beacon)?.peer()).filter(|holder| *holder != peer);
+        let links = self.network.links();
+        let is_here = |holder: &PublicKey| {
+            links.path(holder).is_some() || links.lost_for(holder).is_some_and(|lost| lost < RECONNECT_GRACE)
+        };
+        let is_coming = self.state.complete_at.get().is_none_or(|at| Instant::now() < *at);
         match holder {
-            Some(holder) if holder != peer && self.network.links().path(&holder).is_some() => Err(LobbyRefusal::Taken),
+            Some(holder) if is_coming || is_here(&holder) => Err(LobbyRefusal::Taken),
             _ => Ok(name),
         }
     }
 
-    fn list(&self) -> Result<Vec<Host>, NoList> {
-        if !self.registry.is_loaded() || !self.registry.is_complete() {
-            return Err(NoList("the table of hosts is not loaded, or not complete after damage".to_owned()));
+    fn list(&self) -> Result<List, NoList> {
+        let is_complete = self.state.complete_at.get().is_some_and(|at| Instant::now() >= *at);
+        if !is_complete || !self.registry.is_complete() {
+            return Err(NoList(
+                "the scraper has just started, or lost a part of its table: hosts are coming back".to_owned(),
+            ));
+        }
+        let mut last = self.state.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, list)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Ok(list.clone());
         }
         let beacons = self.registry.beacons_of(KIND).map_err(|error| NoList(error.to_string()))?;
         let hosts = beacons.unwrap_or_default().into_iter().filter_map(|beacon| {
-            let seen = beacon.expires_at.zip(beacon.lease).and_then(|(end, lease)| end.checked_sub(lease));
-            let seen = seen.and_then(|seen| seen.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-            Some(Host {
-                hostname: beacon.name.key().to_owned(),
-                labels: Stored::of(&beacon)?.labels,
-                last_check: seen.as_secs(),
-            })
+            let (end, lease) = beacon.expires_at.zip(beacon.lease)?;
+            let seen = end.checked_sub(lease).and_then(|seen| seen.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+            let (hostname, labels) = (beacon.name.key().to_owned(), Stored::of(&beacon)?.labels);
+            let host = Host::new(hostname, labels, seen.as_secs()).ok()?;
+            Some((host, u32::try_from(lease.as_secs()).unwrap_or(u32::MAX)))
         });
-        Ok(hosts.collect())
+        let (hosts, ttls): (Vec<_>, Vec<_>) = hosts.unzip();
+        let list = List { version: version(&hosts), hosts: hosts.into(), ttls: ttls.into() };
+        *last = Some((Instant::now(), list.clone()));
+        Ok(list)
     }
 }
 
@@ -161,6 +244,10 @@ impl Stored {
     /// `None` for a beacon that came by another way.
     fn of(beacon: &Beacon) -> Option<Self> {
         serde_json::from_str(&beacon.data).ok()
+    }
+
+    fn peer(&self) -> Option<PublicKey> {
+        self.peer.parse().ok()
     }
 }
 
@@ -172,7 +259,7 @@ impl Group for Lobby {
     }
 
     async fn hosts(&self) -> Result<Arc<[Host]>, NoList> {
-        self.list().map(Arc::from)
+        self.list().map(|list| list.hosts)
     }
 
     async fn change(&self, _: LabelsChange, _: Vec<String>) -> Result<(), LabelsError> {
@@ -181,14 +268,14 @@ impl Group for Lobby {
 }
 
 /// The list in messages, unless the peer knows it.
-fn parts(hosts: &[Host], known: u64) -> Vec<LobbyReply> {
-    let version = version(hosts);
+fn parts(List { hosts, ttls, version }: &List, known: u64) -> Vec<LobbyReply> {
+    let version = *version;
     if version == known {
         return vec![LobbyReply::Unchanged];
     }
     let mut parts = vec![Hosts { version, hosts: Vec::new(), more: false }];
     let mut len = 0;
-    for Host { hostname, labels, last_check } in hosts.iter().cloned() {
+    for (Host { hostname, labels, last_check }, ttl_seconds) in hosts.iter().cloned().zip(ttls.iter().copied()) {
         len += 32 + hostname.len() + labels.iter().map(|label| label.len() + 5).sum::<usize>();
         if len > PART
             && let Some(part) = parts.last_mut()
@@ -199,7 +286,7 @@ fn parts(hosts: &[Host], known: u64) -> Vec<LobbyReply> {
             len = 0;
         }
         if let Some(part) = parts.last_mut() {
-            part.hosts.push(LobbyHost { hostname, labels, seen: last_check });
+            part.hosts.push(LobbyHost { hostname, labels, seen: last_check, ttl_seconds });
         }
     }
     parts.into_iter().map(LobbyReply::Hosts).collect()
@@ -223,9 +310,11 @@ mod tests {
 
     #[test]
     fn a_long_list_comes_in_parts_that_fit_and_a_known_one_does_not() {
-        let many: Vec<String> = (0..60).map(|n| format!("{n}:{}", "x".repeat(1000))).collect();
-        let hosts: Vec<Host> = (100..120).map(|n| host(&format!("h-{n}"), &many)).collect();
-        let parts = parts(&hosts, 0);
+        let many: Vec<String> = (0..45).map(|n| format!("{n}:{}", "x".repeat(1000))).collect();
+        let hosts: Vec<Host> = (100..130).map(|n| host(&format!("h-{n}"), &many)).collect();
+        let list =
+            |hosts: &[Host]| List { hosts: hosts.into(), ttls: vec![30; hosts.len()].into(), version: version(hosts) };
+        let parts = parts(&list(&hosts), 0);
         assert!(parts.len() > 5);
         let mut names = Vec::new();
         for (at, part) in parts.iter().enumerate() {
@@ -235,9 +324,9 @@ mod tests {
             names.extend(part.hosts.iter().map(|host| host.hostname.clone()));
         }
         assert_eq!(names, hosts.iter().map(|host| host.hostname.clone()).collect::<Vec<_>>());
-        assert_eq!(super::parts(&hosts, version(&hosts)), [LobbyReply::Unchanged]);
+        assert_eq!(super::parts(&list(&hosts), version(&hosts)), [LobbyReply::Unchanged]);
         assert!(
-            matches!(&super::parts(&[], 1)[..], [LobbyReply::Hosts(Hosts { hosts, more: false, .. })] if hosts.is_empty())
+            matches!(&super::parts(&list(&[]), 1)[..], [LobbyReply::Hosts(Hosts { hosts, more: false, .. })] if hosts.is_empty())
         );
     }
 }

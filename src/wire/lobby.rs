@@ -94,6 +94,8 @@ pub struct LobbyHost {
     pub labels: Vec<String>,
     /// When it last said hi, in seconds of Unix time by the scraper's clock.
     pub seen: u64,
+    /// How long it is listed after that.
+    pub ttl_seconds: u32,
 }
 
 /// Sends a message.
@@ -156,10 +158,10 @@ mod tests {
         assert_bytes(LobbyReply::Done, "01 00");
         assert_bytes(LobbyReply::Refused(LobbyRefusal::Unavailable), "01 01 04");
         assert_bytes(LobbyReply::Unchanged, "01 02");
-        let host = LobbyHost { hostname: "h".into(), labels: vec![], seen: 5 };
+        let host = LobbyHost { hostname: "h".into(), labels: vec![], seen: 5, ttl_seconds: 30 };
         assert_bytes(
             LobbyReply::Hosts(Hosts { version: 9, hosts: vec![host], more: true }),
-            "01 03 09 01 0168 00 05 01",
+            "01 03 09 01 0168 00 05 1e 01",
         );
     }
 

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     net::SocketAddr,
     path::PathBuf,
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -61,6 +62,8 @@ impl Group {
             ("DISABLE_API", ""),
             ("NODE_EXPORTER_PORT", ""),
             ("RUNTIME_LABELS_FILENAME", ""),
+            ("CALLBACK", ""),
+            ("CALLBACK_COOLDOWN", ""),
         ];
         let flags = [
             "--lobby".to_owned(),
@@ -268,6 +271,8 @@ fn labels_of_run_time_survive_kill_9_and_a_host_that_only_listens_is_not_listed(
     let mut host = group.host("host", &[]);
     let listener = group.host("listener", &[("REGISTER", "false")]);
     assert_eq!(host.ask("POST", "/v1/labels", "kept\n").text(), "OK");
+    let long = (0..60).map(|n| format!("{n:01000}")).collect::<Vec<_>>().join("\n");
+    assert_eq!(host.ask("POST", "/v1/labels", &long).status, 400, "the host could be listed no more");
     host.process.as_mut().expect("runs").kill();
     assert_eq!(fs::read_to_string(host.labels.join("_runtime")).expect("there"), "kept");
     let host = group.start("host", "host", host.at, &[]);
@@ -277,20 +282,44 @@ fn labels_of_run_time_survive_kill_9_and_a_host_that_only_listens_is_not_listed(
     drop(host);
 }
 
+/// Before: a hi that was under way came after the goodbye, and the host stayed listed; a peer could have any number of hosts.
+#[test]
+fn a_host_that_ends_after_a_change_is_gone_and_one_with_a_new_name_has_the_old_no_more() {
+    let group = Group::new(&[]);
+    let watcher = group.host("watcher", &[]);
+    let mut host = group.host("host", &[("TTL", "3600")]);
+    watcher.wait_sees("host", &[]);
+    assert_eq!(host.ask("POST", "/v1/labels", "x\n").text(), "OK");
+    assert_eq!(host.process.as_mut().expect("runs").terminate(SOON).code(), Some(0));
+    watcher.wait_misses("host");
+    let mut host = group.start("host", "old", host.at, &[("TTL", "3600")]);
+    watcher.wait_sees("old", &["x"]);
+    host.process.as_mut().expect("runs").kill();
+    let _host = group.start("host", "new", host.at, &[]);
+    watcher.wait_sees("new", &["x"]);
+    watcher.wait_misses("old");
+}
+
 #[test]
 fn a_list_is_never_empty_for_want_of_a_scraper() {
     let mut group = Group::new(&[]);
-    let host = group.host("host", &[("LABELS", "a:1")]);
+    let host = group.host("host", &[("LABELS", "a:1"), ("TTL", "6")]);
     host.wait_sees("host", &["a:1"]);
+    let listed = |within: Duration| {
+        let since = Instant::now();
+        while since.elapsed() < within {
+            assert_eq!(host.sees("host"), Some(vec!["a:1".to_owned()]), "the last list counts");
+            thread::sleep(Duration::from_millis(100));
+        }
+    };
+    group.scraper.process.freeze();
+    listed(Duration::from_secs(3));
+    group.scraper.process.thaw();
     group.scraper.process.kill();
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(4) {
-        assert_eq!(host.sees("host"), Some(vec!["a:1".to_owned()]), "the last list counts");
-    }
+    // Longer than the host is listed for.
+    listed(Duration::from_secs(9));
     group.scraper.restart();
-    while since.elapsed() < Duration::from_secs(8) {
-        assert_eq!(host.sees("host"), Some(vec!["a:1".to_owned()]), "the scraper has stored it");
-    }
+    listed(Duration::from_secs(25));
     let mut away = Group::new(&[]);
     away.scraper.process.kill();
     let lonely = away.host("lonely", &[]);
@@ -312,6 +341,29 @@ fn the_name_of_a_running_host_is_not_given_away() {
     assert_eq!(second.sees("name"), Some(vec!["of:first".to_owned()]));
     first.process.as_mut().expect("runs").terminate(SOON);
     second.wait_sees("name", &["of:second"]);
+}
+
+/// The original runs its callback neither for a host that died, nor ever again after a list longer than a pipe holds.
+#[test]
+fn the_callback_gets_each_change_a_hosts_death_included() {
+    let group = Group::new(&[]);
+    let list = group.fleet.path().join("list.json");
+    let callback = format!("sh -c 'cat > {0}.new && mv {0}.new {0}'", text(&list));
+    let many = (0..600).map(|n| format!("{n}:{}", "x".repeat(60))).collect::<Vec<_>>().join(",");
+    let host = group.host("host", &[("CALLBACK", &callback), ("CALLBACK_COOLDOWN", "0"), ("TTL", "6")]);
+    let mut other = group.host("other", &[("LABELS", "a:1"), ("TTL", "6")]);
+    let hosts = || -> Vec<String> {
+        let all: Value = serde_json::from_slice(&fs::read(&list).unwrap_or_default()).unwrap_or_default();
+        let all = all.as_array().cloned().unwrap_or_default();
+        all.iter().map(|host| host["hostname"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    eventually_true("the callback has both", SOON, || hosts() == ["host", "other"]);
+    other.process.as_mut().expect("runs").kill();
+    eventually_true("the callback has one", SOON, || hosts() == ["host"]);
+    let _large = ["l-1", "l-2"].map(|name| group.host(name, &[("LABELS", &many)]));
+    eventually_true("the callback has a long list", SOON, || hosts() == ["host", "l-1", "l-2"]);
+    assert!(fs::metadata(&list).expect("there").len() > 60_000);
+    drop(host);
 }
 
 #[test]

@@ -178,6 +178,8 @@ fn what_the_original_does_wrong_is_answered() {
     let long = server.post("/register", &[("kind", &server.kind), ("key", &"k".repeat(32_769)), ("data", "d")]);
     assert_eq!(long.status, 400);
     assert!(long.text().contains("key") && long.text().contains("32768"), "{}", long.text());
+    let own = server.post("/register", &[("kind", "narthex/lobby"), ("key", "k"), ("data", "d")]);
+    assert_eq!(own.status, 400, "a kind of ours");
     for escape in ["%", "%2", "%zz", "%ff"] {
         assert_eq!(server.ask("GET", &format!("/register?kind=k&key={escape}&data=d")).status, 400, "{escape}");
     }

@@ -1,7 +1,8 @@
 //! Where a host's labels come from.
 //!
 //! - Those that are given: `--lobby-label`, `LABELS`.
-//! - Files of a directory, one label a line, read anew each time. What is no file in there is passed over, hidden files too.
+//! - Files of a directory, one label a line, read anew each time. What is no file in there is passed over, and so are hidden files,
+//!   files that cannot be read, and lines that can be no label.
 //! - The runtime file, which the HTTP API changes: replaced and synced in one step, so that it is whole after a power cut.
 
 use std::{
@@ -12,7 +13,8 @@ use std::{
 
 use crate::{
     atomic_file,
-    lobby::{LabelsChange, MAX_LABELS},
+    lobby::{LabelsChange, LabelsError, is_label},
+    small_file,
 };
 
 /// Most bytes of a file of labels.
@@ -32,7 +34,10 @@ impl Sources {
         let mut labels: BTreeSet<String> = self.given.iter().cloned().collect();
         labels.extend(self.run_time()?);
         for file in self.files()? {
-            labels.extend(lines(&file)?);
+            match lines(&file) {
+                Ok(lines) => labels.extend(lines),
+                Err(error) => tracing::debug!(file = %file.display(), %error, "a file of labels cannot be read"),
+            }
         }
         Ok(labels.into_iter().collect())
     }
@@ -64,40 +69,46 @@ impl Sources {
         }
     }
 
-    /// Adds labels to the runtime file, or takes them out; returns once it is on disk. One call at a time. Blocks.
-    pub(super) fn change(&self, change: LabelsChange, labels: &[String]) -> io::Result<()> {
-        let mut kept = self.run_time()?;
+    /// Adds labels to the runtime file, or takes them out, if `check` has nothing against all labels as they would be then; returns
+    /// once it is on disk. One call at a time. Blocks.
+    pub(super) fn change(
+        &self,
+        change: LabelsChange,
+        labels: &[String],
+        check: impl FnOnce(Vec<String>) -> Result<(), LabelsError>,
+    ) -> Result<(), LabelsError> {
+        let failed = |error: io::Error| LabelsError::Failed(error.to_string());
+        let (mut all, mut kept) = (self.read().map_err(failed)?, self.run_time().map_err(failed)?);
         let before = kept.len();
         match change {
             LabelsChange::Delete => kept.retain(|label| !labels.contains(label)),
             LabelsChange::Add => {
-                let all = self.read()?;
                 for label in labels {
-                    if !all.contains(label) && !kept.contains(label) {
+                    if !all.contains(label) {
+                        all.push(label.clone());
                         kept.push(label.clone());
                     }
                 }
+                check(all)?;
             }
         }
         if kept.len() == before {
             return Ok(());
         }
-        if kept.len() > MAX_LABELS {
-            return Err(io::Error::other(format!("{} labels are too many: limit is {MAX_LABELS}", kept.len())));
-        }
-        if let Some(directory) = self.runtime.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        atomic_file::replace(&self.runtime, kept.join("\n").as_bytes(), atomic_file::SHARED)
+        let written = self
+            .runtime
+            .parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| atomic_file::replace(&self.runtime, kept.join("\n").as_bytes(), atomic_file::SHARED));
+        written.map_err(failed)
     }
 }
 
+/// The labels of a file; lines that can be none are passed over.
 fn lines(path: &Path) -> io::Result<Vec<String>> {
-    if fs::metadata(path)?.len() > MAX_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} is too long", path.display())));
-    }
-    let text = fs::read_to_string(path)?;
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    let (bytes, _) = small_file::read(path, MAX_FILE)?;
+    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    Ok(lines.map(str::trim).filter(|line| is_label(line)).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -118,13 +129,21 @@ mod tests {
         fs::write(directory.join("one"), " file:1 \n\nfile:2\r\n").expect("written");
         fs::write(directory.join("two"), "file:1\ngiven\n").expect("written");
         fs::write(directory.join(".hidden"), "hidden").expect("written");
+        fs::write(directory.join("odd"), b"\xff\xfe\nfile:1\na\x07b\n").expect("written");
+        std::os::unix::net::UnixListener::bind(directory.join("socket")).expect("made");
         assert_eq!(sources.read().expect("read"), ["file:1", "file:2", "given"]);
 
         let labels = |labels: &[&str]| labels.iter().map(ToString::to_string).collect::<Vec<_>>();
-        sources.change(LabelsChange::Add, &labels(&["r:2", "r:1", "r:2", "given"])).expect("written");
+        let change = |change, given: &[&str]| sources.change(change, &labels(given), |_| Ok(()));
+        change(LabelsChange::Add, &["r:2", "r:1", "r:2", "given"]).expect("written");
         assert_eq!(fs::read_to_string(&sources.runtime).expect("there"), "r:2\nr:1", "as the original writes it");
         assert_eq!(sources.clone().read().expect("read"), ["file:1", "file:2", "given", "r:1", "r:2"]);
-        sources.change(LabelsChange::Delete, &labels(&["r:2", "file:1", "other"])).expect("written");
+        change(LabelsChange::Delete, &["r:2", "file:1", "other"]).expect("written");
+        let refused = sources.change(LabelsChange::Add, &labels(&["new"]), |all| {
+            assert_eq!(all, ["file:1", "file:2", "given", "r:1", "new"]);
+            Err(LabelsError::Invalid("why".into()))
+        });
+        assert!(refused.is_err());
         assert_eq!(sources.read().expect("read"), ["file:1", "file:2", "given", "r:1"]);
     }
 }

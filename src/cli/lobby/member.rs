@@ -2,13 +2,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures::future;
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture, Shared as SharedFuture},
+};
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{self, Notify},
     task,
     time::{self, Instant, MissedTickBehavior},
 };
@@ -25,7 +28,11 @@ use crate::{
 
 /// A list is not asked for again within this time.
 const FRESH: Duration = Duration::from_secs(1);
-/// A list of a scraper that does not answer counts for so long: what is listed there is mostly as it was.
+/// How long a request waits for a newer list than the last one.
+const HURRY: Duration = Duration::from_millis(500);
+/// A list that was answered within this time is one of a scraper that works.
+const LATELY: Duration = Duration::from_secs(15);
+/// The last lists of scrapers of which none answers count for so long: what is listed there is mostly as it was.
 const STALE: Duration = Duration::from_secs(10 * 60);
 /// First pause after a hi that no scraper took: its link, or its table, may not be there yet.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -45,9 +52,13 @@ struct Shared {
     /// Fires when the labels have changed.
     changed: Notify,
     /// Held while the runtime file is changed.
-    changing: Mutex<()>,
+    changing: sync::Mutex<()>,
     lists: Mutex<Lists>,
+    refresh: Mutex<Option<Refresh>>,
 }
+
+/// A round of questions that several may wait for.
+type Refresh = SharedFuture<BoxFuture<'static, ()>>;
 
 /// The lists of the scrapers, each as of its last answer.
 #[derive(Default)]
@@ -64,8 +75,9 @@ struct List {
 
 impl Member {
     pub(super) fn new(lobbies: Lobbies, hostname: String, sources: Sources, ttl: Duration, registers: bool) -> Self {
-        let (changed, changing, lists) = (Notify::new(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { lobbies, hostname, sources, ttl, registers, changed, changing, lists }))
+        let (changed, changing) = (Notify::new(), sync::Mutex::default());
+        let (lists, refresh) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { lobbies, hostname, sources, ttl, registers, changed, changing, lists, refresh }))
     }
 
     /// Says hi three times within the time to live, and at each change of the labels; says goodbye once `stop` fires.
@@ -88,8 +100,8 @@ impl Member {
             if stop.run_until_cancelled(again).await.is_none() {
                 break;
             }
-            let Some(said) = stop.run_until_cancelled(self.say_hi()).await else { break };
-            match said {
+            // Not given up at the end: the goodbye must come after it.
+            match self.say_hi().await {
                 Ok(()) => {
                     if reason.take().is_some() {
                         tracing::info!(hostname = shared.hostname, "this host is listed in the lobby again");
@@ -110,26 +122,56 @@ impl Member {
         future::join_all(shared.lobbies.scrapers().iter().map(|scraper| shared.lobbies.say(scraper, &goodbye))).await;
     }
 
-    /// Says hi to each scraper; an error if one could have taken it, and did not.
+    /// Says hi to each scraper; an error if none took it, or one refused it.
     async fn say_hi(&self) -> Result<(), String> {
         let own = self.own().await.map_err(|error| error.to_string())?;
         let ttl_seconds = u32::try_from(self.0.ttl.as_secs()).unwrap_or(u32::MAX);
         let hi = LobbyRequest::Hi(Hi { hostname: own.hostname, labels: own.labels, ttl_seconds });
         let lobbies = &self.0.lobbies;
         let said = lobbies.scrapers().iter().map(async |scraper| (scraper, lobbies.say(scraper, &hi).await));
-        let mut failure = None;
-        let mut listed = 0;
+        let (mut failure, mut is_refused, mut listed) = (None, false, 0);
         for (scraper, said) in future::join_all(said).await {
             match said {
                 Ok(()) => listed += 1,
-                // A scraper of an earlier version, or none that is linked now.
-                Err(error) => failure = Some(format!("{scraper}: {}", Chain(&error))),
+                Err(error) => {
+                    // One that is not linked now, or of an earlier version, is none of several that matters.
+                    is_refused |= matches!(error, LobbyError::Refused(_));
+                    failure = Some(format!("{scraper}: {}", Chain(&error)));
+                }
             }
         }
         match failure {
-            Some(failure) if listed == 0 => Err(failure),
+            Some(failure) if listed == 0 || is_refused => Err(failure),
             _ => Ok(()),
         }
+    }
+}
+
+impl Member {
+    fn lists(&self) -> MutexGuard<'_, Lists> {
+        self.0.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks every scraper for its list, which goes on when nobody waits for it any more; one round at a time.
+    fn refresh(&self) -> Refresh {
+        let mut running = self.0.refresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(refresh) = running.as_ref().filter(|refresh| refresh.peek().is_none()) {
+            return refresh.clone();
+        }
+        let member = self.clone();
+        let asked = task::spawn(async move {
+            let lobbies = &member.0.lobbies;
+            let asked = lobbies.scrapers().iter().map(async |scraper| {
+                let known = member.lists().of.get(scraper).map_or(0, |list| list.version);
+                let answer = lobbies.list(scraper, known).await;
+                member.lists().take(*scraper, answer, Instant::now());
+            });
+            future::join_all(asked).await;
+            member.lists().asked_at = Some(Instant::now());
+        });
+        let refresh = asked.map(drop).boxed().shared();
+        *running = Some(refresh.clone());
+        refresh
     }
 }
 
@@ -142,31 +184,29 @@ impl Group for Member {
     }
 
     async fn hosts(&self) -> Result<Arc<[Host]>, NoList> {
-        let lobbies = &self.0.lobbies;
-        let mut lists = self.0.lists.lock().await;
-        if lists.asked_at.is_none_or(|at| at.elapsed() >= FRESH) {
-            let asked = lobbies.scrapers().iter().map(async |scraper| {
-                let known = lists.of.get(scraper).map_or(0, |list| list.version);
-                (*scraper, lobbies.list(scraper, known).await)
-            });
-            let answers = future::join_all(asked).await;
-            let answered_at = Instant::now();
-            lists.asked_at = Some(answered_at);
-            for (scraper, answer) in answers {
-                lists.take(scraper, answer, answered_at);
-            }
+        let (is_fresh, is_known) = {
+            let lists = self.lists();
+            (lists.asked_at.is_some_and(|at| at.elapsed() < FRESH), lists.joined().is_ok())
+        };
+        if !is_fresh {
+            // A scraper that hangs keeps nobody waiting who could have the last list.
+            let patience = if is_known { HURRY } else { PATIENCE };
+            let _ = time::timeout(patience, self.refresh()).await;
         }
-        lists.joined()
+        self.lists().joined()
     }
 
     async fn change(&self, change: LabelsChange, labels: Vec<String>) -> Result<(), LabelsError> {
         let shared = &self.0;
-        Host::new(shared.hostname.clone(), labels.clone(), 0)
-            .map_err(|error| LabelsError::Invalid(error.to_string()))?;
         let _changing = shared.changing.lock().await;
-        let sources = shared.sources.clone();
-        let changed = task::spawn_blocking(move || sources.change(change, &labels)).await;
-        changed.expect("writing labels does not panic").map_err(|error| LabelsError::Failed(error.to_string()))?;
+        let (sources, hostname) = (shared.sources.clone(), shared.hostname.clone());
+        let changed = task::spawn_blocking(move || {
+            sources.change(change, &labels, |all| {
+                let host = Host::new(hostname, all, 0);
+                host.map(drop).map_err(|error| LabelsError::Invalid(error.to_string()))
+            })
+        });
+        changed.await.expect("writing labels does not panic")?;
         shared.changed.notify_one();
         Ok(())
     }
@@ -192,20 +232,30 @@ impl Lists {
         }
     }
 
-    /// The lists as one: of a host that several have, what it said last.
+    /// The lists as one: of a host that several have, what it said last. Beside a scraper that answers, the host of one that does
+    /// not counts until its time to live is over.
     fn joined(&self) -> Result<Arc<[Host]>, NoList> {
-        let mut known = self.of.values().filter(|list| list.answered_at.elapsed() < STALE).peekable();
-        if known.peek().is_none() {
+        let is_one_there = self.of.values().any(|list| list.answered_at.elapsed() < LATELY);
+        let counts = |list: &List, host: &LobbyHost| {
+            let old = list.answered_at.elapsed();
+            old < LATELY
+                || (!is_one_there && old < STALE)
+                || old < Duration::from_secs(host.ttl_seconds.into()).min(STALE)
+        };
+        if self.of.values().all(|list| list.answered_at.elapsed() >= STALE) {
             return Err(NoList("no scraper has answered with a list yet, or none has for 10 minutes".to_owned()));
         }
         let mut hosts: BTreeMap<&str, &LobbyHost> = BTreeMap::new();
-        for host in known.flat_map(|list| &list.hosts) {
+        for (list, host) in self.of.values().flat_map(|list| list.hosts.iter().map(move |host| (list, host))) {
+            if !counts(list, host) {
+                continue;
+            }
             let other = hosts.entry(&host.hostname).or_insert(host);
             if other.seen < host.seen {
                 *other = host;
             }
         }
-        let host = |LobbyHost { hostname, labels, seen }: &LobbyHost| Host {
+        let host = |LobbyHost { hostname, labels, seen, .. }: &LobbyHost| Host {
             hostname: hostname.clone(),
             labels: labels.clone(),
             last_check: *seen,

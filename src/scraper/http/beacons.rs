@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::router::Shared;
 use crate::{
     http::{self as server, Listener, TokenFile, text},
-    registry::{Beacon, BeaconError, BeaconName, Kept, RegistryError},
+    registry::{Beacon, BeaconError, BeaconName, Kept, OWN_KINDS, RegistryError},
     scraper::{
         config::{RegistrationApi, ScraperError},
         outcome::BeaconOutcome,
@@ -278,8 +278,12 @@ impl Parameters {
         self.0.iter().find(|(given, _)| given == name).map_or("", |(_, value)| value)
     }
 
-    fn name(&self) -> Result<BeaconName, BeaconError> {
-        BeaconName::new(self.value("kind"), self.value("key"))
+    fn name(&self) -> Result<BeaconName, Refusal> {
+        let kind = self.value("kind");
+        if kind.starts_with(OWN_KINDS) {
+            return Err(Refusal::bad(format!("kinds that begin with {OWN_KINDS} are narthex's own")));
+        }
+        Ok(BeaconName::new(kind, self.value("key"))?)
     }
 
     fn lease(&self) -> Result<Option<Duration>, Refusal> {
