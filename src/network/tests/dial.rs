@@ -30,6 +30,9 @@ async fn a_link_over_quic_moves_to_tcp_and_its_streams_end_first() {
     let at = scraper.network.listening()[0];
     let there = PeerAddr::at(scraper.key.public(), at.ip().to_string(), at.port());
     client.network.connect_over(&there, LinkTransport::Quic).await.expect("links");
+    // As that of a scraper and a client that holds an alias.
+    client.network.links().keep(there.key);
+    scraper.network.links().keep(client.key.public());
     let mut stream = client.network.open(&there.key, ECHO).await.expect("opens");
     stream.write_all(b"x").await.expect("writes");
     let mut far = within("a stream", scraper.inbox.recv()).await.expect("a stream").stream;

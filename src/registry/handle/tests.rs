@@ -43,7 +43,7 @@ struct Stored {
     leases: BTreeMap<Alias, Lease>,
     mode: Mode,
     attempts: usize,
-    /// Changes in the last commit that was tried.
+    /// Most changes in one commit that was tried.
     changes: usize,
     damage: Option<Damage>,
     unconfirmed: BTreeSet<Alias>,
@@ -118,7 +118,7 @@ impl Store for Fake {
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let mut contents = self.0.0.lock().expect("whole");
         contents.attempts += 1;
-        contents.changes = changes.len();
+        contents.changes = contents.changes.max(changes.len());
         let mut contents = self.0.1.wait_while(contents, |contents| contents.mode == Mode::Blocks).expect("whole");
         match contents.mode {
             Mode::Fails | Mode::Unreadable => return Err(Self::error()),
