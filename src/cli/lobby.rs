@@ -14,7 +14,7 @@ use super::{on_change::OnChange, value};
 use crate::{
     Client,
     hook::{Ending, Hook},
-    http::{HttpLimits, TokenFile},
+    http::{HttpLimits, TokenFile, browser::without_brackets},
     identity::HostPort,
     lobby::{Host, LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
     telemetry::Refusals,
@@ -108,8 +108,7 @@ impl LobbyFlags {
             u16::try_from(number(name, default.into())?).with_context(|| format!("{name} is no port"))
         };
         let host = variable("HOST").unwrap_or_else(|| LISTEN.0.into());
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
-        let address = HostPort::new(host, port("PORT", LISTEN.1)?);
+        let address = HostPort::new(without_brackets(&host), port("PORT", LISTEN.1)?);
         let listen = self.lobby_api.unwrap_or(address);
         let token = match (self.lobby_token_file, variable("TOKEN")) {
             (Some(path), _) => {
@@ -142,7 +141,7 @@ impl LobbyFlags {
             listen: (!truth("DISABLE_API", false)?).then_some(listen),
             token,
             hostname: host.hostname,
-            sources: Sources { given: host.labels, directory: Some(directory), runtime },
+            sources: Sources { given: host.labels, directory, runtime },
             ttl: Duration::from_secs(ttl.clamp(6, 86_400)),
             default_port: port("NODE_EXPORTER_PORT", NODE_EXPORTER_PORT)?,
             registers: truth("REGISTER", true)?,

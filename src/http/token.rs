@@ -1,21 +1,31 @@
 //! A token that callers of an HTTP API must show, kept in a file.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use blake2::{Blake2s256, Digest};
 use http::{HeaderMap, header};
 use subtle::ConstantTimeEq;
 use tokio::task;
 
-use crate::secret_file::{self, SecretFileError};
+use crate::{
+    secret_file::{self, SecretFileError},
+    telemetry::Chain,
+};
 
 /// The file of a token. It is read for every request, so a rotated token counts at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TokenFile(PathBuf);
+#[derive(Debug)]
+pub(crate) struct TokenFile {
+    path: PathBuf,
+    /// True while it cannot be read, which is logged once.
+    is_unreadable: AtomicBool,
+}
 
 impl TokenFile {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self { path, is_unreadable: AtomicBool::new(false) }
     }
 
     /// True if the value of the request's `Authorization` is the token. How long the comparison takes says nothing about it.
@@ -28,14 +38,20 @@ impl TokenFile {
 
     /// True if this is the token.
     pub(crate) async fn is(&self, shown: &[u8]) -> Result<bool, SecretFileError> {
-        let file = self.0.clone();
-        let token = task::spawn_blocking(move || read(file)).await.expect("reading a file does not panic")?;
-        Ok(token.ct_eq(&digest(shown)).into())
+        let path = self.path.clone();
+        let token = task::spawn_blocking(move || read(path)).await.expect("reading a file does not panic");
+        let was_unreadable = self.is_unreadable.swap(token.is_err(), Ordering::Relaxed);
+        if let Err(error) = &token
+            && !was_unreadable
+        {
+            tracing::warn!(error = %Chain(error), "the token of an HTTP API cannot be read: its callers get 503");
+        }
+        Ok(token?.ct_eq(&digest(shown)).into())
     }
 
     /// Why the file cannot be used now, if so. Blocks.
     pub(crate) fn check(&self) -> Result<(), SecretFileError> {
-        read(self.0.clone()).map(drop)
+        read(self.path.clone()).map(drop)
     }
 }
 
@@ -93,5 +109,25 @@ mod tests {
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
         assert!(matches!(shown("two").await, Err(SecretFileError::Mode { .. })));
+    }
+
+    /// Before: at the lobby's API each request had a line.
+    #[cfg(feature = "cli")]
+    #[tokio::test]
+    async fn a_token_that_cannot_be_read_is_logged_once_until_it_can_be() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, log) = (directory.path().join("token"), directory.path().join("log"));
+        let lines = std::sync::Arc::new(fs::File::create(&log).expect("made"));
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(lines).finish());
+        let file = TokenFile::new(path.clone());
+        for _ in 0..2 {
+            assert!(file.is(b"one").await.is_err() && file.is(b"one").await.is_err());
+            fs::write(&path, "one").expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("set");
+            assert!(!file.is(b"two").await.expect("read"));
+            fs::remove_file(&path).expect("removed");
+        }
+        let log = fs::read_to_string(log).expect("text");
+        assert_eq!(log.matches("the token of an HTTP API cannot be read").count(), 2, "{log}");
     }
 }

@@ -8,13 +8,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{self, Body},
-    extract::{Path, Request, State, rejection::PathRejection},
+    extract::{Path, Query, Request, State, rejection::PathRejection},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time;
@@ -24,6 +23,7 @@ use super::{Group, Host, LabelsChange, LabelsError, NoList, targets::TargetGroup
 use crate::{
     http::{self as server, BindError, HttpLimits, Listener, TokenFile, browser, text},
     identity::HostPort,
+    secret_file::SecretFileError,
     telemetry::{Chain, Refusals},
 };
 
@@ -109,7 +109,7 @@ async fn admit<G: Group>(State(api): State<Arc<Api<G>>>, request: Request, next:
     match api.token.is_shown(request.headers()).await {
         Ok(true) => next.run(request).await,
         Ok(false) => pretty(StatusCode::FORBIDDEN, &json!({ "message": "access denied" })),
-        Err(why) => text::line(StatusCode::SERVICE_UNAVAILABLE, why),
+        Err(_) => text::line(StatusCode::SERVICE_UNAVAILABLE, "the token's file cannot be read"),
     }
 }
 
@@ -131,9 +131,8 @@ async fn discovery<G: Group>(State(api): State<Arc<Api<G>>>) -> Response {
 }
 
 async fn discoveries<G: Group>(State(api): State<Arc<Api<G>>>, uri: Uri) -> Result<Response, Refusal> {
+    let (labels, prefixes) = (parameter(&uri, "labels")?, parameter(&uri, "prefixes")?);
     let hosts = api.group.hosts().await?;
-    let [labels, prefixes] = ["labels", "prefixes"].map(|name| parameter(&uri, name));
-    let [labels, prefixes] = [labels?, prefixes?];
     let wanted = |label: &str| match (&labels, &prefixes) {
         (Some(labels), _) => labels.split(',').any(|wanted| wanted == label),
         (None, Some(prefixes)) => prefixes.split(',').any(|wanted| label.starts_with(wanted)),
@@ -159,10 +158,10 @@ async fn prometheus<G: Group>(
     State(api): State<Arc<Api<G>>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Refusal> {
-    let hosts = api.group.hosts().await?;
     let Ok(Path(name)) = name else {
         return Err(Refusal::Message(StatusCode::BAD_REQUEST, "the name is no UTF-8".to_owned()));
     };
+    let hosts = api.group.hosts().await?;
     let groups: Vec<_> = hosts.iter().filter_map(|host| TargetGroup::of(host, &name, api.default_port)).collect();
     Ok(pretty(StatusCode::OK, &groups))
 }
@@ -186,12 +185,9 @@ async fn labels<G: Group>(State(api): State<Arc<Api<G>>>, method: Method, body: 
 
 /// The value of a parameter of the query; none if it is not there or empty.
 fn parameter(uri: &Uri, name: &str) -> Result<Option<String>, Refusal> {
-    let mut pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    let Some((_, value)) = pairs.find(|(given, value)| *given == name && !value.is_empty()) else { return Ok(None) };
-    let spaced = value.replace('+', " ");
-    let decoded = percent_decode_str(&spaced).decode_utf8();
-    let decoded = decoded.map_err(|_| Refusal::Message(StatusCode::BAD_REQUEST, format!("{name} is no UTF-8")))?;
-    Ok(Some(decoded.into_owned()))
+    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+        .map_err(|error| Refusal::Message(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(pairs.into_iter().find(|(given, value)| given == name && !value.is_empty()).map(|(_, value)| value))
 }
 
 /// JSON as lobbyd writes it.
@@ -208,7 +204,7 @@ fn message(status: StatusCode, message: &str) -> Response {
 
 impl LobbyToken {
     /// True if the request shows the token, with `Token ` before it or without.
-    async fn is_shown(&self, headers: &HeaderMap) -> Result<bool, String> {
+    async fn is_shown(&self, headers: &HeaderMap) -> Result<bool, SecretFileError> {
         let Some(shown) = headers.get(header::AUTHORIZATION) else { return Ok(matches!(self, Self::Nothing)) };
         let shown = shown.as_bytes();
         let shown = shown.strip_prefix(b"Token ").unwrap_or(shown);
@@ -216,10 +212,7 @@ impl LobbyToken {
             Self::Nothing => Ok(true),
             #[cfg(feature = "cli")]
             Self::Given(token) => Ok(server::is_token(token.as_bytes(), shown)),
-            Self::File(file) => file.is(shown).await.map_err(|error| {
-                tracing::warn!(error = %Chain(&error), "the token of the lobby API cannot be read");
-                "the token's file cannot be read".to_owned()
-            }),
+            Self::File(file) => file.is(shown).await,
         }
     }
 }

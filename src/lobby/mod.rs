@@ -12,6 +12,8 @@ use serde::Serialize;
 
 pub(crate) use http::{LobbyListener, LobbyToken};
 
+use crate::wire::LobbyHost;
+
 /// Port of targets that name none: node_exporter's, as with lobbyd.
 pub(crate) const NODE_EXPORTER_PORT: u16 = 9100;
 
@@ -64,11 +66,17 @@ impl Host {
         if labels.len() > MAX_LABELS {
             return Err(HostError::Labels(labels.len()));
         }
-        match labels.iter().map(String::len).sum() {
-            bytes if bytes > MAX_BYTES => return Err(HostError::Bytes(bytes)),
-            _ => {}
+        let bytes = labels.iter().map(String::len).sum();
+        if bytes > MAX_BYTES {
+            return Err(HostError::Bytes(bytes));
         }
         Ok(Self { hostname, labels, last_check })
+    }
+}
+
+impl From<&LobbyHost> for Host {
+    fn from(LobbyHost { hostname, labels, seen, .. }: &LobbyHost) -> Self {
+        Self { hostname: hostname.clone(), labels: labels.clone(), last_check: *seen }
     }
 }
 

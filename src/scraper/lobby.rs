@@ -10,10 +10,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use blake2::{Blake2s256, Digest};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::{self, Instant},
 };
@@ -65,15 +64,22 @@ struct State {
     complete_at: OnceLock<Instant>,
     /// The host of each peer.
     hosts: Mutex<HashMap<PublicKey, String>>,
-    last: Mutex<Option<(Instant, List)>>,
+    last: Mutex<Option<List>>,
 }
 
-/// A list, and its version.
+/// The list as of a moment.
 #[derive(Clone)]
 struct List {
-    hosts: Arc<[Host]>,
-    ttls: Arc<[u32]>,
+    hosts: Arc<[LobbyHost]>,
+    /// Not 0.
     version: u64,
+    made_at: Instant,
+}
+
+/// Places of the requests under way: of all peers, and of each that has some.
+struct Places {
+    all: Arc<Semaphore>,
+    of_peers: HashMap<PublicKey, Arc<Semaphore>>,
 }
 
 /// A host as its beacon's data.
@@ -95,23 +101,15 @@ impl Lobby {
             return;
         }
         self.load();
-        let (places, mut answering) = (Arc::new(Semaphore::new(PLACES)), JoinSet::new());
-        let mut of_peer: HashMap<PublicKey, usize> = HashMap::new();
+        let (mut places, mut answering) = (Places::new(), JoinSet::new());
         while let Some(Some(inbound)) = stop.run_until_cancelled(inbox.recv()).await {
-            while let Some(Ok(peer)) = answering.try_join_next() {
-                if let Some(count) = of_peer.get_mut(&peer) {
-                    *count -= 1;
-                }
-                of_peer.retain(|_, count| *count > 0);
-            }
+            while answering.try_join_next().is_some() {}
             // Strangers, who hold no alias, take no place.
-            let own = of_peer.get(&inbound.peer).copied().unwrap_or(0);
-            let may_ask = self.registry.is_holder(&inbound.peer) && own < PLACES_PER_PEER;
-            let Some(place) = Arc::clone(&places).try_acquire_owned().ok().filter(|_| may_ask) else {
+            let is_known = self.registry.is_holder(&inbound.peer);
+            let Some(place) = is_known.then(|| places.take(inbound.peer)).flatten() else {
                 tracing::debug!(peer = %inbound.peer, "no place for a request of the lobby");
                 continue;
             };
-            *of_peer.entry(inbound.peer).or_default() += 1;
             let lobby = self.clone();
             answering.spawn(async move {
                 let _place = place;
@@ -119,7 +117,6 @@ impl Lobby {
                 if let Err(error) = lobby.answer(peer, &mut stream).await {
                     tracing::debug!(%peer, error = %Chain(&error), "a request of the lobby broke off");
                 }
-                peer
             });
         }
     }
@@ -151,12 +148,6 @@ impl Lobby {
     }
 
     async fn reply(&self, peer: PublicKey, request: LobbyRequest) -> Result<Vec<LobbyReply>, LobbyRefusal> {
-        if !self.registry.is_loaded() {
-            return Err(LobbyRefusal::Unavailable);
-        }
-        if !self.registry.is_holder(&peer) {
-            return Err(LobbyRefusal::Unproved);
-        }
         match request {
             LobbyRequest::Hi(hi) => self.hi(peer, hi).await.map(|()| vec![LobbyReply::Done]),
             LobbyRequest::Goodbye { hostname } => {
@@ -220,9 +211,7 @@ impl Lobby {
             ));
         }
         let mut last = self.state.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, list)) = &*last
-            && at.elapsed() < FRESH
-        {
+        if let Some(list) = last.as_ref().filter(|list| list.made_at.elapsed() < FRESH) {
             return Ok(list.clone());
         }
         let beacons = self.registry.beacons_of(KIND).map_err(|error| NoList(error.to_string()))?;
@@ -230,13 +219,36 @@ impl Lobby {
             let (end, lease) = beacon.expires_at.zip(beacon.lease)?;
             let seen = end.checked_sub(lease).and_then(|seen| seen.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
             let (hostname, labels) = (beacon.name.key().to_owned(), Stored::of(&beacon)?.labels);
-            let host = Host::new(hostname, labels, seen.as_secs()).ok()?;
-            Some((host, u32::try_from(lease.as_secs()).unwrap_or(u32::MAX)))
+            let Host { hostname, labels, last_check } = Host::new(hostname, labels, seen.as_secs()).ok()?;
+            let ttl_seconds = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
+            Some(LobbyHost { hostname, labels, seen: last_check, ttl_seconds })
         });
-        let (hosts, ttls): (Vec<_>, Vec<_>) = hosts.unzip();
-        let list = List { version: version(&hosts), hosts: hosts.into(), ttls: ttls.into() };
-        *last = Some((Instant::now(), list.clone()));
-        Ok(list)
+        let list = List::after(last.as_ref(), hosts.collect());
+        Ok(last.insert(list).clone())
+    }
+}
+
+impl List {
+    /// A list of these hosts. Its version is that of the last one if that says the same, each host's last hi included: callers of
+    /// the API are shown it.
+    fn after(last: Option<&Self>, hosts: Arc<[LobbyHost]>) -> Self {
+        let same = last.filter(|last| last.hosts == hosts);
+        let version = same.map_or_else(|| rand::random_range(1..=u64::MAX), |last| last.version);
+        Self { hosts, version, made_at: Instant::now() }
+    }
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { all: Arc::new(Semaphore::new(PLACES)), of_peers: HashMap::new() }
+    }
+
+    /// A place, the peer's until it is dropped.
+    fn take(&mut self, peer: PublicKey) -> Option<[OwnedSemaphorePermit; 2]> {
+        self.of_peers.retain(|_, of_peer| of_peer.available_permits() < PLACES_PER_PEER);
+        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let of_peer = self.of_peers.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(PLACES_PER_PEER)));
+        Some([of_all, Arc::clone(of_peer).try_acquire_owned().ok()?])
     }
 }
 
@@ -259,7 +271,7 @@ impl Group for Lobby {
     }
 
     async fn hosts(&self) -> Result<Arc<[Host]>, NoList> {
-        self.list().map(|list| list.hosts)
+        self.list().map(|list| list.hosts.iter().map(Host::from).collect())
     }
 
     async fn change(&self, _: LabelsChange, _: Vec<String>) -> Result<(), LabelsError> {
@@ -268,15 +280,15 @@ impl Group for Lobby {
 }
 
 /// The list in messages, unless the peer knows it.
-fn parts(List { hosts, ttls, version }: &List, known: u64) -> Vec<LobbyReply> {
+fn parts(List { hosts, version, .. }: &List, known: u64) -> Vec<LobbyReply> {
     let version = *version;
     if version == known {
         return vec![LobbyReply::Unchanged];
     }
     let mut parts = vec![Hosts { version, hosts: Vec::new(), more: false }];
     let mut len = 0;
-    for (Host { hostname, labels, last_check }, ttl_seconds) in hosts.iter().cloned().zip(ttls.iter().copied()) {
-        len += 32 + hostname.len() + labels.iter().map(|label| label.len() + 5).sum::<usize>();
+    for host in hosts.iter().cloned() {
+        len += 32 + host.hostname.len() + host.labels.iter().map(|label| label.len() + 5).sum::<usize>();
         if len > PART
             && let Some(part) = parts.last_mut()
             && !part.hosts.is_empty()
@@ -286,35 +298,27 @@ fn parts(List { hosts, ttls, version }: &List, known: u64) -> Vec<LobbyReply> {
             len = 0;
         }
         if let Some(part) = parts.last_mut() {
-            part.hosts.push(LobbyHost { hostname, labels, seen: last_check, ttl_seconds });
+            part.hosts.push(host);
         }
     }
     parts.into_iter().map(LobbyReply::Hosts).collect()
 }
 
-/// Of what the list says; not 0.
-fn version(hosts: &[Host]) -> u64 {
-    let text = serde_json::to_vec(hosts).expect("text is JSON");
-    let digest: [u8; 32] = Blake2s256::digest(&text).into();
-    u64::from_le_bytes(*digest.first_chunk().expect("32 bytes")).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::codec;
+    use crate::{identity::KeyPair, wire::codec};
 
-    fn host(name: &str, labels: &[String]) -> Host {
-        Host::new(name.to_owned(), labels.to_vec(), 5).expect("fit")
+    fn host(name: &str, labels: &[String]) -> LobbyHost {
+        LobbyHost { hostname: name.to_owned(), labels: labels.to_vec(), seen: 5, ttl_seconds: 30 }
     }
 
     #[test]
     fn a_long_list_comes_in_parts_that_fit_and_a_known_one_does_not() {
         let many: Vec<String> = (0..45).map(|n| format!("{n}:{}", "x".repeat(1000))).collect();
-        let hosts: Vec<Host> = (100..130).map(|n| host(&format!("h-{n}"), &many)).collect();
-        let list =
-            |hosts: &[Host]| List { hosts: hosts.into(), ttls: vec![30; hosts.len()].into(), version: version(hosts) };
-        let parts = parts(&list(&hosts), 0);
+        let hosts: Vec<LobbyHost> = (100..130).map(|n| host(&format!("h-{n}"), &many)).collect();
+        let list = List::after(None, hosts.clone().into());
+        let parts = parts(&list, 0);
         assert!(parts.len() > 5);
         let mut names = Vec::new();
         for (at, part) in parts.iter().enumerate() {
@@ -324,9 +328,35 @@ mod tests {
             names.extend(part.hosts.iter().map(|host| host.hostname.clone()));
         }
         assert_eq!(names, hosts.iter().map(|host| host.hostname.clone()).collect::<Vec<_>>());
-        assert_eq!(super::parts(&list(&hosts), version(&hosts)), [LobbyReply::Unchanged]);
-        assert!(
-            matches!(&super::parts(&list(&[]), 1)[..], [LobbyReply::Hosts(Hosts { hosts, more: false, .. })] if hosts.is_empty())
-        );
+        assert_eq!(super::parts(&list, list.version), [LobbyReply::Unchanged]);
+        let empty = List { hosts: Arc::default(), version: 2, made_at: Instant::now() };
+        let part = Hosts { version: 2, hosts: Vec::new(), more: false };
+        assert_eq!(super::parts(&empty, 1), [LobbyReply::Hosts(part)]);
+    }
+
+    #[test]
+    fn a_list_keeps_its_version_while_it_says_the_same() {
+        let first = List::after(None, [host("h", &[])].into());
+        let version = |hosts: &[LobbyHost]| List::after(Some(&first), hosts.into()).version;
+        assert_eq!(version(&[host("h", &[])]), first.version);
+        let later = LobbyHost { seen: 6, ..host("h", &[]) };
+        for other in [&[][..], &[host("h", &["a".to_owned()])], &[later]] {
+            assert_ne!(version(other), first.version, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_its_places_and_no_more_until_one_is_free() {
+        let (mut places, [one, other]) = (Places::new(), [(); 2].map(|()| KeyPair::generate().public()));
+        let mut taken: Vec<_> = (0..PLACES_PER_PEER).map(|_| places.take(one).expect("a place")).collect();
+        assert!(places.take(one).is_none());
+        assert!(places.take(other).is_some());
+        taken.pop();
+        taken.push(places.take(one).expect("a place is free again"));
+        assert!(places.take(one).is_none());
+        drop(taken);
+        assert_eq!(places.all.available_permits(), PLACES);
+        drop(places.take(other));
+        assert_eq!(places.of_peers.len(), 1, "peers without a request are forgotten");
     }
 }

@@ -1,7 +1,7 @@
 //! The lobby: hosts that say which labels they have, and the list of all of them.
 //!
-//! A stream carries one request and its replies. Each message is its length in four bytes, big endian, and its [`codec`] form. A
-//! peer that holds no alias has proved no secret, and is refused. Callers set the timeouts.
+//! A stream carries one request and its replies. Each message is its length in four bytes, big endian, and its [`codec`] form. The
+//! streams of a peer that holds no alias, and so has proved no secret, are closed. Callers set the timeouts.
 
 use std::io;
 
@@ -57,9 +57,6 @@ pub enum LobbyReply {
 /// Why the scraper does not do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum LobbyRefusal {
-    /// The peer holds no alias.
-    #[error("this peer holds no alias at the scraper")]
-    Unproved,
     /// Another peer with a link has a host of the name.
     #[error("another running host has this name")]
     Taken,
@@ -156,7 +153,7 @@ mod tests {
         assert_bytes(LobbyRequest::Goodbye { hostname: "h".into() }, "01 01 0168");
         assert_bytes(LobbyRequest::List { known: 7 }, "01 02 07");
         assert_bytes(LobbyReply::Done, "01 00");
-        assert_bytes(LobbyReply::Refused(LobbyRefusal::Unavailable), "01 01 04");
+        assert_bytes(LobbyReply::Refused(LobbyRefusal::Unavailable), "01 01 03");
         assert_bytes(LobbyReply::Unchanged, "01 02");
         let host = LobbyHost { hostname: "h".into(), labels: vec![], seen: 5, ttl_seconds: 30 };
         assert_bytes(

@@ -24,15 +24,19 @@ const MAX_FILE: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
     pub(super) given: Vec<String>,
-    pub(super) directory: Option<PathBuf>,
+    pub(super) directory: PathBuf,
     pub(super) runtime: PathBuf,
 }
 
 impl Sources {
     /// All labels, sorted, each once. Blocks.
     pub(super) fn read(&self) -> io::Result<Vec<String>> {
-        let mut labels: BTreeSet<String> = self.given.iter().cloned().collect();
-        labels.extend(self.run_time()?);
+        self.with(&self.run_time()?)
+    }
+
+    /// All labels if these are those of the runtime file.
+    fn with(&self, run_time: &[String]) -> io::Result<Vec<String>> {
+        let mut labels: BTreeSet<String> = self.given.iter().chain(run_time).cloned().collect();
         for file in self.files()? {
             match lines(&file) {
                 Ok(lines) => labels.extend(lines),
@@ -44,8 +48,7 @@ impl Sources {
 
     /// The files of the directory, without the runtime file.
     fn files(&self) -> io::Result<Vec<PathBuf>> {
-        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
-        let entries = match fs::read_dir(directory) {
+        let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
@@ -78,7 +81,8 @@ impl Sources {
         check: impl FnOnce(Vec<String>) -> Result<(), LabelsError>,
     ) -> Result<(), LabelsError> {
         let failed = |error: io::Error| LabelsError::Failed(error.to_string());
-        let (mut all, mut kept) = (self.read().map_err(failed)?, self.run_time().map_err(failed)?);
+        let mut kept = self.run_time().map_err(failed)?;
+        let mut all = self.with(&kept).map_err(failed)?;
         let before = kept.len();
         match change {
             LabelsChange::Delete => kept.retain(|label| !labels.contains(label)),
@@ -119,11 +123,8 @@ mod tests {
     fn labels_are_joined_and_those_of_run_time_survive() {
         let place = tempfile::tempdir().expect("a directory");
         let directory = place.path().join("labels");
-        let sources = Sources {
-            given: vec!["given".into()],
-            directory: Some(directory.clone()),
-            runtime: directory.join("_runtime"),
-        };
+        let sources =
+            Sources { given: vec!["given".into()], directory: directory.clone(), runtime: directory.join("_runtime") };
         assert_eq!(sources.read().expect("read"), ["given"], "the directory may be missing");
         fs::create_dir_all(directory.join("a-directory")).expect("made");
         fs::write(directory.join("one"), " file:1 \n\nfile:2\r\n").expect("written");

@@ -186,7 +186,7 @@ impl Group for Member {
     async fn hosts(&self) -> Result<Arc<[Host]>, NoList> {
         let (is_fresh, is_known) = {
             let lists = self.lists();
-            (lists.asked_at.is_some_and(|at| at.elapsed() < FRESH), lists.joined().is_ok())
+            (lists.asked_at.is_some_and(|at| at.elapsed() < FRESH), lists.youngest().is_some())
         };
         if !is_fresh {
             // A scraper that hangs keeps nobody waiting who could have the last list.
@@ -232,34 +232,31 @@ impl Lists {
         }
     }
 
+    /// The age of the last answer of a scraper; none if it does not count any more.
+    fn youngest(&self) -> Option<Duration> {
+        self.of.values().map(|list| list.answered_at.elapsed()).min().filter(|age| *age < STALE)
+    }
+
     /// The lists as one: of a host that several have, what it said last. Beside a scraper that answers, the host of one that does
     /// not counts until its time to live is over.
     fn joined(&self) -> Result<Arc<[Host]>, NoList> {
-        let is_one_there = self.of.values().any(|list| list.answered_at.elapsed() < LATELY);
-        let counts = |list: &List, host: &LobbyHost| {
-            let old = list.answered_at.elapsed();
-            old < LATELY
-                || (!is_one_there && old < STALE)
-                || old < Duration::from_secs(host.ttl_seconds.into()).min(STALE)
-        };
-        if self.of.values().all(|list| list.answered_at.elapsed() >= STALE) {
+        let Some(youngest) = self.youngest() else {
             return Err(NoList("no scraper has answered with a list yet, or none has for 10 minutes".to_owned()));
-        }
-        let mut hosts: BTreeMap<&str, &LobbyHost> = BTreeMap::new();
-        for (list, host) in self.of.values().flat_map(|list| list.hosts.iter().map(move |host| (list, host))) {
-            if !counts(list, host) {
-                continue;
-            }
-            let other = hosts.entry(&host.hostname).or_insert(host);
-            if other.seen < host.seen {
-                *other = host;
-            }
-        }
-        let host = |LobbyHost { hostname, labels, seen, .. }: &LobbyHost| Host {
-            hostname: hostname.clone(),
-            labels: labels.clone(),
-            last_check: *seen,
         };
-        Ok(hosts.into_values().map(host).collect())
+        let counts_for = |host: &LobbyHost| match youngest < LATELY {
+            true => Duration::from_secs(host.ttl_seconds.into()).clamp(LATELY, STALE),
+            false => STALE,
+        };
+        let mut hosts: BTreeMap<&str, &LobbyHost> = BTreeMap::new();
+        for list in self.of.values() {
+            let age = list.answered_at.elapsed();
+            for host in list.hosts.iter().filter(|host| age < counts_for(host)) {
+                let other = hosts.entry(&host.hostname).or_insert(host);
+                if other.seen < host.seen {
+                    *other = host;
+                }
+            }
+        }
+        Ok(hosts.into_values().map(Host::from).collect())
     }
 }

@@ -7,10 +7,7 @@
 use std::{
     error::Error,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -68,8 +65,6 @@ struct Api {
     token: TokenFile,
     strict: bool,
     lists: Arc<Semaphore>,
-    /// True while the token cannot be read, which is logged once.
-    is_unreadable: AtomicBool,
 }
 
 /// An answer that is no success.
@@ -95,7 +90,7 @@ impl BeaconsApi {
         let Self { listener, token, strict, .. } = self;
         let (limits, refusals) = (shared.connections, Arc::clone(shared.network.refusals()));
         let lists = Arc::new(Semaphore::new(LISTS));
-        let api = Arc::new(Api { shared, token, strict, lists, is_unreadable: AtomicBool::new(false) });
+        let api = Arc::new(Api { shared, token, strict, lists });
         let router = Router::new()
             .route("/register", any(register))
             .route("/unregister", any(unregister))
@@ -181,17 +176,9 @@ impl Api {
     /// Refuses a request that does not show the token.
     async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         match self.token.is_shown(headers).await {
-            Ok(true) => {
-                self.is_unreadable.store(false, Ordering::Relaxed);
-                Ok(())
-            }
+            Ok(true) => Ok(()),
             Ok(false) => Err(Refusal(StatusCode::UNAUTHORIZED, BeaconOutcome::Unauthorized, String::new())),
-            Err(error) => {
-                if !self.is_unreadable.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(error = %Chain(&error), "the token of the registration API cannot be read");
-                }
-                Err(Refusal::unavailable("the token's file cannot be read"))
-            }
+            Err(_) => Err(Refusal::unavailable("the token's file cannot be read")),
         }
     }
 

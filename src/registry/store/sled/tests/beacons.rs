@@ -6,6 +6,18 @@ fn beacon(key: &str) -> Arc<Beacon> {
     Arc::new(Beacon::sample("k", key))
 }
 
+/// Damages the byte that comes `after` bytes behind each place of the log where `is_there` is true of the rest.
+fn damage_log(place: &Dir, after: usize, is_there: impl Fn(&[u8]) -> bool) {
+    let log = place.base().join(LOG);
+    let mut bytes = std::fs::read(&log).expect("there");
+    let found: Vec<usize> = (0..bytes.len()).filter(|at| is_there(&bytes[*at..])).collect();
+    assert!(!found.is_empty());
+    for at in found {
+        bytes[at + after] ^= 1;
+    }
+    std::fs::write(&log, bytes).expect("written");
+}
+
 #[test]
 fn beacons_are_kept_beside_the_aliases() {
     let place = Dir::new();
@@ -32,20 +44,13 @@ fn beacons_of_a_damaged_table_are_taken_over_and_awaited() {
         store.checkpoint().expect("noted");
     }
     drop(store);
-    let log = place.base().join(LOG);
-    let mut bytes = std::fs::read(&log).expect("there");
     let lost = frame::entry(
         Place { group: 1, index: 1, of: 2 },
         &Name::Beacon(beacon("a").name.clone()),
         &Entry::Beacon(beacon("a")),
     );
     let lost = lost.expect("fits");
-    let found: Vec<usize> = (0..bytes.len() - lost.len()).filter(|at| bytes[*at..].starts_with(&lost)).collect();
-    assert!(!found.is_empty());
-    for at in found {
-        bytes[at + 40] ^= 1;
-    }
-    std::fs::write(&log, bytes).expect("written");
+    damage_log(&place, 40, |rest| rest.starts_with(&lost));
     let (_, loaded) = place.load();
     assert_eq!(loaded.contents.beacons, [beacon("b")]);
     let awaited: BTreeSet<Name> = ["a", "b"].map(|key| Name::Beacon(beacon(key).name.clone())).into();
@@ -63,17 +68,8 @@ fn a_beacon_that_was_unregistered_before_the_checkpoint_does_not_come_back_with_
     store.commit(&[Change::RemoveBeacon(beacon("a").name.clone())]).expect("written");
     store.checkpoint().expect("noted");
     drop(store);
-    let log = place.base().join(LOG);
-    let mut bytes = std::fs::read(&log).expect("there");
-    let frames = |bytes: &[u8]| -> Vec<usize> {
-        let is_removal = |at: &usize| bytes[*at..].starts_with(b"\xffnx\xfe") && bytes.get(at + 24) == Some(&4);
-        (0..bytes.len()).filter(is_removal).collect()
-    };
-    assert!(!frames(&bytes).is_empty());
-    for at in frames(&bytes) {
-        bytes[at + 30] ^= 1;
-    }
-    std::fs::write(&log, bytes).expect("written");
+    let is_removal = |rest: &[u8]| rest.starts_with(b"\xffnx\xfe") && rest.get(24) == Some(&4);
+    damage_log(&place, 30, is_removal);
     let (store, loaded) = place.load();
     assert!(loaded.damage.is_some());
     assert_eq!((loaded.contents.beacons, store.count), (vec![beacon("b")], 1));
