@@ -69,6 +69,8 @@ pub mod identity;
 mod ip_network;
 #[cfg(feature = "scraper")]
 mod lobby;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "client")]
 mod network;
 #[cfg(feature = "node")]

@@ -308,6 +308,7 @@ impl Args {
                 max_secret_bytes: self.limits.max_secret_bytes,
                 max_table_bytes: self.limits.max_table_bytes,
                 start_grace: self.start_grace,
+                ..RegistryConfig::default()
             },
             http_limits: HttpConfig {
                 advertise: self.advertise,

@@ -100,7 +100,7 @@ impl fmt::Display for BeaconName {
 }
 
 /// A beacon in the table. Times are wall-clock times.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Beacon {
     pub(crate) name: BeaconName,
     pub(crate) data: String,

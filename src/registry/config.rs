@@ -40,6 +40,11 @@ pub struct RegistryConfig {
     /// must not take their aliases. After damage of the store, the table counts as incomplete for this long, or for a
     /// third of a lease if that is longer. Default 60 s.
     pub start_grace: Duration,
+    /// How much longer than `lease` a stored lease runs: it is written again only when a renewal would end later. Not zero for
+    /// a store that scrapers share, as each write is a message to each.
+    pub(crate) slack: Duration,
+    /// How old the table may be at most, if it is a copy of a shared store that cannot be reached.
+    pub(crate) max_stale: Option<Duration>,
 }
 
 impl RegistryConfig {
@@ -72,6 +77,8 @@ impl Default for RegistryConfig {
             max_secret_bytes: None,
             max_table_bytes: 96 << 20,
             start_grace: Duration::from_secs(60),
+            slack: Duration::ZERO,
+            max_stale: None,
         }
     }
 }

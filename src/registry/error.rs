@@ -24,6 +24,9 @@ pub enum RegistryError {
     /// The store could not be read, or this change could not be written.
     #[error("registry store failed")]
     Store(#[source] Arc<StoreError>),
+    /// Other scrapers over the same store changed the same names again and again.
+    #[error("registry: other scrapers change the same names at the same time")]
+    Contended,
     /// The disk did not end a write in this time, at the end of the run.
     #[error(
         "registry store hangs: the disk has not ended a write within {0:?}, and what was not acknowledged may be lost"
@@ -55,6 +58,7 @@ impl RegistryError {
             | Self::AlreadyRunning
             | Self::StoreFailing
             | Self::Store(_)
+            | Self::Contended
             | Self::Hanging(_)
             | Self::Thread(_) => RegisterReply::Unavailable,
         }

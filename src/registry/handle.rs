@@ -1,5 +1,6 @@
 //! The handle to the table, for the rest of a scraper.
 
+mod adopt;
 mod run;
 mod step;
 
@@ -16,6 +17,7 @@ use super::{
     RegistryError, RegistryEvent, Totals,
     event_log::EventLog,
     health::Health,
+    shared::Position,
     table::{Claims, Table},
     writer::Batch,
 };
@@ -62,6 +64,8 @@ struct State {
     totals: Totals,
     /// Set after damage of the store, until its losses are made up for.
     recovery: Option<Recovery>,
+    /// How far the table is in the changes of a shared store.
+    position: Position,
 }
 
 /// What the table waits for after damage of the store.
@@ -119,10 +123,12 @@ impl Registry {
     }
 
     /// True once the table was loaded and may be listed. After damage of the store, the aliases that were noted must be there
-    /// again first, or clients have had the time to register again ([`RegistryConfig::start_grace`]).
+    /// again first, or clients have had the time to register again ([`RegistryConfig::start_grace`]). A shared store must
+    /// have been reached lately ([`RegistryConfig::max_stale`]).
     pub(crate) fn is_complete(&self) -> bool {
         let state = self.read();
-        state.table.is_some() && state.recovery.as_ref().is_none_or(Recovery::is_complete)
+        let is_fresh = self.shared.config.max_stale.is_none_or(|most| self.shared.health.age(SystemTime::now()) <= most);
+        state.table.is_some() && is_fresh && state.recovery.as_ref().is_none_or(Recovery::is_complete)
     }
 
     /// True while the last write to the store failed, or hangs. The list may then contain more than the store.
@@ -149,7 +155,7 @@ impl Registry {
         let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         let outcomes = match self.store_failing() {
             true => self.renew(by.peer, claims, now)?,
-            false => self.change(|table| table.register(by, claims, presence, now)).await?,
+            false => self.change(|table| table.register(by, claims.clone(), &presence, now)).await?,
         };
         Ok(Registered { lease_ms, outcomes })
     }
@@ -218,7 +224,7 @@ impl Registry {
     /// Keeps a beacon, in place of the one of its name, unless it would exceed a limit. Returns once the change is on disk.
     pub(crate) async fn register_beacon(&self, beacon: Beacon) -> Result<Result<Kept, Limit>, RegistryError> {
         let name = beacon.name.clone();
-        let kept = self.change(|table| table.register_beacon(beacon)).await?;
+        let kept = self.change(|table| table.register_beacon(beacon.clone())).await?;
         if let Err(limit) = kept {
             self.shared.refusals.count(limit, format_args!("beacon {name}"));
         }

@@ -6,7 +6,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::StoreError;
@@ -32,6 +32,8 @@ pub(super) struct Health {
     pub(super) written: AtomicU64,
     /// True while the leases are complete, and may be noted as that.
     pub(super) complete: AtomicBool,
+    /// When the store was last reached.
+    reached_at: Mutex<Option<SystemTime>>,
     /// The begin of the store's work that is under way.
     busy_since: Mutex<Option<Instant>>,
 }
@@ -47,7 +49,18 @@ impl Health {
         self.hanging.load(Ordering::Relaxed)
     }
 
+    pub(super) fn reached(&self, at: SystemTime) {
+        *self.reached_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    /// How long ago the store was last reached: what the table says is as old. Zero before the load.
+    pub(super) fn age(&self, now: SystemTime) -> Duration {
+        let reached_at = *self.reached_at.lock().unwrap_or_else(PoisonError::into_inner);
+        reached_at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default()
+    }
+
     pub(super) fn works(&self) {
+        self.reached(SystemTime::now());
         if self.failing.swap(false, Ordering::Relaxed) {
             self.reasons().clear();
             tracing::info!("registry store can be written again");

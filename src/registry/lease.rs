@@ -42,6 +42,15 @@ impl Lease {
         if now < self.expires_at { LeaseState::Active } else { LeaseState::Lapsed }
     }
 
+    /// True if the list in `/sd` has the same for both.
+    pub(super) fn is_listed_as(&self, other: &Self) -> bool {
+        self.alias == other.alias
+            && self.peer == other.peer
+            && self.service == other.service
+            && self.hostname == other.hostname
+            && self.labels == other.labels
+    }
+
     /// True if the lease lists what `target` on `hostname` claims.
     pub(super) fn matches(&self, target: &Target, hostname: &str) -> bool {
         self.service == target.service && self.hostname == hostname && self.labels == target.labels

@@ -32,6 +32,7 @@ mod holder;
 mod lease;
 mod listing;
 mod name;
+mod shared;
 mod store;
 mod table;
 mod writer;
@@ -52,6 +53,7 @@ pub(crate) use holder::{Holders, Presence, Registrant};
 pub(crate) use lease::{Lease, LeaseState};
 pub(crate) use listing::{Listing, path_label};
 pub(crate) use name::Name;
+pub(crate) use shared::{Entry, Foreign, Note, SharedEvent};
 #[cfg(feature = "cli")]
 pub(crate) use store::read_only;
 pub(crate) use store::{Change, Damage, Loaded, SledStore, Store};

@@ -4,6 +4,7 @@
 //! of each lease's next state (active, then lapsed, then gone). After a registration the peer holds exactly the aliases
 //! that were granted.
 
+mod adopt;
 mod beacon_steps;
 mod beacons;
 mod claims;
@@ -166,13 +167,14 @@ impl Table {
                 continue;
             }
             plain &= lease.matches(&target, &claims.hostname) && step <= written;
-            let expires_at = later(now, self.config.lease);
+            let expires_at = self.end_of_lease(Some(lease.expires_at), now);
+            let moved = lapsed || expires_at != lease.expires_at;
             let lease = Arc::new(Lease { renewed_at: now, expires_at, ..Lease::clone(lease) });
             match lapsed {
                 true => effects.event(&target.alias, peer, EventKind::Returned),
                 false => effects.renewed += 1,
             }
-            effects.changes.push(Change::Put(Arc::clone(&lease)));
+            effects.changes.extend(moved.then(|| Change::Put(Arc::clone(&lease))));
             effects.relisted |= self.unconfirmed.remove(&target.alias);
             self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
             plain &= seen.insert(target.alias);
@@ -314,20 +316,25 @@ impl Table {
             Some(kind) => effects.event(&target.alias, peer, kind),
             None => effects.renewed += 1,
         }
+        let kept = by.kept.unwrap_or_else(|| own.is_some_and(|entry| entry.lease.kept));
+        let secret = Some(by.secret);
+        let same = own.filter(|Entry { lease, .. }| kind.is_none() && lease.kept == kept && lease.secret == secret);
+        let expires_at = self.end_of_lease(same.map(|entry| entry.lease.expires_at), now);
+        let moved = same.is_none_or(|entry| entry.lease.expires_at != expires_at);
         let lease = Arc::new(Lease {
             alias: target.alias,
             peer,
             service: target.service,
             hostname: hostname.clone(),
             labels: target.labels,
-            kept: by.kept.unwrap_or_else(|| own.is_some_and(|entry| entry.lease.kept)),
-            secret: Some(by.secret),
+            kept,
+            secret,
             former: held.and_then(|entry| self.former(entry, &peer, now)),
             registered_at: own.map_or(now, |entry| entry.lease.registered_at),
             renewed_at: now,
-            expires_at: later(now, self.config.lease),
+            expires_at,
         });
-        effects.changes.push(Change::Put(Arc::clone(&lease)));
+        effects.changes.extend(moved.then(|| Change::Put(Arc::clone(&lease))));
         effects.relisted |= self.unconfirmed.remove(&lease.alias);
         self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
         AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }

@@ -4,7 +4,7 @@
 //! come in the order of the table's steps, so an acknowledged change and all before are on disk.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io, mem,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Change, Damage, Loaded, Name, RegistryConfig, Store, StoreError,
+    Change, Damage, Foreign, Loaded, Name, Note, RegistryConfig, SharedEvent, Store, StoreError,
     health::Health,
     table::{Effects, Table},
 };
@@ -29,6 +29,8 @@ const GROUP: usize = 1024;
 /// Changes of one step of the table, on their way to the store.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
+    /// What the changes, and those of later batches, are based on.
+    pub(super) notes: Vec<Note>,
     pub(super) changes: Vec<Change>,
     /// Write at once. Other batches are written with the next durable one, or by the next flush.
     pub(super) durable: bool,
@@ -45,8 +47,16 @@ pub(super) struct Waiter {
     pub(super) _slot: OwnedSemaphorePermit,
 }
 
-/// `Ok` once all durable changes up to the waiter's batch are on disk.
-pub(super) type Ack = Result<(), Arc<StoreError>>;
+/// `Ok` once all durable changes up to the waiter's batch are on disk, or are not to be.
+pub(super) type Ack = Result<Outcome, Arc<StoreError>>;
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Written,
+    /// Another scraper was first with one of its names, and the table has adopted what that one wrote.
+    Overtaken,
+}
 
 #[derive(Debug)]
 pub(super) struct Start {
@@ -54,6 +64,9 @@ pub(super) struct Start {
     pub(super) effects: Effects,
     pub(super) unreadable: u64,
     pub(super) damage: Option<Damage>,
+    pub(super) position: u64,
+    pub(super) copied_at: Option<SystemTime>,
+    pub(super) events: Option<mpsc::Receiver<SharedEvent>>,
 }
 
 #[derive(Debug)]
@@ -64,18 +77,30 @@ pub(super) struct Handle {
     pub(super) ended: oneshot::Receiver<Ack>,
 }
 
-/// Starts the thread, which reads the store and then writes the batches of `queue` until the queue is closed.
+/// Starts the thread, which reads the store and then writes the batches of `queue` until the queue is closed. What other
+/// scrapers have written in place of a change is handed to `adopt`, before the change is answered.
 pub(super) fn spawn(
     mut store: Box<dyn Store>,
     queue: mpsc::UnboundedReceiver<Batch>,
     config: RegistryConfig,
     health: Arc<Health>,
+    adopt: impl Fn(Vec<Foreign>) + Send + 'static,
 ) -> io::Result<Handle> {
     let (started, started_receiver) = oneshot::channel();
     let (ended, ended_receiver) = oneshot::channel();
     thread::Builder::new().name("narthex-registry".into()).spawn(move || {
         let end = match health.guarded(|| store.load()) {
-            Ok(Loaded { contents, unconfirmed, unconfirmed_beacons, unreadable, damage, failure }) => {
+            Ok(Loaded {
+                contents,
+                unconfirmed,
+                unconfirmed_beacons,
+                unreadable,
+                damage,
+                failure,
+                position,
+                copied_at,
+            }) => {
+                let events = store.shared_events();
                 let (mut table, effects) = Table::load(config, contents, unconfirmed, SystemTime::now());
                 table.doubt_beacons(unconfirmed_beacons);
                 health.complete.store(damage.is_none(), Ordering::Release);
@@ -84,6 +109,7 @@ pub(super) fn spawn(
                     store,
                     queue,
                     health,
+                    adopt: Box::new(adopt),
                     unwritten: BTreeMap::new(),
                     step: 0,
                     failed: false,
@@ -94,13 +120,14 @@ pub(super) fn spawn(
                     writer.failed(error);
                 }
                 // If the receiver is gone, the queue is closed too and the writer ends at once.
-                let _ = started.send(Ok(Start { table, effects, unreadable, damage }));
+                let _ =
+                    started.send(Ok(Start { table, effects, unreadable, damage, position, copied_at, events }));
                 writer.run()
             }
             Err(error) => {
                 drop(store);
                 let _ = started.send(Err(error));
-                Ok(())
+                Ok(Outcome::Written)
             }
         };
         let _ = ended.send(end);
@@ -112,6 +139,7 @@ struct Writer {
     store: Box<dyn Store>,
     queue: mpsc::UnboundedReceiver<Batch>,
     health: Arc<Health>,
+    adopt: Box<dyn Fn(Vec<Foreign>) + Send>,
     /// The last change of each name that is not on disk yet. Kept after a failure, as the table has these changes.
     unwritten: BTreeMap<Name, Change>,
     step: u64,
@@ -125,8 +153,20 @@ struct Writer {
 /// Batches that are written together.
 #[derive(Default)]
 struct Group {
-    waiters: Vec<Waiter>,
+    /// Each with the names of its changes.
+    waiters: Vec<(Waiter, Vec<Name>)>,
     durable: bool,
+    /// The names whose changes another scraper was faster with.
+    overtaken: BTreeSet<Name>,
+}
+
+impl Group {
+    fn outcome(&self, names: &[Name]) -> Outcome {
+        match names.iter().any(|name| self.overtaken.contains(name)) {
+            true => Outcome::Overtaken,
+            false => Outcome::Written,
+        }
+    }
 }
 
 impl Writer {
@@ -145,21 +185,21 @@ impl Writer {
                 true => !group.waiters.is_empty(),
                 false => group.durable || self.unwritten.len() >= GROUP,
             };
-            let result = if is_due { self.commit() } else { Ok(()) };
-            for waiter in group.waiters {
+            let result = if is_due { self.commit(&mut group) } else { Ok(()) };
+            for (waiter, names) in mem::take(&mut group.waiters) {
                 // A caller that gave up does not undo its lease.
-                let _ = waiter.ack.send(result.clone());
+                let _ = waiter.ack.send(result.clone().map(|()| group.outcome(&names)));
             }
             // After the acknowledgements, as nobody waits for a checkpoint.
             if is_due && result.is_ok() && Instant::now() >= self.checkpoint_at && self.is_complete() {
                 self.checkpoint();
             }
         }
-        let end = self.commit();
+        let end = self.commit(&mut Group::default());
         if end.is_ok() && self.is_complete() {
             self.checkpoint();
         }
-        end
+        end.map(|()| Outcome::Written)
     }
 
     fn is_complete(&self) -> bool {
@@ -179,19 +219,33 @@ impl Writer {
     }
 
     fn take(&mut self, batch: Batch, group: &mut Group) {
-        self.unwritten.extend(batch.changes.into_iter().map(|change| (change.name(), change)));
+        for note in batch.notes {
+            // A change from before was decided without knowing what the note says.
+            if let Note::Adopted(Foreign { name, .. }) = &note
+                && self.unwritten.remove(name).is_some()
+            {
+                group.overtaken.insert(name.clone());
+            }
+            self.store.note(note);
+        }
+        let names = batch.changes.iter().map(Change::name);
+        let names: Vec<Name> = names.collect();
+        self.unwritten.extend(names.iter().cloned().zip(batch.changes));
         self.step = self.step.max(batch.step);
         group.durable |= batch.durable;
-        group.waiters.extend(batch.waiter);
+        group.waiters.extend(batch.waiter.map(|waiter| (waiter, names)));
     }
 
-    fn commit(&mut self) -> Ack {
+    fn commit(&mut self, group: &mut Group) -> Result<(), Arc<StoreError>> {
         let changes: Vec<Change> = self.unwritten.values().cloned().collect();
-        if let Err(error) = self.health.guarded(|| self.store.commit(&changes)) {
-            return Err(self.failed(error));
-        }
+        let overtaken =
+            self.health.guarded(|| self.store.commit(&changes)).map_err(|error| self.failed(error))?;
         self.unwritten.clear();
         self.failed = false;
+        if !overtaken.is_empty() {
+            group.overtaken.extend(overtaken.iter().map(|foreign| foreign.name.clone()));
+            (self.adopt)(overtaken);
+        }
         self.health.written.store(self.step, Ordering::Release);
         self.health.works();
         Ok(())

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures::{Stream, StreamExt, stream};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{self, MissedTickBehavior},
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Phase, Recovery, Registry, State, step::Notification};
 use crate::registry::{
     Counts, Damage, Name, RegistryError, Store,
+    shared::Position,
     writer::{self, Batch, Start, Waiter},
 };
 
@@ -39,15 +41,20 @@ impl Registry {
         let running = Running::begin(self)?;
         let (queue, inbox) = mpsc::unbounded_channel();
         // Loading blocks, so the thread does that too.
-        let mut writer = writer::spawn(store, inbox, self.shared.config.clone(), Arc::clone(&self.shared.health))
+        let (config, health, registry) = (self.shared.config.clone(), Arc::clone(&self.shared.health), self.clone());
+        let mut writer = writer::spawn(store, inbox, config, health, move |overtaken| registry.adopt(overtaken))
             .map_err(RegistryError::Thread)?;
+        let mut events = None;
         tokio::select! {
             () = stop.cancelled() => drop(queue),
             start = &mut writer.started => {
                 let start = start.map_err(|_| RegistryError::Stopped)?;
-                self.start_serving(start.map_err(|error| RegistryError::Store(Arc::new(error)))?, queue);
+                let mut start = start.map_err(|error| RegistryError::Store(Arc::new(error)))?;
+                events = start.events.take();
+                self.start_serving(start, queue);
             }
         }
+        let mut events = events.map_or_else(|| stream::pending().boxed(), |events| receiver(events).boxed());
         let mut sweep = interval(SWEEP_EVERY);
         let mut flush = interval(FLUSH_EVERY);
         loop {
@@ -55,6 +62,10 @@ impl Registry {
                 biased;
                 () = stop.cancelled() => break,
                 _ = &mut writer.ended => return Err(RegistryError::Stopped),
+                event = events.next() => match event {
+                    Some(event) => self.take_event(event, SystemTime::now()),
+                    None => return Err(RegistryError::Stopped),
+                },
                 _ = sweep.tick() => self.sweep(SystemTime::now()),
                 _ = flush.tick() => self.flush(),
             }
@@ -62,7 +73,7 @@ impl Registry {
         // Closes the queue: the writer writes what is left and ends.
         drop(running);
         let ended = time::timeout(END_GRACE, writer.ended).await.map_err(|_| RegistryError::Hanging(END_GRACE))?;
-        ended.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)
+        ended.map_err(|_| RegistryError::Stopped)?.map(drop).map_err(RegistryError::Store)
     }
 
     /// Takes every lease that is due to its next state: active to lapsed, lapsed to gone. [`run`](Self::run) calls this
@@ -104,7 +115,8 @@ impl Registry {
     }
 
     fn start_serving(&self, start: Start, queue: mpsc::UnboundedSender<Batch>) {
-        let Start { table, effects, unreadable, damage } = start;
+        let Start { table, effects, unreadable, damage, position, copied_at, events: _ } = start;
+        self.shared.health.reached(copied_at.unwrap_or_else(SystemTime::now));
         let Counts { active, lapsed, beacons, .. } = table.counts();
         tracing::info!(active, lapsed, beacons, ended = table.ended(), unreadable, "registry loaded");
         let recovery = damage.map(|Damage { noted, found, awaited }| {
@@ -128,6 +140,7 @@ impl Registry {
         state.totals.store_damaged = u64::from(recovery.is_some());
         state.recovery = recovery;
         state.table = Some(table);
+        state.position = Position::new(position);
         state.phase = Phase::Serving(queue);
         state.generation += 1;
         state.totals.unreadable_records = unreadable;
@@ -165,6 +178,10 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.write().phase = Phase::Stopped;
     }
+}
+
+fn receiver<T>(mut inbox: mpsc::Receiver<T>) -> impl Stream<Item = T> {
+    stream::poll_fn(move |context| inbox.poll_recv(context))
 }
 
 fn interval(period: Duration) -> time::Interval {

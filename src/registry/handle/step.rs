@@ -13,15 +13,28 @@ use crate::{
     registry::{
         BeaconEvent, BeaconEventKind, Change, Name, RegistryError, RegistryEvent,
         table::{Claims, ClockStep, Effects, Table},
-        writer::{Batch, Waiter},
+        writer::{Batch, Outcome, Waiter},
     },
     telemetry::Limit,
     wire::{Alias, AliasOutcome},
 };
 
+/// How often a change is decided in all, if other scrapers change the same names at the same time.
+const ATTEMPTS: usize = 16;
+
 impl Registry {
-    /// Applies a step to the table, queues its changes, and waits until they are on disk.
-    pub(super) async fn change<T>(&self, step: impl FnOnce(&mut Table) -> (T, Effects)) -> Result<T, RegistryError> {
+    /// Applies a step to the table, queues its changes, and waits until they are on disk. If another scraper was first with one
+    /// of them, the step is applied again to the table that has adopted that one's.
+    pub(super) async fn change<T>(&self, step: impl Fn(&mut Table) -> (T, Effects)) -> Result<T, RegistryError> {
+        for _ in 0..ATTEMPTS {
+            if let Some(value) = self.attempt(&step).await? {
+                return Ok(value);
+            }
+        }
+        Err(RegistryError::Contended)
+    }
+
+    async fn attempt<T>(&self, step: &impl Fn(&mut Table) -> (T, Effects)) -> Result<Option<T>, RegistryError> {
         self.check_serving(&self.read().phase)?;
         let slot = Arc::clone(&self.shared.slots).acquire_owned().await.map_err(|_| RegistryError::Stopped)?;
         // No await between here and the answer: a caller that gives up does so before the step or after.
@@ -33,8 +46,8 @@ impl Registry {
             (value, self.publish(&mut state, effects, Some(Waiter { ack, _slot: slot })))
         };
         self.notify(notification);
-        answer.await.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)?;
-        Ok(value)
+        let outcome = answer.await.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)?;
+        Ok((outcome == Outcome::Written).then_some(value))
     }
 
     /// Registers while the store fails: extends the claimed leases, and refuses anything else.
@@ -94,10 +107,10 @@ impl Registry {
             is_complete = awaited.is_empty();
         }
         if let Phase::Serving(queue) = &state.phase
-            && (waiter.is_some() || !effects.changes.is_empty())
+            && (waiter.is_some() || !effects.changes.is_empty() || !effects.notes.is_empty())
         {
             let (durable, step) = (effects.are_durable(), effects.step);
-            let batch = Batch { changes: effects.changes, durable, step, waiter };
+            let batch = Batch { notes: effects.notes, changes: effects.changes, durable, step, waiter };
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
         }

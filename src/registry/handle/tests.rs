@@ -20,7 +20,7 @@ use super::{
 use crate::{
     identity::{KeyPair, SecretId},
     registry::{
-        Change, Damage, EventKind, LeaseState, Loaded, SledStore, Store, StoreError,
+        Change, Damage, EventKind, Foreign, LeaseState, Loaded, SledStore, Store, StoreError,
         health::HANGS_AFTER,
         writer::{self, Waiter},
     },
@@ -115,7 +115,7 @@ impl Store for Fake {
         }
     }
 
-    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+    fn commit(&mut self, changes: &[Change]) -> Result<Vec<Foreign>, StoreError> {
         let mut contents = self.0.0.lock().expect("whole");
         contents.attempts += 1;
         contents.changes = contents.changes.max(changes.len());
@@ -135,7 +135,7 @@ impl Store for Fake {
                 Change::PutBeacon(_) | Change::RemoveBeacon(_) => unreachable!("these tests have no beacons"),
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {
@@ -455,7 +455,7 @@ async fn plain_renewals_reach_the_disk_without_being_waited_for() {
 async fn a_change_that_need_not_be_durable_is_acknowledged_before_it_is_written() {
     let store = Fake::default();
     let (queue, inbox) = mpsc::unbounded_channel();
-    let writer = writer::spawn(Box::new(store.clone()), inbox, RegistryConfig::default(), Arc::default());
+    let writer = writer::spawn(Box::new(store.clone()), inbox, RegistryConfig::default(), Arc::default(), drop);
     let (ack, answer) = oneshot::channel();
     let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("free");
     let changes = vec![Change::Remove("a".parse().expect("an alias"))];

@@ -6,16 +6,23 @@ mod content;
 mod database;
 mod files;
 mod frame;
+#[cfg(feature = "nats")]
+mod nats;
 mod noted;
 mod record;
 mod sled;
 
-use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use rustix::io::Errno;
+use tokio::sync::mpsc;
 
 pub(crate) use self::sled::SledStore;
-use super::{Beacon, BeaconName, Contents, Lease, Name};
+#[cfg(feature = "nats")]
+pub use self::nats::Member;
+#[cfg(feature = "nats")]
+pub(crate) use self::nats::NatsStore;
+use super::{Beacon, BeaconName, Contents, Foreign, Lease, Name, Note, SharedEvent};
 use crate::wire::Alias;
 #[cfg(feature = "cli")]
 pub(crate) use files::read_only;
@@ -28,7 +35,19 @@ pub(crate) trait Store: Send + 'static {
     /// Applies the changes, each of another name, and returns once neither a `kill -9` nor a power cut would undo them.
     /// An error leaves that uncertain: the caller repeats each change, or a later one of its name. Without changes, looks
     /// whether the store is still there.
-    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError>;
+    ///
+    /// Returns what stands in place of the changes that were not applied, because another scraper changed the same name
+    /// first: the caller adopts it, and decides again. A store that is not shared returns nothing.
+    fn commit(&mut self, changes: &[Change]) -> Result<Vec<Foreign>, StoreError>;
+
+    /// What the table did with the changes of other scrapers, in the order of its own changes: each change after a note is
+    /// based on it.
+    fn note(&mut self, _note: Note) {}
+
+    /// The changes of other scrapers since the load. To be taken once, after it; none if the store is not shared.
+    fn shared_events(&mut self) -> Option<mpsc::Receiver<SharedEvent>> {
+        None
+    }
 
     /// Records the number of entries and their names apart from them, so that a later [`load`](Self::load) detects a loss.
     /// Called every few seconds and at the end, while the leases are complete. After a load that reported damage, they are complete
@@ -53,6 +72,10 @@ pub(crate) struct Loaded {
     pub(crate) damage: Option<Damage>,
     /// Why nothing can be committed for now.
     pub(crate) failure: Option<StoreError>,
+    /// How far this is in the order of a shared store's changes.
+    pub(crate) position: u64,
+    /// When a shared store was last reached, if this is a copy of it.
+    pub(crate) copied_at: Option<SystemTime>,
 }
 
 /// A loss of leases.
@@ -121,6 +144,14 @@ pub enum StoreError {
         attempt: &'static str,
         /// The operating system's error.
         source: io::Error,
+    },
+    /// A shared store cannot be reached, or does not answer.
+    #[error("registry store {url} cannot be reached: {reason}")]
+    Unreachable {
+        /// The servers.
+        url: String,
+        /// What the connection says.
+        reason: String,
     },
     /// A defect of the store.
     #[error("registry store panicked: {message}")]

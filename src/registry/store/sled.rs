@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     dir_lock::{DirLock, DirLockError, id},
-    registry::Name,
+    registry::{Foreign, Name},
 };
 
 /// How long after the end of a lease its removal is kept. A longer retention is not needed: a lease that comes back with
@@ -310,10 +310,10 @@ impl Store for SledStore {
         Ok(loaded)
     }
 
-    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+    fn commit(&mut self, changes: &[Change]) -> Result<Vec<Foreign>, StoreError> {
         self.prepare()?;
         if changes.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let group = self.sequence + 1;
         let failed = |error| database::error(&self.path, "written", error);
@@ -340,7 +340,7 @@ impl Store for SledStore {
         self.database = Some(database);
         (self.sequence, self.count) = (group, count);
         self.entries.extend(written);
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn checkpoint(&mut self) -> Result<(), StoreError> {

@@ -111,6 +111,20 @@ impl Beacons {
         self.all.contains_key(name) && !self.unconfirmed.contains(name)
     }
 
+    /// Takes another scraper's beacon over; false if it says the same as the one that was there.
+    pub(super) fn adopt(&mut self, beacon: Arc<Beacon>) -> bool {
+        let was_in_doubt = self.unconfirmed.remove(&beacon.name);
+        let is_news = !self.get(&beacon.name).is_some_and(|held| held.says_as(&beacon));
+        self.insert(Entry { beacon, given: Duration::ZERO });
+        is_news || was_in_doubt
+    }
+
+    /// Forgets what another scraper has removed; false if there was none.
+    pub(super) fn drop(&mut self, name: &BeaconName) -> bool {
+        self.unconfirmed.remove(name);
+        self.remove(name).is_some()
+    }
+
     /// Keeps the beacon, in place of the one of its name.
     pub(super) fn register(&mut self, beacon: Beacon, effects: &mut Effects) -> Kept {
         effects.relisted |= self.unconfirmed.remove(&beacon.name);

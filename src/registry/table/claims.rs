@@ -7,14 +7,14 @@ use crate::{
 };
 
 /// A checked registration. An invalid claim is `None`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::registry) struct Claims {
     pub(super) hostname: String,
     pub(super) targets: Vec<Option<Claimed>>,
 }
 
 /// A target that can be listed, and its bytes in the list.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Claimed {
     pub(super) target: Target,
     pub(super) bytes: u64,

@@ -99,7 +99,7 @@ impl Table {
 
     /// Lets no lease run longer than one that is renewed now, and no lapsed lease run again.
     pub(super) fn shorten(&mut self, now: SystemTime, effects: &mut Effects) {
-        let at_most = later(now, self.config.lease);
+        let at_most = later(later(now, self.config.lease), self.config.slack);
         self.move_ends(effects, |entry| {
             Some((entry.lease.expires_at.min(if entry.lapsed { now } else { at_most }), Duration::ZERO))
         });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     identity::PublicKey,
-    registry::{BeaconEvent, BeaconEventKind, BeaconName, Change, EventKind, RegistryEvent, budget},
+    registry::{BeaconEvent, BeaconEventKind, BeaconName, Change, EventKind, Note, RegistryEvent, budget},
     telemetry::Limit,
     wire::{Alias, AliasOutcome},
 };
@@ -12,6 +12,8 @@ use crate::{
 /// The effects of a step: to be stored, published and counted.
 #[derive(Debug, Default)]
 pub(in crate::registry) struct Effects {
+    /// What was adopted of other scrapers, before the changes.
+    pub(in crate::registry) notes: Vec<Note>,
     pub(in crate::registry) changes: Vec<Change>,
     pub(in crate::registry) events: Vec<RegistryEvent>,
     pub(in crate::registry) beacon_events: Vec<BeaconEvent>,

@@ -27,7 +27,7 @@ use crate::{
     http::{PullRequest, bind},
     identity::{KeyPair, PublicKey, SecretId},
     network::{LinkPath, Links, Network, NetworkConfig, NetworkRole},
-    registry::{Change, Damage, Loaded, Presence, Registrant, Registry, RegistryConfig, Store, StoreError},
+    registry::{Change, Damage, Foreign, Loaded, Presence, Registrant, Registry, RegistryConfig, Store, StoreError},
     scraper::{
         config::HttpConfig,
         http::{FileSd, OnChange, Shared, serve},
@@ -245,11 +245,11 @@ impl Store for FakeStore {
         Ok(Loaded { damage, ..Loaded::default() })
     }
 
-    fn commit(&mut self, _: &[Change]) -> Result<(), StoreError> {
+    fn commit(&mut self, _: &[Change]) -> Result<Vec<Foreign>, StoreError> {
         if self.fails.load(Ordering::SeqCst) {
             return Err(StoreError::Locked { path: "here".into() });
         }
-        Ok(())
+        Ok(Vec::new())
     }
 }
 

@@ -1,0 +1,170 @@
+//! Connections to NATS: the servers as a person writes them, and a client that comes back by itself.
+
+use std::{fmt, fs, io, path::PathBuf, str::FromStr, time::Duration};
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use rand::Rng;
+use tokio::sync::watch;
+
+/// Longest wait for a server to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a silent connection is probed: two lost answers end it.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// Pauses between attempts to connect, with a part at random.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// One or more servers of one NATS, such as `nats://a:4222,b:4222` or `tls://nats.example.com`, and a path after the last of
+/// them. Shown without the user and password that the text may hold.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NatsUrl {
+    servers: Vec<ServerAddr>,
+    path: Option<String>,
+}
+
+/// Why a text names no NATS servers.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NatsUrlError {
+    /// Another scheme, or none.
+    #[error("expected nats://HOST:PORT or tls://HOST:PORT, with further hosts after commas")]
+    Scheme,
+    /// A part is no address.
+    #[error("{0} is no address of a NATS server")]
+    Server(String),
+}
+
+/// How to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NatsConfig {
+    /// The servers.
+    pub url: NatsUrl,
+    /// File with the user's credentials, as `nsc` writes it. Default none.
+    pub credentials_file: Option<PathBuf>,
+    /// File with the certificates of the authorities that the servers' certificates are checked by, PEM. Default those of the
+    /// system. Implies TLS.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl NatsUrl {
+    /// What follows the last server, after a slash.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+}
+
+impl FromStr for NatsUrl {
+    type Err = NatsUrlError;
+
+    fn from_str(text: &str) -> Result<Self, NatsUrlError> {
+        let (scheme, rest) = text.split_once("://").ok_or(NatsUrlError::Scheme)?;
+        if !["nats", "tls"].contains(&scheme) {
+            return Err(NatsUrlError::Scheme);
+        }
+        let (servers, path) = rest.split_once('/').map_or((rest, ""), |(servers, path)| (servers, path));
+        let servers = servers.split(',').map(|server| {
+            let shown = || server.rsplit_once('@').map_or(server, |(_, host)| host).to_owned();
+            let address = format!("{scheme}://{server}").parse::<ServerAddr>();
+            address.ok().filter(|address| !address.host().is_empty()).ok_or_else(|| NatsUrlError::Server(shown()))
+        });
+        Ok(Self { servers: servers.collect::<Result<_, _>>()?, path: (!path.is_empty()).then(|| path.to_owned()) })
+    }
+}
+
+impl fmt::Display for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.servers.first().map_or("nats", ServerAddr::scheme);
+        write!(f, "{scheme}://")?;
+        for (server, comma) in self.servers.iter().zip(std::iter::once("").chain(std::iter::repeat(","))) {
+            write!(f, "{comma}{}:{}", server.host(), server.port())?;
+        }
+        self.path.iter().try_for_each(|path| write!(f, "/{path}"))
+    }
+}
+
+impl fmt::Debug for NatsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NatsUrl({self})")
+    }
+}
+
+impl NatsConfig {
+    /// Connects without credentials.
+    pub fn new(url: NatsUrl) -> Self {
+        Self { url, credentials_file: None, ca_file: None }
+    }
+
+    /// A client that connects in the background, and again whenever the connection is lost; and how often that was so far.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) async fn connect(&self) -> io::Result<(Client, watch::Receiver<u64>)> {
+        // Two libraries of this program bring a provider each, so that rustls does not choose by itself.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (lost, times_lost) = watch::channel(0);
+        let mut options = ConnectOptions::new()
+            .name("narthex")
+            .connection_timeout(CONNECT_TIMEOUT)
+            .ping_interval(PING_EVERY)
+            .max_reconnects(None)
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(pause)
+            .event_callback(move |event| {
+                if matches!(event, Event::Disconnected) {
+                    lost.send_modify(|lost| *lost += 1);
+                }
+                log(&event);
+                std::future::ready(())
+            });
+        if let Some(file) = &self.credentials_file {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+            options = options.credentials_file(file).await.map_err(named)?;
+        }
+        if let Some(file) = &self.ca_file {
+            fs::metadata(file).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
+            options = options.add_root_certificates(file.clone()).require_tls(true);
+        }
+        let client = options.connect(self.url.servers.clone()).await.map_err(io::Error::other)?;
+        Ok((client, times_lost))
+    }
+}
+
+fn pause(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.min(6)).unwrap_or(6);
+    let longest = (SHORTEST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
+    longest.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Connected => tracing::info!("connected to NATS"),
+        Event::Disconnected => tracing::warn!("connection to NATS lost"),
+        Event::ServerError(error) => tracing::warn!(error = %error.to_string().escape_debug(), "NATS refuses"),
+        event => tracing::debug!(event = %event.to_string().escape_debug(), "NATS"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_read_as_people_write_them_and_shown_without_a_password() {
+        for (text, shown, path) in [
+            ("nats://127.0.0.1", "nats://127.0.0.1:4222", None),
+            ("nats://a:1,b:2/table", "nats://a:1,b:2/table", Some("table")),
+            ("tls://user:secret@a.example:4443", "tls://a.example:4443", None),
+        ] {
+            let url: NatsUrl = text.parse().expect("servers");
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("secret"));
+            assert_eq!(url.path(), path);
+        }
+        for text in ["", "127.0.0.1:4222", "http://a", "nats://", "nats://a,,b", "nats://a:b"] {
+            assert!(text.parse::<NatsUrl>().is_err(), "{text}");
+        }
+        let error = "nats://user:secret@a:b".parse::<NatsUrl>().expect_err("no port");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,388 @@
+//! Leases in a key-value bucket of NATS JetStream, which several scrapers share.
+//!
+//! - `session`: the task that lists and watches the bucket, and reports the changes of others.
+//! - `known`: what is shared between that task and the thread that writes: the base of each name, and whether all is well.
+//! - `key`, `value`: the bucket's keys and values. Values carry who wrote them.
+//! - `members`: the scrapers over the bucket.
+//! - `mirror`: a copy on the disk, for a start without NATS.
+//!
+//! Each change is a publication that NATS takes only if the last revision of the key is the change's base (the header
+//! `Nats-Expected-Last-Subject-Sequence`, ADR-8 of NATS). A write is acknowledged by JetStream once it is stored: by the
+//! leader and a majority where the bucket has replicas.
+
+mod key;
+mod known;
+mod members;
+mod mirror;
+mod session;
+mod value;
+
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_nats::{
+    HeaderMap, HeaderValue,
+    header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+    jetstream::{
+        self,
+        context::{ContextBuilder, PublishErrorKind},
+        kv::Operation,
+        stream::LastRawMessageErrorKind,
+    },
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time,
+};
+
+use super::{Change, Loaded, Store, StoreError};
+use crate::{
+    nats::NatsConfig,
+    registry::{Foreign, Name, Note, SharedEvent},
+    telemetry::Chain,
+};
+use known::{Known, Place, State};
+pub use members::Member;
+use members::Members;
+use mirror::Mirror;
+use session::Session;
+
+/// Longest wait for an answer of NATS. A store that takes longer than five seconds counts as one that hangs.
+const TIMEOUT: Duration = Duration::from_secs(3);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the start waits for NATS before it begins with the copy on the disk.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// Changes that wait for their acknowledgement at once.
+const IN_FLIGHT: usize = 256;
+/// Events that wait for the table: the watch goes no faster.
+const EVENTS: usize = 16;
+/// The header and its value that make a publication a removal (ADR-8 of NATS).
+const OPERATION: &str = "KV-Operation";
+const REMOVAL: &str = "DEL";
+/// The bucket of a URL without a path.
+const DEFAULT_BUCKET: &str = "narthex";
+
+/// The store of a group of scrapers.
+pub(crate) struct NatsStore {
+    url: String,
+    runtime: Handle,
+    bucket: Bucket,
+    known: Arc<Known>,
+    mirror: Mirror,
+    /// All changes up to this one were handed to the copy.
+    copied: Option<Place>,
+    reached_at: SystemTime,
+    is_mirror_failing: bool,
+    events: Option<mpsc::Receiver<SharedEvent>>,
+    members: Members,
+    own: watch::Sender<Option<Member>>,
+    session: Option<Session>,
+    tasks: JoinSet<()>,
+}
+
+/// Where values are published.
+#[derive(Clone)]
+struct Bucket {
+    context: jetstream::Context,
+    name: String,
+}
+
+/// What became of one change.
+enum Published {
+    At(u64),
+    /// The key's last revision is not the base.
+    Overtaken,
+}
+
+impl NatsStore {
+    /// The store of a bucket, with its copy in the files at `path`. The connection is made in the background.
+    ///
+    /// # Errors
+    /// As for the sled store, or a file of the connection's settings cannot be read.
+    pub(crate) async fn open(config: &NatsConfig, path: PathBuf) -> Result<Self, StoreError> {
+        let mirror = {
+            let path = path.clone();
+            let opened = tokio::task::spawn_blocking(|| Mirror::open(path)).await;
+            opened.unwrap_or_else(|error| Err(StoreError::Panicked { message: error.to_string() }))?
+        };
+        let connected = config.connect().await;
+        let (client, lost) =
+            connected.map_err(|source| StoreError::Backend { path, attempt: "opened", source })?;
+        let context = ContextBuilder::new().timeout(TIMEOUT).ack_timeout(TIMEOUT).max_ack_inflight(4 * IN_FLIGHT);
+        let bucket = Bucket {
+            context: context.build(client),
+            name: config.url.path().unwrap_or(DEFAULT_BUCKET).to_owned(),
+        };
+        let known = Arc::new(Known::new(rand::random(), State::default()));
+        let (members, (sender, events)) = (Members::new(), mpsc::channel(EVENTS));
+        let session = Session {
+            context: bucket.context.clone(),
+            bucket: bucket.name.clone(),
+            lost,
+            known: Arc::clone(&known),
+            members: members.clone(),
+            events: sender,
+        };
+        Ok(Self {
+            url: config.url.to_string(),
+            runtime: Handle::current(),
+            bucket,
+            known,
+            mirror,
+            copied: None,
+            reached_at: SystemTime::UNIX_EPOCH,
+            is_mirror_failing: false,
+            events: Some(events),
+            members,
+            own: watch::Sender::new(None),
+            session: Some(session),
+            tasks: JoinSet::new(),
+        })
+    }
+
+    /// The scrapers over the bucket, and where this one says that it is one of them.
+    pub(crate) fn group(&self) -> (watch::Receiver<Arc<[Member]>>, watch::Sender<Option<Member>>) {
+        (self.members.subscribe(), self.own.clone())
+    }
+
+    fn unreachable(&self, reason: impl fmt::Display) -> StoreError {
+        StoreError::Unreachable { url: self.url.clone(), reason: reason.to_string() }
+    }
+
+    fn check_up(&self) -> Result<(), StoreError> {
+        self.known.down().map_or(Ok(()), |reason| Err(self.unreachable(reason)))
+    }
+
+    /// Publishes all changes, and returns what stands in place of those that were overtaken.
+    async fn publish(&self, changes: &[Change]) -> Result<Vec<Foreign>, StoreError> {
+        let published = stream::iter(changes).map(|change| self.publish_one(change)).buffer_unordered(IN_FLIGHT);
+        let overtaken = published.try_filter_map(async |overtaken| Ok(overtaken));
+        let overtaken: Vec<Name> = overtaken.try_collect().await?;
+        if overtaken.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = stream::iter(overtaken).map(|name| self.find(name)).buffer_unordered(IN_FLIGHT);
+        let found: Vec<(u64, Foreign)> = found.try_collect().await?;
+        self.check_place().await?;
+        let mut foreign = Vec::new();
+        let mut again = Vec::new();
+        for (writer, found) in found {
+            // Ours, of which no acknowledgement came: whatever the table has said since goes on top of it.
+            if writer == self.known.writer && found.base > 0 {
+                again.extend(changes.iter().find(|change| change.name() == found.name));
+                self.known.state().bases.insert(found.name, found.base);
+            } else {
+                foreign.push(found);
+            }
+        }
+        for change in again {
+            if let Some(name) = self.publish_one(change).await? {
+                foreign.push(self.find(name).await?.1);
+            }
+        }
+        Ok(foreign)
+    }
+
+    /// Publishes a change; its name if another scraper was first.
+    async fn publish_one(&self, change: &Change) -> Result<Option<Name>, StoreError> {
+        let name = change.name();
+        let base = self.known.state().bases.get(&name).copied().unwrap_or(0);
+        let is_removal = matches!(change, Change::Remove(_) | Change::RemoveBeacon(_));
+        if is_removal && base == 0 {
+            return Ok(None); // never stored
+        }
+        let value = value::encode(change, self.known.writer).map_err(|error| self.unreachable(error))?;
+        match self.bucket.publish(&key::of(&name), value, is_removal, base).await {
+            Ok(Published::At(revision)) => {
+                self.known.state().bases.insert(name, revision);
+                Ok(None)
+            }
+            Ok(Published::Overtaken) => Ok(Some(name)),
+            Err(reason) => Err(self.unreachable(reason)),
+        }
+    }
+
+    /// What stands under a name now, and who wrote it.
+    async fn find(&self, name: Name) -> Result<(u64, Foreign), StoreError> {
+        let found = self.bucket.last(&key::of(&name)).await.map_err(|reason| self.unreachable(reason))?;
+        let base = self.known.state().bases.get(&name).copied().unwrap_or(0);
+        let Some(entry) = found else {
+            return Ok((0, Foreign { name, entry: None, base: 0, at: base + 1 }));
+        };
+        if entry.revision < base {
+            return Err(self.unreachable("the bucket is an older state of itself"));
+        }
+        let is_removal = entry.operation != Operation::Put;
+        let at = entry.revision;
+        Ok(match value::decode(&entry.key, &entry.value, is_removal) {
+            Ok(written) => (written.writer, Foreign { name, entry: written.entry, base: at, at }),
+            Err(_) => (0, Foreign { name, entry: None, base: at, at }),
+        })
+    }
+
+    /// An error if the bucket is not the one whose revisions the bases are.
+    async fn check_place(&self) -> Result<(), StoreError> {
+        let stream = self.bucket.context.get_stream(format!("KV_{}", self.bucket.name)).await;
+        let stream = stream.map_err(|error| self.unreachable(Chain(&error)))?;
+        let info = stream.cached_info();
+        let place = self.known.state().place;
+        let is_same =
+            place.is_some_and(|place| place.stream == session::created(info) && place.at <= info.state.last_sequence);
+        if is_same { Ok(()) } else { Err(self.unreachable("the bucket was made anew")) }
+    }
+}
+
+impl Bucket {
+    async fn publish(&self, key: &str, value: Vec<u8>, is_removal: bool, base: u64) -> Result<Published, String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(base));
+        if is_removal {
+            headers.insert(OPERATION, REMOVAL);
+        }
+        let subject = format!("$KV.{}.{key}", self.name);
+        let sent = self.context.publish_with_headers(subject, headers, value.into()).await;
+        match sent.map_err(|error| Chain(&error).to_string())?.await {
+            Ok(ack) => Ok(Published::At(ack.sequence)),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Published::Overtaken),
+            Err(error) => Err(Chain(&error).to_string()),
+        }
+    }
+
+    /// The last entry of a key, by the leader's word.
+    async fn last(&self, key: &str) -> Result<Option<Last>, String> {
+        let stream = self.context.get_stream_no_info(format!("KV_{}", self.name)).await;
+        let stream = stream.map_err(|error| Chain(&error).to_string())?;
+        match stream.get_last_raw_message_by_subject(&format!("$KV.{}.{key}", self.name)).await {
+            Ok(message) => {
+                let is_put = message.headers.get(OPERATION).is_none();
+                Ok(Some(Last {
+                    key: key.to_owned(),
+                    value: message.payload.to_vec(),
+                    revision: message.sequence,
+                    operation: if is_put { Operation::Put } else { Operation::Delete },
+                }))
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(Chain(&error).to_string()),
+        }
+    }
+}
+
+struct Last {
+    key: String,
+    value: Vec<u8>,
+    revision: u64,
+    operation: Operation,
+}
+
+impl Store for NatsStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let (mut loaded, copied) = self.mirror.load()?;
+        if let Some(session) = self.session.take() {
+            let mut state = self.known.state();
+            if let Some((place, reached_at)) = copied {
+                state.place = Some(place);
+                (self.copied, self.reached_at) = (Some(place), reached_at);
+                let Loaded { contents, .. } = &loaded;
+                let aliases = contents.leases.iter().map(|lease| Name::Alias(lease.alias.clone()));
+                let beacons = contents.beacons.iter().map(|beacon| Name::Beacon(beacon.name.clone()));
+                state.bases.extend(aliases.chain(beacons).map(|name| (name, place.at)));
+            }
+            drop(state);
+            self.tasks.spawn_on(session.run(), &self.runtime);
+            let noting = note_member(self.bucket.clone(), self.own.subscribe(), self.members.clone());
+            self.tasks.spawn_on(noting, &self.runtime);
+        }
+        let is_up = self.runtime.block_on(async { time::timeout(FIRST_WAIT, self.known.up()).await.is_ok() });
+        loaded.failure = (!is_up).then(|| self.check_up().err()).flatten();
+        loaded.position = self.copied.map_or(0, |place| place.at);
+        // What the copy has lost the bucket has.
+        (loaded.damage, loaded.unreadable) = (None, 0);
+        loaded.unconfirmed.clear();
+        loaded.unconfirmed_beacons.clear();
+        loaded.copied_at = Some(self.reached_at);
+        Ok(loaded)
+    }
+
+    fn commit(&mut self, changes: &[Change]) -> Result<Vec<Foreign>, StoreError> {
+        self.check_up()?;
+        let publishing = time::timeout(COMMIT_TIMEOUT, self.publish(changes));
+        let published = self.runtime.block_on(async { publishing.await });
+        let foreign = published.map_err(|_| self.unreachable("it does not answer"))??;
+        self.check_up()?;
+        self.reached_at = SystemTime::now();
+        let is_ours = |change: &&Change| !foreign.iter().any(|foreign| foreign.name == change.name());
+        changes.iter().filter(is_ours).for_each(|change| self.mirror.take(change.clone()));
+        Ok(foreign)
+    }
+
+    fn note(&mut self, note: Note) {
+        let mut state = self.known.state();
+        match note {
+            Note::Adopted(Foreign { name, entry, base, .. }) => {
+                let change = match (entry, &name) {
+                    (Some(crate::registry::Entry::Lease(lease)), _) => Change::Put(lease),
+                    (Some(crate::registry::Entry::Beacon(beacon)), _) => Change::PutBeacon(beacon),
+                    (None, Name::Alias(alias)) => Change::Remove(alias.clone()),
+                    (None, Name::Beacon(name)) => Change::RemoveBeacon(name.clone()),
+                };
+                match base {
+                    0 => drop(state.bases.remove(&name)),
+                    base => drop(state.bases.insert(name, base)),
+                }
+                drop(state);
+                self.mirror.take(change);
+            }
+            Note::Reached(at) => {
+                self.copied = state.place.map(|place| Place { at, ..place });
+            }
+            Note::Reset => {
+                state.bases.clear();
+                state.is_reset = false;
+            }
+        }
+    }
+
+    fn shared_events(&mut self) -> Option<mpsc::Receiver<SharedEvent>> {
+        self.events.take()
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let written = self.mirror.write(self.copied, self.reached_at);
+        let was_failing = std::mem::replace(&mut self.is_mirror_failing, written.is_err());
+        match written {
+            Err(error) if !was_failing => {
+                tracing::warn!(error = %Chain(&error), "the copy of the shared table cannot be written: a start without NATS would begin with an older one");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Notes this scraper in the bucket every minute, and looks which others no longer do.
+async fn note_member(bucket: Bucket, mut own: watch::Receiver<Option<Member>>, members: Members) {
+    let mut every = time::interval(members::NOTED_EVERY);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            changed = own.changed() => if changed.is_err() { return },
+        }
+        members.publish(SystemTime::now());
+        let member = own.borrow_and_update().clone();
+        let Some(member) = member else { continue };
+        let (key, value) = members::note(&member, SystemTime::now());
+        let subject = format!("$KV.{}.{key}", bucket.name);
+        let noted = async { Ok::<_, io::Error>(bucket.context.publish(subject, value.into()).await.map_err(io::Error::other)?.await.map_err(io::Error::other)?) };
+        if let Err(error) = noted.await {
+            tracing::debug!(error = %Chain(&error), "this scraper could not be noted in the bucket");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Watches a bucket: lists it, then follows it; after a lost connection, a lost consumer or a gap, lists it again.
+//!
+//! A bucket that is another one, or an older state of the one it was, is reported as such: names that it has not were not
+//! released, and the table writes them again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    error::Error,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_nats::jetstream::{
+    self,
+    kv::{self, Operation},
+    stream::{Info, StorageType},
+};
+use futures::StreamExt;
+use rand::Rng;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{self, MissedTickBehavior},
+};
+
+use super::{
+    known::{Known, Place},
+    members::Members,
+    value::{self, Written},
+};
+use crate::{
+    registry::{Foreign, Name, SharedEvent},
+    telemetry::Chain,
+};
+
+/// Longest wait for the next entry of a list.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the bucket is asked how far it is: two answers beyond what was watched are a gap.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Most changes of one event.
+const CHUNK: usize = 512;
+/// Pauses before the bucket is listed again: lists of a whole fleet would be a load of their own.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+pub(super) struct Session {
+    pub(super) context: jetstream::Context,
+    pub(super) bucket: String,
+    /// Counts lost connections.
+    pub(super) lost: watch::Receiver<u64>,
+    pub(super) known: Arc<Known>,
+    pub(super) members: Members,
+    pub(super) events: mpsc::Sender<SharedEvent>,
+}
+
+/// Why a watch has ended.
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error("the connection was lost")]
+    Disconnected,
+    #[error("{0}")]
+    Nats(String),
+    #[error("the bucket's entries do not come")]
+    Silent,
+    #[error("the bucket was made anew")]
+    Replaced,
+    #[error("changes were missed")]
+    Gap,
+    #[error("the table has ended")]
+    Ended,
+}
+
+impl Session {
+    /// Watches until it is dropped.
+    pub(super) async fn run(self) {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let began = time::Instant::now();
+            let Err(error) = self.watch().await;
+            tracing::debug!(%error, bucket = self.bucket, "the registry's bucket is watched no more");
+            self.known.set_down(Some(error.to_string()));
+            if matches!(error, WatchError::Ended) {
+                return;
+            }
+            if began.elapsed() > LONGEST_PAUSE {
+                pause = SHORTEST_PAUSE;
+            }
+            let jitter = rand::rng().random_range(0.5..1.0);
+            time::sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn watch(&self) -> Result<Infallible, WatchError> {
+        let mut lost = self.lost.clone();
+        lost.mark_unchanged();
+        tokio::select! {
+            _ = lost.changed() => Err(WatchError::Disconnected),
+            ended = self.follow() => ended,
+        }
+    }
+
+    async fn follow(&self) -> Result<Infallible, WatchError> {
+        let bucket = self.open().await?;
+        let info = bucket.stream.get_info().await.map_err(failed)?;
+        let mut watch = bucket.watch_with_history(">").await.map_err(failed)?;
+        let place = Place { stream: created(&info), at: info.state.last_sequence };
+        let mut listed = Vec::new();
+        let mut is_listed = info.state.messages == 0;
+        while !is_listed {
+            let entry = time::timeout(LIST_TIMEOUT, watch.next()).await.map_err(|_| WatchError::Silent)?;
+            let entry = entry.ok_or(WatchError::Silent)?.map_err(failed)?;
+            is_listed = entry.delta == 0;
+            listed.push(entry);
+        }
+        self.members.clear();
+        let mut at = self.report_list(place, listed).await?;
+        self.known.set_down(None);
+
+        let mut changes = watch.ready_chunks(CHUNK);
+        let mut check = time::interval_at(time::Instant::now() + CHECK_EVERY, CHECK_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut expected = at;
+        loop {
+            tokio::select! {
+                entries = changes.next() => {
+                    let entries = entries.ok_or(WatchError::Silent)?;
+                    let entries = entries.into_iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+                    at = entries.iter().map(|entry| entry.revision).max().unwrap_or(at);
+                    self.report_changes(entries, at).await?;
+                }
+                _ = check.tick() => {
+                    let info = bucket.stream.get_info().await.map_err(failed)?;
+                    if created(&info) != place.stream || info.state.last_sequence < at {
+                        return Err(WatchError::Replaced);
+                    }
+                    if at < expected {
+                        return Err(WatchError::Gap);
+                    }
+                    expected = info.state.last_sequence;
+                }
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<kv::Store, WatchError> {
+        if let Ok(bucket) = self.context.get_key_value(&self.bucket).await {
+            return Ok(bucket);
+        }
+        let config = kv::Config {
+            bucket: self.bucket.clone(),
+            description: "the targets of narthex scrapers".to_owned(),
+            history: 1,
+            storage: StorageType::File,
+            num_replicas: 1,
+            ..kv::Config::default()
+        };
+        // Another scraper may have been faster.
+        let made = self.context.create_key_value(config).await;
+        match self.context.get_key_value(&self.bucket).await {
+            Ok(bucket) => Ok(bucket),
+            Err(error) => Err(made.err().map_or_else(|| failed(error), failed)),
+        }
+    }
+
+    /// Reports what differs from what is known, and returns how far the list is.
+    async fn report_list(&self, place: Place, listed: Vec<kv::Entry>) -> Result<u64, WatchError> {
+        let at = listed.iter().map(|entry| entry.revision).max().unwrap_or(0).max(place.at);
+        let all: Vec<(u64, Foreign)> = listed.iter().filter_map(|entry| self.read(entry)).collect();
+        let event = {
+            let mut state = self.known.state();
+            let is_same = state.place.is_some_and(|known| known.stream == place.stream && known.at <= at);
+            state.place = Some(Place { at, ..place });
+            if is_same {
+                let absent = state.bases.iter().filter(|(_, base)| **base <= place.at);
+                let found: HashSet<&Name> = all.iter().map(|(_, foreign)| &foreign.name).collect();
+                let gone = absent.filter(|(name, _)| !found.contains(name)).map(|(name, _)| Foreign {
+                    name: name.clone(),
+                    entry: None,
+                    base: 0,
+                    at,
+                });
+                let gone: Vec<Foreign> = gone.collect();
+                let news = all.into_iter().filter(|(writer, foreign)| self.is_news(&state.bases, *writer, foreign));
+                SharedEvent::Changed { changes: news.map(|(_, foreign)| foreign).chain(gone).collect(), at }
+            } else {
+                state.is_reset = true;
+                SharedEvent::Reset { all: all.into_iter().map(|(_, foreign)| foreign).collect(), at }
+            }
+        };
+        self.events.send(event).await.map_err(|_| WatchError::Ended)?;
+        Ok(at)
+    }
+
+    async fn report_changes(&self, entries: Vec<kv::Entry>, at: u64) -> Result<(), WatchError> {
+        let changes = {
+            let mut state = self.known.state();
+            if let Some(place) = &mut state.place {
+                place.at = place.at.max(at);
+            }
+            let changes = entries.iter().filter_map(|entry| self.read(entry));
+            let news = changes.filter(|(writer, foreign)| self.is_news(&state.bases, *writer, foreign));
+            news.map(|(_, foreign)| foreign).collect()
+        };
+        self.events.send(SharedEvent::Changed { changes, at }).await.map_err(|_| WatchError::Ended)
+    }
+
+    fn is_news(&self, bases: &HashMap<Name, u64>, writer: u64, foreign: &Foreign) -> bool {
+        writer != self.known.writer && bases.get(&foreign.name).is_none_or(|base| *base < foreign.base)
+    }
+
+    /// What an entry of the bucket says, and who says so; none if it is no entry of the table.
+    fn read(&self, entry: &kv::Entry) -> Option<(u64, Foreign)> {
+        let is_removal = entry.operation != Operation::Put;
+        if self.members.take(entry) {
+            return None;
+        }
+        match value::decode(&entry.key, &entry.value, is_removal) {
+            Ok(Written { writer, name, entry: stored }) => {
+                Some((writer, Foreign { name, entry: stored, base: entry.revision, at: entry.revision }))
+            }
+            Err(error) => {
+                let key = entry.key.escape_debug().to_string();
+                tracing::warn!(key, %error, "an entry of the registry's bucket cannot be read, and is left out");
+                None
+            }
+        }
+    }
+}
+
+/// Tells a bucket from another of the same name.
+pub(super) fn created(info: &Info) -> i128 {
+    info.created.unix_timestamp_nanos()
+}
+
+fn failed(error: impl Error + 'static) -> WatchError {
+    let text = Chain(&error).to_string();
+    WatchError::Nats(text.escape_debug().to_string())
+}
