@@ -18,7 +18,9 @@ use crate::{
     Scraper, ScraperConfig,
     identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
-    scraper::{HttpConfig, LobbyApi, RegistrationApi, RegistrationLimits, ScrapeConfig},
+    scraper::{
+        HttpConfig, LobbyApi, NatsConfig, NatsUrl, RegistrationApi, RegistrationLimits, ScrapeConfig, SharedStore,
+    },
 };
 
 /// The end of the help: what a user copies first.
@@ -81,6 +83,8 @@ pub(super) struct Args {
     on_change: OnChange,
     #[command(flatten)]
     reachable: Reachable,
+    #[command(flatten)]
+    store: StoreArgs,
     /// With one --bootstrap node, be reached through a second relay that this scraper meets in the DHT; that relay sees who is
     /// linked to whom
     #[arg(long, env = "NARTHEX_USE_MET_RELAYS")]
@@ -137,6 +141,35 @@ struct RegistrationApiArgs {
     /// Answer /list of a kind that never had an entry with an error, as the original does, and not with an empty list
     #[arg(long, env = "NARTHEX_REGISTRATION_STRICT", requires = "registration_api")]
     registration_strict: bool,
+}
+
+/// A table that several scrapers share.
+#[derive(Debug, clap::Args)]
+struct StoreArgs {
+    /// NATS with JetStream, in which several scrapers share one table: nats://HOST:PORT or tls://.., further servers after
+    /// commas, then a slash and the name of the bucket (narthex without one), which is made if it is missing. All
+    /// scrapers need the same secrets. The data directory has a copy
+    #[arg(long, env = "NARTHEX_STORE", value_name = "URL")]
+    store: Option<NatsUrl>,
+    /// The credentials for that NATS, as nsc writes them
+    #[arg(long, value_name = "FILE", requires = "store")]
+    store_credentials_file: Option<PathBuf>,
+    /// The authorities by which that NATS's certificates are checked, PEM, instead of the system's
+    #[arg(long, value_name = "FILE", requires = "store")]
+    store_ca_file: Option<PathBuf>,
+    /// How long the table is listed while that NATS cannot be reached; later /sd answers 503
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "1h", requires = "store")]
+    store_stale: Duration,
+}
+
+impl StoreArgs {
+    fn config(self) -> Option<SharedStore> {
+        let mut nats = NatsConfig::new(self.store?);
+        (nats.credentials_file, nats.ca_file) = (self.store_credentials_file, self.store_ca_file);
+        let mut shared = SharedStore::new(nats);
+        shared.max_stale = self.store_stale;
+        Some(shared)
+    }
 }
 
 /// Lobby's API.
@@ -340,6 +373,7 @@ impl Args {
                 strangers_per_shared_address: self.limits.max_strangers_per_shared_ip,
                 waiting: self.limits.max_waiting_registrations,
             },
+            store: self.store.config(),
             ..ScraperConfig::new(key, secrets, data_dir)
         })
     }

@@ -127,7 +127,8 @@ impl Registry {
     /// have been reached lately ([`RegistryConfig::max_stale`]).
     pub(crate) fn is_complete(&self) -> bool {
         let state = self.read();
-        let is_fresh = self.shared.config.max_stale.is_none_or(|most| self.shared.health.age(SystemTime::now()) <= most);
+        let is_fresh =
+            self.shared.config.max_stale.is_none_or(|most| self.shared.health.age(SystemTime::now()) <= most);
         state.table.is_some() && is_fresh && state.recovery.as_ref().is_none_or(Recovery::is_complete)
     }
 

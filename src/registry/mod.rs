@@ -40,6 +40,8 @@ mod writer;
 pub use config::{AliasPolicy, AliasPolicyError, RegistryConfig};
 pub use error::RegistryError;
 pub use event::{EventKind, RegistryEvent};
+#[cfg(feature = "nats")]
+pub use store::Member;
 pub use store::StoreError;
 
 #[cfg(feature = "cli")]
@@ -54,6 +56,8 @@ pub(crate) use lease::{Lease, LeaseState};
 pub(crate) use listing::{Listing, path_label};
 pub(crate) use name::Name;
 pub(crate) use shared::{Entry, Foreign, Note, SharedEvent};
+#[cfg(feature = "nats")]
+pub(crate) use store::NatsStore;
 #[cfg(feature = "cli")]
 pub(crate) use store::read_only;
 pub(crate) use store::{Change, Damage, Loaded, SledStore, Store};

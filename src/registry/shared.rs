@@ -4,11 +4,7 @@
 //! that the table has adopted for that name, its *base*: two scrapers cannot both grant an alias. Who was second adopts what
 //! stands there, and decides again.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use super::{Beacon, Lease, Name};
 

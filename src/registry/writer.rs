@@ -120,8 +120,7 @@ pub(super) fn spawn(
                     writer.failed(error);
                 }
                 // If the receiver is gone, the queue is closed too and the writer ends at once.
-                let _ =
-                    started.send(Ok(Start { table, effects, unreadable, damage, position, copied_at, events }));
+                let _ = started.send(Ok(Start { table, effects, unreadable, damage, position, copied_at, events }));
                 writer.run()
             }
             Err(error) => {
@@ -238,8 +237,7 @@ impl Writer {
 
     fn commit(&mut self, group: &mut Group) -> Result<(), Arc<StoreError>> {
         let changes: Vec<Change> = self.unwritten.values().cloned().collect();
-        let overtaken =
-            self.health.guarded(|| self.store.commit(&changes)).map_err(|error| self.failed(error))?;
+        let overtaken = self.health.guarded(|| self.store.commit(&changes)).map_err(|error| self.failed(error))?;
         self.unwritten.clear();
         self.failed = false;
         if !overtaken.is_empty() {

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
+#[cfg(feature = "nats")]
+use crate::nats::NatsConfig;
 use crate::{
     hook::Hook,
     http::{BindError, HttpLimits, TokenFile},
@@ -62,6 +64,29 @@ pub struct ScraperConfig {
     pub limits: NetworkLimits,
     /// Limits of registrations.
     pub registrations: RegistrationLimits,
+    /// The store of the table, if other scrapers share it. All of them must have the same secrets. Default: none, the table
+    /// is on this scraper's disk alone.
+    #[cfg(feature = "nats")]
+    pub store: Option<SharedStore>,
+}
+
+/// A store that several scrapers share: a key-value bucket of NATS JetStream, which is made where it is missing.
+#[cfg(feature = "nats")]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SharedStore {
+    /// The servers; the path of the URL is the bucket's name, `narthex` without one.
+    pub nats: NatsConfig,
+    /// How long the table is listed while NATS cannot be reached; later `/sd` answers 503. Default 1 h.
+    pub max_stale: Duration,
+}
+
+#[cfg(feature = "nats")]
+impl SharedStore {
+    /// A store at these servers.
+    pub fn new(nats: NatsConfig) -> Self {
+        Self { nats, max_stale: Duration::from_secs(60 * 60) }
+    }
 }
 
 impl ScraperConfig {
@@ -82,6 +107,8 @@ impl ScraperConfig {
             http_limits: HttpConfig::default(),
             limits: NetworkLimits::default(),
             registrations: RegistrationLimits::default(),
+            #[cfg(feature = "nats")]
+            store: None,
         }
     }
 }

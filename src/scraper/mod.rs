@@ -17,6 +17,7 @@ mod reconnect_grace;
 mod registrar;
 mod shares;
 mod silence;
+mod store;
 mod turn;
 mod warnings;
 
@@ -30,11 +31,13 @@ use std::{
 
 use tokio::{
     sync::{broadcast, mpsc},
-    task::{self, JoinSet},
+    task::JoinSet,
     time,
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "nats")]
+pub use crate::nats::{NatsConfig, NatsUrl, NatsUrlError};
 pub use crate::secret_file::SecretFileError;
 pub use crate::{
     hook::{Hook, HookCommand, HookCommandError},
@@ -42,6 +45,8 @@ pub use crate::{
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
     wire::Alias,
 };
+#[cfg(feature = "nats")]
+pub use config::SharedStore;
 pub use config::{
     DEFAULT_HTTP_PORT, HttpConfig, LobbyApi, RegistrationApi, RegistrationLimits, ScrapeConfig, ScraperConfig,
     ScraperError,
@@ -53,7 +58,7 @@ use crate::{
     identity::PublicKey,
     lobby::LobbyListener,
     network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
-    registry::{Registry, SledStore},
+    registry::Registry,
     wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL},
 };
 
@@ -66,6 +71,7 @@ use lobby::Lobby;
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
+use store::OpenStore;
 
 /// The table's files in the data directory begin with this name.
 pub(crate) const TABLE: &str = "aliases";
@@ -127,13 +133,15 @@ impl Scraper {
     ///
     /// # Errors
     /// [`ScraperError`] for settings that cannot work here.
-    pub async fn start(config: ScraperConfig) -> Result<Self, ScraperError> {
+    pub async fn start(mut config: ScraperConfig) -> Result<Self, ScraperError> {
         if config.secrets.is_empty() {
             return Err(ScraperError::NoSecret);
         }
-        let table = config.data_dir.join(TABLE);
-        let store =
-            task::spawn_blocking(|| SledStore::open(table)).await.map_err(|_| ScraperError::TaskEnded("store"))??;
+        let OpenStore {
+            store,
+            #[cfg(feature = "nats")]
+            group,
+        } = OpenStore::open(&mut config).await?;
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;
@@ -190,7 +198,7 @@ impl Scraper {
         let mut table = JoinSet::new();
         table.spawn({
             let (registry, stop) = (registry.clone(), stop.table.clone());
-            async move { registry.run(Box::new(store), stop).await }
+            async move { registry.run(store, stop).await }
         });
         tasks.spawn(network_task.run(stop.tasks.clone()));
         tasks.spawn(registrar.run(register_inbox, farewell_inbox, stop.tasks.clone()));
@@ -215,6 +223,10 @@ impl Scraper {
         http_task.spawn(http::serve(listener, shared, beacons, file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
+        #[cfg(feature = "nats")]
+        if let Some(group) = group {
+            group.own.send_replace(Some(store::own_member(public_key, &network)));
+        }
         Ok(Self {
             public_key,
             http_addr,

@@ -17,11 +17,11 @@ use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::SystemTime}
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-pub(crate) use self::sled::SledStore;
 #[cfg(feature = "nats")]
 pub use self::nats::Member;
 #[cfg(feature = "nats")]
 pub(crate) use self::nats::NatsStore;
+pub(crate) use self::sled::SledStore;
 use super::{Beacon, BeaconName, Contents, Foreign, Lease, Name, Note, SharedEvent};
 use crate::wire::Alias;
 #[cfg(feature = "cli")]

@@ -113,13 +113,10 @@ impl NatsStore {
             opened.unwrap_or_else(|error| Err(StoreError::Panicked { message: error.to_string() }))?
         };
         let connected = config.connect().await;
-        let (client, lost) =
-            connected.map_err(|source| StoreError::Backend { path, attempt: "opened", source })?;
+        let (client, lost) = connected.map_err(|source| StoreError::Backend { path, attempt: "opened", source })?;
         let context = ContextBuilder::new().timeout(TIMEOUT).ack_timeout(TIMEOUT).max_ack_inflight(4 * IN_FLIGHT);
-        let bucket = Bucket {
-            context: context.build(client),
-            name: config.url.path().unwrap_or(DEFAULT_BUCKET).to_owned(),
-        };
+        let bucket =
+            Bucket { context: context.build(client), name: config.url.path().unwrap_or(DEFAULT_BUCKET).to_owned() };
         let known = Arc::new(Known::new(rand::random(), State::default()));
         let (members, (sender, events)) = (Members::new(), mpsc::channel(EVENTS));
         let session = Session {
@@ -313,8 +310,7 @@ impl Store for NatsStore {
 
     fn commit(&mut self, changes: &[Change]) -> Result<Vec<Foreign>, StoreError> {
         self.check_up()?;
-        let publishing = time::timeout(COMMIT_TIMEOUT, self.publish(changes));
-        let published = self.runtime.block_on(async { publishing.await });
+        let published = self.runtime.block_on(async { time::timeout(COMMIT_TIMEOUT, self.publish(changes)).await });
         let foreign = published.map_err(|_| self.unreachable("it does not answer"))??;
         self.check_up()?;
         self.reached_at = SystemTime::now();
@@ -380,7 +376,17 @@ async fn note_member(bucket: Bucket, mut own: watch::Receiver<Option<Member>>, m
         let Some(member) = member else { continue };
         let (key, value) = members::note(&member, SystemTime::now());
         let subject = format!("$KV.{}.{key}", bucket.name);
-        let noted = async { Ok::<_, io::Error>(bucket.context.publish(subject, value.into()).await.map_err(io::Error::other)?.await.map_err(io::Error::other)?) };
+        let noted = async {
+            Ok::<_, io::Error>(
+                bucket
+                    .context
+                    .publish(subject, value.into())
+                    .await
+                    .map_err(io::Error::other)?
+                    .await
+                    .map_err(io::Error::other)?,
+            )
+        };
         if let Err(error) = noted.await {
             tracing::debug!(error = %Chain(&error), "this scraper could not be noted in the bucket");
         }

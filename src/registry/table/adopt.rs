@@ -51,7 +51,8 @@ impl Table {
             }
         }
         let names = self.entries.keys().cloned().map(Name::Alias);
-        let names: Vec<Name> = names.chain(self.beacons.iter().map(|beacon| Name::Beacon(beacon.name.clone()))).collect();
+        let names: Vec<Name> =
+            names.chain(self.beacons.iter().map(|beacon| Name::Beacon(beacon.name.clone()))).collect();
         for name in names.into_iter().filter(|name| !found.contains(name)) {
             effects.changes.extend(self.entry_of(&name).as_ref().map(put));
         }

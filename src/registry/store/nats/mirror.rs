@@ -15,10 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::known::Place;
 use crate::{
     atomic_file,
-    registry::{
-        Change, Loaded, Name, SledStore, Store, StoreError,
-        store::files::beside,
-    },
+    registry::{Change, Loaded, Name, SledStore, Store, StoreError, store::files::beside},
 };
 
 /// Ending of the note's name.

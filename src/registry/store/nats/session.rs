@@ -14,7 +14,7 @@ use std::{
 use async_nats::jetstream::{
     self,
     kv::{self, Operation},
-    stream::{Info, StorageType},
+    stream::{self, DiscardPolicy, Info, StorageType},
 };
 use futures::StreamExt;
 use rand::Rng;
@@ -143,24 +143,29 @@ impl Session {
         }
     }
 
+    /// The bucket, which is made if it is missing: as `nats kv add` makes one. (`create_key_value` asks for the account first, in a
+    /// way that servers before 2.10 do not answer.)
     async fn open(&self) -> Result<kv::Store, WatchError> {
-        if let Ok(bucket) = self.context.get_key_value(&self.bucket).await {
-            return Ok(bucket);
-        }
-        let config = kv::Config {
-            bucket: self.bucket.clone(),
-            description: "the targets of narthex scrapers".to_owned(),
-            history: 1,
+        let missing = match self.context.get_key_value(&self.bucket).await {
+            Ok(bucket) => return Ok(bucket),
+            Err(error) => error,
+        };
+        let config = stream::Config {
+            name: format!("KV_{}", self.bucket),
+            description: Some("the targets of narthex scrapers".to_owned()),
+            subjects: vec![format!("$KV.{}.>", self.bucket)],
+            max_messages_per_subject: 1,
             storage: StorageType::File,
             num_replicas: 1,
-            ..kv::Config::default()
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            ..stream::Config::default()
         };
-        // Another scraper may have been faster.
-        let made = self.context.create_key_value(config).await;
-        match self.context.get_key_value(&self.bucket).await {
-            Ok(bucket) => Ok(bucket),
-            Err(error) => Err(made.err().map_or_else(|| failed(error), failed)),
-        }
+        tracing::debug!(error = %Chain(&missing), bucket = self.bucket, "the registry's bucket is missing, and is made");
+        self.context.create_stream(config).await.map_err(failed)?;
+        self.context.get_key_value(&self.bucket).await.map_err(failed)
     }
 
     /// Reports what differs from what is known, and returns how far the list is.
