@@ -127,9 +127,18 @@ impl Registry {
     /// have been reached lately ([`RegistryConfig::max_stale`]).
     pub(crate) fn is_complete(&self) -> bool {
         let state = self.read();
-        let is_fresh =
-            self.shared.config.max_stale.is_none_or(|most| self.shared.health.age(SystemTime::now()) <= most);
-        state.table.is_some() && is_fresh && state.recovery.as_ref().is_none_or(Recovery::is_complete)
+        state.table.is_some() && !self.is_stale() && state.recovery.as_ref().is_none_or(Recovery::is_complete)
+    }
+
+    /// True if other scrapers share the store.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.config.max_stale.is_some()
+    }
+
+    /// True if a shared store was last reached so long ago that the table says nothing any more.
+    pub(crate) fn is_stale(&self) -> bool {
+        let is_old = |most| self.shared.health.age(SystemTime::now()) > most;
+        self.shared.config.max_stale.is_some_and(is_old)
     }
 
     /// True while the last write to the store failed, or hangs. The list may then contain more than the store.

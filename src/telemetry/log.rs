@@ -33,8 +33,19 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Libraries whose `info` is of no use to an operator, and whose `warn` any stranger can cause: libp2p's crates log one for
 /// each stream that ends too early. Each is a prefix: `libp2p` stands for `libp2p_swarm` and the rest.
-const QUIET: [&str; 10] =
-    ["libp2p", "yamux", "quinn", "rustls", "hickory", "netlink", "hyper", "sled", "multistream_select", "tower"];
+const QUIET: [&str; 11] = [
+    "async_nats",
+    "libp2p",
+    "yamux",
+    "quinn",
+    "rustls",
+    "hickory",
+    "netlink",
+    "hyper",
+    "sled",
+    "multistream_select",
+    "tower",
+];
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -27,6 +27,7 @@ use crate::{
     wire::{AliasOutcome, Claim},
 };
 
+mod shared;
 mod store;
 
 const LEASE: Duration = Duration::from_secs(600);

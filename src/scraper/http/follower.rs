@@ -53,7 +53,9 @@ impl Follower {
                     }
                 }
                 Err(TableUnknown::NotLoaded(_) | TableUnknown::Stopped) => self.is_due = false,
-                Err(TableUnknown::StoreFailing | TableUnknown::Incomplete) => time::sleep(LOOK_AGAIN).await,
+                Err(TableUnknown::StoreFailing | TableUnknown::Incomplete | TableUnknown::Stale) => {
+                    time::sleep(LOOK_AGAIN).await
+                }
             }
         }
     }

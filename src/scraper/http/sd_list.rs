@@ -41,7 +41,11 @@ impl SdList {
 
     /// The list, with everything that was acknowledged before this call.
     pub(super) async fn current(&self) -> Result<Arc<Rendered<Vec<Fragment>>>, TableUnknown> {
-        if self.registry.store_failing() {
+        if self.registry.is_loaded() && self.registry.is_stale() {
+            return Err(TableUnknown::Stale);
+        }
+        // A shared table is that of the other scrapers, too.
+        if self.registry.store_failing() && !self.registry.is_shared() {
             return Err(TableUnknown::StoreFailing);
         }
         if self.registry.is_loaded() && !self.registry.is_complete() {

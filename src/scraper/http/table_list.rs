@@ -34,6 +34,9 @@ pub(super) enum TableUnknown {
     StoreFailing,
     #[error("the store of the table of aliases was damaged: clients have not all had the time to register again")]
     Incomplete,
+    /// The table is a copy, and too old.
+    #[error("the shared store of the table of aliases cannot be reached, and has not been for too long")]
+    Stale,
     /// The process ends.
     #[error("the list is not rendered any more")]
     Stopped,

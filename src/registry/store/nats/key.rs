@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn keys_are_unchanged_and_name_their_alias() {
-        for (alias, key) in [("web-1", "alias.web-1"), ("a.b:c/d", "alias.a=2Eb=3Ac=2Fd"), ("x_y", "alias.x_y")] {
+        for (alias, key) in [("web-1", "alias.web-1"), ("a.b", "alias.a=2Eb"), ("x_y", "alias.x_y")] {
             let name = Name::Alias(alias.parse().expect("an alias"));
             assert_eq!(of(&name), key);
             assert_eq!(super::alias(key).as_deref(), Some(alias));
