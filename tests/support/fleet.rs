@@ -71,12 +71,24 @@ impl Fleet {
     /// As [`scraper`](Self::scraper), listening for peers on this address.
     #[track_caller]
     pub(crate) fn scraper_on(&self, ip: IpAddr, more: &[&str]) -> Scraper {
+        self.start_named("scraper", ip, more)
+    }
+
+    /// As [`scraper`](Self::scraper), one of several.
+    #[track_caller]
+    pub(crate) fn scraper_named(&self, name: &str, more: &[&str]) -> Scraper {
+        self.start_named(name, Ipv4Addr::LOCALHOST.into(), more)
+    }
+
+    #[track_caller]
+    fn start_named(&self, name: &str, ip: IpAddr, more: &[&str]) -> Scraper {
         let key = KeyPair::generate();
-        identity::create_key(&self.path().join("scraper.key"), &key).expect("the key is written");
+        let key_file = self.path().join(format!("{name}.key"));
+        identity::create_key(&key_file, &key).expect("the key is written");
         let mut command = narthex("scraper");
-        command.args(["--key", &text(&self.path().join("scraper.key"))]);
+        command.args(["--key", &text(&key_file)]);
         command.args(["--secret-file", &text(&self.secret_file())]);
-        command.args(["--data-dir", &text(&self.path().join("scraper-data"))]);
+        command.args(["--data-dir", &text(&self.path().join(format!("{name}-data")))]);
         command.args(more);
         let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
         let http = loopback(free_port());

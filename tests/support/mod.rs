@@ -23,6 +23,7 @@ pub(crate) mod honest;
 pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod linked;
+pub(crate) mod nats;
 pub(crate) mod netns;
 pub(crate) mod peers;
 pub(crate) mod ports;

@@ -94,23 +94,24 @@ impl Store for Shared {
     }
 }
 
-fn config(policy: AliasPolicy) -> RegistryConfig {
+/// `max_targets` holds for each scraper's view: what several grant at the same moment may exceed it.
+fn config(policy: AliasPolicy, max_targets: usize) -> RegistryConfig {
     RegistryConfig {
         policy,
         start_grace: Duration::ZERO,
         takeover_grace: Duration::ZERO,
-        max_targets: 4,
+        max_targets,
         slack: LEASE,
         max_stale: Some(LEASE),
         ..RegistryConfig::default()
     }
 }
 
-async fn group(policy: AliasPolicy, size: usize) -> (Bucket, Vec<Running>) {
+async fn group(config: RegistryConfig, size: usize) -> (Bucket, Vec<Running>) {
     let bucket = Bucket::default();
     let mut running = Vec::new();
     for _ in 0..size {
-        running.push(Running::with(config(policy), Shared::new(&bucket)).await);
+        running.push(Running::with(config.clone(), Shared::new(&bucket)).await);
     }
     (bucket, running)
 }
@@ -196,8 +197,8 @@ fn apply_alone(table: &mut Table, step: &Step, now: SystemTime) -> Answer {
     }
 }
 
-fn alone(policy: AliasPolicy, now: SystemTime) -> Table {
-    Table::load(config(policy), Contents::default(), BTreeSet::new(), now).0
+fn alone(config: RegistryConfig, now: SystemTime) -> Table {
+    Table::load(config, Contents::default(), BTreeSet::new(), now).0
 }
 
 fn held_alone(table: &Table) -> Held {
@@ -227,8 +228,8 @@ fn scrapers_that_hear_of_each_other_answer_as_one_scraper_would() {
     check((policies(), steps), |(policy, steps), runtime| {
         runtime.block_on(async {
             let now = SystemTime::now();
-            let (bucket, group) = group(policy, 3).await;
-            let mut model = alone(policy, now);
+            let (bucket, group) = group(config(policy, 4), 3).await;
+            let mut model = alone(config(policy, 4), now);
             for (at, step) in steps {
                 let answer = apply(&group[at].registry, &step, now).await;
                 assert_eq!(answer, apply_alone(&mut model, &step, now), "{step:?}");
@@ -248,7 +249,7 @@ fn of_two_steps_at_once_at_two_scrapers_both_are_answered_as_if_one_came_first()
     check((policies(), before, step(), step()), |(policy, before, one, two), runtime| {
         runtime.block_on(async {
             let now = SystemTime::now();
-            let (bucket, group) = group(policy, 2).await;
+            let (bucket, group) = group(config(policy, 100), 2).await;
             for step in &before {
                 let _ = apply(&group[0].registry, step, now).await;
             }
@@ -258,7 +259,7 @@ fn of_two_steps_at_once_at_two_scrapers_both_are_answered_as_if_one_came_first()
             settle(&bucket, &group).await;
             let result = (granted(first), granted(second), stored(&bucket));
             let in_order = |one_first: bool| {
-                let mut model = alone(policy, now);
+                let mut model = alone(config(policy, 100), now);
                 before.iter().for_each(|step| drop(apply_alone(&mut model, step, now)));
                 let (first, second) = if one_first {
                     let first = apply_alone(&mut model, &one, now);
@@ -283,7 +284,7 @@ fn of_two_steps_at_once_at_two_scrapers_both_are_answered_as_if_one_came_first()
 
 #[tokio::test]
 async fn most_renewals_are_not_written_and_no_lease_ends_before_its_time() {
-    let (bucket, group) = group(AliasPolicy::Live, 2).await;
+    let (bucket, group) = group(config(AliasPolicy::Live, 100), 2).await;
     let began = SystemTime::now();
     for renewal in 0..10 {
         let (now, at) = (began + LEASE / 3 * renewal, usize::try_from(renewal).expect("small") % 2);
@@ -308,7 +309,7 @@ async fn most_renewals_are_not_written_and_no_lease_ends_before_its_time() {
 
 #[tokio::test]
 async fn a_store_that_was_emptied_is_filled_again_and_one_that_was_set_back_gets_what_is_newer() {
-    let (bucket, group) = group(AliasPolicy::Live, 1).await;
+    let (bucket, group) = group(config(AliasPolicy::Live, 100), 1).await;
     let registry = &group[0].registry;
     register(registry, 1, &["a", "b"]).await.expect("acknowledged");
     let renewed_at = SystemTime::now() + LEASE;

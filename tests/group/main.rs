@@ -1,0 +1,6 @@
+//! Several scrapers over one table in a real NATS.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod store;

@@ -1,0 +1,136 @@
+//! The shared store: what is registered at one scraper, the others list; NATS may go and come back.
+
+use std::time::Duration;
+
+use crate::support::{
+    SOON, eventually_true,
+    exporter::{Exporter, Reply},
+    fleet::{Fleet, Scraper},
+    http,
+    nats::Nats,
+    process::Process,
+};
+
+/// Scrapers over one NATS, and an exporter.
+struct Group {
+    scrapers: Vec<Scraper>,
+    exporter: Exporter,
+    nats: Nats,
+    fleet: Fleet,
+}
+
+impl Group {
+    fn start(size: usize, flags: &[&str]) -> Option<Self> {
+        let fleet = Fleet::new();
+        let nats = Nats::start(fleet.path())?;
+        let store = format!("--store={}", nats.url());
+        let flags: Vec<&str> = [store.as_str()].into_iter().chain(flags.iter().copied()).collect();
+        let scrapers = (0..size).map(|at| fleet.scraper_named(&format!("scraper-{at}"), &flags)).collect();
+        let exporter = Exporter::start([("/metrics", Reply::text("up_and_well 1\n"))]);
+        Some(Self { scrapers, exporter, nats, fleet })
+    }
+
+    /// An agent of one of them, which is registered when this returns.
+    fn agent(&self, at: usize, alias: &str) -> Process {
+        let targets = [(alias, self.exporter.url("/metrics"))];
+        let agent = self.fleet.agent_of(&self.scrapers[at], alias, targets, &[]);
+        self.scrapers[at].wait_listed(alias);
+        agent
+    }
+
+    fn all_list(&self, alias: &str) {
+        for scraper in &self.scrapers {
+            scraper.wait_listed(alias);
+        }
+    }
+
+    fn all_are_ready(&self) {
+        for scraper in &self.scrapers {
+            eventually_true("the scraper is ready again", 2 * SOON, || scraper.get("/-/ready").status == 200);
+        }
+    }
+}
+
+#[test]
+fn what_is_registered_at_one_scraper_is_listed_and_released_at_all() {
+    let Some(group) = Group::start(3, &[]) else { return };
+    let mut agent = group.agent(1, "web-1");
+    group.all_list("web-1");
+    agent.ask_to_end();
+    agent.wait(SOON);
+    for scraper in &group.scrapers {
+        scraper.wait_unlisted("web-1");
+    }
+}
+
+#[test]
+fn of_two_keys_that_claim_an_alias_at_two_scrapers_one_has_it_at_both() {
+    let Some(group) = Group::start(2, &["--alias-policy=pinned"]) else { return };
+    let targets = || [("one", group.exporter.url("/metrics"))];
+    let agents = [0, 1].map(|at| group.fleet.agent_of(&group.scrapers[at], &format!("agent-{at}"), targets(), &[]));
+    let holder =
+        |at: usize| Some(group.scrapers[at].listed()?.get("one")?.label("__meta_narthex_public_key").to_owned());
+    eventually_true("both list one holder", SOON, || holder(0).is_some() && holder(0) == holder(1));
+    eventually_true("the other is refused", SOON, || {
+        agents.iter().filter(|agent| agent.log_line(&["taken"]).is_some()).count() == 1
+    });
+    assert_eq!(holder(0), holder(1));
+}
+
+/// Nothing that was acknowledged is lost, and no list is ever shorter, while NATS is away, back, and back without its disk.
+#[test]
+fn the_list_outlives_nats_and_the_loss_of_its_disk() {
+    let Some(mut group) = Group::start(2, &[]) else { return };
+    let _agents = [group.agent(0, "a"), group.agent(1, "b")];
+    let both = |group: &Group| {
+        group.scrapers.iter().all(|scraper| {
+            let listed = scraper.listed().expect("the list is answered all the time");
+            listed.contains_key("a") && listed.contains_key("b")
+        })
+    };
+    group.all_list("a");
+    group.all_list("b");
+
+    group.nats.process.kill();
+    for scraper in &group.scrapers {
+        eventually_true("the scraper says that its store fails", SOON, || scraper.get("/-/ready").status == 503);
+    }
+    assert!(both(&group), "listed without NATS");
+    group.nats.restart();
+    group.all_are_ready();
+    assert!(both(&group), "listed with NATS back");
+
+    group.nats.restart_empty();
+    let _late = group.fleet.agent_of(&group.scrapers[0], "c", [("c", group.exporter.url("/metrics"))], &[]);
+    group.all_list("c");
+    assert!(both(&group), "listed with an empty NATS");
+    // A scraper that was never there before has all of it from NATS.
+    let store = format!("--store={}", group.nats.url());
+    let newcomer = group.fleet.scraper_named("newcomer", &[&store]);
+    for alias in ["a", "b", "c"] {
+        newcomer.wait_listed(alias);
+    }
+}
+
+#[test]
+fn a_scraper_starts_without_nats_on_its_copy_until_that_is_too_old() {
+    let Some(mut group) = Group::start(1, &["--store-stale=20s"]) else { return };
+    let _agent = group.agent(0, "a");
+    // The copy is written every few seconds.
+    eventually_true("the copy has a note", SOON, || group.fleet.path().join("scraper-0-data/aliases.shared").exists());
+    std::thread::sleep(Duration::from_secs(8));
+    group.nats.process.kill();
+    group.scrapers[0].process.kill();
+    group.scrapers[0].restart_unready();
+    let scraper = &group.scrapers[0];
+    scraper.wait_listed("a");
+    assert_eq!(scraper.get("/-/ready").status, 503);
+    eventually_true("the copy is too old, and no empty list is answered", 2 * SOON, || {
+        let answer = http::get(scraper.http, "/sd", &[]).expect("the scraper answers");
+        assert!(answer.status == 503 || answer.text().contains("\"a\""), "{}", answer.text());
+        answer.status == 503
+    });
+    group.nats.restart();
+    group.all_are_ready();
+    group.all_list("a");
+}
