@@ -35,7 +35,7 @@ pub use admission::HttpLimits;
 #[cfg(feature = "scraper")]
 pub(crate) use body::BodyCut;
 pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
-#[cfg(any(feature = "agent", feature = "tower"))]
+#[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 pub(crate) use hop_by_hop::remove_hop_by_hop;
 #[cfg(feature = "cli")]
 pub(crate) use passed_headers::nameable_header;

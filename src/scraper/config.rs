@@ -4,6 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
+use super::group::Members;
 use crate::{
     hook::Hook,
     http::{BindError, HttpLimits, TokenFile},
@@ -62,6 +63,9 @@ pub struct ScraperConfig {
     pub limits: NetworkLimits,
     /// Limits of registrations.
     pub registrations: RegistrationLimits,
+    /// The scrapers that share the table with this one. Default none.
+    #[doc(hidden)]
+    pub members: Option<Members>,
 }
 
 impl ScraperConfig {
@@ -82,6 +86,7 @@ impl ScraperConfig {
             http_limits: HttpConfig::default(),
             limits: NetworkLimits::default(),
             registrations: RegistrationLimits::default(),
+            members: None,
         }
     }
 }
