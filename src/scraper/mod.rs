@@ -383,11 +383,15 @@ async fn keep_holders(registry: Registry, group: Group, links: network::Links, s
     let mut upkeep = time::interval(UPKEEP_EVERY);
     let mut idle: HashSet<PublicKey> = HashSet::new();
     while stop.run_until_cancelled(upkeep.tick()).await.is_some() {
-        let needed = &holders(&registry) | &group.keys();
-        let idle_now = &links.kept() - &needed;
+        let idle_now = needless(&registry, &group, &links);
         idle_now.intersection(&idle).for_each(|peer| links.let_go(peer));
         idle = idle_now;
     }
+}
+
+/// Peers whose links are kept for nothing.
+fn needless(registry: &Registry, group: &Group, links: &network::Links) -> HashSet<PublicKey> {
+    &links.kept() - &(&holders(registry) | &group.keys())
 }
 
 fn holders(registry: &Registry) -> HashSet<PublicKey> {

@@ -18,7 +18,7 @@ use super::Group;
 use crate::{
     http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, expected_len, remove_hop_by_hop},
     identity::PublicKey,
-    network::{InboundStream, MAX_PULL_STREAMS},
+    network::InboundStream,
     scraper::{
         config::ScrapeConfig,
         pull::{PullBody, PullError},
@@ -40,7 +40,7 @@ const MAX_BUFFER: usize = 64 * 1024;
 
 /// How much members may ask for at once, and how long.
 pub(in crate::scraper) struct AnswerLimits {
-    /// The pulls for all members, shared out among them; those of one, among its aliases.
+    /// The pulls for all members, shared out among them. Those of one are as many as the streams that it may open.
     pulls: Arc<Shares<PublicKey, Alias>>,
     timeout_default: Duration,
     timeout_max: Duration,
@@ -49,7 +49,7 @@ pub(in crate::scraper) struct AnswerLimits {
 impl AnswerLimits {
     pub(in crate::scraper) fn new(config: &ScrapeConfig) -> Self {
         Self {
-            pulls: Shares::new(config.max_concurrent, MAX_PULL_STREAMS),
+            pulls: Shares::new(config.max_concurrent, usize::MAX),
             timeout_default: config.timeout_default,
             timeout_max: config.timeout_max,
         }

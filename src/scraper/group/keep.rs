@@ -102,7 +102,8 @@ impl Group {
         let (mut pauses, mut pause) = (redial_backoff(MOST_PAUSE), Duration::ZERO);
         loop {
             let _ = time::timeout(pause + head_start, links.up(key)).await;
-            let failed = network.connect_at(*key, addresses).await.err();
+            // The member may have dialled meanwhile.
+            let failed = network.connect_at(*key, addresses).await.err().filter(|_| !self.is_linked(key));
             if failed.is_none() {
                 let since = Instant::now();
                 tracing::debug!(member = %key, "linked a member of the group");
@@ -130,5 +131,30 @@ impl Group {
         let others = self.0.others.load();
         let linked = others.iter().filter(|other| self.is_linked(&other.key)).count();
         self.0.metrics.set_members(linked, others.len() - linked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        identity::KeyPair,
+        registry::{Registry, RegistryConfig},
+        scraper::{
+            group::{Member, presence::tests::group},
+            needless,
+        },
+        telemetry::Refusals,
+    };
+
+    #[tokio::test]
+    async fn members_are_kept_without_an_alias_until_they_leave() {
+        let (group, registry) = (group().await, Registry::new(RegistryConfig::default(), Refusals::new().into()));
+        let [member, other] = [(); 2].map(|()| KeyPair::generate().public());
+        let links = group.0.network.links();
+        [member, other].map(|peer| links.keep(peer));
+        group.know(&[Member { key: member, addresses: Vec::new() }]);
+        assert_eq!(needless(&registry, &group, links), [other].into());
+        group.know(&[]);
+        assert_eq!(needless(&registry, &group, links), [member, other].into());
     }
 }

@@ -32,7 +32,7 @@ use super::{metrics::ScraperMetrics, shares::Shares};
 use crate::{
     http::{Pool, PoolLimits},
     identity::PublicKey,
-    network::{Admitted, LinkId, MAX_PULL_STREAMS, Network},
+    network::{Admitted, LinkId, Network},
 };
 
 pub(super) use answer::{AnswerLimits, serve};
@@ -42,10 +42,13 @@ pub(super) use presence::Presences;
 
 /// Members beyond it are left out, so that no list of them can make a scraper dial the world.
 const MAX_MEMBERS: usize = 64;
+/// Forwards to one member at once; further ones wait. The member has as many for us on the same connection, which ends if
+/// there are more than 96 streams on it.
+const MAX_FORWARDS: usize = 40;
+/// Questions for presence to one member at once; further ones wait.
+const MAX_QUESTIONS: usize = 4;
 /// Idle streams to one member.
-const POOL: PoolLimits = PoolLimits { max_idle: MAX_PULL_STREAMS, idle_for: Duration::from_secs(90) };
-/// Questions for presence to one member at once; further ones wait. Beside forwards they leave a connection streams to spare.
-const MAX_QUESTIONS: usize = 8;
+const POOL: PoolLimits = PoolLimits { max_idle: MAX_FORWARDS, idle_for: Duration::from_secs(90) };
 
 /// The other members of the group. Cheap to clone.
 #[derive(Clone)]
@@ -93,7 +96,7 @@ impl Group {
             others: ArcSwap::default(),
             admitted,
             streams: Pool::new(POOL, move |member, link| links.best(member) == Some(*link)),
-            forwards: Shares::new(usize::MAX, MAX_PULL_STREAMS),
+            forwards: Shares::new(usize::MAX, MAX_FORWARDS),
             questions: Shares::new(usize::MAX, MAX_QUESTIONS),
             given_up: TaskTracker::new(),
             answered_last: Mutex::default(),

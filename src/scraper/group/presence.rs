@@ -118,7 +118,7 @@ fn most_present(one: Presence, other: Presence) -> Presence {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{sync::Arc, time::SystemTime};
 
     use super::*;
@@ -130,7 +130,8 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(60);
 
-    async fn group() -> Group {
+    /// A group without members, whose network does not run.
+    pub(in crate::scraper::group) async fn group() -> Group {
         let (own, config) = (KeyPair::generate(), NetworkConfig::new(NetworkRole::Client));
         let (network, _) = Network::start(&own, config, Vec::new()).await.expect("starts");
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));

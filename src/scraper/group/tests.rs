@@ -27,12 +27,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    client::{BoxError, Client, EventKind, Exposition, ExpositionBody, from_async},
+    client::{BoxError, Client, EventKind, Exposition, ExpositionBody, Source, from_async},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     network::{Acceptor, Firewall, InboundStream, NetworkConfig, NetworkRole},
     registry::{Presence, Registrant, RegistryConfig},
     scraper::{Scraper, ScraperConfig},
-    telemetry::Limit,
     wire::{Claim, Register, group::GROUP_PROTOCOL},
 };
 
@@ -109,13 +108,16 @@ impl Lab {
     where
         F: Fn() -> Result<Exposition, BoxError> + Send + Sync + 'static,
     {
-        let source = from_async(move |_| future::ready(source()));
-        let builder = Client::builder(self.addr(of), self.secret.clone()).alias("web-1").metrics(source);
+        self.client_as("web-1", of, from_async(move |_| future::ready(source()))).await
+    }
+
+    async fn client_as(&self, alias: &str, of: usize, source: Arc<dyn Source>) -> Client {
+        let builder = Client::builder(self.addr(of), self.secret.clone()).alias(alias).metrics(source);
         let client = builder.start().await.expect("starts");
         let (links, key) = (self.scrapers[of].network.links(), client.public_key());
         within("the client", links.up(&key)).await;
         for scraper in &self.scrapers {
-            hold(scraper, key, "web-1").await;
+            hold(scraper, key, alias).await;
         }
         client
     }
@@ -126,10 +128,14 @@ impl Lab {
     }
 
     async fn begin(&self, through: usize, timeout: &str) -> Response<Incoming> {
+        self.begin_as("web-1", through, timeout).await
+    }
+
+    async fn begin_as(&self, alias: &str, through: usize, timeout: &str) -> Response<Incoming> {
         let stream = TcpStream::connect(self.scrapers[through].http_addr()).await.expect("connects");
         let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await.expect("speaks HTTP");
         tokio::spawn(connection);
-        let request = Request::get("/scrape/web-1/metrics")
+        let request = Request::get(format!("/scrape/{alias}/metrics"))
             .header(header::HOST, "localhost")
             .header("x-prometheus-scrape-timeout-seconds", timeout)
             .body(Empty::<Bytes>::new())
@@ -165,8 +171,10 @@ impl Answer {
     }
 }
 
+/// A member at two addresses, the first of which leads nowhere.
 fn member(addr: &PeerAddr) -> Member {
-    Member { key: addr.key, addresses: addr.hint.iter().cloned().collect() }
+    let nowhere = DialAddress::from(HostPort::new("127.0.0.1", 1));
+    Member { key: addr.key, addresses: [nowhere].into_iter().chain(addr.hint.clone()).collect() }
 }
 
 fn text() -> Result<Exposition, BoxError> {
@@ -417,15 +425,24 @@ async fn an_exposition_that_breaks_off_is_not_ended_cleanly_by_a_member() {
     assert!(within("the end", answer.into_body().collect()).await.is_err());
 }
 
+/// Before: each of two members had as many streams as a connection may have in all, which ended the connection.
 #[tokio::test]
-async fn more_scrapes_at_once_than_streams_are_all_answered() {
+async fn more_scrapes_than_streams_both_ways_at_once_are_all_answered() {
     let lab = Lab::start(2).await;
-    let _client = lab.client(0, text).await;
-    let scrapes = (0..3 * MAX_PULL_STREAMS).map(|_| lab.scrape(1));
-    for answer in future::join_all(scrapes).await {
-        assert_eq!(answer.text(), "up 1\n");
+    let slow = || {
+        from_async(|_| async {
+            time::sleep(Duration::from_millis(200)).await;
+            Ok::<_, Infallible>("up 1\n".to_owned())
+        })
+    };
+    let _clients = [lab.client_as("web-0", 0, slow()).await, lab.client_as("web-1", 1, slow()).await];
+    let begun = (0..6 * MAX_FORWARDS).map(|at| match at % 2 {
+        0 => lab.begin_as("web-0", 1, "10"),
+        _ => lab.begin_as("web-1", 0, "10"),
+    });
+    for answer in future::join_all(begun).await {
+        assert_eq!(Answer::read(answer).await.text(), "up 1\n");
     }
-    assert_eq!(lab.scrapers[1].network.refusals().counted(Limit::PullsPerPeer), 0);
 }
 
 /// Before: a scraper knew of its own links alone, and took the holder for one that is away.
