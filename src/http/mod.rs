@@ -35,7 +35,7 @@ pub use admission::HttpLimits;
 #[cfg(feature = "scraper")]
 pub(crate) use body::BodyCut;
 pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
-#[cfg(any(feature = "agent", feature = "tower"))]
+#[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 pub(crate) use hop_by_hop::remove_hop_by_hop;
 #[cfg(feature = "cli")]
 pub(crate) use passed_headers::nameable_header;
@@ -43,10 +43,10 @@ pub(crate) use passed_headers::nameable_header;
 pub(crate) use passed_headers::passed_headers;
 #[cfg(feature = "scraper")]
 pub(crate) use pool::Place;
-#[cfg(any(feature = "agent", feature = "scraper"))]
-pub(crate) use pool::{Connection, Pool, PoolLimits, SendError};
 #[cfg(feature = "agent")]
-pub(crate) use pool::{PooledBody, PooledBodyError};
+pub(crate) use pool::PooledBodyError;
+#[cfg(any(feature = "agent", feature = "scraper"))]
+pub(crate) use pool::{Connection, Pool, PoolLimits, PooledBody, SendError};
 pub use pull_request::PullRequest;
 #[cfg(feature = "scraper")]
 pub(crate) use requests::Worth;

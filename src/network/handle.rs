@@ -232,6 +232,15 @@ impl Network {
         self.connect_anew(peer).await
     }
 
+    /// As [`connect`](Self::connect), to a peer that has any number of given dial addresses.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn connect_at(&self, peer: PublicKey, given: &[DialAddress]) -> Result<(), ConnectError> {
+        if self.links().path(&peer).is_some() {
+            return Ok(());
+        }
+        self.dialler.connect_at(peer, given).await
+    }
+
     /// Dials a peer, linked or not: for a better link than the one there is.
     pub(crate) async fn connect_anew(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
         self.dialler.connect(peer).await

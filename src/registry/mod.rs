@@ -40,8 +40,7 @@ mod writer;
 pub use config::{AliasPolicy, AliasPolicyError, RegistryConfig};
 pub use error::RegistryError;
 pub use event::{EventKind, RegistryEvent};
-#[cfg(feature = "nats")]
-pub use store::Member;
+pub use shared::Member;
 pub use store::StoreError;
 
 #[cfg(feature = "cli")]

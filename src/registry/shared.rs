@@ -7,6 +7,16 @@
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use super::{Beacon, Lease, Name};
+use crate::identity::{DialAddress, PublicKey};
+
+/// A scraper of a group: those that share a store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    /// Its key.
+    pub key: PublicKey,
+    /// Where it can be dialled. With none, it is looked up by its key.
+    pub addresses: Vec<DialAddress>,
+}
 
 /// What a shared store has under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]

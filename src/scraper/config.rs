@@ -4,6 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
+use super::group::Members;
 #[cfg(feature = "nats")]
 use crate::nats::NatsConfig;
 use crate::{
@@ -64,6 +65,9 @@ pub struct ScraperConfig {
     pub limits: NetworkLimits,
     /// Limits of registrations.
     pub registrations: RegistrationLimits,
+    /// The scrapers that share the table with this one, where no store names them. Default none.
+    #[doc(hidden)]
+    pub members: Option<Members>,
     /// The store of the table, if other scrapers share it. All of them must have the same secrets. Default: none, the table
     /// is on this scraper's disk alone.
     #[cfg(feature = "nats")]
@@ -109,6 +113,7 @@ impl ScraperConfig {
             registrations: RegistrationLimits::default(),
             #[cfg(feature = "nats")]
             store: None,
+            members: None,
         }
     }
 }

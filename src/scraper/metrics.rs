@@ -8,18 +8,20 @@ use std::{
 };
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
-use super::outcome::{BeaconOutcome, FileSdOutcome, HandshakeFailure, RegistrationOutcome, ScrapeOutcome, SdOutcome};
+use super::outcome::{
+    BeaconOutcome, FileSdOutcome, ForwardOutcome, HandshakeFailure, RegistrationOutcome, ScrapeOutcome, SdOutcome,
+};
 use crate::{
     hook::RunOutcome,
     network::{InboundCounts, LinkCounts, inbound_metrics},
     registry::{Counts, Totals},
     telemetry::{
-        Counters, ExpositionFormat, Readings, Refusals, SCRAPE_BUCKETS, build_info, bytes, counter, dropped_lines,
-        gauge, unix_time,
+        Counters, ExpositionFormat, Label, Readings, Refusals, SCRAPE_BUCKETS, build_info, bytes, counter,
+        dropped_lines, gauge, unix_time,
     },
 };
 
@@ -40,6 +42,9 @@ pub(super) struct ScraperMetrics {
     duplicate_keys: Gauge,
     handshake_refusals: Counters<HandshakeFailure>,
     firewall_blocks: Counter,
+    members_linked: Gauge,
+    members_unlinked: Gauge,
+    forwards: Counters<ForwardOutcome>,
     beacon_requests: Counters<BeaconOutcome>,
     state: Readings<ScraperState>,
     inbound: Readings<InboundCounts>,
@@ -80,7 +85,18 @@ impl ScraperMetrics {
         );
         let scrape_body =
             bytes(narthex, "scrape_body", "Bytes of expositions handed on, as they came (often compressed)");
+        let members = Family::<Label, Gauge>::default();
+        narthex.register("group_members", "Other scrapers of the group", members.clone());
+        let members = |linked| members.get_or_create_owned(&[("linked", linked)]);
         Self {
+            members_linked: members("true"),
+            members_unlinked: members("false"),
+            forwards: Counters::new(
+                narthex,
+                "group_forwards",
+                "Scrapes of aliases without a link, as the other scrapers of the group answered them",
+                "outcome",
+            ),
             scrapes: Counters::new(narthex, "scrapes", "Scrapes through this scraper", "outcome"),
             scrape_duration,
             scrape_body,
@@ -137,6 +153,18 @@ impl ScraperMetrics {
 
     pub(super) fn set_duplicate_keys(&self, count: usize) {
         self.duplicate_keys.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The other members of the group: how many are linked, and how many are not.
+    pub(super) fn set_members(&self, linked: usize, unlinked: usize) {
+        for (gauge, count) in [(&self.members_linked, linked), (&self.members_unlinked, unlinked)] {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Counts a scrape that the members of the group were asked for.
+    pub(super) fn forward(&self, outcome: ForwardOutcome) {
+        self.forwards.add(outcome);
     }
 
     pub(super) fn sd_request(&self, outcome: SdOutcome) {
@@ -290,6 +318,8 @@ mod tests {
             "narthex_announced_nodes 0",
             "narthex_scrape_body_bytes_total 0",
             "narthex_firewall_blocks_total 0",
+            "narthex_group_members{linked=\"false\"} 0",
+            "narthex_group_forwards_total{outcome=\"not_linked\"} 0",
             "narthex_limit_refusals_total{limit=\"max_connections_per_ip\"} 0",
             "narthex_store_flush_failures_total 0",
             "narthex_scrape_duration_seconds_count 0",

@@ -1,10 +1,12 @@
 //! The scraper: the role beside Prometheus.
 //!
 //! A [`Scraper`] is found by its key, registers peers (`registrar`), pulls from them over the links that they opened
-//! (`puller`), and answers Prometheus over HTTP (`http`).
+//! (`puller`), and answers Prometheus over HTTP (`http`). Scrapers that share one table are a `group`, whose members pull for
+//! each other.
 
 mod alias_metrics;
 mod config;
+mod group;
 mod http;
 mod lobby;
 mod metrics;
@@ -18,6 +20,7 @@ mod registrar;
 mod shares;
 mod silence;
 mod store;
+mod stream_place;
 mod turn;
 mod warnings;
 
@@ -52,16 +55,20 @@ pub use config::{
     ScraperError,
 };
 
+#[doc(hidden)]
+pub use group::{Member, Members};
+
 use crate::{
     hook::Ending,
     http::bind,
     identity::PublicKey,
     lobby::LobbyListener,
-    network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
+    network::{self, Acceptor, Admitted, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::Registry,
-    wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL},
+    wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL, group::GROUP_PROTOCOL},
 };
 
+use group::{AnswerLimits, Group, GroupPuller};
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) use http::fuzzing as host_fuzzing;
 use http::{BeaconsApi, Control, FileSd, OnChange, Shared};
@@ -81,6 +88,8 @@ const REGISTER_QUEUE: usize = 1024;
 const FAREWELL_QUEUE: usize = 8192;
 /// The same of requests of the lobby.
 const LOBBY_QUEUE: usize = 1024;
+/// The same of requests of other members of the group.
+const GROUP_QUEUE: usize = 1024;
 /// Longest wait at shutdown for scrapes in flight, and for a command that runs: Prometheus's default scrape timeout.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// Longest wait at shutdown for the tasks of the peer-to-peer side, which only close connections.
@@ -137,11 +146,7 @@ impl Scraper {
         if config.secrets.is_empty() {
             return Err(ScraperError::NoSecret);
         }
-        let OpenStore {
-            store,
-            #[cfg(feature = "nats")]
-            group,
-        } = OpenStore::open(&mut config).await?;
+        let OpenStore { store, own } = OpenStore::open(&mut config).await?;
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;
@@ -158,6 +163,13 @@ impl Scraper {
         let (lobby_requests, lobby_inbox) = mpsc::channel(LOBBY_QUEUE);
         let (registrations, register_inbox) = mpsc::channel(REGISTER_QUEUE);
         let (farewells, farewell_inbox) = mpsc::channel(FAREWELL_QUEUE);
+        let (forwards, forward_inbox) = mpsc::channel(GROUP_QUEUE);
+        let admitted = Admitted::default();
+        let mut acceptors = acceptors(registrations, farewells, lobby_requests);
+        if config.members.is_some() {
+            let firewall = Firewall::Only(admitted.clone());
+            acceptors.push(Acceptor { protocol: GROUP_PROTOCOL, firewall, inbox: forwards });
+        }
         let (network, network_task) = Network::start(
             &config.key,
             NetworkConfig {
@@ -170,7 +182,7 @@ impl Scraper {
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Scraper)
             },
-            acceptors(registrations, farewells, lobby_requests),
+            acceptors,
         )
         .await?;
         let control = Control::listen(&config.data_dir);
@@ -178,19 +190,23 @@ impl Scraper {
         // Whoever has the token of the registration API has a share of the table, as those who have a secret.
         let shares = config.secrets.len() + usize::from(config.http_limits.registration_api.is_some());
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
+        let public_key = config.key.public();
+        let takeover_grace = config.registry.takeover_grace;
+        let group = Group::new(public_key, network.clone(), admitted, takeover_grace, Arc::clone(&metrics));
         let registry = Registry::new(config.registry.shared_by(shares), Arc::clone(network.refusals()));
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);
-        let public_key = config.key.public();
         let registrar = Registrar::new(
             config.key.clone(),
             config.secrets,
             registry.clone(),
+            group.clone(),
             network.clone(),
             config.registrations,
             Arc::clone(&metrics),
         );
         let lobby = Lobby::new(registry.clone(), network.clone());
-        let (pull, counts) = (Arc::new(puller.clone()), Arc::clone(&metrics));
+        let pull = Arc::new(GroupPuller::new(puller.clone(), group.clone()));
+        let (answer_limits, counts) = (AnswerLimits::new(&config.http_limits.scrape), Arc::clone(&metrics));
         let shared = Arc::new(Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts));
 
         let stop = Stop::default();
@@ -204,13 +220,18 @@ impl Scraper {
         tasks.spawn(registrar.run(register_inbox, farewell_inbox, stop.tasks.clone()));
         tasks.spawn(lobby.clone().run(lobby_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
+        if let Some(members) = config.members {
+            tasks.spawn(group.clone().keep(members, stop.tasks.clone()));
+            let serving = group::serve(group.clone(), puller, answer_limits, forward_inbox, stop.http.clone());
+            http_task.spawn(serving);
+        }
         tasks.spawn(network::keep_nodes(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_proved(network.clone(), stop.tasks.clone()));
         tasks.spawn(network::keep_reservations(network.clone(), config.use_met_relays, stop.tasks.clone()));
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
-        tasks.spawn(keep_holders(registry.clone(), network.links().clone(), stop.tasks.clone()));
+        tasks.spawn(keep_holders(registry.clone(), group, network.links().clone(), stop.tasks.clone()));
         tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
         if let Some(api) = lobby_api {
             let (limits, refusals) = (shared.connections(), Arc::clone(network.refusals()));
@@ -223,9 +244,8 @@ impl Scraper {
         http_task.spawn(http::serve(listener, shared, beacons, file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
-        #[cfg(feature = "nats")]
-        if let Some(group) = group {
-            group.own.send_replace(Some(store::own_member(public_key, &network)));
+        if let Some(own) = own {
+            own.send_replace(Some(store::own_member(public_key, &network)));
         }
         Ok(Self {
             public_key,
@@ -340,7 +360,7 @@ fn acceptors(
         Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox: registrations },
         Acceptor { protocol: FAREWELL_PROTOCOL, firewall: Firewall::Anyone, inbox: farewells },
         Acceptor { protocol: LOBBY_PROTOCOL, firewall: Firewall::Anyone, inbox: lobby },
-        Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(HashSet::new()), inbox: refused },
+        Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(Admitted::default()), inbox: refused },
     ]
 }
 
@@ -360,20 +380,25 @@ async fn count_blocks(
 
 /// Links are kept to peers that hold an alias, from the moment when the table is loaded; those of peers whose last alias
 /// is gone may end. A peer without an alias twice in a row: its link is dropped. Once is not enough, as a registration may
-/// be under way.
-async fn keep_holders(registry: Registry, links: network::Links, stop: CancellationToken) {
+/// be under way. Members of the group are kept as such.
+async fn keep_holders(registry: Registry, group: Group, links: network::Links, stop: CancellationToken) {
     let mut generation = registry.changes();
     if stop.run_until_cancelled(generation.wait_for(|generation| *generation > 0)).await.is_none() {
         return;
     }
     links.know(holders(&registry));
     let mut upkeep = time::interval(UPKEEP_EVERY);
-    let mut idle = HashSet::new();
+    let mut idle: HashSet<PublicKey> = HashSet::new();
     while stop.run_until_cancelled(upkeep.tick()).await.is_some() {
-        let idle_now: HashSet<PublicKey> = links.kept().difference(&holders(&registry)).copied().collect();
+        let idle_now = needless(&registry, &group, &links);
         idle_now.intersection(&idle).for_each(|peer| links.let_go(peer));
         idle = idle_now;
     }
+}
+
+/// Peers whose links are kept for nothing.
+fn needless(registry: &Registry, group: &Group, links: &network::Links) -> HashSet<PublicKey> {
+    &links.kept() - &(&holders(registry) | &group.keys())
 }
 
 fn holders(registry: &Registry) -> HashSet<PublicKey> {

@@ -26,6 +26,18 @@ label_values! {
         BadRequest = "bad_request",
     }
 
+    /// What became of a scrape that was asked of the other members of the group.
+    pub(super) enum ForwardOutcome {
+        /// An exposition began.
+        Ok = "ok",
+        /// No member has a link to the peer.
+        NotLinked = "not_linked",
+        /// A member has, and the pull failed.
+        Failed = "failed",
+        Busy = "busy",
+        Deadline = "deadline",
+    }
+
     /// How a request to the registration API ended.
     pub(super) enum BeaconOutcome {
         Registered = "registered",
@@ -109,6 +121,7 @@ mod tests {
     #[test]
     fn every_word_is_a_plain_label_value_at_its_own_index() {
         check_labels::<ScrapeOutcome>();
+        check_labels::<ForwardOutcome>();
         check_labels::<RegistrationOutcome>();
         check_labels::<HandshakeFailure>();
         check_labels::<SdOutcome>();

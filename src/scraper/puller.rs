@@ -14,7 +14,6 @@ use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::{
-    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
     time::{self, Instant, MissedTickBehavior},
 };
@@ -26,6 +25,7 @@ use super::{
     reconnect_grace::ReconnectGrace,
     shares::{Share, Shares},
     silence::Silence,
+    stream_place::StreamPlace,
 };
 use crate::{
     http::{BoxError, Connection, Place, Pool, PoolLimits, PullRequest, SendError},
@@ -39,8 +39,6 @@ use crate::{
 const POOL: PoolLimits = PoolLimits { max_idle: MAX_PULL_STREAMS, idle_for: Duration::from_secs(90) };
 /// How often idle streams are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
-/// How long a stream that was given up keeps its place: until the peer, which counts streams too, has noticed.
-const GIVEN_UP_FOR: Duration = Duration::from_millis(250);
 /// How much sooner than Prometheus's own timeout a pull may end without a header that states it: the answer of the
 /// peer still comes in time.
 const MAX_MARGIN: Duration = Duration::from_secs(1);
@@ -62,13 +60,10 @@ struct Inner {
     given_up: TaskTracker,
 }
 
-/// The place of one pull, at its alias and at its peer: more streams than a connection may have would end the connection.
+/// The place of one pull, at its alias and at its peer.
 struct PullPlace {
-    /// None once dropped.
-    of_peer: Option<Share<PublicKey, Alias>>,
+    of_peer: StreamPlace<Alias>,
     _of_alias: OwnedSemaphorePermit,
-    kept: bool,
-    given_up: TaskTracker,
 }
 
 impl Puller {
@@ -84,6 +79,48 @@ impl Puller {
             grace: ReconnectGrace::new(),
             given_up: TaskTracker::new(),
         }))
+    }
+
+    pub(super) fn is_linked(&self, peer: &PublicKey) -> bool {
+        self.0.network.links().path(peer).is_some()
+    }
+
+    /// Pulls from a peer that has a link; without one, fails at once.
+    pub(super) async fn pull_linked(
+        &self,
+        alias: &Alias,
+        peer: PublicKey,
+        request: PullRequest,
+    ) -> Result<Response<PullBody>, PullError> {
+        let Self(inner) = self;
+        let (began, deadline) = (Instant::now(), request.deadline);
+        let broken = |source| PullError::Broken { alias: alias.clone(), peer, source };
+        let late = || PullError::Deadline { alias: alias.clone(), peer, limit: deadline - began };
+
+        let request = pull_request(alias, request).map_err(|error| broken(error.into()))?;
+        let busy = || PullError::Busy { alias: alias.clone(), peer };
+        let place = inner.place(&peer, alias, deadline).await.ok_or_else(busy)?;
+
+        let (asked, evicted) = (Instant::now(), place.of_peer.evicted());
+        let sending = time::timeout_at(deadline, inner.streams.send(peer, request, inner.open(&peer)));
+        let Ok(sent) = evicted.run_until_cancelled(sending).await.ok_or_else(busy)? else {
+            inner.deadline_missed(peer, deadline - asked);
+            return Err(late());
+        };
+        let response = sent.map_err(|error| match error {
+            SendError::Open(error) => broken(error),
+            SendError::Http(error) => broken(error.into()),
+        })?;
+        inner.silence.answered(&peer);
+
+        let response = response.map(|body| body.holding(place));
+        if response.status() != StatusCode::OK {
+            let status = response.status();
+            let message = remote_message(response.into_body(), deadline).await;
+            return Err(PullError::Refused { alias: alias.clone(), peer, status, message });
+        }
+        let end = async move { drop(time::timeout_at(deadline, evicted.cancelled_owned()).await) };
+        Ok(response.map(|body| PullBody::new(body.until(end).map_err(Into::into))))
     }
 
     /// Closes streams that nobody uses, until `stop` fires; then all of them.
@@ -125,8 +162,7 @@ impl Inner {
             self.network.refusals().count(Limit::PullsPerPeer, peer);
         }
         // No semaphore is ever closed.
-        let (of_peer, of_alias) = (Some(of_peer?), of_alias.ok()?);
-        Some(PullPlace { of_peer, _of_alias: of_alias, kept: false, given_up: self.given_up.clone() })
+        Some(PullPlace { of_peer: StreamPlace::new(of_peer?, self.given_up.clone()), _of_alias: of_alias.ok()? })
     }
 
     fn of_alias(&self, alias: &Alias) -> Arc<Semaphore> {
@@ -174,68 +210,18 @@ impl Pull for Puller {
     ) -> BoxFuture<'a, Result<Response<PullBody>, PullError>> {
         async move {
             let Self(inner) = self;
-            let (began, deadline) = (Instant::now(), request.deadline);
-            let broken = |source| PullError::Broken { alias: alias.clone(), peer, source };
-            let late = || PullError::Deadline { alias: alias.clone(), peer, limit: deadline - began };
-
-            if !inner.grace.await_link(inner.network.links(), &peer, deadline).await {
+            if !inner.grace.await_link(inner.network.links(), &peer, request.deadline).await {
                 return Err(PullError::NotConnected { alias: alias.clone(), peer });
             }
-            let request = pull_request(alias, request).map_err(|error| broken(error.into()))?;
-            let busy = || PullError::Busy { alias: alias.clone(), peer };
-            let place = inner.place(&peer, alias, deadline).await.ok_or_else(busy)?;
-
-            let (asked, evicted) = (Instant::now(), place.evicted());
-            let sending = time::timeout_at(deadline, inner.streams.send(peer, request, inner.open(&peer)));
-            let Ok(sent) = evicted.run_until_cancelled(sending).await.ok_or_else(busy)? else {
-                inner.deadline_missed(peer, deadline - asked);
-                return Err(late());
-            };
-            let response = sent.map_err(|error| match error {
-                SendError::Open(error) => broken(error),
-                SendError::Http(error) => broken(error.into()),
-            })?;
-            inner.silence.answered(&peer);
-
-            let response = response.map(|body| body.holding(place));
-            if response.status() != StatusCode::OK {
-                let status = response.status();
-                let message = remote_message(response.into_body(), deadline).await;
-                return Err(PullError::Refused { alias: alias.clone(), peer, status, message });
-            }
-            let end = async move { drop(time::timeout_at(deadline, evicted.cancelled_owned()).await) };
-            Ok(response.map(|body| PullBody::new(body.until(end).map_err(Into::into))))
+            self.pull_linked(alias, peer, request).await
         }
         .boxed()
     }
 }
 
-impl PullPlace {
-    /// Cancelled when the place goes to another alias of the peer.
-    fn evicted(&self) -> CancellationToken {
-        self.of_peer.as_ref().map(|share| share.evicted().clone()).unwrap_or_default()
-    }
-}
-
 impl Place for PullPlace {
     fn kept(&mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for PullPlace {
-    fn drop(&mut self) {
-        let of_peer = self.of_peer.take();
-        // Without a runtime nobody pulls any more.
-        if !self.kept
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let lingering = async move {
-                time::sleep(GIVEN_UP_FOR).await;
-                drop(of_peer);
-            };
-            self.given_up.spawn_on(lingering, &runtime);
-        }
+        self.of_peer.kept();
     }
 }
 
@@ -265,6 +251,7 @@ mod tests {
     use crate::{
         identity::KeyPair,
         network::{NetworkConfig, NetworkRole},
+        scraper::stream_place::GIVEN_UP_FOR,
     };
 
     async fn puller(max_pulls_per_alias: usize, max_pulls_per_peer: usize) -> Arc<Inner> {
@@ -304,11 +291,11 @@ mod tests {
             let inner = Arc::clone(&inner);
             async move { inner.place(&peer, &third, Instant::now() + Duration::from_secs(60)).await }
         });
-        held[0].evicted().cancelled().await;
+        held[0].of_peer.evicted().cancelled().await;
         drop(held.remove(0));
         assert!(displacing.await.expect("ends").is_some());
         assert!(Instant::now() >= ends, "the stream that was given up counts until the peer has noticed");
-        assert!(!held.iter().any(|place| place.evicted().is_cancelled()));
+        assert!(!held.iter().any(|place| place.of_peer.evicted().is_cancelled()));
         assert_eq!(inner.network.refusals().counted(Limit::PullsPerPeer), 1);
     }
 

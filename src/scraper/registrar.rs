@@ -3,7 +3,7 @@
 mod farewell;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::RegistrationLimits,
+    group::{Group, Presences},
     metrics::ScraperMetrics,
     outcome::{HandshakeFailure, RegistrationOutcome},
     processes::{Admission, Processes},
@@ -50,6 +51,7 @@ pub(super) struct Registrar {
     key: KeyPair,
     secrets: HashMap<SecretId, SharedSecret>,
     registry: Registry,
+    group: Group,
     links: Links,
     network: Network,
     processes: Processes,
@@ -71,6 +73,7 @@ impl Registrar {
         key: KeyPair,
         secrets: Vec<SharedSecret>,
         registry: Registry,
+        group: Group,
         network: Network,
         limits: RegistrationLimits,
         metrics: Arc<ScraperMetrics>,
@@ -90,6 +93,7 @@ impl Registrar {
             )),
             farewells: Farewells::default(),
             registry,
+            group,
             links,
             metrics,
             refusals,
@@ -249,7 +253,9 @@ impl Registrar {
             RegisterRequest::Release => released(self.release(peer, None, link).await),
             RegisterRequest::ReleaseFrom(instance) => released(self.release(peer, Some(instance), link).await),
             RegisterRequest::Probe(probe) => {
-                match self.registry.alias_statuses(&peer, &probe.aliases, self.presence(), SystemTime::now()) {
+                let found = self.find(&peer, probe.aliases.iter().map(String::as_str)).await;
+                let presence = self.presence(&found);
+                match self.registry.alias_statuses(&peer, &probe.aliases, presence, SystemTime::now()) {
                     Ok(statuses) => {
                         self.metrics.registration(RegistrationOutcome::Probed);
                         RegisterReply::Probed(Probed { unix_ms: unix_ms(), statuses })
@@ -271,7 +277,8 @@ impl Registrar {
         if admission == Admission::InUse {
             return self.in_use(by.peer, instance);
         }
-        match self.registry.register(&by, register, self.presence(), SystemTime::now()).await {
+        let found = self.find(&by.peer, register.claims.iter().map(|claim| claim.alias.as_str())).await;
+        match self.registry.register(&by, register, self.presence(&found), SystemTime::now()).await {
             Ok(registered) => {
                 self.network.has_proved(&by.peer);
                 // A peer that is refused all that it claims asks again soon, and makes room for others.
@@ -323,11 +330,24 @@ impl Registrar {
         RegisterReply::InUse
     }
 
-    /// Whether a holder has a link, for the registry.
-    fn presence(&self) -> impl Fn(&PublicKey) -> Presence {
-        |holder| match self.links.path(holder) {
-            Some(_) => Presence::Linked,
-            None => self.links.lost_for(holder).map_or(Presence::Unseen, Presence::Lost),
+    /// Finds those who hold these aliases, beside `peer`, at the other members of the group.
+    async fn find(&self, peer: &PublicKey, aliases: impl Iterator<Item = &str>) -> Presences {
+        if self.group.is_alone() {
+            return Presences::Alone;
+        }
+        let leases = aliases.filter_map(|alias| self.registry.lookup(alias).ok().flatten());
+        let holders: HashSet<PublicKey> = leases.map(|lease| lease.peer).filter(|holder| holder != peer).collect();
+        self.group.presence_of(holders).await
+    }
+
+    /// Whether a holder has a link, for the registry: to us, or as was found elsewhere.
+    fn presence(&self, found: &Presences) -> impl Fn(&PublicKey) -> Presence {
+        |holder| {
+            let here = match self.links.path(holder) {
+                Some(_) => Presence::Linked,
+                None => self.links.lost_for(holder).map_or(Presence::Unseen, Presence::Lost),
+            };
+            found.of(holder, here)
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) use label_value::{LabelValue, label_values};
 pub(crate) use log_pace::LogPace;
 #[cfg(feature = "scraper")]
 pub(crate) use log_rate::LogRate;
-#[cfg(feature = "node")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use metric::Label;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use metric::Readings;

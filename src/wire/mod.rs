@@ -16,6 +16,8 @@ pub mod codec;
 #[cfg(feature = "client")]
 pub mod farewell;
 pub mod frame;
+#[cfg(feature = "scraper")]
+pub(crate) mod group;
 #[cfg(feature = "client")]
 pub mod lobby;
 mod message;

@@ -106,6 +106,22 @@ impl Dialler {
         Ok(())
     }
 
+    /// As [`connect`](Self::connect), to a peer that has any number of given dial addresses.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn connect_at(&self, peer: PublicKey, given: &[DialAddress]) -> Result<(), ConnectError> {
+        let near = async {
+            let hints = given.iter().map(|hint| PeerAddr { key: peer, hint: Some(hint.clone()) });
+            let given = future::join_all(hints.map(|hint| async move { self.given(&hint).await })).await;
+            let (addresses, unresolved): (Vec<_>, Vec<_>) = given.into_iter().unzip();
+            let failed = |failure| Failure::Several(unresolved.into_iter().flatten().chain([failure]).collect());
+            self.dial(peer, addresses.concat()).await.map_err(failed)
+        };
+        let found = staggered(near, LOOKUP_HEAD_START, self.dial_found(&peer)).await;
+        let address = found.map_err(|failures| explain(&peer, failures.into()))?;
+        self.remember(peer, address);
+        Ok(())
+    }
+
     /// Notes where a peer answered, for the next start.
     fn remember(&self, peer: PublicKey, address: Multiaddr) {
         let book = Arc::clone(&self.addresses);

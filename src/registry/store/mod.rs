@@ -18,8 +18,6 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 #[cfg(feature = "nats")]
-pub use self::nats::Member;
-#[cfg(feature = "nats")]
 pub(crate) use self::nats::NatsStore;
 pub(crate) use self::sled::SledStore;
 use super::{Beacon, BeaconName, Contents, Foreign, Lease, Name, Note, SharedEvent};

@@ -45,11 +45,10 @@ use tokio::{
 use super::{Change, Loaded, Store, StoreError};
 use crate::{
     nats::NatsConfig,
-    registry::{Foreign, Name, Note, SharedEvent},
+    registry::{Entry, Foreign, Member, Name, Note, SharedEvent},
     telemetry::Chain,
 };
 use known::{Known, Place, State};
-pub use members::Member;
 use members::Members;
 use mirror::Mirror;
 use session::Session;
@@ -324,8 +323,8 @@ impl Store for NatsStore {
         match note {
             Note::Adopted(Foreign { name, entry, base, .. }) => {
                 let change = match (entry, &name) {
-                    (Some(crate::registry::Entry::Lease(lease)), _) => Change::Put(lease),
-                    (Some(crate::registry::Entry::Beacon(beacon)), _) => Change::PutBeacon(beacon),
+                    (Some(Entry::Lease(lease)), _) => Change::Put(lease),
+                    (Some(Entry::Beacon(beacon)), _) => Change::PutBeacon(beacon),
                     (None, Name::Alias(alias)) => Change::Remove(alias.clone()),
                     (None, Name::Beacon(name)) => Change::RemoveBeacon(name.clone()),
                 };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     identity::{HostPort, PeerAddr},
-    network::{Acceptor, Firewall, NetworkConfig, NetworkRole},
+    network::{Acceptor, Admitted, Firewall, NetworkConfig, NetworkRole},
     registry::{RegistryConfig, SledStore},
     scraper::config::RegistrationLimits,
     wire::{AliasOutcome, AliasRefusal, Claim, FAREWELL_PROTOCOL, FarewellAnswer, Probe, farewell},
@@ -41,7 +41,9 @@ impl Lab {
         let registry = Registry::new(RegistryConfig::default(), Arc::clone(network.refusals()));
         let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
         let secrets = vec![secret.clone()];
-        let registrar = Registrar::new(key.clone(), secrets, registry.clone(), network.clone(), limits, metrics);
+        let grace = RegistryConfig::default().takeover_grace;
+        let group = Group::new(key.public(), network.clone(), Admitted::default(), grace, Arc::clone(&metrics));
+        let registrar = Registrar::new(key.clone(), secrets, registry.clone(), group, network.clone(), limits, metrics);
 
         let dir = tempfile::tempdir().expect("temporary directory");
         let store = Box::new(SledStore::open(dir.path().join("aliases")).expect("opens"));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::key;
-use crate::identity::{DialAddress, PublicKey};
+use crate::{identity::PublicKey, registry::Member};
 
 /// How often a scraper notes itself.
 pub(super) const NOTED_EVERY: Duration = Duration::from_secs(60);
@@ -20,15 +20,6 @@ const GONE_AFTER: Duration = Duration::from_secs(600);
 /// Bounds of what is read.
 const MAX_MEMBERS: usize = 256;
 const MAX_ADDRESSES: usize = 8;
-
-/// A scraper of the group.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Member {
-    /// Its key.
-    pub key: PublicKey,
-    /// Where it can be dialled. With none, it is looked up by its key.
-    pub addresses: Vec<DialAddress>,
-}
 
 /// The members that are known, this scraper among them. Cheap to clone.
 #[derive(Clone, Debug)]
