@@ -52,10 +52,14 @@ impl Group {
 }
 
 #[test]
-fn what_is_registered_at_one_scraper_is_listed_and_released_at_all() {
+fn what_is_registered_at_one_scraper_is_listed_scraped_and_released_at_all() {
     let Some(group) = Group::start(3, &[]) else { return };
     let mut agent = group.agent(1, "web-1");
     group.all_list("web-1");
+    // Two of them have no link to the agent.
+    for scraper in &group.scrapers {
+        assert_eq!(scraper.wait_scraped("web-1"), "up_and_well 1\n");
+    }
     agent.ask_to_end();
     agent.wait(SOON);
     for scraper in &group.scrapers {

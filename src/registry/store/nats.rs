@@ -18,7 +18,7 @@ mod session;
 mod value;
 
 use std::{
-    fmt, io,
+    fmt,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -251,6 +251,20 @@ impl Bucket {
         }
     }
 
+    /// Notes a scraper; false if that failed.
+    async fn note(&self, member: &Member) -> bool {
+        let (key, value) = members::note(member, SystemTime::now());
+        let sent = self.context.publish(format!("$KV.{}.{key}", self.name), value.into()).await;
+        let noted = match sent {
+            Ok(stored) => stored.await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &noted {
+            tracing::debug!(error = %Chain(error), "this scraper could not be noted in the bucket");
+        }
+        noted.is_ok()
+    }
+
     /// The last entry of a key, by the leader's word.
     async fn last(&self, key: &str) -> Result<Option<Last>, String> {
         let stream = self.context.get_stream_no_info(format!("KV_{}", self.name)).await;
@@ -293,7 +307,8 @@ impl Store for NatsStore {
             }
             drop(state);
             self.tasks.spawn_on(session.run(), &self.runtime);
-            let noting = note_member(self.bucket.clone(), self.own.subscribe(), self.members.clone());
+            let noting =
+                note_member(self.bucket.clone(), Arc::clone(&self.known), self.own.subscribe(), self.members.clone());
             self.tasks.spawn_on(noting, &self.runtime);
         }
         let is_up = self.runtime.block_on(async { time::timeout(FIRST_WAIT, self.known.up()).await.is_ok() });
@@ -362,32 +377,24 @@ impl Store for NatsStore {
     }
 }
 
-/// Notes this scraper in the bucket every minute, and looks which others no longer do.
-async fn note_member(bucket: Bucket, mut own: watch::Receiver<Option<Member>>, members: Members) {
-    let mut every = time::interval(members::NOTED_EVERY);
+/// Notes this scraper in the bucket every minute, and whenever the bucket is watched again: it may be another one. Looks which
+/// others no longer do.
+async fn note_member(bucket: Bucket, known: Arc<Known>, mut own: watch::Receiver<Option<Member>>, members: Members) {
     loop {
+        known.up().await;
+        let member = own.borrow_and_update().clone();
+        let is_noted = match &member {
+            Some(member) => bucket.note(member).await,
+            None => true,
+        };
         tokio::select! {
-            _ = every.tick() => {}
+            () = time::sleep(if is_noted { members::NOTED_EVERY } else { members::AGAIN_AFTER }) => {}
+            () = known.went_down(), if is_noted => {}
             changed = own.changed() => if changed.is_err() { return },
         }
-        members.publish(SystemTime::now());
-        let member = own.borrow_and_update().clone();
-        let Some(member) = member else { continue };
-        let (key, value) = members::note(&member, SystemTime::now());
-        let subject = format!("$KV.{}.{key}", bucket.name);
-        let noted = async {
-            Ok::<_, io::Error>(
-                bucket
-                    .context
-                    .publish(subject, value.into())
-                    .await
-                    .map_err(io::Error::other)?
-                    .await
-                    .map_err(io::Error::other)?,
-            )
-        };
-        if let Err(error) = noted.await {
-            tracing::debug!(error = %Chain(&error), "this scraper could not be noted in the bucket");
+        // Not at once after an outage, in which nobody could note itself.
+        if known.down().is_none() {
+            members.publish(SystemTime::now());
         }
     }
 }

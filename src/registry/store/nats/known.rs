@@ -57,6 +57,11 @@ impl Known {
         down.or_else(|| self.state().is_reset.then(|| "its content is being compared".to_owned()))
     }
 
+    /// Returns once the store cannot be used.
+    pub(super) async fn went_down(&self) {
+        let _ = self.down.subscribe().wait_for(Option::is_some).await;
+    }
+
     /// Returns once the store can be used.
     pub(super) async fn up(&self) {
         let _ = self.down.subscribe().wait_for(Option::is_none).await;

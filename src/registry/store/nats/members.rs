@@ -15,6 +15,8 @@ use crate::{identity::PublicKey, registry::Member};
 
 /// How often a scraper notes itself.
 pub(super) const NOTED_EVERY: Duration = Duration::from_secs(60);
+/// How soon it tries again, if that failed.
+pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// A scraper that has not noted itself for so long is no member any more.
 const GONE_AFTER: Duration = Duration::from_secs(600);
 /// Bounds of what is read.
@@ -42,11 +44,6 @@ impl Members {
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<[Member]>> {
         self.current.subscribe()
-    }
-
-    /// Forgets all: the bucket is listed again.
-    pub(super) fn clear(&self) {
-        self.noted().clear();
     }
 
     /// Takes an entry of the bucket; false if it is none of a member.

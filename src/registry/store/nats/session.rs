@@ -110,10 +110,10 @@ impl Session {
         while !is_listed {
             let entry = time::timeout(LIST_TIMEOUT, watch.next()).await.map_err(|_| WatchError::Silent)?;
             let entry = entry.ok_or(WatchError::Silent)?.map_err(failed)?;
-            is_listed = entry.delta == 0;
+            // They come in their order. On a busy bucket there is always a next one.
+            is_listed = entry.delta == 0 || entry.revision >= place.at;
             listed.push(entry);
         }
-        self.members.clear();
         let mut at = self.report_list(place, listed).await?;
         self.known.set_down(None);
 
