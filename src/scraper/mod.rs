@@ -29,7 +29,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
     task::{self, JoinSet},
     time,
 };
@@ -54,7 +54,7 @@ use crate::{
     lobby::LobbyListener,
     network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::{Registry, SledStore},
-    wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL},
+    wire::{FAREWELL_PROTOCOL, GroupMember, LOBBY_PROTOCOL, REGISTER_PROTOCOL},
 };
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
@@ -107,6 +107,9 @@ pub struct Scraper {
     listening: Vec<SocketAddr>,
     registry: Registry,
     network: Network,
+    /// The other scrapers of the group, as clients are told.
+    #[cfg(test)]
+    group: watch::Sender<Arc<[GroupMember]>>,
     stop: Stop,
     http: JoinSet<()>,
     hooks: JoinSet<()>,
@@ -173,11 +176,13 @@ impl Scraper {
         let registry = Registry::new(config.registry.shared_by(shares), Arc::clone(network.refusals()));
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);
         let public_key = config.key.public();
+        let group = watch::Sender::default();
         let registrar = Registrar::new(
             config.key.clone(),
             config.secrets,
             registry.clone(),
             network.clone(),
+            group.subscribe(),
             config.registrations,
             Arc::clone(&metrics),
         );
@@ -223,6 +228,8 @@ impl Scraper {
             listening,
             registry,
             network,
+            #[cfg(test)]
+            group,
             stop,
             http: http_task,
             hooks,
@@ -254,6 +261,12 @@ impl Scraper {
     /// Addresses that peers dial.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
+    }
+
+    /// Names the scrapers of its group.
+    #[cfg(test)]
+    pub(crate) fn set_group(&self, members: Vec<GroupMember>) {
+        self.group.send_replace(members.into());
     }
 
     /// Returns once clients can find it by its key through a bootstrap node; without one, never.

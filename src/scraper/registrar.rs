@@ -12,7 +12,11 @@ use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
-use tokio::{sync::mpsc, task::JoinSet, time};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,8 +35,8 @@ use crate::{
     registry::{Presence, Registrant, Registry, RegistryError},
     telemetry::{Chain, Limit, Refusals},
     wire::{
-        HandshakeError, HandshakeRefusal, InstanceId, Probed, REGISTER_PROTOCOL, Register, RegisterFrom, RegisterReply,
-        RegisterRequest,
+        GroupMember, HandshakeError, HandshakeRefusal, InstanceId, MAX_MEMBERS, Probed, REGISTER_PROTOCOL, Register,
+        RegisterFrom, RegisterReply, RegisterRequest,
         channel::{self, Channel, ChannelError},
     },
 };
@@ -52,6 +56,8 @@ pub(super) struct Registrar {
     registry: Registry,
     links: Links,
     network: Network,
+    /// The other scrapers of the group, empty without one.
+    group: watch::Receiver<Arc<[GroupMember]>>,
     processes: Processes,
     metrics: Arc<ScraperMetrics>,
     refusals: Arc<Refusals>,
@@ -72,6 +78,7 @@ impl Registrar {
         secrets: Vec<SharedSecret>,
         registry: Registry,
         network: Network,
+        group: watch::Receiver<Arc<[GroupMember]>>,
         limits: RegistrationLimits,
         metrics: Arc<ScraperMetrics>,
     ) -> Self {
@@ -95,6 +102,7 @@ impl Registrar {
             refusals,
             processes: Processes::new(network.clone()),
             network,
+            group,
             rates: RateLimiter::keyed(Quota::per_second(rate)),
             handshake_rates: RateLimiter::keyed(Quota::per_second(rate.saturating_add(EXTRA_HANDSHAKES))),
             warnings: Warnings::new(),
@@ -256,6 +264,12 @@ impl Registrar {
                     }
                     Err(error) => self.failed(peer, &error),
                 }
+            }
+            RegisterRequest::Group => {
+                self.metrics.registration(RegistrationOutcome::Group);
+                let members = self.group.borrow();
+                let others = members.iter().filter(|member| member.key != self.key.public());
+                RegisterReply::Group(others.take(MAX_MEMBERS).cloned().collect())
             }
         }
     }

@@ -16,6 +16,7 @@ pub mod codec;
 #[cfg(feature = "client")]
 pub mod farewell;
 pub mod frame;
+mod group;
 #[cfg(feature = "client")]
 pub mod lobby;
 mod message;
@@ -32,6 +33,7 @@ pub use announce::{AnnounceError, Announcement, parse_record_key, record_key};
 pub use answer::{HandshakeAnswer, HandshakeRefusal};
 #[cfg(feature = "client")]
 pub use farewell::{FAREWELL_PROTOCOL, FarewellAnswer};
+pub use group::{GroupMember, MAX_ADDRESSES, MAX_MEMBERS};
 #[cfg(feature = "client")]
 pub use lobby::{Hi, Hosts, LOBBY_PROTOCOL, LobbyHost, LobbyRefusal, LobbyReply, LobbyRequest};
 pub use message::{
