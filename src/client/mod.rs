@@ -58,7 +58,7 @@ pub use crate::{
 
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
-    network::{Acceptor, Firewall, Links, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
+    network::{Acceptor, Admitted, Firewall, Links, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     wire::InstanceId,
 };
 
@@ -185,11 +185,9 @@ impl Client {
     async fn start(mut builder: ClientBuilder) -> Result<Self, BuildError> {
         let Checked { scrapers, key, kept, targets, metrics } = builder.check()?;
         let (inbox, pulls) = mpsc::channel(PULL_QUEUE);
-        let acceptor = Acceptor {
-            protocol: PULL_PROTOCOL,
-            firewall: Firewall::Only(scrapers.iter().map(|scraper| scraper.key).collect()),
-            inbox,
-        };
+        let admitted = Admitted::default();
+        admitted.replace(scrapers.iter().map(|scraper| scraper.key));
+        let acceptor = Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(admitted), inbox };
         let config = NetworkConfig {
             bootstrap: builder.bootstrap,
             #[cfg(feature = "mdns")]

@@ -46,7 +46,7 @@ pub(crate) use config::default_listen;
 pub(crate) use config::{NetworkConfig, NetworkRole};
 pub(crate) use handle::Network;
 pub(crate) use links::{
-    acceptor::{Acceptor, Firewall, FirewallBlock, InboundStream},
+    acceptor::{Acceptor, Admitted, Firewall, FirewallBlock, InboundStream},
     connection::{LinkId, OpenError},
     stream::{LinkStream, is_unsupported},
     table::Links,

@@ -186,9 +186,8 @@ async fn a_burst_of_streams_arrives_whole() {
 
 #[tokio::test]
 async fn a_strangers_stream_is_refused_unread_and_reported() {
-    let friend = KeyPair::generate();
-    let only = Firewall::Only([friend.public()].into());
-    let mut scraper = Peer::start(NetworkRole::Scraper, only, Vec::new()).await;
+    let (friend, admitted) = (KeyPair::generate(), Admitted::default());
+    let mut scraper = Peer::start(NetworkRole::Scraper, Firewall::Only(admitted.clone()), Vec::new()).await;
     let mut blocks = scraper.network.blocks();
     let stranger = Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
     stranger.network.connect(&scraper.addr().await).await.expect("connects");
@@ -203,9 +202,15 @@ async fn a_strangers_stream_is_refused_unread_and_reported() {
 
     let friend = Peer::start_as(friend, NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
     friend.network.connect(&scraper.addr().await).await.expect("connects");
+    admitted.replace([friend.key.public()]);
     let mut stream = friend.network.open(&scraper.key.public(), ECHO).await.expect("opens");
     send(&mut stream, b"x").await;
-    assert!(within("inbound", scraper.inbox.recv()).await.is_some());
+    assert_eq!(within("inbound", scraper.inbox.recv()).await.expect("a stream").peer, friend.key.public());
+
+    admitted.replace([]);
+    let mut stream = friend.network.open(&scraper.key.public(), ECHO).await.expect("opens");
+    send(&mut stream, b"x").await;
+    assert_eq!(within("block", blocks.recv()).await.expect("a block").peer, friend.key.public());
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ use crate::{
     http::bind,
     identity::PublicKey,
     lobby::LobbyListener,
-    network::{self, Acceptor, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
+    network::{self, Acceptor, Admitted, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::{Registry, SledStore},
     wire::{FAREWELL_PROTOCOL, GroupMember, LOBBY_PROTOCOL, REGISTER_PROTOCOL},
 };
@@ -341,7 +341,7 @@ fn acceptors(
         Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox: registrations },
         Acceptor { protocol: FAREWELL_PROTOCOL, firewall: Firewall::Anyone, inbox: farewells },
         Acceptor { protocol: LOBBY_PROTOCOL, firewall: Firewall::Anyone, inbox: lobby },
-        Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(HashSet::new()), inbox: refused },
+        Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(Admitted::default()), inbox: refused },
     ]
 }
 

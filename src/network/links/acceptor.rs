@@ -1,6 +1,9 @@
 //! The protocols that we answer, who may use them, and where their streams go.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use tokio::sync::mpsc;
 
@@ -23,7 +26,7 @@ pub(crate) struct FirewallBlock {
 pub(crate) enum Firewall {
     #[cfg(feature = "scraper")]
     Anyone,
-    Only(HashSet<PublicKey>),
+    Only(Admitted),
 }
 
 impl Firewall {
@@ -33,6 +36,22 @@ impl Firewall {
             Self::Anyone => true,
             Self::Only(keys) => keys.contains(peer),
         }
+    }
+}
+
+/// Keys that a firewall lets in. Clones share the keys, which may change at any time: from then on for new streams.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Admitted(Arc<RwLock<HashSet<PublicKey>>>);
+
+impl Admitted {
+    pub(crate) fn contains(&self, peer: &PublicKey) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(peer)
+    }
+
+    /// From now on these and no others.
+    pub(crate) fn replace(&self, keys: impl IntoIterator<Item = PublicKey>) {
+        let keys = keys.into_iter().collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 }
 
