@@ -54,7 +54,7 @@ use crate::{
     lobby::LobbyListener,
     network::{self, Acceptor, Admitted, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::{Registry, SledStore},
-    wire::{FAREWELL_PROTOCOL, GroupMember, LOBBY_PROTOCOL, REGISTER_PROTOCOL},
+    wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL},
 };
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
@@ -109,7 +109,7 @@ pub struct Scraper {
     network: Network,
     /// The other scrapers of the group, as clients are told.
     #[cfg(test)]
-    group: watch::Sender<Arc<[GroupMember]>>,
+    group: watch::Sender<Arc<[crate::wire::GroupMember]>>,
     stop: Stop,
     http: JoinSet<()>,
     hooks: JoinSet<()>,
@@ -265,7 +265,7 @@ impl Scraper {
 
     /// Names the scrapers of its group.
     #[cfg(test)]
-    pub(crate) fn set_group(&self, members: Vec<GroupMember>) {
+    pub(crate) fn set_group(&self, members: Vec<crate::wire::GroupMember>) {
         self.group.send_replace(members.into());
     }
 
