@@ -81,7 +81,7 @@ mod registry;
 pub mod scraper;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod secret_file;
-#[cfg(any(feature = "agent", feature = "scraper"))]
+#[cfg(feature = "client")]
 mod small_file;
 #[cfg(feature = "client")]
 mod telemetry;

@@ -29,7 +29,7 @@ use crate::{
     Client,
     agent::{Inventory, TargetSpec},
     client::{self, Event, EventKind, MAX_TARGETS},
-    identity::{PeerAddr, load_or_create_key},
+    identity::{PeerAddr, PublicKey, load_or_create_key},
     telemetry::Chain,
     wire::{Labels, TargetError},
 };
@@ -68,7 +68,8 @@ ALIAS is 1 to 128 of A-Z a-z 0-9 . _ -, unique at the scraper.";
 
 /// Run an agent: register exporters under aliases and answer the scraper's pulls
 ///
-/// The agent asks only the URLs given here, and answers only the scrapers given here. SIGTERM and Ctrl-C release the
+/// The agent asks only the URLs given here, and answers only the scrapers given here and those that they name as members of
+/// their group. SIGTERM and Ctrl-C release the
 /// aliases, so that Prometheus drops the targets at once and without an alert. SIGHUP re-reads the [[target]] tables of
 /// the --config file and the directories of --targets-dir.
 ///
@@ -112,6 +113,12 @@ pub(super) struct Args {
     /// Where the agent keeps its key and known addresses [default: $STATE_DIRECTORY, else ~/.local/state/narthex/agent]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Register with the given scrapers alone, and not with others that they name as members of their group
+    ///
+    /// Scrapers that keep one table together name each other. An agent that was given one of them links and registers with
+    /// another, too, so that its targets stay scraped when one dies; it remembers the group in the data directory.
+    #[arg(long, env = "NARTHEX_ONLY_GIVEN_SCRAPERS")]
+    only_given_scrapers: bool,
     /// A node through which the agent finds scrapers by their keys; repeatable
     #[arg(long, value_name = "PEER", value_parser = value::bootstrap)]
     bootstrap: Vec<PeerAddr>,
@@ -178,7 +185,7 @@ impl Args {
         for scraper in scrapers {
             builder = builder.scraper(scraper);
         }
-        builder = self.link.apply(builder, &self.label);
+        builder = self.link.apply(builder.learn_group(!self.only_given_scrapers), &self.label);
         if let Some(hostname) = self.hostname {
             builder = builder.hostname(hostname);
         }
@@ -219,7 +226,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         tracing::warn!(file = %path.display(), "its [[target]] tables are not used: --target beats them");
     }
     let mut inventory = args.inventory()?;
-    let (scrapers, refresh) = (args.scraper.len(), args.targets_refresh);
+    let scrapers: BTreeSet<PublicKey> = args.scraper.iter().map(|scraper| scraper.key).collect();
+    let refresh = args.targets_refresh;
     let lobby = args.lobby.clone().settings(args.hostname.as_deref())?;
     let (builder, data_dir) = args.settings()?;
     let targets = inventory.read().unwrap_or_default();
@@ -230,10 +238,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(lobby) = lobby {
         part.spawn(lobby.bind(&client).await?.keep(leave.clone()));
     }
-    tracing::info!(key = %client.public_key(), scrapers, targets = count, %data_dir, "agent runs");
+    tracing::info!(key = %client.public_key(), scrapers = scrapers.len(), targets = count, %data_dir, "agent runs");
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        refusal = refused_by_all(&mut events, scrapers) => Err(refusal),
+        refusal = refused_by_all(&mut events, &scrapers) => Err(refusal),
         Some(_) = part.join_next() => Err(anyhow::anyhow!("the agent's part in the lobby ended unexpectedly")),
         failure = keep_up(inventory, refresh, hang_ups, &client) => failure.map(|never| match never {}),
         never = service_manager::keep_told(future::ready(())) => match never {},
@@ -284,15 +292,15 @@ async fn keep_up(
     }
 }
 
-/// Returns once every scraper has refused the agent for a reason that only a changed setting mends, and none has registered it.
+/// Returns once every given scraper has refused the agent for a reason that only a changed setting mends, and none has registered it.
 /// A scraper that registered the agent once is tried for ever, because its setting may be about to change.
-async fn refused_by_all(events: &mut broadcast::Receiver<Event>, scrapers: usize) -> anyhow::Error {
+async fn refused_by_all(events: &mut broadcast::Receiver<Event>, given: &BTreeSet<PublicKey>) -> anyhow::Error {
     let mut refused = BTreeSet::new();
     loop {
         match events.recv().await.map(|event| event.kind) {
             Ok(EventKind::RegisterFailed { scraper, error, .. }) if error.needs_operator() => {
                 refused.insert(scraper);
-                if refused.len() == scrapers {
+                if refused.is_superset(given) {
                     return anyhow::Error::new(error).context("the registration was refused");
                 }
             }

@@ -111,7 +111,7 @@ fn is_of_narthex(file: &Path) -> bool {
     match &*name {
         // Others have files of this name, too, and write into them.
         LOCK => is_empty_file(),
-        "addresses" | "proved-networks" | "lost+found" => true,
+        "addresses" | "group" | "proved-networks" | "lost+found" => true,
         _ => name == CONTROL_SOCKET || name.starts_with(TABLE) || name.ends_with(".key") || name.ends_with(".secret"),
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Client, Compression,
+    group::Pace,
     metrics::ClientMetrics,
     source::{IntoSource, Source},
     targets::{MAX_TARGETS, Targets},
@@ -86,6 +87,8 @@ pub struct ClientBuilder {
     pub(super) max_body: u64,
     pub(super) compression: Compression,
     pub(super) release_timeout: Duration,
+    /// None if no further scraper is to be learned.
+    pub(super) learn_group: Option<Pace>,
     own: Option<TargetBuilder>,
     about_itself: Option<TargetBuilder>,
     targets: Vec<TargetBuilder>,
@@ -195,6 +198,7 @@ impl ClientBuilder {
             max_body: Self::DEFAULT_MAX_BODY,
             compression: Compression::default(),
             release_timeout: Self::DEFAULT_RELEASE_TIMEOUT,
+            learn_group: Some(Pace::default()),
             own: None,
             about_itself: None,
             targets: Vec::new(),
@@ -235,7 +239,8 @@ impl ClientBuilder {
         self
     }
 
-    /// A directory where the last good addresses are remembered. Default: they are forgotten at the end.
+    /// A directory where the last good addresses, and the group of the scrapers, are remembered. Default: they are forgotten at
+    /// the end.
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(dir.into());
         self
@@ -259,6 +264,21 @@ impl ClientBuilder {
     /// lapses. Default [`DEFAULT_RELEASE_TIMEOUT`](Self::DEFAULT_RELEASE_TIMEOUT).
     pub fn release_timeout(mut self, longest: Duration) -> Self {
         self.release_timeout = longest;
+        self
+    }
+
+    /// Whether the client learns of further scrapers: those that keep one table together with a given one name each other, and a
+    /// client that was given one of them links another, too, so that it stays scraped when one dies. What it learned is
+    /// remembered in the [`data_dir`](Self::data_dir). Default yes.
+    pub fn learn_group(mut self, learn: bool) -> Self {
+        self.learn_group = learn.then(Pace::default);
+        self
+    }
+
+    /// As [`learn_group`](Self::learn_group), at another pace.
+    #[cfg(all(test, feature = "scraper"))]
+    pub(super) fn learn_at(mut self, pace: Pace) -> Self {
+        self.learn_group = Some(pace);
         self
     }
 

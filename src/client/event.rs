@@ -91,6 +91,16 @@ pub enum EventKind {
         /// The scraper.
         scraper: PublicKey,
     },
+    /// A scraper named this one as a member of its group, and the client links it, too.
+    ScraperLearned {
+        /// The scraper.
+        scraper: PublicKey,
+    },
+    /// The client needs a learned scraper no more, or has another in its place, and has closed the link.
+    ScraperLetGo {
+        /// The scraper.
+        scraper: PublicKey,
+    },
     /// A scraper asks for metrics.
     PullStarted {
         /// The scraper.

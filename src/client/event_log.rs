@@ -76,6 +76,11 @@ impl EventLog {
             EventKind::KeyContested { scraper } => {
                 tracing::warn!(%scraper, "another process tries to register with the key of this client: was it copied?");
             }
+            EventKind::ScraperLearned { scraper } => tracing::info!(%scraper, "learned a scraper of the group"),
+            EventKind::ScraperLetGo { scraper } => {
+                self.outages(|outages| outages.retain(|(of, _), _| of != scraper));
+                tracing::info!(%scraper, "let a learned scraper go");
+            }
             EventKind::Released { scraper } => tracing::info!(%scraper, "released"),
             EventKind::PullStarted { scraper, alias } => tracing::trace!(id, %scraper, %alias, "pull started"),
             EventKind::PullSucceeded { scraper, alias, bytes, took, .. } => {

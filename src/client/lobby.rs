@@ -4,6 +4,7 @@ use std::{io, time::Duration};
 
 use tokio::time;
 
+use super::group::Group;
 use crate::{
     identity::PublicKey,
     network::{Network, OpenError},
@@ -22,7 +23,7 @@ const MAX_PARTS: usize = 512;
 #[derive(Clone)]
 pub(crate) struct Lobbies {
     network: Network,
-    scrapers: Vec<PublicKey>,
+    group: Group,
 }
 
 /// Why a scraper did not do what was asked.
@@ -43,12 +44,13 @@ pub(crate) enum LobbyError {
 }
 
 impl Lobbies {
-    pub(super) fn new(network: Network, scrapers: Vec<PublicKey>) -> Self {
-        Self { network, scrapers }
+    pub(super) fn new(network: Network, group: Group) -> Self {
+        Self { network, group }
     }
 
-    pub(crate) fn scrapers(&self) -> &[PublicKey] {
-        &self.scrapers
+    /// The scrapers as they are now, the learned ones among them.
+    pub(crate) fn scrapers(&self) -> Vec<PublicKey> {
+        self.group.scrapers()
     }
 
     /// Says something of a host; returns once it is on the scraper's disk.

@@ -89,6 +89,7 @@ pub(super) struct ClientMetrics {
     registry: Registry,
     links: Family<[(&'static str, String); 1], Gauge>,
     relayed: Family<[(&'static str, String); 1], Gauge>,
+    learned: Gauge,
     links_lost: Counter,
     link_failures: Counter,
     registrations: Counters<Registration>,
@@ -123,6 +124,11 @@ impl ClientMetrics {
         let metrics = Self {
             links,
             relayed,
+            learned: gauge(
+                r,
+                "learned_scrapers",
+                "Scrapers that others named as members of their group, and the client links",
+            ),
             links_lost: counter(r, "links_lost", "Links to scrapers that were lost"),
             link_failures: counter(r, "link_failures", "Failed attempts at a link to a scraper"),
             registrations: Counters::new(
@@ -176,6 +182,16 @@ impl ClientMetrics {
                 self.compression_saved.inc_by(uncompressed_bytes.saturating_sub(*bytes));
             }
             EventKind::PullFailed { error, .. } => self.pull_ended((&**error).into()),
+            EventKind::ScraperLearned { scraper } => {
+                self.link(*scraper, None);
+                self.learned.inc();
+            }
+            EventKind::ScraperLetGo { scraper } => {
+                let label = [("scraper", scraper.to_string())];
+                self.links.remove(&label);
+                self.relayed.remove(&label);
+                self.learned.dec();
+            }
             EventKind::KeyContested { .. } => {}
             EventKind::FirewallBlocked { .. } => {
                 self.firewall_blocks.inc();
@@ -192,7 +208,7 @@ impl ClientMetrics {
         self.target_problems.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// The scraper is one of the client's own: no stranger can create a series.
+    /// The scraper is one of the client's own, given or learned: no stranger can create a series.
     fn link(&self, scraper: PublicKey, path: Option<LinkPath>) {
         let label = [("scraper", scraper.to_string())];
         self.links.get_or_create(&label).set(i64::from(path.is_some()));
@@ -240,6 +256,7 @@ mod tests {
             &ClientMetrics::new([scraper()]),
             &[
                 &up,
+                "narthex_client_learned_scrapers 0",
                 "narthex_client_links_lost_total 0",
                 "narthex_client_link_failures_total 0",
                 "narthex_client_registrations_total{outcome=\"handshake_refused\"} 0",
@@ -307,6 +324,17 @@ mod tests {
                 "narthex_client_targets 7",
             ],
         );
+        let learned = KeyPair::from_seed(&[2; 32]).public();
+        metrics.observe(&EventKind::ScraperLearned { scraper: learned });
+        let series = format!("narthex_client_link_up{{scraper=\"{learned}\"}} 0");
+        has_lines(&metrics, &[&series, "narthex_client_learned_scrapers 1"]);
+        metrics.observe(&EventKind::ScraperLetGo { scraper: learned });
+        has_lines(&metrics, &["narthex_client_learned_scrapers 0"]);
+        assert!(
+            !ExpositionFormat::Text.encode(&metrics.registry).contains(&learned.to_string()),
+            "its series are gone"
+        );
+
         metrics.observe(&EventKind::LinkDown { scraper: scraper() });
         let down = format!("narthex_client_link_up{{scraper=\"{}\"}} 0", scraper());
         has_lines(&metrics, &[&down, "narthex_client_links_lost_total 1"]);

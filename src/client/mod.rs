@@ -1,7 +1,8 @@
 //! The client: registers aliases with scrapers by their public keys, and answers their pulls.
 //!
 //! A [`Client`] keeps one link to each of its scrapers, states its targets over it, renews at a third of the lease, and
-//! serves `GET /<alias>` on the streams that the scraper opens over the same link. No other peer is served.
+//! serves `GET /<alias>` on the streams that the scraper opens over the same link. No other peer is served. Further scrapers
+//! are learned from those that the client was given (`group`, `learned`).
 
 mod builder;
 mod compression;
@@ -11,7 +12,9 @@ pub(crate) mod exchange;
 mod farewell;
 #[cfg(feature = "filter")]
 mod filter;
+mod group;
 mod held;
+mod learned;
 #[cfg(feature = "cli")]
 pub(crate) mod lobby;
 mod metrics;
@@ -64,6 +67,8 @@ use crate::{
 
 use builder::Checked;
 use event::Events;
+use group::Group;
+use learned::Given;
 use pull_watchdog::PullWatchdog;
 use targets::Targets;
 
@@ -94,6 +99,7 @@ pub struct Client {
     /// For the first caller of [`Client::events`]: registration may be faster than that call.
     since_start: Mutex<Option<broadcast::Receiver<Event>>>,
     links: Links,
+    group: Group,
     #[cfg(feature = "cli")]
     lobbies: lobby::Lobbies,
     targets: Arc<Targets>,
@@ -118,6 +124,7 @@ struct Shared {
     release_timeout: Duration,
     events: Events,
     network: Network,
+    group: Group,
     pull_watchdog: PullWatchdog,
 }
 
@@ -142,6 +149,12 @@ impl Client {
     /// True while there is a link to the scraper.
     pub fn is_linked(&self, scraper: &PublicKey) -> bool {
         self.links.path(scraper).is_some()
+    }
+
+    /// The scrapers as they are now: the given ones, and those that were learned
+    /// ([`ClientBuilder::learn_group`]).
+    pub fn scrapers(&self) -> Vec<PublicKey> {
+        self.group.scrapers()
     }
 
     /// Replaces the targets, and registers the change at once: new or different ones appear at the scrapers, missing ones
@@ -186,8 +199,9 @@ impl Client {
         let Checked { scrapers, key, kept, targets, metrics } = builder.check()?;
         let (inbox, pulls) = mpsc::channel(PULL_QUEUE);
         let admitted = Admitted::default();
-        admitted.replace(scrapers.iter().map(|scraper| scraper.key));
+        let group = Group::new(scrapers.iter().map(|scraper| scraper.key), admitted.clone(), builder.learn_group);
         let acceptor = Acceptor { protocol: PULL_PROTOCOL, firewall: Firewall::Only(admitted), inbox };
+        let file = builder.data_dir.as_ref().map(|dir| dir.join("group"));
         let config = NetworkConfig {
             bootstrap: builder.bootstrap,
             #[cfg(feature = "mdns")]
@@ -212,6 +226,7 @@ impl Client {
             release_timeout: builder.release_timeout,
             events: events.clone(),
             network: network.clone(),
+            group: group.clone(),
             pull_watchdog: PullWatchdog::default(),
         });
         let (stop, stop_network) = (CancellationToken::new(), CancellationToken::new());
@@ -221,7 +236,11 @@ impl Client {
         serving.spawn(server::serve(Arc::clone(&shared), pulls, stop.clone()));
         serving.spawn(event::report_blocks(events.clone(), network.blocks(), stop.clone()));
         #[cfg(feature = "cli")]
-        let lobbies = lobby::Lobbies::new(network.clone(), scrapers.iter().map(|scraper| scraper.key).collect());
+        let lobbies = lobby::Lobbies::new(network.clone(), group.clone());
+        if let Some(pace) = builder.learn_group {
+            let given = Given { scrapers: scrapers.iter().map(|scraper| scraper.key).collect(), file };
+            registrations.spawn(learned::keep(Arc::clone(&shared), given, pace, stop.clone()));
+        }
         for scraper in scrapers {
             registrations.spawn(registration::keep(Arc::clone(&shared), scraper, stop.clone()));
         }
@@ -231,6 +250,7 @@ impl Client {
             events,
             since_start,
             links,
+            group,
             #[cfg(feature = "cli")]
             lobbies,
             targets,

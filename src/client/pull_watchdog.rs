@@ -55,6 +55,11 @@ impl PullWatchdog {
         }
     }
 
+    /// Forgets a scraper that is none of ours any more.
+    pub(super) fn forget(&self, scraper: &PublicKey) {
+        self.pulls().remove(scraper);
+    }
+
     pub(super) fn last_pull(&self, scraper: &PublicKey) -> Option<Instant> {
         self.pulls().get(scraper).map(|pulls| pulls.last)
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     event::{EventKind, RegisterError},
-    exchange, farewell,
+    exchange, farewell, group,
     held::Held,
     targets::TargetSet,
 };
@@ -61,7 +61,9 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
                 () = lost(&shared, &scraper.key) => false,
                 () = keep_upgrading(&shared.network, &scraper) => false,
                 () = renew(&shared, &scraper.key, &mut targets, &held) => true,
+                never = group::keep_asking(&shared, &scraper.key) => match never {},
             };
+            shared.group.lost(&scraper.key);
             if refused {
                 // The link must not stay: the scraper could take this process for the one that holds the key.
                 held.send_replace(Held::default());
@@ -177,6 +179,7 @@ async fn renew(
         });
         let (error, retry_in) = match answer {
             Ok(Answer::Registered(registered)) => {
+                shared.group.registered(scraper);
                 closed = redial_backoff(MAX_CLOSED_RETRY);
                 let renew_in = third(registered.lease_ms);
                 let pause = match report(shared, scraper, &set, registered, &mut pauses) {

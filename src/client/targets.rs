@@ -64,6 +64,11 @@ impl Targets {
         self.set.subscribe()
     }
 
+    /// Has every scraper told the current set again.
+    pub(super) fn register_again(&self) {
+        self.set.send_modify(|_| {});
+    }
+
     pub(super) fn registration(&self, set: &BTreeMap<Alias, Arc<ServedTarget>>) -> Register {
         let claims = set.values().map(|served| Claim::from(&served.target)).collect();
         Register { hostname: self.hostname.clone(), claims }

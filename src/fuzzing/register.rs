@@ -9,8 +9,8 @@ use std::{
 use crate::{
     identity::KeyPair,
     wire::{
-        Announcement, FIRST_MESSAGE_LEN, HandshakeAnswer, InstanceId, Probe, Register, RegisterFrom, RegisterReply,
-        RegisterRequest, Session,
+        Announcement, FIRST_MESSAGE_LEN, GroupMember, HandshakeAnswer, InstanceId, Probe, Register, RegisterFrom,
+        RegisterReply, RegisterRequest, Session,
         codec::{self, MAX_MESSAGE_LEN},
         fixed_handshake,
         frame::{self, MAX_FRAME_LEN},
@@ -35,6 +35,9 @@ pub fn message(bytes: &[u8]) {
     if let Ok(reply) = codec::decode::<RegisterReply>(bytes) {
         let encoded = codec::encode(&reply).expect("what was decoded is within the limit");
         assert_eq!(codec::decode::<RegisterReply>(&encoded).expect("decodes again"), reply);
+        if let RegisterReply::Group(members) = reply {
+            let _ = GroupMember::checked(&members, &fixed_handshake::client().public());
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use super::register::{NOW_S, RECORDED, announcer};
 use crate::{
     network::fuzzing::addresses,
     wire::{
-        AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Announcement, Claim, InstanceId, Probe, Probed, Register,
-        RegisterFrom, RegisterReply, RegisterRequest, Registered, codec, fixed_handshake, record_key,
+        AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Announcement, Claim, GroupMember, InstanceId, Probe,
+        Probed, Register, RegisterFrom, RegisterReply, RegisterRequest, Registered, codec, fixed_handshake, record_key,
     },
 };
 
@@ -87,6 +87,7 @@ fn requests() -> Vec<(&'static str, RegisterRequest)> {
         ("probe", RegisterRequest::Probe(Probe { aliases: vec!["web-1".into(), "b".into()] })),
         ("register-from", RegisterRequest::RegisterFrom(RegisterFrom { register: register(3), instance, kept: true })),
         ("release-from", RegisterRequest::ReleaseFrom(instance)),
+        ("ask-group", RegisterRequest::Group),
         ("register-longer-than-a-frame", RegisterRequest::Register(register(3500))),
     ]
 }
@@ -115,6 +116,7 @@ fn replies() -> Vec<(&'static str, RegisterReply)> {
         ("probed", RegisterReply::Probed(Probed { unix_ms: NOW_S * 1000, statuses })),
         ("in-use", RegisterReply::InUse),
         ("contested", RegisterReply::Contested(registered)),
+        ("group", RegisterReply::Group(vec![GroupMember { key: holder, addresses: vec!["h:1".into(); 2] }])),
     ]
 }
 

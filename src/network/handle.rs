@@ -20,9 +20,9 @@ use crate::network::swarm::nearby;
 #[cfg(feature = "node")]
 use crate::network::swarm::{dht_server::DhtServer, node_stats::NodeStats};
 #[cfg(any(feature = "scraper", feature = "node"))]
-use crate::{identity::DialAddress, network::transport::inbound::InboundCounters};
+use crate::network::transport::inbound::InboundCounters;
 use crate::{
-    identity::{KeyPair, PeerAddr, PublicKey},
+    identity::{DialAddress, KeyPair, PeerAddr, PublicKey},
     network::{
         address,
         command::Command,
@@ -249,6 +249,11 @@ impl Network {
     /// Dials a peer that is linked over QUIC over TCP, which then takes over.
     pub(crate) async fn connect_over_tcp(&self, peer: &PeerAddr) -> Result<(), ConnectError> {
         self.dialler.connect_over_tcp(peer.key).await
+    }
+
+    /// Further addresses to dial a peer at, from now on these and no others.
+    pub(crate) fn hint(&self, peer: PublicKey, addresses: Vec<DialAddress>) {
+        self.dialler.addresses.hint(peer, addresses);
     }
 
     /// Opens a stream to a linked peer.

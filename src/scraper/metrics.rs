@@ -112,7 +112,7 @@ impl ScraperMetrics {
             registrations: Counters::new(
                 narthex,
                 "registrations",
-                "Claims to an alias; slow_down, unavailable, malformed, released, probed and key_in_use count whole messages",
+                "Claims to an alias; slow_down, unavailable, malformed, released, probed, group and key_in_use count whole messages",
                 "outcome",
             ),
             registrations_in_flight: gauge(narthex, "registrations_in_flight", "Register exchanges under way now"),

@@ -67,6 +67,8 @@ label_values! {
         Malformed = "malformed",
         Released = "released",
         Probed = "probed",
+        /// The group was asked for.
+        Group = "group",
         /// Another process holds the key.
         KeyInUse = "key_in_use",
     }

@@ -12,7 +12,11 @@ use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
-use tokio::{sync::mpsc, task::JoinSet, time};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,8 +36,8 @@ use crate::{
     registry::{Presence, Registrant, Registry, RegistryError},
     telemetry::{Chain, Limit, Refusals},
     wire::{
-        HandshakeError, HandshakeRefusal, InstanceId, Probed, REGISTER_PROTOCOL, Register, RegisterFrom, RegisterReply,
-        RegisterRequest,
+        GroupMember, HandshakeError, HandshakeRefusal, InstanceId, MAX_MEMBERS, Probed, REGISTER_PROTOCOL, Register,
+        RegisterFrom, RegisterReply, RegisterRequest,
         channel::{self, Channel, ChannelError},
     },
 };
@@ -54,6 +58,8 @@ pub(super) struct Registrar {
     group: Group,
     links: Links,
     network: Network,
+    /// The other scrapers of the group, as clients are told.
+    named: watch::Receiver<Arc<[GroupMember]>>,
     processes: Processes,
     metrics: Arc<ScraperMetrics>,
     refusals: Arc<Refusals>,
@@ -99,11 +105,17 @@ impl Registrar {
             refusals,
             processes: Processes::new(network.clone()),
             network,
+            named: watch::Sender::default().subscribe(),
             rates: RateLimiter::keyed(Quota::per_second(rate)),
             handshake_rates: RateLimiter::keyed(Quota::per_second(rate.saturating_add(EXTRA_HANDSHAKES))),
             warnings: Warnings::new(),
             clock: DefaultClock::default(),
         }
+    }
+
+    /// Tells clients that ask for the group of these.
+    pub(super) fn naming(self, named: watch::Receiver<Arc<[GroupMember]>>) -> Self {
+        Self { named, ..self }
     }
 
     /// Answers streams until `stop` fires, farewells first; the exchanges under way are ended. The first streams wait until the
@@ -262,6 +274,12 @@ impl Registrar {
                     }
                     Err(error) => self.failed(peer, &error),
                 }
+            }
+            RegisterRequest::Group => {
+                self.metrics.registration(RegistrationOutcome::Group);
+                let members = self.named.borrow();
+                let others = members.iter().filter(|member| member.key != self.key.public());
+                RegisterReply::Group(others.take(MAX_MEMBERS).cloned().collect())
             }
         }
     }

@@ -96,13 +96,14 @@ fn check_len(bytes: &[u8]) -> Result<(), CodecError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde::Deserialize;
 
     use super::*;
     use crate::{
         identity::KeyPair,
         wire::{
-            AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, InstanceId, Probe, Probed, Register,
-            RegisterFrom, RegisterReply, RegisterRequest, Registered,
+            AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, GroupMember, InstanceId, Probe, Probed,
+            Register, RegisterFrom, RegisterReply, RegisterRequest, Registered,
         },
     };
 
@@ -188,6 +189,38 @@ mod tests {
         let registered = Registered { lease_ms: 250, outcomes: vec![AliasOutcome::Granted { updated: false }] };
         assert_bytes(RegisterReply::InUse, "01 06");
         assert_bytes(RegisterReply::Contested(registered), "01 07 fa 01 0000");
+    }
+
+    #[test]
+    fn the_bytes_of_a_group_are_unchanged() {
+        assert_bytes(RegisterRequest::Group, "01 05");
+
+        let [first, second] = [1, 2].map(|seed| KeyPair::from_seed(&[seed; 32]).public());
+        let members = vec![
+            GroupMember { key: first, addresses: vec!["h:1".into(), "wss://h".into()] },
+            GroupMember { key: second, addresses: vec![] },
+        ];
+        let [first, second] = [first, second].map(|key| hex(key.as_bytes()));
+        let bytes = format!("01 08 02 {first} 02 03683a31 077773733a2f2f68 {second} 00");
+        assert_bytes(RegisterReply::Group(members), &bytes);
+        assert_bytes(RegisterReply::Group(vec![]), "01 08 00");
+    }
+
+    /// Requests as scrapers of an earlier version know them.
+    #[derive(Debug, PartialEq, Deserialize)]
+    enum EarlierRequest {
+        Register(Register),
+        Release,
+        Probe(Probe),
+        RegisterFrom(RegisterFrom),
+        ReleaseFrom(InstanceId),
+    }
+
+    #[test]
+    fn a_scraper_of_an_earlier_version_refuses_to_read_what_it_does_not_know() {
+        let request = |bytes: &[u8]| decode::<EarlierRequest>(bytes);
+        assert_eq!(request(&[1, 1]).expect("known"), EarlierRequest::Release);
+        assert!(matches!(request(&[1, 5]), Err(CodecError::Malformed(_))), "a request for the group");
     }
 
     #[test]

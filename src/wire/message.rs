@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, Target, TargetError};
+use super::{GroupMember, Labels, Target, TargetError};
 use crate::identity::PublicKey;
 
 /// The protocol's name on a link. The Noise handshake is bound to this name.
@@ -21,6 +21,8 @@ pub enum RegisterRequest {
     RegisterFrom(RegisterFrom),
     /// As [`Release`](Self::Release), from a process that says which it is. Scrapers of earlier versions end the stream.
     ReleaseFrom(InstanceId),
+    /// Asks for the other scrapers of the group. Scrapers of earlier versions end the stream.
+    Group,
 }
 
 /// The whole set of a peer's targets. Registering again renews; a target left out is released.
@@ -113,6 +115,8 @@ pub enum RegisterReply {
     InUse,
     /// As [`Registered`](Self::Registered), and another process with the same key was refused lately.
     Contested(Registered),
+    /// The reply to [`Group`](RegisterRequest::Group): the other scrapers, none if there is no group.
+    Group(Vec<GroupMember>),
 }
 
 /// The status of the aliases of a [`Probe`].

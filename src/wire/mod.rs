@@ -20,6 +20,7 @@ pub mod frame;
 pub(crate) mod group;
 #[cfg(feature = "client")]
 pub mod lobby;
+mod member;
 mod message;
 mod noise;
 mod session;
@@ -36,6 +37,7 @@ pub use answer::{HandshakeAnswer, HandshakeRefusal};
 pub use farewell::{FAREWELL_PROTOCOL, FarewellAnswer};
 #[cfg(feature = "client")]
 pub use lobby::{Hi, Hosts, LOBBY_PROTOCOL, LobbyHost, LobbyRefusal, LobbyReply, LobbyRequest};
+pub use member::{GroupMember, MAX_ADDRESSES, MAX_MEMBERS};
 pub use message::{
     AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, InstanceId, Probe, Probed, REGISTER_PROTOCOL, Register,
     RegisterFrom, RegisterReply, RegisterRequest, Registered,

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fs,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -42,6 +43,22 @@ fn a_wrong_secret_is_named_at_both_ends() {
     scraper.wait_counted(&["narthex_handshake_refusals_total", "unknown_secret"], 0.0);
     wait_logged(&scraper.process, &["secret", "none of ours"]);
     assert!(scraper.listed().expect("a list").is_empty());
+}
+
+/// A refusal that only the operator can mend ends an agent if its given scrapers say so, and no other.
+#[test]
+fn a_refusal_by_a_learned_scraper_does_not_end_the_agent() {
+    let (fleet, mut scraper) = Fleet::with_scraper();
+    let (_elsewhere, other) = Fleet::with_scraper(); // of another secret
+    scraper.process.kill();
+    let data = fleet.path().join("agent-data");
+    fs::create_dir(&data).expect("a directory");
+    let learned = other.peer().to_string().replace('@', " ");
+    fs::write(data.join("group"), format!("given {}\nmember {learned}\n", scraper.key)).expect("writes");
+    let agent = fleet.agent_of(&scraper, "agent", [("web-1", "http://127.0.0.1:1")], &[]);
+    wait_logged(&agent, &["registration failed", &other.key.to_string(), "secret"]);
+    scraper.restart();
+    scraper.wait_listed("web-1");
 }
 
 #[test]

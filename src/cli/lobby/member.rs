@@ -119,7 +119,8 @@ impl Member {
             }
         }
         let goodbye = LobbyRequest::Goodbye { hostname: shared.hostname.clone() };
-        future::join_all(shared.lobbies.scrapers().iter().map(|scraper| shared.lobbies.say(scraper, &goodbye))).await;
+        let scrapers = shared.lobbies.scrapers();
+        future::join_all(scrapers.iter().map(|scraper| shared.lobbies.say(scraper, &goodbye))).await;
     }
 
     /// Says hi to each scraper; an error if none took it, or one refused it.
@@ -128,7 +129,8 @@ impl Member {
         let ttl_seconds = u32::try_from(self.0.ttl.as_secs()).unwrap_or(u32::MAX);
         let hi = LobbyRequest::Hi(Hi { hostname: own.hostname, labels: own.labels, ttl_seconds });
         let lobbies = &self.0.lobbies;
-        let said = lobbies.scrapers().iter().map(async |scraper| (scraper, lobbies.say(scraper, &hi).await));
+        let scrapers = lobbies.scrapers();
+        let said = scrapers.iter().map(async |scraper| (scraper, lobbies.say(scraper, &hi).await));
         let (mut failure, mut is_refused, mut listed) = (None, false, 0);
         for (scraper, said) in future::join_all(said).await {
             match said {
@@ -161,7 +163,8 @@ impl Member {
         let member = self.clone();
         let asked = task::spawn(async move {
             let lobbies = &member.0.lobbies;
-            let asked = lobbies.scrapers().iter().map(async |scraper| {
+            let scrapers = lobbies.scrapers();
+            let asked = scrapers.iter().map(async |scraper| {
                 let known = member.lists().of.get(scraper).map_or(0, |list| list.version);
                 let answer = lobbies.list(scraper, known).await;
                 member.lists().take(*scraper, answer, Instant::now());

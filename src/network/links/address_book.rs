@@ -1,4 +1,4 @@
-//! The last good addresses of peers, remembered across restarts.
+//! The last good addresses of peers, remembered across restarts, and those that others named, which are not.
 //!
 //! A hint, not a record: losing the file costs one look-up. Each line has the key of a peer and its address.
 
@@ -11,7 +11,10 @@ use std::{
 
 use libp2p::Multiaddr;
 
-use crate::{atomic_file, identity::PublicKey};
+use crate::{
+    atomic_file,
+    identity::{DialAddress, PublicKey},
+};
 
 /// A client has a few scrapers and nodes; the bound is for damaged files.
 const MAX_PEERS: usize = 1024;
@@ -19,6 +22,7 @@ const MAX_PEERS: usize = 1024;
 pub(crate) struct AddressBook {
     file: Option<PathBuf>,
     known: Mutex<HashMap<PublicKey, Multiaddr>>,
+    hints: Mutex<HashMap<PublicKey, Vec<DialAddress>>>,
 }
 
 impl AddressBook {
@@ -34,11 +38,25 @@ impl AddressBook {
             let (key, address) = line.split_once(' ')?;
             Some((key.parse().ok()?, address.parse().ok()?))
         });
-        Self { known: Mutex::new(known.collect()), file }
+        Self { known: Mutex::new(known.collect()), hints: Mutex::default(), file }
     }
 
     pub(crate) fn address(&self, peer: &PublicKey) -> Option<Multiaddr> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
+    /// Where others say that the peer can be dialled, empty once they say nothing any more.
+    pub(crate) fn hint(&self, peer: PublicKey, addresses: Vec<DialAddress>) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.is_empty() {
+            hints.remove(&peer);
+        } else {
+            hints.insert(peer, addresses);
+        }
+    }
+
+    pub(crate) fn hints(&self, peer: &PublicKey) -> Vec<DialAddress> {
+        self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned().unwrap_or_default()
     }
 
     pub(crate) fn remember(&self, peer: PublicKey, address: Multiaddr) {

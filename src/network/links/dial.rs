@@ -1,10 +1,11 @@
 //! Dialling by public key.
 //!
-//! The given dial address (hint) and the last good one are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
+//! The given dial address (hint), those that others named and the last good one are tried first, TCP before QUIC before WebSocket; a moment later, or as soon as
 //! they fail, the DHT is asked for the peer's signed announcement, and the addresses in it are tried. The first link
 //! wins. Addresses announced by mDNS are tried at once, where mDNS is switched on.
 
 use std::{
+    collections::HashSet,
     io,
     pin::pin,
     sync::{
@@ -220,22 +221,30 @@ impl Dialler {
     async fn known(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
         let (given, unresolved) = self.given(peer).await;
         let mut addresses: Vec<Multiaddr> = self.addresses.address(&peer.key).into_iter().chain(given).collect();
-        addresses.dedup();
+        let mut seen = HashSet::new();
+        addresses.retain(|address| seen.insert(address.clone()));
         (addresses, unresolved)
     }
 
+    /// Where a peer is by its hint, and by what others say.
     async fn given(&self, peer: &PeerAddr) -> (Vec<Multiaddr>, Option<Failure>) {
-        let resolved = match &peer.hint {
-            None => return (Vec::new(), None),
-            // Behind a proxy a name is the proxy's to resolve; nothing else may know it.
-            Some(DialAddress::HostPort(at)) if at.ip().is_none() && self.is_proxied(at) => {
-                return (vec![address::named_tcp(at)], None);
+        let hints = self.addresses.hints(&peer.key);
+        let all = future::join_all(peer.hint.iter().chain(&hints).map(|hint| self.resolved(hint))).await;
+        let (mut addresses, mut failures) = (Vec::new(), Vec::new());
+        for resolved in all {
+            match resolved {
+                Ok(resolved) => addresses.extend(resolved),
+                Err(failure) => failures.push(failure),
             }
-            Some(hint) => resolve::multiaddresses(hint).await.map_err(|error| unresolved(hint, error)),
-        };
-        match resolved {
-            Ok(addresses) => (addresses, None),
-            Err(failure) => (Vec::new(), Some(failure)),
+        }
+        (addresses, (!failures.is_empty()).then_some(Failure::Several(failures)))
+    }
+
+    async fn resolved(&self, hint: &DialAddress) -> Result<Vec<Multiaddr>, Failure> {
+        match hint {
+            // Behind a proxy a name is the proxy's to resolve; nothing else may know it.
+            DialAddress::HostPort(at) if at.ip().is_none() && self.is_proxied(at) => Ok(vec![address::named_tcp(at)]),
+            hint => resolve::multiaddresses(hint).await.map_err(|error| unresolved(hint, error)),
         }
     }
 

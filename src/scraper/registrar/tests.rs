@@ -17,6 +17,7 @@ struct Lab {
     at: PeerAddr,
     secret: SharedSecret,
     network: Network,
+    named: watch::Sender<Arc<[GroupMember]>>,
     _tasks: JoinSet<()>,
     _dir: tempfile::TempDir,
 }
@@ -43,7 +44,9 @@ impl Lab {
         let secrets = vec![secret.clone()];
         let grace = RegistryConfig::default().takeover_grace;
         let group = Group::new(key.public(), network.clone(), Admitted::default(), grace, Arc::clone(&metrics));
+        let (named, members) = watch::channel(Arc::default());
         let registrar = Registrar::new(key.clone(), secrets, registry.clone(), group, network.clone(), limits, metrics);
+        let registrar = registrar.naming(members);
 
         let dir = tempfile::tempdir().expect("temporary directory");
         let store = Box::new(SledStore::open(dir.path().join("aliases")).expect("opens"));
@@ -55,7 +58,7 @@ impl Lab {
         network.links().know([]);
         let listening = network.listening()[0];
         let at = PeerAddr::at(key.public(), listening.ip().to_string(), listening.port());
-        Self { at, secret, network, _tasks: tasks, _dir: dir }
+        Self { at, secret, network, named, _tasks: tasks, _dir: dir }
     }
 
     async fn peer(&self, key: KeyPair) -> Peer {
@@ -173,6 +176,23 @@ async fn a_peer_that_holds_no_alias_is_a_stranger_whatever_it_asks() {
     drop(begun);
     let _both =
         [holder.begin(&lab, &lab.secret).await.expect("one"), holder.begin(&lab, &lab.secret).await.expect("two")];
+}
+
+#[tokio::test]
+async fn a_holder_of_the_secret_is_told_the_other_scrapers_of_the_group_and_nobody_else_is() {
+    let lab = Lab::start(RegistrationLimits::default()).await;
+    let peer = lab.peer(KeyPair::generate()).await;
+    let asked = async || peer.ask(&lab, RegisterRequest::Group).await.expect("is answered");
+    assert_eq!(asked().await, RegisterReply::Group(vec![]), "there is no group");
+
+    let member = |key| GroupMember { key, addresses: vec!["192.0.2.1:1".to_owned()] };
+    let others: Vec<_> = (0..20).map(|_| member(KeyPair::generate().public())).collect();
+    lab.named.send_replace([&[member(lab.at.key)], &others[..]].concat().into());
+    assert_eq!(asked().await, RegisterReply::Group(others[..16].to_vec()), "not itself, and no more than 16");
+    assert_eq!(lab.keeps(&peer), (false, true), "a question makes nobody a holder of an alias");
+
+    let wrong = SharedSecret::generate();
+    assert!(peer.begin(&lab, &wrong).await.is_err(), "no session, and no answer");
 }
 
 /// Before: a release was a handshake with the secret, and a crowd of them ran out of time.
