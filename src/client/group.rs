@@ -39,6 +39,8 @@ pub(super) struct Pace {
     /// A scraper without a registration for so long needs another one beside it, or in its place; one that has it back for
     /// so long is good again.
     pub(super) patience: Duration,
+    /// The same while no scraper has registered us: every further second may be a scrape missed.
+    pub(super) alone: Duration,
     /// A learned scraper that nobody has named for so long is let go: longer than it takes to ask all again.
     pub(super) unnamed: Duration,
     /// A member that could not be reached is tried again after this time.
@@ -51,6 +53,7 @@ impl Default for Pace {
             spread: Duration::from_secs(10),
             ask_every: Duration::from_secs(10 * 60),
             patience: Duration::from_secs(60),
+            alone: Duration::from_secs(3),
             unnamed: Duration::from_secs(15 * 60),
             retry: Duration::from_secs(10 * 60),
         }

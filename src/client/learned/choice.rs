@@ -31,6 +31,8 @@ pub(super) enum Step {
 pub(super) struct Choice {
     client: PublicKey,
     pace: Pace,
+    /// The pace's, for as many registrations as there are.
+    patience: Duration,
     given: BTreeMap<PublicKey, Standing>,
     learned: BTreeMap<PublicKey, Learned>,
     /// Members that could not be reached, and since when they are not tried.
@@ -73,7 +75,7 @@ impl Standing {
 impl Choice {
     pub(super) fn new(client: PublicKey, given: &BTreeSet<PublicKey>, pace: Pace, now: Instant) -> Self {
         let given = given.iter().map(|key| (*key, Standing::new(now))).collect();
-        Self { client, pace, given, learned: BTreeMap::new(), avoided: BTreeMap::new() }
+        Self { client, patience: pace.patience, pace, given, learned: BTreeMap::new(), avoided: BTreeMap::new() }
     }
 
     /// The members that are linked, or are to be.
@@ -126,18 +128,19 @@ impl Choice {
     /// When to decide anew, if nothing happens.
     pub(super) fn due(&self) -> Option<Instant> {
         let standings = self.given.values().chain(self.learned.values().map(|learned| &learned.standing));
-        let changes = standings.filter_map(|standing| standing.due(self.pace.patience));
+        let changes = standings.filter_map(|standing| standing.due(self.patience));
         let unnamed = self.learned.values().filter_map(|learned| Some(learned.unnamed_since? + self.pace.unnamed));
         changes.chain(unnamed).chain(self.avoided.values().map(|since| *since + self.pace.retry)).min()
     }
 
     fn update(&mut self, named: &BTreeSet<PublicKey>, registered: &BTreeSet<PublicKey>, now: Instant) {
         let pace = self.pace;
+        self.patience = if registered.is_empty() { pace.alone } else { pace.patience };
         for (key, standing) in &mut self.given {
-            standing.update(registered.contains(key), now, pace.patience);
+            standing.update(registered.contains(key), now, self.patience);
         }
         for (key, Learned { standing, unnamed_since }) in &mut self.learned {
-            standing.update(registered.contains(key), now, pace.patience);
+            standing.update(registered.contains(key), now, self.patience);
             *unnamed_since = (!named.contains(key)).then(|| unnamed_since.unwrap_or(now));
         }
         self.avoided.retain(|key, since| named.contains(key) && now.duration_since(*since) < pace.retry);

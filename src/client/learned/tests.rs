@@ -26,6 +26,7 @@ const FAST: Pace = Pace {
     spread: Duration::from_millis(100),
     ask_every: Duration::from_millis(500),
     patience: Duration::from_secs(1),
+    alone: Duration::from_millis(300),
     unnamed: Duration::from_secs(2),
     retry: Duration::from_secs(5),
 };

@@ -82,6 +82,20 @@ fn while_the_given_scraper_is_dead_two_members_stand_in_and_one_goes_once_it_is_
     assert_eq!(client.pass(MINUTE), [Step::Leave(second)], "the one that came first in the client's order stays");
 }
 
+/// Before: a client whose scrapers both died was scraped by nobody for a minute.
+#[test]
+fn a_client_that_no_scraper_has_registered_waits_for_seconds_only() {
+    let mut client = Client::given(&[1]);
+    client.named = [1, 2, 3].map(key).into();
+    let second = Client::linked(&client.decide());
+    client.registered.insert(second);
+    assert_eq!(client.pass(MINUTE), []);
+    client.registered.clear();
+    let steps = client.pass(Duration::from_secs(5));
+    let third = [2, 3].map(key).into_iter().find(|key| *key != second).expect("another");
+    assert!(steps.contains(&Step::Link(third)), "{steps:?}");
+}
+
 #[test]
 fn a_member_that_cannot_be_reached_is_replaced_unless_there_is_no_other() {
     let mut client = Client::given(&[1]);
