@@ -39,6 +39,7 @@ pub(crate) struct Foreign {
 
 /// What a shared store reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "nats"), allow(dead_code, reason = "no other store is shared"))]
 pub(crate) enum SharedEvent {
     /// All changes by others up to a revision, in their order: since the last event, or while nobody watched.
     Changed { changes: Vec<Foreign>, at: u64 },
