@@ -1,6 +1,12 @@
 //! Connections to NATS: the servers as a person writes them, and a client that comes back by itself.
 
-use std::{fmt, fs, io, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt, fs, io,
+    path::PathBuf,
+    str::FromStr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use rand::Rng;
@@ -121,6 +127,10 @@ impl NatsConfig {
             let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
             options = options.credentials_file(file).await.map_err(named)?;
         }
+        let user = self.url.servers.iter().find_map(|server| Some((server.username()?, server.password()?)));
+        if let Some((user, password)) = user {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
         if let Some(file) = &self.ca_file {
             fs::metadata(file).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
             options = options.add_root_certificates(file.clone()).require_tls(true);
@@ -136,9 +146,23 @@ fn pause(attempts: usize) -> Duration {
     longest.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
+/// The same error comes with each attempt.
+static LAST_ERROR: Mutex<Option<String>> = Mutex::new(None);
+
 fn log(event: &Event) {
+    let mut last = LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner);
     match event {
-        Event::Connected => tracing::info!("connected to NATS"),
+        Event::Connected => {
+            *last = None;
+            tracing::info!("connected to NATS");
+        }
+        Event::ClientError(error) => {
+            let text = error.to_string().escape_debug().to_string();
+            if last.as_ref() != Some(&text) {
+                tracing::warn!(error = text, "NATS cannot be reached, and is tried again");
+                *last = Some(text);
+            }
+        }
         Event::Disconnected => tracing::warn!("connection to NATS lost"),
         Event::ServerError(error) => tracing::warn!(error = %error.to_string().escape_debug(), "NATS refuses"),
         event => tracing::debug!(event = %event.to_string().escape_debug(), "NATS"),

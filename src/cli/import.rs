@@ -102,7 +102,15 @@ fn open(file: &Path) -> anyhow::Result<(String, Box<dyn BufRead>)> {
 }
 
 fn import(data_dir: &Path, imported: Contents) -> anyhow::Result<Merge> {
-    let mut store = SledStore::open(data_dir::prepare(Some(data_dir), "scraper")?.join(TABLE))?;
+    let table = data_dir::prepare(Some(data_dir), "scraper")?.join(TABLE);
+    if table.with_extension("shared").exists() {
+        return Err(anyhow!(
+            "the table of {} is a copy of one in NATS: import into a data directory of its own, and start a scraper there with \
+             --store once, which takes it over",
+            data_dir.display()
+        ));
+    }
+    let mut store = SledStore::open(table)?;
     let loaded = store.load()?;
     if let Some(failure) = loaded.failure {
         return Err(failure.into());

@@ -37,15 +37,17 @@ pub(crate) struct Foreign {
     pub(crate) at: u64,
 }
 
-/// What a shared store reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "nats"), allow(dead_code, reason = "no other store is shared"))]
-pub(crate) enum SharedEvent {
-    /// All changes by others up to a revision, in their order: since the last event, or while nobody watched.
-    Changed { changes: Vec<Foreign>, at: u64 },
-    /// The store is another one, or an older state of the one it was: its whole content. What the table has and the store has
-    /// not is written again.
-    Reset { all: Vec<Foreign>, at: u64 },
+/// What a shared store reports: all changes by others up to a revision, in their order, since the last event or while nobody
+/// watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SharedEvent {
+    pub(crate) changes: Vec<Foreign>,
+    /// Names that are gone without a word: nobody has released them.
+    pub(crate) lost: Vec<Name>,
+    pub(crate) at: u64,
+    /// The store is another one, or an older state of the one it was, and `changes` is its whole content. What the table has
+    /// and the store has not is written again.
+    pub(crate) is_reset: bool,
 }
 
 /// What the table did, for the store.
@@ -86,9 +88,14 @@ impl Position {
         Self { at, ahead: HashMap::new() }
     }
 
-    /// True if the change is news, which is noted.
+    /// True if a change of the watch is news, which is noted.
     pub(super) fn take(&mut self, foreign: &Foreign) -> bool {
-        let is_news = foreign.at > self.at && self.ahead.get(&foreign.name).is_none_or(|at| *at < foreign.at);
+        foreign.at > self.at && self.overtaken_by(foreign)
+    }
+
+    /// True if what stands in place of a change of ours is news, which is noted.
+    pub(super) fn overtaken_by(&mut self, foreign: &Foreign) -> bool {
+        let is_news = self.ahead.get(&foreign.name).is_none_or(|at| *at < foreign.at);
         if is_news {
             self.ahead.insert(foreign.name.clone(), foreign.at);
         }

@@ -38,6 +38,12 @@ impl Group {
         agent
     }
 
+    /// A name for one more scraper.
+    fn next_name(&self) -> String {
+        let scrapers = std::fs::read_dir(self.fleet.path()).expect("reads").count();
+        format!("newcomer-{scrapers}")
+    }
+
     fn all_list(&self, alias: &str) {
         for scraper in &self.scrapers {
             scraper.wait_listed(alias);
@@ -137,4 +143,49 @@ fn a_scraper_starts_without_nats_on_its_copy_until_that_is_too_old() {
     group.nats.restart();
     group.all_are_ready();
     group.all_list("a");
+}
+
+/// Before: no revision of an entry in the copy was known, and the first change of one stopped the store for good.
+#[test]
+fn a_scraper_that_was_restarted_writes_as_before() {
+    let Some(mut group) = Group::start(1, &[]) else { return };
+    let mut agent = group.agent(0, "a");
+    let scraper = &mut group.scrapers[0];
+    assert!(scraper.process.terminate(SOON).success());
+    scraper.restart();
+    scraper.wait_scraped("a");
+    agent.ask_to_end();
+    agent.wait(SOON);
+    scraper.wait_unlisted("a");
+    let _late = group.agent(0, "late");
+    assert_eq!(group.scrapers[0].get("/-/ready").status, 200);
+    let store = format!("--store={}", group.nats.url());
+    let newcomer = group.fleet.scraper_named("newcomer", &[&store]);
+    newcomer.wait_listed("late");
+    assert_eq!(newcomer.listed().map(|listed| listed.len()), Some(1));
+}
+
+/// Before: it was listed by those that had it, and by nobody else.
+#[test]
+fn what_others_do_to_the_bucket_is_seen_and_made_up_for() {
+    let Some(group) = Group::start(2, &["--lease=6s"]) else { return };
+    let _agent = group.agent(0, "web");
+    group.all_list("web");
+    let store = format!("--store={}", group.nats.url());
+    let holder = group.scrapers[0].wait_listed("web").label("__meta_narthex_public_key").to_owned();
+    for (headers, payload) in [("KV-Operation: DEL\r\n", &b""[..]), ("", b"no value of ours")] {
+        group.nats.publish("$KV.narthex.alias.web", headers, payload);
+        eventually_true("a scraper that has no copy lists it again", SOON, || {
+            let newcomer = group.fleet.scraper_named(&group.next_name(), &[&store, "--lease=6s"]);
+            newcomer.listed().is_some_and(|listed| listed.contains_key("web"))
+        });
+        group.all_list("web");
+    }
+    group.nats.publish("$JS.API.STREAM.PURGE.KV_narthex", "", b"");
+    eventually_true("what was purged is written again", 2 * SOON, || {
+        let newcomer = group.fleet.scraper_named(&group.next_name(), &[&store, "--lease=6s"]);
+        let listed = newcomer.listed().unwrap_or_default();
+        listed.get("web").is_some_and(|web| web.label("__meta_narthex_public_key") == holder)
+    });
+    group.all_list("web");
 }

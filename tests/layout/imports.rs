@@ -8,7 +8,7 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "atomic_file",
     "small_file",
     "secret_file",
@@ -20,6 +20,7 @@ const ORDER: [&str; 19] = [
     "hook",
     "http",
     "lobby",
+    "nats",
     "network",
     "registry",
     "client",

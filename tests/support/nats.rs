@@ -1,6 +1,12 @@
 //! A real nats-server with JetStream.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::Command,
+};
 
 use super::{
     SOON, eventually_true,
@@ -29,6 +35,20 @@ impl Nats {
     /// For `--store`.
     pub(crate) fn url(&self) -> String {
         format!("nats://{}", self.at)
+    }
+
+    /// Publishes as any other user of this NATS may, with these header lines.
+    #[track_caller]
+    pub(crate) fn publish(&self, subject: &str, headers: &str, payload: &[u8]) {
+        let mut stream = std::net::TcpStream::connect(self.at).expect("connects");
+        let headers = format!("NATS/1.0\r\n{headers}\r\n");
+        let mut sent = b"CONNECT {\"verbose\":false,\"headers\":true}\r\n".to_vec();
+        sent.extend(format!("HPUB {subject} {} {}\r\n", headers.len(), headers.len() + payload.len()).bytes());
+        sent.extend([headers.as_bytes(), payload, b"\r\nPING\r\n"].concat());
+        stream.write_all(&sent).expect("sends");
+        // The greeting, and then the answer to the ping: all before was taken.
+        let lines = BufReader::new(stream).lines().map(|line| line.expect("reads"));
+        assert!(lines.take(4).any(|line| line == "PONG"), "NATS refuses");
     }
 
     /// SIGKILL, and a start on what the disk has.

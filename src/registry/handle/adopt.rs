@@ -10,21 +10,23 @@ impl Registry {
     pub(super) fn take_event(&self, event: SharedEvent, now: SystemTime) {
         let mut state = self.write();
         let mut effects = Effects::default();
-        match event {
-            SharedEvent::Changed { changes, at } => {
-                Self::adopt_news(&mut state, changes, now, &mut effects);
-                state.position.reach(at);
-                effects.notes.push(Note::Reached(at));
+        let SharedEvent { changes, lost, at, is_reset } = event;
+        if is_reset {
+            state.position = Position::new(at);
+            effects.notes.push(Note::Reset);
+            if let Some(table) = &mut state.table {
+                table.merge(changes, now, &mut effects);
             }
-            SharedEvent::Reset { all, at } => {
-                state.position = Position::new(at);
-                effects.notes.push(Note::Reset);
-                if let Some(table) = &mut state.table {
-                    table.merge(all, now, &mut effects);
+        } else {
+            if let State { table: Some(table), position, .. } = &mut *state {
+                for foreign in changes.into_iter().filter(|foreign| position.take(foreign)) {
+                    table.adopt(foreign, now, &mut effects);
                 }
-                effects.notes.push(Note::Reached(at));
+                lost.into_iter().for_each(|name| table.restore(name, at, now, &mut effects));
             }
+            state.position.reach(at);
         }
+        effects.notes.push(Note::Reached(at));
         let notification = self.publish(&mut state, effects, None);
         drop(state);
         self.notify(notification);
@@ -34,18 +36,15 @@ impl Registry {
     pub(super) fn adopt(&self, overtaken: Vec<Foreign>) {
         let mut state = self.write();
         let mut effects = Effects::default();
-        Self::adopt_news(&mut state, overtaken, SystemTime::now(), &mut effects);
+        if let State { table: Some(table), position, .. } = &mut *state {
+            for foreign in overtaken {
+                if position.overtaken_by(&foreign) {
+                    table.adopt(foreign, SystemTime::now(), &mut effects);
+                }
+            }
+        }
         let notification = self.publish(&mut state, effects, None);
         drop(state);
         self.notify(notification);
-    }
-
-    fn adopt_news(state: &mut State, changes: Vec<Foreign>, now: SystemTime, effects: &mut Effects) {
-        let State { table: Some(table), position, .. } = state else { return };
-        for foreign in changes {
-            if position.take(&foreign) {
-                table.adopt(foreign, now, effects);
-            }
-        }
     }
 }

@@ -107,15 +107,18 @@ impl NatsStore {
     /// As for the sled store, or a file of the connection's settings cannot be read.
     pub(crate) async fn open(config: &NatsConfig, path: PathBuf) -> Result<Self, StoreError> {
         let mirror = {
-            let path = path.clone();
             let opened = tokio::task::spawn_blocking(|| Mirror::open(path)).await;
             opened.unwrap_or_else(|error| Err(StoreError::Panicked { message: error.to_string() }))?
         };
         let connected = config.connect().await;
-        let (client, lost) = connected.map_err(|source| StoreError::Backend { path, attempt: "opened", source })?;
+        let refused = |reason: String| StoreError::Unreachable { url: config.url.to_string(), reason };
+        let (client, lost) = connected.map_err(|error| refused(error.to_string()))?;
+        let name = config.url.path().unwrap_or(DEFAULT_BUCKET).to_owned();
+        if !name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_')) {
+            return Err(refused("the name of a bucket has letters, digits, - and _ only".to_owned()));
+        }
         let context = ContextBuilder::new().timeout(TIMEOUT).ack_timeout(TIMEOUT).max_ack_inflight(4 * IN_FLIGHT);
-        let bucket =
-            Bucket { context: context.build(client), name: config.url.path().unwrap_or(DEFAULT_BUCKET).to_owned() };
+        let bucket = Bucket { context: context.build(client), name };
         let known = Arc::new(Known::new(rand::random(), State::default()));
         let (members, (sender, events)) = (Members::new(), mpsc::channel(EVENTS));
         let session = Session {
@@ -225,10 +228,11 @@ impl NatsStore {
 
     /// An error if the bucket is not the one whose revisions the bases are.
     async fn check_place(&self) -> Result<(), StoreError> {
+        // Before the bucket is asked: the watch goes on meanwhile.
+        let place = self.known.state().place;
         let stream = self.bucket.context.get_stream(format!("KV_{}", self.bucket.name)).await;
         let stream = stream.map_err(|error| self.unreachable(Chain(&error)))?;
         let info = stream.cached_info();
-        let place = self.known.state().place;
         let is_same =
             place.is_some_and(|place| place.stream == session::created(info) && place.at <= info.state.last_sequence);
         if is_same { Ok(()) } else { Err(self.unreachable("the bucket was made anew")) }
@@ -303,7 +307,7 @@ impl Store for NatsStore {
                 let Loaded { contents, .. } = &loaded;
                 let aliases = contents.leases.iter().map(|lease| Name::Alias(lease.alias.clone()));
                 let beacons = contents.beacons.iter().map(|beacon| Name::Beacon(beacon.name.clone()));
-                state.bases.extend(aliases.chain(beacons).map(|name| (name, place.at)));
+                state.copied.extend(aliases.chain(beacons));
             }
             drop(state);
             self.tasks.spawn_on(session.run(), &self.runtime);

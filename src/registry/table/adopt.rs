@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use super::{Effects, Table, later};
-use crate::registry::{Change, Entry, Foreign, Name, Note};
+use crate::registry::{Change, Entry, Foreign, LeaseState, Name, Note};
 
 impl Table {
     /// Puts in place of the name's entry what stands in the store.
@@ -55,6 +55,21 @@ impl Table {
             names.chain(self.beacons.iter().map(|beacon| Name::Beacon(beacon.name.clone()))).collect();
         for name in names.into_iter().filter(|name| !found.contains(name)) {
             effects.changes.extend(self.entry_of(&name).as_ref().map(put));
+        }
+    }
+
+    /// Writes again what the store has lost, unless its time is over: then it is dropped.
+    pub(in crate::registry) fn restore(&mut self, name: Name, at: u64, now: SystemTime, effects: &mut Effects) {
+        let entry = self.entry_of(&name).filter(|entry| match entry {
+            Entry::Lease(lease) => lease.state(now) == LeaseState::Active,
+            Entry::Beacon(_) => true,
+        });
+        match entry {
+            Some(entry) => {
+                effects.changes.push(put(&entry));
+                effects.notes.push(Note::Adopted(Foreign { name, entry: Some(entry), base: 0, at }));
+            }
+            None => self.adopt(Foreign { name, entry: None, base: 0, at }, now, effects),
         }
     }
 

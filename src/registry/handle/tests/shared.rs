@@ -33,7 +33,7 @@ impl Shared {
         tokio::spawn(async move {
             while let Some(foreign) = watched.recv().await {
                 let at = foreign.at;
-                let event = SharedEvent::Changed { changes: vec![foreign], at };
+                let event = SharedEvent { changes: vec![foreign], at, ..SharedEvent::default() };
                 if sender.send(event).await.is_err() {
                     return;
                 }
@@ -324,7 +324,8 @@ async fn a_store_that_was_emptied_is_filled_again_and_one_that_was_set_back_gets
         let mut content = bucket.0.lock().expect("whole");
         content.entries = [(foreign.name.clone(), (1, foreign.entry.clone()))].into();
     }
-    registry.take_event(SharedEvent::Reset { all: vec![foreign], at: 1 }, SystemTime::now());
+    registry
+        .take_event(SharedEvent { changes: vec![foreign], lost: Vec::new(), at: 1, is_reset: true }, SystemTime::now());
     registry.flush();
     let both: Held = [("a".to_owned(), peer(1)), ("b".to_owned(), newer.peer)].into();
     let filled = until(|| held(registry) == both && stored(&bucket) == both);

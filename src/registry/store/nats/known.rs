@@ -1,7 +1,7 @@
 //! What a store knows of the bucket: shared by the thread that writes and the task that watches.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) place: Option<Place>,
     /// The revision that a change of each name must be based on.
     pub(super) bases: HashMap<Name, u64>,
+    /// The names of the copy on the disk, before the first list: their revisions are not known yet.
+    pub(super) copied: HashSet<Name>,
     /// True after a reset was reported, until its note has come: the bases are those of another bucket.
     pub(super) is_reset: bool,
 }

@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use super::{
+    key,
     known::{Known, Place},
     members::Members,
     value::{self, Written},
@@ -66,6 +67,10 @@ enum WatchError {
     Replaced,
     #[error("changes were missed")]
     Gap,
+    #[error("entries were purged")]
+    Purged,
+    #[error("the bucket's entries end after {0:?}: make it without a max age")]
+    MaxAge(Duration),
     #[error("the table has ended")]
     Ended,
 }
@@ -103,6 +108,9 @@ impl Session {
     async fn follow(&self) -> Result<Infallible, WatchError> {
         let bucket = self.open().await?;
         let info = bucket.stream.get_info().await.map_err(failed)?;
+        if !info.config.max_age.is_zero() {
+            return Err(WatchError::MaxAge(info.config.max_age));
+        }
         let mut watch = bucket.watch_with_history(">").await.map_err(failed)?;
         let place = Place { stream: created(&info), at: info.state.last_sequence };
         let mut listed = Vec::new();
@@ -120,7 +128,7 @@ impl Session {
         let mut changes = watch.ready_chunks(CHUNK);
         let mut check = time::interval_at(time::Instant::now() + CHECK_EVERY, CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut expected = at;
+        let (mut expected, mut messages) = (at, info.state.messages);
         loop {
             tokio::select! {
                 entries = changes.next() => {
@@ -138,6 +146,11 @@ impl Session {
                         return Err(WatchError::Gap);
                     }
                     expected = info.state.last_sequence;
+                    // Each key has one: their number only grows.
+                    if info.state.messages < messages {
+                        return Err(WatchError::Purged);
+                    }
+                    messages = info.state.messages;
                 }
             }
         }
@@ -171,26 +184,29 @@ impl Session {
     /// Reports what differs from what is known, and returns how far the list is.
     async fn report_list(&self, place: Place, listed: Vec<kv::Entry>) -> Result<u64, WatchError> {
         let at = listed.iter().map(|entry| entry.revision).max().unwrap_or(0).max(place.at);
-        let all: Vec<(u64, Foreign)> = listed.iter().filter_map(|entry| self.read(entry)).collect();
         let event = {
             let mut state = self.known.state();
+            let all: Vec<(u64, Foreign)> = listed.iter().filter_map(|entry| self.read(&state.bases, entry)).collect();
+            let known_at = state.place.map_or(0, |known| known.at);
             let is_same = state.place.is_some_and(|known| known.stream == place.stream && known.at <= at);
             state.place = Some(Place { at, ..place });
+            let copied = std::mem::take(&mut state.copied);
             if is_same {
-                let absent = state.bases.iter().filter(|(_, base)| **base <= place.at);
                 let found: HashSet<&Name> = all.iter().map(|(_, foreign)| &foreign.name).collect();
-                let gone = absent.filter(|(name, _)| !found.contains(name)).map(|(name, _)| Foreign {
-                    name: name.clone(),
-                    entry: None,
-                    base: 0,
-                    at,
-                });
-                let gone: Vec<Foreign> = gone.collect();
+                // Releases leave a mark.
+                let known = state.bases.iter().filter(|(_, base)| **base <= place.at).map(|(name, _)| name);
+                let lost = known.chain(&copied).filter(|name| !found.contains(name)).cloned().collect();
+                // What the copy has is what the bucket had then.
+                for (_, Foreign { name, base, .. }) in all.iter().filter(|(_, foreign)| foreign.base <= known_at) {
+                    state.bases.entry(name.clone()).or_insert(*base);
+                }
                 let news = all.into_iter().filter(|(writer, foreign)| self.is_news(&state.bases, *writer, foreign));
-                SharedEvent::Changed { changes: news.map(|(_, foreign)| foreign).chain(gone).collect(), at }
+                let changes = news.map(|(_, foreign)| foreign).collect();
+                SharedEvent { changes, lost, at, is_reset: false }
             } else {
                 state.is_reset = true;
-                SharedEvent::Reset { all: all.into_iter().map(|(_, foreign)| foreign).collect(), at }
+                let changes = all.into_iter().map(|(_, foreign)| foreign).collect();
+                SharedEvent { changes, lost: Vec::new(), at, is_reset: true }
             }
         };
         self.events.send(event).await.map_err(|_| WatchError::Ended)?;
@@ -203,31 +219,39 @@ impl Session {
             if let Some(place) = &mut state.place {
                 place.at = place.at.max(at);
             }
-            let changes = entries.iter().filter_map(|entry| self.read(entry));
+            let changes = entries.iter().filter_map(|entry| self.read(&state.bases, entry));
             let news = changes.filter(|(writer, foreign)| self.is_news(&state.bases, *writer, foreign));
             news.map(|(_, foreign)| foreign).collect()
         };
-        self.events.send(SharedEvent::Changed { changes, at }).await.map_err(|_| WatchError::Ended)
+        self.events
+            .send(SharedEvent { changes, lost: Vec::new(), at, is_reset: false })
+            .await
+            .map_err(|_| WatchError::Ended)
     }
 
     fn is_news(&self, bases: &HashMap<Name, u64>, writer: u64, foreign: &Foreign) -> bool {
         writer != self.known.writer && bases.get(&foreign.name).is_none_or(|base| *base < foreign.base)
     }
 
-    /// What an entry of the bucket says, and who says so; none if it is no entry of the table.
-    fn read(&self, entry: &kv::Entry) -> Option<(u64, Foreign)> {
+    /// What an entry of the bucket says, and who says so; none if it is no entry of the table. An entry that cannot be read frees
+    /// its name: its holder registers it again, on top of that revision.
+    fn read(&self, bases: &HashMap<Name, u64>, entry: &kv::Entry) -> Option<(u64, Foreign)> {
         let is_removal = entry.operation != Operation::Put;
         if self.members.take(entry) {
             return None;
         }
+        let (base, at) = (entry.revision, entry.revision);
         match value::decode(&entry.key, &entry.value, is_removal) {
-            Ok(Written { writer, name, entry: stored }) => {
-                Some((writer, Foreign { name, entry: stored, base: entry.revision, at: entry.revision }))
-            }
+            Ok(Written { writer, name, entry }) => Some((writer, Foreign { name, entry, base, at })),
             Err(error) => {
-                let key = entry.key.escape_debug().to_string();
-                tracing::warn!(key, %error, "an entry of the registry's bucket cannot be read, and is left out");
-                None
+                // Others remove keys without a word.
+                if !is_removal {
+                    let key = entry.key.escape_debug().to_string();
+                    tracing::warn!(key, %error, "an entry of the registry's bucket cannot be read, and is left out");
+                }
+                let name = key::alias(&entry.key).and_then(|alias| Some(Name::Alias(alias.parse().ok()?)));
+                let name = name.or_else(|| bases.keys().find(|name| key::of(name) == entry.key).cloned());
+                Some((0, Foreign { name: name?, entry: None, base, at }))
             }
         }
     }
