@@ -18,6 +18,7 @@ mod session;
 mod value;
 
 use std::{
+    collections::{HashMap, HashSet},
     fmt,
     path::PathBuf,
     sync::Arc,
@@ -56,6 +57,8 @@ use session::Session;
 /// Longest wait for an answer of NATS. A store that takes longer than five seconds counts as one that hangs.
 const TIMEOUT: Duration = Duration::from_secs(3);
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
+/// Changes that must be stored in that time: those of a whole table take longer.
+const PART: usize = 1024;
 /// How long the start waits for NATS before it begins with the copy on the disk.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// Changes that wait for their acknowledgement at once.
@@ -75,6 +78,8 @@ pub(crate) struct NatsStore {
     bucket: Bucket,
     known: Arc<Known>,
     mirror: Mirror,
+    /// What a commit that failed half-way has stored: the caller repeats all of it.
+    stored: HashMap<Name, Change>,
     /// All changes up to this one were handed to the copy.
     copied: Option<Place>,
     reached_at: SystemTime,
@@ -135,6 +140,7 @@ impl NatsStore {
             bucket,
             known,
             mirror,
+            stored: HashMap::new(),
             copied: None,
             reached_at: SystemTime::UNIX_EPOCH,
             is_mirror_failing: false,
@@ -173,8 +179,9 @@ impl NatsStore {
         let mut foreign = Vec::new();
         let mut again = Vec::new();
         for (writer, found) in found {
-            // Ours, of which no acknowledgement came: whatever the table has said since goes on top of it.
-            if writer == self.known.writer && found.base > 0 {
+            // Ours, of which no acknowledgement came: whatever the table has said since goes on top of it. And what is gone without
+            // a mark nobody has released.
+            if writer == self.known.writer || found.base == 0 {
                 again.extend(changes.iter().find(|change| change.name() == found.name));
                 self.known.state().bases.insert(found.name, found.base);
             } else {
@@ -213,7 +220,7 @@ impl NatsStore {
         let found = self.bucket.last(&key::of(&name)).await.map_err(|reason| self.unreachable(reason))?;
         let base = self.known.state().bases.get(&name).copied().unwrap_or(0);
         let Some(entry) = found else {
-            return Ok((0, Foreign { name, entry: None, base: 0, at: base + 1 }));
+            return Ok((0, Foreign { name, entry: None, base: 0, at: base }));
         };
         if entry.revision < base {
             return Err(self.unreachable("the bucket is an older state of itself"));
@@ -328,12 +335,21 @@ impl Store for NatsStore {
 
     fn commit(&mut self, changes: &[Change]) -> Result<Vec<Foreign>, StoreError> {
         self.check_up()?;
-        let published = self.runtime.block_on(async { time::timeout(COMMIT_TIMEOUT, self.publish(changes)).await });
-        let foreign = published.map_err(|_| self.unreachable("it does not answer"))??;
+        let is_left = |change: &&Change| self.stored.get(&change.name()) != Some(*change);
+        let left: Vec<Change> = changes.iter().filter(is_left).cloned().collect();
+        let mut foreign = Vec::new();
+        for part in left.chunks(PART) {
+            let published = self.runtime.block_on(async { time::timeout(COMMIT_TIMEOUT, self.publish(part)).await });
+            let overtaken = published.map_err(|_| self.unreachable("it does not answer"))??;
+            let names: HashSet<&Name> = overtaken.iter().map(|foreign| &foreign.name).collect();
+            for change in part.iter().filter(|change| !names.contains(&change.name())) {
+                self.stored.insert(change.name(), change.clone());
+            }
+            foreign.extend(overtaken);
+        }
         self.check_up()?;
         self.reached_at = SystemTime::now();
-        let is_ours = |change: &&Change| !foreign.iter().any(|foreign| foreign.name == change.name());
-        changes.iter().filter(is_ours).for_each(|change| self.mirror.take(change.clone()));
+        std::mem::take(&mut self.stored).into_values().for_each(|change| self.mirror.take(change));
         Ok(foreign)
     }
 
@@ -352,6 +368,7 @@ impl Store for NatsStore {
                     base => drop(state.bases.insert(name, base)),
                 }
                 drop(state);
+                self.stored.remove(&change.name());
                 self.mirror.take(change);
             }
             Note::Reached(at) => {
@@ -360,6 +377,8 @@ impl Store for NatsStore {
             Note::Reset => {
                 state.bases.clear();
                 state.is_reset = false;
+                drop(state);
+                self.stored.clear();
             }
         }
     }
