@@ -158,7 +158,10 @@ struct StoreArgs {
     #[arg(long, value_name = "FILE", requires = "store")]
     store_ca_file: Option<PathBuf>,
     /// How long the table is listed while that NATS cannot be reached; later /sd answers 503
-    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "1h", requires = "store")]
+    #[arg(
+        long, value_name = "DURATION", value_parser = value::duration,
+        default_value = defaults::duration(SharedStore::MAX_STALE)
+    )]
     store_stale: Duration,
 }
 

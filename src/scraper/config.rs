@@ -87,9 +87,12 @@ pub struct SharedStore {
 
 #[cfg(feature = "nats")]
 impl SharedStore {
+    /// The default of [`Self::max_stale`].
+    pub const MAX_STALE: Duration = Duration::from_secs(60 * 60);
+
     /// A store at these servers.
     pub fn new(nats: NatsConfig) -> Self {
-        Self { nats, max_stale: Duration::from_secs(60 * 60) }
+        Self { nats, max_stale: Self::MAX_STALE }
     }
 }
 
