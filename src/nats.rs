@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use percent_encoding::percent_decode_str;
 use rand::Rng;
 use tokio::sync::watch;
 
@@ -58,6 +59,12 @@ impl NatsUrl {
     pub(crate) fn path(&self) -> Option<&str> {
         self.path.as_deref()
     }
+
+    /// The user and password of the first server that has them.
+    fn user(&self) -> Option<(String, String)> {
+        let plain = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        self.servers.iter().find_map(|server| Some((plain(server.username()?), plain(server.password()?))))
+    }
 }
 
 impl FromStr for NatsUrl {
@@ -106,9 +113,10 @@ impl NatsConfig {
     /// # Errors
     /// A file that cannot be read.
     pub(crate) async fn connect(&self) -> io::Result<(Client, watch::Receiver<u64>)> {
-        // Two libraries of this program bring a provider each, so that rustls does not choose by itself.
+        // Two libraries of this program bring a provider each, so that rustls does not choose by itself; an error means that one was
+        // chosen before.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let (lost, times_lost) = watch::channel(0);
+        let ((lost, times_lost), last_error) = (watch::channel(0), Mutex::new(None));
         let mut options = ConnectOptions::new()
             .name("narthex")
             .connection_timeout(CONNECT_TIMEOUT)
@@ -120,16 +128,15 @@ impl NatsConfig {
                 if matches!(event, Event::Disconnected) {
                     lost.send_modify(|lost| *lost += 1);
                 }
-                log(&event);
+                log(&event, &last_error);
                 std::future::ready(())
             });
         if let Some(file) = &self.credentials_file {
             let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
             options = options.credentials_file(file).await.map_err(named)?;
         }
-        let user = self.url.servers.iter().find_map(|server| Some((server.username()?, server.password()?)));
-        if let Some((user, password)) = user {
-            options = options.user_and_password(user.to_owned(), password.to_owned());
+        if let Some((user, password)) = self.url.user() {
+            options = options.user_and_password(user, password);
         }
         if let Some(file) = &self.ca_file {
             fs::metadata(file).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
@@ -146,11 +153,9 @@ fn pause(attempts: usize) -> Duration {
     longest.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
-/// The same error comes with each attempt.
-static LAST_ERROR: Mutex<Option<String>> = Mutex::new(None);
-
-fn log(event: &Event) {
-    let mut last = LAST_ERROR.lock().unwrap_or_else(PoisonError::into_inner);
+/// Logs an event. The error of an attempt is the one of the attempt before, `last`, as a rule.
+fn log(event: &Event, last: &Mutex<Option<String>>) {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
     match event {
         Event::Connected => {
             *last = None;
@@ -188,6 +193,8 @@ mod tests {
         for text in ["", "127.0.0.1:4222", "http://a", "nats://", "nats://a,,b", "nats://a:b"] {
             assert!(text.parse::<NatsUrl>().is_err(), "{text}");
         }
+        let url: NatsUrl = "nats://a,us%40er:p%2Fss%3Aword@b".parse().expect("servers");
+        assert_eq!(url.user(), Some(("us@er".to_owned(), "p/ss:word".to_owned())));
         let error = "nats://user:secret@a:b".parse::<NatsUrl>().expect_err("no port");
         assert!(!error.to_string().contains("secret"), "{error}");
     }

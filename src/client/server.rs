@@ -3,17 +3,15 @@
 //! Only `GET /<alias>` is answered. Streams are kept alive, as the scraper pools them. A scraper receives
 //! the status of a failure and the pull's id; the detail stays in the event of that id.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -27,7 +25,7 @@ use super::{
     targets::ServedTarget,
 };
 use crate::{
-    http::{BodyEnd, BodyObserver, LimitedBody, expected_len},
+    http::{BodyEnd, BodyObserver, LimitedBody, expected_len, serve_streams},
     identity::PublicKey,
     network::InboundStream,
     telemetry::Chain,
@@ -40,59 +38,24 @@ const DEFAULT_LIMIT: Duration = Duration::from_secs(10);
 const MAX_LIMIT: Duration = Duration::from_secs(300);
 /// How much sooner than the scraper's deadline a pull ends, at most.
 const MARGIN: Duration = Duration::from_millis(750);
-/// Buffer of a stream, which lives as long as the stream.
-const MAX_BUFFER: usize = 64 * 1024;
 
-/// Serves streams until `stop` fires, then lets the pulls in flight end.
-pub(super) async fn serve(shared: Arc<Shared>, mut streams: mpsc::Receiver<InboundStream>, stop: CancellationToken) {
-    let mut serving = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(_) = serving.join_next() => {}
-            // libp2p bounds the streams of a connection; the firewall has let none but our scrapers through.
-            stream = streams.recv() => match stream {
-                Some(stream) => { serving.spawn(serve_stream(Arc::clone(&shared), stream, stop.clone())); }
-                None => break,
-            },
-        }
-    }
-    drop(streams);
-    while serving.join_next().await.is_some() {}
-}
-
-async fn serve_stream(shared: Arc<Shared>, inbound: InboundStream, stop: CancellationToken) {
-    let scraper = inbound.peer;
-    let service = service_fn(move |request| answer(Arc::clone(&shared), scraper, request));
-    let connection = http1::Builder::new()
-        .auto_date_header(false) // the exporter's own headers, and no others
-        .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(inbound.stream), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+/// Serves streams until `stop` fires, then lets the pulls in flight end. The firewall has let none but those of our scrapers
+/// through.
+pub(super) async fn serve(shared: Arc<Shared>, streams: mpsc::Receiver<InboundStream>, stop: CancellationToken) {
+    let open = |InboundStream { peer, stream }| {
+        let shared = Arc::clone(&shared);
+        (peer, stream, move |request| answer(Arc::clone(&shared), peer, request))
     };
-    if let Err(error) = result {
-        tracing::debug!(%scraper, %error, "a pull stream ended");
-    }
+    serve_streams(streams, stop, open).await;
 }
 
-async fn answer(
-    shared: Arc<Shared>,
-    scraper: PublicKey,
-    request: Request<Incoming>,
-) -> Result<Response<ExpositionBody>, Infallible> {
+async fn answer(shared: Arc<Shared>, scraper: PublicKey, request: Request<Incoming>) -> Response<ExpositionBody> {
     if request.method() != Method::GET {
-        return Ok(refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here"));
+        return refusal(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
     }
     let path = request.uri().path();
     let Some(served) = path.strip_prefix('/').and_then(|alias| shared.targets.find(alias)) else {
-        return Ok(refusal(StatusCode::NOT_FOUND, "this peer does not serve the alias"));
+        return refusal(StatusCode::NOT_FOUND, "this peer does not serve the alias");
     };
     shared.pull_watchdog.pulled(scraper);
     let began = Instant::now();
@@ -115,7 +78,7 @@ async fn answer(
         answered = exposition(&shared, &*served.source, request, gzip) => answered,
         failure = &mut cut => Err(failure),
     };
-    Ok(match answered {
+    match answered {
         Ok((headers, body)) => {
             let expected = expected_len(&headers, &body);
             let body = LimitedBody::new(body, shared.max_body, expected, pull).cut_by(cut);
@@ -124,7 +87,7 @@ async fn answer(
             response
         }
         Err(failure) => pull.refuse(failure),
-    })
+    }
 }
 
 /// The source's exposition, compressed if that is wanted. One known to be too long fails before its first byte.

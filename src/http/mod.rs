@@ -25,6 +25,7 @@ mod slow_head;
 mod slow_reader;
 #[cfg(any(feature = "scraper", feature = "node"))]
 mod spare_files;
+mod streams;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod text;
 #[cfg(feature = "scraper")]
@@ -58,6 +59,7 @@ pub(crate) use server::LocalAddr;
 pub(crate) use server::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT};
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use server::{Listener, accept, bind};
+pub(crate) use streams::serve_streams;
 #[cfg(feature = "scraper")]
 pub(crate) use token::TokenFile;
 #[cfg(feature = "cli")]

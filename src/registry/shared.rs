@@ -45,9 +45,10 @@ pub(crate) struct SharedEvent {
     /// Names that are gone without a word: nobody has released them.
     pub(crate) lost: Vec<Name>,
     pub(crate) at: u64,
-    /// The store is another one, or an older state of the one it was, and `changes` is its whole content. What the table has
-    /// and the store has not is written again.
-    pub(crate) is_reset: bool,
+    /// Set if the store is another one, or an older state of the one it was, and `changes` is its whole content. What the table
+    /// has and the store has not is written again. Removals up to this revision were heard of before, so that what the table has
+    /// came after them.
+    pub(crate) reset: Option<u64>,
 }
 
 /// What the table did, for the store.
@@ -90,11 +91,11 @@ impl Position {
 
     /// True if a change of the watch is news, which is noted.
     pub(super) fn take(&mut self, foreign: &Foreign) -> bool {
-        foreign.at > self.at && self.overtaken_by(foreign)
+        foreign.at > self.at && self.take_in_place_of_ours(foreign)
     }
 
     /// True if what stands in place of a change of ours is news, which is noted.
-    pub(super) fn overtaken_by(&mut self, foreign: &Foreign) -> bool {
+    pub(super) fn take_in_place_of_ours(&mut self, foreign: &Foreign) -> bool {
         let is_news = self.ahead.get(&foreign.name).is_none_or(|at| *at < foreign.at);
         if is_news {
             self.ahead.insert(foreign.name.clone(), foreign.at);

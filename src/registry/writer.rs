@@ -74,7 +74,7 @@ pub(super) struct Handle {
     /// Ready when the store was read.
     pub(super) started: oneshot::Receiver<Result<Start, StoreError>>,
     /// Ready when the queue was closed and everything is written; an error if the thread panicked.
-    pub(super) ended: oneshot::Receiver<Ack>,
+    pub(super) ended: oneshot::Receiver<Result<(), Arc<StoreError>>>,
 }
 
 /// Starts the thread, which reads the store and then writes the batches of `queue` until the queue is closed. What other
@@ -126,7 +126,7 @@ pub(super) fn spawn(
             Err(error) => {
                 drop(store);
                 let _ = started.send(Err(error));
-                Ok(Outcome::Written)
+                Ok(())
             }
         };
         let _ = ended.send(end);
@@ -169,7 +169,7 @@ impl Group {
 }
 
 impl Writer {
-    fn run(mut self) -> Ack {
+    fn run(mut self) -> Result<(), Arc<StoreError>> {
         while let Some(first) = self.queue.blocking_recv() {
             let mut group = Group::default();
             self.take(first, &mut group);
@@ -198,7 +198,7 @@ impl Writer {
         if end.is_ok() && self.is_complete() {
             self.checkpoint();
         }
-        end.map(|()| Outcome::Written)
+        end
     }
 
     fn is_complete(&self) -> bool {
@@ -227,12 +227,10 @@ impl Writer {
             }
             self.store.note(note);
         }
-        let names = batch.changes.iter().map(Change::name);
-        let names: Vec<Name> = names.collect();
-        self.unwritten.extend(names.iter().cloned().zip(batch.changes));
+        group.waiters.extend(batch.waiter.map(|waiter| (waiter, batch.changes.iter().map(Change::name).collect())));
+        self.unwritten.extend(batch.changes.into_iter().map(|change| (change.name(), change)));
         self.step = self.step.max(batch.step);
         group.durable |= batch.durable;
-        group.waiters.extend(batch.waiter.map(|waiter| (waiter, names)));
     }
 
     fn commit(&mut self, group: &mut Group) -> Result<(), Arc<StoreError>> {

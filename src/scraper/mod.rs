@@ -33,7 +33,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{broadcast, mpsc},
     task::JoinSet,
     time,
 };
@@ -65,7 +65,7 @@ use crate::{
     lobby::LobbyListener,
     network::{self, Acceptor, Admitted, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::Registry,
-    wire::{FAREWELL_PROTOCOL, GroupMember, LOBBY_PROTOCOL, REGISTER_PROTOCOL, group::GROUP_PROTOCOL},
+    wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL, group::GROUP_PROTOCOL},
 };
 
 use group::{AnswerLimits, Group, GroupPuller};
@@ -122,9 +122,6 @@ pub struct Scraper {
     listening: Vec<SocketAddr>,
     registry: Registry,
     network: Network,
-    /// The other scrapers of the group, as clients are told.
-    #[cfg(test)]
-    named: watch::Sender<Arc<[GroupMember]>>,
     stop: Stop,
     http: JoinSet<()>,
     hooks: JoinSet<()>,
@@ -198,7 +195,6 @@ impl Scraper {
         let group = Group::new(public_key, network.clone(), admitted, takeover_grace, Arc::clone(&metrics));
         let registry = Registry::new(config.registry.shared_by(shares), Arc::clone(network.refusals()));
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);
-        let named = watch::Sender::default();
         let registrar = Registrar::new(
             config.key.clone(),
             config.secrets,
@@ -208,7 +204,7 @@ impl Scraper {
             config.registrations,
             Arc::clone(&metrics),
         )
-        .naming(named.subscribe());
+        .naming(config.members.clone());
         let lobby = Lobby::new(registry.clone(), network.clone());
         let pull = Arc::new(GroupPuller::new(puller.clone(), group.clone()));
         let (answer_limits, counts) = (AnswerLimits::new(&config.http_limits.scrape), Arc::clone(&metrics));
@@ -226,7 +222,6 @@ impl Scraper {
         tasks.spawn(lobby.clone().run(lobby_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
         if let Some(members) = config.members {
-            tasks.spawn(name_members(members.clone(), public_key, named.clone(), stop.tasks.clone()));
             tasks.spawn(group.clone().keep(members, stop.tasks.clone()));
             let serving = group::serve(group.clone(), puller, answer_limits, forward_inbox, stop.http.clone());
             http_task.spawn(serving);
@@ -261,8 +256,6 @@ impl Scraper {
             listening,
             registry,
             network,
-            #[cfg(test)]
-            named,
             stop,
             http: http_task,
             hooks,
@@ -294,12 +287,6 @@ impl Scraper {
     /// Addresses that peers dial.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
-    }
-
-    /// Names the scrapers of its group.
-    #[cfg(test)]
-    pub(crate) fn set_group(&self, members: Vec<GroupMember>) {
-        self.named.send_replace(members.into());
     }
 
     /// Returns once clients can find it by its key through a bootstrap node; without one, never.
@@ -388,30 +375,6 @@ async fn count_blocks(
             Ok(_) => metrics.firewall_block(),
             Err(broadcast::error::RecvError::Lagged(missed)) => (0..missed).for_each(|_| metrics.firewall_block()),
             Err(broadcast::error::RecvError::Closed) => return stop.cancelled().await,
-        }
-    }
-}
-
-/// Names the other members of the group to clients.
-async fn name_members(
-    mut members: Members,
-    own: PublicKey,
-    named: watch::Sender<Arc<[GroupMember]>>,
-    stop: CancellationToken,
-) {
-    loop {
-        let others = members
-            .borrow_and_update()
-            .iter()
-            .filter(|member| member.key != own)
-            .map(|member| GroupMember {
-                key: member.key,
-                addresses: member.addresses.iter().map(ToString::to_string).collect(),
-            })
-            .collect();
-        named.send_replace(others);
-        if !matches!(stop.run_until_cancelled(members.changed()).await, Some(Ok(()))) {
-            return stop.cancelled().await;
         }
     }
 }

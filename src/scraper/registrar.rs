@@ -12,16 +12,12 @@ use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time,
-};
+use tokio::{sync::mpsc, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     config::RegistrationLimits,
-    group::{Group, Presences},
+    group::{Group, Members, Presences},
     metrics::ScraperMetrics,
     outcome::{HandshakeFailure, RegistrationOutcome},
     processes::{Admission, Processes},
@@ -58,8 +54,8 @@ pub(super) struct Registrar {
     group: Group,
     links: Links,
     network: Network,
-    /// The other scrapers of the group, as clients are told.
-    named: watch::Receiver<Arc<[GroupMember]>>,
+    /// The scrapers of the group, of which clients are told.
+    members: Option<Members>,
     processes: Processes,
     metrics: Arc<ScraperMetrics>,
     refusals: Arc<Refusals>,
@@ -105,7 +101,7 @@ impl Registrar {
             refusals,
             processes: Processes::new(network.clone()),
             network,
-            named: watch::Sender::default().subscribe(),
+            members: None,
             rates: RateLimiter::keyed(Quota::per_second(rate)),
             handshake_rates: RateLimiter::keyed(Quota::per_second(rate.saturating_add(EXTRA_HANDSHAKES))),
             warnings: Warnings::new(),
@@ -114,8 +110,8 @@ impl Registrar {
     }
 
     /// Tells clients that ask for the group of these.
-    pub(super) fn naming(self, named: watch::Receiver<Arc<[GroupMember]>>) -> Self {
-        Self { named, ..self }
+    pub(super) fn naming(self, members: Option<Members>) -> Self {
+        Self { members, ..self }
     }
 
     /// Answers streams until `stop` fires, farewells first; the exchanges under way are ended. The first streams wait until the
@@ -277,11 +273,21 @@ impl Registrar {
             }
             RegisterRequest::Group => {
                 self.metrics.registration(RegistrationOutcome::Group);
-                let members = self.named.borrow();
-                let others = members.iter().filter(|member| member.key != self.key.public());
-                RegisterReply::Group(others.take(MAX_MEMBERS).cloned().collect())
+                RegisterReply::Group(self.others())
             }
         }
+    }
+
+    /// The other members of the group, as clients are told.
+    fn others(&self) -> Vec<GroupMember> {
+        let Some(members) = &self.members else { return Vec::new() };
+        let members = members.borrow();
+        let others = members.iter().filter(|member| member.key != self.key.public()).take(MAX_MEMBERS);
+        let named = others.map(|member| GroupMember {
+            key: member.key,
+            addresses: member.addresses.iter().map(ToString::to_string).collect(),
+        });
+        named.collect()
     }
 
     async fn register(

@@ -15,8 +15,8 @@ use crate::{
     client::Event,
     identity::HostPort,
     network::{Acceptor, Firewall, InboundStream, Network, NetworkConfig, NetworkRole},
-    scraper,
-    wire::{AliasOutcome, GroupMember, REGISTER_PROTOCOL, RegisterReply, RegisterRequest, Registered, channel},
+    scraper::{self, Member},
+    wire::{AliasOutcome, REGISTER_PROTOCOL, RegisterReply, RegisterRequest, Registered, channel},
 };
 
 /// Longest wait for what must come.
@@ -34,18 +34,26 @@ const FAST: Pace = Pace {
 /// Scrapers of one secret, each with a table of its own: what they share is none of a client's business.
 struct Scrapers {
     secret: SharedSecret,
+    /// What each of them names to clients.
+    members: watch::Sender<Arc<[Member]>>,
     running: BTreeMap<PublicKey, (Scraper, tempfile::TempDir)>,
     at: Vec<PeerAddr>,
 }
 
 impl Scrapers {
     async fn start(count: usize) -> Self {
-        let mut scrapers = Self { secret: SharedSecret::generate(), running: BTreeMap::new(), at: Vec::new() };
+        let mut scrapers = Self {
+            secret: SharedSecret::generate(),
+            members: watch::Sender::default(),
+            running: BTreeMap::new(),
+            at: Vec::new(),
+        };
         for _ in 0..count {
             let dir = tempfile::tempdir().expect("temporary directory");
             let mut config = ScraperConfig::new(KeyPair::generate(), vec![scrapers.secret.clone()], dir.path());
             let local = || HostPort::new("127.0.0.1", 0);
             (config.http, config.listen) = (local(), vec![local()]);
+            config.members = Some(scrapers.members.subscribe());
             let scraper = Scraper::start(config).await.expect("starts");
             let at = scraper.listening()[0];
             scrapers.at.push(PeerAddr::at(scraper.public_key(), at.ip().to_string(), at.port()));
@@ -58,20 +66,20 @@ impl Scrapers {
         self.at.iter().map(|at| at.key).collect()
     }
 
-    fn member(&self, number: usize) -> GroupMember {
+    fn member(&self, number: usize) -> Member {
         let at = &self.at[number];
-        GroupMember { key: at.key, addresses: at.hint.iter().map(ToString::to_string).collect() }
+        Member { key: at.key, addresses: at.hint.iter().cloned().collect() }
     }
 
-    /// Has each running scraper name all of these.
-    fn name(&self, members: &[GroupMember]) {
-        self.running.values().for_each(|(scraper, _)| scraper.set_group(members.to_vec()));
+    /// Has each scraper name all of these.
+    fn name(&self, members: Vec<Member>) {
+        self.members.send_replace(members.into());
     }
 
     /// A group of all scrapers.
     async fn group(count: usize) -> Self {
         let scrapers = Self::start(count).await;
-        scrapers.name(&(0..count).map(|number| scrapers.member(number)).collect::<Vec<_>>());
+        scrapers.name((0..count).map(|number| scrapers.member(number)).collect());
         scrapers
     }
 
@@ -246,12 +254,10 @@ async fn a_scraper_of_an_earlier_version_is_asked_once_over_a_link_and_registers
 async fn hostile_words_cost_a_client_two_dials_and_nothing_else() {
     let scrapers = Scrapers::start(1).await;
     let own = KeyPair::generate();
-    let member =
-        |key, addresses: &[&str]| GroupMember { key, addresses: addresses.iter().map(|&text| text.into()).collect() };
-    let bad = ["", "h:0", "0.0.0.0:1", "http://h:1", "a b"];
-    let mut members = vec![member(own.public(), &["127.0.0.1:1"]), member(scrapers.at[0].key, &["127.0.0.1:1"])];
-    members.extend((0..15).map(|_| member(KeyPair::generate().public(), &bad)));
-    scrapers.name(&members);
+    let nobody_at = |key| Member { key, addresses: vec!["127.0.0.1:1".parse().expect("an address")] };
+    let mut members = vec![nobody_at(own.public()), nobody_at(scrapers.at[0].key)];
+    members.extend((0..15).map(|_| nobody_at(KeyPair::generate().public())));
+    scrapers.name(members);
     let client = scrapers.client().key(own.clone()).start().await.expect("starts");
     let mut events = client.events();
     let mut learned = BTreeSet::new();
@@ -278,7 +284,7 @@ async fn a_learned_scraper_that_nobody_names_any_more_releases_the_aliases_and_i
     let mut events = client.events();
     until(&mut events, registered_elsewhere(given)).await;
     let mut removed = scrapers.running[&other].0.events();
-    scrapers.name(&[]);
+    scrapers.name(vec![]);
     assert_eq!(until(&mut events, let_go).await, other);
     assert_eq!(client.scrapers(), [given]);
     assert!(!client.is_linked(&other) && client.is_linked(&given));

@@ -10,12 +10,12 @@ impl Registry {
     pub(super) fn take_event(&self, event: SharedEvent, now: SystemTime) {
         let mut state = self.write();
         let mut effects = Effects::default();
-        let SharedEvent { changes, lost, at, is_reset } = event;
-        if is_reset {
+        let SharedEvent { changes, lost, at, reset } = event;
+        if let Some(heard_to) = reset {
             state.position = Position::new(at);
             effects.notes.push(Note::Reset);
             if let Some(table) = &mut state.table {
-                table.merge(changes, now, &mut effects);
+                table.merge(changes, heard_to, now, &mut effects);
             }
         } else {
             if let State { table: Some(table), position, .. } = &mut *state {
@@ -38,7 +38,7 @@ impl Registry {
         let mut effects = Effects::default();
         if let State { table: Some(table), position, .. } = &mut *state {
             for foreign in overtaken {
-                if position.overtaken_by(&foreign) {
+                if position.take_in_place_of_ours(&foreign) {
                     table.adopt(foreign, SystemTime::now(), &mut effects);
                 }
             }

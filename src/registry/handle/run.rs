@@ -73,7 +73,7 @@ impl Registry {
         // Closes the queue: the writer writes what is left and ends.
         drop(running);
         let ended = time::timeout(END_GRACE, writer.ended).await.map_err(|_| RegistryError::Hanging(END_GRACE))?;
-        ended.map_err(|_| RegistryError::Stopped)?.map(drop).map_err(RegistryError::Store)
+        ended.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)
     }
 
     /// Takes every lease that is due to its next state: active to lapsed, lapsed to gone. [`run`](Self::run) calls this

@@ -1,5 +1,6 @@
 //! Leases in a key-value bucket of NATS JetStream, which several scrapers share.
 //!
+//! - `bucket`: the bucket as NATS has it.
 //! - `session`: the task that lists and watches the bucket, and reports the changes of others.
 //! - `known`: what is shared between that task and the thread that writes: the base of each name, and whether all is well.
 //! - `key`, `value`: the bucket's keys and values. Values carry who wrote them.
@@ -10,6 +11,7 @@
 //! `Nats-Expected-Last-Subject-Sequence`, ADR-8 of NATS). A write is acknowledged by JetStream once it is stored: by the
 //! leader and a majority where the bucket has replicas.
 
+mod bucket;
 mod key;
 mod known;
 mod members;
@@ -25,16 +27,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_nats::{
-    HeaderMap, HeaderValue,
-    header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
-    jetstream::{
-        self,
-        context::{ContextBuilder, PublishErrorKind},
-        kv::Operation,
-        stream::LastRawMessageErrorKind,
-    },
-};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::{
     runtime::Handle,
@@ -49,25 +41,21 @@ use crate::{
     registry::{Entry, Foreign, Member, Name, Note, SharedEvent},
     telemetry::Chain,
 };
+use bucket::{Bucket, IN_FLIGHT, Last, Published, created};
 use known::{Known, Place, State};
 use members::Members;
 use mirror::Mirror;
 use session::Session;
+use value::Written;
 
-/// Longest wait for an answer of NATS. A store that takes longer than five seconds counts as one that hangs.
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// A store that takes longer than five seconds counts as one that hangs.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Changes that must be stored in that time: those of a whole table take longer.
 const PART: usize = 1024;
 /// How long the start waits for NATS before it begins with the copy on the disk.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
-/// Changes that wait for their acknowledgement at once.
-const IN_FLIGHT: usize = 256;
 /// Events that wait for the table: the watch goes no faster.
 const EVENTS: usize = 16;
-/// The header and its value that make a publication a removal (ADR-8 of NATS).
-const OPERATION: &str = "KV-Operation";
-const REMOVAL: &str = "DEL";
 /// The bucket of a URL without a path.
 const DEFAULT_BUCKET: &str = "narthex";
 
@@ -91,20 +79,6 @@ pub(crate) struct NatsStore {
     tasks: JoinSet<()>,
 }
 
-/// Where values are published.
-#[derive(Clone)]
-struct Bucket {
-    context: jetstream::Context,
-    name: String,
-}
-
-/// What became of one change.
-enum Published {
-    At(u64),
-    /// The key's last revision is not the base.
-    Overtaken,
-}
-
 impl NatsStore {
     /// The store of a bucket, with its copy in the files at `path`. The connection is made in the background.
     ///
@@ -118,17 +92,12 @@ impl NatsStore {
         let connected = config.connect().await;
         let refused = |reason: String| StoreError::Unreachable { url: config.url.to_string(), reason };
         let (client, lost) = connected.map_err(|error| refused(error.to_string()))?;
-        let name = config.url.path().unwrap_or(DEFAULT_BUCKET).to_owned();
-        if !name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_')) {
-            return Err(refused("the name of a bucket has letters, digits, - and _ only".to_owned()));
-        }
-        let context = ContextBuilder::new().timeout(TIMEOUT).ack_timeout(TIMEOUT).max_ack_inflight(4 * IN_FLIGHT);
-        let bucket = Bucket { context: context.build(client), name };
+        let bucket = Bucket::new(client, config.url.path().unwrap_or(DEFAULT_BUCKET))
+            .ok_or_else(|| refused("the name of a bucket has letters, digits, - and _ only".to_owned()))?;
         let known = Arc::new(Known::new(rand::random(), State::default()));
         let (members, (sender, events)) = (Members::new(), mpsc::channel(EVENTS));
         let session = Session {
-            context: bucket.context.clone(),
-            bucket: bucket.name.clone(),
+            bucket: bucket.clone(),
             lost,
             known: Arc::clone(&known),
             members: members.clone(),
@@ -167,140 +136,83 @@ impl NatsStore {
 
     /// Publishes all changes, and returns what stands in place of those that were overtaken.
     async fn publish(&self, changes: &[Change]) -> Result<Vec<Foreign>, StoreError> {
-        let published = stream::iter(changes).map(|change| self.publish_one(change)).buffer_unordered(IN_FLIGHT);
-        let overtaken = published.try_filter_map(async |overtaken| Ok(overtaken));
-        let overtaken: Vec<Name> = overtaken.try_collect().await?;
-        if overtaken.is_empty() {
-            return Ok(Vec::new());
-        }
-        let found = stream::iter(overtaken).map(|name| self.find(name)).buffer_unordered(IN_FLIGHT);
-        let found: Vec<(u64, Foreign)> = found.try_collect().await?;
-        self.check_place().await?;
+        let mut overtaken = self.publish_all(changes.iter().collect()).await?;
         let mut foreign = Vec::new();
-        let mut again = Vec::new();
-        for (writer, found) in found {
-            // Ours, of which no acknowledgement came: whatever the table has said since goes on top of it. And what is gone without
-            // a mark nobody has released.
-            if writer == self.known.writer || found.base == 0 {
-                again.extend(changes.iter().find(|change| change.name() == found.name));
-                self.known.state().bases.insert(found.name, found.base);
-            } else {
-                foreign.push(found);
+        // What is ours or was lost is published once more, on top of what stands there.
+        for is_last in [false, true] {
+            if overtaken.is_empty() {
+                break;
             }
-        }
-        for change in again {
-            if let Some(name) = self.publish_one(change).await? {
-                foreign.push(self.find(name).await?.1);
+            let found =
+                stream::iter(overtaken).map(|change| async move { Ok((change, self.find(change.name()).await?)) });
+            let found: Vec<(&Change, (u64, Foreign))> = found.buffer_unordered(IN_FLIGHT).try_collect().await?;
+            self.check_place().await?;
+            let mut again = Vec::new();
+            for (change, (writer, found)) in found {
+                // Ours, of which no acknowledgement came. And what is gone without a mark nobody has released.
+                if !is_last && (writer == self.known.writer || found.base == 0) {
+                    self.known.state().bases.insert(found.name, found.base);
+                    again.push(change);
+                } else {
+                    foreign.push(found);
+                }
             }
+            overtaken = self.publish_all(again).await?;
         }
         Ok(foreign)
     }
 
-    /// Publishes a change; its name if another scraper was first.
-    async fn publish_one(&self, change: &Change) -> Result<Option<Name>, StoreError> {
+    /// Publishes changes, and returns those that were overtaken.
+    async fn publish_all<'a>(&self, changes: Vec<&'a Change>) -> Result<Vec<&'a Change>, StoreError> {
+        let published = stream::iter(changes).map(|change| async move {
+            Ok(match self.publish_one(change).await? {
+                Published::At(_) => None,
+                Published::Overtaken => Some(change),
+            })
+        });
+        published.buffer_unordered(IN_FLIGHT).try_filter_map(async |overtaken| Ok(overtaken)).try_collect().await
+    }
+
+    async fn publish_one(&self, change: &Change) -> Result<Published, StoreError> {
         let name = change.name();
         let base = self.known.state().bases.get(&name).copied().unwrap_or(0);
         let is_removal = matches!(change, Change::Remove(_) | Change::RemoveBeacon(_));
         if is_removal && base == 0 {
-            return Ok(None); // never stored
+            return Ok(Published::At(0)); // never stored
         }
         let value = value::encode(change, self.known.writer).map_err(|error| self.unreachable(error))?;
-        match self.bucket.publish(&key::of(&name), value, is_removal, base).await {
-            Ok(Published::At(revision)) => {
-                self.known.state().bases.insert(name, revision);
-                Ok(None)
-            }
-            Ok(Published::Overtaken) => Ok(Some(name)),
-            Err(reason) => Err(self.unreachable(reason)),
+        let published = self.bucket.publish(&key::of(&name), value, is_removal, base).await;
+        let published = published.map_err(|reason| self.unreachable(reason))?;
+        if let Published::At(revision) = published {
+            self.known.state().bases.insert(name, revision);
         }
+        Ok(published)
     }
 
     /// What stands under a name now, and who wrote it.
     async fn find(&self, name: Name) -> Result<(u64, Foreign), StoreError> {
-        let found = self.bucket.last(&key::of(&name)).await.map_err(|reason| self.unreachable(reason))?;
+        let key = key::of(&name);
+        let found = self.bucket.last(&key).await.map_err(|reason| self.unreachable(reason))?;
         let base = self.known.state().bases.get(&name).copied().unwrap_or(0);
-        let Some(entry) = found else {
+        let Some(Last { revision, value, is_removal }) = found else {
             return Ok((0, Foreign { name, entry: None, base: 0, at: base }));
         };
-        if entry.revision < base {
+        if revision < base {
             return Err(self.unreachable("the bucket is an older state of itself"));
         }
-        let is_removal = entry.operation != Operation::Put;
-        let at = entry.revision;
-        Ok(match value::decode(&entry.key, &entry.value, is_removal) {
-            Ok(written) => (written.writer, Foreign { name, entry: written.entry, base: at, at }),
-            Err(_) => (0, Foreign { name, entry: None, base: at, at }),
-        })
+        let (writer, entry) =
+            value::decode(&key, &value, is_removal).map_or((0, None), |Written { writer, entry, .. }| (writer, entry));
+        Ok((writer, Foreign { name, entry, base: revision, at: revision }))
     }
 
     /// An error if the bucket is not the one whose revisions the bases are.
     async fn check_place(&self) -> Result<(), StoreError> {
         // Before the bucket is asked: the watch goes on meanwhile.
         let place = self.known.state().place;
-        let stream = self.bucket.context.get_stream(format!("KV_{}", self.bucket.name)).await;
-        let stream = stream.map_err(|error| self.unreachable(Chain(&error)))?;
-        let info = stream.cached_info();
-        let is_same =
-            place.is_some_and(|place| place.stream == session::created(info) && place.at <= info.state.last_sequence);
-        if is_same { Ok(()) } else { Err(self.unreachable("the bucket was made anew")) }
+        let info = self.bucket.info().await.map_err(|reason| self.unreachable(reason))?;
+        let is_same = |place: Place| place.stream == created(&info) && place.at <= info.state.last_sequence;
+        if place.is_some_and(is_same) { Ok(()) } else { Err(self.unreachable("the bucket was made anew")) }
     }
-}
-
-impl Bucket {
-    async fn publish(&self, key: &str, value: Vec<u8>, is_removal: bool, base: u64) -> Result<Published, String> {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(base));
-        if is_removal {
-            headers.insert(OPERATION, REMOVAL);
-        }
-        let subject = format!("$KV.{}.{key}", self.name);
-        let sent = self.context.publish_with_headers(subject, headers, value.into()).await;
-        match sent.map_err(|error| Chain(&error).to_string())?.await {
-            Ok(ack) => Ok(Published::At(ack.sequence)),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Published::Overtaken),
-            Err(error) => Err(Chain(&error).to_string()),
-        }
-    }
-
-    /// Notes a scraper; false if that failed.
-    async fn note(&self, member: &Member) -> bool {
-        let (key, value) = members::note(member, SystemTime::now());
-        let sent = self.context.publish(format!("$KV.{}.{key}", self.name), value.into()).await;
-        let noted = match sent {
-            Ok(stored) => stored.await.map(drop),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &noted {
-            tracing::debug!(error = %Chain(error), "this scraper could not be noted in the bucket");
-        }
-        noted.is_ok()
-    }
-
-    /// The last entry of a key, by the leader's word.
-    async fn last(&self, key: &str) -> Result<Option<Last>, String> {
-        let stream = self.context.get_stream_no_info(format!("KV_{}", self.name)).await;
-        let stream = stream.map_err(|error| Chain(&error).to_string())?;
-        match stream.get_last_raw_message_by_subject(&format!("$KV.{}.{key}", self.name)).await {
-            Ok(message) => {
-                let is_put = message.headers.get(OPERATION).is_none();
-                Ok(Some(Last {
-                    key: key.to_owned(),
-                    value: message.payload.to_vec(),
-                    revision: message.sequence,
-                    operation: if is_put { Operation::Put } else { Operation::Delete },
-                }))
-            }
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-            Err(error) => Err(Chain(&error).to_string()),
-        }
-    }
-}
-
-struct Last {
-    key: String,
-    value: Vec<u8>,
-    revision: u64,
-    operation: Operation,
 }
 
 impl Store for NatsStore {
@@ -406,10 +318,14 @@ async fn note_member(bucket: Bucket, known: Arc<Known>, mut own: watch::Receiver
     loop {
         known.up().await;
         let member = own.borrow_and_update().clone();
-        let is_noted = match &member {
+        let noted = match &member {
             Some(member) => bucket.note(member).await,
-            None => true,
+            None => Ok(()),
         };
+        if let Err(error) = &noted {
+            tracing::debug!(error, "this scraper could not be noted in the bucket");
+        }
+        let is_noted = noted.is_ok();
         tokio::select! {
             () = time::sleep(if is_noted { members::NOTED_EVERY } else { members::AGAIN_AFTER }) => {}
             () = known.went_down(), if is_noted => {}

@@ -15,6 +15,7 @@ impl Table {
                     self.unindex(before);
                 }
                 self.unconfirmed.remove(alias);
+                self.ended.take(alias);
                 if let Some(Entry::Lease(lease)) = entry {
                     self.take_stored(Arc::clone(lease), now);
                 }
@@ -35,19 +36,28 @@ impl Table {
         effects.notes.push(Note::Adopted(foreign));
     }
 
-    /// Merges the content of another store, or of an older state of the one it was: of each name what was said last. What the
-    /// store has not, or an older one of, is changed there.
-    pub(in crate::registry) fn merge(&mut self, all: Vec<Foreign>, now: SystemTime, effects: &mut Effects) {
+    /// Merges the content of another store, or of an older state of the one it was: of each name what was said last. Removals up
+    /// to `heard_to` came before what the table has. What the store has not, or an older one of, is changed there.
+    pub(in crate::registry) fn merge(
+        &mut self,
+        all: Vec<Foreign>,
+        heard_to: u64,
+        now: SystemTime,
+        effects: &mut Effects,
+    ) {
         let mut found = HashSet::new();
         for foreign in all {
             found.insert(foreign.name.clone());
-            let ours = self.entry_of(&foreign.name);
-            match (ours, &foreign.entry) {
-                (Some(ours), theirs) if theirs.as_ref().is_none_or(|theirs| theirs.said_at() < ours.said_at()) => {
+            let is_older = |ours: &Entry| match &foreign.entry {
+                Some(theirs) => theirs.said_at() < ours.said_at(),
+                None => foreign.at <= heard_to,
+            };
+            match self.entry_of(&foreign.name).filter(is_older) {
+                Some(ours) => {
                     effects.notes.push(Note::Adopted(foreign));
                     effects.changes.push(put(&ours));
                 }
-                _ => self.adopt(foreign, now, effects),
+                None => self.adopt(foreign, now, effects),
             }
         }
         let names = self.entries.keys().cloned().map(Name::Alias);

@@ -3,20 +3,19 @@
 //! Everything is answered from our own links. A forwarded pull is never forwarded again, and never waits for a link, so that a
 //! member without one says so at once.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use hyper::body::Incoming;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Group;
 use crate::{
-    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, expected_len, remove_hop_by_hop},
+    http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, expected_len, remove_hop_by_hop, serve_streams},
     identity::PublicKey,
     network::InboundStream,
     scraper::{
@@ -35,8 +34,6 @@ use crate::{
 
 /// How much sooner than the member that asks a pull ends here, at most: the answer that says so still comes in time.
 const MARGIN: Duration = Duration::from_millis(250);
-/// Buffer of a stream, which lives as long as the stream.
-const MAX_BUFFER: usize = 64 * 1024;
 
 /// How much members may ask for at once, and how long.
 pub(in crate::scraper) struct AnswerLimits {
@@ -63,53 +60,24 @@ struct Answering {
     limits: AnswerLimits,
 }
 
-/// Answers streams until `stop` fires, then lets the pulls in flight end.
+/// Answers streams until `stop` fires, then lets the pulls in flight end. The firewall has let none but those of members through.
 pub(in crate::scraper) async fn serve(
     group: Group,
     puller: Puller,
     limits: AnswerLimits,
-    mut streams: mpsc::Receiver<InboundStream>,
+    streams: mpsc::Receiver<InboundStream>,
     stop: CancellationToken,
 ) {
     let answering = Arc::new(Answering { group, puller, limits });
-    let mut serving = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(_) = serving.join_next() => {}
-            // libp2p bounds the streams of a connection; the firewall has let none but members through.
-            stream = streams.recv() => match stream {
-                Some(stream) => drop(serving.spawn(serve_stream(Arc::clone(&answering), stream, stop.clone()))),
-                None => break,
-            },
-        }
-    }
-    drop(streams);
-    while serving.join_next().await.is_some() {}
-}
-
-async fn serve_stream(answering: Arc<Answering>, inbound: InboundStream, stop: CancellationToken) {
-    let member = inbound.peer;
-    let service = service_fn(move |request| {
+    let open = |InboundStream { peer, stream }| {
         let answering = Arc::clone(&answering);
-        async move { Ok::<_, Infallible>(answering.answer(member, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .auto_date_header(false) // the headers of the exporter, and no others
-        .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(inbound.stream), service);
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        let answer = move |request| {
+            let answering = Arc::clone(&answering);
+            async move { answering.answer(peer, request).await }
+        };
+        (peer, stream, answer)
     };
-    if let Err(error) = result {
-        tracing::debug!(%member, %error, "a stream of a member ended");
-    }
+    serve_streams(streams, stop, open).await;
 }
 
 impl Answering {

@@ -1,10 +1,12 @@
 //! Register exchanges over real links on loopback.
 
+use tokio::sync::watch;
+
 use super::*;
 use crate::{
     identity::{HostPort, PeerAddr},
     network::{Acceptor, Admitted, Firewall, NetworkConfig, NetworkRole},
-    registry::{RegistryConfig, SledStore},
+    registry::{Member, RegistryConfig, SledStore},
     scraper::config::RegistrationLimits,
     wire::{AliasOutcome, AliasRefusal, Claim, FAREWELL_PROTOCOL, FarewellAnswer, Probe, farewell},
 };
@@ -17,7 +19,7 @@ struct Lab {
     at: PeerAddr,
     secret: SharedSecret,
     network: Network,
-    named: watch::Sender<Arc<[GroupMember]>>,
+    members: watch::Sender<Arc<[Member]>>,
     _tasks: JoinSet<()>,
     _dir: tempfile::TempDir,
 }
@@ -44,9 +46,9 @@ impl Lab {
         let secrets = vec![secret.clone()];
         let grace = RegistryConfig::default().takeover_grace;
         let group = Group::new(key.public(), network.clone(), Admitted::default(), grace, Arc::clone(&metrics));
-        let (named, members) = watch::channel(Arc::default());
+        let members = watch::Sender::default();
         let registrar = Registrar::new(key.clone(), secrets, registry.clone(), group, network.clone(), limits, metrics);
-        let registrar = registrar.naming(members);
+        let registrar = registrar.naming(Some(members.subscribe()));
 
         let dir = tempfile::tempdir().expect("temporary directory");
         let store = Box::new(SledStore::open(dir.path().join("aliases")).expect("opens"));
@@ -58,7 +60,7 @@ impl Lab {
         network.links().know([]);
         let listening = network.listening()[0];
         let at = PeerAddr::at(key.public(), listening.ip().to_string(), listening.port());
-        Self { at, secret, network, named, _tasks: tasks, _dir: dir }
+        Self { at, secret, network, members, _tasks: tasks, _dir: dir }
     }
 
     async fn peer(&self, key: KeyPair) -> Peer {
@@ -185,10 +187,12 @@ async fn a_holder_of_the_secret_is_told_the_other_scrapers_of_the_group_and_nobo
     let asked = async || peer.ask(&lab, RegisterRequest::Group).await.expect("is answered");
     assert_eq!(asked().await, RegisterReply::Group(vec![]), "there is no group");
 
-    let member = |key| GroupMember { key, addresses: vec!["192.0.2.1:1".to_owned()] };
+    let member = |key| Member { key, addresses: vec!["192.0.2.1:1".parse().expect("an address")] };
     let others: Vec<_> = (0..20).map(|_| member(KeyPair::generate().public())).collect();
-    lab.named.send_replace([&[member(lab.at.key)], &others[..]].concat().into());
-    assert_eq!(asked().await, RegisterReply::Group(others[..16].to_vec()), "not itself, and no more than 16");
+    lab.members.send_replace([&[member(lab.at.key)], &others[..]].concat().into());
+    let told = |other: &Member| GroupMember { key: other.key, addresses: vec!["192.0.2.1:1".to_owned()] };
+    let told = others[..16].iter().map(told).collect();
+    assert_eq!(asked().await, RegisterReply::Group(told), "not itself, and no more than 16");
     assert_eq!(lab.keeps(&peer), (false, true), "a question makes nobody a holder of an alias");
 
     let wrong = SharedSecret::generate();

@@ -319,6 +319,19 @@ fn most_renewals_are_not_written_and_no_lease_ends_before_its_time() {
     assert!((2..=4).contains(&written), "{written} of 10 were written");
 }
 
+fn foreign(name: &Name, revision: u64, entry: Option<Entry>) -> Foreign {
+    Foreign { name: name.clone(), entry, base: revision, at: revision }
+}
+
+/// The store is another one, with this content.
+fn reset(bucket: &Bucket, registry: &Registry, changes: Vec<Foreign>, heard_to: u64) {
+    let entries = changes.iter().map(|Foreign { name, entry, at, .. }| (name.clone(), (*at, entry.clone())));
+    bucket.0.lock().expect("whole").entries = entries.collect();
+    let at = changes.iter().map(|foreign| foreign.at).max().unwrap_or(0);
+    registry.take_event(SharedEvent { changes, lost: Vec::new(), at, reset: Some(heard_to) }, SystemTime::now());
+    registry.flush();
+}
+
 #[tokio::test]
 async fn a_store_that_was_emptied_is_filled_again_and_one_that_was_set_back_gets_what_is_newer() {
     let (bucket, group) = group(config(AliasPolicy::Live, 100), 1).await;
@@ -326,20 +339,24 @@ async fn a_store_that_was_emptied_is_filled_again_and_one_that_was_set_back_gets
     register(registry, 1, &["a", "b"]).await.expect("acknowledged");
     let renewed_at = SystemTime::now() + LEASE;
     let newer = Lease { renewed_at, expires_at: renewed_at + LEASE, ..Lease::sample("b") };
-    let foreign = Foreign {
-        name: Name::Alias(newer.alias.clone()),
-        entry: Some(Entry::Lease(Arc::new(newer.clone()))),
-        base: 1,
-        at: 1,
-    };
-    {
-        let mut content = bucket.0.lock().expect("whole");
-        content.entries = [(foreign.name.clone(), (1, foreign.entry.clone()))].into();
-    }
-    registry
-        .take_event(SharedEvent { changes: vec![foreign], lost: Vec::new(), at: 1, is_reset: true }, SystemTime::now());
-    registry.flush();
+    let foreign = foreign(&Name::Alias(newer.alias.clone()), 1, Some(Entry::Lease(Arc::new(newer.clone()))));
+    reset(&bucket, registry, vec![foreign], 0);
     let both: Held = [("a".to_owned(), peer(1)), ("b".to_owned(), newer.peer)].into();
     let filled = until(|| held(registry) == both && stored(&bucket) == both);
     time::timeout(Duration::from_secs(30), filled).await.expect("what the store lacks is written again");
+}
+
+/// Before: a release that another scraper wrote into an emptied store was taken for one from before, and the alias came back.
+#[tokio::test]
+async fn a_release_that_another_store_has_counts_unless_it_was_heard_of_before() {
+    for (heard_to, left) in [(0, vec![]), (7, vec!["a"])] {
+        let (bucket, group) = group(config(AliasPolicy::Live, 100), 1).await;
+        let registry = &group[0].registry;
+        register(registry, 1, &["a"]).await.expect("acknowledged");
+        let name = Name::Alias("a".parse().expect("an alias"));
+        reset(&bucket, registry, vec![foreign(&name, 7, None)], heard_to);
+        let left: Held = left.into_iter().map(|alias: &str| (alias.to_owned(), peer(1))).collect();
+        let settled = until(|| held(registry) == left && stored(&bucket) == left);
+        time::timeout(Duration::from_secs(30), settled).await.unwrap_or_else(|_| panic!("{left:?} are left"));
+    }
 }

@@ -11,11 +11,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{
-    self,
-    kv::{self, Operation},
-    stream::{self, DiscardPolicy, Info, StorageType},
-};
+use async_nats::jetstream::kv::{self, Operation};
 use futures::StreamExt;
 use rand::Rng;
 use tokio::{
@@ -24,15 +20,13 @@ use tokio::{
 };
 
 use super::{
+    bucket::{Bucket, created, said},
     key,
     known::{Known, Place},
     members::Members,
     value::{self, Written},
 };
-use crate::{
-    registry::{Foreign, Name, SharedEvent},
-    telemetry::Chain,
-};
+use crate::registry::{Foreign, Name, SharedEvent};
 
 /// Longest wait for the next entry of a list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,8 +39,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 pub(super) struct Session {
-    pub(super) context: jetstream::Context,
-    pub(super) bucket: String,
+    pub(super) bucket: Bucket,
     /// Counts lost connections.
     pub(super) lost: watch::Receiver<u64>,
     pub(super) known: Arc<Known>,
@@ -82,7 +75,7 @@ impl Session {
         loop {
             let began = time::Instant::now();
             let Err(error) = self.watch().await;
-            tracing::debug!(%error, bucket = self.bucket, "the registry's bucket is watched no more");
+            tracing::debug!(%error, bucket = self.bucket.name(), "the registry's bucket is watched no more");
             self.known.set_down(Some(error.to_string()));
             if matches!(error, WatchError::Ended) {
                 return;
@@ -106,7 +99,7 @@ impl Session {
     }
 
     async fn follow(&self) -> Result<Infallible, WatchError> {
-        let bucket = self.open().await?;
+        let bucket = self.bucket.open().await.map_err(WatchError::Nats)?;
         let info = bucket.stream.get_info().await.map_err(failed)?;
         if !info.config.max_age.is_zero() {
             return Err(WatchError::MaxAge(info.config.max_age));
@@ -156,31 +149,6 @@ impl Session {
         }
     }
 
-    /// The bucket, which is made if it is missing: as `nats kv add` makes one. (`create_key_value` asks for the account first, in a
-    /// way that servers before 2.10 do not answer.)
-    async fn open(&self) -> Result<kv::Store, WatchError> {
-        let missing = match self.context.get_key_value(&self.bucket).await {
-            Ok(bucket) => return Ok(bucket),
-            Err(error) => error,
-        };
-        let config = stream::Config {
-            name: format!("KV_{}", self.bucket),
-            description: Some("the targets of narthex scrapers".to_owned()),
-            subjects: vec![format!("$KV.{}.>", self.bucket)],
-            max_messages_per_subject: 1,
-            storage: StorageType::File,
-            num_replicas: 1,
-            discard: DiscardPolicy::New,
-            allow_rollup: true,
-            deny_delete: true,
-            allow_direct: true,
-            ..stream::Config::default()
-        };
-        tracing::debug!(error = %Chain(&missing), bucket = self.bucket, "the registry's bucket is missing, and is made");
-        self.context.create_stream(config).await.map_err(failed)?;
-        self.context.get_key_value(&self.bucket).await.map_err(failed)
-    }
-
     /// Reports what differs from what is known, and returns how far the list is.
     async fn report_list(&self, place: Place, listed: Vec<kv::Entry>) -> Result<u64, WatchError> {
         let at = listed.iter().map(|entry| entry.revision).max().unwrap_or(0).max(place.at);
@@ -188,7 +156,8 @@ impl Session {
             let mut state = self.known.state();
             let all: Vec<(u64, Foreign)> = listed.iter().filter_map(|entry| self.read(&state.bases, entry)).collect();
             let known_at = state.place.map_or(0, |known| known.at);
-            let is_same = state.place.is_some_and(|known| known.stream == place.stream && known.at <= at);
+            let is_same_stream = state.place.is_some_and(|known| known.stream == place.stream);
+            let is_same = is_same_stream && known_at <= at;
             state.place = Some(Place { at, ..place });
             let copied = std::mem::take(&mut state.copied);
             if is_same {
@@ -197,16 +166,18 @@ impl Session {
                 let known = state.bases.iter().filter(|(_, base)| **base <= place.at).map(|(name, _)| name);
                 let lost = known.chain(&copied).filter(|name| !found.contains(name)).cloned().collect();
                 // What the copy has is what the bucket had then.
-                for (_, Foreign { name, base, .. }) in all.iter().filter(|(_, foreign)| foreign.base <= known_at) {
-                    state.bases.entry(name.clone()).or_insert(*base);
+                let is_copied = |foreign: &&Foreign| foreign.base <= known_at && copied.contains(&foreign.name);
+                for Foreign { name, base, .. } in all.iter().map(|(_, foreign)| foreign).filter(is_copied) {
+                    state.bases.insert(name.clone(), *base);
                 }
                 let news = all.into_iter().filter(|(writer, foreign)| self.is_news(&state.bases, *writer, foreign));
                 let changes = news.map(|(_, foreign)| foreign).collect();
-                SharedEvent { changes, lost, at, is_reset: false }
+                SharedEvent { changes, lost, at, reset: None }
             } else {
                 state.is_reset = true;
                 let changes = all.into_iter().map(|(_, foreign)| foreign).collect();
-                SharedEvent { changes, lost: Vec::new(), at, is_reset: true }
+                let heard_to = if is_same_stream { known_at } else { 0 };
+                SharedEvent { changes, lost: Vec::new(), at, reset: Some(heard_to) }
             }
         };
         self.events.send(event).await.map_err(|_| WatchError::Ended)?;
@@ -224,7 +195,7 @@ impl Session {
             news.map(|(_, foreign)| foreign).collect()
         };
         self.events
-            .send(SharedEvent { changes, lost: Vec::new(), at, is_reset: false })
+            .send(SharedEvent { changes, lost: Vec::new(), at, reset: None })
             .await
             .map_err(|_| WatchError::Ended)
     }
@@ -257,12 +228,6 @@ impl Session {
     }
 }
 
-/// Tells a bucket from another of the same name.
-pub(super) fn created(info: &Info) -> i128 {
-    info.created.unix_timestamp_nanos()
-}
-
 fn failed(error: impl Error + 'static) -> WatchError {
-    let text = Chain(&error).to_string();
-    WatchError::Nats(text.escape_debug().to_string())
+    WatchError::Nats(said(error))
 }
