@@ -71,11 +71,14 @@ impl FromStr for NatsUrl {
     type Err = NatsUrlError;
 
     fn from_str(text: &str) -> Result<Self, NatsUrlError> {
-        let (scheme, rest) = text.split_once("://").ok_or(NatsUrlError::Scheme)?;
+        let (scheme, _) = text.split_once("://").ok_or(NatsUrlError::Scheme)?;
         if !["nats", "tls"].contains(&scheme) {
             return Err(NatsUrlError::Scheme);
         }
-        let (servers, path) = rest.split_once('/').map_or((rest, ""), |(servers, path)| (servers, path));
+        // Each server may have the scheme.
+        let plain = text.split(',').map(|server| server.strip_prefix(&format!("{scheme}://")).unwrap_or(server));
+        let plain = plain.collect::<Vec<_>>().join(",");
+        let (servers, path) = plain.split_once('/').unwrap_or((&plain, ""));
         let servers = servers.split(',').map(|server| {
             let shown = || server.rsplit_once('@').map_or(server, |(_, host)| host).to_owned();
             let address = format!("{scheme}://{server}").parse::<ServerAddr>();
@@ -108,16 +111,18 @@ impl NatsConfig {
         Self { url, credentials_file: None, ca_file: None }
     }
 
-    /// A client that connects in the background, and again whenever the connection is lost; and how often that was so far.
+    /// A client with these options that connects in the background, and again whenever the connection is lost; and how often that
+    /// was so far.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(crate) async fn connect(&self) -> io::Result<(Client, watch::Receiver<u64>)> {
+    pub(crate) async fn connect(&self, options: ConnectOptions) -> io::Result<(Client, watch::Receiver<u64>)> {
         // Two libraries of this program bring a provider each, so that rustls does not choose by itself; an error means that one was
         // chosen before.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let ((lost, times_lost), last_error) = (watch::channel(0), Mutex::new(None));
-        let mut options = ConnectOptions::new()
+        let url = self.url.to_string();
+        let mut options = options
             .name("narthex")
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_EVERY)
@@ -128,7 +133,7 @@ impl NatsConfig {
                 if matches!(event, Event::Disconnected) {
                     lost.send_modify(|lost| *lost += 1);
                 }
-                log(&event, &last_error);
+                log(&url, &event, &last_error);
                 std::future::ready(())
             });
         if let Some(file) = &self.credentials_file {
@@ -154,23 +159,23 @@ fn pause(attempts: usize) -> Duration {
 }
 
 /// Logs an event. The error of an attempt is the one of the attempt before, `last`, as a rule.
-fn log(event: &Event, last: &Mutex<Option<String>>) {
+fn log(url: &str, event: &Event, last: &Mutex<Option<String>>) {
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
     match event {
         Event::Connected => {
             *last = None;
-            tracing::info!("connected to NATS");
+            tracing::info!(url, "connected to NATS");
         }
         Event::ClientError(error) => {
             let text = error.to_string().escape_debug().to_string();
             if last.as_ref() != Some(&text) {
-                tracing::warn!(error = text, "NATS cannot be reached, and is tried again");
+                tracing::warn!(url, error = text, "NATS cannot be reached, and is tried again");
                 *last = Some(text);
             }
         }
-        Event::Disconnected => tracing::warn!("connection to NATS lost"),
-        Event::ServerError(error) => tracing::warn!(error = %error.to_string().escape_debug(), "NATS refuses"),
-        event => tracing::debug!(event = %event.to_string().escape_debug(), "NATS"),
+        Event::Disconnected => tracing::warn!(url, "connection to NATS lost"),
+        Event::ServerError(error) => tracing::warn!(url, error = %error.to_string().escape_debug(), "NATS refuses"),
+        event => tracing::debug!(url, event = %event.to_string().escape_debug(), "NATS"),
     }
 }
 
@@ -183,6 +188,7 @@ mod tests {
         for (text, shown, path) in [
             ("nats://127.0.0.1", "nats://127.0.0.1:4222", None),
             ("nats://a:1,b:2/table", "nats://a:1,b:2/table", Some("table")),
+            ("nats://a:1,nats://b:2/", "nats://a:1,b:2", None),
             ("tls://user:secret@a.example:4443", "tls://a.example:4443", None),
         ] {
             let url: NatsUrl = text.parse().expect("servers");

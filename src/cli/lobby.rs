@@ -16,7 +16,8 @@ use crate::{
     hook::{Ending, Hook},
     http::{HttpLimits, TokenFile, browser::without_brackets},
     identity::HostPort,
-    lobby::{Host, LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
+    lobby::{Bus, Host, LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
+    nats::{NatsConfig, NatsUrl},
     telemetry::Refusals,
 };
 
@@ -55,6 +56,11 @@ pub(super) struct LobbyFlags {
     /// A label of this host, beside those of $LABELS; repeatable
     #[arg(long, value_name = "LABEL", requires = "lobby")]
     lobby_label: Vec<String>,
+    /// Tell the hosts of lobbyd's that talk over this NATS of this one, and list them, too: lobbyd's NATS_URL, nats://HOST:PORT, with
+    /// further servers after commas, and after a slash the subject (lobby.discovery without one). Not needed if the scraper
+    /// has --lobby-nats
+    #[arg(long, env = "NARTHEX_LOBBY_NATS", value_name = "URL", requires = "lobby")]
+    lobby_nats: Option<NatsUrl>,
     /// A directory of files with a label on each line, read each 10 s, instead of $LABELS_PATH or /etc/lobby/labels; the labels
     /// that come by HTTP are kept in there, too
     #[arg(long, value_name = "DIR", requires = "lobby")]
@@ -67,6 +73,7 @@ pub(super) struct LobbyFlags {
 pub(super) struct Settings {
     /// None with `DISABLE_API`.
     listen: Option<HostPort>,
+    nats: Option<NatsConfig>,
     token: LobbyToken,
     hostname: String,
     sources: Sources,
@@ -139,6 +146,7 @@ impl LobbyFlags {
         };
         Ok(Settings {
             listen: (!truth("DISABLE_API", false)?).then_some(listen),
+            nats: self.lobby_nats.map(NatsConfig::new),
             token,
             hostname: host.hostname,
             sources: Sources { given: host.labels, directory, runtime },
@@ -161,7 +169,7 @@ pub(super) struct Lobby {
 
 impl Settings {
     pub(super) async fn bind(self, client: &Client) -> anyhow::Result<Lobby> {
-        let Self { listen, token, hostname, sources, ttl, default_port, registers, hook } = self;
+        let Self { listen, nats, token, hostname, sources, ttl, default_port, registers, hook } = self;
         let is_open = matches!(token, LobbyToken::Nothing);
         let listener = match &listen {
             Some(listen) => {
@@ -178,7 +186,11 @@ impl Settings {
             }
             None => None,
         };
-        let member = Member::new(client.lobbies(), hostname, sources, ttl, registers);
+        let bus = match nats {
+            Some(nats) => Some(Bus::connect(&nats, ttl).await.context("--lobby-nats cannot be used")?),
+            None => None,
+        };
+        let member = Member::new(client.lobbies(), bus, hostname, sources, ttl, registers);
         Ok(Lobby { listener, member, hook, every: ttl / 3 })
     }
 }
@@ -206,7 +218,7 @@ impl Lobby {
                 () = async { stop.cancelled().await; time::sleep(API_GRACE).await } => {}
             }
         };
-        tokio::join!(served, changes, member.keep(&stop));
+        tokio::join!(served, changes, member.keep(&stop), member.keep_bus(&stop));
     }
 }
 

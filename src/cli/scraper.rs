@@ -19,7 +19,8 @@ use crate::{
     identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
     scraper::{
-        HttpConfig, LobbyApi, NatsConfig, NatsUrl, RegistrationApi, RegistrationLimits, ScrapeConfig, SharedStore,
+        HttpConfig, LobbyApi, LobbyNats, NatsConfig, NatsUrl, RegistrationApi, RegistrationLimits, ScrapeConfig,
+        SharedStore,
     },
 };
 
@@ -79,6 +80,8 @@ pub(super) struct Args {
     registration_api: RegistrationApiArgs,
     #[command(flatten)]
     lobby_api: LobbyApiArgs,
+    #[command(flatten)]
+    lobby_nats: LobbyNatsArgs,
     #[command(flatten)]
     on_change: OnChange,
     #[command(flatten)]
@@ -191,6 +194,29 @@ impl LobbyApiArgs {
         let mut api = LobbyApi::new(self.lobby_api?);
         api.token_file = self.lobby_token_file;
         Some(api)
+    }
+}
+
+/// The bus of lobbyd's.
+#[derive(Debug, clap::Args)]
+struct LobbyNatsArgs {
+    /// List the hosts of lobbyd's that talk over this NATS, and list ours to them: lobbyd's NATS_URL, nats://HOST:PORT, with further
+    /// servers after commas, and after a slash the subject (lobby.discovery without one)
+    #[arg(long, env = "NARTHEX_LOBBY_NATS", value_name = "URL")]
+    lobby_nats: Option<NatsUrl>,
+    /// How long a host of that NATS is listed after it was last heard of, 20s or more: the TTL of lobbyd's hosts
+    #[arg(
+        long, value_name = "DURATION", value_parser = value::duration,
+        default_value = defaults::duration(LobbyNats::TTL)
+    )]
+    lobby_nats_ttl: Duration,
+}
+
+impl LobbyNatsArgs {
+    fn config(self) -> Option<LobbyNats> {
+        let mut nats = LobbyNats::new(NatsConfig::new(self.lobby_nats?));
+        nats.ttl = self.lobby_nats_ttl;
+        Some(nats)
     }
 }
 
@@ -377,6 +403,7 @@ impl Args {
                 waiting: self.limits.max_waiting_registrations,
             },
             store: self.store.config(),
+            lobby_nats: self.lobby_nats.config(),
             ..ScraperConfig::new(key, secrets, data_dir)
         })
     }

@@ -3,13 +3,17 @@
 //! The scraper keeps the group ([`crate::scraper`]); agents say what their host's labels are, over the link, and ask for the
 //! list, so that every host answers for the whole group.
 
+#[cfg(feature = "nats")]
+mod bus;
 mod http;
 mod targets;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use serde::Serialize;
 
+#[cfg(feature = "nats")]
+pub(crate) use bus::Bus;
 pub(crate) use http::{LobbyListener, LobbyToken};
 
 use crate::wire::LobbyHost;
@@ -99,6 +103,21 @@ pub(crate) enum LabelsError {
     /// This side is.
     #[error("{0}")]
     Failed(String),
+}
+
+/// The hosts of another group, which are listed beside those of ours.
+pub(crate) trait Others: Send + Sync + 'static {
+    /// All of them, in the order of their names.
+    fn hosts(&self) -> Result<Vec<LobbyHost>, NoList>;
+}
+
+/// Our hosts and those of others, in the order of their names. A name that is ours is not theirs.
+pub(crate) fn beside(ours: Vec<LobbyHost>, mut others: Vec<LobbyHost>) -> Vec<LobbyHost> {
+    let named: HashSet<&str> = ours.iter().map(|host| host.hostname.as_str()).collect();
+    others.retain(|host| !named.contains(host.hostname.as_str()));
+    others.extend(ours);
+    others.sort_unstable_by(|one, other| one.hostname.cmp(&other.hostname));
+    others
 }
 
 /// What to do with labels of this host.

@@ -1,12 +1,12 @@
 //! Settings of a scraper, and the errors of settings that cannot work.
 
+#[cfg(feature = "nats")]
+use std::io;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
 use super::group::Members;
-#[cfg(feature = "nats")]
-use crate::nats::NatsConfig;
 use crate::{
     hook::Hook,
     http::{BindError, HttpLimits, TokenFile},
@@ -16,6 +16,8 @@ use crate::{
     registry::{RegistryConfig, RegistryError, StoreError},
     secret_file::SecretFileError,
 };
+#[cfg(feature = "nats")]
+use crate::{lobby::Bus, nats::NatsConfig};
 
 /// The port of the HTTP API.
 pub const DEFAULT_HTTP_PORT: u16 = 19_960;
@@ -72,6 +74,35 @@ pub struct ScraperConfig {
     /// is on this scraper's disk alone.
     #[cfg(feature = "nats")]
     pub store: Option<SharedStore>,
+    /// A group of lobbyd's hosts, whose hosts and those of this scraper's lobby list each other. Default none.
+    #[cfg(feature = "nats")]
+    pub lobby_nats: Option<LobbyNats>,
+}
+
+/// The NATS over which hosts of `lobbyd` tell each other which labels they have.
+#[cfg(feature = "nats")]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LobbyNats {
+    /// The servers; the path of the URL is the subject, `lobby.discovery` without one.
+    pub nats: NatsConfig,
+    /// How long a host is listed after its last hi, 20 s at least: the `TTL` of the group. Default 30 s.
+    pub ttl: Duration,
+}
+
+#[cfg(feature = "nats")]
+impl LobbyNats {
+    /// lobbyd's own time to live, and the default of [`Self::ttl`].
+    pub const TTL: Duration = Duration::from_secs(30);
+
+    /// The group at these servers.
+    pub fn new(nats: NatsConfig) -> Self {
+        Self { nats, ttl: Self::TTL }
+    }
+
+    pub(super) async fn connect(&self) -> Result<Bus, ScraperError> {
+        Bus::connect(&self.nats, self.ttl).await.map_err(ScraperError::LobbyNats)
+    }
 }
 
 /// A store that several scrapers share: a key-value bucket of NATS JetStream, which is made where it is missing.
@@ -116,6 +147,8 @@ impl ScraperConfig {
             registrations: RegistrationLimits::default(),
             #[cfg(feature = "nats")]
             store: None,
+            #[cfg(feature = "nats")]
+            lobby_nats: None,
             members: None,
         }
     }
@@ -338,6 +371,10 @@ pub enum ScraperError {
     /// The token of the registration API, or of the lobby's, cannot be used.
     #[error(transparent)]
     Token(#[from] SecretFileError),
+    /// A file of the settings for the lobby's NATS cannot be read.
+    #[cfg(feature = "nats")]
+    #[error("the lobby's NATS cannot be used")]
+    LobbyNats(#[source] io::Error),
     /// The network could not start.
     #[error(transparent)]
     Network(#[from] NetworkError),

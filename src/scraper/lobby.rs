@@ -18,9 +18,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "nats")]
+use super::metrics::ScraperMetrics;
+#[cfg(feature = "nats")]
+use crate::lobby::Bus;
 use crate::{
     identity::PublicKey,
-    lobby::{Group, Host, LabelsChange, LabelsError, NoList},
+    lobby::{Group, Host, LabelsChange, LabelsError, NoList, Others, beside},
     network::{InboundStream, LinkStream, Network},
     registry::{Beacon, BeaconName, Registry},
     telemetry::Chain,
@@ -55,6 +59,8 @@ const PART: usize = MAX_MESSAGE_LEN / 2;
 pub(super) struct Lobby {
     registry: Registry,
     network: Network,
+    /// Another group, whose hosts are in the list.
+    others: Option<Arc<dyn Others>>,
     state: Arc<State>,
 }
 
@@ -91,7 +97,23 @@ struct Stored {
 
 impl Lobby {
     pub(super) fn new(registry: Registry, network: Network) -> Self {
-        Self { registry, network, state: Arc::default() }
+        Self { registry, network, others: None, state: Arc::default() }
+    }
+
+    /// Lists these hosts, too.
+    #[cfg(feature = "nats")]
+    pub(super) fn beside(self, others: impl Others) -> Self {
+        Self { others: Some(Arc::new(others)), ..self }
+    }
+
+    /// Says the hosts on a bus, and hears those of others, until `stop` fires. Our hosts run on when the scraper ends.
+    #[cfg(feature = "nats")]
+    pub(super) async fn keep_bus(self, bus: Bus, metrics: Arc<ScraperMetrics>, stop: CancellationToken) {
+        let own = async || {
+            metrics.set_lobby_nats(bus.is_failing(), bus.len());
+            self.own_hosts().ok().map(|hosts| hosts.iter().map(Host::from).collect())
+        };
+        bus.keep(own, false, stop).await;
     }
 
     /// Answers requests until `stop` fires.
@@ -214,6 +236,16 @@ impl Lobby {
         if let Some(list) = last.as_ref().filter(|list| list.made_at.elapsed() < FRESH) {
             return Ok(list.clone());
         }
+        let mut hosts = self.own_hosts()?;
+        if let Some(others) = &self.others {
+            hosts = beside(hosts, others.hosts()?);
+        }
+        let list = List::after(last.as_ref(), hosts.into());
+        Ok(last.insert(list).clone())
+    }
+
+    /// The hosts that peers have said, in the order of their names.
+    pub(super) fn own_hosts(&self) -> Result<Vec<LobbyHost>, NoList> {
         let beacons = self.registry.beacons_of(KIND).map_err(|error| NoList(error.to_string()))?;
         let hosts = beacons.unwrap_or_default().into_iter().filter_map(|beacon| {
             let (end, lease) = beacon.expires_at.zip(beacon.lease)?;
@@ -223,8 +255,7 @@ impl Lobby {
             let ttl_seconds = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
             Some(LobbyHost { hostname, labels, seen: last_check, ttl_seconds })
         });
-        let list = List::after(last.as_ref(), hosts.collect());
-        Ok(last.insert(list).clone())
+        Ok(hosts.collect())
     }
 }
 

@@ -46,6 +46,10 @@ pub(super) struct ScraperMetrics {
     members_unlinked: Gauge,
     forwards: Counters<ForwardOutcome>,
     beacon_requests: Counters<BeaconOutcome>,
+    #[cfg(feature = "nats")]
+    lobby_nats_failing: Gauge,
+    #[cfg(feature = "nats")]
+    lobby_nats_hosts: Gauge,
     state: Readings<ScraperState>,
     inbound: Readings<InboundCounts>,
 }
@@ -139,6 +143,18 @@ impl ScraperMetrics {
                 "Requests to the registration API",
                 "outcome",
             ),
+            #[cfg(feature = "nats")]
+            lobby_nats_failing: gauge(
+                narthex,
+                "lobby_nats_failing",
+                "1 while the NATS of lobbyd's hosts cannot be reached, so that they are listed as they were",
+            ),
+            #[cfg(feature = "nats")]
+            lobby_nats_hosts: gauge(
+                narthex,
+                "lobby_nats_hosts",
+                "Hosts of lobbyd's that are listed beside the lobby's own",
+            ),
             state: state_metrics(narthex),
             inbound: inbound_metrics(narthex),
             registry,
@@ -160,6 +176,13 @@ impl ScraperMetrics {
         for (gauge, count) in [(&self.members_linked, linked), (&self.members_unlinked, unlinked)] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Whether the NATS of lobbyd's hosts is away, and how many of them there are.
+    #[cfg(feature = "nats")]
+    pub(super) fn set_lobby_nats(&self, is_failing: bool, hosts: usize) {
+        self.lobby_nats_failing.set(is_failing.into());
+        self.lobby_nats_hosts.set(i64::try_from(hosts).unwrap_or(i64::MAX));
     }
 
     /// Counts a scrape that the members of the group were asked for.

@@ -48,12 +48,12 @@ pub use crate::{
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
     wire::Alias,
 };
-#[cfg(feature = "nats")]
-pub use config::SharedStore;
 pub use config::{
     DEFAULT_HTTP_PORT, HttpConfig, LobbyApi, RegistrationApi, RegistrationLimits, ScrapeConfig, ScraperConfig,
     ScraperError,
 };
+#[cfg(feature = "nats")]
+pub use config::{LobbyNats, SharedStore};
 
 #[doc(hidden)]
 pub use group::{Member, Members};
@@ -219,6 +219,16 @@ impl Scraper {
         });
         tasks.spawn(network_task.run(stop.tasks.clone()));
         tasks.spawn(registrar.run(register_inbox, farewell_inbox, stop.tasks.clone()));
+        #[cfg(feature = "nats")]
+        let lobby = match &config.lobby_nats {
+            Some(nats) => {
+                let bus = nats.connect().await?;
+                let lobby = lobby.beside(bus.clone());
+                tasks.spawn(lobby.clone().keep_bus(bus, Arc::clone(&metrics), stop.tasks.clone()));
+                lobby
+            }
+            None => lobby,
+        };
         tasks.spawn(lobby.clone().run(lobby_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
         if let Some(members) = config.members {

@@ -21,18 +21,18 @@ use crate::support::{
 };
 
 /// A host with the API. Another server, such as the original, has whatever labels its hosts have besides.
-struct Host {
-    at: SocketAddr,
+pub(crate) struct Host {
+    pub(crate) at: SocketAddr,
     name: String,
     /// Its labels' files, and the runtime file.
     labels: PathBuf,
-    process: Option<Process>,
+    pub(crate) process: Option<Process>,
 }
 
 /// The group of a scraper of ours.
-struct Group {
-    fleet: Fleet,
-    scraper: Scraper,
+pub(crate) struct Group {
+    pub(crate) fleet: Fleet,
+    pub(crate) scraper: Scraper,
 }
 
 impl Group {
@@ -42,7 +42,7 @@ impl Group {
         Self { fleet, scraper }
     }
 
-    fn host(&self, name: &str, variables: &[(&str, &str)]) -> Host {
+    pub(crate) fn host(&self, name: &str, variables: &[(&str, &str)]) -> Host {
         self.start(name, name, loopback(free_port()), variables)
     }
 
@@ -64,6 +64,7 @@ impl Group {
             ("RUNTIME_LABELS_FILENAME", ""),
             ("CALLBACK", ""),
             ("CALLBACK_COOLDOWN", ""),
+            ("NARTHEX_LOBBY_NATS", ""),
         ];
         let flags = [
             "--lobby".to_owned(),
@@ -77,7 +78,12 @@ impl Group {
 }
 
 impl Host {
-    fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+    /// Whatever answers at this address.
+    pub(crate) fn at(at: SocketAddr, name: &str) -> Self {
+        Self { at, name: name.to_owned(), labels: PathBuf::new(), process: None }
+    }
+
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         let mut answer = None;
         eventually_true("the API answers", SOON, || {
             answer = http::request_with(method, self.at, path, &[], body.as_bytes()).ok();
@@ -86,7 +92,7 @@ impl Host {
         answer.expect("answered")
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let answer = self.ask("GET", path, "");
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert_eq!(answer.header("content-type"), Some("application/json; charset=UTF-8"), "{path}");
@@ -95,7 +101,7 @@ impl Host {
     }
 
     /// The labels of a host as this one sees them.
-    fn sees(&self, host: &str) -> Option<Vec<String>> {
+    pub(crate) fn sees(&self, host: &str) -> Option<Vec<String>> {
         let answer = self.ask("GET", "/v1/discoveries", "");
         let all: Value = serde_json::from_slice(&answer.body).ok()?;
         let found = all.as_array()?.iter().find(|one| one["hostname"] == host)?;
@@ -103,14 +109,14 @@ impl Host {
     }
 
     #[track_caller]
-    fn wait_sees(&self, host: &str, labels: &[&str]) {
+    pub(crate) fn wait_sees(&self, host: &str, labels: &[&str]) {
         eventually_true(&format!("{} sees {host} with {labels:?}", self.name), SOON, || {
             self.sees(host).is_some_and(|seen| seen == labels)
         });
     }
 
     #[track_caller]
-    fn wait_misses(&self, host: &str) {
+    pub(crate) fn wait_misses(&self, host: &str) {
         eventually_true(&format!("{} misses {host}", self.name), SOON, || self.sees(host).is_none());
     }
 }
@@ -119,7 +125,7 @@ impl Host {
 fn server(variables: &[(&str, &str)]) -> (Host, Option<Group>) {
     if let Ok(at) = env::var("NARTHEX_LOBBYD") {
         let at = at.parse().expect("HOST:PORT");
-        let mut host = Host { at, name: String::new(), labels: PathBuf::new(), process: None };
+        let mut host = Host::at(at, "");
         host.name = host.get("/v1/discovery")["hostname"].as_str().expect("a name").to_owned();
         return (host, None);
     }
@@ -243,7 +249,7 @@ fn any_host_answers_for_the_whole_group_until_one_says_goodbye_or_is_heard_of_no
     let first = group.host("first", &[("LABELS", "b:2,a:1")]);
     let mut second = group.host("second", &[("LABELS", "a:1"), ("TTL", "6")]);
     let mut third = group.host("third", &[]);
-    let of_scraper = Host { at, name: "the scraper".into(), labels: PathBuf::new(), process: None };
+    let of_scraper = Host::at(at, "the scraper");
     for host in [&first, &second, &third, &of_scraper] {
         host.wait_sees("first", &["a:1", "b:2"]);
         host.wait_sees("second", &["a:1"]);

@@ -8,4 +8,5 @@
 mod support;
 
 mod lobby;
+mod lobby_nats;
 mod registration_server;

@@ -21,7 +21,7 @@ use super::labels::Sources;
 use crate::{
     client::lobby::{Lobbies, LobbyError},
     identity::PublicKey,
-    lobby::{Group, Host, LabelsChange, LabelsError, NoList},
+    lobby::{Bus, Group, Host, LabelsChange, LabelsError, NoList, Others, beside},
     telemetry::Chain,
     wire::{Hi, LobbyHost, LobbyRequest},
 };
@@ -45,6 +45,8 @@ pub(super) struct Member(Arc<Shared>);
 
 struct Shared {
     lobbies: Lobbies,
+    /// lobbyd's hosts, where the group has some.
+    bus: Option<Bus>,
     hostname: String,
     sources: Sources,
     ttl: Duration,
@@ -74,10 +76,17 @@ struct List {
 }
 
 impl Member {
-    pub(super) fn new(lobbies: Lobbies, hostname: String, sources: Sources, ttl: Duration, registers: bool) -> Self {
+    pub(super) fn new(
+        lobbies: Lobbies,
+        bus: Option<Bus>,
+        hostname: String,
+        sources: Sources,
+        ttl: Duration,
+        registers: bool,
+    ) -> Self {
         let (changed, changing) = (Notify::new(), sync::Mutex::default());
         let (lists, refresh) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { lobbies, hostname, sources, ttl, registers, changed, changing, lists, refresh }))
+        Self(Arc::new(Shared { lobbies, bus, hostname, sources, ttl, registers, changed, changing, lists, refresh }))
     }
 
     /// Says hi three times within the time to live, and at each change of the labels; says goodbye once `stop` fires.
@@ -121,6 +130,16 @@ impl Member {
         let goodbye = LobbyRequest::Goodbye { hostname: shared.hostname.clone() };
         let scrapers = shared.lobbies.scrapers();
         future::join_all(scrapers.iter().map(|scraper| shared.lobbies.say(scraper, &goodbye))).await;
+    }
+
+    /// Says the host on the bus, too, and hears lobbyd's hosts.
+    pub(super) async fn keep_bus(&self, stop: &CancellationToken) {
+        let Some(bus) = &self.0.bus else { return };
+        let own = async || match self.0.registers {
+            true => self.own().await.ok().map(|own| vec![own]),
+            false => Some(Vec::new()),
+        };
+        bus.keep(own, true, stop.clone()).await;
     }
 
     /// Says hi to each scraper; an error if none took it, or one refused it.
@@ -196,7 +215,11 @@ impl Group for Member {
             let patience = if is_known { HURRY } else { PATIENCE };
             let _ = time::timeout(patience, self.refresh()).await;
         }
-        self.lists().joined()
+        let mut hosts = self.lists().joined()?;
+        if let Some(bus) = &self.0.bus {
+            hosts = beside(hosts, bus.hosts()?);
+        }
+        Ok(hosts.iter().map(Host::from).collect())
     }
 
     async fn change(&self, change: LabelsChange, labels: Vec<String>) -> Result<(), LabelsError> {
@@ -242,7 +265,7 @@ impl Lists {
 
     /// The lists as one: of a host that several have, what it said last. Beside a scraper that answers, the host of one that does
     /// not counts until its time to live is over.
-    fn joined(&self) -> Result<Arc<[Host]>, NoList> {
+    fn joined(&self) -> Result<Vec<LobbyHost>, NoList> {
         let Some(youngest) = self.youngest() else {
             return Err(NoList("no scraper has answered with a list yet, or none has for 10 minutes".to_owned()));
         };
@@ -260,6 +283,6 @@ impl Lists {
                 }
             }
         }
-        Ok(hosts.into_values().map(Host::from).collect())
+        Ok(hosts.into_values().cloned().collect())
     }
 }

@@ -27,6 +27,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use async_nats::ConnectOptions;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::{
     runtime::Handle,
@@ -89,7 +90,7 @@ impl NatsStore {
             let opened = tokio::task::spawn_blocking(|| Mirror::open(path)).await;
             opened.unwrap_or_else(|error| Err(StoreError::Panicked { message: error.to_string() }))?
         };
-        let connected = config.connect().await;
+        let connected = config.connect(ConnectOptions::new()).await;
         let refused = |reason: String| StoreError::Unreachable { url: config.url.to_string(), reason };
         let (client, lost) = connected.map_err(|error| refused(error.to_string()))?;
         let bucket = Bucket::new(client, config.url.path().unwrap_or(DEFAULT_BUCKET))
