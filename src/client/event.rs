@@ -159,7 +159,7 @@ pub enum RegisterError {
     #[error("the scraper asks to slow down")]
     SlowDown,
     /// The scraper cannot register anybody now.
-    #[error("the scraper cannot register anybody now: it is starting, or its disk fails")]
+    #[error("the scraper cannot register anybody now: it is starting, or its table cannot be written")]
     Unavailable,
     /// The scraper calls the whole registration malformed: too many targets, or an unfit host name.
     #[error("the scraper refused the whole registration: too many targets, or an unfit host name")]

@@ -2,7 +2,7 @@
 //!
 //! The client has patience up to its release timeout: a whole fleet may end at once, and the scraper may be restarted or
 //! paused meanwhile. A link that is lost, or carries nothing more, is dialled again. A scraper that was gone before is not
-//! waited for: its leases lapse.
+//! waited for: its leases lapse. Nor is one for long whose table another scraper keeps, too, and has released the aliases.
 
 use std::{io, time::Duration};
 
@@ -28,6 +28,8 @@ use crate::{
 const SILENT: Duration = Duration::from_secs(15);
 /// Longest wait for the end of an exchange with a scraper that knows no farewell.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How much longer is waited for a scraper once another that keeps the same table has released our aliases.
+const BESIDE: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How long after the loss of its link a scraper is expected back within the release timeout. A scraper that has been gone for
@@ -57,6 +59,13 @@ enum NotReleased {
     Refused(RegisterReply),
 }
 
+/// How it went well.
+enum End {
+    Released,
+    /// By a scraper that keeps the same table.
+    ReleasedBeside,
+}
+
 impl NotReleased {
     /// True if no later attempt can succeed.
     fn is_final(&self) -> bool {
@@ -77,7 +86,14 @@ pub(super) async fn release(shared: &Shared, scraper: &PeerAddr, held: &Held) {
         return;
     }
     match patiently(shared, scraper).await {
-        Ok(()) => shared.events.emit(EventKind::Released { scraper: scraper.key }),
+        Ok(End::Released) => {
+            shared.group.released(&scraper.key);
+            shared.events.emit(EventKind::Released { scraper: scraper.key });
+        }
+        Ok(End::ReleasedBeside) => tracing::info!(
+            scraper = %scraper.key,
+            "not waited for: another scraper of its group has released our aliases"
+        ),
         Err(error) => tracing::warn!(
             scraper = %scraper.key,
             aliases = %Few(aliases.into_iter().collect()),
@@ -88,7 +104,7 @@ pub(super) async fn release(shared: &Shared, scraper: &PeerAddr, held: &Held) {
     }
 }
 
-async fn patiently(shared: &Shared, scraper: &PeerAddr) -> Result<(), NotReleased> {
+async fn patiently(shared: &Shared, scraper: &PeerAddr) -> Result<End, NotReleased> {
     let (links, patience) = (shared.network.links(), shared.release_timeout);
     let is_expected = links.lost_for(&scraper.key).is_some_and(|gone| gone < EXPECTED_BACK);
     if links.path(&scraper.key).is_none() && !is_expected {
@@ -106,12 +122,22 @@ async fn patiently(shared: &Shared, scraper: &PeerAddr) -> Result<(), NotRelease
                     }
                     last = Some(Box::new(error));
                 }
-                end => return end,
+                end => return end.map(|()| End::Released),
             }
             time::sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
         }
     };
-    let end = time::timeout(patience, attempts).await;
+    let beside = async {
+        shared.group.released_beside(&scraper.key).await;
+        time::sleep(BESIDE).await;
+    };
+    let end = time::timeout(patience, async {
+        tokio::select! {
+            end = attempts => end,
+            () = beside => Ok(End::ReleasedBeside),
+        }
+    });
+    let end = end.await;
     end.unwrap_or_else(|_| Err(NotReleased::TooLate { patience, source: last }))
 }
 

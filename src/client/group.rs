@@ -76,6 +76,8 @@ pub(super) struct State {
     scrapers: BTreeSet<PublicKey>,
     /// Those that have registered us over the link that there is.
     pub(super) registered: BTreeSet<PublicKey>,
+    /// Those that have released our aliases at our end.
+    released: BTreeSet<PublicKey>,
     /// The last word of each.
     said: BTreeMap<PublicKey, Members>,
 }
@@ -89,6 +91,13 @@ impl State {
             all.extend(addresses.iter().filter(|address| !all.contains(address)).cloned().collect::<Vec<_>>());
         }
         named
+    }
+
+    /// True if a scraper that keeps the same table, by its own word or by that of this one, has released our aliases.
+    fn is_released_beside(&self, scraper: &PublicKey) -> bool {
+        let names =
+            |one: &PublicKey, other: &PublicKey| self.said.get(one).is_some_and(|said| said.contains_key(other));
+        self.released.iter().any(|other| names(other, scraper) || names(scraper, other))
     }
 }
 
@@ -118,6 +127,7 @@ impl Group {
         self.change(|state| {
             state.scrapers.remove(scraper);
             state.registered.remove(scraper);
+            state.released.remove(scraper);
             state.said.remove(scraper);
         });
     }
@@ -130,6 +140,17 @@ impl Group {
     /// The link on which the scraper registered us is gone.
     pub(super) fn lost(&self, scraper: &PublicKey) {
         self.state.send_if_modified(|state| state.registered.remove(scraper));
+    }
+
+    /// The scraper has released our aliases.
+    pub(super) fn released(&self, scraper: &PublicKey) {
+        self.state.send_if_modified(|state| state.released.insert(*scraper));
+    }
+
+    /// Returns once another scraper that keeps the same table has.
+    pub(super) async fn released_beside(&self, scraper: &PublicKey) {
+        let mut state = self.subscribe();
+        let _ = state.wait_for(|state| state.is_released_beside(scraper)).await; // `self` has the other end
     }
 
     /// Takes the word of one of our scrapers.

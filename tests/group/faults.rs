@@ -14,6 +14,7 @@ use narthex::{Client, KeyPair};
 use tokio::runtime::Runtime;
 
 use crate::support::{
+    cable::Cable,
     eventually_true,
     fleet::{Fleet, Scraper},
     nats::Nats,
@@ -34,6 +35,8 @@ struct Lab {
     sites: Vec<Site>,
     clients: Vec<Client>,
     runtime: Runtime,
+    /// From the first scraper to NATS.
+    cable: Cable,
     nats: Nats,
     _fleet: Fleet,
 }
@@ -42,9 +45,10 @@ impl Lab {
     fn start(count: usize) -> Option<Self> {
         let fleet = Fleet::new();
         let nats = Nats::start(fleet.path())?;
-        let store = format!("--store={}", nats.url());
+        let cable = Cable::to(nats.at);
         let mut sites = Vec::new();
         for at in 0..3 {
+            let store = format!("--store=nats://{}", if at == 0 { cable.address } else { nats.at });
             let scraper = fleet.scraper_named(&format!("scraper-{at}"), &[&store]);
             let directory = fleet.path().join(format!("prometheus-{at}"));
             std::fs::create_dir(&directory).expect("made");
@@ -59,7 +63,7 @@ impl Lab {
             runtime.block_on(builder.start()).expect("starts")
         });
         let clients = clients.collect();
-        Some(Self { sites, clients, runtime, nats, _fleet: fleet })
+        Some(Self { sites, clients, runtime, cable, nats, _fleet: fleet })
     }
 
     /// Waits until these Prometheus have every target up, once they have had the time to notice a fault, and reports how
@@ -121,9 +125,15 @@ fn no_target_disappears_whatever_dies() {
     lab.wait_all_up(&all, "the scraper is back");
     lab.wait_two_links();
 
+    lab.cable.cut();
+    std::thread::sleep(Duration::from_secs(12));
+    lab.wait_all_up(&all, "one scraper cut off from NATS for 12 s");
+    lab.cable.mend();
+    lab.wait_all_up(&all, "it reaches NATS again");
+
     lab.nats.process.freeze();
     std::thread::sleep(Duration::from_secs(12));
-    lab.wait_all_up(&all, "NATS partitioned for 12 s");
+    lab.wait_all_up(&all, "NATS frozen for 12 s");
     lab.nats.process.thaw();
     lab.wait_all_up(&all, "NATS reached again");
 

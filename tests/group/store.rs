@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::support::{
-    SOON, eventually_true,
+    SOON,
+    cable::Cable,
+    eventually_true,
     exporter::{Exporter, Reply},
     fleet::{Fleet, Scraper},
     http,
@@ -23,11 +25,19 @@ impl Group {
     fn start(size: usize, flags: &[&str]) -> Option<Self> {
         let fleet = Fleet::new();
         let nats = Nats::start(fleet.path())?;
-        let store = format!("--store={}", nats.url());
-        let flags: Vec<&str> = [store.as_str()].into_iter().chain(flags.iter().copied()).collect();
-        let scrapers = (0..size).map(|at| fleet.scraper_named(&format!("scraper-{at}"), &flags)).collect();
+        let stores = vec![nats.url(); size];
+        Some(Self::over(nats, fleet, &stores, flags))
+    }
+
+    /// A scraper for each of these ways to NATS.
+    fn over(nats: Nats, fleet: Fleet, stores: &[String], flags: &[&str]) -> Self {
+        let scrapers = stores.iter().enumerate().map(|(at, store)| {
+            let flags = [&["--store", store], flags].concat();
+            fleet.scraper_named(&format!("scraper-{at}"), &flags)
+        });
+        let scrapers = scrapers.collect();
         let exporter = Exporter::start([("/metrics", Reply::text("up_and_well 1\n"))]);
-        Some(Self { scrapers, exporter, nats, fleet })
+        Self { scrapers, exporter, nats, fleet }
     }
 
     /// An agent of one of them, which is registered when this returns.
@@ -119,6 +129,44 @@ fn the_list_outlives_nats_and_the_loss_of_its_disk() {
     let newcomer = group.fleet.scraper_named("newcomer", &[&store]);
     for alias in ["a", "b", "c"] {
         newcomer.wait_listed(alias);
+    }
+}
+
+#[test]
+fn a_scraper_that_is_cut_off_from_the_others_goes_on_and_learns_what_it_missed() {
+    let fleet = Fleet::new();
+    let Some(nats) = Nats::start(fleet.path()) else { return };
+    let cable = Cable::to(nats.at);
+    let stores = [format!("nats://{}", cable.address), nats.url()];
+    let group = Group::over(nats, fleet, &stores, &[]);
+    let [cut_off, other] = &group.scrapers[..] else { unreachable!() };
+    let mut released = group.agent(1, "released");
+    let _kept = group.agent(0, "kept");
+    released.wait_log(&["learned a scraper of the group"]);
+    group.all_list("released");
+    group.all_list("kept");
+
+    cable.cut();
+    eventually_true("it says that its store fails", SOON, || cut_off.get("/-/ready").status == 503);
+    assert_eq!(cut_off.wait_scraped("kept"), "up_and_well 1\n");
+    let _there = group.agent(1, "there");
+    let only_here = [("here", group.exporter.url("/metrics"))];
+    let here = group.fleet.agent_of(cut_off, "here", only_here, &["--only-given-scrapers"]);
+    here.wait_log(&["registration failed", "the scraper cannot register anybody now"]);
+    released.ask_to_end();
+    released.wait(SOON);
+    other.wait_unlisted("released");
+    let names = |scraper: &Scraper| scraper.listed().map(|listed| listed.into_keys().collect::<Vec<_>>());
+    assert_eq!(names(other), Some(["kept", "there"].map(String::from).to_vec()));
+    let listed = names(cut_off).expect("it lists what it knows");
+    assert!(listed.contains(&"kept".to_owned()) && !listed.contains(&"here".to_owned()), "{listed:?}");
+
+    cable.mend();
+    group.all_are_ready();
+    for scraper in &group.scrapers {
+        eventually_true("both know all of it", 2 * SOON, || {
+            names(scraper) == Some(["here", "kept", "there"].map(String::from).to_vec())
+        });
     }
 }
 

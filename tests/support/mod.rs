@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) mod cable;
 pub(crate) mod connect_proxy;
 pub(crate) mod crowd;
 pub(crate) mod dht_peer;

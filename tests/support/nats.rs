@@ -20,7 +20,7 @@ use super::{
 /// A server, which can be killed and started again at the same address, on its old store or an empty one.
 pub(crate) struct Nats {
     program: PathBuf,
-    at: SocketAddr,
+    pub(crate) at: SocketAddr,
     directory: PathBuf,
     pub(crate) process: Process,
 }

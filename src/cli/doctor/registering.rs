@@ -72,7 +72,7 @@ pub(super) async fn aliases<S: AsyncRead + AsyncWrite + Unpin>(
         }
         Ok(Ok(RegisterReply::SlowDown { .. })) => ("the scraper asks to slow down", "try again in a while"),
         Ok(Ok(RegisterReply::Unavailable)) => (
-            "the scraper cannot register anybody now: it is starting, or its disk fails",
+            "the scraper cannot register anybody now: it is starting, or its table cannot be written",
             "try again in a while; see the scraper's log",
         ),
         Ok(Ok(_)) => ("the scraper answers something else", "are both of a version that goes together?"),
