@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::{
     SOON,
     cable::Cable,
-    eventually_true,
+    eventually, eventually_true,
     exporter::{Exporter, Reply},
     fleet::{Fleet, Scraper},
     http,
@@ -236,4 +236,17 @@ fn what_others_do_to_the_bucket_is_seen_and_made_up_for() {
         listed.get("web").is_some_and(|web| web.label("__meta_narthex_public_key") == holder)
     });
     group.all_list("web");
+}
+
+#[test]
+fn a_scraper_with_the_key_of_another_is_told_of() {
+    let Some(group) = Group::start(1, &[]) else { return };
+    let [scraper] = &group.scrapers[..] else { unreachable!() };
+    let subject = format!("$KV.narthex.member.{}", scraper.key);
+    // Again and again, as the twin would: the scraper itself may not have been noted yet.
+    let line = eventually("the scraper says so", SOON, || {
+        group.nats.publish(&subject, "", br#"{"addresses":["192.0.2.1:1\n"],"noted_at_unix_s":1,"run":1}"#);
+        scraper.process.log_line(&["another scraper of this store has our key"])
+    });
+    assert!(line.contains("192.0.2.1:1"), "{line}");
 }

@@ -96,7 +96,7 @@ impl NatsStore {
         let bucket = Bucket::new(client, config.url.path().unwrap_or(DEFAULT_BUCKET))
             .ok_or_else(|| refused("the name of a bucket has letters, digits, - and _ only".to_owned()))?;
         let known = Arc::new(Known::new(rand::random(), State::default()));
-        let (members, (sender, events)) = (Members::new(), mpsc::channel(EVENTS));
+        let (members, (sender, events)) = (Members::new(known.writer), mpsc::channel(EVENTS));
         let session = Session {
             bucket: bucket.clone(),
             lost,
@@ -320,7 +320,7 @@ async fn note_member(bucket: Bucket, known: Arc<Known>, mut own: watch::Receiver
         known.up().await;
         let member = own.borrow_and_update().clone();
         let noted = match &member {
-            Some(member) => bucket.note(member).await,
+            Some(member) => bucket.note(member, known.writer).await.map(|at| members.noted_own(member.key, at)),
             None => Ok(()),
         };
         if let Err(error) = &noted {

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::SystemTime};
 use super::table_list::{Rendered, TableList, TableUnknown};
 use crate::{
     network::{LinkPath, Links},
-    registry::{Beacon, Contents, Lease, LeaseState, ListedGroup, Listing, Registry},
+    registry::{Beacon, Contents, Lease, LeaseState, ListedGroup, Listing, NotLoaded, Registry},
 };
 
 /// The list, rendered anew when it must be, while the table is known for certain.
@@ -41,14 +41,18 @@ impl SdList {
 
     /// The list, with everything that was acknowledged before this call.
     pub(super) async fn current(&self) -> Result<Arc<Rendered<Vec<Fragment>>>, TableUnknown> {
-        if self.registry.is_loaded() && self.registry.is_stale() {
+        // Else it could be loaded, and found damaged, between the questions and the list.
+        if !self.registry.is_loaded() {
+            return Err(NotLoaded.into());
+        }
+        if self.registry.is_stale() {
             return Err(TableUnknown::Stale);
         }
         // A shared table is that of the other scrapers, too.
         if self.registry.store_failing() && !self.registry.is_shared() {
             return Err(TableUnknown::StoreFailing);
         }
-        if self.registry.is_loaded() && !self.registry.is_complete() {
+        if !self.registry.is_complete() {
             return Err(TableUnknown::Incomplete);
         }
         self.list.current().await

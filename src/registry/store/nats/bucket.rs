@@ -135,11 +135,11 @@ impl Bucket {
         }
     }
 
-    /// Notes a scraper, whatever was noted of it before.
-    pub(super) async fn note(&self, member: &Member) -> Result<(), String> {
-        let (key, value) = members::note(member, SystemTime::now());
+    /// Notes a scraper, whatever was noted of it before, and returns the revision.
+    pub(super) async fn note(&self, member: &Member, run: u64) -> Result<u64, String> {
+        let (key, value) = members::note(member, run, SystemTime::now());
         let sent = self.context.publish(self.subject(&key), value.into()).await;
-        sent.map_err(said)?.await.map(drop).map_err(said)
+        sent.map_err(said)?.await.map(|ack| ack.sequence).map_err(said)
     }
 }
 

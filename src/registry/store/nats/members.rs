@@ -26,6 +26,9 @@ const MAX_ADDRESSES: usize = 8;
 /// The members that are known, this scraper among them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Members {
+    /// The writer's number of this process.
+    run: u64,
+    own: Arc<Mutex<Own>>,
     noted: Arc<Mutex<BTreeMap<PublicKey, Noted>>>,
     current: watch::Sender<Arc<[Member]>>,
 }
@@ -35,11 +38,23 @@ pub(super) struct Members {
 struct Noted {
     addresses: Vec<String>,
     noted_at_unix_s: u64,
+    /// Of the process that noted it; 0 of an earlier version.
+    #[serde(default)]
+    run: u64,
+}
+
+/// This scraper's own note.
+#[derive(Debug, Default)]
+struct Own {
+    key: Option<PublicKey>,
+    /// The revision of its first one.
+    since: u64,
+    is_contested: bool,
 }
 
 impl Members {
-    pub(super) fn new() -> Self {
-        Self { noted: Arc::default(), current: watch::Sender::new(Arc::from([])) }
+    pub(super) fn new(run: u64) -> Self {
+        Self { run, own: Arc::default(), noted: Arc::default(), current: watch::Sender::new(Arc::from([])) }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<[Member]>> {
@@ -51,6 +66,9 @@ impl Members {
         let Some(member) = entry.key.strip_prefix(key::MEMBER) else { return false };
         let Ok(member) = member.parse::<PublicKey>() else { return true };
         let noted = (entry.operation == Operation::Put).then(|| serde_json::from_slice::<Noted>(&entry.value));
+        if let Some(Ok(noted)) = &noted {
+            self.compare(&member, noted, entry.revision);
+        }
         {
             let mut all = self.noted();
             match noted {
@@ -63,6 +81,28 @@ impl Members {
         }
         self.publish(SystemTime::now());
         true
+    }
+
+    /// This process has noted itself, in this revision.
+    pub(super) fn noted_own(&self, key: PublicKey, revision: u64) {
+        let mut own = self.own();
+        if own.key.replace(key).is_none() {
+            own.since = revision;
+        }
+    }
+
+    /// Warns of another process that says it is this scraper: each would take itself for the only one with the key.
+    fn compare(&self, member: &PublicKey, noted: &Noted, revision: u64) {
+        let mut own = self.own();
+        let is_other = own.key == Some(*member) && revision > own.since && ![0, self.run].contains(&noted.run);
+        if is_other && !std::mem::replace(&mut own.is_contested, true) {
+            let addresses =
+                noted.addresses.iter().take(MAX_ADDRESSES).map(|address| address.escape_debug().to_string());
+            tracing::error!(
+                key = %member, addresses = addresses.collect::<Vec<_>>().join(" "),
+                "another scraper of this store has our key, so that neither asks the other: give it a key of its own (narthex keygen)"
+            );
+        }
     }
 
     /// Tells who is a member now, if that has changed: time passes, too.
@@ -86,16 +126,21 @@ impl Members {
         });
     }
 
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn noted(&self) -> MutexGuard<'_, BTreeMap<PublicKey, Noted>> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The key and value under which a scraper notes itself.
-pub(super) fn note(member: &Member, now: SystemTime) -> (String, Vec<u8>) {
+pub(super) fn note(member: &Member, run: u64, now: SystemTime) -> (String, Vec<u8>) {
     let noted = Noted {
         addresses: member.addresses.iter().map(ToString::to_string).collect(),
         noted_at_unix_s: now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        run,
     };
     (key_of(&member.key), serde_json::to_vec(&noted).expect("text is JSON"))
 }
