@@ -1,6 +1,7 @@
 //! Connections to NATS: the servers as a person writes them, and a client that comes back by itself.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     path::PathBuf,
     str::FromStr,
@@ -20,13 +21,23 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 /// Pauses between attempts to connect, with a part at random.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// Different errors of a connection that are logged.
+const MAX_SAID: usize = 16;
 
 /// One or more servers of one NATS, such as `nats://a:4222,b:4222` or `tls://nats.example.com`, and a path after the last of
 /// them. Shown without the user and password that the text may hold.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NatsUrl {
+    /// Without a user: the client logs them.
     servers: Vec<ServerAddr>,
+    user: Option<User>,
     path: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum User {
+    Password(String, String),
+    Token(String),
 }
 
 /// Why a text names no NATS servers.
@@ -39,6 +50,9 @@ pub enum NatsUrlError {
     /// A part is no address.
     #[error("{0} is no address of a NATS server")]
     Server(String),
+    /// What follows the slash has another slash, a comma or an @. A user or password with one must be percent-encoded.
+    #[error("after the servers and a slash comes one name; a / in a user or password is %2F")]
+    Path,
 }
 
 /// How to connect.
@@ -54,16 +68,19 @@ pub struct NatsConfig {
     pub ca_file: Option<PathBuf>,
 }
 
+/// A client, and what becomes of its connection.
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    /// How often the connection was lost.
+    pub(crate) times_lost: watch::Receiver<u64>,
+    /// What the server refused last, in its words; changes with each refusal.
+    pub(crate) refusal: watch::Receiver<String>,
+}
+
 impl NatsUrl {
     /// What follows the last server, after a slash.
     pub(crate) fn path(&self) -> Option<&str> {
         self.path.as_deref()
-    }
-
-    /// The user and password of the first server that has them.
-    fn user(&self) -> Option<(String, String)> {
-        let plain = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        self.servers.iter().find_map(|server| Some((plain(server.username()?), plain(server.password()?))))
     }
 }
 
@@ -79,12 +96,29 @@ impl FromStr for NatsUrl {
         let plain = text.split(',').map(|server| server.strip_prefix(&format!("{scheme}://")).unwrap_or(server));
         let plain = plain.collect::<Vec<_>>().join(",");
         let (servers, path) = plain.split_once('/').unwrap_or((&plain, ""));
-        let servers = servers.split(',').map(|server| {
-            let shown = || server.rsplit_once('@').map_or(server, |(_, host)| host).to_owned();
+        if path.contains(['/', ',', '@']) {
+            return Err(NatsUrlError::Path);
+        }
+        let mut url = Self { servers: Vec::new(), user: None, path: (!path.is_empty()).then(|| path.to_owned()) };
+        for server in servers.split(',') {
+            let (user, server) = server.rsplit_once('@').map_or((None, server), |(user, server)| (Some(user), server));
             let address = format!("{scheme}://{server}").parse::<ServerAddr>();
-            address.ok().filter(|address| !address.host().is_empty()).ok_or_else(|| NatsUrlError::Server(shown()))
-        });
-        Ok(Self { servers: servers.collect::<Result<_, _>>()?, path: (!path.is_empty()).then(|| path.to_owned()) })
+            let address = address.ok().filter(|address| !address.host().is_empty());
+            url.servers.push(address.ok_or_else(|| NatsUrlError::Server(server.to_owned()))?);
+            url.user = url.user.or_else(|| user.map(User::of));
+        }
+        Ok(url)
+    }
+}
+
+impl User {
+    /// The text before the `@`, percent-encoded: a user and a password, or a token.
+    fn of(text: &str) -> Self {
+        let plain = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        match text.split_once(':') {
+            Some((user, password)) => Self::Password(plain(user), plain(password)),
+            None => Self::Token(plain(text)),
+        }
     }
 }
 
@@ -93,7 +127,11 @@ impl fmt::Display for NatsUrl {
         let scheme = self.servers.first().map_or("nats", ServerAddr::scheme);
         write!(f, "{scheme}://")?;
         for (server, comma) in self.servers.iter().zip(std::iter::once("").chain(std::iter::repeat(","))) {
-            write!(f, "{comma}{}:{}", server.host(), server.port())?;
+            let (host, port) = (server.host(), server.port());
+            match host.contains(':') {
+                true => write!(f, "{comma}[{host}]:{port}")?,
+                false => write!(f, "{comma}{host}:{port}")?,
+            }
         }
         self.path.iter().try_for_each(|path| write!(f, "/{path}"))
     }
@@ -111,16 +149,16 @@ impl NatsConfig {
         Self { url, credentials_file: None, ca_file: None }
     }
 
-    /// A client with these options that connects in the background, and again whenever the connection is lost; and how often that
-    /// was so far.
+    /// A client with these options that connects in the background, and again whenever the connection is lost.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(crate) async fn connect(&self, options: ConnectOptions) -> io::Result<(Client, watch::Receiver<u64>)> {
+    pub(crate) async fn connect(&self, options: ConnectOptions) -> io::Result<Connection> {
         // Two libraries of this program bring a provider each, so that rustls does not choose by itself; an error means that one was
         // chosen before.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let ((lost, times_lost), last_error) = (watch::channel(0), Mutex::new(None));
+        let ((lost, times_lost), (refused, refusal)) = (watch::channel(0), watch::channel(String::new()));
+        let said = Mutex::new(BTreeSet::new());
         let url = self.url.to_string();
         let mut options = options
             .name("narthex")
@@ -133,22 +171,27 @@ impl NatsConfig {
                 if matches!(event, Event::Disconnected) {
                     lost.send_modify(|lost| *lost += 1);
                 }
-                log(&url, &event, &last_error);
+                if let Event::ServerError(error) = &event {
+                    refused.send_replace(error.to_string());
+                }
+                log(&url, &event, &said);
                 std::future::ready(())
             });
         if let Some(file) = &self.credentials_file {
             let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
             options = options.credentials_file(file).await.map_err(named)?;
         }
-        if let Some((user, password)) = self.url.user() {
-            options = options.user_and_password(user, password);
-        }
+        options = match self.url.user.clone() {
+            Some(User::Password(user, password)) => options.user_and_password(user, password),
+            Some(User::Token(token)) => options.token(token),
+            None => options,
+        };
         if let Some(file) = &self.ca_file {
             fs::metadata(file).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
             options = options.add_root_certificates(file.clone()).require_tls(true);
         }
         let client = options.connect(self.url.servers.clone()).await.map_err(io::Error::other)?;
-        Ok((client, times_lost))
+        Ok(Connection { client, times_lost, refusal })
     }
 }
 
@@ -158,23 +201,34 @@ fn pause(attempts: usize) -> Duration {
     longest.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
-/// Logs an event. The error of an attempt is the one of the attempt before, `last`, as a rule.
-fn log(url: &str, event: &Event, last: &Mutex<Option<String>>) {
-    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+/// Logs an event, but not what was `said` since the connection was made: the same error comes with each attempt.
+fn log(url: &str, event: &Event, said: &Mutex<BTreeSet<String>>) {
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut is_news = |error: &dyn fmt::Display| {
+        let text = error.to_string().escape_debug().to_string();
+        (said.len() < MAX_SAID && said.insert(text.clone())).then_some(text)
+    };
     match event {
         Event::Connected => {
-            *last = None;
+            said.clear();
             tracing::info!(url, "connected to NATS");
         }
         Event::ClientError(error) => {
-            let text = error.to_string().escape_debug().to_string();
-            if last.as_ref() != Some(&text) {
-                tracing::warn!(url, error = text, "NATS cannot be reached, and is tried again");
-                *last = Some(text);
+            if let Some(error) = is_news(error) {
+                tracing::warn!(url, error, "NATS cannot be reached, and is tried again");
+            }
+        }
+        Event::ServerError(error) => {
+            if let Some(error) = is_news(error) {
+                tracing::warn!(url, error, "NATS refuses");
+            }
+        }
+        Event::SlowConsumer(_) => {
+            if is_news(&event).is_some() {
+                tracing::warn!(url, "messages of NATS were left out, as too many came at once");
             }
         }
         Event::Disconnected => tracing::warn!(url, "connection to NATS lost"),
-        Event::ServerError(error) => tracing::warn!(url, error = %error.to_string().escape_debug(), "NATS refuses"),
         event => tracing::debug!(url, event = %event.to_string().escape_debug(), "NATS"),
     }
 }
@@ -189,6 +243,7 @@ mod tests {
             ("nats://127.0.0.1", "nats://127.0.0.1:4222", None),
             ("nats://a:1,b:2/table", "nats://a:1,b:2/table", Some("table")),
             ("nats://a:1,nats://b:2/", "nats://a:1,b:2", None),
+            ("nats://[::1]:4/t", "nats://[::1]:4/t", Some("t")),
             ("tls://user:secret@a.example:4443", "tls://a.example:4443", None),
         ] {
             let url: NatsUrl = text.parse().expect("servers");
@@ -196,12 +251,19 @@ mod tests {
             assert!(!format!("{url:?}").contains("secret"));
             assert_eq!(url.path(), path);
         }
-        for text in ["", "127.0.0.1:4222", "http://a", "nats://", "nats://a,,b", "nats://a:b"] {
+        for text in
+            ["", "127.0.0.1:4222", "http://a", "nats://", "nats://a,,b", "nats://a:b", "nats://a//", "nats://a/b,c"]
+        {
             assert!(text.parse::<NatsUrl>().is_err(), "{text}");
         }
         let url: NatsUrl = "nats://a,us%40er:p%2Fss%3Aword@b".parse().expect("servers");
-        assert_eq!(url.user(), Some(("us@er".to_owned(), "p/ss:word".to_owned())));
-        let error = "nats://user:secret@a:b".parse::<NatsUrl>().expect_err("no port");
-        assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(url.user == Some(User::Password("us@er".to_owned(), "p/ss:word".to_owned())));
+        assert!(url.servers.iter().all(|server| !server.has_user_pass()), "the client logs them");
+        let url: NatsUrl = "nats://t%3Aken@a".parse().expect("servers");
+        assert!(url.user == Some(User::Token("t:ken".to_owned())));
+        for text in ["nats://user:secret@a:b", "nats://user:se/secret@a", "nats://user:1/secret@a:1"] {
+            let error = text.parse::<NatsUrl>().expect_err("unfit");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
     }
 }

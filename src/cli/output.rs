@@ -1,6 +1,7 @@
 //! The command's output: results on stdout, and one line of error on stderr with its exit code.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     process::ExitCode,
 };
@@ -98,10 +99,24 @@ fn masked(message: &str) -> String {
             masked.push_str(word);
         }
     }
-    // user:password@ of a URL.
-    match masked.split_once("://").map(|(before, rest)| (before, rest.split_once('@'))) {
-        Some((before, Some((user, rest)))) if !user.contains(['/', ' ']) => format!("{before}://..@{rest}"),
-        _ => masked,
+    masked.split_inclusive([' ', '\'', '"']).map(without_password).collect()
+}
+
+/// A word without the `user:password@` of a URL, or of what was meant to be one.
+fn without_password(word: &str) -> Cow<'_, str> {
+    let (scheme, rest) = word.split_once("://").map_or((None, word), |(scheme, rest)| (Some(scheme), rest));
+    // The servers of NATS are several, each with a password perhaps; whose slashes may not be encoded.
+    let is_nats = scheme.is_none_or(|scheme| scheme.ends_with("nats") || scheme.ends_with("tls"));
+    let parts = if is_nats { rest.rsplit_once('@') } else { rest.split_once('@') };
+    let is_user = |user: &str| match scheme {
+        Some(_) => is_nats || !user.contains('/'),
+        None => user.contains(':'),
+    };
+    match parts {
+        Some((user, rest)) if is_user(user) => {
+            Cow::Owned(scheme.map_or_else(|| format!("..@{rest}"), |scheme| format!("{scheme}://..@{rest}")))
+        }
+        _ => Cow::Borrowed(word),
     }
 }
 
@@ -129,5 +144,9 @@ mod tests {
         assert!(printed.contains("..' found") && !printed.contains(&secret.expose_text()[..8]), "{printed}");
         assert_eq!(masked("bad 'a=http://u:p@host/x' here"), "bad 'a=http://..@host/x' here");
         assert_eq!(masked("bad 'a=http://host/x@y' here"), "bad 'a=http://host/x@y' here");
+        assert_eq!(masked("'u:p@host:1' for '--lobby-nats <URL>': no"), "'..@host:1' for '--lobby-nats <URL>': no");
+        assert_eq!(masked("'nats://a:p/q@h:1,b:p@i/s' no"), "'nats://..@i/s' no");
+        assert_eq!(masked("http://u:p@a and http://u:p@b"), "http://..@a and http://..@b");
+        assert_eq!(masked("no scraper key@host:1 there"), "no scraper key@host:1 there");
     }
 }

@@ -9,18 +9,28 @@ mod heard;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
-use async_nats::{Client, ConnectOptions, connection::State};
+use async_nats::{Client, ConnectOptions, Subscriber, connection::State};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{self, Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Host, NoList, Others, is_label};
-use crate::{nats::NatsConfig, telemetry::Chain, wire::LobbyHost};
+use crate::{
+    nats::{Connection, NatsConfig},
+    telemetry::Chain,
+    wire::LobbyHost,
+};
 use heard::Heard;
 
 /// How often each of our hosts says hi, as with lobbyd.
@@ -35,6 +45,10 @@ const SUBJECT: &str = "lobby.discovery";
 const WAITING: usize = 1024;
 /// Longest packet: that of a host as large as one may be.
 const MAX_PACKET: usize = 128 << 10;
+/// How long a host of ours must have had its labels for another that says others to be logged.
+const SETTLED: Duration = Duration::from_secs(15);
+/// How often packets that are left out are logged.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// Longest wait for the last goodbye to be sent.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
@@ -44,6 +58,10 @@ pub(crate) struct Bus(Arc<Shared>);
 
 struct Shared {
     client: Client,
+    /// What the server refused last.
+    refusal: watch::Receiver<String>,
+    /// True if it keeps us from hearing.
+    is_deaf: AtomicBool,
     url: String,
     subject: String,
     heard: Mutex<Heard>,
@@ -73,10 +91,28 @@ struct Discovery {
 /// A host of ours, as it was said last.
 struct Said {
     labels: Vec<String>,
+    /// Since when it has these labels.
+    since: Instant,
     /// When it is to be said again.
     again_at: Instant,
-    /// True if somebody else has said hi in its name.
+    /// True if that somebody else says hi in its name was logged.
     is_contested: bool,
+    /// True if it could not be sent.
+    is_unsaid: bool,
+}
+
+/// Whether the server lets us hear the subject.
+struct Hearing {
+    packets: Subscriber,
+    /// When the last subscription was refused; another is tried later.
+    refused_at: Option<Instant>,
+}
+
+/// What was logged of packets that were left out.
+#[derive(Default)]
+struct Complaints {
+    at: Option<Instant>,
+    further: u64,
 }
 
 impl Bus {
@@ -84,18 +120,27 @@ impl Bus {
     /// background. A host is listed for `ttl` after its last hi, for 20 s at least.
     ///
     /// # Errors
-    /// A file of the settings cannot be read.
+    /// A file of the settings cannot be read, or no host can say hi on the subject.
     pub(crate) async fn connect(nats: &NatsConfig, ttl: Duration) -> io::Result<Self> {
         let options = ConnectOptions::new().no_echo().subscription_capacity(WAITING);
-        let (client, _) = nats.connect(options).await?;
         let subject = nats.url.path().unwrap_or(SUBJECT).to_owned();
+        if !is_subject(&subject) {
+            let error = format!("{subject:?} is no subject of NATS that hosts can say hi on");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        let Connection { client, refusal, .. } = nats.connect(options).await?;
         let heard = Mutex::new(Heard::new(ttl.max(SHORTEST_TTL)));
-        Ok(Self(Arc::new(Shared { client, url: nats.url.to_string(), subject, heard })))
+        let (url, is_deaf) = (nats.url.to_string(), AtomicBool::new(false));
+        Ok(Self(Arc::new(Shared { client, refusal, is_deaf, url, subject, heard })))
     }
 
-    /// True while there is no connection.
+    /// True while nobody can be heard.
     pub(crate) fn is_failing(&self) -> bool {
-        self.0.client.connection_state() != State::Connected
+        !self.is_connected() || self.0.is_deaf.load(Ordering::Relaxed)
+    }
+
+    fn is_connected(&self) -> bool {
+        self.0.client.connection_state() == State::Connected
     }
 
     /// The number of hosts that others have on the bus.
@@ -112,30 +157,29 @@ impl Bus {
         stop: CancellationToken,
     ) {
         let mut said = BTreeMap::new();
-        let mut packets = match self.0.client.subscribe(self.0.subject.clone()).await {
-            Ok(packets) => packets,
-            Err(error) => {
-                let error = Chain(&error).to_string();
-                tracing::error!(bus = %self, error = %error.escape_debug(), "lobbyd's hosts cannot be heard");
-                return stop.cancelled().await;
-            }
-        };
+        let Some(mut hearing) = Hearing::start(self).await else { return stop.cancelled().await };
+        let mut refusal = self.0.refusal.clone();
         let mut ticks = time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_odd = false;
+        let mut complaints = Complaints::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(packet) = packets.next() => {
-                    let taken = self.take(&packet.payload, &mut said);
-                    if let Err(error) = taken && !std::mem::replace(&mut is_odd, true) {
-                        tracing::warn!(bus = %self, error = %error.escape_debug(), "a packet of the bus is none of a host, and is left out, as further ones are");
+                Some(packet) = hearing.packets.next() => {
+                    if let Err(error) = self.take(&packet.payload, &mut said) {
+                        complaints.of(self, &error);
+                    }
+                }
+                Ok(()) = refusal.changed() => {
+                    if refusal.borrow_and_update().to_ascii_lowercase().contains("subscription") {
+                        hearing.refused_at = Some(Instant::now());
                     }
                 }
                 _ = ticks.tick() => {
+                    hearing.look(self).await;
                     let is_failing = self.is_failing();
                     self.heard().look(is_failing, Instant::now());
-                    if let Some(own) = own().await && !is_failing {
+                    if let Some(own) = own().await && self.is_connected() {
                         self.say_all(own, &mut said).await;
                     }
                 }
@@ -158,28 +202,37 @@ impl Bus {
         let gone: Vec<String> = said.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
         for hostname in gone {
             if let Some(Said { labels, .. }) = said.remove(&hostname) {
-                self.say(Word::Goodbye, &Host { hostname, labels, last_check: 0 }).await;
+                // Whoever does not hear it gives the host up in time.
+                let _ = self.say(Word::Goodbye, &Host { hostname, labels, last_check: 0 }).await;
             }
         }
         for host in own {
-            // It may have been said before it was ours.
-            self.heard().goodbye(&host.hostname);
             let last = said.get(&host.hostname);
             if last.is_some_and(|last| last.labels == host.labels && now < last.again_at) {
                 continue;
             }
+            let same = last.filter(|last| last.labels == host.labels);
+            let since = same.map_or(now, |last| last.since);
             let is_contested = last.is_some_and(|last| last.is_contested);
-            self.say(Word::Hi, &host).await;
-            said.insert(host.hostname, Said { labels: host.labels, again_at: now + HI_EVERY, is_contested });
+            let was_unsaid = last.is_some_and(|last| last.is_unsaid);
+            let sent = self.say(Word::Hi, &host).await;
+            if let Err(error) = &sent
+                && !was_unsaid
+            {
+                tracing::warn!(
+                    bus = %self, hostname = %host.hostname.escape_debug(), error = %error.escape_debug(),
+                    "a host cannot be said on the bus, and is not in the lists of lobbyd's hosts"
+                );
+            }
+            let (again_at, is_unsaid) = (now + HI_EVERY, sent.is_err());
+            said.insert(host.hostname, Said { labels: host.labels, since, again_at, is_contested, is_unsaid });
         }
     }
 
-    async fn say(&self, message: Word, host: &Host) {
+    async fn say(&self, message: Word, host: &Host) -> Result<(), String> {
         let discovery = Host { last_check: 0, ..host.clone() };
         let packet = serde_json::to_vec(&Packet { discovery, message }).expect("text is JSON");
-        if let Err(error) = self.0.client.publish(self.0.subject.clone(), packet.into()).await {
-            tracing::debug!(bus = %self, error = %Chain(&error), "a host could not be said on the bus");
-        }
+        self.0.client.publish(self.0.subject.clone(), packet.into()).await.map_err(|error| Chain(&error).to_string())
     }
 
     /// Takes a packet of somebody else.
@@ -195,7 +248,8 @@ impl Bus {
             match message {
                 // It is still here, and those who heard the goodbye should know.
                 Word::Goodbye => own.again_at = Instant::now(),
-                Word::Hi if own.labels != labels && !own.is_contested => {
+                // Another scraper that lists it may say a change a moment sooner or later.
+                Word::Hi if own.labels != labels && own.since.elapsed() > SETTLED && !own.is_contested => {
                     own.is_contested = true;
                     tracing::warn!(
                         bus = %self, hostname = %hostname.escape_debug(),
@@ -204,7 +258,6 @@ impl Bus {
                 }
                 Word::Hi => {}
             }
-            return Ok(());
         }
         match message {
             Word::Hi => {
@@ -220,6 +273,42 @@ impl Bus {
     }
 }
 
+impl Hearing {
+    async fn start(bus: &Bus) -> Option<Self> {
+        match bus.0.client.subscribe(bus.0.subject.clone()).await {
+            Ok(packets) => Some(Self { packets, refused_at: None }),
+            Err(error) => {
+                tracing::error!(%bus, error = %Chain(&error), "lobbyd's hosts cannot be heard");
+                None
+            }
+        }
+    }
+
+    /// Notes whether the server has refused the subscription, and subscribes again after a while: its user's rights may have
+    /// changed.
+    async fn look(&mut self, bus: &Bus) {
+        bus.0.is_deaf.store(self.refused_at.is_some(), Ordering::Relaxed);
+        if self.refused_at.is_some_and(|at| at.elapsed() >= HI_EVERY)
+            && let Some(anew) = Self::start(bus).await
+        {
+            *self = anew;
+        }
+    }
+}
+
+impl Complaints {
+    /// Logs why a packet was left out, once a minute.
+    fn of(&mut self, bus: &Bus, error: &str) {
+        if self.at.is_some_and(|at| at.elapsed() < COMPLAIN_EVERY) {
+            self.further += 1;
+            return;
+        }
+        let further = std::mem::take(&mut self.further);
+        tracing::warn!(%bus, error = %error.escape_debug(), further, "packets of the bus are left out");
+        self.at = Some(Instant::now());
+    }
+}
+
 impl Others for Bus {
     fn hosts(&self) -> Result<Vec<LobbyHost>, NoList> {
         let heard = self.heard();
@@ -228,6 +317,14 @@ impl Others for Bus {
         }
         Ok(heard.hosts())
     }
+}
+
+/// True of a subject that can be published on: words between dots.
+fn is_subject(text: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || c.is_control() || "*>".contains(c))
+    };
+    text.split('.').all(is_word)
 }
 
 impl fmt::Display for Bus {

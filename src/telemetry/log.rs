@@ -33,19 +33,11 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Libraries whose `info` is of no use to an operator, and whose `warn` any stranger can cause: libp2p's crates log one for
 /// each stream that ends too early. Each is a prefix: `libp2p` stands for `libp2p_swarm` and the rest.
-const QUIET: [&str; 11] = [
-    "async_nats",
-    "libp2p",
-    "yamux",
-    "quinn",
-    "rustls",
-    "hickory",
-    "netlink",
-    "hyper",
-    "sled",
-    "multistream_select",
-    "tower",
-];
+const QUIET: [&str; 10] =
+    ["libp2p", "yamux", "quinn", "rustls", "hickory", "netlink", "hyper", "sled", "multistream_select", "tower"];
+
+/// A library that logs what it reports as an event, too, at each attempt to connect.
+const SILENT: &str = "async_nats";
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -92,7 +84,7 @@ impl From<&LogFilter> for EnvFilter {
     fn from(filter: &LogFilter) -> Self {
         // The last directive for a target holds, so the user's come last.
         let quiet: String = QUIET.iter().fold(String::new(), |all, target| all + target + "=error,");
-        Self::new(quiet + &filter.0)
+        Self::new(format!("{SILENT}=off,{quiet}{}", filter.0))
     }
 }
 

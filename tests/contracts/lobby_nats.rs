@@ -1,6 +1,7 @@
 //! lobbyd's hosts, which talk over a NATS, and ours list each other.
 
 use std::{
+    fs,
     sync::mpsc::Receiver,
     thread,
     time::{Duration, Instant},
@@ -62,6 +63,17 @@ impl Bus {
     }
 }
 
+impl Group {
+    #[track_caller]
+    fn wait_failing(&self, value: &str) {
+        let line = format!("narthex_lobby_nats_failing {value}");
+        eventually_true(&format!("the metric is {value}"), SOON, || {
+            let metrics = http::get(self.scraper.http, "/metrics", &[]).expect("answers").text();
+            metrics.lines().any(|metric| metric == line)
+        });
+    }
+}
+
 fn scraper_of(fleet: Fleet, flags: &[&str]) -> (Group, Host) {
     let at = loopback(free_port());
     let api = at.to_string();
@@ -87,6 +99,7 @@ fn hosts_of_both_kinds_list_each_other() {
     bus.wait("hi", "ours", &["a:1", "b:2", "c:3"]);
 
     // Whoever may publish says what he likes, but not of ours.
+    thread::sleep(Duration::from_secs(16));
     bus.say("hi", "ours", &["stolen"]);
     group.scraper.process.wait_log(&["another host on the bus has the name of one of ours", "hostname=ours"]);
     while bus.heard.try_recv().is_ok() {}
@@ -165,12 +178,7 @@ fn while_nats_is_away_nobody_is_given_up_and_no_list_is_made_without_those_who_w
     bus.say("hi", "theirs", &[]);
     of_scraper.wait_sees("theirs", &[]);
     bus.nats.kill();
-    let failing = |value: &str| {
-        let line = format!("narthex_lobby_nats_failing {value}");
-        let metrics = http::get(group.scraper.http, "/metrics", &[]).expect("answers").text();
-        metrics.lines().any(|metric| metric == line)
-    };
-    eventually_true("the metric says so", SOON, || failing("1"));
+    group.wait_failing("1");
     // Longer than a host is listed without a hi.
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(23) {
@@ -190,4 +198,44 @@ fn while_nats_is_away_nobody_is_given_up_and_no_list_is_made_without_those_who_w
     bus.say("hi", "theirs", &[]);
     of_scraper.wait_sees("theirs", &[]);
     of_scraper.wait_sees("ours", &[]);
+}
+
+/// Before: who was not let hear the subject took the bus for an empty one.
+#[test]
+fn there_is_no_list_while_nats_does_not_let_us_hear_the_others() {
+    let fleet = Fleet::new();
+    let rights = fleet.path().join("rights");
+    let may = |subjects: &str| {
+        let user = format!("user: \"a:b\", password: \"p/w\", permissions: {{publish: \">\", subscribe: {subjects}}}");
+        let other = "user: other, password: other";
+        let text = format!("authorization: {{users: [{{{user}}}, {{{other}}}]}}\nno_auth_user: other\n");
+        fs::write(&rights, text).expect("written");
+    };
+    may("[\"nothing\"]");
+    let Some(nats) = Nats::start_with(fleet.path(), &["-c", &rights.to_string_lossy()]) else { return };
+    let url = format!("nats://a%3Ab:p%2Fw@{}", nats.at);
+    let (group, of_scraper) = scraper_of(fleet, &["--lobby-nats", &url, "--log-level=info,async_nats=trace"]);
+    let ours = group.host("ours", &[]);
+    let process = &group.scraper.process;
+    process.wait_log(&["NATS refuses", "subscription"]);
+    group.wait_failing("1");
+    thread::sleep(Duration::from_secs(17));
+    assert_eq!(of_scraper.ask("GET", "/", "").status, 503, "nobody was heard");
+
+    may("[\">\"]");
+    nats.process.hang_up();
+    let bus = Bus { heard: nats.subscribe(SUBJECT), nats };
+    let heard = |name: &str| {
+        bus.say("hi", name, &[]);
+        of_scraper.sees(name).is_some()
+    };
+    eventually_true("hosts are heard", 2 * SOON, || heard("theirs"));
+    group.wait_failing("0");
+    may("[\"nothing\"]");
+    bus.nats.process.hang_up();
+    group.wait_failing("1");
+    thread::sleep(Duration::from_secs(21));
+    assert!(of_scraper.sees("theirs").is_some(), "nobody could say hi");
+    assert!(!process.log().contains("p/w") && !process.log().contains("p%2Fw"), "a password is in the log");
+    drop(ours);
 }

@@ -22,16 +22,24 @@ pub(crate) struct Nats {
     program: PathBuf,
     pub(crate) at: SocketAddr,
     directory: PathBuf,
+    flags: Vec<String>,
     pub(crate) process: Process,
 }
 
 impl Nats {
     #[track_caller]
     pub(crate) fn start(directory: &std::path::Path) -> Option<Self> {
+        Self::start_with(directory, &[])
+    }
+
+    /// With these flags, too.
+    #[track_caller]
+    pub(crate) fn start_with(directory: &std::path::Path, flags: &[&str]) -> Option<Self> {
         let program = program("nats-server", "nats-server")?;
         let (at, directory) = (loopback(free_port()), directory.to_owned());
-        let process = spawn(&program, at, &directory);
-        Some(Self { program, at, directory, process })
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let process = spawn(&program, at, &directory, &flags);
+        Some(Self { program, at, directory, flags, process })
     }
 
     /// For `--store`.
@@ -96,7 +104,7 @@ impl Nats {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(&self.program, self.at, &self.directory);
+        self.process = spawn(&self.program, self.at, &self.directory, &self.flags);
     }
 
     /// SIGKILL, and a start on an empty disk.
@@ -104,15 +112,15 @@ impl Nats {
     pub(crate) fn restart_empty(&mut self) {
         self.process.kill();
         fs::remove_dir_all(self.directory.join("jetstream-data")).expect("removed");
-        self.process = spawn(&self.program, self.at, &self.directory);
+        self.process = spawn(&self.program, self.at, &self.directory, &self.flags);
     }
 }
 
 #[track_caller]
-fn spawn(program: &std::path::Path, at: SocketAddr, directory: &std::path::Path) -> Process {
+fn spawn(program: &std::path::Path, at: SocketAddr, directory: &std::path::Path, flags: &[String]) -> Process {
     let mut command = Command::new(program);
     command.args(["-js", "-a", &at.ip().to_string(), "-p", &at.port().to_string()]);
-    command.arg("-sd").arg(directory.join("jetstream-data"));
+    command.args(flags).arg("-sd").arg(directory.join("jetstream-data"));
     let process = Process::spawn("nats-server", directory, &mut command);
     eventually_true("nats-server listens", SOON, || TcpStream::connect(at).is_ok());
     process

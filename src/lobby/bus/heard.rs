@@ -9,8 +9,6 @@ use tokio::time::Instant;
 
 use crate::{lobby::Host, wire::LobbyHost};
 
-/// Within this time each host has said hi, twice where it is as lobbyd is by default: there is no list before.
-const COMPLETE_AFTER: Duration = Duration::from_secs(10);
 /// Bounds of what strangers may have us keep.
 const MAX_HOSTS: usize = 10_000;
 const MAX_BYTES: usize = 16 << 20;
@@ -45,7 +43,12 @@ impl Heard {
     /// Notes whether the bus can be heard now, and forgets hosts whose time is over.
     pub(super) fn look(&mut self, is_away: bool, now: Instant) {
         match is_away {
-            true => self.away_at = Some(now),
+            true => {
+                self.away_at = Some(now);
+                if !self.is_complete(now) {
+                    self.since = None;
+                }
+            }
             false => _ = self.since.get_or_insert(now),
         }
         let (ttl, away_at) = (self.ttl, self.away_at);
@@ -56,9 +59,9 @@ impl Heard {
         over.iter().for_each(|name| self.goodbye(name));
     }
 
-    /// True once all hosts can have been heard.
+    /// True once all hosts must have been heard: one that does not say hi twice within its time to live could be given up at any time.
     pub(super) fn is_complete(&self, now: Instant) -> bool {
-        self.since.is_some_and(|since| now.duration_since(since) >= COMPLETE_AFTER)
+        self.since.is_some_and(|since| now.duration_since(since) >= self.ttl / 2)
     }
 
     /// Lists a host, or says that there is no room for it.
@@ -149,11 +152,14 @@ mod tests {
         let (mut heard, began) = (Heard::new(TTL), Instant::now());
         heard.look(true, began);
         assert!(!heard.is_complete(began + SECOND * 100), "the bus was never there");
+        heard.look(false, began + SECOND);
+        heard.look(true, began + SECOND * 2);
+        assert!(!heard.is_complete(began + SECOND * 100), "it was there for too short a time");
         heard.look(false, began + SECOND * 100);
-        assert!(!heard.is_complete(began + SECOND * 109));
-        assert!(heard.is_complete(began + SECOND * 110));
-        heard.look(true, began + SECOND * 111);
-        assert!(heard.is_complete(began + SECOND * 111), "what was heard stays");
+        assert!(!heard.is_complete(began + SECOND * 114));
+        assert!(heard.is_complete(began + SECOND * 115));
+        heard.look(true, began + SECOND * 116);
+        assert!(heard.is_complete(began + SECOND * 116), "what was heard stays");
     }
 
     #[test]

@@ -38,7 +38,7 @@ use tokio::{
 
 use super::{Change, Loaded, Store, StoreError};
 use crate::{
-    nats::NatsConfig,
+    nats::{Connection, NatsConfig},
     registry::{Entry, Foreign, Member, Name, Note, SharedEvent},
     telemetry::Chain,
 };
@@ -92,7 +92,7 @@ impl NatsStore {
         };
         let connected = config.connect(ConnectOptions::new()).await;
         let refused = |reason: String| StoreError::Unreachable { url: config.url.to_string(), reason };
-        let (client, lost) = connected.map_err(|error| refused(error.to_string()))?;
+        let Connection { client, times_lost: lost, .. } = connected.map_err(|error| refused(error.to_string()))?;
         let bucket = Bucket::new(client, config.url.path().unwrap_or(DEFAULT_BUCKET))
             .ok_or_else(|| refused("the name of a bucket has letters, digits, - and _ only".to_owned()))?;
         let known = Arc::new(Known::new(rand::random(), State::default()));
