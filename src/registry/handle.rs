@@ -19,6 +19,7 @@ use super::{
     health::Health,
     shared::Position,
     table::{Claims, Table},
+    wall_clock::WallClock,
     writer::Batch,
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct Shared {
     config: RegistryConfig,
+    clock: WallClock,
     refusals: Arc<Refusals>,
     state: RwLock<State>,
     /// Free slots of the writer's queue. The sweep needs none: it queues no more than the table holds.
@@ -104,9 +106,14 @@ pub(crate) struct Snapshot {
 impl Registry {
     /// Creates a registry that has not loaded its table. What its limits refuse is counted in `refusals`.
     pub(crate) fn new(config: RegistryConfig, refusals: Arc<Refusals>) -> Self {
+        Self::with_clock(config, refusals, WallClock::default())
+    }
+
+    fn with_clock(config: RegistryConfig, refusals: Arc<Refusals>, clock: WallClock) -> Self {
         Self {
             shared: Arc::new(Shared {
                 config,
+                clock,
                 refusals,
                 state: RwLock::default(),
                 slots: Arc::new(Semaphore::new(QUEUE)),

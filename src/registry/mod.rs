@@ -35,6 +35,7 @@ mod name;
 mod shared;
 mod store;
 mod table;
+mod wall_clock;
 mod writer;
 
 pub use config::{AliasPolicy, AliasPolicyError, RegistryConfig};

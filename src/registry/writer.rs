@@ -17,6 +17,7 @@ use super::{
     Change, Damage, Foreign, Loaded, Name, Note, RegistryConfig, SharedEvent, Store, StoreError,
     health::Health,
     table::{Effects, Table},
+    wall_clock::WallClock,
 };
 use crate::telemetry::Chain;
 
@@ -83,6 +84,7 @@ pub(super) fn spawn(
     mut store: Box<dyn Store>,
     queue: mpsc::UnboundedReceiver<Batch>,
     config: RegistryConfig,
+    clock: WallClock,
     health: Arc<Health>,
     adopt: impl Fn(Vec<Foreign>) + Send + 'static,
 ) -> io::Result<Handle> {
@@ -101,7 +103,7 @@ pub(super) fn spawn(
                 copied_at,
             }) => {
                 let events = store.shared_events();
-                let (mut table, effects) = Table::load(config, contents, unconfirmed, SystemTime::now());
+                let (mut table, effects) = Table::load(config, contents, unconfirmed, clock.now());
                 table.doubt_beacons(unconfirmed_beacons);
                 health.complete.store(damage.is_none(), Ordering::Release);
                 let checkpoint_at = Instant::now();

@@ -10,9 +10,9 @@ use crate::support::{
     SOON, eventually_true,
     exporter::{Exporter, Reply},
     fleet::{Fleet, narthex, text},
-    peers::program,
     ports::{free_port, loopback},
     process::{Process, Run},
+    program::program,
     replace_file,
 };
 

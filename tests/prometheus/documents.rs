@@ -5,7 +5,8 @@ use std::{fs, path::Path, process::Command};
 use crate::support::{
     exporter::{Exporter, Reply},
     fleet::{Fleet, text},
-    peers::{Monitor, program},
+    peers::Monitor,
+    program::program,
 };
 
 /// Blocks of this language that begin so, of a page.

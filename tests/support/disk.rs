@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use super::peers;
+use super::program;
 
 const PREFIX: &str = "narthex-disk-";
 
@@ -28,7 +28,7 @@ impl Disk {
     /// An ext4 of 32 MiB on a loop device; `None`, after saying why, where none can be made.
     #[track_caller]
     pub(crate) fn ext4() -> Option<Self> {
-        let mkfs = peers::program("mkfs.ext4", "e2fsprogs").or_else(|| sbin("mkfs.ext4"))?;
+        let mkfs = program::program("mkfs.ext4", "e2fsprogs").or_else(|| sbin("mkfs.ext4"))?;
         let disk = Self::unmounted();
         fs::File::create(disk.image()).and_then(|file| file.set_len(32 << 20)).expect("a file");
         run(Command::new(mkfs).arg("-qF").arg(disk.image())).expect("a file can be formatted");
@@ -89,7 +89,7 @@ impl Disk {
         match run(Command::new("mount").args(how).arg(what).arg(&self.at)) {
             Ok(()) => Some(self),
             Err(reason) => {
-                peers::skip(&format!("file systems cannot be mounted, they want root: {reason}"));
+                program::skip(&format!("file systems cannot be mounted, they want root: {reason}"));
                 None
             }
         }

@@ -16,7 +16,7 @@ use std::{
     process::Command,
 };
 
-use super::{netns::Namespace, peers, process::Process};
+use super::{netns::Namespace, process::Process, program};
 
 const WAN6: &str = "2a05:4c80";
 const LAN6: &str = "2a05:4c81";
@@ -122,7 +122,7 @@ impl Lab {
     /// printing that, without Python, which stands in for netem: not every kernel has that.
     #[track_caller]
     pub(crate) fn delay(&self, milliseconds: u32, log: &Path) -> Option<Process> {
-        let mut command = Command::new(peers::program("python3", "python3")?);
+        let mut command = Command::new(program::program("python3", "python3")?);
         command.args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/delay.py"), DELAY]);
         command.arg(milliseconds.to_string());
         self.internet.ip(&[

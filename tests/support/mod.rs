@@ -29,6 +29,7 @@ pub(crate) mod netns;
 pub(crate) mod peers;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod protobuf;
 pub(crate) mod random;
 pub(crate) mod stranger;

@@ -12,9 +12,9 @@ use std::{
 
 use super::{
     SOON, eventually_true,
-    peers::program,
     ports::{free_port, loopback},
     process::Process,
+    program::program,
 };
 
 /// A server, which can be killed and started again at the same address, on its old store or an empty one.

@@ -20,7 +20,7 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::peers;
+use super::program;
 
 /// Where `ip netns` keeps them.
 const DIRECTORY: &str = "/run/netns";
@@ -35,7 +35,7 @@ impl Namespace {
     /// Whether namespaces can be made here; prints the reason if not.
     #[track_caller]
     pub(crate) fn available() -> bool {
-        if peers::program("ip", "iproute2").is_none() || peers::program("nft", "nftables").is_none() {
+        if program::program("ip", "iproute2").is_none() || program::program("nft", "nftables").is_none() {
             return false;
         }
         static SWEEP: Once = Once::new();
@@ -43,7 +43,7 @@ impl Namespace {
         let probe = name("probe");
         let made = ip(&["netns", "add", &probe]);
         if let Err(reason) = made {
-            peers::skip(&format!("network namespaces cannot be made, they want root: {reason}"));
+            program::skip(&format!("network namespaces cannot be made, they want root: {reason}"));
             return false;
         }
         ip(&["netns", "del", &probe]).expect("what was made can be removed");

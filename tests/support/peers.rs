@@ -1,14 +1,6 @@
 //! The real peers: Prometheus, vmagent and node_exporter, as Debian packages them.
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    io::Write,
-    iter,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -16,31 +8,8 @@ use super::{
     PROMETHEUS_NOTICES, SOON, eventually, eventually_true, http,
     ports::{free_port, loopback},
     process::Process,
+    program::program,
 };
-
-/// Where `tests/run --install` unpacks programs.
-const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/bin");
-
-/// Finds a program of the Debian package that brings it. Without it there is nothing to test: in CI that is a failure,
-/// elsewhere the test prints that, and is skipped.
-#[track_caller]
-pub(crate) fn program(name: &str, package: &str) -> Option<PathBuf> {
-    let directories = env::var_os("PATH").unwrap_or_default();
-    let mut directories = iter::once(PathBuf::from(UNPACKED)).chain(env::split_paths(&directories));
-    let found = directories.find_map(|directory| Some(directory.join(name)).filter(|path| path.is_file()));
-    if found.is_none() {
-        skip(&format!("{name} (Debian package {package})"));
-    }
-    found
-}
-
-/// Prints that a test is skipped; in CI that is a failure.
-#[track_caller]
-pub(crate) fn skip(why: &str) {
-    assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
-    // Straight to the terminal: what goes through `eprintln!` is hidden when a test passes.
-    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED, NOT PASSED: {why} ***\n");
-}
 
 /// One target in the API of Prometheus or vmagent.
 #[derive(Clone, Debug)]

@@ -39,7 +39,7 @@ impl Registry {
         if let State { table: Some(table), position, .. } = &mut *state {
             for foreign in overtaken {
                 if position.take_in_place_of_ours(&foreign) {
-                    table.adopt(foreign, SystemTime::now(), &mut effects);
+                    table.adopt(foreign, self.shared.clock.now(), &mut effects);
                 }
             }
         }

@@ -41,9 +41,11 @@ impl Registry {
         let running = Running::begin(self)?;
         let (queue, inbox) = mpsc::unbounded_channel();
         // Loading blocks, so the thread does that too.
-        let (config, health, registry) = (self.shared.config.clone(), Arc::clone(&self.shared.health), self.clone());
-        let mut writer = writer::spawn(store, inbox, config, health, move |overtaken| registry.adopt(overtaken))
-            .map_err(RegistryError::Thread)?;
+        let (config, clock) = (self.shared.config.clone(), self.shared.clock.clone());
+        let (health, registry) = (Arc::clone(&self.shared.health), self.clone());
+        let adopt = move |overtaken| registry.adopt(overtaken);
+        let mut writer =
+            writer::spawn(store, inbox, config, clock.clone(), health, adopt).map_err(RegistryError::Thread)?;
         let mut events = None;
         tokio::select! {
             () = stop.cancelled() => drop(queue),
@@ -63,10 +65,10 @@ impl Registry {
                 () = stop.cancelled() => break,
                 _ = &mut writer.ended => return Err(RegistryError::Stopped),
                 event = events.next() => match event {
-                    Some(event) => self.take_event(event, SystemTime::now()),
+                    Some(event) => self.take_event(event, clock.now()),
                     None => return Err(RegistryError::Stopped),
                 },
-                _ = sweep.tick() => self.sweep(SystemTime::now()),
+                _ = sweep.tick() => self.sweep(|| clock.now()),
                 _ = flush.tick() => self.flush(),
             }
         }
@@ -79,7 +81,9 @@ impl Registry {
     /// Takes every lease that is due to its next state: active to lapsed, lapsed to gone. [`run`](Self::run) calls this
     /// every second. After a pause (the clock was set, or the process stood still), running leases first get the time
     /// to be renewed. While the store fails, nothing happens; the next sweep then sees a pause.
-    pub(super) fn sweep(&self, now: SystemTime) {
+    ///
+    /// `now` is called under the table's lock: a time from before a wait for the lock would look like a clock that was set back.
+    pub(super) fn sweep(&self, now: impl FnOnce() -> SystemTime) {
         self.shared.log.forget_old();
         self.shared.health.watch(Instant::now());
         if self.store_failing() {
@@ -87,7 +91,7 @@ impl Registry {
         }
         let mut state = self.write();
         let Some(table) = &mut state.table else { return };
-        let effects = table.sweep(now);
+        let effects = table.sweep(now());
         let swept = self.publish(&mut state, effects, None);
         let recovered = self.end_recovery(&mut state);
         drop(state);

@@ -27,6 +27,7 @@ use crate::{
     wire::{AliasOutcome, Claim},
 };
 
+mod policy;
 mod shared;
 mod store;
 
@@ -163,12 +164,16 @@ impl Running {
     }
 
     async fn with(config: RegistryConfig, store: impl Store) -> Self {
-        let registry = Registry::new(config, Arc::new(Refusals::new()));
+        Self::at(WallClock::default(), config, Box::new(store)).await
+    }
+
+    async fn at(clock: WallClock, config: RegistryConfig, store: Box<dyn Store>) -> Self {
+        let registry = Registry::with_clock(config, Arc::new(Refusals::new()), clock);
         let stop = CancellationToken::new();
         let mut changes = registry.changes();
         let task = tokio::spawn({
             let (registry, stop) = (registry.clone(), stop.clone());
-            async move { registry.run(Box::new(store), stop).await }
+            async move { registry.run(store, stop).await }
         });
         changes.changed().await.expect("loads");
         Self { registry, stop, task }
@@ -420,7 +425,7 @@ async fn renewals_do_not_move_the_generation_and_new_labels_do() {
         let end = now + by;
         while now < end {
             now += SWEEP_EVERY;
-            registry.sweep(now);
+            registry.sweep(|| now);
         }
     };
     pass(LEASE);
@@ -441,6 +446,19 @@ async fn a_running_registry_sweeps_by_itself() {
     assert_eq!((event.alias.as_str(), event.peer, event.kind), ("a", peer(1), EventKind::Lapsed));
 }
 
+/// Before: a sweep that waited for the lock, while the clock went on and others came first, found the clock set back and shortened
+/// leases.
+#[tokio::test]
+async fn the_time_of_a_sweep_is_read_under_the_lock() {
+    let (_, Running { registry, .. }) = &Running::start().await;
+    let mut is_locked = false;
+    registry.sweep(|| {
+        is_locked = registry.shared.state.try_read().is_err();
+        SystemTime::now()
+    });
+    assert!(is_locked);
+}
+
 #[tokio::test(start_paused = true)]
 async fn plain_renewals_reach_the_disk_without_being_waited_for() {
     let (store, running) = Running::start().await;
@@ -456,7 +474,8 @@ async fn plain_renewals_reach_the_disk_without_being_waited_for() {
 async fn a_change_that_need_not_be_durable_is_acknowledged_before_it_is_written() {
     let store = Fake::default();
     let (queue, inbox) = mpsc::unbounded_channel();
-    let writer = writer::spawn(Box::new(store.clone()), inbox, RegistryConfig::default(), Arc::default(), drop);
+    let (config, clock) = (RegistryConfig::default(), WallClock::default());
+    let writer = writer::spawn(Box::new(store.clone()), inbox, config, clock, Arc::default(), drop);
     let (ack, answer) = oneshot::channel();
     let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("free");
     let changes = vec![Change::Remove("a".parse().expect("an alias"))];

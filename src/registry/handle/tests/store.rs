@@ -71,7 +71,7 @@ async fn while_the_store_fails_leases_are_renewed_and_none_ends() {
     assert!(matches!(register(registry, 3, &["d"]).await, Err(RegistryError::Store(_))));
 
     let late = now + LEASE + RETENTION;
-    registry.sweep(late);
+    registry.sweep(|| late);
     assert_eq!((registry.totals().lapsed, registry.totals().gone), (0, 0));
     assert_eq!(register_at(registry, 1, &["a", "b"], late).await.expect("acknowledged"), [RENEWED, RENEWED]);
     assert_eq!(registry.lookup("a").expect("loaded").expect("listed").expires_at, late + LEASE);
@@ -209,7 +209,7 @@ async fn after_damage_the_table_is_complete_once_those_are_back_that_were_noted(
     assert!(!registry.is_complete());
     register(&registry, 2, &["b"]).await.expect("acknowledged");
     assert!(registry.is_complete());
-    registry.sweep(SystemTime::now());
+    registry.sweep(SystemTime::now);
     running.stop().await;
     assert!(store.checkpoints() >= 1, "the next start knows of no damage");
 }
