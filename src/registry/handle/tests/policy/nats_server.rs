@@ -32,8 +32,10 @@ impl NatsServer {
         let program = program("nats-server", "nats-server")?;
         let directory = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(program);
+        let config = directory.path().join("nats.conf");
+        fs::write(&config, format!("ports_file_dir: {:?}\n", directory.path())).expect("written");
         command.args(["-js", "-a", "127.0.0.1", "-p", "-1", "-sd"]).arg(directory.path().join("streams"));
-        command.arg("--ports_file_dir").arg(directory.path());
+        command.arg("-c").arg(config);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
         let mut server = Self { child, directory, url: String::new() };
         let deadline = Instant::now() + SOON;
