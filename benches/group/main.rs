@@ -12,6 +12,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod processes;
+#[path = "../load/usage.rs"]
+mod usage;
 
 use std::{
     error::Error,
@@ -136,12 +138,13 @@ async fn main() -> Result<(), BoxError> {
     let secret = SharedSecret::generate();
     identity::create_secret(&path.join("secret"), &secret)?;
     let (nats, url, monitor) = nats_server(&args.nats_server, path).await?;
+    let lease = format!("--lease={}", humantime::format_duration(LEASE));
     let store = format!("--store={url}");
     let count = args.clients * args.aliases;
     println!("{count} aliases of {} clients, leases of {LEASE:?}", args.clients);
     println!("{:<34}{:>12}{:>12}", "", "own table", "in NATS");
 
-    let mut alone = scraper(path, "alone", &[]).await?;
+    let mut alone = scraper(path, "alone", &[&lease]).await?;
     let fleet = Fleet::register(&args, &alone, &secret).await?;
     let (registered_alone, memory_alone) = (fleet.took, alone.memory_kib()?);
     alone.restart().await?;
@@ -149,8 +152,8 @@ async fn main() -> Result<(), BoxError> {
     fleet.end().await;
     drop(alone);
 
-    let mut first = scraper(path, "first", &[&store]).await?;
-    let second = scraper(path, "second", &[&store]).await?;
+    let mut first = scraper(path, "first", &[&lease, &store]).await?;
+    let second = scraper(path, "second", &[&lease, &store]).await?;
     let before = nats_counters(monitor).await?;
     let fleet = Fleet::register(&args, &first, &secret).await?;
     listed(&second, count).await;
@@ -162,7 +165,7 @@ async fn main() -> Result<(), BoxError> {
     first.restart().await?;
     row("listed after kill -9 and start, s", started_alone.as_secs_f64(), listed(&first, count).await.as_secs_f64());
     let began = Instant::now();
-    let newcomer = scraper(path, "newcomer", &[&store]).await?;
+    let newcomer = scraper(path, "newcomer", &[&lease, &store]).await?;
     listed(&newcomer, count).await;
     println!("{:<46}{:>12.2}", "  a scraper without a copy, s", began.elapsed().as_secs_f64());
     drop(newcomer);

@@ -1,4 +1,4 @@
-//! The programs of the benchmark: scrapers and a nats-server, each killed with its handle.
+//! The programs of a benchmark: scrapers, nodes and a nats-server, each killed with its handle.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::BoxError;
+use crate::{BoxError, usage};
 
 /// A program that runs.
 pub(crate) struct Child {
@@ -26,17 +26,21 @@ pub(crate) struct Child {
     command: Vec<String>,
     key: Option<PublicKey>,
     pub(crate) http: SocketAddr,
-    p2p: SocketAddr,
+    pub(crate) p2p: SocketAddr,
     log: PathBuf,
 }
 
-/// What a nats-server has received.
+/// What a nats-server has received and sent: messages, and the bytes of their payloads and headers.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Counters {
     #[serde(rename = "in_msgs")]
     pub(crate) messages: u64,
     #[serde(rename = "in_bytes")]
     pub(crate) bytes: u64,
+    #[serde(rename = "out_msgs")]
+    pub(crate) messages_out: u64,
+    #[serde(rename = "out_bytes")]
+    pub(crate) bytes_out: u64,
 }
 
 impl Counters {
@@ -65,11 +69,12 @@ impl Child {
         Ok(PeerAddr::at(key, self.p2p.ip().to_string(), self.p2p.port()))
     }
 
-    /// Resident memory.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn memory_kib(&self) -> Result<u64, BoxError> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        usage::memory_kib(self.id())
     }
 
     /// SIGKILL, and the same command again.
@@ -110,10 +115,27 @@ pub(crate) async fn scraper(path: &Path, name: &str, more: &[&str]) -> Result<Ch
         format!("--data-dir={}", path.join(name).display()),
         format!("--http={}", ports[0]),
         format!("--listen={}", ports[1]),
-        "--lease=60s".to_owned(),
     ];
     let mut command = vec![env!("CARGO_BIN_EXE_narthex").to_owned(), "scraper".to_owned()];
     command.extend(flags);
+    command.extend(more.iter().map(|&flag| flag.to_owned()));
+    let child = Child::start(command, Some(key.public()), ports, path.join(format!("{name}.log")))?;
+    until(|| async { get(child.http, "/-/healthy").await.is_ok() }).await;
+    Ok(child)
+}
+
+/// A node; its HTTP side answers when this returns.
+pub(crate) async fn node(path: &Path, name: &str, more: &[&str]) -> Result<Child, BoxError> {
+    let key = KeyPair::generate();
+    let key_file = path.join(format!("{name}.key"));
+    identity::create_key(&key_file, &key)?;
+    let ports = [free()?, free()?];
+    let mut command = vec![env!("CARGO_BIN_EXE_narthex").to_owned(), "node".to_owned()];
+    command.extend([
+        format!("--key={}", key_file.display()),
+        format!("--http={}", ports[0]),
+        format!("--listen={}", ports[1]),
+    ]);
     command.extend(more.iter().map(|&flag| flag.to_owned()));
     let child = Child::start(command, Some(key.public()), ports, path.join(format!("{name}.log")))?;
     until(|| async { get(child.http, "/-/healthy").await.is_ok() }).await;

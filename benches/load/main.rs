@@ -26,6 +26,7 @@ mod pushprox;
 mod report;
 mod scrape;
 mod table;
+mod usage;
 
 use std::{error::Error, time::Duration};
 

@@ -1,7 +1,6 @@
 //! The child processes, and what they cost.
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{ChildStdin, ChildStdout, Command, Stdio},
@@ -9,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::BoxError;
+use crate::{BoxError, usage};
 
 /// This program in another role, or another program. Killed on drop.
 pub(crate) struct Child {
@@ -48,27 +47,20 @@ impl Child {
         words.try_into().map_err(|_| format!("the child printed {line:?}").into())
     }
 
-    /// CPU time so far, user and system.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn cpu(&self) -> Result<Duration, BoxError> {
-        const TICKS_PER_SECOND: f64 = 100.0; // USER_HZ, the same on every Linux
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let after_name = stat.rsplit_once(')').ok_or("odd /proc/PID/stat")?.1;
-        let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
-        Ok(Duration::from_secs_f64(ticks as f64 / TICKS_PER_SECOND))
+        usage::cpu(self.id())
     }
 
     pub(crate) fn memory_kib(&self) -> Result<u64, BoxError> {
-        self.status("VmRSS:")
+        usage::memory_kib(self.id())
     }
 
     pub(crate) fn peak_memory_kib(&self) -> Result<u64, BoxError> {
-        self.status("VmHWM:")
-    }
-
-    fn status(&self, field: &str) -> Result<u64, BoxError> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("odd /proc/PID/status")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        usage::peak_memory_kib(self.id())
     }
 }
 
