@@ -23,7 +23,7 @@ const PROCESSES: usize = 4;
 /// Between two looks at the scraper.
 const LOOK: Duration = Duration::from_millis(100);
 /// After which a crowd counts as lost.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(900);
 /// A link that is lost sooner counts as refused, and would be redialled later.
 const SETTLED: Duration = Duration::from_secs(3);
 /// How long the crowd idles if the flag does not say.
@@ -100,12 +100,12 @@ async fn narthex(args: &Args, clients: usize, idle: Duration) -> Result<Row, Box
     let scraper = front.start()?;
     front.ready().await?;
     let before = scraper.memory_kib()?;
-    let crowd = Crowd::gather(&front, clients)?;
+    let (aliases, crowd) = (clients * args.aliases, Crowd::gather(&front, clients, args.aliases)?);
     let mut row = Row { system: "narthex", clients, ..Row::default() };
 
     let (began, cpu) = (Instant::now(), scraper.cpu()?);
     crowd.tell("start")?;
-    front.all_there(clients).await?;
+    front.all_there(clients, aliases).await?;
     row.coming = Step::new(began, scraper.cpu()? - cpu, clients);
     row.links_each = crowd.links()? as f64 / clients as f64;
     row.kib_each[0] = (scraper.memory_kib()?.saturating_sub(before)) as f64 / clients as f64;
@@ -120,7 +120,7 @@ async fn narthex(args: &Args, clients: usize, idle: Duration) -> Result<Row, Box
     drop(scraper);
     let scraper = front.start()?;
     let began = Instant::now();
-    front.all_there(clients).await?;
+    front.all_there(clients, aliases).await?;
     row.returning = Step::new(began, scraper.cpu()?, clients);
     row.links_each_returning = (crowd.links()? - linked) as f64 / clients as f64;
     eprintln!("{clients} returned in {:.2} s, {:.2} ms of CPU each", row.returning.seconds, row.returning.cpu_ms_each);
@@ -164,7 +164,7 @@ impl Front {
         let flags = ["--key", &key, "--secret-file", &secret, "--data-dir", &data];
         let addresses = ["--listen", &self.p2p, "--http", &self.http, "--log-level", "warn"];
         // All clients have one address.
-        let limits = ["--max-connections-per-private-ip", "10000"];
+        let limits = ["--max-connections-per-private-ip", "16000"];
         Child::run(&self.program, &[&["scraper"], &flags[..], &addresses[..], &limits[..]].concat())
     }
 
@@ -173,19 +173,19 @@ impl Front {
     }
 
     /// Returns once each client is linked, listed, and has registered with this very process.
-    async fn all_there(&self, clients: usize) -> Result<(), BoxError> {
+    async fn all_there(&self, clients: usize, aliases: usize) -> Result<(), BoxError> {
         until(async || {
             let Ok(samples) = scrape::text(&self.http, "/metrics").await else { return false };
             let count = |name: &str| sample(&samples, name) as usize;
             let registered = ["updated", "renewed"]
                 .map(|outcome| count(&format!("narthex_registrations_total{{outcome=\"{outcome}\"}}")));
-            registered.iter().sum::<usize>() >= clients
-                && count("narthex_aliases{state=\"active\"}") == clients
+            registered.iter().sum::<usize>() >= aliases
+                && count("narthex_aliases{state=\"active\"}") == aliases
                 && count("narthex_links{path=\"direct\"}") == clients
         })
         .await?;
         let listed = self.listed().await?;
-        if listed == clients { Ok(()) } else { Err(format!("{listed} of {clients} are in /sd").into()) }
+        if listed == aliases { Ok(()) } else { Err(format!("{listed} of {aliases} are in /sd").into()) }
     }
 
     async fn listed(&self) -> Result<usize, BoxError> {
@@ -198,12 +198,12 @@ impl Front {
 struct Crowd(Vec<Child>);
 
 impl Crowd {
-    fn gather(front: &Front, clients: usize) -> Result<Self, BoxError> {
+    fn gather(front: &Front, clients: usize, aliases: usize) -> Result<Self, BoxError> {
         let secret = identity::load_secret(Path::new(&front.file("secret")))?.expose_text();
         let children = (0..PROCESSES.min(clients)).map(|first| {
             let numbers = (first..clients).step_by(PROCESSES).len();
-            let [first, numbers] = [first, numbers].map(|number| number.to_string());
-            Child::start(&["crowd", &front.peer, &secret, &first, &numbers])
+            let [first, numbers, aliases] = [first, numbers, aliases].map(|number| number.to_string());
+            Child::start(&["crowd", &front.peer, &secret, &first, &numbers, &aliases])
         });
         let crowd = Self(children.collect::<Result<_, _>>()?);
         crowd.0.iter().try_for_each(|child| child.ready::<1>().map(drop))?;

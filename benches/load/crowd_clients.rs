@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use narthex::{Client, PeerAddr, SharedSecret, client::EventKind};
+use narthex::{Client, PeerAddr, SharedSecret, TargetBuilder, client::EventKind};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines, Stdin},
     sync::broadcast::error::RecvError,
@@ -18,17 +18,23 @@ use tokio::{
 use crate::BoxError;
 
 /// Answers `start` with nothing, `links` with the number of links made so far, `end` with a line once all have ended.
-pub(crate) async fn run(scraper: &str, secret: &str, first: usize, count: usize) -> Result<(), BoxError> {
+pub(crate) async fn run(
+    scraper: &str,
+    secret: &str,
+    first: usize,
+    count: usize,
+    aliases: usize,
+) -> Result<(), BoxError> {
     let (scraper, secret): (PeerAddr, SharedSecret) = (scraper.parse()?, secret.parse()?);
     let mut words = BufReader::new(tokio::io::stdin()).lines();
     println!("here");
     expect(&mut words, "start").await?;
     let (links, mut starting) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
     for number in 0..count {
-        let client = Client::builder(scraper.clone(), secret.clone())
-            .alias(format!("c{first}-{number}"))
-            .service("load")
-            .metrics(|| Ok::<_, fmt::Error>("m 1\n".to_owned()));
+        let client = (0..aliases).fold(Client::builder(scraper.clone(), secret.clone()), |client, alias| {
+            let target = TargetBuilder::new(format!("c{first}-{number}-{alias}")).service("load");
+            client.target(target.metrics(|| Ok::<_, fmt::Error>("m 1\n".to_owned())))
+        });
         starting.spawn(client.start());
     }
     let mut clients = Vec::new();

@@ -11,6 +11,7 @@
 //! cargo bench --bench load -- --clients 40 --aliases 250 --sizes 2000 --at-once 8 --sd
 //! cargo bench --bench load -- --clients 400 --aliases 250 --table
 //! cargo bench --bench load -- --crowd 100,1000,5000
+//! cargo bench --bench load -- --crowd 10000 --aliases 10
 //! cargo bench --bench load -- --agent --exposition node_exporter.txt
 //! ```
 
@@ -103,7 +104,7 @@ enum Role {
     #[command(hide = true)]
     Exporter { exposition: Option<String> },
     #[command(hide = true)]
-    Crowd { scraper: String, secret: String, first: usize, count: usize },
+    Crowd { scraper: String, secret: String, first: usize, count: usize, aliases: usize },
     #[command(hide = true)]
     Clients {
         scraper: String,
@@ -129,8 +130,8 @@ fn main() -> Result<(), BoxError> {
             peers::take_text(exposition.as_deref())?;
             runtime.block_on(agent::exporter())
         }
-        Some(Role::Crowd { scraper, secret, first, count }) => {
-            runtime.block_on(crowd_clients::run(&scraper, &secret, first, count))
+        Some(Role::Crowd { scraper, secret, first, count, aliases }) => {
+            runtime.block_on(crowd_clients::run(&scraper, &secret, first, count, aliases))
         }
         None if !args.crowd.is_empty() => runtime.block_on(crowd::measure(&args)),
         None if args.agent => runtime.block_on(agent::measure(&args)),

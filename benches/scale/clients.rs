@@ -23,7 +23,7 @@ pub(crate) struct Clients {
 
 impl Clients {
     /// Prints a line once each client is registered with the scraper that it was given, and runs until killed.
-    pub(crate) async fn run(self) -> Result<(), BoxError> {
+    pub(crate) async fn run(&self) -> Result<(), BoxError> {
         let body: String = LINE.chars().cycle().take(self.body).collect();
         let starting = stream::iter(self.first..self.first + self.count).map(|number| self.start(number, &body));
         let _clients: Vec<Client> = starting.buffer_unordered(AT_ONCE).try_collect().await?;

@@ -12,6 +12,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod clients;
+mod dht;
 #[path = "../load/process.rs"]
 #[allow(dead_code, reason = "each benchmark uses its part")]
 mod process;
@@ -62,6 +63,15 @@ pub(crate) struct Args {
     /// Bytes of a body
     #[arg(long, default_value_t = 2000)]
     body: usize,
+    /// Instead: announcements of one scraper at nodes for this time, and look-ups
+    #[arg(long, value_parser = humantime::parse_duration)]
+    dht: Option<Duration>,
+    /// Nodes, each of which knows the one before it
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
+    /// Look-ups, one after the other
+    #[arg(long, default_value_t = 20)]
+    lookups: usize,
     /// `cargo bench` adds this flag
     #[arg(long, hide = true)]
     bench: bool,
@@ -78,9 +88,10 @@ enum Role {
 async fn main() -> Result<(), BoxError> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let args = Args::parse();
-    match args.role {
-        Some(Role::Clients(clients)) => clients.run().await,
-        None => {
+    match (&args.role, args.dht) {
+        (Some(Role::Clients(clients)), _) => clients.run().await,
+        (None, Some(length)) => dht::measure(args.nodes, length, args.lookups).await,
+        (None, None) => {
             for &scrapers in &args.scrapers {
                 run::measure(&args, scrapers).await?;
             }

@@ -89,7 +89,7 @@ impl Scraper {
     }
 }
 
-fn sample(samples: &str, name: &str) -> f64 {
+pub(crate) fn sample(samples: &str, name: &str) -> f64 {
     let line = samples.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
 }
