@@ -31,7 +31,7 @@ pub(crate) struct Child {
 }
 
 /// What a nats-server has received and sent: messages, and the bytes of their payloads and headers.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(crate) struct Counters {
     #[serde(rename = "in_msgs")]
     pub(crate) messages: u64,
@@ -160,8 +160,13 @@ pub(crate) async fn nats_counters(monitor: SocketAddr) -> Result<Counters, BoxEr
 
 /// Status and body.
 pub(crate) async fn get(from: SocketAddr, path: &str) -> Result<(u16, String), BoxError> {
+    request(from, path, "").await
+}
+
+/// As [`get`], with further headers, each with its end of line.
+pub(crate) async fn request(from: SocketAddr, path: &str, headers: &str) -> Result<(u16, String), BoxError> {
     let mut stream = TcpStream::connect(from).await?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {from}\r\n\r\n").as_bytes()).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {from}\r\n{headers}\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);

@@ -13,12 +13,14 @@
 
 mod clients;
 mod dht;
+mod model;
 #[path = "../load/process.rs"]
 #[allow(dead_code, reason = "each benchmark uses its part")]
 mod process;
 #[path = "../group/processes.rs"]
 #[allow(dead_code, reason = "each benchmark uses its part")]
 mod processes;
+mod report;
 mod run;
 mod snapshot;
 mod sockets;
@@ -52,11 +54,14 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10)]
     aliases: usize,
     /// Life of a lease
-    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     lease: Duration,
-    /// Leases that renewals are watched for
-    #[arg(long, default_value_t = 3)]
-    leases: u32,
+    /// How long renewals are watched
+    #[arg(long, default_value = "6m", value_parser = humantime::parse_duration)]
+    watch: Duration,
+    /// A table of the scraper's own, without NATS; for one scraper
+    #[arg(long)]
+    own_table: bool,
     /// Aliases of each client that are scraped through every scraper
     #[arg(long, default_value_t = 2)]
     scraped: usize,
@@ -92,9 +97,12 @@ async fn main() -> Result<(), BoxError> {
         (Some(Role::Clients(clients)), _) => clients.run().await,
         (None, Some(length)) => dht::measure(args.nodes, length, args.lookups).await,
         (None, None) => {
+            let mut reports = Vec::new();
             for &scrapers in &args.scrapers {
-                run::measure(&args, scrapers).await?;
+                reports.push(run::measure(&args, scrapers).await?);
+                reports.last().inspect(|report| report.print());
             }
+            report::compare(&reports);
             Ok(())
         }
     }

@@ -1,7 +1,7 @@
 //! Everything that is counted, at one moment.
 
 use std::{
-    collections::HashMap,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -14,8 +14,8 @@ use crate::{
 
 /// The processes, and their sockets.
 pub(crate) struct Observed<'a> {
-    pub(crate) scrapers: &'a [Child],
-    monitor: std::net::SocketAddr,
+    scrapers: &'a [Child],
+    monitor: Option<SocketAddr>,
     sockets: Sockets,
 }
 
@@ -40,17 +40,18 @@ pub(crate) struct Scraper {
 }
 
 impl<'a> Observed<'a> {
-    pub(crate) fn new(
-        scrapers: &'a [Child],
-        nats: &Child,
-        monitor: std::net::SocketAddr,
-        clients: impl Iterator<Item = u32>,
-    ) -> Self {
-        let ports: Vec<u16> = scrapers.iter().chain([nats]).map(|child| child.p2p.port()).collect();
-        let mut roles: HashMap<u32, Role> = scrapers.iter().map(|child| (child.id(), Role::Scraper)).collect();
-        roles.insert(nats.id(), Role::Nats);
-        roles.extend(clients.map(|pid| (pid, Role::Clients)));
-        Self { scrapers, monitor, sockets: Sockets::new(&ports, roles) }
+    /// Scrapers, and the nats-server of their table with the address of its counters.
+    pub(crate) fn new(scrapers: &'a [Child], nats: Option<(&Child, SocketAddr)>) -> Self {
+        let servers = scrapers.iter().chain(nats.map(|(nats, _)| nats));
+        let ports: Vec<u16> = servers.map(|child| child.p2p.port()).collect();
+        let roles = scrapers.iter().map(|child| (child.id(), Role::Scraper));
+        let roles = roles.chain(nats.map(|(nats, _)| (nats.id(), Role::Nats))).collect();
+        Self { scrapers, monitor: nats.map(|(_, monitor)| monitor), sockets: Sockets::new(&ports, roles) }
+    }
+
+    /// From now on these are processes of clients.
+    pub(crate) fn clients(&mut self, processes: impl Iterator<Item = u32>) {
+        processes.for_each(|pid| self.sockets.assign(pid, Role::Clients));
     }
 
     pub(crate) async fn snapshot(&mut self) -> Result<Snapshot, BoxError> {
@@ -60,7 +61,10 @@ impl<'a> Observed<'a> {
         }
         Ok(Snapshot {
             at: Instant::now(),
-            nats: nats_counters(self.monitor).await?,
+            nats: match self.monitor {
+                Some(monitor) => nats_counters(monitor).await?,
+                None => Counters::default(),
+            },
             traffic: self.sockets.traffic()?,
             scrapers,
         })

@@ -87,6 +87,11 @@ impl Sockets {
         Self { filter: format!("( {} )", ports.join(" or ")), roles, seen: HashMap::new() }
     }
 
+    /// This process, too, is of a role.
+    pub(crate) fn assign(&mut self, pid: u32, role: Role) {
+        self.roles.insert(pid, role);
+    }
+
     /// All that has travelled, except for the last moments of connections that are closed.
     pub(crate) fn traffic(&mut self) -> Result<Traffic, BoxError> {
         let ss = Command::new("ss").args(["-tinpHO", "state", "established", &self.filter]).output()?;
@@ -94,7 +99,7 @@ impl Sockets {
             return Err(format!("ss: {}", String::from_utf8_lossy(&ss.stderr)).into());
         }
         let text = String::from_utf8(ss.stdout)?;
-        let sockets: Vec<Socket> = text.lines().filter_map(Socket::parse).collect();
+        let sockets: Vec<Socket<'_>> = text.lines().filter_map(Socket::parse).collect();
         let owners: HashMap<&str, u32> = sockets.iter().map(|socket| (socket.local, socket.pid)).collect();
         for Socket { local, peer, pid, received } in &sockets {
             let from = owners.get(peer).and_then(|pid| self.roles.get(pid));
