@@ -133,6 +133,7 @@ pub(crate) async fn node(path: &Path, name: &str, more: &[&str]) -> Result<Child
     let mut command = vec![env!("CARGO_BIN_EXE_narthex").to_owned(), "node".to_owned()];
     command.extend([
         format!("--key={}", key_file.display()),
+        format!("--data-dir={}", path.join(name).display()),
         format!("--http={}", ports[0]),
         format!("--listen={}", ports[1]),
     ]);

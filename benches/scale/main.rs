@@ -77,6 +77,11 @@ pub(crate) struct Args {
     /// Look-ups, one after the other
     #[arg(long, default_value_t = 20)]
     lookups: usize,
+    /// Instead: what the model says of larger groups
+    #[arg(long)]
+    model: bool,
+    #[arg(long, hide = true)]
+    inside: bool,
     /// `cargo bench` adds this flag
     #[arg(long, hide = true)]
     bench: bool,
@@ -95,7 +100,12 @@ async fn main() -> Result<(), BoxError> {
     let args = Args::parse();
     match (&args.role, args.dht) {
         (Some(Role::Clients(clients)), _) => clients.run().await,
+        (None, Some(_)) if !args.inside => dht::in_a_namespace(),
         (None, Some(length)) => dht::measure(args.nodes, length, args.lookups).await,
+        (None, None) if args.model => {
+            model::print(600.0);
+            Ok(())
+        }
         (None, None) => {
             let mut reports = Vec::new();
             for &scrapers in &args.scrapers {

@@ -7,8 +7,8 @@
 /// To NATS for one write of an alias: key, headers, the lease with two labels and a host name.
 pub(crate) const WRITE_TO_NATS: f64 = 280.0;
 /// From NATS for one write: to each scraper, and the acknowledgement.
-pub(crate) const WRITE_TO_SCRAPER: f64 = 300.0;
-pub(crate) const ACKNOWLEDGEMENT: f64 = 72.0;
+const WRITE_TO_SCRAPER: f64 = 300.0;
+const ACKNOWLEDGEMENT: f64 = 72.0;
 /// What each scraper asks NATS without any write, and what it is told: how far the bucket is, who the members are.
 pub(crate) const IDLE_QUESTIONS_A_MINUTE: f64 = 13.0;
 pub(crate) const IDLE_BYTES_A_MINUTE: f64 = 13_200.0;
@@ -16,33 +16,35 @@ pub(crate) const IDLE_BYTES_A_MINUTE: f64 = 13_200.0;
 pub(crate) const RENEWALS_A_LEASE: f64 = 3.0 / 0.95;
 /// Writes of an alias in a lease: a stored lease runs for two, and the first renewal in its second half writes it again. With
 /// one link that is each fourth renewal; with two, whose renewals take turns, it comes sooner (simulated).
-pub(crate) const WRITES_A_LEASE: [f64; 2] = [0.79, 0.87];
+const WRITES_A_LEASE: [f64; 2] = [0.79, 0.87];
 /// A link that is made, registered over, and asked who is in the group; for each alias; for each further scraper of the group.
-pub(crate) const LINK: f64 = 3254.0;
-pub(crate) const LINK_ALIAS: f64 = 48.0;
-pub(crate) const LINK_MEMBER: f64 = 40.0;
-pub(crate) const LINK_MESSAGES: f64 = 51.0;
+const LINK: f64 = 3254.0;
+const LINK_ALIAS: f64 = 48.0;
+const LINK_MEMBER: f64 = 40.0;
+pub(crate) const LINK_SEGMENTS: f64 = 36.0;
 /// A link without renewals and scrapes.
-pub(crate) const IDLE_LINK_BYTES_A_MINUTE: f64 = 100.0;
+pub(crate) const IDLE_LINK_BYTES_A_MINUTE: f64 = 110.0;
 /// Most members that a client is told.
 const MOST_TOLD: f64 = 16.0;
 /// A renewal over its link, and for each alias.
-pub(crate) const RENEWAL: f64 = 739.0;
-pub(crate) const RENEWAL_ALIAS: f64 = 47.0;
-/// A scrape over a client's link, beyond the body.
-pub(crate) const PULL: f64 = 250.0;
+const RENEWAL: f64 = 670.0;
+const RENEWAL_ALIAS: f64 = 46.0;
+/// A scrape over a client's link, beyond the body, with Prometheus's headers, on a stream that is kept.
+pub(crate) const PULL: f64 = 350.0;
 /// A scrape forwarded between two scrapers, beyond the body.
-pub(crate) const FORWARD: f64 = 311.0;
+pub(crate) const FORWARD: f64 = 510.0;
 /// A question to a scraper that has no link to the client either.
-pub(crate) const UNLINKED: f64 = 340.0;
-/// Resident memory of a scraper for a link, and for an alias.
-pub(crate) const LINK_KIB: f64 = 55.0;
-pub(crate) const ALIAS_KIB: f64 = 4.0;
+pub(crate) const UNLINKED: f64 = 510.0;
+/// Resident memory of a scraper for a link, and for an alias: in a table of its own, and in one in NATS.
+const LINK_KIB: f64 = 55.0;
+const ALIAS_KIB: [f64; 2] = [1.0, 8.5];
 /// An alias in `/sd`, with two labels and a host name.
-pub(crate) const LIST_BYTES: f64 = 420.0;
-/// CPU of a scraper for a renewal, and for a scrape, with an optimized build.
-pub(crate) const RENEWAL_CPU_MS: f64 = 1.0;
-pub(crate) const SCRAPE_CPU_MS: f64 = 0.3;
+pub(crate) const LIST_BYTES: f64 = 517.0;
+/// CPU of a scraper for a renewal and its share of writes, for a write that it hears of, and for a scrape, with an optimized
+/// build.
+pub(crate) const RENEWAL_CPU_MS: f64 = 1.55;
+pub(crate) const HEARD_CPU_MS: f64 = 0.056;
+pub(crate) const SCRAPE_CPU_MS: f64 = 0.5;
 
 /// A group that the model is asked about.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +96,40 @@ impl Group {
         self.scrapers / 3.0
     }
 
-    pub(crate) fn memory_mib(&self) -> f64 {
-        (LINK_KIB * self.links_each() + ALIAS_KIB * self.all_aliases()) / 1024.0
+    pub(crate) fn memory_mib(&self, is_shared: bool) -> f64 {
+        (LINK_KIB * self.links_each() + ALIAS_KIB[usize::from(is_shared)] * self.all_aliases()) / 1024.0
+    }
+
+    /// A second, of the whole group.
+    fn writes(&self) -> f64 {
+        self.all_aliases() * self.writes_a_lease() / self.lease_s
+    }
+
+    /// A second, at each scraper.
+    fn renewals_each(&self) -> f64 {
+        self.clients * self.linked() / self.scrapers * RENEWALS_A_LEASE / self.lease_s
+    }
+}
+
+/// Prints what the model says of groups that no machine here carries.
+pub(crate) fn print(lease_s: f64) {
+    println!(
+        "| aliases | clients | scrapers | links each | writes/s to NATS | KB/s to NATS | from NATS to each | renewals/s each | CPU for both, of a core | MiB each | list MB | forwarded |"
+    );
+    println!("|{}", "---|".repeat(12));
+    for [scrapers, clients, aliases] in [[2, 10_000, 1], [2, 10_000, 10], [4, 20_000, 5], [20, 100_000, 10]] {
+        let group = Group { scrapers: scrapers.into(), clients: clients.into(), aliases: aliases.into(), lease_s };
+        let (writes, renewals) = (group.writes(), group.renewals_each());
+        println!(
+            "| {} | {clients} | {scrapers} | {:.0} | {writes:.0} | {:.0} | {:.0} | {renewals:.0} | {:.0} % | {:.0} | {:.0} | {:.0} % |",
+            group.all_aliases(),
+            group.links_each(),
+            writes * WRITE_TO_NATS / 1000.0,
+            writes * WRITE_TO_SCRAPER / 1000.0,
+            (renewals * RENEWAL_CPU_MS + writes * HEARD_CPU_MS) / 10.0,
+            group.memory_mib(true),
+            group.all_aliases() * LIST_BYTES / 1e6,
+            group.forwarded() * 100.0,
+        );
     }
 }

@@ -29,10 +29,11 @@ impl Report {
 
 /// The ratios of several groups side by side.
 pub(crate) fn compare(reports: &[Report]) {
-    let Some(first) = reports.first() else { return };
+    // A group of one or two forwards nothing.
+    let Some(longest) = reports.iter().max_by_key(|report| report.rows.len()) else { return };
     let heads: String = reports.iter().map(|report| format!(" {} |", report.scrapers)).collect();
     println!("| measured / model, scrapers: |{heads}\n|---|{}", "---|".repeat(reports.len()));
-    for Row { what, .. } in &first.rows {
+    for Row { what, .. } in &longest.rows {
         let ratios = reports.iter().map(|report| {
             let row = report.rows.iter().find(|row| row.what == *what);
             row.map_or(" |".to_owned(), |row| format!(" {:.2} |", row.measured / row.model))

@@ -84,7 +84,11 @@ pub(crate) async fn measure(args: &Args, scrapers: usize) -> Result<Report, BoxE
     if over_tcp != (args.clients * linked) as f64 {
         eprintln!("{over_tcp} TCP connections were seen of {} links", args.clients * linked);
     }
-    let costs: Vec<String> = renewed.scrapers.iter().map(|one| format!("{:.0} links {:.0} MiB", one.links, one.memory_kib / 1024.0)).collect();
+    let costs: Vec<String> = renewed
+        .scrapers
+        .iter()
+        .map(|one| format!("{:.0} links {:.0} MiB", one.links, one.memory_kib / 1024.0))
+        .collect();
     eprintln!("{}", costs.join(", "));
     Ok(Steps { started, idle, registered, renewed, scraped, list }.report(args, scrapers))
 }
@@ -100,8 +104,16 @@ impl Steps {
         let idle = Delta::of(&self.started, &self.idle);
         let minutes = idle.seconds / 60.0 * n;
         if is_shared {
-            row("NATS without clients: questions a scraper and minute", idle.messages_to / minutes, model::IDLE_QUESTIONS_A_MINUTE);
-            row(".. bytes both ways", (idle.to.bytes + idle.from.bytes) / minutes, model::IDLE_BYTES_A_MINUTE);
+            row(
+                "NATS without clients: questions a scraper and minute",
+                idle.messages_to / minutes,
+                model::IDLE_QUESTIONS_A_MINUTE,
+            );
+            row(
+                "NATS without clients: bytes a scraper and minute",
+                (idle.to.bytes + idle.from.bytes) / minutes,
+                model::IDLE_BYTES_A_MINUTE,
+            );
         }
 
         let step = Delta::of(&self.idle, &self.registered);
@@ -110,33 +122,59 @@ impl Steps {
         let exchanges = step.claims / aliases;
         if is_shared {
             row("registration: messages to NATS an alias", (step.messages_to - idle.messages_to * quiet) / all, 1.0);
-            row(".. from NATS", (step.messages_from - idle.messages_from * quiet) / all, n + 1.0);
-            row(".. bytes to NATS", (step.to.bytes - idle.to.bytes * quiet) / all, model::WRITE_TO_NATS);
-            row(".. from NATS", (step.from.bytes - idle.from.bytes * quiet) / all, group.bytes_from_nats_a_write());
+            row(
+                "registration: messages from NATS an alias",
+                (step.messages_from - idle.messages_from * quiet) / all,
+                n + 1.0,
+            );
+            row(
+                "registration: bytes to NATS an alias",
+                (step.to.bytes - idle.to.bytes * quiet) / all,
+                model::WRITE_TO_NATS,
+            );
+            row(
+                "registration: bytes from NATS an alias",
+                (step.from.bytes - idle.from.bytes * quiet) / all,
+                group.bytes_from_nats_a_write(),
+            );
         }
         let further = (exchanges - links) * group.renewal_bytes();
-        row(".. bytes of a link, made and registered over", (step.clients.bytes - further) / links, group.link_bytes());
-        row(".. messages", step.clients.messages / exchanges, model::LINK_MESSAGES);
+        row("registration: bytes of the link", (step.clients.bytes - further) / links, group.link_bytes());
+        row("registration: segments of the link", step.clients.messages / exchanges, model::LINK_SEGMENTS);
         let most = self.registered.scrapers.iter().map(|one| one.links).fold(0.0, f64::max);
         row("links of the scraper with most", most, group.links_each());
 
         let step = Delta::of(&self.registered, &self.renewed);
         let quiet = step.seconds / idle.seconds;
         let (leases, exchanges) = (step.seconds / group.lease_s, step.claims / aliases);
+        if exchanges == 0.0 {
+            let each = step.clients.bytes / links / (step.seconds / 60.0);
+            row("link without renewals: bytes a minute", each, model::IDLE_LINK_BYTES_A_MINUTE);
+            return report;
+        }
         row("renewals a link and lease", exchanges / links / leases, model::RENEWALS_A_LEASE);
+        let writes = if is_shared { step.messages_to - idle.messages_to * quiet } else { 0.0 };
         if is_shared {
-            let writes = step.messages_to - idle.messages_to * quiet;
             row("writes to NATS an alias and lease", writes / all / leases, group.writes_a_lease());
-            row(".. bytes to NATS a write", (step.to.bytes - idle.to.bytes * quiet) / writes, model::WRITE_TO_NATS);
-            row(".. from NATS", (step.from.bytes - idle.from.bytes * quiet) / writes, group.bytes_from_nats_a_write());
+            row(
+                "renewal: bytes to NATS a write",
+                (step.to.bytes - idle.to.bytes * quiet) / writes,
+                model::WRITE_TO_NATS,
+            );
+            row(
+                "renewal: bytes from NATS a write",
+                (step.from.bytes - idle.from.bytes * quiet) / writes,
+                group.bytes_from_nats_a_write(),
+            );
         }
         let idle_links = model::IDLE_LINK_BYTES_A_MINUTE * links * step.seconds / 60.0;
         let renewal = (step.clients.bytes - idle_links) / exchanges;
         row("renewal: bytes of the link", renewal, group.renewal_bytes());
-        row(".. CPU of the scraper, ms (optimized)", step.cpu_ms / exchanges, model::RENEWAL_CPU_MS);
+        let cpu_ms = model::RENEWAL_CPU_MS * exchanges + model::HEARD_CPU_MS * writes * n;
+        row("renewal: CPU of the scrapers, ms (optimized)", step.cpu_ms / exchanges, cpu_ms / exchanges);
 
         let grown = self.renewed.sum(|one| one.memory_kib) - self.idle.sum(|one| one.memory_kib);
-        row("memory of a scraper beyond an empty one, MiB", grown / n / 1024.0, group.memory_mib());
+        row("memory of a scraper beyond an empty one, MiB", grown / n / 1024.0, group.memory_mib(is_shared));
         row("list: bytes an alias", self.list / all, model::LIST_BYTES);
 
         let body = args.body as f64;
@@ -147,15 +185,24 @@ impl Steps {
             let forwards = step.forwards;
             if number == 0 && scrapers > 2 {
                 let asked = body + model::FORWARD + model::UNLINKED * (group.asked() - 1.0);
-                row("first scrape of a client, forwarded: bytes between scrapers", step.members.bytes / forwards, asked);
+                row(
+                    "scrape, forwarded, first of a client: bytes between scrapers",
+                    step.members.bytes / forwards,
+                    asked,
+                );
             }
             if number + 1 == self.scraped.len() {
                 row("scrape: bytes of the link", (step.clients.bytes - background) / scrapes, body + model::PULL);
-                let renewing = step.claims / aliases * model::RENEWAL_CPU_MS;
-                row(".. CPU of scrapers, ms (optimized)", (step.cpu_ms - renewing) / (scrapes + forwards), model::SCRAPE_CPU_MS);
+                let renewing = step.claims / aliases * cpu_ms / exchanges;
+                let each = (step.cpu_ms - renewing) / (scrapes + forwards);
+                row("scrape: CPU of each scraper that it passes, ms (optimized)", each, model::SCRAPE_CPU_MS);
                 if scrapers > 2 {
-                    row(".. forwarded, of all", forwards / scrapes, group.forwarded());
-                    row(".. forwarded: bytes between scrapers", step.members.bytes / forwards, body + model::FORWARD);
+                    row("scrape: part that is forwarded", forwards / scrapes, group.forwarded());
+                    row(
+                        "scrape, forwarded: bytes between scrapers",
+                        step.members.bytes / forwards,
+                        body + model::FORWARD,
+                    );
                 }
             }
         }
@@ -181,7 +228,8 @@ impl Delta {
     fn of(before: &Snapshot, after: &Snapshot) -> Self {
         let traffic = after.traffic.since(&before.traffic);
         let counted = |of: fn(&Scraper) -> f64| after.sum(of) - before.sum(of);
-        let messages = |of: fn(&crate::processes::Counters) -> u64| of(&after.nats).saturating_sub(of(&before.nats)) as f64;
+        let messages =
+            |of: fn(&crate::processes::Counters) -> u64| of(&after.nats).saturating_sub(of(&before.nats)) as f64;
         Self {
             seconds: (after.at - before.at).as_secs_f64(),
             messages_to: messages(|nats| nats.messages),

@@ -80,7 +80,8 @@ impl Snapshot {
 impl Scraper {
     pub(crate) async fn look(scraper: &Child) -> Result<Self, BoxError> {
         let samples = get(scraper.http, "/metrics").await?.1;
-        let claims = ["updated", "renewed"].map(|outcome| format!("narthex_registrations_total{{outcome=\"{outcome}\"}}"));
+        let claims =
+            ["updated", "renewed"].map(|outcome| format!("narthex_registrations_total{{outcome=\"{outcome}\"}}"));
         Ok(Self {
             aliases: sample(&samples, "narthex_aliases{state=\"active\"}"),
             links: sample(&samples, "narthex_links{path=\"direct\"}"),

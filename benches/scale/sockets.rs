@@ -15,7 +15,6 @@ use crate::BoxError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     Nats,
-    Node,
     Scraper,
     Clients,
 }
@@ -100,9 +99,10 @@ impl Sockets {
         }
         let text = String::from_utf8(ss.stdout)?;
         let sockets: Vec<Socket<'_>> = text.lines().filter_map(Socket::parse).collect();
-        let owners: HashMap<&str, u32> = sockets.iter().map(|socket| (socket.local, socket.pid)).collect();
+        // Two connections to different peers may have the same local address.
+        let owners: HashMap<_, u32> = sockets.iter().map(|socket| ((socket.local, socket.peer), socket.pid)).collect();
         for Socket { local, peer, pid, received } in &sockets {
-            let from = owners.get(peer).and_then(|pid| self.roles.get(pid));
+            let from = owners.get(&(*peer, *local)).and_then(|pid| self.roles.get(pid));
             if let (Some(from), Some(to)) = (from, self.roles.get(pid)) {
                 self.seen.insert([(*local).to_owned(), (*peer).to_owned()], (*from, *to, *received));
             }

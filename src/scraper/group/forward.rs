@@ -42,8 +42,9 @@ use crate::{
 
 /// A member that has said nothing for so long is asked whether it is there, and has as long to answer.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Holders whose last member is remembered.
-const MAX_REMEMBERED: usize = 16_384;
+/// Holders whose last member is remembered: all of a full table, as each scrape of another one would ask a third of the members.
+/// Some 17 MB.
+const MAX_REMEMBERED: usize = 131_072;
 
 /// Pulls over our own links, and through the members of the group.
 pub(in crate::scraper) struct GroupPuller {
@@ -235,4 +236,15 @@ fn forward_request(
     request.headers_mut().insert(HOLDER_HEADER, holder.to_string().try_into()?);
     set_scrape_timeout(request.headers_mut(), asked.deadline.saturating_duration_since(Instant::now()));
     Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MAX_REMEMBERED;
+    use crate::registry::RegistryConfig;
+
+    #[test]
+    fn each_holder_of_a_full_table_is_remembered() {
+        assert!(MAX_REMEMBERED >= RegistryConfig::default().max_targets);
+    }
 }
