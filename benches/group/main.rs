@@ -11,8 +11,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[allow(dead_code, reason = "each benchmark uses its part")]
 mod processes;
 #[path = "../load/usage.rs"]
+#[allow(dead_code, reason = "each benchmark uses its part")]
 mod usage;
 
 use std::{

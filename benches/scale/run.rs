@@ -80,7 +80,7 @@ pub(crate) async fn measure(args: &Args, scrapers: usize) -> Result<Report, BoxE
         scraped.push(observed.snapshot().await?);
     }
     let list = get(group.first().ok_or("no scraper")?.http, "/sd").await?.1.len() as f64;
-    let over_tcp = registered.traffic.from_to(Role::Clients, Role::Scraper).sockets;
+    let over_tcp = registered.traffic.sent(Role::Clients, Role::Scraper).sockets;
     if over_tcp != (args.clients * linked) as f64 {
         eprintln!("{over_tcp} TCP connections were seen of {} links", args.clients * linked);
     }
@@ -234,10 +234,10 @@ impl Delta {
             seconds: (after.at - before.at).as_secs_f64(),
             messages_to: messages(|nats| nats.messages),
             messages_from: messages(|nats| nats.messages_out),
-            to: traffic.from_to(Role::Scraper, Role::Nats),
-            from: traffic.from_to(Role::Nats, Role::Scraper),
+            to: traffic.sent(Role::Scraper, Role::Nats),
+            from: traffic.sent(Role::Nats, Role::Scraper),
             clients: traffic.between(Role::Clients, Role::Scraper),
-            members: traffic.from_to(Role::Scraper, Role::Scraper),
+            members: traffic.sent(Role::Scraper, Role::Scraper),
             claims: counted(|one| one.claims),
             forwards: counted(|one| one.forwards),
             cpu_ms: counted(|one| one.cpu.as_secs_f64() * 1000.0),

@@ -60,21 +60,21 @@ impl Sub for Volume {
 }
 
 impl Traffic {
-    pub(crate) fn from_to(&self, from: Role, to: Role) -> Volume {
+    pub(crate) fn sent(&self, from: Role, to: Role) -> Volume {
         self.0.get(&(from, to)).copied().unwrap_or_default()
     }
 
     /// In both directions.
     pub(crate) fn between(&self, one: Role, other: Role) -> Volume {
-        let mut both = self.from_to(one, other);
+        let mut both = self.sent(one, other);
         if one != other {
-            both += self.from_to(other, one);
+            both += self.sent(other, one);
         }
         both
     }
 
     pub(crate) fn since(&self, before: &Self) -> Self {
-        let volumes = self.0.iter().map(|(&(from, to), &volume)| ((from, to), volume - before.from_to(from, to)));
+        let volumes = self.0.iter().map(|(&(from, to), &volume)| ((from, to), volume - before.sent(from, to)));
         Self(volumes.collect())
     }
 }
