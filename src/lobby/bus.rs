@@ -148,8 +148,8 @@ impl Bus {
         self.heard().len()
     }
 
-    /// Says what `own` returns, asked once a second, where it returns something; hears what others say, until `stop` fires. Then says goodbye for
-    /// ours, if they end with this process.
+    /// Says what `own` returns, asked once a second, where it returns something, and hears what others say, until `stop` fires. Then
+    /// says goodbye for ours, if they end with this process.
     pub(crate) async fn keep<F: Future<Output = Option<Vec<Host>>>>(
         &self,
         own: impl Fn() -> F,

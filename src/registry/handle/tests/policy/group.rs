@@ -48,7 +48,10 @@ impl Stores {
     async fn open(&self, number: usize) -> Box<dyn Store> {
         match self {
             Self::Memory(bucket) => Box::new(bucket.store()),
-            Self::Sled(directory) => Box::new(SledStore::open(directory.path().join("aliases")).expect("opens")),
+            Self::Sled(directory) => {
+                let table = directory.path().join(format!("aliases-{number}"));
+                Box::new(SledStore::open(table).expect("opens"))
+            }
             #[cfg(feature = "nats")]
             Self::Nats { url, copies } => {
                 let config = crate::nats::NatsConfig::new(url.parse().expect("a URL"));
