@@ -17,7 +17,7 @@ use crate::{
 };
 use counters::{Counters, Volume};
 
-/// Between two looks at the sockets.
+/// Between two looks at the counters.
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks around one at which an announcement was new that count as its own.
 const AROUND: usize = 4;

@@ -116,27 +116,14 @@ impl Steps {
             );
         }
 
-        let step = Delta::of(&self.idle, &self.registered);
-        let quiet = step.seconds / idle.seconds;
+        let step = Delta::of(&self.idle, &self.registered).beyond(&idle);
         let (links, all) = (clients * group.linked(), group.all_aliases());
         let exchanges = step.claims / aliases;
         if is_shared {
-            row("registration: messages to NATS an alias", (step.messages_to - idle.messages_to * quiet) / all, 1.0);
-            row(
-                "registration: messages from NATS an alias",
-                (step.messages_from - idle.messages_from * quiet) / all,
-                n + 1.0,
-            );
-            row(
-                "registration: bytes to NATS an alias",
-                (step.to.bytes - idle.to.bytes * quiet) / all,
-                model::WRITE_TO_NATS,
-            );
-            row(
-                "registration: bytes from NATS an alias",
-                (step.from.bytes - idle.from.bytes * quiet) / all,
-                group.bytes_from_nats_a_write(),
-            );
+            row("registration: messages to NATS an alias", step.messages_to / all, 1.0);
+            row("registration: messages from NATS an alias", step.messages_from / all, n + 1.0);
+            row("registration: bytes to NATS an alias", step.to.bytes / all, model::WRITE_TO_NATS);
+            row("registration: bytes from NATS an alias", step.from.bytes / all, group.bytes_from_nats_a_write());
         }
         let further = (exchanges - links) * group.renewal_bytes();
         row("registration: bytes of the link", (step.clients.bytes - further) / links, group.link_bytes());
@@ -144,8 +131,7 @@ impl Steps {
         let most = self.registered.scrapers.iter().map(|one| one.links).fold(0.0, f64::max);
         row("links of the scraper with most", most, group.links_each());
 
-        let step = Delta::of(&self.registered, &self.renewed);
-        let quiet = step.seconds / idle.seconds;
+        let step = Delta::of(&self.registered, &self.renewed).beyond(&idle);
         let (leases, exchanges) = (step.seconds / group.lease_s, step.claims / aliases);
         if exchanges == 0.0 {
             let each = step.clients.bytes / links / (step.seconds / 60.0);
@@ -153,19 +139,11 @@ impl Steps {
             return report;
         }
         row("renewals a link and lease", exchanges / links / leases, model::RENEWALS_A_LEASE);
-        let writes = if is_shared { step.messages_to - idle.messages_to * quiet } else { 0.0 };
+        let writes = step.messages_to; // none without NATS
         if is_shared {
             row("writes to NATS an alias and lease", writes / all / leases, group.writes_a_lease());
-            row(
-                "renewal: bytes to NATS a write",
-                (step.to.bytes - idle.to.bytes * quiet) / writes,
-                model::WRITE_TO_NATS,
-            );
-            row(
-                "renewal: bytes from NATS a write",
-                (step.from.bytes - idle.from.bytes * quiet) / writes,
-                group.bytes_from_nats_a_write(),
-            );
+            row("renewal: bytes to NATS a write", step.to.bytes / writes, model::WRITE_TO_NATS);
+            row("renewal: bytes from NATS a write", step.from.bytes / writes, group.bytes_from_nats_a_write());
         }
         let idle_links = model::IDLE_LINK_BYTES_A_MINUTE * links * step.seconds / 60.0;
         let renewal = (step.clients.bytes - idle_links) / exchanges;
@@ -242,6 +220,16 @@ impl Delta {
             forwards: counted(|one| one.forwards),
             cpu_ms: counted(|one| one.cpu.as_secs_f64() * 1000.0),
         }
+    }
+
+    /// Without what NATS carries anyway.
+    fn beyond(mut self, idle: &Self) -> Self {
+        let quiet = self.seconds / idle.seconds;
+        self.messages_to -= idle.messages_to * quiet;
+        self.messages_from -= idle.messages_from * quiet;
+        self.to.bytes -= idle.to.bytes * quiet;
+        self.from.bytes -= idle.from.bytes * quiet;
+        self
     }
 }
 

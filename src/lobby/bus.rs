@@ -1,8 +1,8 @@
 //! The bus of lobbyd's hosts: a subject of NATS, on which each of them says hi and goodbye.
 //!
 //! While a group moves, hosts of both kinds list each other: ours are said on the bus, and those that others say there are in our
-//! lists. A packet has no sender and no proof, so whoever may publish is anybody; but a name that one of ours has is never
-//! taken from the bus.
+//! lists. A packet has no sender and no proof, so whoever may publish is anybody; but a name is not
+//! taken from the bus while one of ours has it.
 
 mod heard;
 
@@ -208,10 +208,10 @@ impl Bus {
         }
         for host in own {
             let last = said.get(&host.hostname);
-            if last.is_some_and(|last| last.labels == host.labels && now < last.again_at) {
+            let same = last.filter(|last| last.labels == host.labels);
+            if same.is_some_and(|last| now < last.again_at) {
                 continue;
             }
-            let same = last.filter(|last| last.labels == host.labels);
             let since = same.map_or(now, |last| last.since);
             let is_contested = last.is_some_and(|last| last.is_contested);
             let was_unsaid = last.is_some_and(|last| last.is_unsaid);

@@ -150,11 +150,7 @@ impl ScraperMetrics {
                 "1 while the NATS of lobbyd's hosts cannot be reached, so that they are listed as they were",
             ),
             #[cfg(feature = "nats")]
-            lobby_nats_hosts: gauge(
-                narthex,
-                "lobby_nats_hosts",
-                "Hosts of lobbyd's that are listed beside the lobby's own",
-            ),
+            lobby_nats_hosts: gauge(narthex, "lobby_nats_hosts", "Hosts that others say on the NATS of lobbyd's hosts"),
             state: state_metrics(narthex),
             inbound: inbound_metrics(narthex),
             registry,
