@@ -73,11 +73,17 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     /// How often the connection was lost.
     pub(crate) times_lost: watch::Receiver<u64>,
-    /// What the server refused last, in its words; changes with each refusal.
-    pub(crate) refusal: watch::Receiver<String>,
+    /// What went wrong last, also while there is no connection; changes each time.
+    pub(crate) fault: watch::Receiver<String>,
 }
 
 impl NatsUrl {
+    /// The hosts and ports of its servers.
+    #[cfg(feature = "cli")]
+    pub(crate) fn addresses(&self) -> impl ExactSizeIterator<Item = (&str, u16)> {
+        self.servers.iter().map(|server| (server.host(), server.port()))
+    }
+
     /// What follows the last server, after a slash.
     pub(crate) fn path(&self) -> Option<&str> {
         self.path.as_deref()
@@ -157,7 +163,7 @@ impl NatsConfig {
         // Two libraries of this program bring a provider each, so that rustls does not choose by itself; an error means that one was
         // chosen before.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let ((lost, times_lost), (refused, refusal)) = (watch::channel(0), watch::channel(String::new()));
+        let ((lost, times_lost), (faulty, fault)) = (watch::channel(0), watch::channel(String::new()));
         let said = Mutex::new(BTreeSet::new());
         let url = self.url.to_string();
         let mut options = options
@@ -171,8 +177,10 @@ impl NatsConfig {
                 if matches!(event, Event::Disconnected) {
                     lost.send_modify(|lost| *lost += 1);
                 }
-                if let Event::ServerError(error) = &event {
-                    refused.send_replace(error.to_string());
+                match &event {
+                    Event::ServerError(error) => drop(faulty.send_replace(error.to_string())),
+                    Event::ClientError(error) => drop(faulty.send_replace(error.to_string())),
+                    _ => {}
                 }
                 log(&url, &event, &said);
                 std::future::ready(())
@@ -191,7 +199,7 @@ impl NatsConfig {
             options = options.add_root_certificates(file.clone()).require_tls(true);
         }
         let client = options.connect(self.url.servers.clone()).await.map_err(io::Error::other)?;
-        Ok(Connection { client, times_lost, refusal })
+        Ok(Connection { client, times_lost, fault })
     }
 }
 

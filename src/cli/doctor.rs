@@ -18,6 +18,7 @@ mod registering;
 mod report;
 mod running_scraper;
 mod scraper_side;
+mod store;
 mod targets;
 
 use std::{path::PathBuf, time::Duration};
@@ -33,6 +34,7 @@ use super::{
 };
 use crate::{
     identity::{HostPort, PeerAddr},
+    nats::NatsConfig,
     wire::Alias,
 };
 
@@ -117,6 +119,8 @@ pub(super) struct Args {
     flags: Flags,
     /// What an agent makes of them, if they are one's.
     agent: Option<Box<agent::Args>>,
+    /// Where the scraper's table is, if others share it.
+    store: Option<NatsConfig>,
 }
 
 impl clap::Args for Args {
@@ -144,7 +148,8 @@ impl FromArgMatches for Args {
         // Without a secret file there is no agent; `check` reports that with an error of ours.
         let is_agent = !flags.scraper.is_empty() && !flags.secret_file.is_empty();
         let agent = is_agent.then(|| agent::Args::from_arg_matches(matches)).transpose()?;
-        Ok(Self { flags, agent: agent.map(Box::new) })
+        let store = scraper::StoreArgs::from_arg_matches(matches)?.nats();
+        Ok(Self { flags, agent: agent.map(Box::new), store })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -175,11 +180,11 @@ impl Args {
 }
 
 /// Makes every check; an error if one fails.
-pub(super) async fn run(Args { flags, agent }: Args) -> anyhow::Result<()> {
+pub(super) async fn run(Args { flags, agent, store }: Args) -> anyhow::Result<()> {
     let mut report = Report::new(flags.json);
     match agent {
         Some(agent) => client_side::examine(&flags, &agent, &mut report).await?,
-        None => scraper_side::examine(&flags, &mut report).await?,
+        None => scraper_side::examine(&flags, store.as_ref(), &mut report).await?,
     }
     report.end()
 }

@@ -148,7 +148,7 @@ struct RegistrationApiArgs {
 
 /// A table that several scrapers share.
 #[derive(Debug, clap::Args)]
-struct StoreArgs {
+pub(super) struct StoreArgs {
     /// NATS with JetStream, in which several scrapers share one table: nats://HOST:PORT or tls://.., further servers after
     /// commas, then a slash and the name of the bucket (narthex without one), which is made if it is missing. All
     /// scrapers need the same secrets. The data directory has a copy
@@ -170,11 +170,17 @@ struct StoreArgs {
 
 impl StoreArgs {
     fn config(self) -> Option<SharedStore> {
+        let max_stale = self.store_stale;
+        let mut shared = SharedStore::new(self.nats()?);
+        shared.max_stale = max_stale;
+        Some(shared)
+    }
+
+    /// Where the table is.
+    pub(super) fn nats(self) -> Option<NatsConfig> {
         let mut nats = NatsConfig::new(self.store?);
         (nats.credentials_file, nats.ca_file) = (self.store_credentials_file, self.store_ca_file);
-        let mut shared = SharedStore::new(nats);
-        shared.max_stale = self.store_stale;
-        Some(shared)
+        Some(nats)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `narthex targets`: the alias table of a running scraper, as a table for people or as JSON.
+//! `narthex targets`: what a running scraper lists, as tables for people, or its aliases as JSON.
 
 use std::time::Duration;
 
@@ -6,19 +6,24 @@ use anyhow::Context;
 use http::Method;
 use serde::Deserialize;
 
-use super::{output, scraper_api::ScraperApi};
+use super::{output, polling::Group, scraper_api::ScraperApi};
 use crate::telemetry::log::escaped;
 
-/// Number of columns.
-const COLUMNS: usize = 7;
-/// Their headings.
-const HEADS: [&str; COLUMNS] = ["ALIAS", "STATE", "PATH", "SERVICE", "HOSTNAME", "PEER", "LEFT"];
+/// Headings of the table of aliases.
+const ALIASES: [&str; 7] = ["ALIAS", "STATE", "PATH", "SERVICE", "HOSTNAME", "PEER", "LEFT"];
+/// Headings of the table of targets that callers of the registration API have.
+const BEACONS: [&str; 4] = ["KIND", "KEY", "TARGETS", "LABELS"];
+/// The label of those with the kind, which aliases have not, and the one with the key.
+const KIND: &str = "__meta_narthex_kind";
+const KEY: &str = "__meta_narthex_key";
 
 /// List the targets of a running scraper
+///
+/// First the aliases of its clients, then the targets that were registered by the registration API, if there are some.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  narthex targets\n  narthex targets --json | jq -r '.[].alias'")]
 pub(super) struct Args {
-    /// Print the API's JSON rather than a table
+    /// Print the API's JSON rather than a table; of the aliases only
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -27,20 +32,28 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let json = self.scraper.within(self.scraper.read(Method::GET, "/api/v1/aliases")).await?;
+        let read = |path| self.scraper.within(self.scraper.read(Method::GET, path));
+        let json = read("/api/v1/aliases").await?;
         if self.json {
             output::print(json.trim_ascii_end())?;
             return output::print(b"\n");
         }
-        let targets: Vec<ListedTarget> = serde_json::from_slice(&json)
+        let aliases: Vec<ListedAlias> = serde_json::from_slice(&json)
             .context("the answer is not a scraper's list of aliases; is --url the address of a narthex scraper?")?;
-        output::print(table(&targets).as_bytes())
+        output::print(table(ALIASES, aliases.iter().map(ListedAlias::cells)).as_bytes())?;
+        let listed = read("/sd").await.context("the targets of the registration API")?;
+        let listed: Vec<Group> = serde_json::from_slice(&listed).context("/sd is not a list of targets")?;
+        let beacons: Vec<_> = listed.iter().filter_map(beacon_cells).collect();
+        match beacons.is_empty() {
+            true => Ok(()),
+            false => output::print(format!("\n{}", table(BEACONS, beacons)).as_bytes()),
+        }
     }
 }
 
 /// The printed part of an alias in the JSON of the API.
 #[derive(Debug, Deserialize)]
-struct ListedTarget {
+struct ListedAlias {
     alias: String,
     state: String,
     path: String,
@@ -50,22 +63,32 @@ struct ListedTarget {
     expires_in_seconds: u64,
 }
 
-impl ListedTarget {
-    fn cells(&self) -> [String; COLUMNS] {
+impl ListedAlias {
+    fn cells(&self) -> [String; ALIASES.len()] {
         let texts = [&self.alias, &self.state, &self.path, &self.service, &self.hostname, &self.peer];
-        let [alias, state, path, service, hostname, peer] = texts.map(|text| match text.as_str() {
-            "" => "-".to_owned(),
-            text => escaped(text).into_owned(),
-        });
+        let [alias, state, path, service, hostname, peer] = texts.map(|text| cell(text));
         [alias, state, path, service, hostname, peer, left(self.expires_in_seconds)]
     }
 }
 
+/// The cells of a group that is a beacon's. Labels that a scrape is made with may be secret, and are not shown.
+fn beacon_cells(Group { targets, labels }: &Group) -> Option<[String; BEACONS.len()]> {
+    let shown = labels.iter().filter(|(name, _)| !name.starts_with("__"));
+    let shown: Vec<String> = shown.map(|(name, value)| format!("{name}={value}")).collect();
+    Some([cell(labels.get(KIND)?), cell(labels.get(KEY)?), cell(&targets.join(" ")), cell(&shown.join(" "))])
+}
+
+fn cell(text: &str) -> String {
+    match text {
+        "" => "-".to_owned(),
+        text => escaped(text).into_owned(),
+    }
+}
+
 /// Columns as wide as their widest cell, two spaces between them.
-fn table(targets: &[ListedTarget]) -> String {
-    let heads = HEADS.map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(heads).chain(targets.iter().map(|target| target.cells())).collect();
-    let widths: [usize; COLUMNS] =
+fn table<const N: usize>(heads: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let rows: Vec<_> = std::iter::once(heads.map(str::to_owned)).chain(rows).collect();
+    let widths: [usize; N] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default());
     rows.iter().fold(String::new(), |table, row| {
         let line: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
@@ -85,8 +108,8 @@ fn left(seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    fn target(alias: &str, hostname: &str) -> ListedTarget {
-        ListedTarget {
+    fn target(alias: &str, hostname: &str) -> ListedAlias {
+        ListedAlias {
             alias: alias.into(),
             state: "active".into(),
             path: "direct".into(),
@@ -99,7 +122,8 @@ mod tests {
 
     #[test]
     fn the_table_is_aligned_and_shows_no_control_characters() {
-        let table = table(&[target("a", "h\n\x1b[31m"), target("longer", "h")]);
+        let rows = [target("a", "h\n\x1b[31m"), target("longer", "h")].map(|target| target.cells());
+        let table = table(ALIASES, rows);
         assert_eq!(
             table,
             "ALIAS   STATE   PATH    SERVICE  HOSTNAME           PEER  LEFT\n\

@@ -58,8 +58,8 @@ pub(crate) struct Bus(Arc<Shared>);
 
 struct Shared {
     client: Client,
-    /// What the server refused last.
-    refusal: watch::Receiver<String>,
+    /// What went wrong with NATS last.
+    fault: watch::Receiver<String>,
     /// True if it keeps us from hearing.
     is_deaf: AtomicBool,
     url: String,
@@ -128,10 +128,13 @@ impl Bus {
             let error = format!("{subject:?} is no subject of NATS that hosts can say hi on");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
-        let Connection { client, refusal, .. } = nats.connect(options).await?;
+        if ttl < SHORTEST_TTL {
+            tracing::warn!(ttl = ?ttl, shortest = ?SHORTEST_TTL, "hosts of the lobby's NATS are listed for the shortest time that loses none between two packets");
+        }
+        let Connection { client, fault, .. } = nats.connect(options).await?;
         let heard = Mutex::new(Heard::new(ttl.max(SHORTEST_TTL)));
         let (url, is_deaf) = (nats.url.to_string(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Shared { client, refusal, is_deaf, url, subject, heard })))
+        Ok(Self(Arc::new(Shared { client, fault, is_deaf, url, subject, heard })))
     }
 
     /// True while nobody can be heard.
@@ -158,7 +161,7 @@ impl Bus {
     ) {
         let mut said = BTreeMap::new();
         let Some(mut hearing) = Hearing::start(self).await else { return stop.cancelled().await };
-        let mut refusal = self.0.refusal.clone();
+        let mut fault = self.0.fault.clone();
         let mut ticks = time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut complaints = Complaints::default();
@@ -170,8 +173,8 @@ impl Bus {
                         complaints.of(self, &error);
                     }
                 }
-                Ok(()) = refusal.changed() => {
-                    if refusal.borrow_and_update().to_ascii_lowercase().contains("subscription") {
+                Ok(()) = fault.changed() => {
+                    if fault.borrow_and_update().to_ascii_lowercase().contains("subscription") {
                         hearing.refused_at = Some(Instant::now());
                     }
                 }

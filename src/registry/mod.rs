@@ -58,7 +58,7 @@ pub(crate) use name::Name;
 pub(crate) use shared::{Entry, Foreign, Note, SharedEvent};
 #[cfg(feature = "nats")]
 pub(crate) use store::NatsStore;
-#[cfg(feature = "cli")]
-pub(crate) use store::read_only;
 pub(crate) use store::{Change, Damage, Loaded, SledStore, Store};
+#[cfg(feature = "cli")]
+pub(crate) use store::{ProbedBucket, probe_bucket, read_only};
 pub(crate) use table::{Counts, Kept};

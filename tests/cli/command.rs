@@ -314,10 +314,13 @@ fn a_scraper_that_cannot_be_reached_is_named() {
 
 /// A scraper that answers this path so, and what follows its own URL.
 fn scraper(path: &'static str, status: &'static str, body: &str) -> (Exporter, String) {
-    let reply = Reply::Whole { status, headers: vec![("Content-Type", "application/json")], body: body.into() };
-    let scraper = Exporter::start([(path, reply)]);
+    let scraper = Exporter::start([(path, json(status, body))]);
     let url = scraper.url("/prefix/");
     (scraper, url)
+}
+
+fn json(status: &'static str, body: &str) -> Reply {
+    Reply::Whole { status, headers: vec![("Content-Type", "application/json")], body: body.into() }
 }
 
 #[test]
@@ -371,11 +374,23 @@ fn targets_are_printed_as_a_table_or_as_the_json_they_came_in() {
         r#""state":"lapsed","registered_at":"2026-01-01T00:00:00Z","renewed_at":"2026-01-01T00:00:00Z","#,
         r#""expires_at":"2026-01-01T00:10:00Z","expires_in_seconds":0}]"#
     );
+    const SD: &str = concat!(
+        r#"[{"targets":["h:9100"],"labels":{"__meta_narthex_alias":"web-1"}},{"targets":["10.0.0.1:9","10.0.0.2:9"],"labels":"#,
+        r#"{"__meta_narthex_kind":"k","__meta_narthex_key":"a\u001b","__param_token":"s3cret","env":"prod"}}]"#
+    );
     let dir = Directory::new();
-    let (_scraper, url) = scraper("/prefix/api/v1/aliases", "200 OK", LIST);
+    let scraper_with =
+        |sd| Exporter::start([("/prefix/api/v1/aliases", json("200 OK", LIST)), ("/prefix/sd", json("200 OK", sd))]);
+    let aliases =
+        "ALIAS  STATE   PATH  SERVICE  HOSTNAME  PEER  LEFT\nweb-1  lapsed  none  -        h1        ybn   -\n";
+    let plain = scraper_with("[]");
+    let run = dir.narthex(&["targets", "--url", &plain.url("/prefix")]);
+    assert_eq!(run.stdout, aliases, "{}", run.stderr);
+    let with_beacons = scraper_with(SD);
+    let url = with_beacons.url("/prefix");
     let run = dir.narthex(&["targets", "--url", &url]);
-    let head = "ALIAS  STATE   PATH  SERVICE  HOSTNAME  PEER  LEFT\n";
-    assert_eq!(run.stdout, format!("{head}web-1  lapsed  none  -        h1        ybn   -\n"), "{}", run.stderr);
+    let beacons = "KIND  KEY      TARGETS                LABELS\nk     a\\u001b  10.0.0.1:9 10.0.0.2:9  env=prod\n";
+    assert_eq!(run.stdout, format!("{aliases}\n{beacons}"), "{}", run.stderr);
     assert_eq!(dir.narthex(&["targets", "--json", "--url", &url]).stdout, format!("{LIST}\n"));
     let (_other, url) = scraper("/prefix/api/v1/aliases", "200 OK", "<html>");
     dir.narthex(&["targets", "--url", &url]).exits(1, &["is --url the address of a narthex scraper?"]);

@@ -22,6 +22,7 @@ use crate::support::{
     fleet::{Fleet, Scraper, narthex, text},
     http,
     lab::{Kind, Lab},
+    nats::Nats,
     ports::{free_port, loopback},
     process::Run,
 };
@@ -350,6 +351,35 @@ fn a_secret_that_the_running_scraper_does_not_know_is_found_beside_it() {
     let visit = of_scraper(&fleet, &scraper, &["--secret-file", &wrong]);
     visit.has("ok", &format!("secret {}", text(&fleet.secret_file())), &["both sides have proved it"]);
     visit.fails(&format!("secret {wrong}"), &["unknown secret", "was started with another --secret-file"]);
+}
+
+#[test]
+fn a_store_that_a_scraper_could_not_use_is_found_and_nothing_is_made_in_it() {
+    let fleet = Fleet::new();
+    let config = fleet.path().join("nats.conf");
+    let rights = r#"authorization { users = [
+        { user: all, password: s3cret },
+        { user: some, password: s3cret, permissions: { publish: "x", subscribe: "_INBOX.>" } },
+    ] }"#;
+    fs::write(&config, rights).expect("writes");
+    let Some(mut nats) = Nats::start_with(fleet.path(), &["-c", &text(&config)]) else { return };
+    let scraper = fleet.scraper(&[]);
+    let store = |user: &str, bucket: &str| format!("nats://{user}{}/{bucket}", nats.at);
+    let visit = |store: &str| of_scraper(&fleet, &scraper, &["--store", store]);
+
+    for _ in 0..2 {
+        visit(&store("all:s3cret@", "t")).has("ok", "store", &["no such bucket yet"]);
+    }
+    let refused = visit(&store("all:wr0ng@", "t"));
+    refused.fails("store", &["authorization violation", "docs/group.md"]);
+    assert!(!refused.stdout.contains("wr0ng"), "{}", refused.stdout);
+    visit(&store("some:s3cret@", "t")).fails("store", &["Permissions Violation", "$JS.API.STREAM.INFO.KV_t"]);
+    visit(&store("all:s3cret@", "no.bucket")).fails("store", &["letters, digits"]);
+    let url = store("all:s3cret@", "t");
+    let _member = fleet.scraper_named("member", &["--store", &url]);
+    visit(&url).has("ok", "store", &["has the bucket, with 1 keys"]);
+    nats.kill();
+    visit(&url).fails("store", &["refused", "is nats-server there"]);
 }
 
 #[test]

@@ -16,9 +16,11 @@ use super::{
     reachability, registering,
     report::{Check, Checks, Report},
     running_scraper::RunningScraper,
+    store,
 };
 use crate::{
     identity::{HostPort, PeerAddr, PublicKey, SharedSecret},
+    nats::NatsConfig,
     network::Whereabouts,
     wire::Alias,
 };
@@ -30,7 +32,11 @@ const RELAY_ADVICE: &str = "start a narthex node with --relay on a public addres
                             --bootstrap, or forward a port to the scraper and start it with --external HOST:PORT";
 
 /// Makes the checks of a scraper with these flags.
-pub(super) async fn examine(flags: &Flags, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn examine(
+    flags: &Flags,
+    shared_store: Option<&NatsConfig>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let (check, key) = files::key(flags.key.as_deref().context("no key is given")?);
     report.add(check)?;
     let key = key.map(|key| key.public());
@@ -47,6 +53,9 @@ pub(super) async fn examine(flags: &Flags, report: &mut Report) -> anyhow::Resul
     report.add(healthy)?;
     let presence = Presence::start(&flags.bootstrap, false, None, flags.timeout).await?;
     let mut checks: Vec<Checks<'_>> = Vec::new();
+    if let Some(config) = shared_store {
+        checks.push(Box::pin(async { vec![store::reachable(config, flags.timeout).await] }));
+    }
     if runs {
         checks.extend(running.checks());
     } else {

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 
 #[cfg(feature = "nats")]
 pub(crate) use self::nats::NatsStore;
+#[cfg(feature = "cli")]
+pub(crate) use self::nats::{ProbedBucket, probe_bucket};
 pub(crate) use self::sled::SledStore;
 use super::{Beacon, BeaconName, Contents, Foreign, Lease, Name, Note, SharedEvent};
 use crate::wire::Alias;

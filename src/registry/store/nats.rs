@@ -6,6 +6,7 @@
 //! - `key`, `value`: the bucket's keys and values. Values carry who wrote them.
 //! - `members`: the scrapers over the bucket.
 //! - `mirror`: a copy on the disk, for a start without NATS.
+//! - `probe`: what a person asks before all that.
 //!
 //! Each change is a publication that NATS takes only if the last revision of the key is the change's base (the header
 //! `Nats-Expected-Last-Subject-Sequence`, ADR-8 of NATS). A write is acknowledged by JetStream once it is stored: by the
@@ -16,6 +17,8 @@ mod key;
 mod known;
 mod members;
 mod mirror;
+#[cfg(feature = "cli")]
+mod probe;
 mod session;
 mod value;
 
@@ -49,6 +52,9 @@ use mirror::Mirror;
 use session::Session;
 use value::Written;
 
+#[cfg(feature = "cli")]
+pub(crate) use probe::{ProbedBucket, probe_bucket};
+
 /// A store that takes longer than five seconds counts as one that hangs.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Changes that must be stored in that time: those of a whole table take longer.
@@ -57,9 +63,6 @@ const PART: usize = 1024;
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// Events that wait for the table: the watch goes no faster.
 const EVENTS: usize = 16;
-/// The bucket of a URL without a path.
-const DEFAULT_BUCKET: &str = "narthex";
-
 /// The store of a group of scrapers.
 pub(crate) struct NatsStore {
     url: String,
@@ -93,8 +96,7 @@ impl NatsStore {
         let connected = config.connect(ConnectOptions::new()).await;
         let refused = |reason: String| StoreError::Unreachable { url: config.url.to_string(), reason };
         let Connection { client, times_lost: lost, .. } = connected.map_err(|error| refused(error.to_string()))?;
-        let bucket = Bucket::new(client, config.url.path().unwrap_or(DEFAULT_BUCKET))
-            .ok_or_else(|| refused("the name of a bucket has letters, digits, - and _ only".to_owned()))?;
+        let bucket = Bucket::of(client, &config.url).map_err(|error| refused(error.to_owned()))?;
         let known = Arc::new(Known::new(rand::random(), State::default()));
         let (members, (sender, events)) = (Members::new(known.writer), mpsc::channel(EVENTS));
         let session = Session {

@@ -9,16 +9,18 @@ use async_nats::{
     HeaderMap, HeaderValue,
     header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
     jetstream::{
-        self,
-        context::{ContextBuilder, PublishErrorKind},
+        self, ErrorCode,
+        context::{ContextBuilder, GetStreamErrorKind, PublishErrorKind},
         kv,
         stream::{self, DiscardPolicy, Info, LastRawMessageErrorKind, StorageType},
     },
 };
 
 use super::members;
-use crate::{registry::Member, telemetry::Chain};
+use crate::{nats::NatsUrl, registry::Member, telemetry::Chain};
 
+/// The bucket of a URL without a path.
+const DEFAULT_NAME: &str = "narthex";
 /// Longest wait for an answer of NATS.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// Changes that wait for their acknowledgement at once.
@@ -50,11 +52,14 @@ pub(super) struct Last {
 }
 
 impl Bucket {
-    /// None if a bucket cannot have this name.
-    pub(super) fn new(client: async_nats::Client, name: &str) -> Option<Self> {
-        let is_fit = name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+    /// The bucket that the URL names after its servers.
+    pub(super) fn of(client: async_nats::Client, url: &NatsUrl) -> Result<Self, &'static str> {
+        let name = url.path().unwrap_or(DEFAULT_NAME);
+        if !name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_')) {
+            return Err("the name of a bucket has letters, digits, - and _ only");
+        }
         let context = ContextBuilder::new().timeout(TIMEOUT).ack_timeout(TIMEOUT).max_ack_inflight(4 * IN_FLIGHT);
-        is_fit.then(|| Self { context: context.build(client), name: name.to_owned() })
+        Ok(Self { context: context.build(client), name: name.to_owned() })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -96,8 +101,18 @@ impl Bucket {
 
     /// What the bucket's stream is now.
     pub(super) async fn info(&self) -> Result<Info, String> {
-        let stream = self.context.get_stream(self.stream()).await.map_err(said)?;
-        Ok(stream.cached_info().clone())
+        self.look().await?.ok_or_else(|| "the bucket is missing".to_owned())
+    }
+
+    /// As [`info`](Self::info); none if there is no bucket.
+    pub(super) async fn look(&self) -> Result<Option<Info>, String> {
+        match self.context.get_stream(self.stream()).await {
+            Ok(stream) => Ok(Some(stream.cached_info().clone())),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+                _ => Err(said(error)),
+            },
+        }
     }
 
     /// Publishes on top of the revision `base`; 0 is that of a key that was never there.

@@ -49,7 +49,7 @@ pub(super) struct Session {
 
 /// Why a watch has ended.
 #[derive(Debug, thiserror::Error)]
-enum WatchError {
+pub(super) enum WatchError {
     #[error("the connection was lost")]
     Disconnected,
     #[error("{0}")]
