@@ -43,16 +43,19 @@ pub(crate) async fn probe_bucket(config: &NatsConfig, patience: Duration) -> Res
         }
     };
     let _ = time::timeout(patience, ended).await;
-    let said = |otherwise: String| match fault.borrow().escape_debug().to_string() {
-        fault if fault.is_empty() => otherwise,
-        fault => fault,
-    };
     if !is_connected() {
-        return Err(said(SILENT.to_owned()));
+        let fault = fault.borrow().escape_debug().to_string();
+        return Err(if fault.is_empty() { SILENT.to_owned() } else { fault });
     }
+    // Another server may have failed before.
+    fault.mark_unchanged();
     let bucket = Bucket::of(client.clone(), &config.url)?;
-    // What may not be asked is not answered.
-    match bucket.look().await.map_err(said)? {
+    let looked = bucket.look().await.map_err(|error| match fault.has_changed() {
+        // What may not be asked is not answered.
+        Ok(true) => fault.borrow().escape_debug().to_string(),
+        _ => error,
+    });
+    match looked? {
         None => Ok(ProbedBucket::Missing),
         Some(info) if info.config.max_age.is_zero() => Ok(ProbedBucket::Keys(info.state.messages)),
         Some(info) => Err(WatchError::MaxAge(info.config.max_age).to_string()),
