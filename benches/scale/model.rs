@@ -37,7 +37,7 @@ pub(crate) const FORWARD: f64 = 510.0;
 pub(crate) const UNLINKED: f64 = 510.0;
 /// Resident memory of a scraper for a link, and for an alias: in a table of its own, and in one in NATS.
 const LINK_KIB: f64 = 55.0;
-const ALIAS_KIB: [f64; 2] = [1.0, 8.5];
+const ALIAS_KIB: [f64; 2] = [1.0, 2.8];
 /// An alias in `/sd`, with two labels and a host name.
 pub(crate) const LIST_BYTES: f64 = 517.0;
 /// CPU of a scraper for a renewal and its share of writes, for a write that it hears of, and for a scrape, with an optimized
