@@ -160,12 +160,23 @@ impl NatsConfig {
     /// # Errors
     /// A file that cannot be read.
     pub(crate) async fn connect(&self, options: ConnectOptions) -> io::Result<Connection> {
+        let (url, said) = (self.url.to_string(), Mutex::new(BTreeSet::new()));
+        self.connect_with(options, move |event| log(&url, event, &said)).await
+    }
+
+    /// As [`connect`](Self::connect); `tell` is called with what becomes of the connection, and nothing is logged.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) async fn connect_with(
+        &self,
+        options: ConnectOptions,
+        tell: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> io::Result<Connection> {
         // Two libraries of this program bring a provider each, so that rustls does not choose by itself; an error means that one was
         // chosen before.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let ((lost, times_lost), (faulty, fault)) = (watch::channel(0), watch::channel(String::new()));
-        let said = Mutex::new(BTreeSet::new());
-        let url = self.url.to_string();
         let mut options = options
             .name("narthex")
             .connection_timeout(CONNECT_TIMEOUT)
@@ -182,7 +193,7 @@ impl NatsConfig {
                     Event::ClientError(error) => drop(faulty.send_replace(error.to_string())),
                     _ => {}
                 }
-                log(&url, &event, &said);
+                tell(&event);
                 std::future::ready(())
             });
         if let Some(file) = &self.credentials_file {

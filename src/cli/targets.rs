@@ -42,7 +42,8 @@ impl Args {
             .context("the answer is not a scraper's list of aliases; is --url the address of a narthex scraper?")?;
         output::print(table(ALIASES, aliases.iter().map(ListedAlias::cells)).as_bytes())?;
         let listed = read("/sd").await.context("the targets of the registration API")?;
-        let listed: Vec<Group> = serde_json::from_slice(&listed).context("/sd is not a list of targets")?;
+        let listed: Vec<Group> = serde_json::from_slice(&listed)
+            .context("the answer to /sd is not a list of targets; is --url the address of a narthex scraper?")?;
         let beacons: Vec<_> = listed.iter().filter_map(beacon_cells).collect();
         match beacons.is_empty() {
             true => Ok(()),

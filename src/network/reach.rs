@@ -2,6 +2,8 @@
 
 use libp2p::Multiaddr;
 
+#[cfg(feature = "scraper")]
+use crate::identity::DialAddress;
 use crate::network::address;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +35,36 @@ impl Reach {
     pub(crate) fn direct(&self) -> impl Iterator<Item = &Multiaddr> {
         self.given.iter().chain(&self.listeners).chain(&self.confirmed)
     }
+
+    /// What others are told: the addresses given by the operator, or else those we listen on or were seen at; loopback ones only if
+    /// there are no others.
+    #[cfg(any(feature = "scraper", feature = "node"))]
+    pub(crate) fn told(&self) -> Vec<Multiaddr> {
+        let mut addresses = self.given.clone();
+        if addresses.is_empty() {
+            addresses.extend(self.direct().filter(|address| address::is_dialable(address)).cloned());
+        }
+        let is_loopback = |address: &Multiaddr| address::ip(address).is_some_and(|ip| ip.is_loopback());
+        if addresses.iter().any(|address| !is_loopback(address)) {
+            addresses.retain(|address| !is_loopback(address));
+        }
+        addresses
+    }
+
+    /// The same as people write them, public ones first.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn dial_addresses(&self) -> Vec<DialAddress> {
+        let mut told = self.told();
+        told.sort_by_key(address::is_private);
+        let mut addresses: Vec<DialAddress> = Vec::new();
+        for address in told.iter().filter_map(address::dial_address) {
+            // TCP and QUIC share a port.
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
 }
 
 #[cfg(all(test, any(feature = "scraper", feature = "node")))]
@@ -51,5 +83,23 @@ mod tests {
         let reach = Reach::new([&listener, &circuit].into_iter(), external.into_iter(), vec![given.clone()]);
         assert_eq!(reach.direct().collect::<Vec<_>>(), [&given, &listener, &seen]);
         assert_eq!(reach.circuits, [circuit]);
+    }
+
+    #[test]
+    fn others_are_told_of_loopback_addresses_only_if_there_are_no_others() {
+        let [loopback, own] = ["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1"]
+            .map(|address| address.parse::<Multiaddr>().expect("an address"));
+        let told = |listeners: &[&Multiaddr]| Reach::new(listeners.iter().copied(), [].into_iter(), Vec::new()).told();
+        assert_eq!(told(&[&loopback, &own]), std::slice::from_ref(&own));
+        assert_eq!(told(&[&loopback]), [loopback]);
+    }
+
+    #[cfg(feature = "scraper")]
+    #[test]
+    fn each_address_is_dialled_once_and_a_public_one_first() {
+        let listeners = ["/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.1/udp/1/quic-v1", "/ip4/8.8.8.8/tcp/1"]
+            .map(|address| address.parse::<Multiaddr>().expect("an address"));
+        let addresses = Reach::new(listeners.iter(), [].into_iter(), Vec::new()).dial_addresses();
+        assert_eq!(addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), ["8.8.8.8:1", "10.0.0.1:1"]);
     }
 }

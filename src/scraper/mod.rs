@@ -231,6 +231,9 @@ impl Scraper {
         };
         tasks.spawn(lobby.clone().run(lobby_inbox, stop.tasks.clone()));
         tasks.spawn(puller.clone().keep_pool(stop.tasks.clone()));
+        if let Some(own) = own {
+            tasks.spawn(store::keep_own_member(public_key, network.clone(), own, stop.tasks.clone()));
+        }
         if let Some(members) = config.members {
             tasks.spawn(group.clone().keep(members, stop.tasks.clone()));
             let serving = group::serve(group.clone(), puller, answer_limits, forward_inbox, stop.http.clone());
@@ -255,9 +258,6 @@ impl Scraper {
         http_task.spawn(http::serve(listener, shared, beacons, file_sd, stop.http.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();
-        if let Some(own) = own {
-            own.send_replace(Some(store::own_member(public_key, &network)));
-        }
         Ok(Self {
             public_key,
             http_addr,

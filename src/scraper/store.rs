@@ -1,12 +1,13 @@
 //! Opens the store of the table: on this scraper's disk, or shared with other scrapers.
 
 use tokio::{sync::watch, task};
+use tokio_util::sync::CancellationToken;
 
 use super::{ScraperConfig, ScraperError, TABLE};
 #[cfg(feature = "nats")]
 use crate::registry::NatsStore;
 use crate::{
-    identity::{DialAddress, PublicKey},
+    identity::PublicKey,
     network::Network,
     registry::{Member, SledStore, Store},
 };
@@ -37,9 +38,26 @@ impl OpenStore {
     }
 }
 
-/// This scraper as the others can dial it: at the addresses that its operator gives, or else at those that it listens on.
-pub(super) fn own_member(key: PublicKey, network: &Network) -> Member {
-    let external = network.external().to_vec();
-    let listening = || network.listening().iter().filter_map(|at| at.to_string().parse::<DialAddress>().ok()).collect();
-    Member { key, addresses: if external.is_empty() { listening() } else { external } }
+/// Tells the other scrapers where this one is, as that changes, until `stop` fires: at the addresses that its operator gives, or else at
+/// those of the host that it listens on or was seen at.
+pub(super) async fn keep_own_member(
+    key: PublicKey,
+    network: Network,
+    own: watch::Sender<Option<Member>>,
+    stop: CancellationToken,
+) {
+    network.listeners_up().await;
+    let mut reach = network.reach();
+    loop {
+        let addresses = match network.external() {
+            [] => reach.borrow_and_update().dial_addresses(),
+            external => external.to_vec(),
+        };
+        let member = Some(Member { key, addresses });
+        own.send_if_modified(|known| std::mem::replace(known, member.clone()) != member);
+        match stop.run_until_cancelled(reach.changed()).await {
+            Some(Ok(())) => {}
+            _ => return stop.cancelled().await,
+        }
+    }
 }

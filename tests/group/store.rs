@@ -1,6 +1,6 @@
 //! The shared store: what is registered at one scraper, the others list; NATS may go and come back.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use crate::support::{
     SOON,
@@ -81,6 +81,19 @@ fn what_is_registered_at_one_scraper_is_listed_scraped_and_released_at_all() {
     for scraper in &group.scrapers {
         scraper.wait_unlisted("web-1");
     }
+}
+
+/// Before: its address was 0.0.0.0 for the others, and nobody came.
+#[test]
+fn a_scraper_that_listens_on_all_addresses_is_linked_by_clients_of_another() {
+    let fleet = Fleet::new();
+    let Some(nats) = Nats::start(fleet.path()) else { return };
+    let everywhere = fleet.scraper_on(Ipv4Addr::UNSPECIFIED.into(), &["--store", &nats.url()]);
+    let scrapers = vec![fleet.scraper_named("other", &["--store", &nats.url()]), everywhere];
+    let group = Group { scrapers, exporter: Exporter::start([("/metrics", Reply::text("up 1\n"))]), nats, fleet };
+    let _agent = group.agent(0, "web-1");
+    let path = || group.scrapers[1].get("/api/v1/aliases/web-1").text();
+    eventually_true("the agent links the other", SOON, || path().contains(r#""path":"direct""#));
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub(super) async fn reachable(config: &NatsConfig, patience: Duration) -> Check 
         Err(error) => Check::failed(
             name,
             format!("{url}: {error}"),
-            "is nats-server there, was it started with --jetstream, and may this user have the bucket? docs/group.md \
-             lists the permissions. A scraper meanwhile serves the copy in its data directory, and refuses registrations",
+            "is nats-server there, was it started with --jetstream, do the URL, the credentials and the CA file fit, and \
+             has this user the permissions in docs/group.md? A scraper meanwhile serves the copy in its data directory, and refuses registrations",
         ),
     }
 }

@@ -15,11 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     identity::KeyPair,
     network::{
-        address::{self, Circuit},
-        command::Holders,
-        handle::Network,
-        links::table::LinkEvent,
-        upkeep::backoff::redial_backoff,
+        address::Circuit, command::Holders, handle::Network, links::table::LinkEvent, upkeep::backoff::redial_backoff,
     },
     telemetry::Chain,
     wire::{self, Announcement},
@@ -159,21 +155,13 @@ async fn holders(network: &Network, key: &KeyPair, sequence: u64) -> Result<usiz
     Ok(holders)
 }
 
-/// The addresses given by the operator, or else those we listen on or were seen at; loopback ones only if there are no
-/// others. Behind them the relays that we can be reached through.
+/// The addresses that others are [told](crate::network::reach::Reach::told), and behind them the relays that we can be reached through.
 pub(crate) async fn announced(network: &Network) -> Vec<Multiaddr> {
     network.listeners_up().await;
     let reach = network.reach().borrow().clone();
     let circuits = reach.circuits.iter().filter_map(Circuit::parse).map(|circuit| circuit.address());
     let circuits: Vec<_> = circuits.take(MOST_CIRCUITS).collect();
-    let mut addresses = reach.given.clone();
-    if addresses.is_empty() {
-        addresses.extend(reach.direct().filter(|address| address::is_dialable(address)).cloned());
-    }
-    let is_loopback = |address: &Multiaddr| address::ip(address).is_some_and(|ip| ip.is_loopback());
-    if addresses.iter().any(|address| !is_loopback(address)) {
-        addresses.retain(|address| !is_loopback(address));
-    }
+    let mut addresses = reach.told();
     addresses.truncate(Announcement::MAX_ADDRESSES - circuits.len());
     addresses.extend(circuits);
     addresses

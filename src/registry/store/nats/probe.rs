@@ -33,7 +33,7 @@ pub(crate) async fn probe_bucket(config: &NatsConfig, patience: Duration) -> Res
     let connected = time::timeout(patience, futures::future::select_ok(connected)).await;
     connected.map_err(|_| SILENT.to_owned())?.map_err(|error| error.to_string())?;
 
-    let connected = config.connect(ConnectOptions::new()).await.map_err(|error| error.to_string())?;
+    let connected = config.connect_with(ConnectOptions::new(), |_| {}).await.map_err(|error| error.to_string())?;
     let Connection { client, mut fault, .. } = connected;
     let is_connected = || client.connection_state() == State::Connected;
     let ended = async {
