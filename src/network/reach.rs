@@ -38,7 +38,7 @@ impl Reach {
 
     /// What others are told: the addresses given by the operator, or else those we listen on or were seen at; loopback ones only if
     /// there are no others.
-    #[cfg(any(feature = "scraper", feature = "node"))]
+    #[cfg(feature = "scraper")]
     pub(crate) fn told(&self) -> Vec<Multiaddr> {
         let mut addresses = self.given.clone();
         if addresses.is_empty() {
@@ -85,6 +85,7 @@ mod tests {
         assert_eq!(reach.circuits, [circuit]);
     }
 
+    #[cfg(feature = "scraper")]
     #[test]
     fn others_are_told_of_loopback_addresses_only_if_there_are_no_others() {
         let [loopback, own] = ["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1"]
