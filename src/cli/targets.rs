@@ -7,15 +7,15 @@ use http::Method;
 use serde::Deserialize;
 
 use super::{output, polling::Group, scraper_api::ScraperApi};
-use crate::telemetry::log::escaped;
+use crate::{
+    registry::{KEY_LABEL, KIND_LABEL},
+    telemetry::log::escaped,
+};
 
 /// Headings of the table of aliases.
 const ALIASES: [&str; 7] = ["ALIAS", "STATE", "PATH", "SERVICE", "HOSTNAME", "PEER", "LEFT"];
 /// Headings of the table of targets that callers of the registration API have.
 const BEACONS: [&str; 4] = ["KIND", "KEY", "TARGETS", "LABELS"];
-/// The label of those with the kind, which aliases have not, and the one with the key.
-const KIND: &str = "__meta_narthex_kind";
-const KEY: &str = "__meta_narthex_key";
 
 /// List the targets of a running scraper
 ///
@@ -41,9 +41,15 @@ impl Args {
         let aliases: Vec<ListedAlias> = serde_json::from_slice(&json)
             .context("the answer is not a scraper's list of aliases; is --url the address of a narthex scraper?")?;
         output::print(table(ALIASES, aliases.iter().map(ListedAlias::cells)).as_bytes())?;
-        let listed = read("/sd").await.context("the targets of the registration API")?;
-        let listed: Vec<Group> = serde_json::from_slice(&listed)
-            .context("the answer to /sd is not a list of targets; is --url the address of a narthex scraper?")?;
+        let listed = read("/sd").await.and_then(|json| Ok(serde_json::from_slice::<Vec<Group>>(&json)?));
+        // The aliases are there also while /sd gives no list: after damage of the table, for instance.
+        let listed = listed.unwrap_or_else(|error| {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "/sd gives no list, so targets of the registration API are missing here"
+            );
+            Vec::new()
+        });
         let beacons: Vec<_> = listed.iter().filter_map(beacon_cells).collect();
         match beacons.is_empty() {
             true => Ok(()),
@@ -76,7 +82,12 @@ impl ListedAlias {
 fn beacon_cells(Group { targets, labels }: &Group) -> Option<[String; BEACONS.len()]> {
     let shown = labels.iter().filter(|(name, _)| !name.starts_with("__"));
     let shown: Vec<String> = shown.map(|(name, value)| format!("{name}={value}")).collect();
-    Some([cell(labels.get(KIND)?), cell(labels.get(KEY)?), cell(&targets.join(" ")), cell(&shown.join(" "))])
+    Some([
+        cell(labels.get(KIND_LABEL)?),
+        cell(labels.get(KEY_LABEL)?),
+        cell(&targets.join(" ")),
+        cell(&shown.join(" ")),
+    ])
 }
 
 fn cell(text: &str) -> String {

@@ -12,7 +12,7 @@ use std::{
 };
 
 #[cfg(feature = "cli")]
-pub(crate) use groups::TOKEN_LABEL;
+pub(crate) use groups::{KEY_LABEL, KIND_LABEL, TOKEN_LABEL};
 pub(crate) use groups::{ListedGroup, NotListed};
 
 /// How the kinds of narthex's own begin, which the registration API does not change.

@@ -44,9 +44,9 @@ pub use event::{EventKind, RegistryEvent};
 pub use shared::Member;
 pub use store::StoreError;
 
-#[cfg(feature = "cli")]
-pub(crate) use beacon::TOKEN_LABEL;
 pub(crate) use beacon::{Beacon, BeaconError, BeaconName, ListedGroup, OWN_KINDS};
+#[cfg(feature = "cli")]
+pub(crate) use beacon::{KEY_LABEL, KIND_LABEL, TOKEN_LABEL};
 pub(crate) use contents::Contents;
 pub(crate) use error::NotLoaded;
 pub(crate) use event::{BeaconEvent, BeaconEventKind, Totals};

@@ -392,6 +392,10 @@ fn targets_are_printed_as_a_table_or_as_the_json_they_came_in() {
     let beacons = "KIND  KEY      TARGETS                LABELS\nk     a\\u001b  10.0.0.1:9 10.0.0.2:9  env=prod\n";
     assert_eq!(run.stdout, format!("{aliases}\n{beacons}"), "{}", run.stderr);
     assert_eq!(dir.narthex(&["targets", "--json", "--url", &url]).stdout, format!("{LIST}\n"));
+    let (_without_list, url) = scraper("/prefix/api/v1/aliases", "200 OK", LIST);
+    let run = dir.narthex(&["targets", "--url", &url]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), aliases));
+    assert!(run.stderr.contains("/sd gives no list"), "{}", run.stderr);
     let (_other, url) = scraper("/prefix/api/v1/aliases", "200 OK", "<html>");
     dir.narthex(&["targets", "--url", &url]).exits(1, &["is --url the address of a narthex scraper?"]);
 }

@@ -22,6 +22,9 @@ const META: &str = "__meta_narthex_";
 const OF_SCRAPES: [&str; 2] = ["__metrics_path__", "__scheme__"];
 /// What others begin with: parameters of the scrape, and what other service discoveries say.
 const OF_SCRAPES_PREFIXES: [&str; 2] = ["__param_", "__meta_"];
+/// The labels of every group: the beacon's kind, and its key.
+pub(crate) const KIND_LABEL: &str = "__meta_narthex_kind";
+pub(crate) const KEY_LABEL: &str = "__meta_narthex_key";
 /// The parameter that is a token.
 pub(crate) const TOKEN_LABEL: &str = "__param_token";
 /// Longest target, in bytes.
@@ -85,8 +88,8 @@ impl ListedGroup {
             if let Some(unfit) = labels.keys().find(|label| !is_label(label)) {
                 return Err(NotListed::Label(unfit.clone()));
             }
-            for (label, value) in [("kind", kind), ("key", key)] {
-                labels.insert(format!("{META}{label}"), value.to_owned());
+            for (label, value) in [(KIND_LABEL, kind), (KEY_LABEL, key)] {
+                labels.insert(label.to_owned(), value.to_owned());
             }
         }
         let listed = groups.into_iter().map(|group| Self {

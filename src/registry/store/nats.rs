@@ -63,6 +63,7 @@ const PART: usize = 1024;
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// Events that wait for the table: the watch goes no faster.
 const EVENTS: usize = 16;
+
 /// The store of a group of scrapers.
 pub(crate) struct NatsStore {
     url: String,
