@@ -6,6 +6,7 @@ mod support;
 mod alerts;
 mod blocked;
 mod matrix;
+mod mtu;
 mod plumbing;
 mod rig;
 mod upgrade;

@@ -154,7 +154,13 @@ impl Agent {
     /// Starts one whose name is its alias.
     #[track_caller]
     pub(crate) fn start(name: &str, site: &Site, relays: &[Relay], seer: &Seer) -> Self {
-        let exporter = site.enter(|| Exporter::start([("/metrics", Reply::text(BODY))]));
+        Self::start_with(name, site, relays, seer, BODY)
+    }
+
+    /// Starts one beside an exporter with this body.
+    #[track_caller]
+    pub(crate) fn start_with(name: &str, site: &Site, relays: &[Relay], seer: &Seer, body: &str) -> Self {
+        let exporter = site.enter(|| Exporter::start([("/metrics", Reply::text(body))]));
         let mut flags = bootstrap(relays, site.kind());
         flags.extend(["--log-level".to_owned(), "debug".to_owned()]);
         flags.extend(["--scraper".to_owned(), seer.scraper.key.to_string()]);

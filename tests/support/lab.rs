@@ -118,6 +118,19 @@ impl Lab {
         self.internet.nft("delete table inet cut");
     }
 
+    /// Drops what is longer than this on the line of a site behind a router, in both directions and without a word to the
+    /// sender: a path-MTU black hole (RFC 2923, section 2.1).
+    #[track_caller]
+    pub(crate) fn narrow(&self, site: &Site, mtu: u16) {
+        let router = site.router.as_ref().expect("there is a router");
+        for (namespace, device) in [(router, "wan".to_owned()), (&self.internet, format!("site{}", site.number))] {
+            namespace.ip(&[&format!("link set {device} mtu {mtu}")]);
+            let silent = "icmp type destination-unreachable drop\nicmpv6 type packet-too-big drop";
+            let chain = format!("chain output {{\ntype filter hook output priority filter\n{silent}\n}}");
+            namespace.nft(&format!("table inet narrow {{\n{chain}\n}}"));
+        }
+    }
+
     /// Holds every packet for this time on its way from one site to another, until the handle is dropped. `None`, after
     /// printing that, without Python, which stands in for netem: not every kernel has that.
     #[track_caller]

@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod answered;
 pub(crate) mod close;
+pub(crate) mod dial_socket;
 pub(crate) mod half_open;
 pub(crate) mod inbound;
 pub(crate) mod listen;

@@ -16,7 +16,10 @@ use hyper_util::{
 };
 use tokio::{net::TcpStream, time};
 
-use crate::{identity::HostPort, network::address};
+use crate::{
+    identity::HostPort,
+    network::{address, transport::dial_socket},
+};
 
 /// In the order in which the matcher reads them.
 const VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
@@ -97,10 +100,9 @@ async fn tunnel(proxy: &Intercept, to: &HostPort) -> Result<TcpStream, ProxyErro
     let (Some(host), Some("http")) = (proxy.uri().host(), proxy.uri().scheme_str()) else {
         return Err(ProxyError::Scheme { proxy: name() });
     };
-    let at = (host.trim_matches(['[', ']']), proxy.uri().port_u16().unwrap_or(DEFAULT_PORT));
+    let (host, port) = (host.trim_matches(['[', ']']), proxy.uri().port_u16().unwrap_or(DEFAULT_PORT));
     let unreachable = |error: io::Error| ProxyError::Unreachable { proxy: name(), reason: error.to_string() };
-    let stream = TcpStream::connect(at).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
+    let stream = dial_socket::connect_to_name(host, port).await.map_err(unreachable)?;
 
     let broken = |error: hyper::Error| ProxyError::Broken { proxy: name(), reason: error.to_string() };
     let to_text = to.to_string();

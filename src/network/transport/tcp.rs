@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,7 +14,8 @@ use std::{
 
 use futures::{
     FutureExt, TryFutureExt,
-    future::{BoxFuture, Ready, ready},
+    future::{self, BoxFuture, Ready},
+    ready,
 };
 use libp2p::{
     Multiaddr,
@@ -31,6 +33,7 @@ use crate::{
         address::{self, Direct},
         transport::{
             answered::Answered,
+            dial_socket::{self, Listening},
             proxy::{self, Proxies},
         },
     },
@@ -49,7 +52,8 @@ const PROBES: u32 = 3;
 pub(crate) struct TcpError(#[from] io::Error);
 
 pub(crate) struct Transport {
-    tcp: tcp::tokio::Transport,
+    listeners: tcp::tokio::Transport,
+    listening: Listening,
     proxies: Arc<Proxies>,
     answered: Answered,
     below_websocket: bool,
@@ -57,8 +61,8 @@ pub(crate) struct Transport {
 
 impl Transport {
     pub(crate) fn new(proxies: Arc<Proxies>, answered: Answered) -> Self {
-        let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        Self { tcp, proxies, answered, below_websocket: false }
+        let listeners = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+        Self { listeners, listening: Listening::default(), proxies, answered, below_websocket: false }
     }
 
     pub(crate) fn below_websocket(self) -> Self {
@@ -69,7 +73,8 @@ impl Transport {
     /// URLs asked.
     fn may_dial(&self, to: &HostPort, options: DialOpts) -> bool {
         let plain = !self.below_websocket && to.ip().is_some();
-        plain || !is_named_by_a_stranger(options)
+        let somewhere = to.port != 0 && !to.ip().is_some_and(|ip| ip.is_unspecified());
+        somewhere && (plain || !is_named_by_a_stranger(options))
     }
 }
 
@@ -80,11 +85,11 @@ impl libp2p::Transport for Transport {
     type Dial = BoxFuture<'static, Result<TcpStream, TcpError>>;
 
     fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<TcpError>> {
-        self.tcp.listen_on(id, addr).map_err(|error| error.map(TcpError))
+        self.listeners.listen_on(id, addr).map_err(|error| error.map(TcpError))
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.tcp.remove_listener(id)
+        self.listeners.remove_listener(id)
     }
 
     fn dial(&mut self, addr: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<TcpError>> {
@@ -96,26 +101,28 @@ impl libp2p::Transport for Transport {
         }
         // A hole is punched from our own port.
         let proxy = self.proxies.before(&to).filter(|_| options.role == Endpoint::Dialer);
-        match proxy {
-            Some(proxy) => {
-                let tunnel = async move { proxy::connect(proxy, &to).await.map(TcpStream).map_err(io::Error::other) };
-                Ok(async { kept_alive(tunnel.await?) }.boxed())
-            }
-            None if to.ip().is_some() => {
-                let dialled = self.tcp.dial(addr.clone(), options).map_err(|error| error.map(TcpError))?;
-                let answered = self.answered.clone();
-                let dialled = dialled.inspect_ok(move |_| answered.note(&addr));
-                Ok(async { kept_alive(dialled.await?) }.boxed())
-            }
-            None => Ok(async { kept_alive(connect(to).await?) }.boxed()),
+        if let Some(proxy) = proxy {
+            let tunnel = async move { proxy::connect(proxy, &to).await.map(TcpStream).map_err(io::Error::other) };
+            return Ok(async { kept_alive(tunnel.await?) }.boxed());
         }
+        let Some(ip) = to.ip() else {
+            let named = async move { dial_socket::connect_to_name(&to.host, to.port).await.map(TcpStream) };
+            return Ok(async { kept_alive(named.await?) }.boxed());
+        };
+        let at = SocketAddr::new(ip, to.port);
+        let from = self.listening.port_towards(&at).filter(|_| options.port_use == PortUse::Reuse);
+        let answered = self.answered.clone();
+        let dialled = dial_socket::connect(at, from).inspect_ok(move |_| answered.note(&addr));
+        Ok(async { kept_alive(TcpStream(dialled.await?)) }.boxed())
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, TcpError>> {
-        let event = Pin::new(&mut self.tcp).poll(cx);
-        let accepted =
-            |stream: Ready<io::Result<TcpStream>>| ready(stream.into_inner().map_err(TcpError).and_then(kept_alive));
-        event.map(|event| event.map_upgrade(accepted).map_err(TcpError))
+        let event = ready!(Pin::new(&mut self.listeners).poll(cx));
+        self.listening.note(&event);
+        let accepted = |stream: Ready<io::Result<TcpStream>>| {
+            future::ready(stream.into_inner().map_err(TcpError).and_then(kept_alive))
+        };
+        Poll::Ready(event.map_upgrade(accepted).map_err(TcpError))
     }
 }
 
@@ -123,12 +130,6 @@ impl libp2p::Transport for Transport {
 /// Nothing else plays the listener, or dials from another port than ours.
 fn is_named_by_a_stranger(DialOpts { role, port_use }: DialOpts) -> bool {
     role == Endpoint::Listener || port_use == PortUse::New
-}
-
-async fn connect(to: HostPort) -> io::Result<TcpStream> {
-    let stream = tokio::net::TcpStream::connect((to.host.as_str(), to.port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(TcpStream(stream))
 }
 
 fn kept_alive(stream: TcpStream) -> Result<TcpStream, TcpError> {
