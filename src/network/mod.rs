@@ -21,7 +21,7 @@ mod handle;
 mod links;
 #[cfg(feature = "scraper")]
 mod observation;
-mod patience;
+pub(crate) mod patience;
 mod peer_id;
 mod protocols;
 mod reach;

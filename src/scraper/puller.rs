@@ -5,12 +5,13 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{self, BoxFuture, FutureExt};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::{
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     http::{BoxError, Connection, Place, Pool, PoolLimits, PullRequest, SendError},
     identity::PublicKey,
-    network::{LinkEvent, LinkId, MAX_PULL_STREAMS, Network, PULL_PROTOCOL},
+    network::{LinkEvent, LinkId, LinkPath, LinkTransport, MAX_PULL_STREAMS, Network, PULL_PROTOCOL, patience},
     telemetry::{Limit, remote_message},
     wire::{Alias, scrape_timeout, set_scrape_timeout},
 };
@@ -42,6 +43,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 /// How much sooner than Prometheus's own timeout a pull may end without a header that states it: the answer of the
 /// peer still comes in time.
 const MAX_MARGIN: Duration = Duration::from_secs(1);
+/// A pull over QUIC that has waited so long for its answer has the connection probed: no kernel closes that of a process which
+/// was killed, and QUIC itself finds out after 25 s. Most exporters answer sooner.
+const QUIC_SUSPECTED_AFTER: Duration = Duration::from_secs(1);
 
 /// Pulls over the links of a [`Network`]. Cheap to clone.
 #[derive(Clone)]
@@ -102,7 +106,13 @@ impl Puller {
         let place = inner.place(&peer, alias, deadline).await.ok_or_else(busy)?;
 
         let (asked, evicted) = (Instant::now(), place.of_peer.evicted());
-        let sending = time::timeout_at(deadline, inner.streams.send(peer, request, inner.open(&peer)));
+        let sending = async {
+            tokio::select! {
+                sent = inner.streams.send(peer, request, inner.open(&peer)) => sent,
+                never = inner.suspect_quic(peer) => match never {},
+            }
+        };
+        let sending = time::timeout_at(deadline, sending);
         let Ok(sent) = evicted.run_until_cancelled(sending).await.ok_or_else(busy)? else {
             inner.deadline_missed(peer, deadline - asked);
             return Err(late());
@@ -184,14 +194,35 @@ impl Inner {
     /// Notes a pull without an answer, which had so long. After several in a row the connection is probed, and closed if it
     /// swallows the probe too: scrapes then fail at once until the peer is back.
     fn deadline_missed(self: &Arc<Self>, peer: PublicKey, had: Duration) {
-        let Some(link) = self.network.links().best(&peer).filter(|_| self.silence.missed(peer, had)) else { return };
+        if self.silence.missed(peer, had) {
+            self.probe(peer);
+        }
+    }
+
+    /// Has the connection probed if it is a direct one over QUIC, after a while, in which an answer should have come.
+    async fn suspect_quic(self: &Arc<Self>, peer: PublicKey) -> Infallible {
+        patience::sleep(QUIC_SUSPECTED_AFTER).await;
+        let way = self.network.links().way(&peer);
+        if way == Some((LinkPath::Direct, Some(LinkTransport::Quic))) && self.silence.suspected(peer) {
+            self.probe(peer);
+        }
+        future::pending().await
+    }
+
+    fn probe(self: &Arc<Self>, peer: PublicKey) {
+        let link = self.network.links().best(&peer);
         let (prober, closer) = (Arc::clone(self), Arc::clone(self));
         let probe = async move {
             let no_alias = Request::get("/").body(Empty::new())?;
             prober.open(&peer).await?.send(no_alias).await?;
             Ok::<_, BoxError>(())
         };
-        self.silence.probe(peer, probe, async move { closer.network.disconnect(peer, link).await });
+        let close = async move {
+            if let Some(link) = link {
+                closer.network.disconnect(peer, link).await;
+            }
+        };
+        self.silence.probe(peer, probe, close);
     }
 
     async fn open(&self, peer: &PublicKey) -> Result<Connection<LinkId>, BoxError> {
@@ -269,7 +300,7 @@ mod tests {
         let (inner, peer) = (puller(2, 64).await, KeyPair::generate().public());
         let [stalled, other] = ["stalled", "other"].map(|alias| alias.parse::<Alias>().expect("an alias"));
         let held = [(); 2].map(|()| inner.place(&peer, &stalled, soon()));
-        let held = futures::future::join_all(held).await;
+        let held = future::join_all(held).await;
         assert!(held.iter().all(Option::is_some));
         assert!(inner.place(&peer, &stalled, soon()).await.is_none());
         assert_eq!(inner.network.refusals().counted(Limit::PullsPerAlias), 1);
@@ -285,7 +316,7 @@ mod tests {
         let [first, second, third] =
             ["first", "second", "third"].map(|alias| alias.parse::<Alias>().expect("an alias"));
         let held = [&first, &first, &second, &second].map(|alias| inner.place(&peer, alias, soon()));
-        let mut held: Vec<_> = futures::future::join_all(held).await.into_iter().flatten().collect();
+        let mut held: Vec<_> = future::join_all(held).await.into_iter().flatten().collect();
         let ends = Instant::now() + GIVEN_UP_FOR;
         let displacing = tokio::spawn({
             let inner = Arc::clone(&inner);

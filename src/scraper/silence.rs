@@ -56,6 +56,11 @@ impl Silence {
         probed
     }
 
+    /// True if the peer is to be probed now, whatever it missed.
+    pub(super) fn suspected(&self, peer: PublicKey) -> bool {
+        !matches!(self.peers().insert(peer, Silent::Probed), Some(Silent::Probed))
+    }
+
     /// Forgets what the peer missed, but not a probe that is under way.
     pub(super) fn answered(&self, peer: &PublicKey) {
         let mut peers = self.peers();
@@ -119,6 +124,7 @@ mod tests {
         assert!((0..100).all(|_| !silence.missed(peer, LONG)), "the probe is under way");
         silence.answered(&peer);
         assert!(!silence.missed(peer, LONG), "still");
+        assert!(!silence.suspected(peer), "still");
         is_closed.await.expect("the connection is closed");
         silence.close().await;
         assert_eq!([(); 3].map(|()| silence.missed(peer, LONG)), [false, false, true]);
@@ -130,5 +136,12 @@ mod tests {
         assert_eq!([(); 2].map(|()| silence.missed(peer, LONG)), [false, false]);
         silence.answered(&peer);
         assert_eq!([(); 3].map(|()| silence.missed(peer, LONG)), [false, false, true]);
+    }
+
+    #[test]
+    fn a_suspected_peer_is_probed_once() {
+        let (silence, peer) = (Silence::new(), KeyPair::generate().public());
+        assert!(!silence.missed(peer, LONG));
+        assert_eq!([(); 2].map(|()| silence.suspected(peer)), [true, false]);
     }
 }

@@ -5,6 +5,8 @@ mod support;
 
 mod alerts;
 mod blocked;
+mod killed;
+mod mappings;
 mod matrix;
 mod mtu;
 mod plumbing;

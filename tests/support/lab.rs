@@ -14,6 +14,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use super::{netns::Namespace, process::Process, program};
@@ -238,6 +239,15 @@ impl Site {
     /// The host's own address behind its router.
     pub(crate) fn private(&self) -> Ipv4Addr {
         Ipv4Addr::new(192, 168, 1, 100 + self.number)
+    }
+
+    /// The router forgets TCP connections after such a silence, and drops what comes of them later.
+    #[track_caller]
+    pub(crate) fn forget_silent_tcp(&self, after: Duration) {
+        let router = self.router.as_ref().expect("there is a router");
+        router.sysctl("netfilter/nf_conntrack_tcp_timeout_established", &after.as_secs().to_string());
+        router.sysctl("netfilter/nf_conntrack_tcp_loose", "0");
+        router.nft("table inet unknown {\nchain forward {\ntype filter hook forward priority filter\nct state invalid drop\n}\n}");
     }
 
     /// The router starts again: it forgets its mappings, and then gives others.
