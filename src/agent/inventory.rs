@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn targets_past_the_limit_are_left_out_and_reported() {
         let mut fixture = Fixture::new();
-        let aliases: Vec<String> = (0..300).map(|n| format!("t{n:03}")).collect();
+        let aliases: Vec<String> = (0..MAX_TARGETS + 44).map(|n| format!("t{n:03}")).collect();
         fixture.write("t.toml", &aliases.iter().map(String::as_str).collect::<Vec<_>>());
         fixture.inventory.read();
         assert_eq!(fixture.served().len(), MAX_TARGETS);
@@ -384,7 +384,7 @@ mod tests {
     fn the_agents_own_alias_is_reserved_and_counts_as_a_target() {
         let mut fixture = Fixture::new();
         fixture.inventory.reserved = "t007".parse().ok();
-        let aliases: Vec<String> = (0..257).map(|n| format!("t{n:03}")).collect();
+        let aliases: Vec<String> = (0..=MAX_TARGETS).map(|n| format!("t{n:03}")).collect();
         fixture.write("t.toml", &aliases.iter().map(String::as_str).collect::<Vec<_>>());
         fixture.inventory.read();
         assert_eq!(fixture.served().len(), MAX_TARGETS - 1);

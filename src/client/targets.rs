@@ -12,7 +12,7 @@ use crate::wire::{
 };
 
 /// Most targets of a client, its own among them: what a scraper takes by default.
-pub(crate) const MAX_TARGETS: usize = 256;
+pub(crate) const MAX_TARGETS: usize = 5000;
 
 pub(super) struct ServedTarget {
     pub(super) target: Target,
@@ -192,10 +192,10 @@ mod tests {
             (0..32).fold(with_metrics(alias), |target, n| target.label(format!("l{n}"), "x".repeat(1024)))
         };
         let set = |count: usize| (0..count).map(|n| wide(&format!("w{n}"))).collect();
-        targets.replace(set(7)).expect("fit");
-        let Err(BuildError::TooLong { len }) = targets.replace(set(8)) else { panic!("refused") };
-        assert!(len > codec::MAX_MESSAGE_LEN && len < codec::MAX_MESSAGE_LEN + 8 * 1024, "{len}");
-        assert!(targets.find("w6").is_some() && targets.find("w7").is_none(), "nothing has changed");
+        targets.replace(set(30)).expect("fit");
+        let Err(BuildError::TooLong { len }) = targets.replace(set(32)) else { panic!("refused") };
+        assert!(len > codec::MAX_MESSAGE_LEN && len < codec::MAX_MESSAGE_LEN + 64 * 1024, "{len}");
+        assert!(targets.find("w29").is_some() && targets.find("w30").is_none(), "nothing has changed");
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         let targets = targets(vec![with_metrics("a")]);
         let changes = targets.subscribe();
         let many = (0..=MAX_TARGETS).map(|n| with_metrics(&format!("a{n}"))).collect();
-        assert!(matches!(targets.replace(many), Err(BuildError::TooMany { count: 257 })));
+        assert!(matches!(targets.replace(many), Err(BuildError::TooMany { count }) if count == MAX_TARGETS + 1));
         for unfit in [target("no-metrics"), with_metrics("b b"), with_metrics("b").label("job", "x"), target("a")] {
             targets.replace(vec![target("a"), unfit]).expect_err("unfit");
         }

@@ -17,7 +17,7 @@ pub struct RegistryConfig {
     pub policy: AliasPolicy,
     /// Most aliases held at once, lapsed ones included; the next new one is refused. Default 100 000.
     pub max_targets: usize,
-    /// Most claims in one registration, and so most aliases of a peer. Default 256.
+    /// Most claims in one registration, and so most aliases of a peer. Default 5000.
     pub max_per_peer: usize,
     /// Most aliases registered with one secret; the next new one is refused. Default `max_targets` divided by the number of
     /// secrets, of which the registration API's token is one: with one secret the whole table.
@@ -28,7 +28,7 @@ pub struct RegistryConfig {
     /// Most bytes of an alias in `/sd`: its group as JSON, without the address to scrape. Labels are listed twice. An
     /// ordinary alias takes some 700 bytes. Default 4 KiB.
     pub max_alias_bytes: u64,
-    /// Most bytes of a peer's aliases in `/sd`, and of a beacon. Default 256 KiB: `max_per_peer` aliases of 1 KiB.
+    /// Most bytes of a peer's aliases in `/sd`, and of a beacon. Default 4 MiB: `max_per_peer` aliases of 838 bytes.
     pub max_peer_bytes: u64,
     /// Most bytes in `/sd` of the aliases registered with one secret. Default `max_table_bytes` divided by the number of
     /// secrets, of which the registration API's token is one.
@@ -69,11 +69,11 @@ impl Default for RegistryConfig {
             retention: Duration::from_secs(3 * 60 * 60),
             policy: AliasPolicy::default(),
             max_targets: 100_000,
-            max_per_peer: 256,
+            max_per_peer: 5000,
             max_per_secret: None,
             takeover_grace: Duration::from_secs(60),
             max_alias_bytes: 4 << 10,
-            max_peer_bytes: 256 << 10,
+            max_peer_bytes: 4 << 20,
             max_secret_bytes: None,
             max_table_bytes: 96 << 20,
             start_grace: Duration::from_secs(60),

@@ -30,8 +30,7 @@ use crate::{
     telemetry::Chain,
     wire::{
         Hi, Hosts, LobbyHost, LobbyRefusal, LobbyReply, LobbyRequest,
-        codec::MAX_MESSAGE_LEN,
-        lobby::{receive, send},
+        lobby::{MAX_LEN, receive, send},
     },
 };
 
@@ -52,7 +51,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Limits of the time that a host asks to be listed for.
 const TTL: std::ops::RangeInclusive<u32> = 2..=86_400;
 /// Bytes of a part of the list: a host, whose data has at most 64 KiB, fits beside them.
-const PART: usize = MAX_MESSAGE_LEN / 2;
+const PART: usize = MAX_LEN / 2;
 
 /// The group that a scraper keeps. Cheap to clone.
 #[derive(Clone)]

@@ -12,7 +12,11 @@ use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
-use tokio::{sync::mpsc, task::JoinSet, time};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -44,6 +48,8 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 const EXTRA_HANDSHAKES: u32 = 20;
 /// Longest wait for a refused process to close its connection, after it has read why.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Requests of more than 256 KiB, which have many targets, that are received at once.
+const LONG_MESSAGES: usize = 32;
 /// How often the rates of peers that are gone are dropped.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -62,6 +68,8 @@ pub(super) struct Registrar {
     /// For the handshake and the request after.
     handshake_timeout: Duration,
     turns: Arc<Turns>,
+    /// Room for requests of many targets.
+    long_messages: Semaphore,
     farewells: Farewells,
     rates: DefaultKeyedRateLimiter<PublicKey>,
     /// Rates of handshakes, whose cost comes before any proof: a client never needs as many.
@@ -93,6 +101,7 @@ impl Registrar {
                 Arc::clone(&metrics),
                 Arc::clone(&refusals),
             )),
+            long_messages: Semaphore::new(LONG_MESSAGES),
             farewells: Farewells::default(),
             registry,
             group,
@@ -240,7 +249,7 @@ impl Registrar {
             return Ok(None);
         };
         let mut channel = pending.confirm(secret).await?;
-        let request = channel.receive().await?;
+        let request = channel.receive_with_room(&self.long_messages).await?;
         Ok(Some((channel, secret.id(), request)))
     }
 

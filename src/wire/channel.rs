@@ -7,7 +7,10 @@
 use std::io;
 
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Semaphore,
+};
 
 use super::{
     FIRST_MESSAGE_LEN, HandshakeAnswer, HandshakeError, HandshakeRefusal, Initiator, RESPONSE_LEN, Responder, Session,
@@ -22,6 +25,9 @@ const ANSWER_LEN: usize = 1 + RESPONSE_LEN;
 
 /// Bytes read at once.
 const READ_LEN: usize = 4096;
+
+/// Bytes of a message for which there is always room.
+const SHORT_LEN: usize = 256 * 1024;
 
 /// Proves key and secret to `remote`, and verifies those of `remote`.
 ///
@@ -133,7 +139,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// [`ChannelError::Closed`] if the peer has ended the stream after a whole message; any other [`ChannelError`] for
     /// bytes that are not the next message.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, ChannelError> {
+        self.receive_with_room(&Semaphore::new(1)).await
+    }
+
+    /// As [`receive`](Self::receive), where what is longer than [`SHORT_LEN`] waits for one of these permits, and holds it until
+    /// it is decoded: many peers who send long messages at once must not fill the memory.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub async fn receive_with_room<T: DeserializeOwned>(&mut self, long: &Semaphore) -> Result<T, ChannelError> {
+        let mut room = None;
         loop {
+            if room.is_none() && self.session.received() > SHORT_LEN {
+                room = long.acquire().await.ok(); // never closed
+            }
             let frame = match self.frames.receive(MAX_FRAME_LEN).await {
                 Err(ChannelError::Closed) if self.session.is_inside_message() => return Err(ChannelError::Cut),
                 received => received?,

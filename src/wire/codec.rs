@@ -9,7 +9,7 @@ use bincode::config::{self, Configuration, Limit, LittleEndian, Varint};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Most bytes of an encoded message, its version byte included.
-pub const MAX_MESSAGE_LEN: usize = 256 * 1024;
+pub const MAX_MESSAGE_LEN: usize = 1024 * 1024;
 
 /// The first byte of every message.
 pub const VERSION: u8 = 1;

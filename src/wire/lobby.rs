@@ -8,10 +8,13 @@ use std::io;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::codec::{self, MAX_MESSAGE_LEN};
+use super::codec;
 
 /// The protocol's name on a link.
 pub const LOBBY_PROTOCOL: &str = "/narthex/lobby/1";
+
+/// Most bytes of a message: a host has 64 KiB, and a list goes in parts.
+pub const MAX_LEN: usize = 256 * 1024;
 
 /// What a peer asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +104,8 @@ pub struct LobbyHost {
 /// That of the stream; [`io::ErrorKind::InvalidInput`] for a message that is too long.
 pub async fn send<T: Serialize, S: AsyncWrite + Unpin>(stream: &mut S, message: &T) -> io::Result<()> {
     let bytes = codec::encode(message).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let len = u32::try_from(bytes.len()).expect("a message is short");
+    let len = u32::try_from(bytes.len()).ok().filter(|len| *len as usize <= MAX_LEN);
+    let len = len.ok_or(io::ErrorKind::InvalidInput)?;
     stream.write_all(&[&len.to_be_bytes()[..], &bytes].concat()).await?;
     stream.flush().await
 }
@@ -113,8 +117,8 @@ pub async fn send<T: Serialize, S: AsyncWrite + Unpin>(stream: &mut S, message: 
 pub async fn receive<T: DeserializeOwned, S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<T> {
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
     let len = stream.read_u32().await? as usize;
-    if len > MAX_MESSAGE_LEN {
-        return Err(invalid(codec::CodecError::TooLong { len }));
+    if len > MAX_LEN {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("message of {len} bytes: limit is {MAX_LEN}")));
     }
     let mut bytes = Vec::new();
     // Memory is taken for what has come, not for what was announced.

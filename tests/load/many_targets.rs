@@ -62,6 +62,30 @@ fn one_more_target_touches_one_registration_and_no_other_target_blinks() {
     }
 }
 
+/// The agent in front of a rack or a cluster. Before, it had 256 targets.
+#[test]
+fn one_agent_serves_5000_targets() {
+    const RACK: usize = 5000;
+    let _alone = MACHINE.blocking_lock();
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let exporter = agents::exporter();
+    let alias = |number: usize| format!("rack-17-server-{number:04}.eu-west.example.org");
+    let count = || scraper.listed().map_or(0, |listed| listed.len());
+    let mut agent = Agent::start(&fleet, &scraper, &exporter, "rack".to_owned(), (0..RACK - 1).map(alias));
+    eventually_true("all are listed", SOON, || count() == RACK - 1);
+    agent.serve("one-more.json", &exporter, [alias(RACK - 1)]);
+    eventually_true("the last one is listed", SOON, || count() == RACK);
+    for number in (0..RACK).step_by(100).chain([RACK - 1]) {
+        assert_eq!(scraper.scrape(&alias(number), SOON).text(), "m 1\n", "target {number}");
+    }
+    agent.serve("too-many.json", &exporter, ["too-many"]);
+    agent.process.wait_log(&["1 targets are left out: limit is 5000"]);
+    assert_eq!(count(), RACK, "the others are served as before");
+    agent.process.terminate(SOON);
+    eventually_true("none is listed", SOON, || count() == 0);
+}
+
 /// An alias in the scraper's API.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Lease {
