@@ -75,6 +75,7 @@ mod nats;
 mod network;
 #[cfg(feature = "node")]
 pub mod node;
+mod private_file;
 #[cfg(feature = "scraper")]
 mod registry;
 #[cfg(feature = "scraper")]

@@ -2,13 +2,15 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
 
-use crate::small_file;
+use crate::{
+    private_file::{self, ExposedFile},
+    small_file,
+};
 
 /// Most bytes of a secret: more than any token or key has.
 const MAX_LEN: u64 = 64 * 1024;
@@ -17,14 +19,9 @@ const MAX_LEN: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretFileError {
-    /// Anybody on the machine could read or change the file. A group may: Kubernetes gives secrets to a group (`fsGroup`).
-    #[error("{} may be read by everybody (mode {mode:04o}); mend it with: chmod o-rwx {}", path.display(), path.display())]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// Others could read or change the file.
+    #[error(transparent)]
+    Exposed(#[from] ExposedFile),
     /// The file is empty, or has characters that no header can have.
     #[error("{} is empty or holds characters that no header takes", path.display())]
     Content {
@@ -45,10 +42,6 @@ pub enum SecretFileError {
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let read = small_file::read(path, MAX_LEN);
     let (bytes, metadata) = read.map_err(|source| SecretFileError::Io { path: path.to_owned(), source })?;
-    // The mode of the opened file: the path may name another one by now.
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o007 != 0 {
-        return Err(SecretFileError::Mode { path: path.to_owned(), mode });
-    }
+    private_file::check(path, &metadata)?;
     Ok(bytes)
 }

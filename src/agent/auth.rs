@@ -103,7 +103,7 @@ mod tests {
 
         write("hunter2", 0o644);
         let error = bearer.header_blocking().expect_err("open to everybody").to_string();
-        assert!(error.contains("mode 0644") && error.contains("chmod o-rwx") && !error.contains("hunter2"), "{error}");
+        assert!(error.contains("mode 0644") && error.contains("chmod 600") && !error.contains("hunter2"), "{error}");
         for unfit in ["", "\n", "a\nb"] {
             write(unfit, 0o600);
             assert!(matches!(bearer.header_blocking(), Err(SecretFileError::Content { .. })), "{unfit:?}");

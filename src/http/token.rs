@@ -108,7 +108,7 @@ mod tests {
             assert!(matches!(shown("").await, Err(SecretFileError::Content { .. })), "{unfit:?} admits nobody");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
-        assert!(matches!(shown("two").await, Err(SecretFileError::Mode { .. })));
+        assert!(matches!(shown("two").await, Err(SecretFileError::Exposed(_))));
     }
 
     /// Before: at the lobby's API each request had a line.

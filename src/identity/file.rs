@@ -1,4 +1,4 @@
-//! Key and secret files: a comment with the kind, a line of text, readable by the owner alone.
+//! Key and secret files: a comment with the kind, a line of text, readable by the owner and a group of ours at most.
 //!
 //! The comment may be missing. It keeps a key from being used as a secret: a scraper's private key handed to a whole
 //! fleet as its secret would no longer be private.
@@ -14,7 +14,10 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{KeyError, KeyPair, SharedSecret, text};
-use crate::atomic_file;
+use crate::{
+    atomic_file,
+    private_file::{self, ExposedFile},
+};
 
 /// Most bytes of a key file, which has some 80.
 const MAX_LEN: u64 = 1024;
@@ -24,15 +27,8 @@ const MAX_LEN: u64 = 1024;
 #[non_exhaustive]
 pub enum KeyFileError {
     /// Others could read or change the file.
-    #[error(
-        "{} may be read by others (mode {mode:04o}); mend it with: chmod 600 {}", path.display(), path.display()
-    )]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    #[error(transparent)]
+    Exposed(#[from] ExposedFile),
     /// The file exists already. Keys and secrets are never overwritten.
     #[error("{} exists already and is never overwritten", path.display())]
     Exists {
@@ -157,19 +153,10 @@ fn line_of<'a>(wanted: Kind, path: &Path, text: &'a str) -> Result<&'a str, KeyF
 fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let failed = |source| KeyFileError::Io { action: "read", path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    // The mode of the file that is open, not of whatever the path names a moment later.
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 && !(mode & 0o077 == 0o040 && is_credential(path)) {
-        return Err(KeyFileError::Mode { path: path.to_owned(), mode });
-    }
+    private_file::check(path, &file.metadata().map_err(failed)?)?;
     let mut text = Zeroizing::new(String::with_capacity(MAX_LEN as usize));
     file.take(MAX_LEN).read_to_string(&mut text).map_err(failed)?;
     Ok(text)
-}
-
-/// True for files of systemd's `LoadCredential=`: their access list admits the service alone, and shows as mode 0440.
-fn is_credential(path: &Path) -> bool {
-    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|dir| path.starts_with(dir))
 }
 
 fn create_private(path: &Path, kind: Kind, text: &str) -> Result<(), KeyFileError> {
@@ -217,9 +204,9 @@ mod tests {
     fn a_file_others_can_read_is_refused_with_the_chmod_that_mends_it() {
         let (_dir, path) = file("fleet.secret");
         create_secret(&path, &SharedSecret::generate()).expect("writes");
-        fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("chmod");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("chmod");
         let error = load_secret(&path).expect_err("refused").to_string();
-        assert!(error.contains("0640") && error.contains(&format!("chmod 600 {}", path.display())), "{error}");
+        assert!(error.contains("0644") && error.contains(&format!("chmod 600 {}", path.display())), "{error}");
     }
 
     #[test]

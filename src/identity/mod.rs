@@ -19,3 +19,5 @@ pub use secret::SharedSecret;
 #[doc(hidden)]
 pub use secret::{SecretId, SecretIdError};
 pub use text::KeyError;
+
+pub use crate::private_file::{ExposedFile, Exposure};

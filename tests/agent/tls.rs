@@ -167,7 +167,7 @@ async fn a_client_certificate_is_sent_and_a_rotated_one_taken_up() {
 
     fs::set_permissions(&imposter.key_file, Permissions::from_mode(0o644)).expect("chmod");
     let error = failure(&with_certificate(&imposter)).await;
-    assert!(error.contains("chmod o-rwx") && error.contains("imposter.key"), "{error}");
+    assert!(error.contains("chmod 600") && error.contains("imposter.key"), "{error}");
 }
 
 #[tokio::test]

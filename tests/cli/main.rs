@@ -8,3 +8,4 @@ mod bridge;
 mod command;
 mod doctor;
 mod lifecycle;
+mod private_files;

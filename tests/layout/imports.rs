@@ -8,9 +8,10 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "atomic_file",
     "small_file",
+    "private_file",
     "secret_file",
     "dir_lock",
     "ip_network",

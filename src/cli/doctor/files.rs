@@ -10,7 +10,7 @@ use super::{
     },
     report::Check,
 };
-use crate::identity::{KeyFileError, KeyPair, SharedSecret};
+use crate::identity::{ExposedFile, KeyFileError, KeyPair, SharedSecret};
 
 /// Checks a key file, and gives the key pair if the check passes.
 pub(super) fn key(path: &Path) -> (Check, Option<KeyPair>) {
@@ -34,9 +34,9 @@ pub(super) fn secret(path: &Path) -> (Check, Option<SharedSecret>) {
 /// A failed check of a key or secret file.
 fn unfit(check: &str, error: &anyhow::Error) -> Check {
     let advice = match error.downcast_ref() {
-        Some(KeyFileError::Mode { path, mode }) => {
-            let found = format!("{} may be read by others (mode {mode:04o})", path.display());
-            return Check::failed(check, found, format!("mend it with: chmod 600 {}", path.display()));
+        Some(KeyFileError::Exposed(ExposedFile { path, mode, exposure, remedy, .. })) => {
+            let found = format!("{} {exposure} (mode {mode:04o})", path.display());
+            return Check::failed(check, found, format!("mend it with: {remedy}"));
         }
         Some(KeyFileError::Kind { .. }) => {
             "give the other file: narthex keygen writes keys, narthex secret writes secrets. A key that was handed to others as a \
