@@ -35,7 +35,7 @@ const ENDPOINTS: &str = "\
 narthex scraper
 
 GET    /sd                       targets for Prometheus's http_sd_configs
-                                 filters: ?service=S ?alias=A ?kind=K ?label=NAME:VALUE
+                                 filters: ?service=S ?alias=A ?kind=K ?label=NAME:VALUE, !S negates
 GET    /scrape/{alias}/metrics   metrics of a target
 GET    /metrics                  metrics of this scraper
 GET    /metrics/aliases          how each alias is linked, as metrics

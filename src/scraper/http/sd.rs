@@ -82,59 +82,88 @@ async fn chunks(
     if filters.is_empty() {
         return Ok((SdChunks::whole(list, &host), reading));
     }
-    let wanted = move |listed: &Listed| filters.iter().all(|filter| filter.matches(listed));
+    let wanted = move |listed: &Listed| filters.iter().all(|filter| filter.passes(listed));
     let matching = move || (SdChunks::matching(list, &host, wanted), reading);
     task::spawn_blocking(matching).await.map_err(|_| TableUnknown::Stopped)
 }
 
-/// One parameter of the query. What is listed must match all.
+/// The values that a field may have: one of them, or none of them if they are negated. What is listed passes all filters.
 #[derive(Debug)]
-enum Filter {
-    Service(String),
-    Alias(String),
-    /// Of a beacon.
-    Kind(String),
-    Label {
-        name: String,
-        value: String,
-    },
+struct Filter {
+    field: Field,
+    negated: bool,
+    values: Vec<String>,
 }
 
-/// Reads the query of `uri`. An unknown parameter is refused, as the list would hold more than was meant.
+/// What a filter looks at.
+#[derive(Debug, PartialEq, Eq)]
+enum Field {
+    Service,
+    Alias,
+    /// Of a beacon.
+    Kind,
+    Label(String),
+}
+
+/// Reads the query of `uri`. An unknown parameter is refused, as the list would hold more than was meant; and so are
+/// filters that nothing can pass, as Prometheus would drop every target without an error.
 fn read_filters(uri: &Uri) -> Result<Vec<Filter>, String> {
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| error.to_string())?;
     if pairs.len() > MAX_FILTERS {
         return Err(format!("{} filters; at most {MAX_FILTERS} are allowed", pairs.len()));
     }
-    pairs.into_iter().map(|(name, value)| Filter::read(&name, value)).collect()
+    let mut filters: Vec<Filter> = Vec::new();
+    for (name, value) in pairs {
+        let (field, value) = Field::read(&name, value)?;
+        let (negated, value) = match value.strip_prefix('!') {
+            Some(value) => (true, value.to_owned()),
+            None => (false, value),
+        };
+        match filters.iter_mut().find(|filter| filter.field == field && filter.negated == negated) {
+            Some(filter) => filter.values.push(value),
+            None => filters.push(Filter { field, negated, values: vec![value] }),
+        }
+    }
+    let asks_for = |field| filters.iter().any(|filter| filter.field == field && !filter.negated);
+    if asks_for(Field::Alias) && asks_for(Field::Kind) {
+        return Err("alias and kind together list nothing: only beacons have a kind, and they have no alias".into());
+    }
+    Ok(filters)
 }
 
 impl Filter {
-    fn matches(&self, listed: &Listed) -> bool {
+    fn passes(&self, listed: &Listed) -> bool {
+        self.values.iter().any(|value| self.field.is(value, listed)) != self.negated
+    }
+}
+
+impl Field {
+    fn is(&self, value: &str, listed: &Listed) -> bool {
         match (self, listed) {
-            (Self::Service(service), Listed::Alias { lease, .. }) => lease.service == *service,
-            (Self::Alias(alias), Listed::Alias { lease, .. }) => lease.alias.as_str() == alias,
-            (Self::Service(service), Listed::Beacon { group, .. }) => group.label("service") == service,
-            (Self::Kind(kind), Listed::Beacon { beacon, .. }) => beacon.name.kind() == kind,
+            (Self::Service, Listed::Alias { lease, .. }) => lease.service == value,
+            (Self::Alias, Listed::Alias { lease, .. }) => lease.alias.as_str() == value,
+            (Self::Service, Listed::Beacon { group, .. }) => group.label("service") == value,
+            (Self::Kind, Listed::Beacon { beacon, .. }) => beacon.name.kind() == value,
             // As in Prometheus, a label with an empty value is a label that is not there.
-            (Self::Label { name, value }, Listed::Alias { lease, .. }) => {
-                lease.labels.value(name).unwrap_or_default() == value
-            }
-            (Self::Label { name, value }, Listed::Beacon { group, .. }) => group.label(name) == value,
-            (Self::Alias(_), Listed::Beacon { .. }) | (Self::Kind(_), Listed::Alias { .. }) => false,
+            (Self::Label(name), Listed::Alias { lease, .. }) => lease.labels.value(name).unwrap_or_default() == value,
+            (Self::Label(name), Listed::Beacon { group, .. }) => group.label(name) == value,
+            (Self::Alias, Listed::Beacon { .. }) | (Self::Kind, Listed::Alias { .. }) => false,
         }
     }
 
-    fn read(name: &str, value: String) -> Result<Self, String> {
+    /// The field that a parameter names, and the value.
+    fn read(name: &str, value: String) -> Result<(Self, String), String> {
         match name {
-            "service" => Ok(Self::Service(value)),
-            "alias" => Ok(Self::Alias(value)),
-            "kind" => Ok(Self::Kind(value)),
+            "service" => Ok((Self::Service, value)),
+            "alias" => Ok((Self::Alias, value)),
+            "kind" => Ok((Self::Kind, value)),
             "label" => match value.split_once(':') {
-                Some((name, value)) => Ok(Self::Label { name: name.to_owned(), value: value.to_owned() }),
+                Some((name, value)) => Ok((Self::Label(name.to_owned()), value.to_owned())),
                 None => Err(format!("label={value:?} is not of the form name:value")),
             },
-            _ => Err(format!("unknown parameter {name:?}: there are service, alias, kind and label")),
+            _ => Err(format!(
+                "unknown parameter {name:?}: there are service, alias, kind and label; service=!web negates"
+            )),
         }
     }
 }
@@ -149,6 +178,8 @@ mod tests {
         assert!(refused("job=x").contains("\"job\""));
         assert!(refused("service=a&Label=a:b").contains("\"Label\""));
         assert!(refused("label=a").contains("\"a\""));
+        assert!(refused("alias=a&kind=nodes").contains("list nothing"));
+        assert!(refused("service!=a").contains("service=!web"));
         assert!(refused(&["alias=a"; MAX_FILTERS + 1].join("&")).contains("at most 16"));
     }
 }

@@ -143,7 +143,7 @@ async fn changed_labels_and_paths_are_listed() {
 }
 
 #[tokio::test]
-async fn filters_are_taken_together() {
+async fn filters_of_one_name_give_a_choice_and_those_of_several_names_all_hold() {
     let scraper = started().await;
     let claims = vec![
         claim("a", "web", &[("env", "prod"), ("url", "x:y z")]),
@@ -151,13 +151,22 @@ async fn filters_are_taken_together() {
         claim("c", "db", &[("env", "prod")]),
     ];
     scraper.register_as(1, "", claims).await;
-    let cases: [(&str, &[&str]); 9] = [
+    let cases: [(&str, &[&str]); 18] = [
         ("", &["a", "b", "c"]),
         ("?service=web", &["a", "b"]),
         ("?alias=b", &["b"]),
         ("?label=env:prod", &["a", "c"]),
         ("?label=env:prod&service=web", &["a"]),
-        ("?label=env:prod&label=env:test", &[]),
+        ("?label=env:prod&label=env:test", &["a", "b", "c"]),
+        ("?label=env:prod&label=url:x%3Ay+z", &["a"]),
+        ("?alias=b&alias=c&alias=none", &["b", "c"]),
+        ("?service=web&service=db&label=env:prod", &["a", "c"]),
+        ("?service=!web", &["c"]),
+        ("?service=!web&service=!db", &[]),
+        ("?service=web&alias=!a", &["b"]),
+        ("?label=env:!prod", &["b"]),
+        ("?label=url:!", &["a"]),
+        ("?kind=!nodes&alias=%21c", &["a", "b"]),
         ("?label=url:x%3Ay+z", &["a"]),
         ("?label=url:", &["b", "c"]),
         ("?service=none", &[]),
@@ -168,7 +177,7 @@ async fn filters_are_taken_together() {
     let answer = scraper.get("/sd?job=x").await;
     assert_eq!(
         (answer.status, answer.text()),
-        (400, "unknown parameter \"job\": there are service, alias, kind and label\n")
+        (400, "unknown parameter \"job\": there are service, alias, kind and label; service=!web negates\n")
     );
 }
 
