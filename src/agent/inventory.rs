@@ -213,7 +213,8 @@ impl Inventory {
                     Arc::new(exporter)
                 }
             };
-            let mut builder = TargetBuilder::new(alias.as_str()).service(&spec.target.service);
+            let mut builder =
+                TargetBuilder::new(alias.as_str()).service(&spec.target.service).listed(spec.target.listed);
             for (name, value) in spec.target.labels.iter() {
                 builder = builder.label(name, value);
             }

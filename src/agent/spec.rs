@@ -30,7 +30,7 @@ pub(crate) struct TargetSpec {
 impl TargetSpec {
     /// A target with this alias and URL, and defaults for the rest.
     pub(crate) fn new(alias: Alias, url: ExporterUrl) -> Self {
-        let target = Target { alias, service: String::new(), labels: Labels::default() };
+        let target = Target { alias, service: String::new(), labels: Labels::default(), listed: true };
         Self { target, exporter: ExporterSettings::new(url), filter: Filter::default() }
     }
 }
@@ -83,6 +83,8 @@ pub(super) struct Table {
     service: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    #[serde(default = "listed")]
+    listed: bool,
     #[serde(default, with = "humantime_serde")]
     timeout: Option<Duration>,
     #[serde(default)]
@@ -152,7 +154,7 @@ impl Table {
             labels.insert(name, value)?;
         }
         Ok(TargetSpec {
-            target: Target { alias: self.alias, service: self.service, labels },
+            target: Target { alias: self.alias, service: self.service, labels, listed: self.listed },
             exporter: ExporterSettings {
                 url: match &self.path {
                     Some(path) => self.url.with_path(path)?,
@@ -173,6 +175,11 @@ impl Table {
             filter,
         })
     }
+}
+
+/// Targets are listed unless they say otherwise.
+fn listed() -> bool {
+    true
 }
 
 fn header_name(name: &str) -> Result<HeaderName, SpecError> {

@@ -68,14 +68,24 @@ struct ListedAlias {
     hostname: String,
     peer: String,
     expires_in_seconds: u64,
+    /// Missing at a scraper of an earlier version, which lists every alias.
+    #[serde(default = "listed")]
+    listed: bool,
 }
 
 impl ListedAlias {
     fn cells(&self) -> [String; ALIASES.len()] {
         let texts = [&self.alias, &self.state, &self.path, &self.service, &self.hostname, &self.peer];
-        let [alias, state, path, service, hostname, peer] = texts.map(|text| cell(text));
+        let [alias, mut state, path, service, hostname, peer] = texts.map(|text| cell(text));
+        if !self.listed {
+            state += ", unlisted";
+        }
         [alias, state, path, service, hostname, peer, left(self.expires_in_seconds)]
     }
+}
+
+fn listed() -> bool {
+    true
 }
 
 /// The cells of a group that is a beacon's. Labels that a scrape is made with may be secret, and are not shown.
@@ -129,18 +139,21 @@ mod tests {
             hostname: hostname.into(),
             peer: "ybn".into(),
             expires_in_seconds: 541,
+            listed: true,
         }
     }
 
     #[test]
     fn the_table_is_aligned_and_shows_no_control_characters() {
-        let rows = [target("a", "h\n\x1b[31m"), target("longer", "h")].map(|target| target.cells());
+        let unlisted = ListedAlias { listed: false, ..target("probe", "h") };
+        let rows = [target("a", "h\n\x1b[31m"), target("longer", "h"), unlisted].map(|target| target.cells());
         let table = table(ALIASES, rows);
         assert_eq!(
             table,
-            "ALIAS   STATE   PATH    SERVICE  HOSTNAME           PEER  LEFT\n\
-             a       active  direct  -        h\\u000a\\u001b[31m  ybn   9m 1s\n\
-             longer  active  direct  -        h                  ybn   9m 1s\n"
+            "ALIAS   STATE             PATH    SERVICE  HOSTNAME           PEER  LEFT\n\
+             a       active            direct  -        h\\u000a\\u001b[31m  ybn   9m 1s\n\
+             longer  active            direct  -        h                  ybn   9m 1s\n\
+             probe   active, unlisted  direct  -        h                  ybn   9m 1s\n"
         );
     }
 }

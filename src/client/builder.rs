@@ -101,6 +101,7 @@ pub struct TargetBuilder {
     alias: String,
     service: String,
     labels: Vec<(String, String)>,
+    listed: bool,
     source: Option<Arc<dyn Source>>,
     #[cfg(feature = "filter")]
     filter: Filter,
@@ -113,6 +114,7 @@ impl TargetBuilder {
             alias: alias.into(),
             service: String::new(),
             labels: Vec::new(),
+            listed: true,
             source: None,
             #[cfg(feature = "filter")]
             filter: Filter::default(),
@@ -128,6 +130,14 @@ impl TargetBuilder {
     /// A label of the target's own.
     pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.push((name.into(), value.into()));
+        self
+    }
+
+    /// Whether scrapers list the target, as they do by default. One that is not listed is scraped by its path, `/scrape/ALIAS/metrics`:
+    /// for an exporter that probes what a scrape's query names, and has nothing to say without. Scrapers of earlier versions
+    /// list it.
+    pub fn listed(mut self, listed: bool) -> Self {
+        self.listed = listed;
         self
     }
 
@@ -156,7 +166,7 @@ impl TargetBuilder {
         let source = self.source.map(|source| Filtered::new(source, self.filter).into_source());
         #[cfg(not(feature = "filter"))]
         let source = self.source;
-        Ok((Target { alias, service: self.service, labels }, source))
+        Ok((Target { alias, service: self.service, labels, listed: self.listed }, source))
     }
 }
 

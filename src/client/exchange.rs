@@ -21,25 +21,23 @@ use crate::{
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One request over the link to a scraper, and its reply, within [`EXCHANGE_TIMEOUT`]. A scraper that does not know
-/// the request is sent the `plain` one.
+/// the request is sent the `earlier` ones, which say less, one after another.
 pub(crate) async fn exchange(
     network: &Network,
     key: &KeyPair,
     secret: &SharedSecret,
     scraper: &PublicKey,
     request: &RegisterRequest,
-    plain: impl FnOnce() -> RegisterRequest,
+    earlier: impl IntoIterator<Item = RegisterRequest>,
 ) -> Result<RegisterReply, RegisterError> {
     let exchanged = async {
-        let mut channel = handshake(network, key, secret, scraper).await?;
-        match ask(&mut channel, request).await {
-            // So does a scraper of an earlier version end, or one whose link broke: then the second attempt fails too.
-            Err(ChannelError::Closed | ChannelError::Cut | ChannelError::Io(_)) => {
-                let mut channel = handshake(network, key, secret, scraper).await?;
-                ask(&mut channel, &plain()).await.map_err(broken)
-            }
-            answer => answer.map_err(broken),
+        let mut answer = ask(&mut handshake(network, key, secret, scraper).await?, request).await;
+        for request in earlier {
+            // So does a scraper of an earlier version end, or one whose link broke: then the next attempt fails too.
+            let Err(ChannelError::Closed | ChannelError::Cut | ChannelError::Io(_)) = answer else { break };
+            answer = ask(&mut handshake(network, key, secret, scraper).await?, &request).await;
         }
+        answer.map_err(broken)
     };
     time::timeout(EXCHANGE_TIMEOUT, exchanged).await.unwrap_or(Err(RegisterError::Timeout(EXCHANGE_TIMEOUT)))
 }

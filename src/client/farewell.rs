@@ -204,8 +204,8 @@ async fn farewell(network: &Network, scraper: &PublicKey, instance: InstanceId) 
 /// As scrapers of earlier versions know it: by a handshake and a request.
 async fn exchanged(shared: &Shared, scraper: &PublicKey) -> Result<(), NotReleased> {
     let request = RegisterRequest::ReleaseFrom(shared.instance);
-    let plain = || RegisterRequest::Release;
-    let exchange = exchange::exchange(&shared.network, &shared.key, &shared.secret, scraper, &request, plain);
+    let exchange =
+        exchange::exchange(&shared.network, &shared.key, &shared.secret, scraper, &request, [RegisterRequest::Release]);
     match time::timeout(RELEASE_TIMEOUT, exchange).await {
         Ok(Ok(RegisterReply::Released)) => Ok(()),
         Ok(Ok(reply)) => Err(NotReleased::Refused(reply)),
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Client, KeyPair, SharedSecret,
+        Client, KeyPair, SharedSecret, TargetBuilder,
         identity::{HostPort, PeerAddr},
         network::{Acceptor, Firewall, InboundStream, NetworkConfig, NetworkRole},
         wire::{AliasOutcome, REGISTER_PROTOCOL, Registered, channel},
@@ -231,12 +231,14 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// Answers registrations as a scraper that knows no farewell.
+    /// Answers as a scraper that knows neither a farewell nor targets in no list.
     async fn earlier_scraper(mut streams: mpsc::Receiver<InboundStream>, key: KeyPair, secret: SharedSecret) {
         while let Some(InboundStream { peer, stream }) = streams.recv().await {
             let pending = channel::accept(stream, &key, &peer, REGISTER_PROTOCOL).await.expect("a first message");
             let mut channel = pending.confirm(&secret).await.expect("confirms");
             let reply = match channel.receive().await.expect("a request") {
+                // It could not read this, and ends the stream.
+                RegisterRequest::RegisterUnlisted(_) => continue,
                 RegisterRequest::RegisterFrom(_) => RegisterReply::Registered(Registered {
                     lease_ms: 600_000,
                     outcomes: vec![AliasOutcome::Granted { updated: true }],
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_scraper_that_knows_no_farewell_is_asked_to_release() {
+    async fn a_scraper_of_an_earlier_version_is_asked_what_it_can_read() {
         let (key, secret) = (KeyPair::generate(), SharedSecret::generate());
         let (inbox, streams) = mpsc::channel(8);
         let acceptor = Acceptor { protocol: REGISTER_PROTOCOL, firewall: Firewall::Anyone, inbox };
@@ -264,7 +266,8 @@ mod tests {
         let scraper = PeerAddr::at(key.public(), at.ip().to_string(), at.port());
 
         let metrics = || Ok::<_, Infallible>(String::new());
-        let client = Client::builder(scraper, secret).alias("web-1").metrics(metrics).start().await.expect("starts");
+        let target = TargetBuilder::new("web-1").listed(false).metrics(metrics);
+        let client = Client::builder(scraper, secret).target(target).start().await.expect("starts");
         let mut events = client.events();
         let mut until = async |wanted: fn(&EventKind) -> bool| {
             let event = async { while !wanted(&events.recv().await.expect("events go on").kind) {} };

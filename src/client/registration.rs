@@ -1,6 +1,6 @@
 //! Keeps a client linked to one scraper and registered with it, until its stop token fires.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{iter, pin::pin, sync::Arc, time::Duration};
 
 use rand::Rng;
 use tokio::{
@@ -275,13 +275,13 @@ enum Answer {
 }
 
 async fn register(shared: &Shared, scraper: &PublicKey, set: &TargetSet) -> Result<Answer, RegisterError> {
-    let request = RegisterRequest::RegisterFrom(RegisterFrom {
-        register: shared.targets.registration(set),
-        instance: shared.instance,
-        kept: shared.kept,
-    });
-    let plain = || RegisterRequest::Register(shared.targets.registration(set));
-    match exchange(shared, scraper, &request, plain).await? {
+    let from =
+        || RegisterFrom { register: shared.targets.registration(set), instance: shared.instance, kept: shared.kept };
+    let request = RegisterRequest::from(from());
+    let says_unlisted = matches!(request, RegisterRequest::RegisterUnlisted(_));
+    let listing_all = iter::once_with(|| RegisterRequest::RegisterFrom(from())).filter(|_| says_unlisted);
+    let plain = iter::once_with(|| RegisterRequest::Register(shared.targets.registration(set)));
+    match exchange(shared, scraper, &request, listing_all.chain(plain)).await? {
         RegisterReply::InUse => Ok(Answer::KeyInUse),
         RegisterReply::Contested(registered) if registered.outcomes.len() == set.len() => {
             shared.events.emit(EventKind::KeyContested { scraper: *scraper });
@@ -303,9 +303,9 @@ async fn exchange(
     shared: &Shared,
     scraper: &PublicKey,
     request: &RegisterRequest,
-    plain: impl FnOnce() -> RegisterRequest,
+    earlier: impl IntoIterator<Item = RegisterRequest>,
 ) -> Result<RegisterReply, RegisterError> {
-    exchange::exchange(&shared.network, &shared.key, &shared.secret, scraper, request, plain).await
+    exchange::exchange(&shared.network, &shared.key, &shared.secret, scraper, request, earlier).await
 }
 
 /// A third of the lease, less up to a tenth of it at random.

@@ -123,7 +123,7 @@ impl Targets {
         if count > MAX_TARGETS {
             return Err(BuildError::TooMany { count });
         }
-        match codec::encode(&RegisterRequest::RegisterFrom(RegisterFrom {
+        match codec::encode(&RegisterRequest::from(RegisterFrom {
             register: self.registration(&set),
             instance: InstanceId([0; 16]),
             kept: true,

@@ -24,12 +24,14 @@ pub fn message(bytes: &[u8]) {
         // The encoding may be the shorter one: bincode reads lengths that are written wider than they need be.
         let encoded = codec::encode(&request).expect("what was decoded is within the limit");
         assert_eq!(codec::decode::<RegisterRequest>(&encoded).expect("decodes again"), request);
-        if let RegisterRequest::Register(register) | RegisterRequest::RegisterFrom(RegisterFrom { register, .. }) =
-            request
-        {
-            for claim in register.claims {
-                let _ = claim.check();
-            }
+        let register = match request {
+            RegisterRequest::Register(register) => Some(register),
+            RegisterRequest::RegisterFrom(from) => Some(from.register),
+            RegisterRequest::RegisterUnlisted(unlisted) => Some(RegisterFrom::from(unlisted).register),
+            _ => None,
+        };
+        for claim in register.into_iter().flat_map(|register| register.claims) {
+            let _ = claim.check();
         }
     }
     if let Ok(reply) = codec::decode::<RegisterReply>(bytes) {

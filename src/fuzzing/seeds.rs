@@ -71,7 +71,7 @@ fn binary_seeds_are_the_messages_of_today() {
 
 fn claim(number: usize) -> Claim {
     let labels = vec![("region".into(), "eu".into())];
-    Claim { alias: format!("web-{number}"), service: "web".into(), labels }
+    Claim { alias: format!("web-{number}"), service: "web".into(), labels, unlisted: false }
 }
 
 fn register(claims: usize) -> Register {
@@ -81,6 +81,8 @@ fn register(claims: usize) -> Register {
 /// One of every variant, in the order of the wire.
 fn requests() -> Vec<(&'static str, RegisterRequest)> {
     let instance = InstanceId([7; 16]);
+    let mut unlisted = RegisterFrom { register: register(3), instance, kept: true };
+    unlisted.register.claims[1].unlisted = true;
     vec![
         ("register", RegisterRequest::Register(register(3))),
         ("release", RegisterRequest::Release),
@@ -88,6 +90,7 @@ fn requests() -> Vec<(&'static str, RegisterRequest)> {
         ("register-from", RegisterRequest::RegisterFrom(RegisterFrom { register: register(3), instance, kept: true })),
         ("release-from", RegisterRequest::ReleaseFrom(instance)),
         ("ask-group", RegisterRequest::Group),
+        ("register-unlisted", RegisterRequest::from(unlisted)),
         ("register-longer-than-a-frame", RegisterRequest::Register(register(3500))),
     ]
 }

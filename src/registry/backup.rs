@@ -23,8 +23,10 @@ pub(crate) use import::{Merge, merge, read};
 
 /// What the first line says of the rest.
 const FORMAT: &str = "narthex aliases";
-/// Grows with a change that earlier versions could not read: version 2 has beacons. Without one an export has version 1.
-const VERSION: u32 = 2;
+/// Grows with a change that earlier versions could not read: version 2 has beacons, version 3 aliases that are not listed. An
+/// export has the first version that can say what is in it.
+const VERSION: u32 = 3;
+const WITH_BEACONS: u32 = 2;
 const WITHOUT_BEACONS: u32 = 1;
 /// RFC 3339 ends with the year 9999; a stored time may be anything.
 const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
@@ -49,6 +51,14 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
+fn listed() -> bool {
+    true
+}
+
+fn is_listed(listed: &bool) -> bool {
+    *listed
+}
+
 /// An alias, or the lease that it was taken from. Times are RFC 3339, in UTC.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +72,8 @@ struct Line {
     service: String,
     hostname: String,
     labels: BTreeMap<String, String>,
+    #[serde(default = "listed", skip_serializing_if = "is_listed")]
+    listed: bool,
     /// The id of the shared secret that was proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -90,7 +102,11 @@ struct BeaconLine {
 pub(crate) fn write(Contents { leases, beacons }: &Contents, now: SystemTime, to: &mut impl Write) -> io::Result<()> {
     let header = Header {
         format: FORMAT.to_owned(),
-        version: if beacons.is_empty() { WITHOUT_BEACONS } else { VERSION },
+        version: match leases.iter().all(|lease| all_listed(lease)) {
+            false => VERSION,
+            true if beacons.is_empty() => WITHOUT_BEACONS,
+            true => WITH_BEACONS,
+        },
         narthex: env!("CARGO_PKG_VERSION").to_owned(),
         exported_at: text(now),
         aliases: leases.len(),
@@ -100,6 +116,11 @@ pub(crate) fn write(Contents { leases, beacons }: &Contents, now: SystemTime, to
     line(serde_json::to_string(&header))?;
     leases.iter().try_for_each(|lease| line(serde_json::to_string(&Line::of(lease, now))))?;
     beacons.iter().try_for_each(|beacon| line(serde_json::to_string(&BeaconLine::of(beacon))))
+}
+
+/// True if the lease and the one before are listed.
+fn all_listed(lease: &Lease) -> bool {
+    lease.listed && lease.former.as_ref().is_none_or(|former| former.listed)
 }
 
 impl Line {
@@ -113,6 +134,7 @@ impl Line {
             service: lease.service.clone(),
             hostname: lease.hostname.clone(),
             labels: lease.labels.iter().map(|(name, value)| (own(name), own(value))).collect(),
+            listed: lease.listed,
             secret: lease.secret.map(|secret| secret.to_string()),
             registered_at: text(lease.registered_at),
             renewed_at: text(lease.renewed_at),

@@ -23,6 +23,8 @@ pub(crate) struct Lease {
     /// The host of the peer, by the peer's own account.
     pub(crate) hostname: String,
     pub(crate) labels: Labels,
+    /// False for a target that is scraped by its path and stands in no list.
+    pub(crate) listed: bool,
     /// True if the holder keeps its key across restarts.
     pub(crate) kept: bool,
     /// The secret that the holder has proved; none in a lease stored by an earlier version.
@@ -49,11 +51,15 @@ impl Lease {
             && self.service == other.service
             && self.hostname == other.hostname
             && self.labels == other.labels
+            && self.listed == other.listed
     }
 
     /// True if the lease lists what `target` on `hostname` claims.
     pub(super) fn matches(&self, target: &Target, hostname: &str) -> bool {
-        self.service == target.service && self.hostname == hostname && self.labels == target.labels
+        self.service == target.service
+            && self.hostname == hostname
+            && self.labels == target.labels
+            && self.listed == target.listed
     }
 }
 
@@ -68,6 +74,7 @@ impl Lease {
             service: "web".into(),
             hostname: "h1".into(),
             labels: Labels::default(),
+            listed: true,
             kept: true,
             secret: Some(SecretId([0xab; 8])),
             former: None,

@@ -65,7 +65,7 @@ pub(super) fn lease_bytes(lease: &Lease) -> u64 {
 
 /// Bytes of the group that the target would be listed as.
 pub(super) fn target_bytes(target: &Target, peer: &PublicKey, hostname: &str) -> u64 {
-    let Target { alias, service, labels } = target;
+    let Target { alias, service, labels, .. } = target;
     Listing { alias, peer, service, hostname, labels, state: LeaseState::Active, path: None }.most_bytes()
 }
 
@@ -138,7 +138,7 @@ mod tests {
         });
         assert_eq!(lengths.max(), Some(lease_bytes(&lease)));
         let Lease { alias, service, labels, .. } = lease.clone();
-        let target = Target { alias, service, labels };
+        let target = Target { alias, service, labels, listed: true };
         assert_eq!(target_bytes(&target, &lease.peer, &lease.hostname), lease_bytes(&lease));
     }
 

@@ -327,6 +327,7 @@ impl Table {
             service: target.service,
             hostname: hostname.clone(),
             labels: target.labels,
+            listed: target.listed,
             kept,
             secret,
             former: held.and_then(|entry| self.former(entry, &peer, now)),

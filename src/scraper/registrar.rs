@@ -267,6 +267,10 @@ impl Registrar {
             RegisterRequest::RegisterFrom(RegisterFrom { register, instance, kept }) => {
                 self.register(Registrant { peer, secret, kept: Some(kept) }, Some(instance), link, &register).await
             }
+            RegisterRequest::RegisterUnlisted(unlisted) => {
+                let RegisterFrom { register, instance, kept } = unlisted.into();
+                self.register(Registrant { peer, secret, kept: Some(kept) }, Some(instance), link, &register).await
+            }
             RegisterRequest::Release => released(self.release(peer, None, link).await),
             RegisterRequest::ReleaseFrom(instance) => released(self.release(peer, Some(instance), link).await),
             RegisterRequest::Probe(probe) => {

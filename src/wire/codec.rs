@@ -119,7 +119,12 @@ mod tests {
     }
 
     fn claim() -> Claim {
-        Claim { alias: "web-1".into(), service: "web".into(), labels: vec![("region".into(), "eu".into())] }
+        Claim {
+            alias: "web-1".into(),
+            service: "web".into(),
+            labels: vec![("region".into(), "eu".into())],
+            unlisted: false,
+        }
     }
 
     #[test]
@@ -192,6 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_registration_with_a_target_that_is_not_listed_are_unchanged() {
+        let bare = |unlisted| Claim { alias: "a".into(), service: String::new(), labels: vec![], unlisted };
+        let register = Register { hostname: "host".into(), claims: vec![bare(false), bare(true)] };
+        let from = RegisterFrom { register, instance: InstanceId([0xab; 16]), kept: true };
+        let named = "ab".repeat(16);
+        let encoded = encode(&RegisterRequest::from(from.clone())).expect("encodes");
+        let bytes = format!("01 06 04686f7374 02 01610000 01610000 {named} 01 01 01");
+        assert_eq!(hex(&encoded), bytes.replace(' ', ""));
+        let Ok(RegisterRequest::RegisterUnlisted(mut read)) = decode(&encoded) else { panic!("another request") };
+        assert_eq!(RegisterFrom::from(read.clone()), from);
+        read.unlisted = vec![u32::MAX, 2];
+        assert!(RegisterFrom::from(read).register.claims.iter().all(|claim| !claim.unlisted), "places of no claim");
+    }
+
+    #[test]
     fn the_bytes_of_a_group_are_unchanged() {
         assert_bytes(RegisterRequest::Group, "01 05");
 
@@ -221,6 +241,7 @@ mod tests {
         let request = |bytes: &[u8]| decode::<EarlierRequest>(bytes);
         assert_eq!(request(&[1, 1]).expect("known"), EarlierRequest::Release);
         assert!(matches!(request(&[1, 5]), Err(CodecError::Malformed(_))), "a request for the group");
+        assert!(matches!(request(&[1, 6]), Err(CodecError::Malformed(_))), "a registration with unlisted targets");
     }
 
     #[test]
@@ -262,7 +283,7 @@ mod tests {
     #[test]
     fn the_densest_message_within_the_limit_is_decoded_into_bounded_memory() {
         // Claims of three empty fields: each length takes one byte and is charged eight.
-        let empty = Claim { alias: String::new(), service: String::new(), labels: vec![] };
+        let empty = Claim { alias: String::new(), service: String::new(), labels: vec![], unlisted: false };
         let claims = vec![empty; (MAX_MESSAGE_LEN - 8) / 3];
         let request = RegisterRequest::Register(Register { hostname: String::new(), claims });
         let encoded = encode(&request).expect("fits");
@@ -298,7 +319,7 @@ mod tests {
         fn any_claim()(
             alias in text(), service in text(), labels in prop::collection::vec((text(), text()), 0..5)
         ) -> Claim {
-            Claim { alias, service, labels }
+            Claim { alias, service, labels, unlisted: false }
         }
     }
 

@@ -1,5 +1,7 @@
 //! The messages of the register protocol, as values.
 
+use std::mem;
+
 use serde::{Deserialize, Serialize};
 
 use super::{GroupMember, Labels, Target, TargetError};
@@ -23,6 +25,8 @@ pub enum RegisterRequest {
     ReleaseFrom(InstanceId),
     /// Asks for the other scrapers of the group. Scrapers of earlier versions end the stream.
     Group,
+    /// As [`RegisterFrom`](Self::RegisterFrom), with targets that stand in no list. Scrapers of earlier versions end the stream.
+    RegisterUnlisted(RegisterUnlisted),
 }
 
 /// The whole set of a peer's targets. Registering again renews; a target left out is released.
@@ -45,6 +49,41 @@ pub struct RegisterFrom {
     pub kept: bool,
 }
 
+/// A registration of which some targets stand in no list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterUnlisted {
+    /// The targets, and which process they are from.
+    pub from: RegisterFrom,
+    /// Their places among the claims, from 0.
+    pub unlisted: Vec<u32>,
+}
+
+impl From<RegisterFrom> for RegisterRequest {
+    /// The request that says all of it, and that the most scrapers know.
+    fn from(mut from: RegisterFrom) -> Self {
+        let marked = (0..)
+            .zip(&mut from.register.claims)
+            .filter_map(|(place, claim)| mem::take(&mut claim.unlisted).then_some(place));
+        let unlisted: Vec<u32> = marked.collect();
+        match unlisted.is_empty() {
+            true => Self::RegisterFrom(from),
+            false => Self::RegisterUnlisted(RegisterUnlisted { from, unlisted }),
+        }
+    }
+}
+
+impl From<RegisterUnlisted> for RegisterFrom {
+    /// The registration with the marks at its claims. A place that no claim has marks nothing.
+    fn from(RegisterUnlisted { mut from, unlisted }: RegisterUnlisted) -> Self {
+        for place in unlisted {
+            if let Some(claim) = from.register.claims.get_mut(place as usize) {
+                claim.unlisted = true;
+            }
+        }
+        from
+    }
+}
+
 /// Names one run of a process, at random: it tells a process that reconnects from another one with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InstanceId(pub [u8; 16]);
@@ -65,6 +104,9 @@ pub struct Claim {
     pub service: String,
     /// Unchecked [`Labels`].
     pub labels: Vec<(String, String)>,
+    /// True if the target stands in no list. Crosses the wire in [`RegisterUnlisted`].
+    #[serde(skip)]
+    pub unlisted: bool,
 }
 
 impl Claim {
@@ -79,7 +121,7 @@ impl Claim {
         for (name, value) in &self.labels {
             labels.insert(name, value)?;
         }
-        Ok(Target { alias, service: self.service.clone(), labels })
+        Ok(Target { alias, service: self.service.clone(), labels, listed: !self.unlisted })
     }
 }
 
@@ -89,6 +131,7 @@ impl From<&Target> for Claim {
             alias: target.alias.to_string(),
             service: target.service.clone(),
             labels: target.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            unlisted: !target.listed,
         }
     }
 }

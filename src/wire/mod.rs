@@ -40,7 +40,7 @@ pub use lobby::{Hi, Hosts, LOBBY_PROTOCOL, LobbyHost, LobbyRefusal, LobbyReply, 
 pub use member::{GroupMember, MAX_ADDRESSES, MAX_MEMBERS};
 pub use message::{
     AliasGuard, AliasOutcome, AliasRefusal, AliasStatus, Claim, InstanceId, Probe, Probed, REGISTER_PROTOCOL, Register,
-    RegisterFrom, RegisterReply, RegisterRequest, Registered,
+    RegisterFrom, RegisterReply, RegisterRequest, RegisterUnlisted, Registered,
 };
 pub use noise::{FIRST_MESSAGE_LEN, HandshakeError, Initiator, NoiseError, RESPONSE_LEN, Responder};
 pub use session::{Session, SessionError};

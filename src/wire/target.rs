@@ -126,6 +126,8 @@ pub struct Target {
     pub service: String,
     /// The target's own labels.
     pub labels: Labels,
+    /// False for a target that is scraped by its path and stands in no list, such as an exporter that probes others.
+    pub listed: bool,
 }
 
 impl Target {

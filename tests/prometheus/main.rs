@@ -5,6 +5,7 @@ mod support;
 
 mod documents;
 mod file_sd;
+mod probes;
 mod prometheus;
 mod proxy_url;
 mod vmagent;

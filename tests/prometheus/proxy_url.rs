@@ -23,20 +23,20 @@ fn prometheus_scrapes_aliases_of_a_static_list_through_the_scraper() {
         job(&scraper, "by-hand", &["web-1", "db_2:9100", "nobody.example"], ""),
         job(&scraper, "named", &["web-1"], INSTANCE),
         job(&scraper, "tunnel", &["web-1"], "    scheme: https\n"),
-        job(&scraper, "elsewhere", &["web-1:81"], "    metrics_path: /other\n"),
+        job(&scraper, "elsewhere", &["web-1:81"], "    metrics_path: /probe\n"),
     ];
     let Some(prometheus) = Monitor::prometheus_on(fleet.path(), &configs.concat(), &[]) else { return };
 
     let target = prometheus.wait_health("web-1:80", "up");
     assert_eq!(target.labels["job"], "by-hand");
     prometheus.wait_health("db_2:9100", "up");
+    // The path is for other proxies: the agent asks the URL of its own settings.
+    prometheus.wait_value("m{job=\"elsewhere\"}", 1.0);
     prometheus.wait_value("up{job=\"by-hand\",instance=\"web-1:80\"}", 1.0);
     let series = prometheus.wait_value("m{job=\"named\"}", 1.0);
     assert_eq!(series["instance"], "web-1");
 
-    for (instance, error) in
-        [("nobody.example:80", "404 Not Found"), ("web-1:443", "Method Not Allowed"), ("web-1:81", "404 Not Found")]
-    {
+    for (instance, error) in [("nobody.example:80", "404 Not Found"), ("web-1:443", "Method Not Allowed")] {
         prometheus.wait_error(instance, error);
     }
 }
@@ -63,9 +63,10 @@ fn the_scraper_is_a_proxy_to_nowhere_else() {
         (format!("CONNECT {}", exporter.address), 405),
         ("CONNECT web-1:443".into(), 405),
         ("GET https://web-1/metrics".into(), 400),
-        ("GET http://web-1/sd".into(), 404),
+        ("GET http://web-1/sd".into(), 200),
+        (format!("GET http://{}/sd", exporter.address), 404),
         ("HEAD http://web-1/metrics".into(), 405),
-        ("DELETE http://web-1/api/v1/aliases/web-1".into(), 404),
+        ("DELETE http://web-1/api/v1/aliases/web-1".into(), 405),
         ("GET http://web-1/metrics".into(), 200),
     ] {
         let mut stream = TcpStream::connect(scraper.http).expect("connects");
@@ -76,7 +77,11 @@ fn the_scraper_is_a_proxy_to_nowhere_else() {
         let line = read_line(&mut BufReader::new(stream)).expect("a status line");
         assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {line}");
     }
-    assert_eq!(exporter.requests("/metrics").len(), own + 2, "asked for the two scrapes of its alias alone");
+    assert_eq!(
+        exporter.requests("/metrics").len(),
+        own + 3,
+        "asked for the three scrapes of its alias alone, and for no other path"
+    );
 }
 
 /// A scraper, and an agent that serves one exporter under two aliases.

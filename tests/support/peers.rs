@@ -193,6 +193,19 @@ pub(crate) fn node_exporter(directory: &Path) -> Option<(SocketAddr, Process)> {
     Some((address, process))
 }
 
+/// Starts a blackbox_exporter whose module `http_2xx` asks by HTTP; gives its address.
+#[track_caller]
+pub(crate) fn blackbox_exporter(directory: &Path) -> Option<(SocketAddr, Process)> {
+    let program = program("prometheus-blackbox-exporter", "prometheus-blackbox-exporter")?;
+    let (address, config) = (loopback(free_port()), directory.join("blackbox.yml"));
+    fs::write(&config, "modules:\n  http_2xx:\n    prober: http\n").expect("the configuration is written");
+    let mut command = Command::new(program);
+    command.arg(format!("--config.file={}", config.display())).arg(format!("--web.listen-address={address}"));
+    let process = Process::spawn("blackbox_exporter", directory, &mut command);
+    eventually_true("blackbox_exporter answers", SOON, || http::get(address, "/", &[]).is_ok());
+    Some((address, process))
+}
+
 /// The whole configuration that a user writes. (vmagent takes the interval as a flag.)
 fn http_sd(scraper: SocketAddr, refresh_in_config: bool) -> String {
     let refresh = if refresh_in_config { "\n        refresh_interval: 1s" } else { "" };

@@ -180,6 +180,7 @@ impl Line {
             service: self.service,
             hostname: self.hostname,
             labels,
+            listed: self.listed,
             kept: self.kept,
             secret: self.secret.map(|secret| secret.parse()).transpose()?,
             former: former.transpose()?,
@@ -283,6 +284,17 @@ mod tests {
     }
 
     #[test]
+    fn an_alias_that_is_not_listed_is_in_an_export_of_version_3() {
+        let unlisted = Lease { listed: false, ..plain("a") };
+        let former = Lease { former: Some(Arc::new(Lease { listed: false, ..plain("b") })), ..plain("b") };
+        for lease in [unlisted, former] {
+            let text = written(&[lease.clone()]);
+            assert!(text.contains("\"version\":3") && text.contains("\"labels\":{},\"listed\":false"), "{text}");
+            assert_eq!(read(text.as_bytes()).expect("reads"), contents(&[lease]));
+        }
+    }
+
+    #[test]
     fn whatever_is_stored_can_be_written_and_read() {
         let end = UNIX_EPOCH + END_OF_9999;
         let odd = Lease { expires_at: end + Duration::from_secs(1 << 40), registered_at: UNIX_EPOCH, ..plain("a") };
@@ -315,8 +327,8 @@ mod tests {
         let text = written(&[plain("a"), plain("b")]);
         let cut: Vec<&str> = text.lines().take(2).collect();
         assert_eq!(problems(&cut.join("\n")), ["line 2: the export has 1 entries and should have 2: was it cut?"]);
-        let newer = text.replacen("\"version\":1", "\"version\":3", 1);
-        assert!(problems(&newer)[0].contains("version 3, of a later narthex"), "{:?}", problems(&newer));
+        let newer = text.replacen("\"version\":1", "\"version\":4", 1);
+        assert!(problems(&newer)[0].contains("version 4, of a later narthex"), "{:?}", problems(&newer));
         let none = text.replacen("\"version\":1", "\"version\":0", 1);
         assert!(problems(&none)[0].contains("version 0, which no narthex writes"), "{:?}", problems(&none));
         for other in ["", "{}", "[]", "up 1", "\n\n"] {

@@ -197,7 +197,12 @@ fn peer(number: usize) -> PublicKey {
 }
 
 fn message(aliases: &[&str]) -> Register {
-    let claims = aliases.iter().map(|alias| Claim { alias: (*alias).into(), service: String::new(), labels: vec![] });
+    let claims = aliases.iter().map(|alias| Claim {
+        alias: (*alias).into(),
+        service: String::new(),
+        labels: vec![],
+        unlisted: false,
+    });
     Register { hostname: "h1".into(), claims: claims.collect() }
 }
 

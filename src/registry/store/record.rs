@@ -1,5 +1,6 @@
 //! The bytes of a stored lease: `version: u8 = 2 | bincode 2 (standard configuration) of a record`. A record of version 1,
-//! which ends after its times, is read too.
+//! which ends after its times, is read too. Version 3 says of lease and former lease whether they are listed, and is written
+//! if one is not, so that earlier programs read the rest.
 //!
 //! The key of the record is the alias. Times are milliseconds since 1970. Fields are checked like those of a peer: one
 //! bad label name in a damaged record would make Prometheus refuse the whole list.
@@ -19,7 +20,9 @@ use crate::{
 };
 
 /// First byte of a record; other versions than these are refused.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The version of which all leases are listed.
+const ALL_LISTED: u8 = 2;
 /// The version that had no secret and no former lease.
 const FIRST_VERSION: u8 = 1;
 
@@ -71,6 +74,14 @@ struct Record {
     former: Option<Former>,
 }
 
+/// What a record of version 3 holds.
+#[derive(Serialize, Deserialize)]
+struct Unlisted {
+    record: Record,
+    listed: bool,
+    former_listed: bool,
+}
+
 /// The former lease of a kept key.
 #[derive(Serialize, Deserialize)]
 struct Former {
@@ -86,22 +97,20 @@ pub(super) fn encode(lease: &Lease) -> Result<Vec<u8>, bincode::error::EncodeErr
         secret: lease.secret,
         former: lease.former.as_ref().map(|former| Former { fields: Fields::of(former), secret: former.secret }),
     };
-    let mut bytes = vec![VERSION];
-    bytes.extend(write(&record)?);
-    Ok(bytes)
+    let former_listed = lease.former.as_ref().is_none_or(|former| former.listed);
+    let (version, body) = match lease.listed && former_listed {
+        true => (ALL_LISTED, write(&record)?),
+        false => (VERSION, write(&Unlisted { record, listed: lease.listed, former_listed })?),
+    };
+    Ok([&[version], &body[..]].concat())
 }
 
 /// The lease stored as `value` under `key`.
 pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Lease, RecordError> {
     let alias: Alias = std::str::from_utf8(key).map_err(|_| RecordError::Key)?.parse()?;
     match value.split_first() {
-        Some((&VERSION, body)) => {
-            let Record { fields, kept, secret, former } = read(body)?;
-            let former = former.map(|Former { fields, secret }| {
-                Ok::<_, RecordError>(Arc::new(Lease { kept: true, secret, ..fields.lease(alias.clone())? }))
-            });
-            Ok(Lease { kept, secret, former: former.transpose()?, ..fields.lease(alias.clone())? })
-        }
+        Some((&VERSION, body)) => read::<Unlisted>(body)?.lease(&alias),
+        Some((&ALL_LISTED, body)) => Unlisted { record: read(body)?, listed: true, former_listed: true }.lease(&alias),
         Some((&FIRST_VERSION, body)) => read::<Fields>(body)?.lease(alias),
         Some((&other, _)) => Err(RecordError::Version(other)),
         None => Err(RecordError::Empty),
@@ -119,6 +128,17 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, RecordError> {
     match body.len() - read {
         0 => Ok(record),
         extra => Err(RecordError::TrailingBytes(extra)),
+    }
+}
+
+impl Unlisted {
+    fn lease(self, alias: &Alias) -> Result<Lease, RecordError> {
+        let Self { record: Record { fields, kept, secret, former }, listed, former_listed } = self;
+        let former = former.map(|Former { fields, secret }| {
+            let fields = fields.lease(alias.clone())?;
+            Ok::<_, RecordError>(Arc::new(Lease { kept: true, secret, listed: former_listed, ..fields }))
+        });
+        Ok(Lease { kept, secret, former: former.transpose()?, listed, ..fields.lease(alias.clone())? })
     }
 }
 
@@ -150,6 +170,7 @@ impl Fields {
             service: self.service,
             hostname: self.hostname,
             labels,
+            listed: true,
             kept: false,
             secret: None,
             former: None,
@@ -196,10 +217,14 @@ mod tests {
         let secret = "01abababababababab";
         let taken = Lease { kept: false, former: Some(Arc::new(lease())), ..lease() };
         let first = Lease { kept: false, secret: None, ..lease() };
+        let former = Lease { listed: false, ..lease() };
+        let unlisted_before = Lease { kept: false, former: Some(Arc::new(former)), ..lease() };
         for (lease, hex) in [
             (lease(), format!("02{fields}01{secret}00")),
             (taken, format!("02{fields}00{secret}01{fields}{secret}")),
             (first.clone(), format!("02{fields}000000")),
+            (Lease { listed: false, ..lease() }, format!("03{fields}01{secret}00 00 01")),
+            (unlisted_before, format!("03{fields}00{secret}01{fields}{secret} 01 00")),
         ] {
             let bytes = encode(&lease).expect("fits");
             assert_eq!(data_encoding::HEXLOWER.encode(&bytes), hex.replace(' ', ""));
@@ -212,8 +237,8 @@ mod tests {
     #[test]
     fn a_record_of_another_version_or_with_bytes_to_spare_is_refused() {
         let bytes = encode(&lease()).expect("fits");
-        let newer = [&[3], &bytes[1..]].concat();
-        assert!(matches!(decode(b"web-1", &newer), Err(RecordError::Version(3))));
+        let newer = [&[4], &bytes[1..]].concat();
+        assert!(matches!(decode(b"web-1", &newer), Err(RecordError::Version(4))));
         let longer = [&bytes[..], &[0]].concat();
         assert!(matches!(decode(b"web-1", &longer), Err(RecordError::TrailingBytes(1))));
         assert!(matches!(decode(b"web-1", &bytes[..bytes.len() - 1]), Err(RecordError::Decode(_))));

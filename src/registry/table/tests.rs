@@ -31,7 +31,7 @@ fn alias(text: &str) -> Alias {
 
 fn claim(alias: &str, labels: &[(&str, &str)]) -> Claim {
     let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Claim { alias: alias.into(), service: "web".into(), labels }
+    Claim { alias: alias.into(), service: "web".into(), labels, unlisted: false }
 }
 
 fn linked(_: &PublicKey) -> Presence {

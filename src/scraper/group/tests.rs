@@ -183,7 +183,7 @@ fn text() -> Result<Exposition, BoxError> {
 
 /// Has a peer hold an alias in a scraper's table.
 async fn hold(scraper: &Scraper, peer: PublicKey, alias: &str) {
-    let claim = Claim { alias: alias.to_owned(), service: String::new(), labels: Vec::new() };
+    let claim = Claim { alias: alias.to_owned(), service: String::new(), labels: Vec::new(), unlisted: false };
     let register = Register { hostname: String::new(), claims: vec![claim] };
     let by = Registrant { peer, secret: SharedSecret::generate().id(), kept: None };
     let registered = scraper.registry.register(&by, &register, |_| Presence::Unseen, SystemTime::now()).await;

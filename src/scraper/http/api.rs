@@ -48,6 +48,8 @@ pub(super) struct AliasView<'a> {
     service: &'a str,
     hostname: &'a str,
     labels: BTreeMap<&'a str, &'a str>,
+    /// False if it stands in no list, and is scraped by its path alone.
+    listed: bool,
     /// True if the holder keeps its key across restarts.
     key_kept: bool,
     /// The id of the secret that the holder has proved; null if an earlier version registered it.
@@ -99,6 +101,7 @@ impl<'a> AliasView<'a> {
             service: &lease.service,
             hostname: &lease.hostname,
             labels: lease.labels.iter().collect(),
+            listed: lease.listed,
             key_kept: lease.kept,
             secret: lease.secret.map(|secret| secret.to_string()),
             state: lease.state(now).as_str(),

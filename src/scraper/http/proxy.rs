@@ -2,7 +2,8 @@
 //!
 //! With `proxy_url: http://<scraper>` and aliases as targets, Prometheus sends `GET http://<alias>/metrics HTTP/1.1`
 //! (RFC 9112, section 3.2.2). That is a scrape of the alias; its port, which Prometheus adds (`:80`), is
-//! ignored. This is no proxy to anywhere: a host that is no alias is 404.
+//! ignored. So is the path, which a job has for other proxies (`/probe`): the peer learns the alias alone, and asks the URL
+//! of its own settings. This is no proxy to anywhere: a host that is no alias is 404.
 
 use std::sync::Arc;
 
@@ -33,9 +34,6 @@ pub(super) async fn route(State(shared): State<Arc<Shared>>, request: Request, n
     }
     if request.uri().scheme() != Some(&Scheme::HTTP) {
         return text::line(StatusCode::BAD_REQUEST, format!("no such scheme here: {PLAIN}"));
-    }
-    if request.uri().path() != "/metrics" {
-        return text::line(StatusCode::NOT_FOUND, "an alias is scraped at http://<alias>/metrics");
     }
     scrape(&shared, authority.host(), request.into_parts().0).await
 }

@@ -62,7 +62,8 @@ impl SdList {
 fn render(table: Contents, links: &Links, older: Option<&Vec<Fragment>>) -> Vec<Fragment> {
     let now = SystemTime::now();
     let mut older = older.map_or(&[][..], Vec::as_slice).iter().filter_map(Before::of).peekable();
-    let aliases = table.leases.into_iter().map(|lease| {
+    let listed = table.leases.into_iter().filter(|lease| lease.listed);
+    let aliases = listed.map(|lease| {
         // Both are in the order of the aliases.
         while older.next_if(|older| older.lease.alias < lease.alias).is_some() {}
         let before = older.next_if(|older| older.lease.alias == lease.alias);

@@ -118,7 +118,7 @@ impl Peer {
 }
 
 fn register(alias: &str) -> Register {
-    let claim = Claim { alias: alias.to_owned(), service: String::new(), labels: Vec::new() };
+    let claim = Claim { alias: alias.to_owned(), service: String::new(), labels: Vec::new(), unlisted: false };
     Register { hostname: String::new(), claims: vec![claim] }
 }
 

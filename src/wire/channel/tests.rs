@@ -30,7 +30,12 @@ async fn channels(pipe: usize) -> (Channel<DuplexStream>, Channel<DuplexStream>)
 
 /// A message of several frames.
 fn long_request() -> RegisterRequest {
-    let claim = Claim { alias: "a".repeat(100), service: "s".repeat(100), labels: vec![("l".into(), "v".repeat(800))] };
+    let claim = Claim {
+        alias: "a".repeat(100),
+        service: "s".repeat(100),
+        labels: vec![("l".into(), "v".repeat(800))],
+        unlisted: false,
+    };
     RegisterRequest::Register(Register { hostname: "host".into(), claims: vec![claim; 200] })
 }
 

@@ -21,6 +21,10 @@ async fn prometheus_proxy_url_scrapes_aliases() {
         let answer = scraper.ask(&request(&format!("GET http://{target}/metrics"), "")).await;
         assert_eq!((answer.status, answer.text()), (200, "web-1"), "{target}");
     }
+    for path in ["/probe?target=x", "/", "/sd", "/api/v1/aliases", "/scrape/UPPER_case/metrics"] {
+        let answer = scraper.ask(&request(&format!("GET http://web-1{path}"), "")).await;
+        assert_eq!((answer.status, answer.text()), (200, "web-1"), "{path}");
+    }
     assert_eq!(scraper.ask(&request("GET http://UPPER_case/metrics?x=1", "")).await.text(), "other");
     // An alias that looks like our own address is one, unless the port is ours too.
     assert_eq!(scraper.ask(&request("GET http://127.0.0.1:9100/metrics", "")).await.text(), "other");
@@ -42,12 +46,11 @@ async fn it_is_no_proxy_to_anywhere_else() {
     let scraper = scraper().await;
     let cases = [
         ("GET http://example.org/metrics", 404, "no peer holds alias example.org"),
-        ("GET http://web-1/other", 404, "http://<alias>/metrics"),
-        ("GET http://web-1/", 404, "http://<alias>/metrics"),
-        ("GET http://web-1/sd", 404, "http://<alias>/metrics"),
+        ("GET http://example.org/sd", 404, "no peer holds alias example.org"),
         ("GET https://web-1/metrics", 400, "scheme http"),
         ("GET ftp://web-1/metrics", 400, "scheme http"),
         ("POST http://web-1/metrics", 405, "only GET"),
+        ("DELETE http://web-1/api/v1/aliases/web-1", 405, "only GET"),
         ("CONNECT web-1:443", 405, "scheme http"),
     ];
     for (line, status, reason) in cases {

@@ -15,6 +15,7 @@ use crate::{
         HttpConfig,
         http::sd_list::{SdList, is_same},
     },
+    wire::Claim,
 };
 
 async fn started() -> Scraper {
@@ -140,6 +141,20 @@ async fn changed_labels_and_paths_are_listed() {
     within(async { while labels().await["__meta_narthex_path"] != json!("direct") {} }).await;
     scraper.counted("narthex_links{path=\"direct\"} 1").await;
     scraper.counted("narthex_aliases{state=\"active\"} 1").await;
+}
+
+#[tokio::test]
+async fn an_alias_that_is_not_listed_is_scraped_and_shown_by_the_api_alone() {
+    let scraper = Scraper::start(HttpConfig::default(), async |_, _| Ok(Response::new(body([Ok(b"x 1\n")])))).await;
+    let unlisted = |unlisted| Claim { unlisted, ..claim("probe", "", &[]) };
+    scraper.register_as(1, "", vec![claim("a", "", &[]), unlisted(true)]).await;
+    assert_eq!(aliases(&scraper, "").await, ["a"]);
+    assert!(aliases(&scraper, "?alias=probe").await.is_empty());
+    assert_eq!(scraper.get("/scrape/probe/metrics").await.status, 200);
+    let shown = scraper.get("/api/v1/aliases").await.json();
+    assert_eq!((&shown[0]["listed"], &shown[1]["listed"]), (&json!(true), &json!(false)));
+    scraper.register_as(1, "", vec![claim("a", "", &[]), unlisted(false)]).await;
+    assert_eq!(aliases(&scraper, "").await, ["a", "probe"]);
 }
 
 #[tokio::test]

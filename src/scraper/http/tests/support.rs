@@ -269,7 +269,7 @@ pub(super) fn peer(seed: u8) -> PublicKey {
 
 pub(super) fn claim(alias: &str, service: &str, labels: &[(&str, &str)]) -> Claim {
     let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Claim { alias: alias.into(), service: service.into(), labels }
+    Claim { alias: alias.into(), service: service.into(), labels, unlisted: false }
 }
 
 /// A request with a connection of its own; `headers` are whole lines.
