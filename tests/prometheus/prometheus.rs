@@ -88,11 +88,12 @@ fn alerts_distinguish_a_dead_exporter_from_a_killed_agent() {
     let Some((dead, mut exporter)) = node_exporter(fleet.path()) else { return };
     let Some((alive, _process)) = node_exporter(fleet.path()) else { return };
     let agent = |alias: &str, exporter: SocketAddr| {
-        fleet.agent_of(&scraper, alias, [(alias, format!("http://{exporter}/metrics"))], &[])
+        fleet.agent_of(&scraper, alias, [(alias, format!("http://{exporter}/metrics"))], &["--service=node"])
     };
     let (_agent, mut killed) = (agent("dead-exporter", dead), agent("killed-agent", alive));
     for alias in ["dead-exporter", "killed-agent"] {
-        prometheus.wait_value(&format!("up{{instance=\"{alias}\"}}"), 1.0);
+        // As dashboards and mixins select it.
+        prometheus.wait_value(&format!("up{{job=\"node\",instance=\"{alias}\"}}"), 1.0);
         prometheus.wait_alert(alias, None);
     }
 
