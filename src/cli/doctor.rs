@@ -9,6 +9,7 @@ mod expected_peer;
 mod exporter;
 mod files;
 mod link;
+mod long_packets;
 mod lookup;
 mod nat;
 mod node;

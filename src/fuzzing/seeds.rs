@@ -90,6 +90,7 @@ fn requests() -> Vec<(&'static str, RegisterRequest)> {
         ("register-from", RegisterRequest::RegisterFrom(RegisterFrom { register: register(3), instance, kept: true })),
         ("release-from", RegisterRequest::ReleaseFrom(instance)),
         ("ask-group", RegisterRequest::Group),
+        ("ask-echo", RegisterRequest::Echo(vec![1, 2, 3])),
         ("register-unlisted", RegisterRequest::from(unlisted)),
         ("register-longer-than-a-frame", RegisterRequest::Register(register(3500))),
     ]

@@ -48,6 +48,8 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 const EXTRA_HANDSHAKES: u32 = 20;
 /// Longest wait for a refused process to close its connection, after it has read why.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Bytes that a peer may have sent back.
+const MAX_ECHO: usize = 64 * 1024;
 /// Requests of more than 256 KiB, which have many targets, that are received at once.
 const LONG_MESSAGES: usize = 32;
 /// How often the rates of peers that are gone are dropped.
@@ -283,6 +285,14 @@ impl Registrar {
                     }
                     Err(error) => self.failed(peer, &error),
                 }
+            }
+            RegisterRequest::Echo(bytes) if bytes.len() <= MAX_ECHO => {
+                self.metrics.registration(RegistrationOutcome::Probed);
+                RegisterReply::Echo(bytes)
+            }
+            RegisterRequest::Echo(_) => {
+                self.metrics.registration(RegistrationOutcome::Malformed);
+                RegisterReply::Malformed
             }
             RegisterRequest::Group => {
                 self.metrics.registration(RegistrationOutcome::Group);

@@ -214,6 +214,8 @@ mod tests {
     #[test]
     fn the_bytes_of_a_group_are_unchanged() {
         assert_bytes(RegisterRequest::Group, "01 05");
+        assert_bytes(RegisterRequest::Echo(vec![0, 250, 251]), "01 07 03 00fafb");
+        assert_bytes(RegisterReply::Echo(vec![7]), "01 09 01 07");
 
         let [first, second] = [1, 2].map(|seed| KeyPair::from_seed(&[seed; 32]).public());
         let members = vec![

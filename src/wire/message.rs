@@ -27,6 +27,9 @@ pub enum RegisterRequest {
     Group,
     /// As [`RegisterFrom`](Self::RegisterFrom), with targets that stand in no list. Scrapers of earlier versions end the stream.
     RegisterUnlisted(RegisterUnlisted),
+    /// Asks for these bytes again, to see whether long packets pass in both directions. Changes nothing. Scrapers of earlier
+    /// versions end the stream.
+    Echo(Vec<u8>),
 }
 
 /// The whole set of a peer's targets. Registering again renews; a target left out is released.
@@ -160,6 +163,8 @@ pub enum RegisterReply {
     Contested(Registered),
     /// The reply to [`Group`](RegisterRequest::Group): the other scrapers, none if there is no group.
     Group(Vec<GroupMember>),
+    /// The reply to [`Echo`](RegisterRequest::Echo).
+    Echo(Vec<u8>),
 }
 
 /// The status of the aliases of a [`Probe`].

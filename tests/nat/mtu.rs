@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use narthex::identity::PeerAddr;
+
 use crate::{
     rig::{self, Agent, Seer},
-    support::lab::Kind,
+    support::{
+        fleet::{narthex, text},
+        lab::Kind,
+    },
 };
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -24,6 +29,27 @@ fn long_bodies_pass_a_line_that_drops_long_packets_by_tcp_alone() {
 #[test]
 fn long_bodies_pass_a_line_that_drops_long_packets_and_a_relay() {
     scrapes_long(Kind::Symmetric, Kind::Symmetric);
+}
+
+/// A line that is too narrow for anything: links come up over TCP, and the doctor says what is wrong.
+#[test]
+fn the_doctor_tells_a_line_that_drops_long_packets_from_one_that_does_not() {
+    let Some((mut lab, _directory, relays)) = rig::with_relays(1) else { return };
+    let scraper = Seer::start(&mut lab, Kind::Open, &relays);
+    for (mtu, status) in [(1400, "ok"), (1000, "failed")] {
+        let site = lab.site(Kind::Cone);
+        lab.narrow(&site, mtu);
+        let mut doctor = narthex("doctor");
+        doctor.args([
+            "--scraper",
+            &PeerAddr::at(scraper.scraper.key, scraper.site.public().to_string(), scraper.scraper.port()).to_string(),
+        ]);
+        doctor.args(["--secret-file", &text(&scraper.fleet.secret_file()), "--alias", "x"]);
+        let output = site.enter(|| doctor.output()).expect("runs");
+        let report = String::from_utf8_lossy(&output.stdout);
+        let line = report.lines().find(|line| line.contains("long packets, TCP")).unwrap_or_else(|| panic!("{report}"));
+        assert!(line.starts_with(status), "{mtu}: {report}");
+    }
 }
 
 /// Every body is scraped at the first try once the agent is there, however short the packets on its line must be.

@@ -182,6 +182,11 @@ pub(crate) struct Scraper {
 }
 
 impl Scraper {
+    /// The port for peers.
+    pub(crate) fn port(&self) -> u16 {
+        self.p2p.port()
+    }
+
     /// Its key with the hint where it listens.
     pub(crate) fn peer(&self) -> PeerAddr {
         PeerAddr::at(self.key, self.p2p.ip().to_string(), self.p2p.port())

@@ -7,7 +7,7 @@ use super::{
     Flags,
     clock::{self, PeerTime},
     expected_peer::ExpectedPeer,
-    exporter, files, link, lookup, nat, node,
+    exporter, files, link, long_packets, lookup, nat, node,
     presence::Presence,
     reachability, registering,
     report::{Check, Checks, Report},
@@ -59,6 +59,10 @@ pub(super) async fn examine(flags: &Flags, agent: &agent::Args, report: &mut Rep
         report.add(link)?;
         let secret = secret.as_ref().filter(|_| linked);
         let time = flags.register(report, &presence, scraper, secret, own, &aliases).await?;
+        if let Some(secret) = secret {
+            let name = |transport: &str| flags.name(&format!("long packets, {transport}"), scraper);
+            report.add_all([long_packets::checks(&presence, name, scraper, secret)]).await?;
+        }
         (peer_time, found) = (peer_time.or(time), found.or(announced));
     }
     report.add(clock::check(peer_time, found.as_ref(), "the scraper's announcement fits it, to an hour"))?;

@@ -288,7 +288,7 @@ mod tests {
         let unlisted = Lease { listed: false, ..plain("a") };
         let former = Lease { former: Some(Arc::new(Lease { listed: false, ..plain("b") })), ..plain("b") };
         for lease in [unlisted, former] {
-            let text = written(&[lease.clone()]);
+            let text = written(std::slice::from_ref(&lease));
             assert!(text.contains("\"version\":3") && text.contains("\"labels\":{},\"listed\":false"), "{text}");
             assert_eq!(read(text.as_bytes()).expect("reads"), contents(&[lease]));
         }
