@@ -41,6 +41,11 @@ fn answers_and_requests_pass_through_unchanged() {
         ("/gzip", gzipped(&noise(300_000))),
         ("/protobuf", whole(PROTOBUF, protobuf::native_histogram("h", &[1, 300, 70_000, 2]))),
         ("/empty", whole("text/plain", "")),
+        // As Prometheus 3 asks for it, and as the exporters of its libraries answer.
+        (
+            "/utf-8",
+            whole("text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8", "{\"a.b é\",\"l.m\"=\"v\"} 1\n"),
+        ),
         (
             "/chunked",
             Reply::Chunked {

@@ -136,12 +136,20 @@ narthex_alias_link_relayed{alias=\"relayed\"} 1
 #[tokio::test]
 async fn own_metrics_come_in_the_format_asked_for() {
     let scraper = Scraper::start(HttpConfig::default(), no_pull).await;
-    let prometheus = "GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAccept: application/openmetrics-text;version=1.0.0,\
-                      application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\r\n";
-    let answer = scraper.ask(prometheus).await;
-    let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    assert_eq!(answer.header("content-type"), Some(open_metrics));
-    assert!(answer.text().ends_with("# EOF\n"));
+    let accepts = [
+        "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+         text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+        // Prometheus 3
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,\
+         text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+    ];
+    for accept in accepts {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAccept: {accept}\r\n\r\n");
+        let answer = scraper.ask(&request).await;
+        let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!(answer.header("content-type"), Some(open_metrics));
+        assert!(answer.text().ends_with("# EOF\n"));
+    }
 
     let answer = scraper.get("/metrics").await;
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
