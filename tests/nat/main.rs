@@ -9,6 +9,7 @@ mod killed;
 mod mappings;
 mod matrix;
 mod mtu;
+mod outages;
 mod plumbing;
 mod rig;
 mod upgrade;

@@ -52,6 +52,36 @@ pub(crate) struct Site {
     number: u8,
     host: Namespace,
     router: Option<Namespace>,
+    /// The router of the second line.
+    second: Option<Namespace>,
+}
+
+/// The lines of a host behind routers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Line {
+    First,
+    Second,
+}
+
+impl Line {
+    fn device(self) -> &'static str {
+        match self {
+            Self::First => "lan",
+            Self::Second => "lan2",
+        }
+    }
+
+    /// The first three bytes of its addresses.
+    fn network(self) -> &'static str {
+        match self {
+            Self::First => "192.168.1",
+            Self::Second => "192.168.2",
+        }
+    }
+
+    fn default_route(self) -> String {
+        format!("route replace default via {}.1", self.network())
+    }
 }
 
 impl Lab {
@@ -71,7 +101,7 @@ impl Lab {
     pub(crate) fn site(&mut self, kind: Kind) -> Site {
         let host = Namespace::new(&format!("host{}", self.sites + 1));
         let (number, router) = self.connect(kind, &host);
-        Site { kind, number, host, router }
+        Site { kind, number, host, router, second: None }
     }
 
     /// Moves a site's host to another network without notice: other addresses, inside and outside.
@@ -106,12 +136,11 @@ impl Lab {
         self.internet.nft("delete table ip parted");
     }
 
-    /// Drops whatever goes to an open site, or comes from there: its cable is cut.
+    /// Drops whatever goes to a site, or comes from there. Nothing at the site's host shows it.
     #[track_caller]
     pub(crate) fn cut(&self, site: &Site) {
-        let (four, six) = (site.public(), site.public_v6());
-        let rules = format!("ip saddr {four} drop\nip daddr {four} drop\nip6 saddr {six} drop\nip6 daddr {six} drop");
-        self.filter("inet cut", &rules);
+        let port = port(site.number);
+        self.filter("inet cut", &format!("iifname {port} drop\noifname {port} drop"));
     }
 
     #[track_caller]
@@ -124,12 +153,38 @@ impl Lab {
     #[track_caller]
     pub(crate) fn narrow(&self, site: &Site, mtu: u16) {
         let router = site.router.as_ref().expect("there is a router");
-        for (namespace, device) in [(router, "wan".to_owned()), (&self.internet, format!("site{}", site.number))] {
+        for (namespace, device) in [(router, "wan".to_owned()), (&self.internet, port(site.number))] {
             namespace.ip(&[&format!("link set {device} mtu {mtu}")]);
             let silent = "icmp type destination-unreachable drop\nicmpv6 type packet-too-big drop";
             let chain = format!("chain output {{\ntype filter hook output priority filter\n{silent}\n}}");
             namespace.nft(&format!("table inet narrow {{\n{chain}\n}}"));
         }
+    }
+
+    /// Pulls the cable of a site's host: the link is there, and carries nothing. Addresses and routes stay.
+    #[track_caller]
+    pub(crate) fn unplug(&self, site: &Site) {
+        match &site.router {
+            Some(router) => router.ip(&["link set lan down"]),
+            None => self.internet.ip(&[&format!("link set {} down", port(site.number))]),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn plug(&self, site: &Site) {
+        match &site.router {
+            Some(router) => router.ip(&["link set lan up"]),
+            // IPv6 addresses go with the link.
+            None => self.internet.ip(&[&format!("link set {} up", port(site.number)), &gateway6(site.number)]),
+        }
+    }
+
+    /// Gives a host behind a router a second line, through a router of the same kind. The default route stays.
+    #[track_caller]
+    pub(crate) fn second_line(&mut self, site: &mut Site) {
+        let (number, router) = self.router(site.kind);
+        attach(&router, &site.host, number, Line::Second);
+        site.second = Some(router);
     }
 
     /// Holds every packet for this time on its way from one site to another, until the handle is dropped. `None`, after
@@ -159,45 +214,51 @@ impl Lab {
 
     /// Gives `host` the next site's addresses, through a router if the kind has one.
     fn connect(&mut self, kind: Kind, host: &Namespace) -> (u8, Option<Namespace>) {
-        self.sites += 1;
-        let number = self.sites;
         if kind == Kind::Open {
-            self.uplink(number, kind, host);
-            return (number, None);
+            self.sites += 1;
+            self.uplink(self.sites, kind, host);
+            return (self.sites, None);
         }
-        let router = Namespace::new(&format!("nat{number}"));
-        self.uplink(number, kind, &router);
-        router.ip(&[
-            &format!("link add lan type veth peer name lan netns {}", host.name()),
-            "link set lan up",
-            "addr add 192.168.1.1/24 dev lan",
-        ]);
-        host.ip(&["link set lan up"]);
+        let (number, router) = self.router(kind);
         if kind == Kind::SixOnly {
-            router.sysctl("ipv6/conf/all/forwarding", "1");
-            router.ip(&[&format!("addr add {LAN6}:{number}::1/64 dev lan nodad")]);
+            router.ip(&[
+                &format!("link add lan type veth peer name lan netns {}", host.name()),
+                "link set lan up",
+                &format!("addr add {LAN6}:{number}::1/64 dev lan nodad"),
+            ]);
             host.ip(&[
+                "link set lan up",
                 &format!("addr add {LAN6}:{number}::2/64 dev lan nodad"),
                 &format!("route add default via {LAN6}:{number}::1"),
             ]);
             self.internet.ip(&[&format!("route add {LAN6}:{number}::/64 via {WAN6}:{number}::2")]);
         } else {
-            router.sysctl("ipv4/ip_forward", "1");
-            host.ip(&[&format!("addr add 192.168.1.{}/24 dev lan", 100 + number), "route add default via 192.168.1.1"]);
+            attach(&router, host, number, Line::First);
+            host.ip(&[&Line::First.default_route()]);
         }
-        router.nft(&firewall(kind));
         (number, Some(router))
+    }
+
+    /// A router on the internet, without anybody behind it.
+    fn router(&mut self, kind: Kind) -> (u8, Namespace) {
+        self.sites += 1;
+        let router = Namespace::new(&format!("nat{}", self.sites));
+        self.uplink(self.sites, kind, &router);
+        let forwarding = if kind == Kind::SixOnly { "ipv6/conf/all/forwarding" } else { "ipv4/ip_forward" };
+        router.sysctl(forwarding, "1");
+        router.nft(&firewall(kind));
+        (self.sites, router)
     }
 
     fn uplink(&self, number: u8, kind: Kind, to: &Namespace) {
         let four = kind != Kind::SixOnly;
         let six = matches!(kind, Kind::Open | Kind::SixOnly);
-        let port = format!("site{number}");
+        let port = port(number);
         self.internet.ip(&[
             &format!("link add {port} type veth peer name wan netns {}", to.name()),
             &format!("link set {port} up"),
             &format!("addr add 45.32.{number}.1/30 dev {port}"),
-            &format!("addr add {WAN6}:{number}::1/64 dev {port} nodad"),
+            &gateway6(number),
         ]);
         to.ip(&["link set wan up"]);
         if four {
@@ -250,6 +311,23 @@ impl Site {
         router.nft("table inet unknown {\nchain forward {\ntype filter hook forward priority filter\nct state invalid drop\n}\n}");
     }
 
+    /// Has the default route go over this line.
+    #[track_caller]
+    pub(crate) fn route_over(&self, line: Line) {
+        self.host.ip(&[&line.default_route()]);
+    }
+
+    /// The host's own end of a line goes down, with the routes over it.
+    #[track_caller]
+    pub(crate) fn take_down(&self, line: Line) {
+        self.host.ip(&[&format!("link set {} down", line.device())]);
+    }
+
+    #[track_caller]
+    pub(crate) fn bring_up(&self, line: Line) {
+        self.host.ip(&[&format!("link set {} up", line.device())]);
+    }
+
     /// The router starts again: it forgets its mappings, and then gives others.
     #[track_caller]
     pub(crate) fn forget_mappings(&self) {
@@ -261,6 +339,17 @@ impl Site {
             router.nft(&nat("meta l4proto udp masquerade to :41000\noifname \"wan\" masquerade"));
         }
     }
+}
+
+/// Plugs a host into a router, by IPv4.
+fn attach(router: &Namespace, host: &Namespace, number: u8, line: Line) {
+    let (device, network) = (line.device(), line.network());
+    router.ip(&[
+        &format!("link add lan type veth peer name {device} netns {}", host.name()),
+        "link set lan up",
+        &format!("addr add {network}.1/24 dev lan"),
+    ]);
+    host.ip(&[&format!("link set {device} up"), &format!("addr add {network}.{}/24 dev {device}", 100 + number)]);
 }
 
 /// Translation and filter of a router.
@@ -308,6 +397,15 @@ fn nat(rule: &str) -> String {
             }}
         }}"
     )
+}
+
+/// The internet's end of a site's line.
+fn port(number: u8) -> String {
+    format!("site{number}")
+}
+
+fn gateway6(number: u8) -> String {
+    format!("addr add {WAN6}:{number}::1/64 dev {} nodad", port(number))
 }
 
 fn default_route(number: u8) -> String {
