@@ -18,17 +18,12 @@ use super::{
 };
 use crate::{
     identity::{PeerAddr, PublicKey},
-    network::{LinkId, keep_upgrading, redial_backoff, redial_backoff_to},
+    network::{LinkId, Redial, keep_upgrading, linked_by_following, redial_backoff},
     wire::{AliasOutcome, RegisterFrom, RegisterReply, RegisterRequest, Registered},
 };
 
 /// Longest pause before a scraper is dialled again that was never reached, or was lost long ago.
 const MAX_REDIAL: Duration = Duration::from_secs(15);
-/// As [`MAX_REDIAL`], for a scraper that was linked within [`LATELY`]: it is restarted or updated, and each pause may be a
-/// scrape missed.
-const MAX_REDIAL_LATELY: Duration = Duration::from_secs(5);
-/// How long after a good link the scraper is expected back.
-const LATELY: Duration = Duration::from_secs(10 * 60);
 /// Longest pause after a refusal. A service with a new key waits for its alias until the grace of the old key has passed,
 /// and no longer than this.
 const MAX_RETRY: Duration = Duration::from_secs(15);
@@ -51,9 +46,9 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
     let mut targets = shared.targets.subscribe();
     let held = watch::Sender::new(Held::default());
     let work = async {
-        let (mut pauses, mut lost_at) = (redial_pauses(None), None);
+        let mut redial = Redial::new(MAX_REDIAL, shared.network.host_changes());
         loop {
-            connect(&shared, &scraper, lost_at).await;
+            connect(&shared, &scraper, &mut redial).await;
             let since = Instant::now();
             shared.pull_watchdog.linked(&scraper.key);
             let refused = tokio::select! {
@@ -67,7 +62,7 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
             if refused {
                 // The link must not stay: the scraper could take this process for the one that holds the key.
                 held.send_replace(Held::default());
-                let retry_in = pauses.next().unwrap_or(MAX_REDIAL);
+                let retry_in = redial.next_pause();
                 let error = Arc::new(RegisterError::KeyInUse);
                 shared.events.emit(EventKind::RegisterFailed { scraper: scraper.key, error, retry_in });
                 if let Some(link) = shared.network.links().best(&scraper.key) {
@@ -77,11 +72,11 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
                 continue;
             }
             if since.elapsed() < REFUSED_WITHIN {
-                time::sleep(pauses.next().unwrap_or(MAX_REDIAL)).await;
+                let pause = redial.next_pause();
+                redial.pause(pause).await;
                 continue;
             }
-            lost_at = Some(Instant::now());
-            pauses = redial_pauses(lost_at);
+            redial.was_good();
             let spread = rand::rng().random_range(0..REDIAL_SPREAD_MS);
             time::sleep(Duration::from_millis(spread)).await;
         }
@@ -116,22 +111,20 @@ async fn until_stopped(
     .await;
 }
 
-/// Links the scraper, however long that takes. `lost_at` is the end of the last good link.
-async fn connect(shared: &Shared, scraper: &PeerAddr, lost_at: Option<Instant>) {
-    let mut pauses = redial_pauses(lost_at);
-    while let Err(error) = shared.network.connect(scraper).await {
-        let retry_in = pauses.next().unwrap_or(MAX_REDIAL);
-        shared.events.emit(EventKind::LinkFailed { scraper: scraper.key, error: Arc::new(error), retry_in });
-        time::sleep(retry_in).await;
+/// Links the scraper, however long that takes: by dialling again and again, or because a node tells that it is back.
+async fn connect(shared: &Shared, scraper: &PeerAddr, redial: &mut Redial) {
+    tokio::select! {
+        () = dial(shared, scraper, redial) => {}
+        () = linked_by_following(&shared.network, &scraper.key) => {}
     }
 }
 
-/// Pauses between dials: short while the last good link is not long gone.
-fn redial_pauses(lost_at: Option<Instant>) -> impl Iterator<Item = Duration> {
-    redial_backoff_to(move || match lost_at {
-        Some(at) if at.elapsed() < LATELY => MAX_REDIAL_LATELY,
-        _ => MAX_REDIAL,
-    })
+async fn dial(shared: &Shared, scraper: &PeerAddr, redial: &mut Redial) {
+    while let Err(error) = redial.attempt(|| shared.network.connect(scraper)).await {
+        let retry_in = redial.next_pause();
+        shared.events.emit(EventKind::LinkFailed { scraper: scraper.key, error: Arc::new(error), retry_in });
+        redial.pause(retry_in).await;
+    }
 }
 
 /// Reports the link and each change of its path; returns once the link is lost.
@@ -312,34 +305,4 @@ async fn exchange(
 fn third(lease_ms: u64) -> Duration {
     let third = Duration::from_millis(lease_ms) / 3;
     third.mul_f64(rand::rng().random_range(0.9..1.0)).max(MIN_RENEWAL)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The longest of the pauses that pass within a time.
-    async fn longest(pauses: &mut impl Iterator<Item = Duration>, within: Duration) -> Duration {
-        let (began, mut longest) = (Instant::now(), Duration::ZERO);
-        while began.elapsed() < within {
-            let pause = pauses.next().expect("no end");
-            longest = longest.max(pause);
-            time::advance(pause).await;
-        }
-        longest
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_scraper_lost_lately_is_dialled_each_5_s_and_one_lost_long_ago_each_15_s() {
-        let mut pauses = redial_pauses(Some(Instant::now()));
-        assert!(longest(&mut pauses, LATELY).await <= Duration::from_secs(5));
-        let later = longest(&mut pauses, LATELY).await;
-        assert!(later > Duration::from_secs(5) && later <= Duration::from_secs(15), "{later:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_scraper_never_reached_is_dialled_each_15_s() {
-        let longest = longest(&mut redial_pauses(None), LATELY).await;
-        assert!(longest > Duration::from_secs(5) && longest <= Duration::from_secs(15), "{longest:?}");
-    }
 }

@@ -1,6 +1,10 @@
 //! What the network's handle asks of the task that owns the swarm.
 
 use libp2p::Multiaddr;
+#[cfg(feature = "scraper")]
+use libp2p::swarm::ConnectionId;
+#[cfg(feature = "node")]
+use tokio::sync::watch;
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(feature = "scraper")]
@@ -27,11 +31,20 @@ pub(crate) enum Command {
     /// end.
     #[cfg(feature = "scraper")]
     Reserve { circuit: Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation> },
+    /// At a node: the latest announcement of a peer, now and as later ones come.
+    #[cfg(feature = "node")]
+    Follow { peer: PublicKey, latest: oneshot::Sender<watch::Receiver<Option<Vec<u8>>>> },
+    /// One who followed the peer does so no more.
+    #[cfg(feature = "node")]
+    Unfollow { peer: PublicKey },
     /// Sets the addresses that the operator's external ones resolve to now.
     #[cfg(any(feature = "scraper", feature = "node"))]
     External { addresses: Vec<Multiaddr> },
     /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer.
     Disconnect { peer: PublicKey, link: LinkId },
+    /// Closes connections of this list that answer no ping.
+    #[cfg(feature = "scraper")]
+    Test { connections: Vec<(PublicKey, ConnectionId)> },
     /// Closes one connection.
     #[cfg(feature = "scraper")]
     Close { link: LinkId, why: &'static str },

@@ -29,6 +29,7 @@ use crate::{
         config::{NetworkConfig, NetworkRole},
         error::{ConnectError, NetworkError},
         failure,
+        host::{self, HostChanges},
         links::{
             acceptor::{Acceptor, FirewallBlock},
             address_book::AddressBook,
@@ -49,6 +50,7 @@ use crate::{
         transport::{answered::Answered, listen, proxy::Proxies, resolve},
     },
     telemetry::Refusals,
+    wire::Announcement,
 };
 
 /// Commands that wait for the swarm's task; a caller that sends more waits.
@@ -86,11 +88,17 @@ pub(crate) struct Network {
 }
 
 /// The task that must run for a [`Network`] to work.
-pub(crate) struct NetworkTask(Driver);
+pub(crate) struct NetworkTask {
+    driver: Driver,
+    host: Arc<watch::Sender<HostChanges>>,
+}
 
 impl NetworkTask {
     pub(crate) async fn run(self, stop: CancellationToken) {
-        self.0.run(stop).await;
+        tokio::select! {
+            () = self.driver.run(stop) => {}
+            never = host::watch(&self.host) => match never {},
+        }
     }
 }
 
@@ -167,7 +175,9 @@ impl Network {
 
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (reach_sender, reach) = watch::channel(Reach::default());
-        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, config.role, Dht::new(config.nodes()));
+        let host = Arc::new(watch::Sender::default());
+        let dht = Dht::new(config.nodes());
+        let mut driver = Driver::new(swarm, inbox, links.clone(), reach_sender, config.role, dht, host.subscribe());
         #[cfg(feature = "scraper")]
         driver.report_to(observations.clone());
         #[cfg(feature = "node")]
@@ -189,6 +199,7 @@ impl Network {
             answered,
             crowded: Arc::default(),
             reach,
+            host: Arc::clone(&host),
             listeners_by: (!bound.is_empty()).then(|| Instant::now() + LISTEN_WAIT),
             #[cfg(feature = "mdns")]
             nearby,
@@ -213,7 +224,7 @@ impl Network {
             #[cfg(feature = "scraper")]
             announced: Arc::new(watch::Sender::new(0)),
         };
-        Ok((network, NetworkTask(driver)))
+        Ok((network, NetworkTask { driver, host }))
     }
 }
 
@@ -267,6 +278,16 @@ impl Network {
         let _ = self.dialler.command(Command::Disconnect { peer, link }).await;
     }
 
+    /// Tests the connections that are used before the one that a peer holds for its best: after a change of its network it
+    /// may have left them behind, and nothing else shows it.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn test_before(&self, peer: &PublicKey, link: LinkId) {
+        let connections = self.links().before(peer, link);
+        if !connections.is_empty() {
+            let _ = self.dialler.command(Command::Test { connections }).await;
+        }
+    }
+
     /// Closes one connection to a peer, and no other.
     #[cfg(feature = "scraper")]
     pub(crate) async fn close(&self, link: LinkId, why: &'static str) {
@@ -277,6 +298,26 @@ impl Network {
     #[cfg(feature = "scraper")]
     pub(crate) async fn open_over(&self, link: LinkId, protocol: &'static str) -> Result<LinkStream, OpenError> {
         self.links().open_over(link, StreamProtocol::new(protocol)).await
+    }
+
+    /// The bootstrap nodes.
+    pub(crate) fn bootstrap(&self) -> &[PeerAddr] {
+        &self.dialler.bootstrap
+    }
+
+    /// Links a node, unless it is linked, and puts it into the routing table.
+    pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
+        self.dialler.link_node(node).await
+    }
+
+    /// Dials a peer where it announces itself.
+    pub(crate) async fn connect_announced(&self, announcement: Announcement) -> Result<(), ConnectError> {
+        self.dialler.connect_announced(announcement).await
+    }
+
+    /// Changes of this host's network.
+    pub(crate) fn host_changes(&self) -> watch::Receiver<HostChanges> {
+        self.dialler.host.subscribe()
     }
 
     /// Strangers' streams that were refused.
@@ -296,11 +337,11 @@ mod serving {
     #[cfg(feature = "node")]
     use crate::network::swarm::node_stats::NodeCounts;
     use crate::{
-        identity::{DialAddress, PeerAddr},
+        identity::DialAddress,
         network::{
             address,
             command::Command,
-            error::{ConnectError, NetworkError},
+            error::NetworkError,
             reach::Reach,
             transport::{inbound::InboundCounts, resolve},
         },
@@ -350,16 +391,6 @@ mod serving {
             &self.refusals
         }
 
-        /// The bootstrap nodes.
-        pub(crate) fn bootstrap(&self) -> &[PeerAddr] {
-            &self.dialler.bootstrap
-        }
-
-        /// Links a node, unless it is linked, and puts it into the routing table.
-        pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
-            self.dialler.link_node(node).await
-        }
-
         /// True while peers can dial in.
         #[cfg(feature = "node")]
         pub(crate) fn is_listening(&self) -> bool {
@@ -385,6 +416,29 @@ mod serving {
         #[cfg(feature = "node")]
         pub(crate) fn node_counts(&self) -> NodeCounts {
             self.stats.counts()
+        }
+    }
+}
+
+/// What a node asks: whom its followers wait for.
+#[cfg(feature = "node")]
+mod followed {
+    use tokio::sync::{oneshot, watch};
+
+    use super::Network;
+    use crate::{identity::PublicKey, network::command::Command};
+
+    impl Network {
+        /// The latest announcement of a peer, now and as later ones come. None once the network has ended.
+        pub(crate) async fn announced_by(&self, peer: PublicKey) -> Option<watch::Receiver<Option<Vec<u8>>>> {
+            let (latest, followed) = oneshot::channel();
+            self.dialler.command(Command::Follow { peer, latest }).await.ok()?;
+            followed.await.ok()
+        }
+
+        /// The receiver that [`announced_by`](Self::announced_by) gave is gone.
+        pub(crate) async fn unfollow(&self, peer: PublicKey) {
+            let _ = self.dialler.command(Command::Unfollow { peer }).await;
         }
     }
 }

@@ -18,6 +18,7 @@ mod failure;
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) mod fuzzing;
 mod handle;
+mod host;
 mod links;
 #[cfg(feature = "scraper")]
 mod observation;
@@ -76,10 +77,13 @@ pub(crate) use transport::muxing::MAX_PULL_STREAMS;
 pub(crate) use transport::muxing::{MAX_QUIC_STREAMS, MAX_STREAMS};
 #[cfg(feature = "cli")]
 pub(crate) use transport::resolve::resolve;
+#[cfg(feature = "node")]
+pub(crate) use upkeep::followers;
 #[cfg(feature = "scraper")]
 pub(crate) use upkeep::{announcer::announce, proved::keep_proved, reservations::keep_reservations};
 pub(crate) use upkeep::{
-    backoff::{redial_backoff, redial_backoff_to},
+    backoff::{Redial, redial_backoff},
+    following::linked_by_following,
     upgrade::keep_upgrading,
 };
 #[cfg(any(feature = "scraper", feature = "node"))]

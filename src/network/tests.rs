@@ -1,6 +1,7 @@
 //! Real swarms on loopback.
 
 mod dial;
+mod outages;
 mod relay;
 
 use std::{

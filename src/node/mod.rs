@@ -5,7 +5,7 @@ mod metrics;
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::{task::JoinSet, time};
+use tokio::{sync::mpsc, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::network::{DEFAULT_P2P_PORT, DialBackLimits, RelayLimits};
@@ -13,7 +13,8 @@ pub use crate::network::{DEFAULT_P2P_PORT, DialBackLimits, RelayLimits};
 use crate::{
     http::{BindError, HttpLimits, bind},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, PublicKey},
-    network::{self, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole},
+    network::{self, Acceptor, Firewall, Network, NetworkConfig, NetworkError, NetworkLimits, NetworkRole, followers},
+    wire::FOLLOW_PROTOCOL,
 };
 
 /// The kernel lists the addresses of a host at once.
@@ -122,6 +123,8 @@ impl Node {
             None => None,
         };
         let relays = config.relay.is_some();
+        let (inbox, followers) = mpsc::channel(followers::QUEUE);
+        let acceptor = Acceptor { protocol: FOLLOW_PROTOCOL, firewall: Firewall::Anyone, inbox };
         let (network, task) = Network::start(
             &config.key,
             NetworkConfig {
@@ -135,7 +138,7 @@ impl Node {
                 limits: config.limits,
                 ..NetworkConfig::new(NetworkRole::Node)
             },
-            Vec::new(),
+            vec![acceptor],
         )
         .await?;
         let stop = CancellationToken::new();
@@ -145,6 +148,7 @@ impl Node {
             return Err(NetworkError::RelayAddress.into());
         }
         tasks.spawn(network::keep_nodes(network.clone(), stop.clone()));
+        tasks.spawn(followers::tell_followers(network.clone(), followers, stop.clone()));
         tasks.spawn(network::keep_external(network.clone(), stop.clone()));
         network.listeners_up().await;
         let listening = network.listening().to_vec();

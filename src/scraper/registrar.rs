@@ -328,6 +328,7 @@ impl Registrar {
         match self.registry.register(&by, register, self.presence(&found), SystemTime::now()).await {
             Ok(registered) => {
                 self.network.has_proved(&by.peer);
+                self.network.test_before(&by.peer, link).await;
                 // A peer that is refused all that it claims asks again soon, and makes room for others.
                 if self.registry.is_holder(&by.peer) {
                     self.links.keep(by.peer);

@@ -15,6 +15,8 @@ pub mod channel;
 pub mod codec;
 #[cfg(feature = "client")]
 pub mod farewell;
+#[cfg(feature = "client")]
+pub mod follow;
 pub mod frame;
 #[cfg(feature = "scraper")]
 pub(crate) mod group;
@@ -35,6 +37,8 @@ pub use announce::{AnnounceError, Announcement, parse_record_key, record_key};
 pub use answer::{HandshakeAnswer, HandshakeRefusal};
 #[cfg(feature = "client")]
 pub use farewell::{FAREWELL_PROTOCOL, FarewellAnswer};
+#[cfg(feature = "client")]
+pub use follow::FOLLOW_PROTOCOL;
 #[cfg(feature = "client")]
 pub use lobby::{Hi, Hosts, LOBBY_PROTOCOL, LobbyHost, LobbyRefusal, LobbyReply, LobbyRequest};
 pub use member::{GroupMember, MAX_ADDRESSES, MAX_MEMBERS};

@@ -24,7 +24,7 @@ pub(crate) struct FirewallBlock {
 /// Who may open streams of a protocol.
 #[derive(Clone, Debug)]
 pub(crate) enum Firewall {
-    #[cfg(feature = "scraper")]
+    #[cfg(any(feature = "scraper", feature = "node"))]
     Anyone,
     Only(Admitted),
 }
@@ -32,7 +32,7 @@ pub(crate) enum Firewall {
 impl Firewall {
     pub(crate) fn admits(&self, peer: &PublicKey) -> bool {
         match self {
-            #[cfg(feature = "scraper")]
+            #[cfg(any(feature = "scraper", feature = "node"))]
             Self::Anyone => true,
             Self::Only(keys) => keys.contains(peer),
         }

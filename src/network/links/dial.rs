@@ -37,6 +37,7 @@ use crate::{
         config::NetworkRole,
         error::{Attempt, AttemptKind, ConnectError},
         failure::{Closed, DialFailure},
+        host::HostChanges,
         links::{address_book::AddressBook, status::LinkTransport, table::Links},
         patience,
         reach::Reach,
@@ -88,6 +89,7 @@ pub(crate) struct Dialler {
     /// Dials that TCP had no room for, since one had.
     pub(crate) crowded: Arc<AtomicU32>,
     pub(crate) reach: watch::Receiver<Reach>,
+    pub(crate) host: Arc<watch::Sender<HostChanges>>,
     /// Until when dials wait for the listeners; none if there will be none.
     pub(crate) listeners_by: Option<Instant>,
     #[cfg(feature = "mdns")]
@@ -149,7 +151,15 @@ impl Dialler {
         dialled.map(drop).map_err(|failure| explain(&peer.key, failure.after(unresolved)))
     }
 
-    #[cfg(any(feature = "scraper", feature = "node"))]
+    /// Dials a peer where it announces itself.
+    pub(crate) async fn connect_announced(&self, announcement: Announcement) -> Result<(), ConnectError> {
+        let Announcement { key, addresses, .. } = announcement;
+        let addresses = addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok());
+        let address = self.dial(key, addresses.collect()).await.map_err(|failure| explain(&key, failure))?;
+        self.remember(key, address);
+        Ok(())
+    }
+
     pub(crate) async fn link_node(&self, node: &PeerAddr) -> Result<(), ConnectError> {
         self.reach_node(node).await.map_err(|failure| explain(&node.key, failure))
     }

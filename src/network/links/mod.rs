@@ -12,3 +12,4 @@ pub(crate) mod source;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod table;
+pub(crate) mod tested;

@@ -394,11 +394,24 @@ impl Links {
     }
 
     /// Connections whose local address is no longer ours.
-    pub(crate) fn moved(&self) -> Vec<ConnectionId> {
-        let end = |(id, connection): (_, &Connection)| Some((id, connection.local_end?));
+    pub(crate) fn moved(&self) -> Vec<(PublicKey, ConnectionId)> {
+        let end = |(id, connection): (_, &Connection)| Some(((connection.peer, id), connection.local_end?));
         let ends: Vec<_> = self.table().listed().filter_map(end).collect();
         // Without the lock: each answer takes a system call.
-        ends.into_iter().filter(|(_, end)| end.has_moved()).map(|(id, _)| id).collect()
+        ends.into_iter().filter(|(_, end)| end.has_moved()).map(|(moved, _)| moved).collect()
+    }
+
+    /// Every connection.
+    pub(crate) fn all(&self) -> Vec<(PublicKey, ConnectionId)> {
+        self.table().listed().map(|(id, connection)| (connection.peer, id)).collect()
+    }
+
+    /// The connections to a peer that are used before this one.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn before(&self, peer: &PublicKey, link: LinkId) -> Vec<(PublicKey, ConnectionId)> {
+        let table = self.table();
+        let ids = table.of(peer).map(|(id, _)| id);
+        ids.take_while(|id| *id != link.0).map(|id| (*peer, id)).collect()
     }
 
     fn select(&self, wanted: impl Fn(&Table, &Connection) -> bool) -> Vec<ConnectionId> {

@@ -1,7 +1,7 @@
 //! The DHT, as a node serves it: stores announcements, and keeps links to their owners and to the other nodes.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::Ipv4Addr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -11,6 +11,7 @@ use libp2p::{
     PeerId,
     kad::{self, store::RecordStore},
 };
+use tokio::sync::watch;
 
 use crate::{
     identity::PublicKey,
@@ -42,12 +43,14 @@ pub(crate) struct DhtServer {
     refusals: Arc<Refusals>,
     announcements: Announcements,
     nodes: HashSet<PublicKey>,
+    /// The latest announcements of peers that are followed.
+    followed: HashMap<PublicKey, watch::Sender<Option<Vec<u8>>>>,
 }
 
 impl DhtServer {
     pub(crate) fn new(links: Links, stats: NodeStats, refusals: Arc<Refusals>, limits: &NetworkLimits) -> Self {
         let announcements = Announcements::new(limits.announcements, limits.announcements_per_network);
-        Self { links, stats, refusals, announcements, nodes: HashSet::new() }
+        Self { links, stats, refusals, announcements, nodes: HashSet::new(), followed: HashMap::new() }
     }
 
     /// A peer has got its first link, or lost its last.
@@ -110,6 +113,9 @@ impl DhtServer {
             self.stats.update(|counts| counts.records_refused.full += 1);
             return;
         }
+        if let Some(latest) = self.followed.get(&peer) {
+            latest.send_replace(Some(record.value.clone()));
+        }
         if let Err(error) = kad.store_mut().put(record) {
             tracing::warn!(%peer, %error, "could not keep an announcement");
             self.announcements.remove(&peer);
@@ -119,6 +125,19 @@ impl DhtServer {
         self.count_records();
         // The peer announces again and again: over the connection that it has.
         self.links.keep(peer);
+    }
+
+    /// The latest announcement of a peer, now and as later ones come.
+    pub(crate) fn follow(&mut self, kad: &mut Kad, peer: PublicKey) -> watch::Receiver<Option<Vec<u8>>> {
+        let mut known = || kad.store_mut().get(&record_key(&peer)).map(|stored| stored.value.clone());
+        self.followed.entry(peer).or_insert_with(|| watch::Sender::new(known())).subscribe()
+    }
+
+    /// One who followed the peer does so no more.
+    pub(crate) fn unfollow(&mut self, peer: &PublicKey) {
+        if self.followed.get(peer).is_some_and(|latest| latest.receiver_count() == 0) {
+            self.followed.remove(peer);
+        }
     }
 
     /// Enters the owner of an announcement; forgets another announcement if there is no room.

@@ -7,7 +7,10 @@
 
 use std::{collections::HashMap, mem, time::Duration};
 
-use futures::StreamExt;
+use futures::{
+    StreamExt,
+    stream::{BoxStream, SelectAll},
+};
 #[cfg(feature = "scraper")]
 use libp2p::relay;
 use libp2p::{
@@ -41,7 +44,8 @@ use crate::{
         command::Command,
         config::NetworkRole,
         failure::DialFailure,
-        links::{status::LinkTransport, table::Links},
+        host::HostChanges,
+        links::{status::LinkTransport, table::Links, tested},
         peer_id,
         reach::Reach,
         swarm::{
@@ -92,6 +96,11 @@ pub(crate) struct Driver {
     external: Vec<Multiaddr>,
     /// Looks at connections that are still due after a change of our addresses.
     looks: u8,
+    host: watch::Receiver<HostChanges>,
+    /// The ways of this host that the connections were last tested for.
+    ways: u64,
+    /// Connections under test that turn out to be silent.
+    silent: SelectAll<BoxStream<'static, (PublicKey, ConnectionId)>>,
 }
 
 #[cfg(feature = "node")]
@@ -108,6 +117,7 @@ impl Driver {
         reach: watch::Sender<Reach>,
         role: NetworkRole,
         dht: Dht,
+        host: watch::Receiver<HostChanges>,
     ) -> Self {
         Self {
             swarm,
@@ -125,6 +135,9 @@ impl Driver {
             reservations: HeldReservations::default(),
             external: Vec::new(),
             looks: 0,
+            host,
+            ways: 0,
+            silent: SelectAll::new(),
         }
     }
 
@@ -152,6 +165,8 @@ impl Driver {
                 () = stop.cancelled() => break,
                 _ = sweep.tick() => self.sweep(),
                 _ = look.tick(), if self.looks > 0 => self.close_moved(),
+                Ok(()) = self.host.changed() => self.on_host_changed(),
+                Some((peer, id)) = self.silent.next() => self.close_silent(peer, id),
                 command = self.commands.recv() => match command {
                     Some(command) => self.handle(command),
                     None => break,
@@ -201,6 +216,18 @@ impl Driver {
             Command::Lookup { peer, found } => self.dht.look_up(&mut self.swarm.behaviour_mut().0.kad, peer, found),
             #[cfg(feature = "scraper")]
             Command::Put { peer, signed, to, done } => self.dht.put(&mut self.swarm, &peer, signed, to, done),
+            #[cfg(feature = "node")]
+            Command::Follow { peer, latest } => {
+                if let Some(served) = &mut self.served {
+                    let _ = latest.send(served.dht.follow(&mut self.swarm.behaviour_mut().0.kad, peer));
+                }
+            }
+            #[cfg(feature = "node")]
+            Command::Unfollow { peer } => {
+                if let Some(served) = &mut self.served {
+                    served.dht.unfollow(&peer);
+                }
+            }
             Command::AddNode { peer, address } => {
                 self.kad().add_address(&peer_id::peer_id(&peer), address);
             }
@@ -211,6 +238,8 @@ impl Driver {
                 self.reservations.ask(&mut self.swarm, &circuit, accepted, ended);
             }
             Command::Disconnect { peer, link } => self.disconnect(peer, link.0),
+            #[cfg(feature = "scraper")]
+            Command::Test { connections } => self.silent.push(tested::silent(&self.links, connections)),
             #[cfg(feature = "scraper")]
             Command::Close { link, why } => self.give_up(link.0, why),
         }
@@ -495,7 +524,26 @@ impl Driver {
     /// Connections from an address that we no longer have are dead, and nothing else shows it for a long time.
     fn close_moved(&mut self) {
         self.looks = self.looks.saturating_sub(1);
-        self.give_up_all(self.links.moved(), "our address has changed");
+        for (peer, id) in self.links.moved() {
+            self.give_up(id, "our address has changed");
+            self.close_carried(peer);
+        }
+    }
+
+    /// A route that has changed may lead through another router, which knows nothing of the connections that there are.
+    fn on_host_changed(&mut self) {
+        self.looks = LOOKS;
+        self.close_moved();
+        let ways = self.host.borrow_and_update().ways;
+        if std::mem::replace(&mut self.ways, ways) != ways {
+            self.silent = [tested::silent(&self.links, self.links.all())].into_iter().collect();
+        }
+    }
+
+    /// Each connection is tested by itself, so others to the peer may be well.
+    fn close_silent(&mut self, peer: PublicKey, id: ConnectionId) {
+        self.give_up(id, "it answered no ping");
+        self.close_carried(peer);
     }
 
     /// The swarm closes idle strangers; those that keep busy without ever proving anything are closed here. So are

@@ -7,7 +7,7 @@ use futures::future;
 use libp2p::Multiaddr;
 use rand::Rng;
 use tokio::{
-    sync::broadcast,
+    sync::{broadcast, watch},
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     identity::KeyPair,
     network::{
-        address::Circuit, command::Holders, handle::Network, links::table::LinkEvent, upkeep::backoff::redial_backoff,
+        address::Circuit, command::Holders, handle::Network, host::HostChanges, links::table::LinkEvent, reach::Reach,
+        upkeep::backoff::redial_backoff,
     },
     telemetry::Chain,
     wire::{self, Announcement},
@@ -37,23 +38,27 @@ const CALM: Duration = Duration::from_secs(10);
 /// Between attempts that fail.
 const MOST_PAUSE: Duration = Duration::from_secs(15);
 
-/// Announces where we are, again and again, until `stop` fires: when a node is linked, when our addresses change, and
-/// every few minutes.
+/// Announces where we are, again and again, until `stop` fires: when a node is linked, when our addresses or the way
+/// out of this host change, and every few minutes.
 pub(crate) async fn announce(network: Network, key: KeyPair, stop: CancellationToken) {
     stop.run_until_cancelled(announce_forever(network, key)).await;
 }
 
 async fn announce_forever(network: Network, key: KeyPair) {
-    let mut links = network.links().events();
-    let mut reach = network.reach();
+    let mut reasons = Reasons::new(&network);
     let (mut sequence, mut failing) = (0_u64, false);
     let (mut pauses, mut settling) = (redial_backoff(MOST_PAUSE), settle());
     loop {
-        let pause = if network.bootstrap().iter().any(|node| network.links().path(&node.key).is_some()) {
+        let since = Instant::now();
+        let again = async {
+            if !network.bootstrap().iter().any(|node| network.links().path(&node.key).is_some()) {
+                network.announced_to().send_replace(0);
+                return time::sleep(REPEAT).await;
+            }
             sequence = unix_micros().max(sequence.saturating_add(1));
             let announced = put(&network, &key, sequence).await;
             network.announced_to().send_replace(announced.as_ref().map_or(0, |holders| *holders));
-            match announced {
+            let pause = match announced {
                 Ok(nodes) => {
                     if std::mem::take(&mut failing) {
                         tracing::info!(nodes, "announced: clients find us by key again");
@@ -70,23 +75,51 @@ async fn announce_forever(network: Network, key: KeyPair) {
                     }
                     pauses.next().unwrap_or(MOST_PAUSE)
                 }
-            }
-        } else {
-            network.announced_to().send_replace(0);
-            REPEAT
+            };
+            time::sleep(pause).await;
         };
-        let since = Instant::now();
+        // An announcement under way may wait for nodes that are gone.
         tokio::select! {
-            () = time::sleep(pause) => {}
-            _ = reach.changed() => {}
-            () = node_linked(&network, &mut links) => {}
+            () = again => {}
+            () = reasons.next(&network) => {}
         }
         if since.elapsed() > CALM {
             settling = settle();
         }
         time::sleep(settling.next().unwrap_or(MOST_SETTLE)).await;
-        links = links.resubscribe();
-        reach.mark_unchanged();
+        reasons.forget();
+    }
+}
+
+/// Why to announce again before it is time.
+struct Reasons {
+    links: broadcast::Receiver<LinkEvent>,
+    reach: watch::Receiver<Reach>,
+    host: watch::Receiver<HostChanges>,
+    /// The ways out of this host that are announced.
+    ways: u64,
+}
+
+impl Reasons {
+    fn new(network: &Network) -> Self {
+        let host = network.host_changes();
+        let ways = host.borrow().ways;
+        Self { links: network.links().events(), reach: network.reach(), host, ways }
+    }
+
+    async fn next(&mut self, network: &Network) {
+        tokio::select! {
+            _ = self.reach.changed() => {}
+            () = node_linked(network, &mut self.links) => {}
+            _ = self.host.wait_for(|changes| changes.ways != self.ways) => {}
+        }
+    }
+
+    /// Drops those that have come meanwhile: one announcement is enough for them all.
+    fn forget(&mut self) {
+        self.links = self.links.resubscribe();
+        self.reach.mark_unchanged();
+        self.ways = self.host.borrow_and_update().ways;
     }
 }
 

@@ -5,6 +5,9 @@ pub(crate) mod announcer;
 pub(crate) mod backoff;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod external;
+#[cfg(feature = "node")]
+pub(crate) mod followers;
+pub(crate) mod following;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod nodes;
 #[cfg(feature = "scraper")]

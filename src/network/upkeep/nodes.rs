@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use futures::future;
-use tokio::time::{self, Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     identity::PeerAddr,
-    network::{handle::Network, upkeep::backoff::redial_backoff},
+    network::{handle::Network, upkeep::backoff::Redial},
 };
 
 /// A link that is lost sooner was refused.
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
-/// A node that comes back is found within this time.
+/// A node that comes back is found within this time, and one that was linked lately within a third of it.
 const MOST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Keeps a link to every bootstrap node, with backoff, until `stop` fires.
@@ -25,24 +25,24 @@ pub(crate) async fn keep_nodes(network: Network, stop: CancellationToken) {
 
 async fn keep_node(network: &Network, node: &PeerAddr) {
     network.links().keep_node(node.key);
-    let mut pauses = redial_backoff(MOST_PAUSE);
+    let mut redial = Redial::new(MOST_PAUSE, network.host_changes());
     loop {
-        let error = network.link_node(node).await.err();
+        let error = redial.attempt(|| network.link_node(node)).await.err();
         if error.is_none() {
             tracing::debug!(%node, "bootstrap node linked");
             let since = Instant::now();
             network.links().down(&node.key).await;
             if since.elapsed() > REFUSED_WITHIN {
-                pauses = redial_backoff(MOST_PAUSE);
+                redial.was_good();
                 continue;
             }
             // A node that has no room for a connection accepts it, and ends it.
         }
-        let pause = pauses.next().unwrap_or(MOST_PAUSE);
+        let pause = redial.next_pause();
         match error {
             Some(error) => tracing::warn!(%node, %error, retry_in = ?pause, "bootstrap node does not answer"),
             None => tracing::debug!(%node, retry_in = ?pause, "the link to a bootstrap node was lost at once"),
         }
-        time::sleep(pause).await;
+        redial.pause(pause).await;
     }
 }

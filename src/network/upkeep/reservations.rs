@@ -21,7 +21,7 @@ use crate::{
         failure::{Closed, NoReservation},
         handle::Network,
         observation::{Observation, PeerKind},
-        upkeep::backoff::redial_backoff,
+        upkeep::backoff::Redial,
     },
 };
 
@@ -89,10 +89,17 @@ async fn meet(network: &Network) -> Option<PeerAddr> {
 }
 
 async fn stay_linked(network: &Network, node: &PeerAddr) {
+    let mut redial = Redial::new(MOST_PAUSE, network.host_changes());
     loop {
-        match network.link_node(node).await {
-            Ok(()) => network.links().down(&node.key).await,
-            Err(_) => time::sleep(MOST_PAUSE).await,
+        match redial.attempt(|| network.link_node(node)).await {
+            Ok(()) => {
+                network.links().down(&node.key).await;
+                redial.was_good();
+            }
+            Err(_) => {
+                let pause = redial.next_pause();
+                redial.pause(pause).await;
+            }
         }
     }
 }
@@ -121,22 +128,22 @@ async fn gone(network: &Network, node: &PublicKey) {
 
 /// Nodes beyond the number that is needed wait here, and take over when one of the others fails.
 async fn keep_reservation(network: &Network, node: PublicKey, permits: &Semaphore) {
-    let mut pauses = redial_backoff(MOST_PAUSE);
+    let mut redial = Redial::new(MOST_PAUSE, network.host_changes());
     loop {
         network.links().up(&node).await;
         let Ok(permit) = permits.acquire().await else { return };
-        let end = match network.reserve(node).await {
+        let end = match redial.attempt(|| network.reserve(node)).await {
             Ok(granted) => {
                 tracing::info!(relay = %node, "reachable through a relay");
-                pauses = redial_backoff(MOST_PAUSE);
                 let end = held(network, granted).await;
+                redial.was_good();
                 tracing::warn!(relay = %node, why = %end, "no longer reachable through a relay");
                 end
             }
             Err(end) => end,
         };
         drop(permit);
-        let pause = pauses.next().unwrap_or(MOST_PAUSE);
+        let pause = redial.next_pause();
         match end {
             // Not every node is a relay.
             NoReservation::Refused(why) if why != RelayRefusal::NoRelay => {
@@ -144,7 +151,7 @@ async fn keep_reservation(network: &Network, node: PublicKey, permits: &Semaphor
             }
             why => tracing::debug!(relay = %node, %why, retry_in = ?pause, "no reservation"),
         }
-        time::sleep(pause).await;
+        redial.pause(pause).await;
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Group, MAX_MEMBERS, Member, Members, Other};
-use crate::{network::redial_backoff, telemetry::Chain};
+use crate::{network::Redial, telemetry::Chain};
 
 /// How long a member waits to be dialled before it dials itself.
 const HEAD_START: Duration = Duration::from_secs(2);
@@ -99,11 +99,15 @@ impl Group {
         let (network, links) = (&self.0.network, self.0.network.links());
         links.keep(*key);
         let head_start = if self.0.own < *key { Duration::ZERO } else { HEAD_START };
-        let (mut pauses, mut pause) = (redial_backoff(MOST_PAUSE), Duration::ZERO);
+        let (mut redial, mut pause) = (Redial::new(MOST_PAUSE, network.host_changes()), Duration::ZERO);
         loop {
-            let _ = time::timeout(pause + head_start, links.up(key)).await;
+            tokio::select! {
+                () = redial.pause(pause + head_start) => {}
+                () = links.up(key) => {}
+            }
+            let dialled = redial.attempt(|| network.connect_at(*key, addresses)).await;
             // The member may have dialled meanwhile.
-            let failed = network.connect_at(*key, addresses).await.err().filter(|_| !self.is_linked(key));
+            let failed = dialled.err().filter(|_| !self.is_linked(key));
             if failed.is_none() {
                 let since = Instant::now();
                 tracing::debug!(member = %key, "linked a member of the group");
@@ -112,10 +116,10 @@ impl Group {
                 self.0.streams.forget(key);
                 self.show();
                 if since.elapsed() > REFUSED_WITHIN {
-                    pauses = redial_backoff(MOST_PAUSE);
+                    redial.was_good();
                 }
             }
-            pause = pauses.next().unwrap_or(MOST_PAUSE);
+            pause = redial.next_pause();
             match failed {
                 Some(error) => {
                     let error = Chain(&error);
