@@ -1,10 +1,10 @@
 //! Connections to one exporter.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
+    net::{TcpStream, UnixStream, lookup_host},
 };
 
 use super::{
@@ -31,10 +31,12 @@ pub(super) fn pool() -> ExporterPool {
 
 pub(super) async fn open(url: &ExporterUrl, tls: &Tls, pool: &ExporterPool) -> Result<Connection<()>, ExporterError> {
     let failed = |source| ExporterError::Connect { url: url.to_string(), source };
+    let unknown = |source| ExporterError::Resolve { url: url.to_string(), source };
     let stream: Box<dyn Duplex> = match url.endpoint() {
         Endpoint::Unix(socket) => Box::new(UnixStream::connect(socket).await.map_err(failed)?),
         Endpoint::Tcp { tls: is_tls, host, port, .. } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
+            let addresses: Vec<SocketAddr> = lookup_host((host.as_str(), *port)).await.map_err(unknown)?.collect();
+            let stream = TcpStream::connect(&*addresses).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
             if *is_tls {
                 let stream = tls.connect(host, stream).await;

@@ -1,30 +1,36 @@
 //! One exporter, asked over HTTP/1.1 for every pull.
 //!
-//! The exporter's answer is streamed through byte for byte: no parsing, no re-encoding, no buffering of whole bodies.
+//! The exporter's answer is streamed through byte for byte: no re-encoding, no buffering of whole bodies. The first bytes of one
+//! without the `Content-Type` of metrics are looked at, and passed on as well.
 //! Dropping the pull, or its body, closes the exporter's connection if its answer is not complete.
 //!
 //! The agent alone decides on the URL. Of a pull the exporter receives the headers that Prometheus needs, and the query
 //! parameters that [`Params`](super::Params) lets through.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, mem, sync::Arc, time::Duration};
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::{
+    StreamExt,
+    future::{BoxFuture, FutureExt},
+    stream,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, BodyStream, Empty, Limited, StreamBody};
 use tokio::time::{self, Instant};
 
 use super::{
+    answer::{Answer, has_known_type},
     auth::Auth,
     connection::{self, ExporterPool},
     tls::{Tls, TlsError, TlsSettings},
     url::{ExporterUrl, Params, UrlError},
 };
 use crate::{
-    client::{BoxError, Exposition, IntoSource, PullRequest, Source, SourceError},
+    client::{BoxError, Exposition, IntoSource, PullReason, PullRequest, Source, SourceError},
     http::{PooledBody, PooledBodyError, SendError, passed_headers, remove_hop_by_hop},
     secret_file::SecretFileError,
     telemetry::remote_message,
-    wire::{scrape_timeout, set_scrape_timeout},
+    wire::{REASON_HEADER, scrape_timeout, set_scrape_timeout},
 };
 
 /// Redirects followed: a path with or without a slash at the end takes one.
@@ -44,6 +50,14 @@ pub enum ExporterError {
     /// The exporter does not accept connections.
     #[error("cannot connect to exporter {url}")]
     Connect {
+        /// Which exporter.
+        url: String,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+    /// The name of the exporter's host has no address.
+    #[error("cannot find the host of exporter {url}")]
+    Resolve {
         /// Which exporter.
         url: String,
         /// The error of the operating system.
@@ -99,6 +113,25 @@ pub enum ExporterError {
         /// Which exporter.
         url: String,
     },
+}
+
+impl ExporterError {
+    /// What the scraper is told of it.
+    fn reason(&self) -> PullReason {
+        match self {
+            Self::Connect { source, .. } => match source.kind() {
+                // The file of a Unix socket may be missing.
+                ErrorKind::ConnectionRefused | ErrorKind::NotFound => PullReason::Refused,
+                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => PullReason::Unreachable,
+                ErrorKind::TimedOut => PullReason::Timeout,
+                _ => PullReason::Other,
+            },
+            Self::Resolve { .. } => PullReason::Dns,
+            Self::Tls { .. } => PullReason::Tls,
+            Self::Status { status, .. } | Self::Redirect { status, .. } => PullReason::Status(*status),
+            Self::Credentials { .. } | Self::Http { .. } | Self::Redirects { .. } => PullReason::Other,
+        }
+    }
 }
 
 /// Settings of one exporter.
@@ -258,6 +291,8 @@ impl Exporter {
         }
         let mut headers = parts.headers;
         remove_hop_by_hop(&mut headers);
+        headers.remove(REASON_HEADER);
+        let is_known = has_known_type(&headers);
         if let Some(fallback) = &self.settings.fallback_content_type
             && headers.get(header::CONTENT_TYPE).is_none_or(HeaderValue::is_empty)
         {
@@ -272,7 +307,25 @@ impl Exporter {
             PooledBodyError::BrokeOff(error) => BoxError::from(error),
             PooledBodyError::Ended => SourceError::Deadline.into(),
         });
-        Ok(Exposition { headers, body: body.boxed_unsync() })
+        let mut exposition = Exposition { headers, body: body.boxed_unsync() };
+        if !is_known {
+            self.look_into(&mut exposition).await?;
+        }
+        Ok(exposition)
+    }
+
+    /// Tells the scraper if the answer is no metrics. The answer is passed on as it is: Prometheus decides.
+    async fn look_into(&self, Exposition { headers, body }: &mut Exposition) -> Result<(), ExporterError> {
+        let first = body.frame().await.transpose();
+        let first = first.map_err(|source| ExporterError::Http { url: self.url(), source })?;
+        let beginning = first.as_ref().and_then(|frame| frame.data_ref()).map_or(&[][..], |data| data);
+        if !matches!(Answer::of(headers, beginning), Answer::Metrics | Answer::Empty) {
+            headers.insert(REASON_HEADER, PullReason::NotMetrics.header());
+        }
+        let rest = mem::replace(body, Empty::new().map_err(|never| match never {}).boxed_unsync());
+        let frames = stream::iter(first.map(Ok)).chain(BodyStream::new(rest));
+        *body = BodyExt::boxed_unsync(StreamBody::new(frames));
+        Ok(())
     }
 }
 
@@ -281,7 +334,7 @@ impl Source for Exporter {
         async move {
             let cap = self.settings.timeout.unwrap_or(Duration::MAX);
             match time::timeout(cap, self.exposition(request)).await {
-                Ok(asked) => asked.map_err(|error| SourceError::Failed(error.into())),
+                Ok(asked) => asked.map_err(|error| SourceError::failed(error.reason(), error)),
                 Err(_) => Err(SourceError::Deadline),
             }
         }

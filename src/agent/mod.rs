@@ -3,6 +3,7 @@
 //! An [`Exporter`] is a source for a [`Client`](crate::Client). The `narthex` command adds the inventory: it builds the
 //! targets of a whole agent from its settings and follows changes of their files.
 
+mod answer;
 mod auth;
 mod connection;
 #[cfg(feature = "cli")]
@@ -23,6 +24,8 @@ mod url;
 mod verifier;
 
 pub use crate::secret_file::SecretFileError;
+#[cfg(feature = "cli")]
+pub(crate) use answer::{Answer, has_known_type};
 pub use auth::Auth;
 pub use exporter::{Exporter, ExporterError, ExporterSettings};
 pub use tls::{ClientCertificate, TlsError, TlsSettings};

@@ -15,7 +15,7 @@ use super::{event_log::EventLog, metrics::ClientMetrics, source::SourceError};
 use crate::{
     identity::PublicKey,
     network::{ConnectError, FirewallBlock, LinkPath},
-    wire::{Alias, AliasRefusal, HandshakeRefusal},
+    wire::{Alias, AliasRefusal, HandshakeRefusal, PullReason},
 };
 
 /// Events that a receiver may lag behind before it misses the oldest.
@@ -208,6 +208,17 @@ pub enum PullFailure {
     /// The scraper went away before the end: its own deadline passed, or the link was lost.
     #[error("the scraper went away before the end")]
     Abandoned,
+}
+
+impl PullFailure {
+    /// What the scraper is told.
+    pub fn reason(&self) -> PullReason {
+        match self {
+            Self::Source(error) => error.reason(),
+            Self::TooLarge { .. } => PullReason::TooLarge,
+            Self::Removed | Self::Abandoned => PullReason::Other,
+        }
+    }
 }
 
 /// Sends events to the receivers, to the log, and to the client's own metrics.

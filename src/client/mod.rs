@@ -47,7 +47,7 @@ pub(crate) use filter::fuzzing as filter_fuzzing;
 #[cfg(feature = "filter")]
 pub use filter::{Filter, FilterError};
 pub use source::{
-    BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError, Text, from_async,
+    BoxError, Exposition, ExpositionBody, IntoSource, PullReason, PullRequest, Source, SourceError, Text, from_async,
 };
 #[cfg(feature = "tower")]
 pub use source::{Tower, TowerError};

@@ -1,7 +1,7 @@
 //! Answers pulls: HTTP/1.1 on the streams that a scraper opens.
 //!
 //! Only `GET /<alias>` is answered. Streams are kept alive, as the scraper pools them. A scraper receives
-//! the status of a failure and the pull's id; the detail stays in the event of that id.
+//! the status of a failure, the pull's id and a word of a closed set; the detail stays in the event of that id.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use crate::{
     identity::PublicKey,
     network::InboundStream,
     telemetry::Chain,
-    wire::{Alias, scrape_timeout},
+    wire::{Alias, PullReason, REASON_HEADER, scrape_timeout},
 };
 
 /// Time for a pull whose scraper states none: Prometheus's default timeout.
@@ -60,7 +60,7 @@ async fn answer(shared: Arc<Shared>, scraper: PublicKey, request: Request<Incomi
     shared.pull_watchdog.pulled(scraper);
     let began = Instant::now();
     let deadline = began + own_limit(request.headers());
-    let pull = Pull::start(&shared, scraper, &served, began);
+    let mut pull = Pull::start(&shared, scraper, &served, began);
     let gzip = compression::accepts_gzip(request.headers());
     let query = request.uri().query().map(str::to_owned);
     let request = PullRequest::new(request.into_parts().0.headers, query, deadline);
@@ -81,6 +81,7 @@ async fn answer(shared: Arc<Shared>, scraper: PublicKey, request: Request<Incomi
     match answered {
         Ok((headers, body)) => {
             let expected = expected_len(&headers, &body);
+            pull.is_metrics = !headers.contains_key(REASON_HEADER);
             let body = LimitedBody::new(body, shared.max_body, expected, pull).cut_by(cut);
             let mut response = Response::new(ExpositionBody::new(body));
             *response.headers_mut() = headers;
@@ -129,6 +130,8 @@ struct Pull {
     outage: Arc<Outage>,
     began: Instant,
     limit: u64,
+    /// False if the source says that its answer is something else, which is passed on all the same.
+    is_metrics: bool,
     reported: bool,
 }
 
@@ -137,7 +140,7 @@ impl Pull {
         let (events, alias, outage) = (shared.events.clone(), served.target.alias.clone(), Arc::clone(&served.outage));
         let id = events.next_id();
         events.emit_as(id, EventKind::PullStarted { scraper, alias: alias.clone() });
-        Self { id, events, scraper, alias, outage, began, limit: shared.max_body, reported: false }
+        Self { id, events, scraper, alias, outage, began, limit: shared.max_body, is_metrics: true, reported: false }
     }
 
     /// Ends the pull before its answer began.
@@ -147,15 +150,31 @@ impl Pull {
             PullFailure::Removed => StatusCode::NOT_FOUND,
             _ => StatusCode::BAD_GATEWAY,
         };
+        // What was removed is not served any more, which the status says.
+        let reason = (status != StatusCode::NOT_FOUND).then(|| (REASON_HEADER, failure.reason().header()));
         self.report_failure(failure);
-        refusal(status, &format!("pull {} failed at its source", self.id))
+        let mut response = refusal(status, &format!("pull {} failed at its source", self.id));
+        response.headers_mut().extend(reason);
+        response
+    }
+
+    /// The log of a pull whose answer was sent.
+    fn answered(&self) {
+        let (id, alias) = (self.id, &self.alias);
+        if !self.is_metrics {
+            if self.outage.failed() {
+                tracing::warn!(id, %alias, reason = %PullReason::NotMetrics, "the answer is passed on, but is no metrics: is the URL's path right?");
+            }
+        } else if let Some(Ended { failed, lasted }) = self.outage.succeeded() {
+            tracing::info!(%alias, failed, ?lasted, "pulls succeed again");
+        }
     }
 
     fn report_failure(&mut self, error: PullFailure) {
         let (id, scraper, alias) = (self.id, self.scraper, self.alias.clone());
         if self.outage.failed() {
-            let error = Chain(&error);
-            tracing::warn!(id, %scraper, %alias, %error, "pull failed; the next line when pulls succeed again");
+            let (reason, error) = (error.reason(), Chain(&error));
+            tracing::warn!(id, %scraper, %alias, %reason, %error, "pull failed; the next line when pulls succeed again");
         }
         self.report(EventKind::PullFailed { scraper, alias, error: Arc::new(error) });
     }
@@ -180,9 +199,7 @@ impl BodyObserver<LinkBody> for Pull {
             BodyEnd::Whole => {
                 let (scraper, alias, took) = (self.scraper, self.alias.clone(), self.began.elapsed());
                 let uncompressed_bytes = body.uncompressed(bytes);
-                if let Some(Ended { failed, lasted }) = self.outage.succeeded() {
-                    tracing::info!(%alias, failed, ?lasted, "pulls succeed again");
-                }
+                self.answered();
                 return self.report(EventKind::PullSucceeded { scraper, alias, bytes, uncompressed_bytes, took });
             }
             BodyEnd::TooLong => PullFailure::TooLarge { limit: self.limit },

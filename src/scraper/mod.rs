@@ -8,6 +8,8 @@ mod alias_metrics;
 mod config;
 mod group;
 mod http;
+mod last_scrapes;
+mod link_log;
 mod lobby;
 mod metrics;
 mod outcome;
@@ -245,6 +247,8 @@ impl Scraper {
         tasks.spawn(network::keep_reservations(network.clone(), config.use_met_relays, stop.tasks.clone()));
         tasks.spawn(network::announce(network.clone(), config.key, stop.tasks.clone()));
         tasks.spawn(count_blocks(network.blocks(), metrics, stop.tasks.clone()));
+        tasks.spawn(shared.last_scrapes().clone().keep(stop.tasks.clone()));
+        tasks.spawn(link_log::keep(registry.clone(), network.links().clone(), stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), group, network.links().clone(), stop.tasks.clone()));
         tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
         if let Some(api) = lobby_api {

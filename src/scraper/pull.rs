@@ -10,7 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use crate::{
     http::{BoxError, PullRequest},
     identity::PublicKey,
-    wire::Alias,
+    wire::{Alias, PullReason},
 };
 
 /// An exposition on its way. It ends with an error if the peer is lost or the deadline passes before its end, so that
@@ -26,11 +26,13 @@ pub(super) enum PullError {
     #[error("peer {peer} of alias {alias} broke off before answering")]
     Broken { alias: Alias, peer: PublicKey, source: BoxError },
     /// The peer answered with something else than an exposition: its source failed, or it no longer serves the alias.
-    #[error("peer {peer} of alias {alias} answered {status}: {message}")]
+    #[error("peer {peer} of alias {alias} answered {status}: {}{message}", in_words(*reason))]
     Refused {
         alias: Alias,
         peer: PublicKey,
         status: http::StatusCode,
+        /// The class of the source's failure, if the peer says it.
+        reason: Option<PullReason>,
         /// The first line of its body, escaped and cut to 200 characters.
         message: String,
     },
@@ -39,6 +41,22 @@ pub(super) enum PullError {
     Busy { alias: Alias, peer: PublicKey },
     #[error("peer {peer} of alias {alias} did not answer within {limit:?}")]
     Deadline { alias: Alias, peer: PublicKey, limit: Duration },
+}
+
+impl PullError {
+    pub(super) fn into_alias(self) -> Alias {
+        match self {
+            Self::NotConnected { alias, .. }
+            | Self::Broken { alias, .. }
+            | Self::Refused { alias, .. }
+            | Self::Busy { alias, .. }
+            | Self::Deadline { alias, .. } => alias,
+        }
+    }
+}
+
+fn in_words(reason: Option<PullReason>) -> String {
+    reason.map(|reason| format!("{} ({reason}): ", reason.words())).unwrap_or_default()
 }
 
 /// Pulls expositions from peers.

@@ -33,7 +33,7 @@ use crate::{
     identity::PublicKey,
     network::{LinkEvent, LinkId, LinkPath, LinkTransport, MAX_PULL_STREAMS, Network, PULL_PROTOCOL, patience},
     telemetry::{Limit, remote_message},
-    wire::{Alias, scrape_timeout, set_scrape_timeout},
+    wire::{Alias, PullReason, scrape_timeout, set_scrape_timeout},
 };
 
 /// Idle streams of one peer. Prometheus's usual interval is up to a minute: a stream lives from one scrape to the next.
@@ -125,9 +125,9 @@ impl Puller {
 
         let response = response.map(|body| body.holding(place));
         if response.status() != StatusCode::OK {
-            let status = response.status();
+            let (status, reason) = (response.status(), PullReason::of(response.headers()));
             let message = remote_message(response.into_body(), deadline).await;
-            return Err(PullError::Refused { alias: alias.clone(), peer, status, message });
+            return Err(PullError::Refused { alias: alias.clone(), peer, status, reason, message });
         }
         let end = async move { drop(time::timeout_at(deadline, evicted.cancelled_owned()).await) };
         Ok(response.map(|body| PullBody::new(body.until(end).map_err(Into::into))))

@@ -20,6 +20,7 @@ mod panics;
 mod refusals;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod remote_message;
+mod short;
 
 pub(crate) use chain::Chain;
 pub(crate) use few::Few;
@@ -40,3 +41,6 @@ pub(crate) use panics::caught;
 pub(crate) use refusals::{Limit, Refusals};
 #[cfg(any(feature = "agent", feature = "scraper"))]
 pub(crate) use remote_message::remote_message;
+pub(crate) use short::short_duration;
+#[cfg(feature = "cli")]
+pub(crate) use short::short_key;

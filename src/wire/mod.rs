@@ -25,6 +25,8 @@ pub mod lobby;
 mod member;
 mod message;
 mod noise;
+#[cfg(feature = "client")]
+mod pull_reason;
 mod session;
 mod target;
 #[cfg(feature = "client")]
@@ -47,6 +49,10 @@ pub use message::{
     RegisterFrom, RegisterReply, RegisterRequest, RegisterUnlisted, Registered,
 };
 pub use noise::{FIRST_MESSAGE_LEN, HandshakeError, Initiator, NoiseError, RESPONSE_LEN, Responder};
+#[cfg(feature = "client")]
+pub use pull_reason::PullReason;
+#[cfg(feature = "client")]
+pub(crate) use pull_reason::REASON_HEADER;
 pub use session::{Session, SessionError};
 pub use target::{Alias, Labels, Target, TargetError};
 #[cfg(feature = "client")]

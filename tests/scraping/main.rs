@@ -10,3 +10,4 @@ mod filter;
 mod killed_agent;
 #[cfg(all(feature = "metrics", feature = "tower"))]
 mod sources;
+mod why_down;

@@ -26,7 +26,7 @@ use hyper::body::{Body, Frame};
 use regex::bytes::Regex;
 
 use self::exposition::Families;
-use super::source::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError};
+use super::source::{BoxError, Exposition, ExpositionBody, IntoSource, PullReason, PullRequest, Source, SourceError};
 
 /// Most bytes filtered at once: a whole body may arrive in one piece, and the output is a copy.
 const PIECE: usize = 64 * 1024;
@@ -138,7 +138,7 @@ impl<S: Source> Source for Filtered<S> {
         ask_for_text(&mut request.headers);
         async {
             let mut exposition = self.source.pull(request).await?;
-            check(&exposition.headers).map_err(|error| SourceError::Failed(error.into()))?;
+            check(&exposition.headers).map_err(|error| SourceError::failed(PullReason::NotMetrics, error))?;
             // These headers describe the unfiltered bytes.
             for header in [CONTENT_LENGTH, ETAG, ACCEPT_RANGES] {
                 exposition.headers.remove(header);

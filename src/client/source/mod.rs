@@ -8,7 +8,7 @@ mod text;
 #[cfg(feature = "tower")]
 mod tower;
 
-use std::sync::Arc;
+use std::{error::Error, fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
 pub use crate::http::{BoxError, PullRequest};
+pub use crate::wire::PullReason;
 pub use from_async::from_async;
 pub use text::Text;
 #[cfg(feature = "tower")]
@@ -66,7 +67,7 @@ impl From<String> for Exposition {
     }
 }
 
-/// Why a source gave no exposition. The scraper receives only the pull's id.
+/// Why a source gave no exposition. The scraper receives only the pull's id, and the [`reason`](SourceError::reason).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
@@ -79,6 +80,41 @@ pub enum SourceError {
     /// The source panicked.
     #[error("it panicked")]
     Panicked,
+}
+
+impl SourceError {
+    /// A failure of this class, which the scraper is told; the error stays here.
+    pub fn failed(reason: PullReason, error: impl Into<BoxError>) -> Self {
+        Self::Failed(Box::new(Classed { reason, error: error.into() }))
+    }
+
+    /// What the scraper is told.
+    pub fn reason(&self) -> PullReason {
+        match self {
+            Self::Failed(error) => error.downcast_ref().map_or(PullReason::Other, |Classed { reason, .. }| *reason),
+            Self::Deadline => PullReason::Timeout,
+            Self::Panicked => PullReason::Other,
+        }
+    }
+}
+
+/// An error, to those who read it, whose class is known.
+#[derive(Debug)]
+struct Classed {
+    reason: PullReason,
+    error: BoxError,
+}
+
+impl fmt::Display for Classed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for Classed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
 }
 
 /// Gives the metrics of one target.

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Body;
 use tower_service::Service;
 
-use super::{BoxError, Exposition, ExpositionBody, IntoSource, PullRequest, Source, SourceError};
+use super::{BoxError, Exposition, ExpositionBody, IntoSource, PullReason, PullRequest, Source, SourceError};
 use crate::http::remove_hop_by_hop;
 
 /// A service that answers `GET /metrics` in process, with the headers and the query of the scrape.
@@ -114,7 +114,8 @@ where
             future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
             let (mut parts, body) = service.call(request).await.map_err(failed)?.into_parts();
             if parts.status != StatusCode::OK {
-                return Err(failed(TowerError::Status { path: self.path, status: parts.status }));
+                let error = TowerError::Status { path: self.path, status: parts.status };
+                return Err(SourceError::failed(PullReason::Status(parts.status), error));
             }
             // Of a connection that there is not: the link frames the body in its own way.
             remove_hop_by_hop(&mut parts.headers);

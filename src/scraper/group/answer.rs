@@ -26,7 +26,7 @@ use crate::{
     },
     telemetry::{Chain, Limit},
     wire::{
-        Alias,
+        Alias, REASON_HEADER,
         group::{self, FAILURE_HEADER, ForwardFailure, HOLDER_HEADER, PRESENCE_PATH, PULL_PATH},
         scrape_timeout,
     },
@@ -157,7 +157,11 @@ fn failed(error: &PullError) -> Response<PullBody> {
     match error {
         PullError::NotConnected { .. } => failure(ForwardFailure::Unlinked, &Chain(error).to_string()),
         PullError::Broken { source, .. } => failure(ForwardFailure::Broken, &Chain(&**source).to_string()),
-        PullError::Refused { status, message, .. } => failure(ForwardFailure::Refused(status.as_u16()), message),
+        PullError::Refused { status, reason, message, .. } => {
+            let mut response = failure(ForwardFailure::Refused(status.as_u16()), message);
+            response.headers_mut().extend(reason.map(|reason| (REASON_HEADER, reason.header())));
+            response
+        }
         PullError::Busy { .. } => failure(ForwardFailure::Busy, &error.to_string()),
         PullError::Deadline { .. } => failure(ForwardFailure::Late, &error.to_string()),
     }

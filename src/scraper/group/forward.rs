@@ -34,7 +34,7 @@ use crate::{
     },
     telemetry::{Limit, remote_message},
     wire::{
-        Alias,
+        Alias, PullReason,
         group::{FAILURE_HEADER, ForwardFailure, HOLDER_HEADER, PULL_PATH},
         set_scrape_timeout,
     },
@@ -187,6 +187,7 @@ impl Group {
             return Answer::Pulled(Ok(response.map(|body| PullBody::new(body.until(end).map_err(Into::into)))));
         }
         let said = response.headers().get(FAILURE_HEADER).and_then(|said| said.to_str().ok()?.parse().ok());
+        let reason = PullReason::of(response.headers());
         let message = remote_message(response.into_body(), asked.deadline).await;
         let (alias, peer) = (alias.clone(), holder);
         Answer::Pulled(Err(match said {
@@ -195,7 +196,7 @@ impl Group {
             Some(ForwardFailure::Broken) => PullError::Broken { alias, peer, source: message.into() },
             Some(ForwardFailure::Refused(status)) => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-                PullError::Refused { alias, peer, status, message }
+                PullError::Refused { alias, peer, status, reason, message }
             }
             Some(ForwardFailure::Busy) => PullError::Busy { alias, peer },
             Some(ForwardFailure::Late) => PullError::Deadline { alias, peer, limit },

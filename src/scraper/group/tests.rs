@@ -247,7 +247,7 @@ async fn the_failure_of_a_holder_is_told_as_it_is() {
     let _client = lab.client(0, || Err("no database".into())).await;
     let told = |answer: Answer| (answer.status, answer.text().replace(|c: char| c.is_ascii_digit(), ""));
     let own = told(lab.scrape(0).await);
-    assert!(own.1.contains("failed at its source"), "{own:?}");
+    assert!(own.1.contains("the source failed (other): pull ") && own.1.contains("failed at its source"), "{own:?}");
     assert_eq!(told(lab.scrape(1).await), own);
 }
 

@@ -25,6 +25,7 @@ use crate::{
     identity::PublicKey,
     network::{LinkStatus, LinkTransport, Links},
     registry::{Holders, Lease, path_label},
+    scraper::last_scrapes::{Fault, LastScrape, LastScrapes},
     telemetry::Chain,
     wire::Alias,
 };
@@ -57,11 +58,33 @@ pub(super) struct AliasView<'a> {
     state: &'static str,
     path: &'static str,
     link: LinkView,
+    /// Null if there was none since the scraper's start.
+    last_scrape: Option<ScrapeView>,
+    /// The last scrape that brought no metrics.
+    last_error: Option<FaultView>,
     registered_at: String,
     renewed_at: String,
     expires_at: String,
     /// 0 once it has lapsed.
     expires_in_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct ScrapeView {
+    at: String,
+    ok: bool,
+    duration_seconds: f64,
+    /// Of the body, as it came: often compressed.
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct FaultView {
+    at: String,
+    /// One word: `not-connected`, `refused`, `status=401`.
+    reason: String,
+    /// What the word means.
+    detail: String,
 }
 
 #[derive(Serialize)]
@@ -75,6 +98,19 @@ struct LinkView {
     punches_failed: u32,
     changed_at: Option<String>,
     reason: Option<String>,
+}
+
+impl From<LastScrape> for ScrapeView {
+    fn from(last: LastScrape) -> Self {
+        let duration_seconds = last.took().as_secs_f64();
+        Self { at: rfc3339(last.began_at()), ok: last.ok, duration_seconds, bytes: last.bytes }
+    }
+}
+
+impl From<(Fault, SystemTime)> for FaultView {
+    fn from((fault, at): (Fault, SystemTime)) -> Self {
+        Self { at: rfc3339(at), reason: fault.to_string(), detail: fault.words() }
+    }
 }
 
 impl From<LinkStatus> for LinkView {
@@ -93,7 +129,8 @@ impl From<LinkStatus> for LinkView {
 }
 
 impl<'a> AliasView<'a> {
-    pub(super) fn new(lease: &'a Lease, links: &Links, now: SystemTime) -> Self {
+    pub(super) fn new(lease: &'a Lease, links: &Links, scrapes: &LastScrapes, now: SystemTime) -> Self {
+        let last = scrapes.of(&lease.alias);
         let link = links.status(&lease.peer);
         Self {
             alias: &lease.alias,
@@ -107,6 +144,8 @@ impl<'a> AliasView<'a> {
             state: lease.state(now).as_str(),
             path: path_label(link.path),
             link: link.into(),
+            last_scrape: last.map(ScrapeView::from),
+            last_error: last.and_then(|last| last.failed()).map(FaultView::from),
             registered_at: rfc3339(lease.registered_at),
             renewed_at: rfc3339(lease.renewed_at),
             expires_at: rfc3339(lease.expires_at),
@@ -118,7 +157,10 @@ impl<'a> AliasView<'a> {
 /// `GET /api/v1/aliases/{alias}`.
 pub(super) async fn alias(State(shared): State<Arc<Shared>>, Path(alias): Path<String>) -> Response {
     match shared.registry.lookup(&alias) {
-        Ok(Some(lease)) => Json(AliasView::new(&lease, shared.network.links(), SystemTime::now())).into_response(),
+        Ok(Some(lease)) => {
+            let view = AliasView::new(&lease, shared.network.links(), &shared.last_scrapes, SystemTime::now());
+            Json(view).into_response()
+        }
         Ok(None) => text::line(StatusCode::NOT_FOUND, "no peer holds this alias"),
         Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     }

@@ -23,6 +23,7 @@ use crate::{
     registry::{NotLoaded, Registry},
     scraper::{
         config::{HttpConfig, ScrapeConfig},
+        last_scrapes::LastScrapes,
         metrics::{ScraperMetrics, ScraperState},
         pull::Pull,
         shares::Shares,
@@ -58,6 +59,7 @@ pub(in crate::scraper) struct Shared {
     pub(super) allowed_hosts: Vec<String>,
     pub(super) scrape: ScrapeConfig,
     pub(super) scrapes: Arc<Shares<PublicKey, Alias>>,
+    pub(super) last_scrapes: LastScrapes,
     pub(super) sd: SdList,
     pub(super) views: Views,
     pub(super) readers: Arc<Readers>,
@@ -68,6 +70,10 @@ impl Shared {
         self.connections
     }
 
+    pub(in crate::scraper) fn last_scrapes(&self) -> &LastScrapes {
+        &self.last_scrapes
+    }
+
     pub(in crate::scraper) fn new(
         config: HttpConfig,
         registry: Registry,
@@ -75,9 +81,11 @@ impl Shared {
         network: Network,
         metrics: Arc<ScraperMetrics>,
     ) -> Self {
+        let last_scrapes = LastScrapes::new(registry.clone());
         Self {
             sd: SdList::new(registry.clone(), network.links().clone()),
-            views: Views::new(&registry, network.links()),
+            views: Views::new(&registry, network.links(), &last_scrapes),
+            last_scrapes,
             readers: Readers::new(config.max_sd_readers, Arc::clone(network.refusals())),
             registry,
             pull,

@@ -28,13 +28,14 @@ use crate::{
     http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, Worth, expected_len, passed_headers, text},
     identity::PublicKey,
     scraper::{
+        last_scrapes::{Began, Fault, LastScrapes},
         metrics::ScrapeRecord,
         outcome::ScrapeOutcome,
         pull::{PullBody, PullError},
         shares::Share,
     },
     telemetry::{Chain, Limit},
-    wire::{Alias, SCRAPE_TIMEOUT_HEADER},
+    wire::{Alias, PullReason, SCRAPE_TIMEOUT_HEADER},
 };
 
 /// By path: `/scrape/{alias}/metrics`, the alias percent-decoded once.
@@ -53,13 +54,14 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
     if request.method != Method::GET {
         return text::only("GET");
     }
-    let mut record = shared.metrics.scrape();
+    let (mut record, began) = (shared.metrics.scrape(), Began::now());
     match pull(shared, alias, request).await {
-        Ok(Pulled { alias, answer, promised, deadline, share }) => {
+        Ok(Pulled { alias, answer, is_metrics, promised, deadline, share }) => {
             let (head, body) = answer.into_parts();
             let worth = Worth { until: deadline + shared.scrape.margin, given_up: CancellationToken::new() };
             let evicted = share.evicted().clone().cancelled_owned().boxed();
-            let observer = ScrapeObserver { alias, record, _share: share };
+            let scrapes = shared.last_scrapes.clone();
+            let observer = ScrapeObserver { alias, scrapes, began, is_metrics, record, _share: share };
             let body = LimitedBody::new(body, shared.scrape.max_body, promised, observer).cut_by(evicted);
             let mut response = Response::new(Body::new(body));
             *response.headers_mut() = head.headers;
@@ -68,6 +70,9 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
         }
         Err(failure) => {
             record.end(failure.outcome);
+            if let Some((alias, fault)) = &failure.noted {
+                shared.last_scrapes.note(alias, began, 0, Some(*fault));
+            }
             tracing::debug!(status = failure.status.as_u16(), why = failure.why, "scrape failed");
             text::line(failure.status, failure.why)
         }
@@ -78,6 +83,8 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
 struct Pulled {
     alias: Alias,
     answer: Response<PullBody>,
+    /// False if the peer says that its source answered something else.
+    is_metrics: bool,
     promised: Option<u64>,
     deadline: Instant,
     share: Share<PublicKey, Alias>,
@@ -87,6 +94,8 @@ struct Pulled {
 struct Failure {
     status: StatusCode,
     outcome: ScrapeOutcome,
+    /// What is noted of the alias.
+    noted: Option<(Alias, Fault)>,
     why: String,
 }
 
@@ -109,7 +118,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     })?;
     let overloaded = || {
         let why = format!("more than {} scrapes at once", shared.scrape.max_concurrent);
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded, why)
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded, why).of(&lease.alias)
     };
     let share = shared.scrapes.ask(lease.peer, lease.alias.clone());
     if share.as_ref().map_or(true, Share::has_displaced) {
@@ -131,24 +140,28 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     if promised.is_some_and(|promised| promised > shared.scrape.max_body) {
         let why =
             format!("the exposition of alias {alias} is larger than the limit of {} bytes", shared.scrape.max_body);
-        return Err(Failure::new(StatusCode::BAD_GATEWAY, ScrapeOutcome::TooLarge, why));
+        return Err(Failure::new(StatusCode::BAD_GATEWAY, ScrapeOutcome::TooLarge, why).of(alias));
     }
     if promised.is_none() && request.version < Version::HTTP_11 {
         // In HTTP/1.0 such a body ends with the connection, and a cut one would pass for a whole one.
         let why = "an exposition of unknown length needs HTTP/1.1";
         return Err(Failure::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, ScrapeOutcome::BadRequest, why));
     }
+    let is_metrics = PullReason::of(answer.headers()).is_none();
     *answer.headers_mut() = for_prometheus(answer.headers());
     if page {
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
-    Ok(Pulled { alias: alias.clone(), answer, promised, deadline, share })
+    Ok(Pulled { alias: alias.clone(), answer, is_metrics, promised, deadline, share })
 }
 
 /// Counts a scrape until its exposition ends. An exposition that is cut closes Prometheus's connection, which Prometheus
 /// sees as `unexpected EOF`.
 struct ScrapeObserver {
     alias: Alias,
+    scrapes: LastScrapes,
+    began: Began,
+    is_metrics: bool,
     record: ScrapeRecord,
     _share: Share<PublicKey, Alias>,
 }
@@ -170,12 +183,23 @@ impl BodyObserver<PullBody> for ScrapeObserver {
         }
         self.record.bytes(passed);
         self.record.end(outcome);
+        let fault = match outcome {
+            ScrapeOutcome::ClientGone => return, // which says nothing about the alias
+            ScrapeOutcome::Ok => (!self.is_metrics).then_some(Fault::Source(PullReason::NotMetrics)),
+            outcome => Some(Fault::Here(outcome)),
+        };
+        self.scrapes.note(&self.alias, self.began, passed, fault);
     }
 }
 
 impl Failure {
     fn new(status: StatusCode, outcome: ScrapeOutcome, why: impl ToString) -> Self {
-        Self { status, outcome, why: why.to_string() }
+        Self { status, outcome, noted: None, why: why.to_string() }
+    }
+
+    /// A failure that is noted of the alias.
+    fn of(self, alias: &Alias) -> Self {
+        Self { noted: Some((alias.clone(), Fault::Here(self.outcome))), ..self }
     }
 }
 
@@ -192,6 +216,11 @@ impl From<PullError> for Failure {
             PullError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded),
             PullError::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, ScrapeOutcome::Deadline),
         };
-        Self::new(status, outcome, Chain(&error))
+        let fault = match error {
+            PullError::Refused { reason: Some(reason), .. } => Fault::Source(reason),
+            _ => Fault::Here(outcome),
+        };
+        let why = Chain(&error).to_string();
+        Self { status, outcome, noted: Some((error.into_alias(), fault)), why }
     }
 }

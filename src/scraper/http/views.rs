@@ -22,7 +22,7 @@ use super::{
 use crate::{
     network::Links,
     registry::{Contents, Lease, Registry},
-    scraper::alias_metrics,
+    scraper::{alias_metrics, last_scrapes::LastScrapes},
     telemetry::ExpositionFormat,
 };
 
@@ -32,6 +32,9 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 /// A view as bytes, in chunks that all readers share.
 type View = Vec<Bytes>;
 
+/// Makes a view of the table.
+type Render = dyn Fn(Vec<Arc<Lease>>, &Links) -> View + Send + Sync;
+
 /// The views of the whole table.
 pub(super) struct Views {
     aliases: TableList<View>,
@@ -40,15 +43,16 @@ pub(super) struct Views {
 }
 
 impl Views {
-    pub(super) fn new(registry: &Registry, links: &Links) -> Self {
-        let view = |render: fn(Vec<Arc<Lease>>, &Links) -> View| {
+    pub(super) fn new(registry: &Registry, links: &Links, scrapes: &LastScrapes) -> Self {
+        let view = |render: Box<Render>| {
             let render = move |table: Contents, links: &Links, _: Option<&View>| render(table.leases, links);
             TableList::new(registry.clone(), links.clone(), Some(MAX_AGE), render)
         };
+        let scrapes = scrapes.clone();
         Self {
-            aliases: view(aliases_json),
-            open_metrics: view(|leases, links| metrics_text(leases, links, ExpositionFormat::OpenMetrics)),
-            text_metrics: view(|leases, links| metrics_text(leases, links, ExpositionFormat::Text)),
+            aliases: view(Box::new(move |leases, links| aliases_json(leases, links, &scrapes))),
+            open_metrics: view(Box::new(|leases, links| metrics_text(leases, links, ExpositionFormat::OpenMetrics))),
+            text_metrics: view(Box::new(|leases, links| metrics_text(leases, links, ExpositionFormat::Text))),
         }
     }
 }
@@ -82,7 +86,7 @@ fn chunks(view: Arc<Rendered<View>>) -> impl Iterator<Item = Bytes> {
     (0..view.list.len()).map(move |n| view.list[n].clone())
 }
 
-fn aliases_json(leases: Vec<Arc<Lease>>, links: &Links) -> View {
+fn aliases_json(leases: Vec<Arc<Lease>>, links: &Links, scrapes: &LastScrapes) -> View {
     let now = SystemTime::now();
     let mut chunks = Vec::new();
     let mut chunk = vec![b'['];
@@ -90,7 +94,7 @@ fn aliases_json(leases: Vec<Arc<Lease>>, links: &Links) -> View {
         if n > 0 {
             chunk.push(b',');
         }
-        serde_json::to_writer(&mut chunk, &AliasView::new(lease, links, now))
+        serde_json::to_writer(&mut chunk, &AliasView::new(lease, links, scrapes, now))
             .expect("a view is JSON, a Vec takes all bytes");
         if chunk.len() >= CHUNK {
             chunks.push(mem::take(&mut chunk).into());

@@ -63,6 +63,8 @@ async fn an_alias_is_listed_with_its_lease() {
                 "changed_at": humantime::format_rfc3339_seconds(change.at).to_string(),
                 "reason": change.reason,
             },
+            "last_scrape": null,
+            "last_error": null,
             "registered_at": humantime::format_rfc3339_seconds(lease.registered_at).to_string(),
             "renewed_at": humantime::format_rfc3339_seconds(lease.renewed_at).to_string(),
             "expires_at": humantime::format_rfc3339_seconds(lease.expires_at).to_string(),

@@ -26,7 +26,7 @@ use crate::{
         HttpConfig, ScrapeConfig,
         pull::{PullBody, PullError},
     },
-    wire::Alias,
+    wire::{Alias, PullReason},
 };
 
 const SCRAPE: &str = "GET /scrape/web-1/metrics";
@@ -226,7 +226,7 @@ async fn an_exposition_over_the_limit_is_refused_or_cut() {
 #[tokio::test]
 async fn failures_have_the_status_that_names_who_failed() {
     type Failure = fn(Alias) -> PullError;
-    let failures: [(u16, &str, &str, Failure); 5] = [
+    let failures: [(u16, &str, &str, Failure); 6] = [
         (502, "not_connected", "is not connected", |alias| PullError::NotConnected { alias, peer: peer(1) }),
         (502, "broken", "before answering: stream\\nreset", |alias| PullError::Broken {
             alias,
@@ -237,12 +237,21 @@ async fn failures_have_the_status_that_names_who_failed() {
             alias,
             peer: peer(1),
             status: StatusCode::INTERNAL_SERVER_ERROR,
+            reason: None,
             message: "exporter\r\ndown".into(),
+        }),
+        (502, "refused", "nothing listens at the exporter's address (refused): pull 4", |alias| PullError::Refused {
+            alias,
+            peer: peer(1),
+            status: StatusCode::BAD_GATEWAY,
+            reason: Some(PullReason::Refused),
+            message: "pull 4".into(),
         }),
         (504, "deadline", "answered 504", |alias| PullError::Refused {
             alias,
             peer: peer(1),
             status: StatusCode::GATEWAY_TIMEOUT,
+            reason: None,
             message: String::new(),
         }),
         (504, "deadline", "did not answer within 3s", |alias| PullError::Deadline {
