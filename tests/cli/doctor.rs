@@ -591,6 +591,61 @@ fn an_exporter_that_is_down_is_found() {
     visit.has("ok", "alias down", &["nobody holds it"]);
 }
 
+/// Before: any answer with status 200 was an exporter's.
+#[test]
+fn a_url_that_has_something_else_than_metrics_is_found() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let whole = |kind: &'static str, body: &str| Reply::Whole {
+        status: "200 OK",
+        headers: vec![("Content-Type", kind)],
+        body: body.into(),
+    };
+    let exporter = Exporter::start([
+        ("/html", whole("text/html", "<!DOCTYPE html>")),
+        ("/json", whole("application/json", "{\"status\": 1}")),
+        ("/empty", whole("text/plain", "")),
+        ("/text", whole("text/plain", "pong, all is well\n")),
+        ("/bare", Reply::Whole { status: "200 OK", headers: vec![], body: b"m 1\n".to_vec() }),
+        ("/flask", whole("text/html; charset=utf-8", "# HELP m x\nm 1\n")),
+        ("/open", whole("application/openmetrics-text; version=1.0.0", "m 1\n# EOF\n")),
+    ]);
+    let paths = ["html", "json", "empty", "text", "bare", "flask", "open"];
+    let targets = paths.map(|path| format!("{path}={}", exporter.url(&format!("/{path}"))));
+    let flags: Vec<&str> = targets.iter().flat_map(|target| ["--target", target]).collect();
+    let visit = beside_exporter(&fleet, scraper.peer(), &flags);
+    visit.fails("exporter html", &["answers an HTML page", "path of the URL"]);
+    visit.fails("exporter json", &["answers JSON"]);
+    visit.fails("exporter empty", &["an empty body"]);
+    visit.fails("exporter text", &["text that is no metrics", "pong, all is well"]);
+    visit.warns("exporter bare", &["no Content-Type", "fallback_content_type"]);
+    visit.warns("exporter flask", &["text/html", "fallback_scrape_protocol"]);
+    visit.has("ok", "exporter open", &["10 bytes of metrics"]);
+}
+
+/// Before: a wrong port and a good link, with not a word on how it came about.
+#[test]
+fn a_link_by_another_address_than_the_given_one_is_told() {
+    let fleet = Fleet::new();
+    let scraper = fleet.scraper(&[]);
+    let _agent = fleet.agent_of(&scraper, "agent", [("host-1", "http://127.0.0.1:1")], &[]);
+    let data_dir = fleet.path().join("agent-data");
+    let key = scraper.key.to_string();
+    let remembered = || fs::read_to_string(data_dir.join("addresses")).is_ok_and(|text| text.contains(&key));
+    eventually_true("the scraper's address is remembered", SOON, remembered);
+    let wrong = PeerAddr::at(scraper.key, "127.0.0.1", free_port());
+    let flags = ["--data-dir", &text(&data_dir), "--alias", "a"];
+    let visit = beside_exporter(&fleet, &wrong, &flags);
+    visit.fails("scraper TCP", &["nothing listens"]);
+    visit.has(
+        "ok",
+        "link",
+        &[scraper.peer().hint.expect("an address").to_string().as_str(), "not the address that was given"],
+    );
+    let visit = beside_exporter(&fleet, scraper.peer(), &flags);
+    assert!(!visit.line("link").contains("not the address"), "{}", visit.line("link"));
+}
+
 #[test]
 fn a_scraper_that_does_not_run_is_found() {
     let fleet = Fleet::new();

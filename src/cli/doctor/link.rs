@@ -1,13 +1,13 @@
 //! The link to a scraper, as a client would have it.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::time;
 
 use super::{expected_peer::ExpectedPeer, presence::Presence, reachability, report::Check};
 use crate::{
     identity::{PeerAddr, PublicKey},
-    network::{ConnectError, LinkPath, LinkStatus, Whereabouts},
+    network::{self, ConnectError, LinkPath, LinkStatus, Whereabouts},
 };
 
 /// Longest wait for a link, in waits for one answer: a look-up comes before the dial.
@@ -24,7 +24,11 @@ pub(super) async fn check(presence: &Presence, name: String, scraper: &PeerAddr,
     let links = presence.network.links();
     links.keep(scraper.key);
     match time::timeout(presence.wait * CONNECT, presence.network.connect(scraper)).await {
-        Ok(Ok(())) => linked(name, &settled(presence, &scraper.key).await),
+        Ok(Ok(())) => {
+            let status = settled(presence, &scraper.key).await;
+            let elsewhere = leads_elsewhere(presence, scraper, &status).await;
+            linked(name, &status, elsewhere)
+        }
         Ok(Err(error)) => unlinked(presence, name, scraper, found, &error),
         Err(_) => {
             let error = ConnectError::timed_out(scraper.key, presence.wait * CONNECT);
@@ -47,12 +51,27 @@ async fn settled(presence: &Presence, scraper: &PublicKey) -> LinkStatus {
     links.status(scraper)
 }
 
-fn linked(name: String, status: &LinkStatus) -> Check {
+/// True if the link goes to another address than the one that was given: one that is remembered, or was found.
+async fn leads_elsewhere(presence: &Presence, scraper: &PeerAddr, status: &LinkStatus) -> bool {
+    let hint = scraper.hint.as_ref().filter(|hint| !reachability::is_indirect(presence, hint));
+    let to = status.address.as_ref().and_then(|address| address.parse::<SocketAddr>().ok());
+    let (Some(hint), Some(to), Some(LinkPath::Direct)) = (hint, to, status.path) else { return false };
+    let given = time::timeout(presence.wait, network::resolve(hint.host_port())).await;
+    !given.is_ok_and(|found| found.is_ok_and(|found| found.contains(&to)))
+}
+
+fn linked(name: String, status: &LinkStatus, elsewhere: bool) -> Check {
     let transport = status.transport.map_or("", |transport| transport.as_str());
     let address = status.address.as_deref().unwrap_or("an unknown address");
     let rtt = status.rtt.map_or_else(String::new, |rtt| format!(", round trip {rtt:.1?}"));
     match status.path {
-        Some(LinkPath::Direct) => Check::ok(name, format!("direct to {address}, {transport}{rtt}")),
+        Some(LinkPath::Direct) => {
+            let elsewhere = match elsewhere {
+                true => ", not the address that was given: the agent remembers this one, or has found it by the key",
+                false => "",
+            };
+            Check::ok(name, format!("direct to {address}, {transport}{rtt}{elsewhere}"))
+        }
         Some(LinkPath::Relayed) => Check::ok(
             name,
             format!(
