@@ -46,7 +46,10 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use output::report;
 
 pub use crate::telemetry::log;
-use crate::telemetry::log::{LogFilter, LogFormat};
+use crate::telemetry::{
+    LONG_VERSION,
+    log::{LogFilter, LogFormat},
+};
 
 /// Longest wait for blocked threads at the end.
 const LEFTOVERS: Duration = Duration::from_secs(2);
@@ -73,7 +76,7 @@ A flag that takes a value is also a variable: --data-dir is NARTHEX_DATA_DIR.
 /// Prometheus, pulls the metrics over an encrypted peer-to-peer link and lists the service by http_sd. No port of the
 /// service has to be reachable, and nobody keeps a list of targets by hand.
 #[derive(Debug, Parser)]
-#[command(name = "narthex", version, arg_required_else_help = false, after_help = EXAMPLES)]
+#[command(name = "narthex", version = LONG_VERSION, propagate_version = true, arg_required_else_help = false, after_help = EXAMPLES)]
 pub struct Cli {
     /// What narthex logs to stderr: off, error, warn, info, debug, trace, or a list such as info,narthex::registry=debug
     #[arg(long, default_value = "info", value_name = "LEVEL", global = true, help_heading = LOGGING)]

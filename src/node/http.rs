@@ -1,6 +1,6 @@
 //! The node's HTTP API: metrics, health and readiness. No request changes anything.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use axum::{Router, extract::State, response::Response, routing::get};
 use http::{HeaderMap, StatusCode};
@@ -24,7 +24,7 @@ type Shared = (Network, Arc<NodeMetrics>);
 
 pub(super) async fn serve(listener: Listener, limits: HttpLimits, network: Network, stop: CancellationToken) {
     let refusals = Arc::clone(network.refusals());
-    let own = NodeMetrics::new(SystemTime::now(), network.refusals());
+    let own = NodeMetrics::new(network.refusals());
     let shared: Shared = (network, Arc::new(own));
     let router = Router::new()
         .route("/", get(async || text::page(ENDPOINTS)))

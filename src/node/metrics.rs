@@ -2,7 +2,7 @@
 //!
 //! The network counts; a request for the metrics reads the counts.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::collections::HashMap;
 
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use crate::{
     network::{InboundCounts, LinkTransport, NodeCounts, inbound_metrics},
-    telemetry::{ExpositionFormat, Label, Readings, Refusals, build_info, dropped_lines, gauge, unix_time},
+    telemetry::{ExpositionFormat, Label, Readings, Refusals, build_info, dropped_lines, gauge, process},
 };
 
 /// What a node holds and has done, at one moment.
@@ -35,10 +35,10 @@ pub(super) struct NodeMetrics {
 }
 
 impl NodeMetrics {
-    /// Every metric at 0, of a process that started at `started_at`.
-    pub(super) fn new(started_at: SystemTime, refusals: &Refusals) -> Self {
+    /// Every metric at 0.
+    pub(super) fn new(refusals: &Refusals) -> Self {
         let mut registry = Registry::default();
-        unix_time(&mut registry, "process_start_time", "Start of the process, in Unix time", started_at);
+        process::register(&mut registry);
         let narthex = registry.sub_registry_with_prefix("narthex");
         build_info(narthex);
         refusals.register(narthex);
@@ -135,13 +135,11 @@ fn count_metrics(r: &mut Registry) -> Readings<NodeCounts> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
     use crate::network::{CircuitEnds, CircuitRefusals, RecordRefusals};
 
     fn text_of(state: &NodeState, format: ExpositionFormat) -> String {
-        NodeMetrics::new(UNIX_EPOCH, &Refusals::new()).encode(state, format)
+        NodeMetrics::new(&Refusals::new()).encode(state, format)
     }
 
     #[test]
@@ -156,7 +154,11 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
-        assert!(text.contains("narthex_build_info{version=") && text.ends_with("# EOF\n"));
+        assert!(
+            text.contains("narthex_build_info{version=")
+                && text.contains("\nprocess_cpu_seconds_total ")
+                && text.ends_with("# EOF\n")
+        );
     }
 
     #[test]

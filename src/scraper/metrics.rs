@@ -4,7 +4,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use prometheus_client::{
@@ -21,7 +21,7 @@ use crate::{
     registry::{Counts, Totals},
     telemetry::{
         Counters, ExpositionFormat, Label, Readings, Refusals, SCRAPE_BUCKETS, build_info, bytes, counter,
-        dropped_lines, gauge, unix_time,
+        dropped_lines, gauge, process,
     },
 };
 
@@ -71,10 +71,10 @@ pub(super) struct ScraperState {
 }
 
 impl ScraperMetrics {
-    /// Every metric at 0, of a process that started at `started_at`.
-    pub(super) fn new(started_at: SystemTime, refusals: &Refusals) -> Self {
+    /// Every metric at 0.
+    pub(super) fn new(refusals: &Refusals) -> Self {
         let mut registry = Registry::default();
-        unix_time(&mut registry, "process_start_time", "Start of the process, in Unix time", started_at);
+        process::register(&mut registry);
 
         let narthex = registry.sub_registry_with_prefix("narthex");
         build_info(narthex);
@@ -310,12 +310,10 @@ fn state_metrics(r: &mut Registry) -> Readings<ScraperState> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use super::*;
 
     fn metrics() -> Arc<ScraperMetrics> {
-        Arc::new(ScraperMetrics::new(UNIX_EPOCH + Duration::from_millis(1_700_000_000_500), &Refusals::new()))
+        Arc::new(ScraperMetrics::new(&Refusals::new()))
     }
 
     #[test]
@@ -342,11 +340,14 @@ mod tests {
             "narthex_limit_refusals_total{limit=\"max_connections_per_ip\"} 0",
             "narthex_store_flush_failures_total 0",
             "narthex_scrape_duration_seconds_count 0",
-            "process_start_time_seconds 1700000000.5",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
-        assert!(text.contains("narthex_build_info{version=") && text.ends_with("# EOF\n"));
+        assert!(
+            text.contains("narthex_build_info{version=")
+                && text.contains("\nprocess_cpu_seconds_total ")
+                && text.ends_with("# EOF\n")
+        );
     }
 
     #[test]

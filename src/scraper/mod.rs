@@ -26,13 +26,7 @@ mod stream_place;
 mod turn;
 mod warnings;
 
-use std::{
-    collections::HashSet,
-    future,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, future, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{broadcast, mpsc},
@@ -191,7 +185,7 @@ impl Scraper {
 
         // Whoever has the token of the registration API has a share of the table, as those who have a secret.
         let shares = config.secrets.len() + usize::from(config.http_limits.registration_api.is_some());
-        let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
+        let metrics = Arc::new(ScraperMetrics::new(network.refusals()));
         let public_key = config.key.public();
         let takeover_grace = config.registry.takeover_grace;
         let group = Group::new(public_key, network.clone(), admitted, takeover_grace, Arc::clone(&metrics));

@@ -126,10 +126,3 @@ pub(crate) fn unix_time(registry: &mut Registry, name: &str, help: &str, at: Sys
     gauge.set(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     registry.register_with_unit(name, help, Unit::Seconds, gauge);
 }
-
-/// A constant gauge with this build's version.
-pub(crate) fn build_info(registry: &mut Registry) {
-    let build = Family::<Label, Gauge>::default();
-    build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
-    registry.register("build_info", "Always 1, labelled with the version", build);
-}

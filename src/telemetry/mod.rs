@@ -2,6 +2,7 @@
 //!
 //! Each role's metrics live with the role (`client::metrics`, `node::metrics`, `scraper::metrics`).
 
+mod build;
 mod chain;
 mod classic;
 #[cfg(any(feature = "scraper", feature = "node"))]
@@ -17,11 +18,15 @@ mod log_rate;
 mod metric;
 #[cfg(feature = "scraper")]
 mod panics;
+pub(crate) mod process;
 mod refusals;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod remote_message;
 mod short;
 
+#[cfg(feature = "cli")]
+pub(crate) use build::LONG_VERSION;
+pub(crate) use build::build_info;
 pub(crate) use chain::Chain;
 pub(crate) use few::Few;
 pub(crate) use format::ExpositionFormat;
@@ -35,7 +40,7 @@ pub(crate) use log_rate::LogRate;
 pub(crate) use metric::Label;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use metric::Readings;
-pub(crate) use metric::{Counters, SCRAPE_BUCKETS, build_info, bytes, counter, gauge, unix_time};
+pub(crate) use metric::{Counters, SCRAPE_BUCKETS, bytes, counter, gauge, unix_time};
 #[cfg(feature = "scraper")]
 pub(crate) use panics::caught;
 pub(crate) use refusals::{Limit, Refusals};

@@ -9,3 +9,4 @@ mod command;
 mod doctor;
 mod lifecycle;
 mod private_files;
+mod version;

@@ -119,7 +119,7 @@ fn most_present(one: Presence, other: Presence) -> Presence {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::{sync::Arc, time::SystemTime};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{
@@ -134,7 +134,7 @@ pub(super) mod tests {
     pub(in crate::scraper::group) async fn group() -> Group {
         let (own, config) = (KeyPair::generate(), NetworkConfig::new(NetworkRole::Client));
         let (network, _) = Network::start(&own, config, Vec::new()).await.expect("starts");
-        let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
+        let metrics = Arc::new(ScraperMetrics::new(network.refusals()));
         Group::new(own.public(), network, Admitted::default(), GRACE, metrics)
     }
 

@@ -42,7 +42,7 @@ impl Lab {
             NetworkConfig { listen: vec![HostPort::new("127.0.0.1", 0)], ..NetworkConfig::new(NetworkRole::Scraper) };
         let (network, task) = Network::start(&key, config, acceptors.into()).await.expect("starts");
         let registry = Registry::new(RegistryConfig::default(), Arc::clone(network.refusals()));
-        let metrics = Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals()));
+        let metrics = Arc::new(ScraperMetrics::new(network.refusals()));
         let secrets = vec![secret.clone()];
         let grace = RegistryConfig::default().takeover_grace;
         let group = Group::new(key.public(), network.clone(), Admitted::default(), grace, Arc::clone(&metrics));

@@ -84,8 +84,7 @@ impl Scraper {
         let client = NetworkConfig::new(NetworkRole::Client);
         let (network, _) = Network::start(&KeyPair::generate(), client, Vec::new()).await.expect("starts");
         let puller: Box<Puller> = Box::new(move |alias, request| pull(alias, request).boxed());
-        let (pull, metrics) =
-            (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(SystemTime::now(), network.refusals())));
+        let (pull, metrics) = (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(network.refusals())));
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
