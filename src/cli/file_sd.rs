@@ -12,6 +12,7 @@ use super::{
     polling::{Group, Polling},
     signals,
 };
+use crate::telemetry::short_duration;
 
 /// The end of the help: what a user copies first.
 const EXAMPLES: &str = "\
@@ -49,7 +50,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let files = Arc::new(ManagedFiles::take(args.out.clone())?);
     let Polling { from, interval, once, .. } = &args.polling;
     if !once {
-        tracing::info!(%from, out = %args.out.display(), ?interval, "file-sd runs");
+        tracing::info!(%from, out = %args.out.display(), interval = short_duration(*interval), "file-sd runs");
     }
     let update = async |list| {
         let files = Arc::clone(&files);

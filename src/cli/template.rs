@@ -19,6 +19,7 @@ use super::{
 use crate::{
     atomic_file,
     hook::{self, Ending, Hook, HookCommand, RunOutcome},
+    telemetry::short_duration,
 };
 
 /// How long a reload may go on after a signal.
@@ -75,7 +76,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let end = Ending { stop: signals::stop()?, grace: RELOAD_GRACE };
     let Polling { from, interval, once, .. } = &args.polling;
     if !once {
-        tracing::info!(%from, out = %args.out.display(), ?interval, "template runs");
+        tracing::info!(%from, out = %args.out.display(), interval = short_duration(*interval), "template runs");
     }
     let mut reload_due = false;
     let update = async |list: Vec<Group>| {

@@ -7,15 +7,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use tracing::field;
-
 use super::{
     event::{EventKind, RegisterError},
     outage::{Ended, Outage},
 };
 use crate::{
     identity::PublicKey,
-    telemetry::{Chain, LogPace},
+    telemetry::{Chain, LogPace, short_duration},
     wire::Alias,
 };
 
@@ -53,13 +51,17 @@ impl EventLog {
             EventKind::LinkFailed { scraper, error, retry_in } => {
                 let error = Chain(&**error);
                 match self.failed(*scraper, Trouble::Scraper) {
-                    true => tracing::warn!(%scraper, %error, ?retry_in, "no link to the scraper"),
-                    false => tracing::debug!(%scraper, %error, ?retry_in, "no link to the scraper"),
+                    true => {
+                        tracing::warn!(%scraper, %error, retry_in = short_duration(*retry_in), "no link to the scraper")
+                    }
+                    false => {
+                        tracing::debug!(%scraper, %error, retry_in = short_duration(*retry_in), "no link to the scraper")
+                    }
                 }
             }
             EventKind::RegisterFailed { scraper, error, retry_in } => {
                 // The next attempt is left out if only the operator can make it succeed.
-                let retry_in = (!error.needs_operator()).then(|| field::debug(retry_in));
+                let retry_in = (!error.needs_operator()).then(|| short_duration(*retry_in));
                 let (trouble, error) = (Trouble::of(error), Chain(&**error));
                 match self.failed(*scraper, trouble) {
                     true => tracing::warn!(%scraper, %error, retry_in, "registration failed"),
@@ -84,7 +86,7 @@ impl EventLog {
             EventKind::Released { scraper } => tracing::info!(%scraper, "released"),
             EventKind::PullStarted { scraper, alias } => tracing::trace!(id, %scraper, %alias, "pull started"),
             EventKind::PullSucceeded { scraper, alias, bytes, took, .. } => {
-                tracing::debug!(id, %scraper, %alias, bytes, ?took, "pull succeeded");
+                tracing::debug!(id, %scraper, %alias, bytes, took = short_duration(*took), "pull succeeded");
             }
             EventKind::PullFailed { scraper, alias, error } => {
                 tracing::debug!(id, %scraper, %alias, error = %Chain(&**error), "pull failed");
@@ -115,7 +117,7 @@ impl EventLog {
         for trouble in [Trouble::Scraper, Trouble::Setting, Trouble::Alias(alias.clone())] {
             let ended = self.outages(|outages| outages.get(&(scraper, trouble)).and_then(Outage::succeeded));
             if let Some(Ended { failed, lasted }) = ended {
-                tracing::info!(%scraper, %alias, failed, ?lasted, "registered after failures");
+                tracing::info!(%scraper, %alias, failed, lasted = short_duration(lasted), "registered after failures");
             }
         }
     }

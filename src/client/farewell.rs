@@ -17,7 +17,7 @@ use super::{
 use crate::{
     identity::{PeerAddr, PublicKey},
     network::{ConnectError, Network, OpenError, is_unsupported, redial_backoff},
-    telemetry::{Chain, Few},
+    telemetry::{Chain, Few, short_duration},
     wire::{
         FAREWELL_PROTOCOL, FarewellAnswer, InstanceId, RegisterReply, RegisterRequest,
         farewell::{answered, say},
@@ -97,7 +97,7 @@ pub(super) async fn release(shared: &Shared, scraper: &PeerAddr, held: &Held) {
         Err(error) => tracing::warn!(
             scraper = %scraper.key,
             aliases = %Few(aliases.into_iter().collect()),
-            lease_ends_in = held.left().map(|left| tracing::field::debug(Duration::from_secs(left.as_secs()))),
+            lease_ends_in = held.left().map(|left| short_duration(Duration::from_secs(left.as_secs()))),
             error = %Chain(&error),
             "our aliases were not released: they stay listed until their lease ends, and as lapsed for the retention after"
         ),
@@ -118,7 +118,7 @@ async fn patiently(shared: &Shared, scraper: &PeerAddr) -> Result<End, NotReleas
                 Err(error) if !error.is_final() => {
                     if last.is_none() {
                         let error = Chain(&error);
-                        tracing::info!(scraper = %scraper.key, %error, ?patience, "waiting for our aliases to be released");
+                        tracing::info!(scraper = %scraper.key, %error, patience = short_duration(patience), "waiting for our aliases to be released");
                     }
                     last = Some(Box::new(error));
                 }

@@ -28,7 +28,7 @@ use crate::{
     http::{BodyEnd, BodyObserver, LimitedBody, expected_len, serve_streams},
     identity::PublicKey,
     network::InboundStream,
-    telemetry::Chain,
+    telemetry::{Chain, short_duration},
     wire::{Alias, PullReason, REASON_HEADER, scrape_timeout},
 };
 
@@ -166,7 +166,7 @@ impl Pull {
                 tracing::warn!(id, %alias, reason = %PullReason::NotMetrics, "the answer is passed on, but is no metrics: is the URL's path right?");
             }
         } else if let Some(Ended { failed, lasted }) = self.outage.succeeded() {
-            tracing::info!(%alias, failed, ?lasted, "pulls succeed again");
+            tracing::info!(%alias, failed, lasted = short_duration(lasted), "pulls succeed again");
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{command::HookCommand, output::log_lines};
-use crate::telemetry::label_values;
+use crate::telemetry::{label_values, short_duration};
 
 /// Between SIGTERM and SIGKILL.
 pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
@@ -72,11 +72,11 @@ pub(crate) async fn run(
     let took = started.elapsed();
     match status {
         Some(Ok(status)) if status.success() => {
-            tracing::info!(program, ?took, "the command succeeded");
+            tracing::info!(program, took = short_duration(took), "the command succeeded");
             RunOutcome::Ok
         }
         Some(Ok(status)) => {
-            tracing::warn!(program, %status, ?took, "the command failed");
+            tracing::warn!(program, %status, took = short_duration(took), "the command failed");
             RunOutcome::Failed
         }
         Some(Err(error)) => {
@@ -84,7 +84,7 @@ pub(crate) async fn run(
             RunOutcome::Failed
         }
         None => {
-            tracing::warn!(program, ?took, "the command took too long and was ended");
+            tracing::warn!(program, took = short_duration(took), "the command took too long and was ended");
             RunOutcome::Timeout
         }
     }

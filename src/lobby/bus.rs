@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Host, NoList, Others, is_label};
 use crate::{
     nats::{Connection, NatsConfig},
-    telemetry::Chain,
+    telemetry::{Chain, short_duration},
     wire::LobbyHost,
 };
 use heard::Heard;
@@ -129,7 +129,11 @@ impl Bus {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         if ttl < SHORTEST_TTL {
-            tracing::warn!(ttl = ?ttl, shortest = ?SHORTEST_TTL, "hosts of the lobby's NATS are listed for the shortest time that loses none between two packets");
+            tracing::warn!(
+                ttl = short_duration(ttl),
+                shortest = short_duration(SHORTEST_TTL),
+                "hosts of the lobby's NATS are listed for the shortest time that loses none between two packets"
+            );
         }
         let Connection { client, fault, .. } = nats.connect(options).await?;
         let heard = Mutex::new(Heard::new(ttl.max(SHORTEST_TTL)));

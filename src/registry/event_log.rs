@@ -1,6 +1,6 @@
 //! The log of events: one line for all that a registration did in one way, and not many lines of any peer.
 
-use std::{collections::HashMap, mem, num::NonZeroU32};
+use std::{collections::HashMap, fmt, mem, num::NonZeroU32, sync::OnceLock};
 
 use super::{EventKind, RegistryEvent};
 use crate::{
@@ -11,26 +11,43 @@ use crate::{
 /// First lines of peers, and further lines of all.
 const LINES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(300).expect("three hundred is not zero");
 
-#[derive(Debug)]
-pub(super) struct EventLog(LogRate);
+/// Where a peer is, if that is known.
+pub(crate) type AddressOf = dyn Fn(&PublicKey) -> Option<String> + Send + Sync;
+
+pub(super) struct EventLog {
+    rate: LogRate,
+    address_of: OnceLock<Box<AddressOf>>,
+}
 
 impl EventLog {
     pub(super) fn new() -> Self {
-        Self(LogRate::new(LINES_PER_MINUTE))
+        Self { rate: LogRate::new(LINES_PER_MINUTE), address_of: OnceLock::new() }
+    }
+
+    /// From now on the lines have the peers' addresses. A second call changes nothing.
+    pub(super) fn locate_by(&self, address_of: Box<AddressOf>) {
+        let _ = self.address_of.set(address_of);
     }
 
     /// Writes a line for each kind of event of each peer, within the rate. Never called under a lock, as a log may block.
     pub(super) fn write(&self, events: &[RegistryEvent]) {
         for alike in group(events) {
-            if let Some(left_out) = self.0.line(&alike[0].peer) {
-                write(&alike, left_out);
+            let peer = &alike[0].peer;
+            if let Some(left_out) = self.rate.line(peer) {
+                write(&alike, self.address_of.get().and_then(|address_of| address_of(peer)), left_out);
             }
         }
     }
 
     /// Drops the rates of peers that have been silent for a while.
     pub(super) fn forget_old(&self) {
-        self.0.forget_old();
+        self.rate.forget_old();
+    }
+}
+
+impl fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EventLog").field(&self.rate).finish()
     }
 }
 
@@ -48,23 +65,23 @@ fn group(events: &[RegistryEvent]) -> Vec<Vec<&RegistryEvent>> {
     groups
 }
 
-fn write(alike: &[&RegistryEvent], left_out: Option<u64>) {
+fn write(alike: &[&RegistryEvent], address: Option<String>, left_out: Option<u64>) {
     let (first, alias) = (alike[0], Few(alike.iter().map(|event| &event.alias).collect()));
     let peer = first.peer;
     match first.kind {
-        EventKind::Registered => tracing::info!(%alias, %peer, left_out, "alias registered"),
-        EventKind::Updated => tracing::info!(%alias, %peer, left_out, "alias updated"),
-        EventKind::Returned => tracing::info!(%alias, %peer, left_out, "alias renewed after it had lapsed"),
+        EventKind::Registered => tracing::info!(%alias, %peer, address, left_out, "alias registered"),
+        EventKind::Updated => tracing::info!(%alias, %peer, address, left_out, "alias updated"),
+        EventKind::Returned => tracing::info!(%alias, %peer, address, left_out, "alias renewed after it had lapsed"),
         EventKind::Released => tracing::info!(%alias, %peer, left_out, "alias released"),
         EventKind::Lapsed => tracing::info!(%alias, %peer, left_out, "alias lapsed: it was not renewed in time"),
         EventKind::Gone => tracing::info!(%alias, %peer, left_out, "alias gone: it was lapsed for the whole retention"),
         EventKind::TakenOver { .. } => {
             let holder = holders(alike);
-            tracing::info!(%alias, %peer, %holder, left_out, "alias taken over");
+            tracing::info!(%alias, %peer, address, %holder, left_out, "alias taken over");
         }
         EventKind::TakeoverRefused { .. } => {
             let holder = holders(alike);
-            tracing::warn!(%alias, %peer, %holder, left_out, "alias refused: another peer holds it");
+            tracing::warn!(%alias, %peer, address, %holder, left_out, "alias refused: another peer holds it");
         }
     }
 }
@@ -97,9 +114,9 @@ mod tests {
         let log = EventLog::new();
         for _ in 0..20 {
             let noisy = KeyPair::generate().public();
-            while log.0.line(&noisy).is_some() {}
+            while log.rate.line(&noisy).is_some() {}
         }
-        assert!(log.0.line(&KeyPair::generate().public()).is_some());
+        assert!(log.rate.line(&KeyPair::generate().public()).is_some());
     }
 
     #[test]

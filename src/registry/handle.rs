@@ -125,6 +125,11 @@ impl Registry {
         }
     }
 
+    /// Has the log name the addresses of peers, which `address_of` knows.
+    pub(crate) fn locate_by(&self, address_of: impl Fn(&PublicKey) -> Option<String> + Send + Sync + 'static) {
+        self.shared.log.locate_by(Box::new(address_of));
+    }
+
     pub(crate) fn is_loaded(&self) -> bool {
         self.read().table.is_some()
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::StoreError;
-use crate::telemetry::{Chain, caught};
+use crate::telemetry::{Chain, caught, short_duration};
 
 /// A write that takes longer hangs: the longest that a busy disk takes for one is some seconds, and clients wait 10 s.
 pub(super) const HANGS_AFTER: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ impl Health {
         let took = busy_since.take().map(|since| since.elapsed());
         if self.hanging.swap(false, Ordering::Relaxed) {
             drop(busy_since);
-            tracing::info!(?took, "registry store hangs no more");
+            tracing::info!(took = took.map(short_duration), "registry store hangs no more");
         }
         done
     }
@@ -104,7 +104,7 @@ impl Health {
             drop(busy_since);
             self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(
-                after = ?HANGS_AFTER,
+                after = short_duration(HANGS_AFTER),
                 "registry store hangs: the disk has not ended a write, and until it does leases are only renewed"
             );
         }

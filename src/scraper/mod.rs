@@ -190,6 +190,8 @@ impl Scraper {
         let takeover_grace = config.registry.takeover_grace;
         let group = Group::new(public_key, network.clone(), admitted, takeover_grace, Arc::clone(&metrics));
         let registry = Registry::new(config.registry.shared_by(shares), Arc::clone(network.refusals()));
+        let links = network.links().clone();
+        registry.locate_by(move |peer| links.status(peer).address);
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);
         let registrar = Registrar::new(
             config.key.clone(),

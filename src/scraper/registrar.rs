@@ -246,7 +246,7 @@ impl Registrar {
         }
         let Some(secret) = self.secrets.get(&pending.secret_id()) else {
             self.metrics.handshake_refusal(HandshakeFailure::UnknownSecret);
-            self.warnings.unknown_secret(peer, pending.secret_id());
+            self.warnings.unknown_secret(peer, pending.secret_id(), || self.links.status(&peer).address);
             let _ = pending.refuse(HandshakeRefusal::UnknownSecret).await; // counted already, sent if possible
             return Ok(None);
         };

@@ -24,9 +24,10 @@ impl Warnings {
         Self { unknown_secrets: rate(), copied_keys: rate(), failures: rate() }
     }
 
-    pub(super) fn unknown_secret(&self, peer: PublicKey, secret: SecretId) {
+    /// `address` gives the peer's.
+    pub(super) fn unknown_secret(&self, peer: PublicKey, secret: SecretId, address: impl FnOnce() -> Option<String>) {
         if let Some(left_out) = self.unknown_secrets.line(&peer) {
-            tracing::warn!(%peer, %secret, left_out, "a peer's shared secret is none of ours");
+            tracing::warn!(%peer, address = address(), %secret, left_out, "a peer's shared secret is none of ours");
         }
     }
 
@@ -66,7 +67,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let (warnings, secret) = (Warnings::new(), SharedSecret::generate().id());
             for _ in 0..100 {
-                warnings.unknown_secret(KeyPair::generate().public(), secret);
+                warnings.unknown_secret(KeyPair::generate().public(), secret, || None);
             }
             warnings.copied_key(KeyPair::generate().public(), || None);
             warnings.failed(KeyPair::generate().public(), &RegistryError::StoreFailing);

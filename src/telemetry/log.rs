@@ -1,16 +1,16 @@
 //! Logs of the `narthex` command: one line an event, on stderr, as logfmt or JSON.
 //!
-//! Fields may hold what a stranger sent. The formatters escape line ends and quotes; what they let through (DEL, the C1
-//! controls, line separators and the marks that reorder text) `Escape` rewrites on the way out, so that no peer can
-//! forge a line or steer the terminal of a reader. Colours are never written.
+//! Fields may hold what a stranger sent. Line ends and quotes are escaped, and so are DEL, the C1 controls, line separators
+//! and the marks that reorder text: no peer can forge a line or steer the terminal of a reader. Colours are never written.
 //!
 //! Nobody waits for stderr: see `unblocked`.
 
+mod escape;
+mod line;
 mod unblocked;
 
 use std::{
-    borrow::Cow,
-    fmt::{self, Write as _},
+    fmt,
     io::{self, Write as _},
     str::FromStr,
     sync::LazyLock,
@@ -18,9 +18,13 @@ use std::{
 };
 
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt::layer, layer::SubscriberExt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, filter::LevelFilter, layer::SubscriberExt};
+
+pub use escape::escaped;
+pub use line::LogFormat;
 
 use super::panics;
+use line::Lines;
 use unblocked::Unblocked;
 
 /// Longest wait at the end of the process for a reader of stderr.
@@ -38,16 +42,6 @@ const QUIET: [&str; 10] =
 
 /// A library that logs what it reports as an event, too, at each attempt to connect.
 const SILENT: &str = "async_nats";
-
-/// The form of a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Pairs of key=value, as Prometheus logs.
-    #[default]
-    Logfmt,
-    /// One JSON object a line.
-    Json,
-}
 
 /// Which events are logged: a level, or a list such as `info,narthex::registry=debug`.
 ///
@@ -104,58 +98,14 @@ pub fn finish(text: &str) {
     stderr.wait_written(LAST_LINES);
 }
 
-/// `text` with every character that could forge a line or steer a terminal written `\u001b`.
-pub fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if steers(c) {
-            // All of them are in the Basic Multilingual Plane; the same four digits are valid in JSON.
-            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
-        } else {
-            escaped.push(c);
-        }
-    }
-    Cow::Owned(escaped)
-}
-
-/// Control characters, line separators, and the marks that make text read in another order than it is written.
-fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 fn subscriber<W: io::Write + 'static>(
     format: LogFormat,
     filter: &LogFilter,
     open: impl Fn() -> W + Send + Sync + 'static,
 ) -> impl Subscriber + Send + Sync {
-    let writer = move || Escape(open());
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Logfmt => tracing_logfmt::builder().layer().with_ansi(false).with_writer(writer).boxed(),
-        LogFormat::Json => layer().json().with_ansi(false).with_writer(writer).boxed(),
-    };
-    Registry::default().with(lines.with_filter(EnvFilter::from(filter)))
-}
-
-/// Writes lines with everything but their own end [`escaped`]. It is given one whole line at a time.
-struct Escape<W>(W);
-
-impl<W: io::Write> io::Write for Escape<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
-        match escaped(text) {
-            Cow::Borrowed(_) => self.0.write_all(line)?,
-            Cow::Owned(text) => self.0.write_all((text + end).as_bytes())?,
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
+    let filter = EnvFilter::from(filter);
+    let whole_keys = filter.max_level_hint().is_none_or(|most| most >= LevelFilter::DEBUG);
+    Registry::default().with(Lines { format, whole_keys, open }.with_filter(filter))
 }
 
 #[cfg(test)]
@@ -208,7 +158,38 @@ mod tests {
     fn an_escaped_json_line_is_still_json() {
         let line = logged(LogFormat::Json, "info", || tracing::info!(alias = HOSTILE, "hello"));
         let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        assert_eq!(event["fields"]["alias"], HOSTILE);
+        assert_eq!(event["alias"], HOSTILE);
+    }
+
+    #[test]
+    fn both_formats_have_the_same_keys_in_the_same_order() {
+        let event = || {
+            let (count, ok, left_out) = (3, true, None::<u64>);
+            tracing::warn!(target: "narthex::registry::health", alias = %"web 1", count, ok, left_out, level = "x", "a peer's shared secret");
+        };
+        let line = logged(LogFormat::Logfmt, "info", event);
+        let (ts, rest) = line.split_once(' ').expect("words");
+        let is_time = |ts: &str| ts.len() == "2026-11-23T06:47:42.666Z".len() && humantime::parse_rfc3339(ts).is_ok();
+        assert!(ts.strip_prefix("ts=").is_some_and(is_time), "{line}");
+        let expected =
+            "level=warn component=registry msg=\"a peer's shared secret\" alias=\"web 1\" count=3 ok=true level_=x\n";
+        assert_eq!(rest, expected);
+        let line = logged(LogFormat::Json, "info", event);
+        let (ts, rest) = line.split_once(',').expect("members");
+        assert!(ts.strip_prefix("{\"ts\":\"").and_then(|ts| ts.strip_suffix('"')).is_some_and(is_time), "{line}");
+        let expected = r#""level":"warn","component":"registry","msg":"a peer's shared secret","alias":"web 1","count":3,"ok":true,"level_":"x"}"#;
+        assert_eq!(rest, format!("{expected}\n"));
+    }
+
+    #[test]
+    fn keys_are_short_unless_the_log_has_debug_lines_and_our_own_is_whole() {
+        let key = crate::identity::KeyPair::from_seed(&[9; 32]).public();
+        let event = || tracing::info!(peer = %key, key = %key, "of {key}");
+        let (whole, begin) = (key.to_string(), key.to_string()[..8].to_owned());
+        let line = logged(LogFormat::Logfmt, "info", event);
+        assert!(line.ends_with(&format!("msg=\"of {begin}\" peer={begin} key={whole}\n")), "{line}");
+        let line = logged(LogFormat::Logfmt, "info,narthex::registry=debug", event);
+        assert!(line.ends_with(&format!("msg=\"of {whole}\" peer={whole} key={whole}\n")), "{line}");
     }
 
     #[test]

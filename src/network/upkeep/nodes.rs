@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     identity::PeerAddr,
     network::{handle::Network, upkeep::backoff::Redial},
+    telemetry::short_duration,
 };
 
 /// A link that is lost sooner was refused.
@@ -40,8 +41,12 @@ async fn keep_node(network: &Network, node: &PeerAddr) {
         }
         let pause = redial.next_pause();
         match error {
-            Some(error) => tracing::warn!(%node, %error, retry_in = ?pause, "bootstrap node does not answer"),
-            None => tracing::debug!(%node, retry_in = ?pause, "the link to a bootstrap node was lost at once"),
+            Some(error) => {
+                tracing::warn!(%node, %error, retry_in = short_duration(pause), "bootstrap node does not answer")
+            }
+            None => {
+                tracing::debug!(%node, retry_in = short_duration(pause), "the link to a bootstrap node was lost at once")
+            }
         }
         redial.pause(pause).await;
     }

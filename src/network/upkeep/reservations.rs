@@ -23,6 +23,7 @@ use crate::{
         observation::{Observation, PeerKind},
         upkeep::backoff::Redial,
     },
+    telemetry::short_duration,
 };
 
 /// Enough that one may fail; each costs the relay a connection.
@@ -147,9 +148,9 @@ async fn keep_reservation(network: &Network, node: PublicKey, permits: &Semaphor
         match end {
             // Not every node is a relay.
             NoReservation::Refused(why) if why != RelayRefusal::NoRelay => {
-                tracing::warn!(relay = %node, %why, retry_in = ?pause, "a relay does not make us reachable");
+                tracing::warn!(relay = %node, %why, retry_in = short_duration(pause), "a relay does not make us reachable");
             }
-            why => tracing::debug!(relay = %node, %why, retry_in = ?pause, "no reservation"),
+            why => tracing::debug!(relay = %node, %why, retry_in = short_duration(pause), "no reservation"),
         }
         redial.pause(pause).await;
     }

@@ -12,7 +12,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Group, MAX_MEMBERS, Member, Members, Other};
-use crate::{network::Redial, telemetry::Chain};
+use crate::{
+    network::Redial,
+    telemetry::{Chain, short_duration},
+};
 
 /// How long a member waits to be dialled before it dials itself.
 const HEAD_START: Duration = Duration::from_secs(2);
@@ -123,9 +126,11 @@ impl Group {
             match failed {
                 Some(error) => {
                     let error = Chain(&error);
-                    tracing::warn!(member = %key, %error, retry_in = ?pause, "a member of the group is not reached");
+                    tracing::warn!(member = %key, %error, retry_in = short_duration(pause), "a member of the group is not reached");
                 }
-                None => tracing::debug!(member = %key, retry_in = ?pause, "the link to a member of the group was lost"),
+                None => {
+                    tracing::debug!(member = %key, retry_in = short_duration(pause), "the link to a member of the group was lost")
+                }
             }
         }
     }
