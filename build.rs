@@ -11,7 +11,7 @@ fn main() {
     for variable in ["NARTHEX_COMMIT", "SOURCE_DATE_EPOCH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
-    let asks_git = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let asks_git = env::var("PROFILE").is_ok_and(|profile| profile == "release") && is_repository();
     if asks_git {
         // Written at each commit and each checkout.
         if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
@@ -35,6 +35,12 @@ fn given(variable: &str) -> Option<String> {
 
 fn git(args: &[&str]) -> Option<String> {
     said(Command::new("git").args(args))
+}
+
+/// True if a repository begins here: sources from a registry may lie somewhere in another one.
+fn is_repository() -> bool {
+    let prefix = Command::new("git").args(["rev-parse", "--show-prefix"]).output();
+    prefix.is_ok_and(|prefix| prefix.status.success() && prefix.stdout.trim_ascii().is_empty())
 }
 
 /// The one line that a command answers.

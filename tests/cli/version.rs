@@ -62,7 +62,10 @@ fn built(script: &Path, directory: &Path, env: &[(&str, &str)]) -> (String, Stri
     for variable in ["NARTHEX_COMMIT", "SOURCE_DATE_EPOCH", "PROFILE", "GIT_DIR", "GIT_WORK_TREE"] {
         command.env_remove(variable);
     }
-    command.current_dir(directory).env("GIT_CEILING_DIRECTORIES", directory).envs(env.iter().copied());
+    command
+        .current_dir(directory)
+        .env("GIT_CEILING_DIRECTORIES", script.parent().expect("a directory"))
+        .envs(env.iter().copied());
     let run = Run::of(&mut command);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let value = |name: &str| {
@@ -106,4 +109,7 @@ fn a_build_is_named_by_the_environment_or_by_git_or_not_at_all() {
     assert_eq!(date, "2026-11-24", "in UTC");
     assert_eq!(built(&script, &bare, &[release, ("NARTHEX_COMMIT", "abc")]).0, "abc");
     assert_eq!(built(&script, &bare, &[("PROFILE", "debug")]), unknown());
+    let inside = bare.join("sources-of-another");
+    fs::create_dir(&inside).expect("makes");
+    assert_eq!(built(&script, &inside, &[release]), unknown());
 }
