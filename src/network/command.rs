@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(feature = "scraper")]
-use crate::network::{address::Circuit, failure::NoReservation};
+use crate::network::failure::NoReservation;
 use crate::{
     identity::PublicKey,
     network::{failure::DialFailure, links::connection::LinkId},
@@ -30,7 +30,7 @@ pub(crate) enum Command {
     /// `ended` when the relay refuses or the reservation is lost. The reservation is given up once nobody waits for its
     /// end.
     #[cfg(feature = "scraper")]
-    Reserve { circuit: Circuit, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation> },
+    Reserve { link: LinkId, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation> },
     /// At a node: the latest announcement of a peer, now and as later ones come.
     #[cfg(feature = "node")]
     Follow { peer: PublicKey, latest: oneshot::Sender<watch::Receiver<Option<Vec<u8>>>> },

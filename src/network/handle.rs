@@ -457,10 +457,10 @@ mod announcing {
     use crate::{
         identity::PublicKey,
         network::{
-            address::{self, Circuit},
             command::{Command, Holders},
             error::ConnectError,
             failure::{Closed, NoReservation},
+            links::connection::LinkId,
             observation::Observation,
             reach::Reach,
         },
@@ -519,28 +519,25 @@ mod announcing {
             let _ = self.announced.subscribe().wait_for(|holders| *holders > 0).await;
         }
 
-        /// Asks a linked node for a reservation. Returns once the relay has granted it; the receiver gets the reason of its
+        /// Asks a node for a reservation, on this connection to it. Returns once the relay has granted it; the receiver gets the reason of its
         /// end, and the reservation is given up when the receiver is dropped.
         pub(crate) async fn reserve(
             &self,
             relay: PublicKey,
+            link: LinkId,
         ) -> Result<oneshot::Receiver<NoReservation>, NoReservation> {
-            let unlinked = || NoReservation::lost("not connected");
-            let link = self.links().best(&relay).ok_or_else(unlinked)?;
-            let at = self.links().address(&relay).filter(address::is_dialable).ok_or_else(unlinked)?;
             // Circuits come at once, and each takes our addresses along for its punch: they have to be known by then.
             let _ = time::timeout(IDENTIFY, self.links().identified(&relay)).await;
             let (accepted, granted) = oneshot::channel();
             let (ended, mut end) = oneshot::channel();
-            let circuit = Circuit { relay, at };
-            self.dialler.command(Command::Reserve { circuit, accepted, ended }).await?;
+            self.dialler.command(Command::Reserve { link, accepted, ended }).await?;
             tokio::select! {
                 granted = time::timeout(GRANT, granted) => match granted {
                     Ok(Ok(())) => Ok(end),
                     Ok(Err(_)) => Err(end.await.unwrap_or_else(|_| Closed.into())),
                     Err(_) => {
-                        // The connection is dead, and blocks a working connection.
-                        self.disconnect(relay, link).await;
+                        // The connection is dead, and blocks a working one.
+                        self.close(link, "a relay did not answer on it").await;
                         Err(NoReservation::lost("no answer"))
                     }
                 },
@@ -560,7 +557,10 @@ mod diagnosing {
     use super::Network;
     use crate::{
         identity::{HostPort, PeerAddr, PublicKey},
-        network::{address, error::ConnectError, links::status::LinkTransport, whereabouts::Whereabouts},
+        network::{
+            address, error::ConnectError, failure::NoReservation, links::status::LinkTransport,
+            whereabouts::Whereabouts,
+        },
     };
 
     /// After the first answer of a look-up: other nodes answer about as fast, and a dead one would be waited for.
@@ -608,7 +608,8 @@ mod diagnosing {
         /// # Errors
         /// What the node answered.
         pub(crate) async fn try_reservation(&self, relay: PublicKey) -> Result<(), String> {
-            self.reserve(relay).await.map(drop).map_err(|why| why.to_string())
+            let link = self.links().best(&relay).ok_or_else(|| NoReservation::lost("not connected").to_string())?;
+            self.reserve(relay, link).await.map(drop).map_err(|why| why.to_string())
         }
     }
 }

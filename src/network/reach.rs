@@ -1,5 +1,7 @@
 //! Where others may reach us, as far as the swarm knows.
 
+use std::collections::HashSet;
+
 use libp2p::Multiaddr;
 
 #[cfg(feature = "scraper")]
@@ -24,7 +26,10 @@ impl Reach {
         external: impl Iterator<Item = &'a Multiaddr>,
         given: Vec<Multiaddr>,
     ) -> Self {
-        let (circuits, listeners): (Vec<_>, Vec<_>) = listening.cloned().partition(address::is_relayed);
+        // Each reservation at a relay has a listener, and all of them the same addresses.
+        let mut seen = HashSet::new();
+        let listening = listening.filter(|address| seen.insert(*address)).cloned();
+        let (circuits, listeners): (Vec<_>, Vec<_>) = listening.partition(address::is_relayed);
         let known = |address: &Multiaddr| listeners.contains(address) || given.contains(address);
         let confirmed = external.filter(|address| !address::is_relayed(address) && !known(address)).cloned().collect();
         Self { listeners, given, confirmed, circuits }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Names one connection of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LinkId(pub(crate) ConnectionId);
 
 /// Why no stream could be opened.
@@ -164,8 +164,8 @@ impl Connection {
     }
 
     /// True if the peer has opened a newer connection in the same way, and this one has been there for longer than it
-    /// takes to dial a peer in several ways at once.
-    pub(crate) fn is_replaced_by(&self, newer: &Self, after: Duration) -> bool {
+    /// takes to dial a peer in several ways at once: it may be dead.
+    pub(crate) fn may_be_replaced_by(&self, newer: &Self, after: Duration) -> bool {
         let alike = self.is_direct() && newer.is_direct() && self.transport() == newer.transport();
         alike && self.since.elapsed() > after
     }

@@ -143,6 +143,24 @@ impl Dialler {
         Ok(())
     }
 
+    /// Dials a peer over QUIC, at the addresses that are known and at those of its connections over TCP.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn connect_over_quic(&self, peer: &PeerAddr, beside: Vec<Multiaddr>) -> Result<(), ConnectError> {
+        let (known, unresolved) = self.known(peer).await;
+        let beside = beside.iter().filter(|at| LinkTransport::of(at) == LinkTransport::Tcp);
+        let beside = beside.filter_map(address::socket_addr).map(address::quic);
+        let addresses: HashSet<_> =
+            known.into_iter().filter(|at| LinkTransport::of(at) == LinkTransport::Quic).chain(beside).collect();
+        let dialled = self.dial_at_once(peer.key, addresses.into_iter().collect()).await;
+        dialled.map(drop).map_err(|failure| explain(&peer.key, failure.after(unresolved)))
+    }
+
+    /// Opens one more connection to a peer that is linked at this address.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn connect_again(&self, peer: PublicKey, at: Multiaddr) -> Result<(), ConnectError> {
+        self.dial_at_once(peer, vec![at]).await.map(drop).map_err(|failure| explain(&peer, failure))
+    }
+
     #[cfg(feature = "cli")]
     pub(crate) async fn connect_over(&self, peer: &PeerAddr, transport: LinkTransport) -> Result<(), ConnectError> {
         let (addresses, unresolved) = self.given(peer).await;

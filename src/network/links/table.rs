@@ -257,6 +257,24 @@ impl Links {
         self.table().of(peer).any(|(id, _)| id == link.0)
     }
 
+    /// The peer at the other end of a connection, and where it is.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn listed(&self, id: ConnectionId) -> Option<(PublicKey, Multiaddr)> {
+        let table = self.table();
+        let connection = table.connections.get(&id)?;
+        let listed = table.of(&connection.peer).any(|(other, _)| other == id);
+        listed.then(|| (connection.peer, connection.address.clone()))
+    }
+
+    /// The direct connections that we have opened to a peer, each with where it leads.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn opened(&self, peer: &PublicKey) -> Vec<(LinkId, Multiaddr)> {
+        let table = self.table();
+        let dialled = |connection: &Connection| !connection.inbound && address::is_dialable(&connection.address);
+        let opened = table.direct(peer).filter(|(_, connection)| dialled(connection));
+        opened.map(|(id, connection)| (LinkId(id), connection.address.clone())).collect()
+    }
+
     /// Ranks a connection below all others of its peer.
     #[cfg(feature = "scraper")]
     pub(crate) fn demote(&self, peer: &PublicKey, link: LinkId) {

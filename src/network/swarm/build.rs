@@ -33,8 +33,8 @@ use crate::{
         links::{proved::ProvedNetworks, table::Links},
         protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
         swarm::{
-            boxed::Boxed, hole_punch, identify as own_identify, limits::Limits, pinger, stream_behaviour,
-            wrapped::Wrapped,
+            boxed::Boxed, hole_punch, identify as own_identify, limits::Limits, pinger, relay::client,
+            stream_behaviour, wrapped::Wrapped,
         },
         transport::{
             admission::Admission,
@@ -89,7 +89,7 @@ pub(crate) struct Behaviour {
     /// A node carries circuits of others; the rest hold their ends.
     #[cfg(feature = "node")]
     relay: Toggle<Wrapped<server::Behaviour>>,
-    relay_client: relay::client::Behaviour,
+    pub(crate) relay_client: Wrapped<client::Behaviour>,
     pub(crate) dcutr: Toggle<Wrapped<hole_punch::Behaviour>>,
     #[cfg(feature = "scraper")]
     nat_client: Toggle<Wrapped<dial_back::Behaviour>>,
@@ -163,7 +163,7 @@ pub(crate) fn build(
                 Wrapped(server::Behaviour::new(local, limits, &config.relay_for, stats, refusals))
             })
             .into(),
-        relay_client,
+        relay_client: Wrapped(client::Behaviour::new(relay_client)),
         dcutr: (!role.is_node() && config.hole_punching)
             .then(|| Wrapped(hole_punch::Behaviour::new(local, parts.links)))
             .into(),

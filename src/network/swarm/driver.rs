@@ -2,7 +2,7 @@
 //!
 //! The driver carries out commands, handles the swarm's events, and closes connections that are dead although nothing
 //! shows it: those that a peer left behind when it came back, those on an address that we no longer have, those that
-//! nobody needs. It waits for nothing but the swarm and its inbox; streams bypass it. The state of a connection is in the
+//! nobody needs. It waits for nothing but the swarm, its inbox and the answers of connections that may be dead; streams bypass it. The state of a connection is in the
 //! table of links.
 
 use std::{collections::HashMap, mem, time::Duration};
@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::network::swarm::{dht_server::DhtServer, node_stats::NodeStats};
 #[cfg(feature = "scraper")]
 use crate::network::{
+    failure::NoReservation,
     observation::{Observation, PeerKind},
     swarm::held::HeldReservations,
 };
@@ -52,6 +53,7 @@ use crate::{
             boxed::Boxed,
             build::{Behaviour, BehaviourEvent},
             dht::{Dht, Kad},
+            probes::Probes,
         },
     },
 };
@@ -92,6 +94,8 @@ pub(crate) struct Driver {
     served: Option<Served>,
     #[cfg(feature = "scraper")]
     reservations: HeldReservations,
+    /// At a node: connections that peers may have replaced.
+    probes: Probes,
     /// The operator's external addresses.
     external: Vec<Multiaddr>,
     /// Looks at connections that are still due after a change of our addresses.
@@ -133,6 +137,7 @@ impl Driver {
             served: None,
             #[cfg(feature = "scraper")]
             reservations: HeldReservations::default(),
+            probes: Probes::default(),
             external: Vec::new(),
             looks: 0,
             host,
@@ -171,6 +176,7 @@ impl Driver {
                     Some(command) => self.handle(command),
                     None => break,
                 },
+                dead = self.probes.dead() => self.give_up(dead, "the peer connected again"),
                 event = self.swarm.select_next_some() => self.on_event(event),
             }
         }
@@ -234,9 +240,7 @@ impl Driver {
             #[cfg(any(feature = "scraper", feature = "node"))]
             Command::External { addresses } => self.set_external(addresses),
             #[cfg(feature = "scraper")]
-            Command::Reserve { circuit, accepted, ended } => {
-                self.reservations.ask(&mut self.swarm, &circuit, accepted, ended);
-            }
+            Command::Reserve { link, accepted, ended } => self.reserve(link.0, accepted, ended),
             Command::Disconnect { peer, link } => self.disconnect(peer, link.0),
             #[cfg(feature = "scraper")]
             Command::Test { connections } => self.silent.push(tested::silent(&self.links, connections)),
@@ -262,6 +266,16 @@ impl Driver {
                 let _ = reply.send(Err(DialFailure::from(error)));
             }
         }
+    }
+
+    #[cfg(feature = "scraper")]
+    fn reserve(&mut self, id: ConnectionId, accepted: oneshot::Sender<()>, ended: oneshot::Sender<NoReservation>) {
+        let Some((relay, at)) = self.links.listed(id) else {
+            let _ = ended.send(NoReservation::lost("not connected"));
+            return;
+        };
+        let alias = self.swarm.behaviour_mut().0.relay_client.0.alias(peer_id::peer_id(&relay), id, at.clone());
+        self.reservations.ask(&mut self.swarm, at, alias, accepted, ended);
     }
 
     /// Replaces the addresses that the operator's external ones resolve to.
@@ -294,9 +308,11 @@ impl Driver {
                 #[cfg(not(feature = "node"))]
                 let _ = peer_id;
                 if endpoint.is_listener() && self.role.is_node() {
-                    // A peer that dials a node again has lost the connection that it had. A relay would go on to hand it
-                    // circuits over that one, for as long as the reservation runs.
-                    self.give_up_all(self.links.replaced_by(connection_id, REPLACED_AFTER), "the peer connected again");
+                    // A peer that dials a node again wants another connection, or has lost the one that it had. A relay
+                    // would go on to hand it circuits over that one, for as long as the reservation runs.
+                    for older in self.links.replaced_by(connection_id, REPLACED_AFTER) {
+                        self.probes.ask(&self.links, older);
+                    }
                 }
                 if let Some(reply) = self.dials.remove(&connection_id) {
                     self.links.update(connection_id, |connection| connection.requested = true);

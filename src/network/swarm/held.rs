@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 
-use libp2p::{PeerId, Swarm, core::transport::ListenerId};
+use libp2p::{Multiaddr, PeerId, Swarm, core::transport::ListenerId, multiaddr::Protocol};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::network::{
-    address::Circuit,
     config::RESERVATION,
     failure::NoReservation,
-    peer_id,
     swarm::{boxed::Boxed, build::Behaviour},
 };
 
 struct Reservation {
+    /// The alias of the connection that the reservation is on.
     relay: PeerId,
     accepted: Option<oneshot::Sender<()>>,
     ended: oneshot::Sender<NoReservation>,
@@ -26,16 +25,18 @@ struct Reservation {
 pub(crate) struct HeldReservations(HashMap<ListenerId, Reservation>);
 
 impl HeldReservations {
+    /// Reserves at the relay there, which has this alias.
     pub(crate) fn ask(
         &mut self,
         swarm: &mut Swarm<Boxed<Behaviour>>,
-        circuit: &Circuit,
+        at: Multiaddr,
+        relay: PeerId,
         accepted: oneshot::Sender<()>,
         ended: oneshot::Sender<NoReservation>,
     ) {
-        match swarm.listen_on(circuit.address()) {
+        match swarm.listen_on(at.with(Protocol::P2p(relay)).with(Protocol::P2pCircuit)) {
             Ok(listener) => {
-                let (relay, granted_at) = (peer_id::peer_id(&circuit.relay), Instant::now());
+                let granted_at = Instant::now();
                 self.0.insert(listener, Reservation { relay, accepted: Some(accepted), ended, granted_at });
             }
             Err(error) => {

@@ -24,7 +24,7 @@ pub(crate) mod nearby;
 #[cfg(feature = "node")]
 pub(crate) mod node_stats;
 pub(crate) mod pinger;
-#[cfg(feature = "node")]
+pub(crate) mod probes;
 pub(crate) mod relay;
 pub(crate) mod stream_behaviour;
 pub(crate) mod wrapped;

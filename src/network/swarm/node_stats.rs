@@ -51,6 +51,8 @@ pub(crate) struct CircuitRefusals {
     pub(crate) limit: u64,
     /// The other end has no reservation here.
     pub(crate) no_reservation: u64,
+    /// The other end's connections are full of circuits.
+    pub(crate) no_room: u64,
     /// The other end did not answer.
     pub(crate) unreachable: u64,
     /// The request makes no sense.

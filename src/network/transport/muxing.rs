@@ -19,7 +19,7 @@ pub(crate) const MAX_STREAMS: usize = MAX_PULL_STREAMS + 32;
 pub(crate) const MAX_QUIC_STREAMS: u32 = 1024;
 
 /// Streams that a relay leaves to the other end, and to those that are being closed.
-#[cfg(feature = "node")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 const SPARE_STREAMS: usize = 16;
 
 /// Bytes of a QUIC stream that nobody has read yet.
@@ -71,7 +71,7 @@ pub(crate) fn quic_config(mut config: quic::Config, role: NetworkRole) -> quic::
 }
 
 /// Circuits that a relay builds over one connection.
-#[cfg(feature = "node")]
+#[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) fn max_circuits(is_tcp: bool) -> usize {
     let streams = if is_tcp { MAX_STREAMS } else { MAX_QUIC_STREAMS as usize };
     streams - SPARE_STREAMS

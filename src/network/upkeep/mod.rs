@@ -13,5 +13,7 @@ pub(crate) mod nodes;
 #[cfg(feature = "scraper")]
 pub(crate) mod proved;
 #[cfg(feature = "scraper")]
+mod relay;
+#[cfg(feature = "scraper")]
 pub(crate) mod reservations;
 pub(crate) mod upgrade;

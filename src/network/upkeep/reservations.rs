@@ -1,14 +1,18 @@
 //! Reservations at relays: they make a scraper behind NAT reachable.
 //!
 //! A scraper holds reservations at two of its bootstrap nodes, where two of them relay; with a single bootstrap node, and
-//! if asked to, at one more relay that it meets in the DHT. libp2p renews each. One that ends, or whose relay no longer
-//! answers, is made again, there or at another node. The addresses through relays are announced like others.
+//! if asked to, at one more relay that it meets in the DHT; at each on every connection, see [`relay`](super::relay). libp2p
+//! renews them. One that ends, or whose relay no longer answers, is made again, there or at another node. The addresses
+//! through relays are announced like others.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures::future;
 use tokio::{
-    sync::{Semaphore, broadcast::error::RecvError, oneshot, watch},
+    sync::{Semaphore, broadcast::error::RecvError},
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -18,10 +22,10 @@ use crate::{
     network::{
         address,
         error::RelayRefusal,
-        failure::{Closed, NoReservation},
+        failure::NoReservation,
         handle::Network,
         observation::{Observation, PeerKind},
-        upkeep::backoff::Redial,
+        upkeep::{backoff::Redial, relay},
     },
     telemetry::short_duration,
 };
@@ -41,7 +45,7 @@ pub(crate) async fn keep_reservations(network: Network, met: bool, stop: Cancell
     // An operator who gives an external address asserts that the scraper can be reached there.
     if network.external().is_empty() {
         let permits = Semaphore::new(RELAYS);
-        let nodes = network.bootstrap().iter().map(|node| keep_reservation(&network, node.key, &permits));
+        let nodes = network.bootstrap().iter().map(|node| keep_reservation(&network, node, &permits));
         let given = future::join_all(nodes);
         if met && network.bootstrap().len() < RELAYS {
             stop.run_until_cancelled(future::join(given, keep_met(&network, &permits))).await;
@@ -61,7 +65,7 @@ async fn keep_met(network: &Network, permits: &Semaphore) {
         network.links().keep_node(node.key);
         tokio::select! {
             () = stay_linked(network, &node) => {}
-            () = try_met(network, node.key, permits) => {}
+            () = try_met(network, &node, permits) => {}
             () = gone(network, &node.key) => {}
         }
         network.links().let_go(&node.key);
@@ -106,16 +110,13 @@ async fn stay_linked(network: &Network, node: &PeerAddr) {
 }
 
 /// Returns once the relay has refused, or ended, a few reservations.
-async fn try_met(network: &Network, node: PublicKey, permits: &Semaphore) {
+async fn try_met(network: &Network, node: &PeerAddr, permits: &Semaphore) {
     for _ in 0..MET_TRIES {
-        network.links().up(&node).await;
+        network.links().up(&node.key).await;
         let Ok(permit) = permits.acquire().await else { return };
-        let why = match network.reserve(node).await {
-            Ok(granted) => held(network, granted).await,
-            Err(why) => why,
-        };
+        let why = relay::hold(network, node, || {}).await;
         drop(permit);
-        tracing::debug!(relay = %node, %why, "no reservation at a relay that was met");
+        tracing::debug!(relay = %node.key, %why, "no reservation at a relay that was met");
         time::sleep(MOST_PAUSE).await;
     }
 }
@@ -128,51 +129,31 @@ async fn gone(network: &Network, node: &PublicKey) {
 }
 
 /// Nodes beyond the number that is needed wait here, and take over when one of the others fails.
-async fn keep_reservation(network: &Network, node: PublicKey, permits: &Semaphore) {
+async fn keep_reservation(network: &Network, node: &PeerAddr, permits: &Semaphore) {
     let mut redial = Redial::new(MOST_PAUSE, network.host_changes());
+    let relay = node.key;
     loop {
-        network.links().up(&node).await;
+        network.links().up(&relay).await;
         let Ok(permit) = permits.acquire().await else { return };
-        let end = match redial.attempt(|| network.reserve(node)).await {
-            Ok(granted) => {
-                tracing::info!(relay = %node, "reachable through a relay");
-                let end = held(network, granted).await;
-                redial.was_good();
-                tracing::warn!(relay = %node, why = %end, "no longer reachable through a relay");
-                end
-            }
-            Err(end) => end,
+        let held = AtomicBool::new(false);
+        let granted = || {
+            held.store(true, Ordering::Relaxed);
+            tracing::info!(%relay, "reachable through a relay");
         };
+        let end = relay::hold(network, node, granted).await;
         drop(permit);
+        if held.into_inner() {
+            tracing::warn!(%relay, why = %end, "no longer reachable through a relay");
+            redial.was_good();
+        }
         let pause = redial.next_pause();
         match end {
             // Not every node is a relay.
             NoReservation::Refused(why) if why != RelayRefusal::NoRelay => {
-                tracing::warn!(relay = %node, %why, retry_in = short_duration(pause), "a relay does not make us reachable");
+                tracing::warn!(%relay, %why, retry_in = short_duration(pause), "a relay does not make us reachable");
             }
-            why => tracing::debug!(relay = %node, %why, retry_in = short_duration(pause), "no reservation"),
+            why => tracing::debug!(%relay, %why, retry_in = short_duration(pause), "no reservation"),
         }
         redial.pause(pause).await;
-    }
-}
-
-/// Counts a reservation until it ends, or this future is dropped.
-async fn held(network: &Network, granted: oneshot::Receiver<NoReservation>) -> NoReservation {
-    let _counted = Counted::new(network.links().relays());
-    granted.await.unwrap_or_else(|_| Closed.into())
-}
-
-struct Counted<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a watch::Sender<usize>) -> Self {
-        count.send_modify(|count| *count += 1);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
     }
 }

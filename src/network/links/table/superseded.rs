@@ -42,11 +42,11 @@ impl Table {
 }
 
 impl Links {
-    /// The direct connections that a peer has replaced by a newer one of the same transport.
+    /// The direct connections that a peer may have replaced by a newer one of the same transport.
     pub(crate) fn replaced_by(&self, newer: ConnectionId, after: Duration) -> Vec<ConnectionId> {
         let table = self.table();
         let Some(newer) = table.connections.get(&newer) else { return Vec::new() };
-        let replaced = table.direct(&newer.peer).filter(|(_, older)| older.is_replaced_by(newer, after));
+        let replaced = table.direct(&newer.peer).filter(|(_, older)| older.may_be_replaced_by(newer, after));
         replaced.map(|(id, _)| id).collect()
     }
 

@@ -13,6 +13,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     relay::{self, RateLimiter},
+    swarm::ConnectionId,
 };
 
 use crate::{
@@ -24,15 +25,13 @@ use crate::{
     },
 };
 
-/// One over TCP and one over QUIC, and as many again after a loss that we have not noticed yet.
-const RESERVATIONS_PER_PEER: usize = 4;
 /// A peer retries with backoff and stays far below.
 const BURST_PER_PEER: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
 /// A whole office may come from one address.
 const BURST_PER_IP: NonZeroU32 = NonZeroU32::new(1024).expect("not zero");
 
-/// Peers that hold reservations, with the number of connections that they hold them on.
-pub(crate) type ReservedPeers = Arc<Mutex<HashMap<PeerId, usize>>>;
+/// Peers that hold reservations, with the connections that they hold them on.
+pub(crate) type ReservedPeers = Arc<Mutex<HashMap<PeerId, Vec<ConnectionId>>>>;
 
 /// The peers that may reserve; all if none are listed. Circuits lead to peers with a reservation alone.
 #[derive(Clone)]
@@ -57,10 +56,11 @@ pub(crate) fn behaviour(
     let config = relay::Config {
         // Counted by the first of the limiters: this would refuse renewals, too, at a relay that is full.
         max_reservations: usize::MAX,
-        // libp2p lets one more pass than these two.
-        max_reservations_per_peer: RESERVATIONS_PER_PEER - 1,
+        // Each is on a connection of its own, and those of a peer have their limit.
+        max_reservations_per_peer: usize::MAX,
         reservation_duration: RESERVATION,
         max_circuits: limits.circuits,
+        // libp2p lets one more pass.
         max_circuits_per_peer: limits.circuits_per_peer.saturating_sub(1),
         max_circuit_duration: limits.circuit_duration,
         max_circuit_bytes: limits.circuit_bytes,

@@ -1,5 +1,7 @@
-//! The relay of a node: circuits between peers that cannot reach each other directly.
+//! Circuits between peers that cannot reach each other directly: the relay of a node, and the client of relays.
 
-pub(crate) mod handler;
+pub(crate) mod client;
+#[cfg(feature = "node")]
 pub(crate) mod limits;
+#[cfg(feature = "node")]
 pub(crate) mod server;
