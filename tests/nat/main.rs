@@ -7,6 +7,7 @@ mod alerts;
 mod blocked;
 mod killed;
 mod mappings;
+mod crowds;
 mod matrix;
 mod mtu;
 mod outages;

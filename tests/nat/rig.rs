@@ -27,7 +27,7 @@ const PORT: u16 = 19_961;
 /// A public node that relays.
 pub(crate) struct Relay {
     pub(crate) site: Site,
-    peer: PeerAddr,
+    pub(crate) peer: PeerAddr,
     name: String,
     directory: PathBuf,
     process: Process,

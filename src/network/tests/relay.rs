@@ -493,6 +493,8 @@ async fn a_scraper_whose_udp_comes_late_moves_to_quic() {
     let (relay, _, tcp) = start(RelayLimits::default()).await;
     let mut way = Way::to(relay.network.listening()[0]).await;
     let scraper = scraper_behind(&way, &relay).await;
+    // Longer than the first attempt at QUIC lasts.
+    time::sleep(Duration::from_secs(4)).await;
     assert_eq!(transports(&scraper, &relay), [LinkTransport::Tcp]);
     way.let_udp_through().await;
     let links = scraper.network.links();

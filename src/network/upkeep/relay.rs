@@ -24,7 +24,7 @@ use crate::{
         links::status::LinkTransport,
         transport::muxing,
     },
-    telemetry::LogPace,
+    telemetry::{LogPace, short_duration},
 };
 
 /// Connections to one relay that we open for the sake of room. The relay permits a few more of one peer, which may have lost
@@ -116,7 +116,7 @@ async fn make_room(network: &Network, relay: &PublicKey) -> Infallible {
             if opened.len() < MOST_CONNECTIONS {
                 tracing::debug!(%relay, circuits, room, "opening a further connection to a relay");
                 if let Err(error) = network.dialler.connect_again(*relay, at.clone()).await {
-                    tracing::warn!(%relay, %error, retry_in = ?PAUSE, "no further connection to a relay whose room for circuits ends");
+                    tracing::warn!(%relay, %error, retry_in = short_duration(PAUSE), "no further connection to a relay whose room for circuits ends");
                     time::sleep(PAUSE).await;
                 }
             } else if let Some(count) = log.due() {

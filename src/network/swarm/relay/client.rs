@@ -1,4 +1,7 @@
-//! libp2p's client of relays, able to reserve on any connection.
+//! libp2p's client of relays, able to reserve on any connection, and to take many circuits at once.
+//!
+//! libp2p hands on one inbound circuit each time that something happens on the connection to the relay: the others of a crowd
+//! wait, longer than those that asked for them. Here it hands on all: see [`Handler`].
 //!
 //! libp2p reserves on its first connection to a relay, whatever others there are. To libp2p's client, each connection with a
 //! reservation is here the connection to a relay of its own: an *alias* with a random name, which nothing outside this module
@@ -19,12 +22,16 @@ use libp2p::{
     PeerId,
     relay::client,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-        ToSwarm, behaviour::ConnectionClosed,
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
+        SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionClosed,
+        handler::ConnectionEvent,
     },
 };
 
 use crate::network::swarm::wrapped::{NewConnection, Wrap};
+
+/// Polls of libp2p's handler in one of ours. Two do, unless the listener takes a circuit between them.
+const POLLS: usize = 4;
 
 type Inner = client::Behaviour;
 type Action = ToSwarm<client::Event, THandlerInEvent<Inner>>;
@@ -96,12 +103,12 @@ impl Behaviour {
 }
 
 impl Wrap for Behaviour {
-    type Handler = THandler<Inner>;
+    type Handler = Handler<THandler<Inner>>;
     /// The relay in it is the alias, where the connection has one.
     type Event = client::Event;
 
     fn handler(&mut self, connection: NewConnection<'_>) -> Result<Self::Handler, ConnectionDenied> {
-        connection.handler_of(&mut self.inner)
+        connection.handler_of(&mut self.inner).map(Handler)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -121,5 +128,47 @@ impl Wrap for Behaviour {
             Some(action) => Poll::Ready(action),
             None => self.poll_inner(cx),
         }
+    }
+}
+
+/// libp2p's handler, polled until its listener is busy: then it is woken for the next circuit.
+pub(crate) struct Handler<H>(H);
+
+impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
+    type FromBehaviour = H::FromBehaviour;
+    type ToBehaviour = H::ToBehaviour;
+    type InboundProtocol = H::InboundProtocol;
+    type OutboundProtocol = H::OutboundProtocol;
+    type InboundOpenInfo = H::InboundOpenInfo;
+    type OutboundOpenInfo = H::OutboundOpenInfo;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<H::InboundProtocol, H::InboundOpenInfo> {
+        self.0.listen_protocol()
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.0.connection_keep_alive()
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<H::OutboundProtocol, H::OutboundOpenInfo, H::ToBehaviour>> {
+        (0..POLLS).map(|_| self.0.poll(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Option<H::ToBehaviour>> {
+        self.0.poll_close(cx)
+    }
+
+    fn on_behaviour_event(&mut self, event: H::FromBehaviour) {
+        self.0.on_behaviour_event(event);
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, H::InboundProtocol, H::OutboundProtocol, H::InboundOpenInfo, H::OutboundOpenInfo>,
+    ) {
+        self.0.on_connection_event(event);
     }
 }

@@ -200,7 +200,7 @@ impl Behaviour {
                 at = address::display(full.endpoint.get_remote_address()),
                 connections,
                 count,
-                "a peer's connections to this relay are full of circuits: let its UDP through, give it another relay too, or update it; the next such line in a minute"
+                "a peer has no room for circuits: let its UDP through, or give it another relay; the next such line in a minute"
             );
         }
     }
@@ -296,9 +296,12 @@ impl Behaviour {
             }
             Report::CircuitReqAcceptFailed { circuit_id, .. } => drop(self.end(*circuit_id)),
             Report::CircuitClosed { circuit_id, error, .. } => {
-                if self.end(*circuit_id) == Some(Stage::Open) {
-                    self.stats.update(|counts| count_end(counts, error.as_ref()));
-                }
+                let was_open = self.end(*circuit_id) == Some(Stage::Open);
+                self.stats.update(|counts| {
+                    if was_open {
+                        count_end(counts, error.as_ref())
+                    }
+                });
             }
             _ => {}
         }
