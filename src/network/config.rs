@@ -160,7 +160,7 @@ pub struct NetworkLimits {
     /// Default 8.
     pub connections_per_peer: u32,
     /// Inbound connections of strangers from one public address (IPv6: one /56). To a node, nearly everybody is a stranger.
-    /// Default 64.
+    /// Default 512: an office of 200 clients, each of which has two for a moment.
     pub connections_per_address: usize,
     /// Inbound connections of all peers from one address, and of strangers from one private or loopback address (often a
     /// whole office behind a router of ours) or from one where a secret was proved within a day. Default 4096.
@@ -184,7 +184,7 @@ impl NetworkLimits {
     pub(crate) const DEFAULT: Self = Self {
         connections: 16_384,
         connections_per_peer: 8,
-        connections_per_address: 64,
+        connections_per_address: 512,
         connections_per_private_address: 4096,
         half_open: 512,
         half_open_per_address: 16,

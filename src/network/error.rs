@@ -103,7 +103,8 @@ impl ConnectError {
     /// True if the other end, or something on the way, closed a connection that had been accepted.
     #[cfg(feature = "cli")]
     pub(crate) fn was_cut(&self) -> bool {
-        matches!(self, Self::Unreachable { attempts, .. } if attempts.iter().any(|one| one.kind == AttemptKind::Cut))
+        let cut = |attempt: &Attempt| matches!(attempt.kind, AttemptKind::Cut | AttemptKind::NoRoom);
+        matches!(self, Self::Unreachable { attempts, .. } if attempts.iter().any(cut))
     }
 }
 
@@ -131,6 +132,8 @@ pub enum AttemptKind {
     Refused,
     /// The connection was accepted, and then closed before it was a link.
     Cut,
+    /// The peer's host has no room for another connection from our address: `source` names its limit.
+    NoRoom,
     /// No answer in time.
     TimedOut,
     /// The name does not resolve.

@@ -13,6 +13,7 @@ use crate::network::{
     error::{Attempt, AttemptKind, RelayRefusal, causes, innermost},
     links::status::LinkTransport,
     peer_id,
+    transport::refusal::NoRoom,
 };
 
 /// QUIC's errors for a connection that the other end has closed, by their text: libp2p's wrappers hide their type, and
@@ -60,6 +61,9 @@ fn attempt(to: &Multiaddr, error: TransportError<io::Error>) -> Attempt {
 fn kind(error: &(dyn Error + 'static)) -> AttemptKind {
     if let Some(refusal) = refusal(error) {
         return AttemptKind::Relay(refusal);
+    }
+    if causes(error).any(|cause| cause.is::<NoRoom>()) {
+        return AttemptKind::NoRoom;
     }
     let kinds = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     match kinds.filter(|kind| *kind != io::ErrorKind::Other).last() {

@@ -462,3 +462,26 @@ async fn a_refused_connection_and_a_cut_one_have_different_kinds() {
     drop(listener);
     assert_eq!(kinds(at).await, (vec![AttemptKind::Refused], false));
 }
+
+#[tokio::test]
+async fn a_full_node_says_which_limit_refuses() {
+    let limits = NetworkLimits { connections_per_private_address: 1, ..NetworkLimits::default() };
+    let listen = vec![HostPort { host: "127.0.0.1".to_owned(), port: 0 }];
+    let config = NetworkConfig { listen, limits, ..NetworkConfig::new(NetworkRole::Node) };
+    let node = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
+    let client = async || Peer::start(NetworkRole::Client, Firewall::Anyone, Vec::new()).await;
+    let first = client().await;
+    first.network.connect_over(&node.addr().await, LinkTransport::Tcp).await.expect("the one place");
+    let links = node.network.links();
+    within("up", links.wait_until(|| links.path(&first.key.public()).is_some())).await;
+    // The line and the close are on the way at the same moment as what the client begins with.
+    for _ in 0..20 {
+        let refused = client().await.network.connect_over(&node.addr().await, LinkTransport::Tcp).await;
+        let error = refused.expect_err("no place");
+        let ConnectError::Unreachable { attempts, .. } = &error else { panic!("{error}") };
+        assert!(attempts.iter().all(|attempt| attempt.kind == AttemptKind::NoRoom), "{error}");
+        assert!(error.to_string().contains("limit is max-connections-per-private-ip"), "{error}");
+    }
+    assert_eq!(node.network.inbound().refused_address, 20);
+    assert_eq!(node.network.refusals().counted(crate::telemetry::Limit::ConnectionsPerPrivateIp), 20);
+}

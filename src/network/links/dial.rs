@@ -344,7 +344,7 @@ impl Dialler {
     fn is_crowded(&self, failure: &Failure, known: bool) -> bool {
         let Failure::Dial(DialFailure::Unreachable { attempts }) = failure else { return false };
         let closed = |attempt: &Attempt| match attempt.kind {
-            AttemptKind::Cut => true,
+            AttemptKind::Cut | AttemptKind::NoRoom => true,
             AttemptKind::Refused => known,
             _ => false,
         };

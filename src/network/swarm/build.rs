@@ -33,8 +33,13 @@ use crate::{
         links::{proved::ProvedNetworks, table::Links},
         protocols::{IDENTIFY_PROTOCOL, KAD_PROTOCOL},
         swarm::{
-            boxed::Boxed, hole_punch, identify as own_identify, limits::Limits, pinger, relay::client,
-            stream_behaviour, wrapped::Wrapped,
+            boxed::Boxed,
+            hole_punch, identify as own_identify,
+            limits::{self, Limits},
+            pinger,
+            relay::client,
+            stream_behaviour,
+            wrapped::Wrapped,
         },
         transport::{
             admission::Admission,
@@ -44,6 +49,7 @@ use crate::{
             inbound::InboundCounters,
             muxing::{MAX_PULL_STREAMS, quic_config, yamux_config},
             proxy::Proxies,
+            refusal::Gate,
             roots, tcp,
         },
     },
@@ -130,7 +136,11 @@ pub(crate) fn build(
     let half_open =
         HalfOpen::new(limits, Arc::clone(&parts.proved), Arc::clone(&parts.inbound), Arc::clone(&parts.refusals));
     let (relayed, relay_client) = relay::client::new(local);
-    let transport = Admission::new(transport(&keypair, role, &proxies, &answered, relayed)?, half_open);
+    let gate = match role.is_node() {
+        true => limits::gate(&parts.links, limits, &parts.inbound, &parts.refusals),
+        false => Gate::open(),
+    };
+    let transport = Admission::new(transport(&keypair, role, &proxies, &answered, gate, relayed)?, half_open);
     let behaviour = Behaviour {
         #[cfg(any(feature = "scraper", feature = "node"))]
         memory: (role != NetworkRole::Client)
@@ -193,6 +203,7 @@ fn transport(
     role: NetworkRole,
     proxies: &Arc<Proxies>,
     answered: &Answered,
+    gate: Gate,
     relayed: relay::client::Transport,
 ) -> Result<
     impl Transport<Output = (PeerId, StreamMuxerBox), Error: Send + Sync, ListenerUpgrade: Send, Dial: Send>
@@ -202,7 +213,7 @@ fn transport(
     NetworkError,
 > {
     let noise = noise::Config::new(keypair).map_err(|source| NetworkError::Transport { source: source.into() })?;
-    let tcp = || tcp::Transport::new(Arc::clone(proxies), answered.clone());
+    let tcp = || tcp::Transport::new(Arc::clone(proxies), answered.clone(), gate.clone());
     let mut websocket = websocket::Config::new(tcp().below_websocket());
     websocket.set_tls_config(roots::roots()).set_max_data_size(MAX_WEBSOCKET_FRAME);
     let quic = quic::tokio::Transport::new(quic_config(quic::Config::new(keypair), role));

@@ -32,7 +32,7 @@ use crate::{
         },
         peer_id,
         swarm::wrapped::{NewConnection, Wrap, Wrapped},
-        transport::inbound::InboundCounters,
+        transport::{inbound::InboundCounters, refusal::Gate},
     },
     telemetry::{Limit, Refusals},
 };
@@ -51,6 +51,22 @@ pub(crate) struct Limits {
     evicted: VecDeque<(PeerId, ConnectionId)>,
     #[cfg(any(feature = "scraper", feature = "node"))]
     memory_log: LogPace,
+}
+
+/// Has TCP connections that a node has no room for closed with the reason, before any handshake.
+pub(crate) fn gate(
+    links: &Links,
+    limits: NetworkLimits,
+    counters: &Arc<InboundCounters>,
+    refusals: &Arc<Refusals>,
+) -> Gate {
+    let (links, counters, refusals) = (links.clone(), Arc::clone(counters), Arc::clone(refusals));
+    Gate::new(move |from| {
+        links.full(from, &limits).inspect(|limit| {
+            counters.refused(*limit);
+            refusals.count(*limit, format_args!("connection from {}", address::display(from)));
+        })
+    })
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ pub(crate) mod inbound;
 pub(crate) mod listen;
 pub(crate) mod muxing;
 pub(crate) mod proxy;
+pub(crate) mod refusal;
 pub(crate) mod resolve;
 pub(crate) mod roots;
 pub(crate) mod tcp;

@@ -35,6 +35,7 @@ use crate::{
             answered::Answered,
             dial_socket::{self, Listening},
             proxy::{self, Proxies},
+            refusal::{Gate, Refusable},
         },
     },
 };
@@ -44,6 +45,9 @@ use crate::{
 const PROBED_AFTER: Duration = Duration::from_secs(20);
 const PROBED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const PROBES: u32 = 3;
+
+/// Connections that one poll refuses: the swarm has other work.
+const REFUSED_AT_ONCE: usize = 64;
 
 /// The operating system's error, or the proxy's. With a type of its own the error stays in the chain of sources: libp2p's
 /// wrappers skip the outermost one that they get.
@@ -56,13 +60,15 @@ pub(crate) struct Transport {
     listening: Listening,
     proxies: Arc<Proxies>,
     answered: Answered,
+    gate: Gate,
     below_websocket: bool,
 }
 
 impl Transport {
-    pub(crate) fn new(proxies: Arc<Proxies>, answered: Answered) -> Self {
+    /// Connections that come in and that `gate` refuses are closed with the reason.
+    pub(crate) fn new(proxies: Arc<Proxies>, answered: Answered, gate: Gate) -> Self {
         let listeners = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-        Self { listeners, listening: Listening::default(), proxies, answered, below_websocket: false }
+        Self { listeners, listening: Listening::default(), proxies, answered, gate, below_websocket: false }
     }
 
     pub(crate) fn below_websocket(self) -> Self {
@@ -79,10 +85,10 @@ impl Transport {
 }
 
 impl libp2p::Transport for Transport {
-    type Output = TcpStream;
+    type Output = Refusable<TcpStream>;
     type Error = TcpError;
-    type ListenerUpgrade = Ready<Result<TcpStream, TcpError>>;
-    type Dial = BoxFuture<'static, Result<TcpStream, TcpError>>;
+    type ListenerUpgrade = Ready<Result<Self::Output, TcpError>>;
+    type Dial = BoxFuture<'static, Result<Self::Output, TcpError>>;
 
     fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<TcpError>> {
         self.listeners.listen_on(id, addr).map_err(|error| error.map(TcpError))
@@ -103,26 +109,40 @@ impl libp2p::Transport for Transport {
         let proxy = self.proxies.before(&to).filter(|_| options.role == Endpoint::Dialer);
         if let Some(proxy) = proxy {
             let tunnel = async move { proxy::connect(proxy, &to).await.map(TcpStream).map_err(io::Error::other) };
-            return Ok(async { kept_alive(tunnel.await?) }.boxed());
+            return Ok(async { opened(tunnel.await?) }.boxed());
         }
         let Some(ip) = to.ip() else {
             let named = async move { dial_socket::connect_to_name(&to.host, to.port).await.map(TcpStream) };
-            return Ok(async { kept_alive(named.await?) }.boxed());
+            return Ok(async { opened(named.await?) }.boxed());
         };
         let at = SocketAddr::new(ip, to.port);
         let from = self.listening.port_towards(&at).filter(|_| options.port_use == PortUse::Reuse);
         let answered = self.answered.clone();
         let dialled = dial_socket::connect(at, from).inspect_ok(move |_| answered.note(&addr));
-        Ok(async { kept_alive(TcpStream(dialled.await?)) }.boxed())
+        Ok(async { opened(TcpStream(dialled.await?)) }.boxed())
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, TcpError>> {
-        let event = ready!(Pin::new(&mut self.listeners).poll(cx));
-        self.listening.note(&event);
-        let accepted = |stream: Ready<io::Result<TcpStream>>| {
-            future::ready(stream.into_inner().map_err(TcpError).and_then(kept_alive))
-        };
-        Poll::Ready(event.map_upgrade(accepted).map_err(TcpError))
+        for _ in 0..REFUSED_AT_ONCE {
+            let event = ready!(Pin::new(&mut self.listeners).poll(cx));
+            self.listening.note(&event);
+            let refused = match &event {
+                TransportEvent::Incoming { send_back_addr, .. } => self.gate.refuses(send_back_addr),
+                _ => None,
+            };
+            let Some(no_room) = refused else {
+                let accepted = |stream: Ready<io::Result<TcpStream>>| {
+                    let stream = stream.into_inner().map_err(TcpError).and_then(kept_alive);
+                    future::ready(stream.map(Refusable::accepted))
+                };
+                return Poll::Ready(event.map_upgrade(accepted).map_err(TcpError));
+            };
+            if let Some((stream, _)) = event.into_incoming() {
+                let _ = stream.into_inner().inspect(|stream| no_room.close(stream));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -130,6 +150,10 @@ impl libp2p::Transport for Transport {
 /// Nothing else plays the listener, or dials from another port than ours.
 fn is_named_by_a_stranger(DialOpts { role, port_use }: DialOpts) -> bool {
     role == Endpoint::Listener || port_use == PortUse::New
+}
+
+fn opened(stream: TcpStream) -> Result<Refusable<TcpStream>, TcpError> {
+    kept_alive(stream).map(Refusable::opened)
 }
 
 fn kept_alive(stream: TcpStream) -> Result<TcpStream, TcpError> {
@@ -147,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_ends_of_a_connection_are_kept_alive() {
-        let transport = || Transport::new(Arc::new(Proxies::from_env()), Answered::new());
+        let transport = || Transport::new(Arc::new(Proxies::from_env()), Answered::new(), Gate::open());
         let mut server = transport();
         let any = "/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr");
         server.listen_on(ListenerId::next(), any).expect("listens");
@@ -160,7 +184,7 @@ mod tests {
             let dialled = transport().dial(to.clone(), direct).expect("dials").await.expect("connects");
             let (upgrade, _) = events.next().await.and_then(TransportEvent::into_incoming).expect("accepts");
             for (end, stream) in [("dialled", dialled), ("accepted", upgrade.await.expect("accepts"))] {
-                let socket = SockRef::from(&stream.0);
+                let socket = SockRef::from(&stream.get_ref().0);
                 assert!(socket.keepalive().expect("an option"), "{end}, {to}");
                 assert_eq!(socket.tcp_keepalive_time().expect("an option"), PROBED_AFTER, "{end}, {to}");
             }
@@ -170,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn a_stranger_can_name_plain_addresses_only() {
         let dials = |role, port_use, websocket: bool, to: &str| {
-            let transport = Transport::new(Arc::new(Proxies::from_env()), Answered::new());
+            let transport = Transport::new(Arc::new(Proxies::from_env()), Answered::new(), Gate::open());
             let mut transport = if websocket { transport.below_websocket() } else { transport };
             transport.dial(to.parse().expect("a multiaddr"), DialOpts { role, port_use }).is_ok()
         };
