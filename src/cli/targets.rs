@@ -223,8 +223,7 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_shows_no_control_characters() {
         let unlisted = ListedAlias { listed: false, ..target("probe", "h") };
-        let rows =
-            [target("a", "h\n\x1b[31m"), target("longer", "h"), unlisted].map(|target| target.cells(UNIX_EPOCH));
+        let rows = [target("a", "h\n\x1b[31m"), target("longer", "h"), unlisted].map(|target| target.cells(UNIX_EPOCH));
         let table = table(&ALIASES, ALWAYS, rows.into());
         assert_eq!(
             table,

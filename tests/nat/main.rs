@@ -5,9 +5,9 @@ mod support;
 
 mod alerts;
 mod blocked;
+mod crowds;
 mod killed;
 mod mappings;
-mod crowds;
 mod matrix;
 mod mtu;
 mod outages;
