@@ -213,12 +213,7 @@ impl Inventory {
                     Arc::new(exporter)
                 }
             };
-            let mut builder =
-                TargetBuilder::new(alias.as_str()).service(&spec.target.service).listed(spec.target.listed);
-            for (name, value) in spec.target.labels.iter() {
-                builder = builder.label(name, value);
-            }
-            builders.push(builder.metrics(Arc::clone(&source)).filter(spec.filter.clone()));
+            builders.push(spec.builder(Arc::clone(&source)));
             self.sources.insert(alias.clone(), (spec.exporter.clone(), source));
         }
         builders

@@ -31,4 +31,8 @@ pub use exporter::{Exporter, ExporterError, ExporterSettings};
 pub use tls::{ClientCertificate, TlsError, TlsSettings};
 pub use url::{ExporterUrl, Params, UrlError};
 #[cfg(feature = "cli")]
-pub(crate) use {inventory::Inventory, spec::TargetSpec, target_file::has_tables};
+pub(crate) use {
+    inventory::Inventory,
+    spec::TargetSpec,
+    target_file::{TargetFileError, has_tables},
+};

@@ -3,15 +3,18 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use http::{HeaderName, HeaderValue, header::InvalidHeaderValue};
 use serde::Deserialize;
 
-use super::{Auth, ClientCertificate, ExporterSettings, ExporterUrl, Params, TlsSettings, UrlError};
+use super::{
+    Auth, ClientCertificate, Exporter, ExporterError, ExporterSettings, ExporterUrl, Params, TlsSettings, UrlError,
+};
 use crate::{
-    client::{Filter, FilterError},
+    client::{Filter, FilterError, Source, TargetBuilder},
     http::nameable_header,
     wire::{Alias, Labels, Target, TargetError},
 };
@@ -32,6 +35,21 @@ impl TargetSpec {
     pub(crate) fn new(alias: Alias, url: ExporterUrl) -> Self {
         let target = Target { alias, service: String::new(), labels: Labels::default(), listed: true };
         Self { target, exporter: ExporterSettings::new(url), filter: Filter::default() }
+    }
+
+    /// The target for a client, with its source.
+    pub(crate) fn builder(&self, source: Arc<dyn Source>) -> TargetBuilder {
+        let Target { alias, service, labels, listed } = &self.target;
+        let builder = TargetBuilder::new(alias.as_str()).service(service).listed(*listed);
+        let builder = labels.iter().fold(builder, |builder, (name, value)| builder.label(name, value));
+        builder.metrics(source).filter(self.filter.clone())
+    }
+
+    /// The target for a client that is not started, and every file that its scrapes would lack.
+    pub(crate) fn rehearse(&self) -> (TargetBuilder, Vec<ExporterError>) {
+        let exporter = Exporter::with(self.exporter.clone());
+        let unusable = exporter.unusable_files();
+        (self.builder(Arc::new(exporter)), unusable)
     }
 }
 
@@ -73,6 +91,7 @@ pub(crate) enum SpecError {
     NoTls { key: &'static str },
 }
 
+/// The keys, with `_` or `-` as in the rest of a configuration file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
@@ -89,19 +108,26 @@ pub(super) struct Table {
     timeout: Option<Duration>,
     #[serde(default)]
     params: Params,
-    #[serde(default)]
+    #[serde(default, alias = "request-headers")]
     request_headers: Vec<String>,
+    #[serde(alias = "fallback-content-type")]
     fallback_content_type: Option<String>,
     keep: Option<String>,
     drop: Option<String>,
+    #[serde(alias = "ca-file")]
     ca_file: Option<PathBuf>,
+    #[serde(alias = "cert-file")]
     cert_file: Option<PathBuf>,
+    #[serde(alias = "key-file")]
     key_file: Option<PathBuf>,
+    #[serde(alias = "server-name")]
     server_name: Option<String>,
-    #[serde(default)]
+    #[serde(default, alias = "insecure-skip-verify")]
     insecure_skip_verify: bool,
     username: Option<String>,
+    #[serde(alias = "password-file")]
     password_file: Option<PathBuf>,
+    #[serde(alias = "bearer-token-file")]
     bearer_token_file: Option<PathBuf>,
 }
 

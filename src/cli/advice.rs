@@ -43,8 +43,8 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
     if let Some(Advised { advice, .. }) = error.downcast_ref() {
         return Some(advice);
     }
-    if let Some(KeyFileError::Exists { .. }) = error.downcast_ref() {
-        return Some("give another path with --out, or remove the file first");
+    if let Some(error) = error.downcast_ref() {
+        return about_key_file(error);
     }
     if let Some(error) = error.downcast_ref::<Arc<RegisterError>>() {
         return Some(about_registration(error));
@@ -68,6 +68,18 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
         return about_network(error);
     }
     error.downcast_ref().and_then(about_store)
+}
+
+fn about_key_file(error: &KeyFileError) -> Option<&'static str> {
+    match error {
+        KeyFileError::Exists { .. } => Some("give another path with --out, or remove the file first"),
+        KeyFileError::Kind { .. } => Some(
+            "give the other file: narthex keygen writes keys, narthex secret writes secrets. A key that was handed to others \
+             as a secret is no secret any more: make a new one",
+        ),
+        KeyFileError::Content { .. } => Some("copy the file anew, with its one line of 52 characters"),
+        _ => None,
+    }
 }
 
 fn about_store(error: &StoreError) -> Option<&'static str> {

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ConfigFile,
-    data_dir::DataDir,
+    check_config::{CheckConfig, Findings},
+    data_dir::{self, DataDir},
     keys, link, lobby,
     output::shortened,
     service_manager, signals,
@@ -29,7 +30,7 @@ use crate::{
     Client,
     agent::{Inventory, TargetSpec},
     client::{self, Event, EventKind, MAX_TARGETS},
-    identity::{PeerAddr, PublicKey, load_or_create_key},
+    identity::{KeyPair, PeerAddr, PublicKey, SharedSecret, load_or_create_key},
     telemetry::Chain,
     wire::{Labels, TargetError},
 };
@@ -80,6 +81,8 @@ ALIAS is 1 to 128 of A-Z a-z 0-9 . _ -, unique at the scraper.";
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    check_config: CheckConfig,
     /// Public key of a scraper, and the address to try first; repeatable, the agent registers every target with all of them
     #[arg(long, value_name = "PEER", required = true, value_parser = value::peer)]
     scraper: Vec<PeerAddr>,
@@ -178,10 +181,15 @@ impl Args {
             Some(path) => keys::load_key(path)?,
             None => load_or_create_key(&data_dir.path().join("agent.key"))?,
         };
+        let path = data_dir.path().to_owned();
+        Ok((self.builder(secret, key, &path)?, data_dir))
+    }
+
+    fn builder(self, secret: SharedSecret, key: KeyPair, data_dir: &Path) -> anyhow::Result<client::ClientBuilder> {
         let mut scrapers = self.scraper.into_iter();
         let first = scrapers.next().context("no scraper is given")?;
         let mut builder =
-            Client::builder(first, secret).key(key).bootstrap(self.bootstrap).mdns(self.mdns).data_dir(data_dir.path());
+            Client::builder(first, secret).key(key).bootstrap(self.bootstrap).mdns(self.mdns).data_dir(data_dir);
         for scraper in scrapers {
             builder = builder.scraper(scraper);
         }
@@ -189,7 +197,36 @@ impl Args {
         if let Some(hostname) = self.hostname {
             builder = builder.hostname(hostname);
         }
-        Ok((builder, data_dir))
+        Ok(builder)
+    }
+
+    /// Reads the files that the flags name and those of the targets, and puts the client together without starting it.
+    fn check_files(self) -> anyhow::Result<()> {
+        let mut found = Findings::default();
+        let secret = found.take(keys::load_secret(&self.secret_file));
+        let kept = data_dir::kept(self.data_dir.as_deref(), "agent", "agent.key");
+        let key = match self.key.clone().or(kept) {
+            Some(path) => found.take(keys::load_key(&path)),
+            None => Some(KeyPair::generate()),
+        };
+        let data_dir = found.take(data_dir::check(self.data_dir.as_deref(), "agent"));
+        found.take(self.lobby.clone().settings(self.hostname.as_deref()));
+        let unread = self.targets_dir.iter().filter(|dir| found.take(read_targets_dir(dir)).is_none());
+        let unread: Vec<String> = unread.map(|dir| format!("cannot read {}:", dir.display())).collect();
+        let (targets, problems) = self.inventory()?.survey();
+        for problem in problems.into_iter().filter(|problem| !unread.iter().any(|dir| problem.starts_with(dir))) {
+            found.take(Err::<(), _>(anyhow::Error::msg(problem)));
+        }
+        let targets: Vec<_> = targets.iter().map(TargetSpec::rehearse).collect();
+        if let (Some(secret), Some(key), Some(data_dir)) = (secret, key, data_dir) {
+            let builder = self.builder(secret, key, &data_dir)?.targets_later();
+            let builder = targets.iter().fold(builder, |builder, (target, _)| builder.target(target.clone()));
+            found.take(builder.verify());
+        }
+        for unusable in targets.into_iter().flat_map(|(_, unusable)| unusable) {
+            found.take(Err::<(), _>(unusable));
+        }
+        found.conclude()
     }
 
     /// The targets as far as they are known. `--target` beats the file, as each flag does.
@@ -218,10 +255,11 @@ impl Args {
 
 /// Runs until a signal comes, or until every scraper has refused the targets for good.
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let (stop, hang_ups) = (signals::stop()?, signal(SignalKind::hangup())?);
-    for dir in &args.targets_dir {
-        fs::read_dir(dir).with_context(|| format!("cannot read the directory {} of --targets-dir", dir.display()))?;
+    if args.check_config.asked {
+        return args.check_files();
     }
+    let (stop, hang_ups) = (signals::stop()?, signal(SignalKind::hangup())?);
+    args.targets_dir.iter().try_for_each(|dir| read_targets_dir(dir))?;
     if let Some(path) = args.unused_tables() {
         tracing::warn!(file = %path.display(), "its [[target]] tables are not used: --target beats them");
     }
@@ -252,6 +290,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     client.shutdown().await;
     tracing::info!("agent ended");
     outcome
+}
+
+fn read_targets_dir(dir: &Path) -> anyhow::Result<()> {
+    let read =
+        fs::read_dir(dir).with_context(|| format!("cannot read the directory {} of --targets-dir", dir.display()));
+    read.map(drop)
 }
 
 /// Re-reads the directories at an interval, and all targets at SIGHUP. The client gets the changed targets.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use rustix::fs::{Access, access};
 
 use crate::{
     dir_lock::{DirLock, DirLockError, LOCK},
@@ -17,6 +18,8 @@ use crate::{
 
 /// The mode of a data directory, which holds keys and can be replaced by whoever may write to it.
 const PRIVATE: u32 = 0o700;
+/// Why a directory that is open to others is not narrowed.
+const NOT_OURS: &str = "others keep files there, too";
 /// The bit of directories like `/tmp`.
 const STICKY: u32 = 0o1000;
 
@@ -66,18 +69,53 @@ impl fmt::Display for DataDir {
 /// If there is no default, or the directory cannot be made or is open to others.
 pub(super) fn prepare(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
     let path = path(asked, role)?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(PRIVATE)
-        .create(&path)
-        .with_context(|| format!("cannot make the data directory {}; give another with --data-dir", path.display()))?;
-    narrow(&path, role).with_context(|| {
-        format!(
-            "the data directory {0} is open to other users: chmod 0700 {0}, or give a directory inside it with --data-dir {0}/{role}",
-            path.display()
-        )
-    })?;
+    DirBuilder::new().recursive(true).mode(PRIVATE).create(&path).with_context(|| cannot_make(&path))?;
+    narrow(&path, role).with_context(|| is_open(&path, role))?;
     Ok(path)
+}
+
+/// The given directory, or the default one of the role, if [`prepare`] could make it what a role needs. Changes nothing.
+///
+/// # Errors
+/// Those of [`prepare`], and if the directory cannot be written. One that is in use is well: the role may be running.
+pub(super) fn check(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
+    let (path, state) = look(asked, role)?;
+    match state {
+        DirState::Free | DirState::InUse => {
+            let mode = fs::metadata(&path)?.mode();
+            if mode & 0o077 != 0 && !is_ours(&path, role, mode)? {
+                return Err(io::Error::other(NOT_OURS)).with_context(|| is_open(&path, role));
+            }
+        }
+        DirState::Missing => can_make(&path).with_context(|| cannot_make(&path))?,
+        DirState::Unusable(error) => {
+            return Err(error).with_context(|| {
+                format!("the data directory {} cannot be used; give another with --data-dir", path.display())
+            });
+        }
+    }
+    Ok(path)
+}
+
+/// Whether the nearest directory above the path takes a new one.
+fn can_make(path: &Path) -> io::Result<()> {
+    let above = path.ancestors().skip(1).map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+    let above = above.into_iter().find(|above| above.exists()).unwrap_or(Path::new("/"));
+    if !above.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(access(above, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+fn cannot_make(path: &Path) -> String {
+    format!("cannot make the data directory {}; give another with --data-dir", path.display())
+}
+
+fn is_open(path: &Path, role: &str) -> String {
+    format!(
+        "the data directory {0} is open to other users: chmod 0700 {0}, or give a directory inside it with --data-dir {0}/{role}",
+        path.display()
+    )
 }
 
 /// Takes the rights of others away from a directory, if the directory is narthex's: with a key of the role in it, or nothing
@@ -87,12 +125,8 @@ fn narrow(path: &Path, role: &str) -> io::Result<()> {
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    let mut is_ours = true;
-    for entry in fs::read_dir(path)? {
-        is_ours &= is_of_narthex(&entry?.path());
-    }
-    if mode & STICKY != 0 || !(is_ours || path.join(format!("{role}.key")).exists()) {
-        return Err(io::Error::other("others keep files there, too"));
+    if !is_ours(path, role, mode)? {
+        return Err(io::Error::other(NOT_OURS));
     }
     match fs::set_permissions(path, Permissions::from_mode(PRIVATE)) {
         // Nobody can write there now.
@@ -102,6 +136,15 @@ fn narrow(path: &Path, role: &str) -> io::Result<()> {
     let was = format_args!("{mode:04o}");
     tracing::warn!(directory = %path.display(), %was, "a data directory was open to other users; its mode is 0700 now");
     Ok(())
+}
+
+/// True if a directory of this mode is narthex's.
+fn is_ours(path: &Path, role: &str, mode: u32) -> io::Result<bool> {
+    let mut is_ours = true;
+    for entry in fs::read_dir(path)? {
+        is_ours &= is_of_narthex(&entry?.path());
+    }
+    Ok(mode & STICKY == 0 && (is_ours || path.join(format!("{role}.key")).exists()))
 }
 
 /// True for what narthex, or who set it up, keeps in a data directory.

@@ -6,15 +6,18 @@
 mod advice;
 mod agent;
 mod alias;
+mod check_config;
 mod control;
 mod data_dir;
 mod defaults;
 mod demo;
 mod doctor;
+mod environment;
 mod export;
 mod file_sd;
 mod files;
 mod help;
+mod hints;
 mod http_connections;
 mod import;
 mod keys;
@@ -117,6 +120,9 @@ pub enum Command {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     let line = precedence::CommandLine::read(command(), args.into_iter().collect());
     let usage = |message: String| output::usage(&message, &line.words);
+    if !line.words.is_empty() {
+        environment::check(&command()).map_err(usage)?;
+    }
     let (command, origins) = precedence::apply(help::readable(command()), &line).map_err(usage)?;
     let cli = command
         .try_get_matches_from(&line.args)
@@ -138,7 +144,7 @@ fn command() -> clap::Command {
     fn with_variables(command: clap::Command) -> clap::Command {
         let with_variable = |arg: clap::Arg| match arg.get_long().filter(|_| arg.get_action().takes_values()) {
             Some(flag) => {
-                let name = format!("NARTHEX_{}", flag.to_uppercase().replace('-', "_"));
+                let name = format!("{}{}", environment::PREFIX, flag.to_uppercase().replace('-', "_"));
                 arg.env(name)
             }
             None => arg,
@@ -178,7 +184,8 @@ struct ConfigFile {
     /// TOML file whose keys are these flags (data-dir = "/var/lib/narthex"); a repeated flag is an array
     ///
     /// Flags beat the environment, the environment beats the file. A list replaces the other list completely. An
-    /// unknown key is an error. In the environment commas separate the items of a list.
+    /// unknown key is an error. In the environment commas separate the items of a list. Relative paths in the file start at
+    /// the file's directory.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -4,7 +4,8 @@ use std::{future, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use super::{
     ConfigFile,
-    data_dir::DataDir,
+    check_config::{CheckConfig, Findings},
+    data_dir::{self, DataDir},
     defaults, files,
     http_connections::HttpConnections,
     keys,
@@ -37,6 +38,8 @@ To others it is --bootstrap <public key>@<host>:19961.";
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    check_config: CheckConfig,
     /// The node's key [default: node.key in the data directory, made at the first start]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -164,6 +167,17 @@ impl Args {
         }
     }
 
+    /// Reads the files that [`settings`](Self::settings) would.
+    fn check_files(&self) -> anyhow::Result<()> {
+        let mut found = Findings::default();
+        let kept = data_dir::kept(self.data_dir.as_deref(), "node", "node.key");
+        if let Some(key) = self.key.clone().or(kept) {
+            found.take(keys::load_key(&key));
+        }
+        found.take(data_dir::check(self.data_dir.as_deref(), "node"));
+        found.conclude()
+    }
+
     /// Reads or makes the key. The data directory is the node's until it is dropped.
     pub(super) fn settings(self) -> anyhow::Result<(NodeConfig, DataDir)> {
         let data_dir = DataDir::take(self.data_dir.as_deref(), "node")?;
@@ -196,6 +210,9 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    if args.check_config.asked {
+        return args.check_files();
+    }
     let stop = signals::stop()?;
     signals::ignore_hangup()?;
     let (mut config, data_dir) = args.settings()?;

@@ -8,7 +8,11 @@ use std::{
 
 use clap::error::{ContextKind, ContextValue};
 
-use super::{advice, precedence::Origins};
+use super::{
+    advice, command,
+    hints::{Hint, hint},
+    precedence::Origins,
+};
 use crate::{
     identity::PublicKey,
     telemetry::log::{self, escaped},
@@ -28,11 +32,20 @@ pub fn report(outcome: anyhow::Result<()>) -> ExitCode {
     if let Some(help) = error.downcast_ref::<clap::Error>() {
         return help.print().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    let advice = advice::advice(&error).map(|advice| format!("; {advice}")).unwrap_or_default();
-    // A chain may hold texts from elsewhere, and an error is one line.
-    let line = format!("error: {}\n", escaped(&format!("{error:#}{advice}")));
-    log::finish(&line);
+    log::finish(&line(&error));
     if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// Prints an error that is not the last one.
+pub(super) fn complain(error: &anyhow::Error) {
+    // Nobody to tell if stderr is gone.
+    let _ = io::stderr().write_all(line(error).as_bytes());
+}
+
+/// The error with its causes and what to do about it. A chain may hold texts from elsewhere, and an error is one line.
+fn line(error: &anyhow::Error) -> String {
+    let advice = advice::advice(error).map(|advice| format!("; {advice}")).unwrap_or_default();
+    format!("error: {}\n", escaped(&format!("{error:#}{advice}")))
 }
 
 /// Writes a result to stdout. A reader that has gone away (`| head`) is no failure.
@@ -56,6 +69,11 @@ pub(super) fn from_clap(error: clap::Error, words: &[String], origins: &Origins)
         return error.into();
     }
     let mut message = one_line(&error.render().to_string());
+    match hint(&error, &command(), words) {
+        Some(Hint::Instead(hint)) => return usage(&hint, words),
+        Some(Hint::Beside(hint)) => message = format!("{message}; {hint}"),
+        None => {}
+    }
     if let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg)
         && let Some(origin) = arg.split(' ').next().and_then(|flag| origins.get(flag))
     {

@@ -4,10 +4,13 @@
 //! value passes the same parser wherever it was written, and a key of the file is the name of a flag. For this narthex
 //! reads the command line twice: first without any check, to find the subcommand and the file, then for good.
 //!
+//! A relative path in the file starts at the file's directory, as Prometheus has it, and not where narthex was started.
+//!
 //! Clap lacks two rules for the environment, which are here: an empty variable counts as unset, and one variable holds a
 //! whole list, separated by commas. A flag is repeated instead, so that its value may have commas.
 
 use std::{
+    any::TypeId,
     collections::BTreeMap,
     env,
     ffi::OsString,
@@ -17,12 +20,18 @@ use std::{
 
 use clap::{Arg, ArgAction, Command, builder::Resettable, value_parser};
 
-use crate::agent;
+use super::output;
+use crate::{
+    agent::{self, Inventory, TargetFileError},
+    telemetry::Chain,
+};
 
 /// The subcommand that takes the file of another one.
 const DOCTOR: &str = "doctor";
 /// The id of `--config`.
 pub(super) const CONFIG: &str = "config";
+/// Ids of flags that are no keys of the file.
+const NO_KEYS: [&str; 2] = [CONFIG, "check_config"];
 
 /// The command line, as far as it is known before any check.
 #[derive(Debug, Default)]
@@ -67,8 +76,11 @@ pub(super) type Origins = BTreeMap<String, String>;
 pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<(Command, Origins), String> {
     let mut origins = Origins::new();
     if let (Some(path), Some(role)) = (&line.config, line.words.first()) {
-        for (key, values) in read(path, role)? {
-            command = set_default(command, role, &key, values).map_err(|why| format!("{}: {why}", path.display()))?;
+        let own = command.find_subcommand(role).map(Flag::of).unwrap_or_default();
+        let flags = Flags { own, shared: Flag::of(&command) };
+        for (key, values) in read(path, role, &flags)? {
+            command = set_default(command, role, &flags, &key, values, path)
+                .map_err(|why| format!("{}: {why}", path.display()))?;
             origins.insert(format!("--{key}"), path.display().to_string());
         }
     }
@@ -82,14 +94,55 @@ fn unchecked(command: Command) -> Command {
     command.mut_args(|arg| arg.required(false).value_parser(value_parser!(OsString))).mut_subcommands(unchecked)
 }
 
+/// A flag that may be a key of the file.
+struct Flag {
+    name: String,
+    is_list: bool,
+    is_path: bool,
+}
+
+impl Flag {
+    fn of(command: &Command) -> Vec<Self> {
+        let flags = command.get_arguments().filter(|arg| !NO_KEYS.contains(&arg.get_id().as_str()));
+        let flag = |arg: &Arg| {
+            let is_path = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
+            Some(Self { name: arg.get_long()?.to_owned(), is_list: is_list(arg), is_path })
+        };
+        flags.filter_map(flag).collect()
+    }
+}
+
+/// The flags of a subcommand, and those of every command.
+struct Flags {
+    own: Vec<Flag>,
+    shared: Vec<Flag>,
+}
+
+impl Flags {
+    fn all(&self) -> impl Iterator<Item = &Flag> {
+        self.own.iter().chain(&self.shared)
+    }
+
+    fn find(&self, key: &str) -> Option<&Flag> {
+        self.all().find(|flag| flag.name == key)
+    }
+}
+
 /// The keys of the file, written as flags are, with their values as texts.
-fn read(path: &Path, role: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
+fn read(path: &Path, role: &str, flags: &Flags) -> Result<BTreeMap<String, Vec<String>>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         format!("{}, line {line}: {}", path.display(), error.message())
     })?;
     if (role == "agent" || role == DOCTOR) && agent::has_tables(&table) {
+        // Before clap misses the keys that a table has swallowed.
+        match Inventory::default().config(path.to_owned()) {
+            Err(error) if role == "agent" || is_misplaced(&error, flags).is_some() => {
+                return Err(is_misplaced(&error, flags).unwrap_or_else(|| Chain(&error).to_string()));
+            }
+            _ => {}
+        }
         table.remove("target"); // no flag can express them: the agent reads them itself
     }
     let mut values = BTreeMap::new();
@@ -101,6 +154,17 @@ fn read(path: &Path, role: &str) -> Result<BTreeMap<String, Vec<String>>, String
         }
     }
     Ok(values)
+}
+
+/// What to say of a key that was meant for the agent and stands in a table, as every key below `[[target]]` does in TOML.
+fn is_misplaced(error: &TargetFileError, flags: &Flags) -> Option<String> {
+    let TargetFileError::Content { path, line, message } = error else { return None };
+    let key = message.strip_prefix("unknown field `")?.split('`').next()?;
+    flags.find(&key.replace('_', "-"))?;
+    Some(format!(
+        "{}, line {line}: key {key:?} stands below [[target]], and so belongs to that target; move it above the first [[target]]",
+        path.display()
+    ))
 }
 
 /// A value of the file as the texts of a command line; an array gives several. A table has no such form.
@@ -128,35 +192,49 @@ fn instead(key: &str, role: &str) -> &'static str {
 }
 
 /// Makes `values` the default of the flag `key` of subcommand `role`, or of the whole command.
-fn set_default(command: Command, role: &str, key: &str, values: Vec<String>) -> Result<Command, String> {
-    let flags_of = |command: &Command| -> Vec<(String, bool)> {
-        let flags = command.get_arguments().filter(|arg| arg.get_id() != CONFIG);
-        flags.filter_map(|arg| Some((arg.get_long()?.to_owned(), is_list(arg)))).collect()
-    };
-    let own = command.find_subcommand(role).map(&flags_of).unwrap_or_default();
-    let shared = flags_of(&command);
-    let Some((_, list)) = own.iter().chain(&shared).find(|(flag, _)| flag == key) else {
+fn set_default(
+    command: Command,
+    role: &str,
+    flags: &Flags,
+    key: &str,
+    mut values: Vec<String>,
+    file: &Path,
+) -> Result<Command, String> {
+    let Some(flag) = flags.find(key) else {
         if role == DOCTOR {
             return Ok(command); // it reads the files of other roles, and leaves the mistakes in them to those
         }
-        let known = own.iter().chain(&shared).map(|(flag, _)| flag.as_str());
+        let known = flags.all().map(|flag| flag.name.as_str());
         return Err(match nearest(key, known) {
             Some(near) => format!("unknown key {key:?}, did you mean {near:?}?"),
             None => format!("unknown key {key:?}; the keys are the flags of narthex {role}"),
         });
     };
-    if values.is_empty() && *list {
+    if values.is_empty() && flag.is_list {
         return Ok(command); // as if it were not there, so that a flag that must be given still must
     }
-    if values.len() != 1 && !list {
+    if values.len() != 1 && !flag.is_list {
         return Err(format!("key {key:?} takes one value, not an array"));
     }
+    if flag.is_path {
+        values.iter_mut().for_each(|value| *value = beside(file, value));
+    }
     let id = key.replace('-', "_");
-    Ok(if shared.iter().any(|(flag, _)| flag == key) {
+    Ok(if flags.shared.iter().any(|flag| flag.name == key) {
         command.mut_arg(id, |arg| with_default(arg, values))
     } else {
         command.mut_subcommand(role, |role| role.mut_arg(id, |arg| with_default(arg, values)))
     })
+}
+
+/// A path in a file, from the file's directory. What may be a secret that was written for its file stays what it is, and is refused as such.
+fn beside(file: &Path, path: &str) -> String {
+    match file.parent() {
+        Some(directory) if !output::may_be_secret(path) && !path.is_empty() => {
+            directory.join(path).to_string_lossy().into_owned()
+        }
+        _ => path.to_owned(),
+    }
 }
 
 /// The flag with these defaults, which the help does not show because they may be private.
@@ -201,7 +279,7 @@ fn is_list(arg: &Arg) -> bool {
 }
 
 /// The known key most similar to `key`, if at most a third of it differs.
-fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let (near, far) = known.map(|known| (known, strsim::levenshtein(key, known))).min_by_key(|(_, far)| *far)?;
     (far * 3 <= near.len()).then_some(near)
 }

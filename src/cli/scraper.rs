@@ -5,7 +5,9 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use http::HeaderName;
 
 use super::{
-    ConfigFile, data_dir,
+    ConfigFile,
+    check_config::{CheckConfig, Findings},
+    data_dir,
     defaults::{self, SCRAPER},
     files,
     http_connections::HttpConnections,
@@ -16,6 +18,7 @@ use super::{
 };
 use crate::{
     Scraper, ScraperConfig,
+    http::TokenFile,
     identity::HostPort,
     registry::{AliasPolicy, RegistryConfig},
     scraper::{
@@ -49,6 +52,8 @@ DURATION is 90s, 5m, 3h. PEER is <public key>@<host>:<port>. BYTES is 65536, 64K
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
+    #[command(flatten)]
+    check_config: CheckConfig,
     /// The scraper's key, as narthex keygen writes it
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
@@ -350,6 +355,21 @@ impl Args {
         Ok(())
     }
 
+    /// Reads the files that the flags name, as [`settings`](Self::settings) and the scraper would.
+    fn check_files(&self) -> anyhow::Result<()> {
+        let mut found = Findings::default();
+        found.take(keys::load_key(&self.key));
+        found.take(keys::load_secrets(&self.secret_file));
+        found.take(data_dir::check(self.data_dir.as_deref(), "scraper"));
+        let tokens = [&self.registration_api.registration_token_file, &self.lobby_api.lobby_token_file];
+        for token in tokens.into_iter().flatten() {
+            found.take(TokenFile::new(token.clone()).check());
+        }
+        found.open("--store-credentials-file", self.store.store_credentials_file.as_deref());
+        found.open("--store-ca-file", self.store.store_ca_file.as_deref());
+        found.conclude()
+    }
+
     /// Reads the files that the flags name, and makes the data directory.
     pub(super) fn settings(self) -> anyhow::Result<ScraperConfig> {
         let key = keys::load_key(&self.key)?;
@@ -416,6 +436,9 @@ impl Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    if args.check_config.asked {
+        return args.check_files();
+    }
     let stop = signals::stop()?;
     signals::ignore_hangup()?;
     let mut config = args.settings()?;

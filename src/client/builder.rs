@@ -353,6 +353,12 @@ impl ClientBuilder {
         self.own.get_or_insert_with(|| TargetBuilder::new(""))
     }
 
+    /// Checks what [`start`](Self::start) checks before it starts anything.
+    #[cfg(feature = "cli")]
+    pub(crate) fn verify(mut self) -> Result<(), BuildError> {
+        self.check().map(drop)
+    }
+
     pub(super) fn check(&mut self) -> Result<Checked, BuildError> {
         let mut scrapers: Vec<PeerAddr> = Vec::new();
         for scraper in std::mem::take(&mut self.scrapers) {

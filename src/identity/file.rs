@@ -153,7 +153,11 @@ fn line_of<'a>(wanted: Kind, path: &Path, text: &'a str) -> Result<&'a str, KeyF
 fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let failed = |source| KeyFileError::Io { action: "read", path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    private_file::check(path, &file.metadata().map_err(failed)?)?;
+    let opened = file.metadata().map_err(failed)?;
+    if opened.is_dir() {
+        return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    private_file::check(path, &opened)?;
     let mut text = Zeroizing::new(String::with_capacity(MAX_LEN as usize));
     file.take(MAX_LEN).read_to_string(&mut text).map_err(failed)?;
     Ok(text)

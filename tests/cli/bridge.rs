@@ -1,6 +1,6 @@
 //! `narthex import --from-bridge`: the services of a JavaScript bridge on their way to narthex.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use serde_json::json;
 
@@ -83,7 +83,7 @@ fn a_target_without_its_port_is_refused_by_the_agent() {
     let printed = import(&[&bridge_file(&fleet, &["web-1:KEY:h1:web"])]).stdout;
     let settings = format!("scraper = [\"{KEY}@127.0.0.1:9\"]\nsecret-file = {:?}\n", text(&fleet.secret_file()));
     fs::write(&file, settings + &printed).expect("writes");
-    let run = Run::of(Command::new(env!("CARGO_BIN_EXE_narthex")).args(["agent", "--config", &text(&file)]));
+    let run = Run::of(narthex("agent").args(["--config", &text(&file)]));
     assert_eq!(run.code, Some(2));
     assert!(run.stderr.contains("agent.toml, line 8: expected a URL such as"), "{}", run.stderr);
 }

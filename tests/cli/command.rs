@@ -26,19 +26,19 @@ use crate::support::{
 };
 
 /// A directory for each test. Commands run in it without the environment's variables.
-struct Directory(TempDir);
+pub(super) struct Directory(TempDir);
 
 impl Directory {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().expect("temporary directory"))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Writes a file for `--config`.
-    fn config(&self, text: &str) -> PathBuf {
+    pub(super) fn config(&self, text: &str) -> PathBuf {
         let path = self.path("narthex.toml");
         fs::write(&path, text).expect("writes");
         path
@@ -54,7 +54,7 @@ impl Directory {
         self.narthex_with(&[], args)
     }
 
-    fn narthex_with(&self, env: &[(&str, &str)], args: &[&str]) -> Run {
+    pub(super) fn narthex_with(&self, env: &[(&str, &str)], args: &[&str]) -> Run {
         let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
         command.current_dir(self.0.path()).env_clear().env("HOME", self.0.path());
         Run::of(command.envs(env.iter().copied()).args(args))
@@ -64,7 +64,7 @@ impl Directory {
 impl Run {
     /// Asserts this code, and one line on stderr with all of `parts`.
     #[track_caller]
-    fn exits(&self, code: i32, parts: &[&str]) {
+    pub(super) fn exits(&self, code: i32, parts: &[&str]) {
         let Self { code: ended, stdout, stderr } = self;
         assert_eq!(*ended, Some(code), "{stderr}");
         assert_eq!(stdout, "");
@@ -213,6 +213,13 @@ fn no_secret_is_ever_printed() {
         dir.narthex(&["agent", "--secret", secret]),
         dir.narthex(&["agent", &format!("--secret={secret}")]),
         dir.narthex(&["agent", "--config", text(&dir.config(&format!("secret = {secret:?}")))]),
+        dir.narthex(&[
+            "scraper",
+            "--key",
+            text(&key),
+            "--config",
+            text(&dir.config(&format!("secret-file = {secret:?}"))),
+        ]),
         dir.narthex(&["agent", "--config", text(&dir.config(&format!("scraper = {secret}")))]),
     ];
     for run in runs {
@@ -230,12 +237,14 @@ fn flags_beat_the_environment_which_beats_the_file() {
     let config = dir.config(&format!("key = {key:?}\nsecret_file = [\"from-file\", \"second\"]\nlease = \"5m\"\n"));
     let file = ["scraper", "--config", text(&config)];
     let environment = [("NARTHEX_SECRET_FILE", "from-environment,second"), ("NARTHEX_LEASE", "7m")];
-    dir.narthex(&file).exits(1, &["no file from-file;"]);
+    // A path of the file starts at the file's directory.
+    let from_file = format!("no file {};", dir.path("from-file").display());
+    dir.narthex(&file).exits(1, &[&from_file]);
     dir.narthex_with(&environment, &file).exits(1, &["no file from-environment;"]);
     dir.narthex_with(&environment, &[&file[..], &["--secret-file", "from,flag"]].concat())
         .exits(1, &["no file from,flag;"]);
-    dir.narthex_with(&[("NARTHEX_CONFIG", text(&config))], &["scraper"]).exits(1, &["no file from-file;"]);
-    dir.narthex_with(&[("NARTHEX_SECRET_FILE", ""), ("NARTHEX_LEASE", "")], &file).exits(1, &["no file from-file;"]);
+    dir.narthex_with(&[("NARTHEX_CONFIG", text(&config))], &["scraper"]).exits(1, &[&from_file]);
+    dir.narthex_with(&[("NARTHEX_SECRET_FILE", ""), ("NARTHEX_LEASE", "")], &file).exits(1, &[&from_file]);
 }
 
 /// Each command that reads a file and the environment, with each of its switches.
@@ -244,6 +253,8 @@ fn switches() -> Vec<(String, String)> {
     let commands = root.get_subcommands().filter(|command| command.get_arguments().any(|arg| arg.get_id() == "config"));
     let switches = commands.flat_map(|command| {
         let switches = command.get_arguments().filter(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
+        // It is for the moment, and no setting.
+        let switches = switches.filter(|arg| arg.get_long() != Some("check-config"));
         switches.map(|arg| (command.get_name().to_owned(), arg.get_long().expect("a flag").to_owned()))
     });
     switches.collect()
@@ -295,6 +306,7 @@ fn the_file_holds_flags_and_nothing_else() {
     refused("target = [\"a=http://h\"]", &["unknown key \"target\""]);
     refused("config = \"other.toml\"", &["unknown key \"config\""]);
     refused("help = true", &["unknown key \"help\""]);
+    refused("check-config = true", &["unknown key \"check-config\""]);
     refused("lease = [\"1m\", \"2m\"]", &["\"lease\" takes one value"]);
     refused("[lease]\nx = 1", &["\"lease\" is a table"]);
     refused("data-dir = \"a\"\ndata_dir = \"b\"", &["given twice"]);

@@ -8,5 +8,6 @@ mod bridge;
 mod command;
 mod doctor;
 mod lifecycle;
+mod mistakes;
 mod private_files;
 mod version;

@@ -3,7 +3,6 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -15,7 +14,7 @@ use crate::{
     report, rounds,
     support::{
         SOON, eventually_true,
-        fleet::{Fleet, Scraper},
+        fleet::{Fleet, Scraper, narthex},
         noise,
         random::Random,
     },
@@ -110,7 +109,7 @@ fn other_aliases_do_not_end_the_503_after_damage() {
     let others: Vec<String> = (0..5).map(|n| format!("other-{n}")).collect();
     let _others = runtime.block_on(registered(&fleet, &scraper, &others));
     assert!(scraper.listed().is_none());
-    let export = Command::new(env!("CARGO_BIN_EXE_narthex")).args(["export", "--data-dir"]).arg(&data).output();
+    let export = narthex("export").arg("--data-dir").arg(&data).output();
     assert!(!export.expect("runs").status.success());
     let _back = runtime.block_on(registered(&fleet, &scraper, &["lost".into()]));
     eventually_true("the list is whole", SOON, || scraper.listed().is_some_and(|listed| listed.len() == 6));

@@ -325,11 +325,16 @@ pub(crate) fn scrape_path(alias: &str) -> String {
 
 /// `narthex COMMAND`, deaf to the environment's own settings.
 pub(crate) fn narthex(subcommand: &str) -> Command {
+    let mut command = deaf();
+    command.arg(subcommand);
+    command
+}
+
+fn deaf() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NARTHEX_")) {
         command.env_remove(name);
     }
-    command.arg(subcommand);
     command
 }
 
@@ -343,7 +348,7 @@ fn start_scraper(directory: &Path, arguments: &Vec<String>, http: SocketAddr, p2
 }
 
 fn scraper_command(arguments: &Vec<String>, http: SocketAddr, p2p: SocketAddr) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+    let mut command = deaf();
     command.args(arguments).args(["--http", &http.to_string()]).args(["--listen", &p2p.to_string()]);
     command
 }

@@ -33,19 +33,11 @@ pub(super) fn secret(path: &Path) -> (Check, Option<SharedSecret>) {
 
 /// A failed check of a key or secret file.
 fn unfit(check: &str, error: &anyhow::Error) -> Check {
-    let advice = match error.downcast_ref() {
-        Some(KeyFileError::Exposed(ExposedFile { path, mode, exposure, remedy, .. })) => {
-            let found = format!("{} {exposure} (mode {mode:04o})", path.display());
-            return Check::failed(check, found, format!("mend it with: {remedy}"));
-        }
-        Some(KeyFileError::Kind { .. }) => {
-            "give the other file: narthex keygen writes keys, narthex secret writes secrets. A key that was handed to others as a \
-             secret is no secret any more: make a new one"
-                .to_owned()
-        }
-        Some(KeyFileError::Content { .. }) => "copy the file anew, with its one line of 52 characters".to_owned(),
-        _ => advice(error).unwrap_or_else(|| "see to the file's owner and directory".to_owned()),
-    };
+    if let Some(KeyFileError::Exposed(ExposedFile { path, mode, exposure, remedy, .. })) = error.downcast_ref() {
+        let found = format!("{} {exposure} (mode {mode:04o})", path.display());
+        return Check::failed(check, found, format!("mend it with: {remedy}"));
+    }
+    let advice = advice(error).unwrap_or_else(|| "see to the file's owner and directory".to_owned());
     Check::failed(check, format!("{error:#}"), advice)
 }
 

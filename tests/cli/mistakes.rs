@@ -1,0 +1,307 @@
+//! What people mistype, misplace and mix up: each gives one line that names the cause and the change, and asks no network.
+//!
+//! Every command of a role ends by `--check-config`: a mistake that it does not find ends with `ok`, and fails here.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
+
+use narthex::identity::{self, KeyPair, SharedSecret};
+use rustix::process::geteuid;
+
+use crate::{command::Directory, support::process::Run};
+
+/// What stands for the flags that a row does not spoil.
+const SCRAPER: &str = "scraper --key scraper.key --secret-file fleet.secret --check-config";
+const AGENT: &str = "agent --scraper PEER --secret-file fleet.secret --target a=http://h:1 --check-config";
+const BARE: &str = "agent --scraper PEER --secret-file fleet.secret --check-config";
+const LOST: &str = "agent --secret-file fleet.secret --target a=http://h:1 --check-config";
+const NODE: &str = "node --check-config";
+const FILE: &str = "agent --config narthex.toml --check-config";
+/// The file's settings that a row does not spoil, and a target.
+const SETTINGS: &str = "scraper = \"PEER\"\nsecret-file = \"fleet.secret\"\n";
+const TARGET: &str = "[[target]]\nalias = \"a\"\nurl = \"http://h:1\"\n";
+
+/// Flags that make no sense: exit 2.
+const USAGE: [(&str, &str, &[&str]); 62] = [
+    (
+        SCRAPER,
+        "--http 19960",
+        &["a port needs a host: 127.0.0.1:19960 is this host alone, 0.0.0.0:19960 every address"],
+    ),
+    (SCRAPER, "--http :19960", &["':19960'", "127.0.0.1:19960 is this host alone"]),
+    (SCRAPER, "--http 127.0.0.1", &["--http", "expected <host>:<port>"]),
+    (SCRAPER, "--http 127.0.0.1:99999", &["--http", "expected <host>:<port>"]),
+    (SCRAPER, "--listen 19961", &["--listen", "0.0.0.0:19961 every address"]),
+    (SCRAPER, "--advertise scraper", &["--advertise", "expected <host>:<port>"]),
+    (SCRAPER, "--external 19961", &["--external", "expected <host>:<port>"]),
+    (SCRAPER, "--web.listen-address=:9090", &["a flag of Prometheus", "--http HOST:PORT"]),
+    (SCRAPER, "--web.external-url http://h", &["a flag of Prometheus", "--advertise HOST:PORT"]),
+    (SCRAPER, "--web.config.file web.yml", &["a flag of Prometheus", "reverse proxy"]),
+    (SCRAPER, "--web.enable-lifecycle", &["a flag of Prometheus", "SIGHUP"]),
+    (SCRAPER, "--storage.tsdb.path /data", &["a flag of Prometheus", "--data-dir DIR"]),
+    (SCRAPER, "--config.file x.yml", &["a flag of Prometheus", "--config FILE", "TOML"]),
+    (SCRAPER, "--log.level=debug", &["a flag of Prometheus", "--log-level LEVEL"]),
+    (NODE, "--log.format json", &["a flag of Prometheus", "--log-format FORMAT"]),
+    (SCRAPER, "--log-level inof", &["'inof'", "expected off, error, warn"]),
+    (SCRAPER, "--lease 0s", &["--lease", "longer than 0"]),
+    (SCRAPER, "--lease 10", &["--lease", "such as 90s, 5m or 3h"]),
+    (SCRAPER, "--retention 1d2", &["--retention", "such as 90s, 5m or 3h"]),
+    (SCRAPER, "--alias-policy firm", &["live, pinned, overwrite"]),
+    (SCRAPER, "--max-body 64M", &["--max-body", "64KiB, 64MiB or 1GiB"]),
+    (SCRAPER, "--max-scrapes 0", &["--max-scrapes", "a whole number from 1"]),
+    (SCRAPER, "--bootstrap node.example", &["--bootstrap", "<public key>@<host>:<port>"]),
+    (SCRAPER, "--bootstrap KEY", &["<public key>@<host>:<port>: where to begin must be known"]),
+    (SCRAPER, "--secret-file fleet.secret", &["--secret-file fleet.secret is given twice"]),
+    (SCRAPER, "--file-sd t.json --http 0.0.0.0:1", &["--file-sd needs --advertise HOST:PORT", "every address"]),
+    (SCRAPER, "--on-change 'x", &["--on-change", "a quote is opened and not closed"]),
+    (SCRAPER, "--registration-api 127.0.0.1:1", &["--registration-token-file <FILE>"]),
+    (SCRAPER, "--store http://h", &["--store", "expected nats://HOST:PORT"]),
+    (SCRAPER, "--store-ca-file x", &["--store <URL>"]),
+    (SCRAPER, "--request-header Cookie", &["'Cookie'", "no header that can be passed on"]),
+    (SCRAPER, "--target a=http://h", &["--target is a flag of narthex agent"]),
+    (SCRAPER, "scraper.toml", &["unexpected argument 'scraper.toml'"]),
+    (AGENT, "--advertise h:1", &["--advertise is a flag of narthex scraper"]),
+    (AGENT, "--relay", &["--relay is a flag of narthex node"]),
+    (LOST, "", &["--scraper <PEER>", "see 'narthex agent --help'"]),
+    (LOST, "--scraper nonsense", &["'nonsense'", "52 characters of z-base-32 or 64 hex digits, got 8 characters"]),
+    (LOST, "--scraper http://h:1", &["--scraper", "expected <public key>"]),
+    (LOST, "--scraper KEY", &["cannot be found by its key alone: add @<host>:<port>", "--bootstrap or --mdns"]),
+    (LOST, "--scraper KEY@127.0.0.1", &["after the @ of a peer: expected <host>:<port>"]),
+    (LOST, "--scraper KEY@127.0.0.1:0", &["--scraper", "port 0"]),
+    (LOST, "--scraper KEY@0.0.0.0:1", &["0.0.0.0 is not the address of one host"]),
+    (LOST, "--scraper PEER --scraper PEER", &["is given twice"]),
+    (BARE, "", &["there is nothing to register: give --target ALIAS=URL, --targets-dir DIR, or [[target]]"]),
+    (BARE, "--target a", &["expected ALIAS=URL, as in host-1=http://127.0.0.1:9100"]),
+    (BARE, "--target a=h:9100", &["expected a URL such as http://127.0.0.1:9100/metrics"]),
+    (BARE, "--target a=ftp://h", &["only http://, https:// and unix: URLs"]),
+    (BARE, "--target a=http://u:p@h", &["give username and password_file"]),
+    (BARE, "--target b/c=http://h", &["alias \"b/c\" is not 1 to 128 of A-Z a-z 0-9 . _ -"]),
+    (AGENT, "--target a=http://other", &["alias a is given to two targets"]),
+    (AGENT, "--self-alias a", &["alias a is given to a target and to --self-alias"]),
+    (AGENT, "--label job=x", &["label job is reserved"]),
+    (AGENT, "--label region", &["expected NAME=VALUE, as in region=eu"]),
+    (AGENT, "--label 1a=x", &["label name \"1a\" is not of the form"]),
+    (AGENT, "--label a=1 --label a=2", &["label a is given twice"]),
+    (AGENT, "--on-change x", &["give --lobby too"]),
+    (NODE, "--relay-circuits 5", &["--relay-circuits is a limit of --relay, which is not given"]),
+    (NODE, "--relay --relay-circuit-bytes 10", &["must be at least 64KiB"]),
+    (NODE, "--config none.toml", &["cannot read none.toml"]),
+    ("scrapr", "", &["unrecognized subcommand 'scrapr'", "'scraper'"]),
+    ("targets --url https://h", "", &["only http:// URLs can be asked"]),
+    ("scrape a/b", "", &["alias \"a/b\" is not 1 to 128"]),
+];
+
+/// Files that cannot be used: exit 1.
+const FILES: [(&str, &str, &[&str]); 23] = [
+    (
+        "scraper --secret-file fleet.secret --check-config",
+        "--key none.key",
+        &["make it with: narthex keygen --out none.key"],
+    ),
+    (
+        "scraper --secret-file fleet.secret --check-config",
+        "--key wide.key",
+        &["(mode 0644); mend it with: chmod 600 wide.key"],
+    ),
+    (
+        "scraper --secret-file fleet.secret --check-config",
+        "--key cut.key",
+        &["got 18 characters", "copy the file anew"],
+    ),
+    (
+        "scraper --secret-file fleet.secret --check-config",
+        "--key empty.key",
+        &["got 0 characters", "copy the file anew"],
+    ),
+    (
+        "scraper --secret-file fleet.secret --check-config",
+        "--key directory",
+        &["cannot read directory", "s a directory"],
+    ),
+    (
+        "scraper --secret-file fleet.secret --check-config",
+        "--key fleet.secret",
+        &["holds a shared secret, not a private key", "narthex keygen"],
+    ),
+    (
+        "scraper --key scraper.key --check-config",
+        "--secret-file scraper.key",
+        &["holds a private key, not a shared secret", "narthex secret"],
+    ),
+    ("scraper --key scraper.key --check-config", "--secret-file password", &["got 7 characters", "copy the file anew"]),
+    ("scraper --key scraper.key --check-config", "--secret-file none", &["make it with: narthex secret --out none"]),
+    (SCRAPER, "--secret-file copy.secret", &["copy.secret holds a secret that another --secret-file has given"]),
+    (SCRAPER, "--data-dir open", &["chmod 0700 open", "--data-dir open/scraper"]),
+    (SCRAPER, "--data-dir password", &["the data directory password cannot be used; give another with --data-dir"]),
+    (SCRAPER, "--registration-api 127.0.0.1:1 --registration-token-file none", &["cannot read none"]),
+    (SCRAPER, "--lobby-api 127.0.0.1:1 --lobby-token-file wide.key", &["chmod 600 wide.key"]),
+    (SCRAPER, "--store nats://h --store-ca-file none", &["cannot read none of --store-ca-file"]),
+    (AGENT, "--key wide.key", &["chmod 600 wide.key"]),
+    (AGENT, "--targets-dir none", &["cannot read the directory none of --targets-dir"]),
+    (AGENT, "--targets-dir broken", &["broken/t.toml, line 1"]),
+    (AGENT, "--key other.key", &["is this client's own key: give the scraper's"]),
+    (NODE, "--key none", &["make it with: narthex keygen --out none"]),
+    (NODE, "--data-dir password/x", &["give another with --data-dir"]),
+    ("keygen --out scraper.key", "", &["exists already", "--out"]),
+    ("export --data-dir none", "", &["there is no directory none; see --data-dir"]),
+];
+
+/// Faults of a configuration file of an agent, by what stands in it: exit 2.
+const CONFIGURATION: [(&[&str], &[&str]); 19] = [
+    (&[TARGET, SETTINGS], &["line 4: key \"scraper\" stands below [[target]]", "move it above the first [[target]]"]),
+    (&[SETTINGS, TARGET, "data_dir = \"d\""], &["line 6: key \"data_dir\" stands below [[target]]"]),
+    (&[SETTINGS, "targt = 1"], &["unknown key \"targt\", did you mean \"target\"?"]),
+    (&["scrapers = \"x\"\n", TARGET], &["unknown key \"scrapers\", did you mean \"scraper\"?"]),
+    (&[SETTINGS, TARGET, "urll = \"x\""], &["line 6", "`urll`", "`url`"]),
+    (&[SETTINGS, TARGET, "listed = 1"], &["line 6", "expected a boolean"]),
+    (&[SETTINGS, TARGET, "ca-file = \"x\""], &["target a: ca_file needs an https:// URL"]),
+    (&[SETTINGS, TARGET, "ca-file = \"x\"\nca_file = \"x\""], &["duplicate field `ca_file`"]),
+    (&[SETTINGS, TARGET, "password-file = \"p\""], &["target a: password_file needs username"]),
+    (&[SETTINGS, TARGET, "keep = \"(\""], &["target a: ( is not a regular expression"]),
+    (&[SETTINGS, TARGET, "timeout = \"0s\""], &["target a: timeout must be longer than 0"]),
+    (&[SETTINGS, TARGET, TARGET], &["alias a is given twice"]),
+    (&[SETTINGS, "target = \"a\""], &["expected ALIAS=URL", "(from narthex.toml)"]),
+    (&[SETTINGS, "[target]\nalias = \"a\""], &["every target is a table [[target]]"]),
+    (&[SETTINGS, "lease = 5m\n", TARGET], &["line 3: string values must be quoted"]),
+    (&[SETTINGS, "[agent]\nx = 1"], &["\"agent\" is a table"]),
+    (&["data-dir = \"a\"\ndata_dir = \"b\"\n", SETTINGS, TARGET], &["given twice, with - and with _"]),
+    (&["check-config = true\n", SETTINGS, TARGET], &["unknown key \"check-config\""]),
+    (&["scraper = ["], &["line 1: unclosed array"]),
+];
+
+/// Variables: exit 2.
+const ENVIRONMENT: [(&str, &str, &[&str]); 6] = [
+    ("NARTHEX_SERVCE", "hunter2", &["unknown environment variable NARTHEX_SERVCE, did you mean NARTHEX_SERVICE?"]),
+    ("NARTHEX_SCRAPER_KEY", "hunter2", &["NARTHEX_SCRAPER_KEY, did you mean NARTHEX_SCRAPER?"]),
+    ("NARTHEX_QWERTYUIOP", "hunter2", &["NARTHEX_QWERTYUIOP", "name it after a flag, as NARTHEX_DATA_DIR is"]),
+    ("NARTHEX_LEASE", "soon", &["'soon'", "(from NARTHEX_LEASE)"]),
+    ("NARTHEX_HTTP", "19960", &["127.0.0.1:19960 is this host alone", "(from NARTHEX_HTTP)"]),
+    ("NARTHEX_MDNS", "yes", &["'yes'", "true, false", "(from NARTHEX_MDNS)"]),
+];
+
+/// The files that rows name.
+struct Stage {
+    dir: Directory,
+    key: String,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let dir = Directory::new();
+        let other = KeyPair::from_seed(&[5; 32]);
+        identity::create_key(&dir.path("scraper.key"), &KeyPair::from_seed(&[9; 32])).expect("writes");
+        identity::create_key(&dir.path("other.key"), &other).expect("writes");
+        for name in ["fleet.secret", "copy.secret"] {
+            identity::create_secret(&dir.path(name), &SharedSecret::from_bytes([7; 32])).expect("writes");
+        }
+        let whole = fs::read_to_string(dir.path("scraper.key")).expect("there");
+        let write = |name: &str, text: &str, mode| {
+            fs::write(dir.path(name), text).expect("writes");
+            fs::set_permissions(dir.path(name), Permissions::from_mode(mode)).expect("chmod");
+        };
+        write("wide.key", &whole, 0o644);
+        write("cut.key", &whole[..40], 0o600);
+        write("empty.key", "", 0o600);
+        write("password", "hunter2\n", 0o600);
+        for (name, file) in [("open", "of-others"), ("broken", "t.toml"), ("directory", "x")] {
+            fs::create_dir(dir.path(name)).expect("makes");
+            write(&format!("{name}/{file}"), "x", 0o600);
+        }
+        fs::set_permissions(dir.path("open"), Permissions::from_mode(0o777)).expect("chmod");
+        Self { dir, key: other.public().to_string() }
+    }
+
+    fn fill(&self, text: &str) -> String {
+        text.replace("PEER", &format!("{}@127.0.0.1:1", self.key)).replace("KEY", &self.key)
+    }
+
+    /// Runs the command where there is no network at all, if that is possible.
+    fn run(&self, words: &str, env: &[(&str, &str)]) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+        if geteuid().is_root() {
+            command = Command::new("unshare");
+            command.arg("--net").arg("--").arg(env!("CARGO_BIN_EXE_narthex"));
+        }
+        let home = self.dir.path("");
+        command.current_dir(&home).env_clear().env("HOME", &home).envs(env.iter().copied());
+        Run::of(command.args(self.fill(words).split_whitespace()))
+    }
+}
+
+#[test]
+fn each_mistake_is_one_line_with_the_cause_and_the_change() {
+    let stage = Stage::new();
+    for (command, spoilt, parts) in USAGE {
+        stage.run(&format!("{command} {spoilt}"), &[]).exits(2, parts);
+    }
+    for (command, spoilt, parts) in FILES {
+        stage.run(&format!("{command} {spoilt}"), &[]).exits(1, parts);
+    }
+    for (lines, parts) in CONFIGURATION {
+        stage.dir.config(&stage.fill(&lines.concat()));
+        stage.run(FILE, &[]).exits(2, &[parts, &["narthex.toml"]].concat());
+    }
+    for (name, value, parts) in ENVIRONMENT {
+        let run = stage.run(SCRAPER, &[(name, value)]);
+        run.exits(2, parts);
+        assert!(!run.stderr.contains("hunter2"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_configuration_without_a_mistake_is_ok_and_changes_nothing() {
+    let stage = Stage::new();
+    stage
+        .dir
+        .config(&stage.fill(&[SETTINGS, TARGET, "request-headers = [\"X-Scope-OrgID\"]\nlisted = false\n"].concat()));
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(stage.dir.path("")).expect("lists").map(|file| file.expect("a file").file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let kubernetes = [("NARTHEX_PORT", "tcp://10.0.0.1:19960"), ("NARTHEX_SERVICE_HOST", "10.0.0.1")];
+    for command in [
+        SCRAPER,
+        AGENT,
+        NODE,
+        FILE,
+        "scraper --key scraper.key --secret-file fleet.secret --data-dir d/e --check-config",
+    ] {
+        let run = stage.run(command, &kubernetes);
+        assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "ok\n", ""), "{command}");
+    }
+    assert_eq!(names(), before, "neither data directories nor keys were made");
+}
+
+#[test]
+fn a_check_names_every_file_that_cannot_be_used() {
+    let stage = Stage::new();
+    let run = stage.run("scraper --key wide.key --secret-file none --data-dir open --check-config", &[]);
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    let [key, secret, directory] = lines[..] else { panic!("{}", run.stderr) };
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
+    assert!(lines.iter().all(|line| line.starts_with("error: ")), "{}", run.stderr);
+    assert!(key.contains("wide.key") && secret.contains("none") && directory.contains("open"), "{}", run.stderr);
+}
+
+#[test]
+fn a_path_in_the_file_starts_at_the_file() {
+    let stage = Stage::new();
+    fs::create_dir(stage.dir.path("etc")).expect("makes");
+    fs::rename(stage.dir.path("fleet.secret"), stage.dir.path("etc/fleet.secret")).expect("moves");
+    fs::create_dir(stage.dir.path("etc/targets")).expect("makes");
+    fs::write(stage.dir.path("etc/targets/t.toml"), TARGET).expect("writes");
+    let settings = stage.fill(SETTINGS) + "targets_dir = \"targets\"\ndata-dir = \"../data\"\n";
+    fs::write(stage.dir.path("etc/agent.toml"), settings).expect("writes");
+    let run = stage.run("agent --config etc/agent.toml --check-config", &[]);
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "ok\n", ""));
+    fs::write(stage.dir.path("data"), "no directory").expect("writes");
+    stage
+        .run("agent --config etc/agent.toml --check-config", &[])
+        .exits(1, &["the data directory etc/../data cannot be used"]);
+}
