@@ -102,9 +102,9 @@ fn flags<'a>(args: impl Iterator<Item = &'a Arg>) -> String {
         let flag = arg.get_long().expect("a flag");
         let value = arg.get_value_names().and_then(|names| names.first()).map(|name| format!(" {name}"));
         let value = value.filter(|_| arg.get_action().takes_values()).unwrap_or_default();
-        let variable = arg.get_env().expect("a variable").to_string_lossy();
-        let key = if flag == "config" { String::new() } else { format!("`{flag}`") };
-        table + &format!("| `--{flag}{value}` | `{variable}` | {key} | {} | {} |\n", default(arg), meaning(arg))
+        let variable = arg.get_env().map_or_else(String::new, |name| format!("`{}`", name.to_string_lossy()));
+        let key = if flag == "config" || variable.is_empty() { String::new() } else { format!("`{flag}`") };
+        table + &format!("| `--{flag}{value}` | {variable} | {key} | {} | {} |\n", default(arg), meaning(arg))
     })
 }
 
