@@ -108,16 +108,16 @@ fn files_in_the_directory_are_followed() {
 
 #[test]
 fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
-    let setup = Setup::beside(&["--max-alias-bytes=128KiB", "--max-peer-bytes=1MiB"]);
+    let setup = Setup::beside(&["--max-alias-bytes=128KiB", "--max-peer-bytes=8MiB"]);
     setup.put("a.toml", &setup.table("web-1", ""));
     let agent = setup.watching("50ms");
     setup.scraper.wait_scraped("web-1");
     let labels: Vec<String> = (0..32).map(|n| format!("l{n} = \"{}\"", "x".repeat(1024))).collect();
     let wide = |n| setup.table(&format!("wide-{n}"), &format!("labels = {{ {} }}", labels.join(", ")));
-    setup.put("b.toml", &(0..8).map(wide).collect::<String>());
-    eventually("the refusal is reported", SOON, || agent.log_line(&["cannot be registered", "a scraper takes 262144"]));
-    setup.put("b.toml", &(0..7).map(wide).collect::<String>());
-    setup.scraper.wait_scraped("wide-6");
+    setup.put("b.toml", &(0..32).map(wide).collect::<String>());
+    eventually("the refusal is reported", SOON, || agent.log_line(&["cannot be registered", "a scraper takes 1048576"]));
+    setup.put("b.toml", &(0..30).map(wide).collect::<String>());
+    setup.scraper.wait_scraped("wide-29");
     assert_eq!(setup.scraper.scrape("web-1", SOON).status, 200);
 }
 
