@@ -115,7 +115,9 @@ fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
     let labels: Vec<String> = (0..32).map(|n| format!("l{n} = \"{}\"", "x".repeat(1024))).collect();
     let wide = |n| setup.table(&format!("wide-{n}"), &format!("labels = {{ {} }}", labels.join(", ")));
     setup.put("b.toml", &(0..32).map(wide).collect::<String>());
-    eventually("the refusal is reported", SOON, || agent.log_line(&["cannot be registered", "a scraper takes 1048576"]));
+    eventually("the refusal is reported", SOON, || {
+        agent.log_line(&["cannot be registered", "a scraper takes 1048576"])
+    });
     setup.put("b.toml", &(0..30).map(wide).collect::<String>());
     setup.scraper.wait_scraped("wide-29");
     assert_eq!(setup.scraper.scrape("web-1", SOON).status, 200);

@@ -2,6 +2,8 @@
 //!
 //! A line may drop long packets without a word (RFC 2923, section 2.1). Links then come up, and short answers pass.
 
+use std::time::Duration;
+
 use futures::future::{FutureExt, join_all};
 use tokio::time;
 
@@ -17,8 +19,10 @@ use crate::{
     wire::{RegisterReply, RegisterRequest},
 };
 
-/// Many packets of any line, and few seconds of a slow one.
-const LEN: usize = 16 * 1024;
+/// Several packets of any line, and two seconds of a slow one.
+const LEN: usize = 8 * 1024;
+/// Longest wait for them. A scraper ends an exchange of itself after 5 s, as one of an earlier version does at once.
+const WAIT: Duration = Duration::from_secs(4);
 
 /// The check of each transport on which the scraper answers at its address, or of the link that there is if it has none.
 pub(super) fn checks<'a>(
@@ -73,7 +77,7 @@ async fn echo(presence: &Presence, scraper: &PublicKey, secret: &SharedSecret) -
     let handshake = exchange::handshake(&presence.network, &presence.key, secret, scraper);
     let Ok(Ok(mut channel)) = time::timeout(presence.wait, handshake).await else { return Echo::NotAsked };
     let asked = RegisterRequest::Echo(vec![0; LEN]);
-    match time::timeout(presence.wait, exchange::ask(&mut channel, &asked)).await {
+    match time::timeout(WAIT, exchange::ask(&mut channel, &asked)).await {
         Ok(Ok(RegisterReply::Echo(bytes))) if bytes.len() == LEN => Echo::Whole,
         Ok(Ok(RegisterReply::SlowDown { .. } | RegisterReply::Unavailable)) => Echo::NotAsked,
         Ok(_) => Echo::Unknown,
