@@ -94,45 +94,20 @@ const USAGE: [(&str, &str, &[&str]); 62] = [
     ("scrape a/b", "", &["alias \"a/b\" is not 1 to 128"]),
 ];
 
+const KEYLESS: &str = "scraper --secret-file fleet.secret --check-config";
+const SECRETLESS: &str = "scraper --key scraper.key --check-config";
+
 /// Files that cannot be used: exit 1.
 const FILES: [(&str, &str, &[&str]); 23] = [
-    (
-        "scraper --secret-file fleet.secret --check-config",
-        "--key none.key",
-        &["make it with: narthex keygen --out none.key"],
-    ),
-    (
-        "scraper --secret-file fleet.secret --check-config",
-        "--key wide.key",
-        &["(mode 0644); mend it with: chmod 600 wide.key"],
-    ),
-    (
-        "scraper --secret-file fleet.secret --check-config",
-        "--key cut.key",
-        &["got 18 characters", "copy the file anew"],
-    ),
-    (
-        "scraper --secret-file fleet.secret --check-config",
-        "--key empty.key",
-        &["got 0 characters", "copy the file anew"],
-    ),
-    (
-        "scraper --secret-file fleet.secret --check-config",
-        "--key directory",
-        &["cannot read directory", "s a directory"],
-    ),
-    (
-        "scraper --secret-file fleet.secret --check-config",
-        "--key fleet.secret",
-        &["holds a shared secret, not a private key", "narthex keygen"],
-    ),
-    (
-        "scraper --key scraper.key --check-config",
-        "--secret-file scraper.key",
-        &["holds a private key, not a shared secret", "narthex secret"],
-    ),
-    ("scraper --key scraper.key --check-config", "--secret-file password", &["got 7 characters", "copy the file anew"]),
-    ("scraper --key scraper.key --check-config", "--secret-file none", &["make it with: narthex secret --out none"]),
+    (KEYLESS, "--key none.key", &["make it with: narthex keygen --out none.key"]),
+    (KEYLESS, "--key wide.key", &["(mode 0644); mend it with: chmod 600 wide.key"]),
+    (KEYLESS, "--key cut.key", &["got 18 characters", "copy the file anew"]),
+    (KEYLESS, "--key empty.key", &["got 0 characters", "copy the file anew"]),
+    (KEYLESS, "--key directory", &["cannot read directory", "s a directory"]),
+    (KEYLESS, "--key fleet.secret", &["holds a shared secret, not a private key", "narthex keygen"]),
+    (SECRETLESS, "--secret-file scraper.key", &["holds a private key, not a shared secret", "narthex secret"]),
+    (SECRETLESS, "--secret-file password", &["got 7 characters", "copy the file anew"]),
+    (SECRETLESS, "--secret-file none", &["make it with: narthex secret --out none"]),
     (SCRAPER, "--secret-file copy.secret", &["copy.secret holds a secret that another --secret-file has given"]),
     (SCRAPER, "--data-dir open", &["chmod 0700 open", "--data-dir open/scraper"]),
     (SCRAPER, "--data-dir password", &["the data directory password cannot be used; give another with --data-dir"]),
@@ -158,7 +133,7 @@ const CONFIGURATION: [(&[&str], &[&str]); 19] = [
     (&[SETTINGS, TARGET, "urll = \"x\""], &["line 6", "`urll`", "`url`"]),
     (&[SETTINGS, TARGET, "listed = 1"], &["line 6", "expected a boolean"]),
     (&[SETTINGS, TARGET, "ca-file = \"x\""], &["target a: ca_file needs an https:// URL"]),
-    (&[SETTINGS, TARGET, "ca-file = \"x\"\nca_file = \"x\""], &["duplicate field `ca_file`"]),
+    (&[SETTINGS, TARGET, "ca-file = \"x\"\nca_file = \"x\""], &["line 3", "duplicate field `ca_file`"]),
     (&[SETTINGS, TARGET, "password-file = \"p\""], &["target a: password_file needs username"]),
     (&[SETTINGS, TARGET, "keep = \"(\""], &["target a: ( is not a regular expression"]),
     (&[SETTINGS, TARGET, "timeout = \"0s\""], &["target a: timeout must be longer than 0"]),

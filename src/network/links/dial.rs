@@ -171,9 +171,8 @@ impl Dialler {
 
     /// Dials a peer where it announces itself.
     pub(crate) async fn connect_announced(&self, announcement: Announcement) -> Result<(), ConnectError> {
-        let Announcement { key, addresses, .. } = announcement;
-        let addresses = addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok());
-        let address = self.dial(key, addresses.collect()).await.map_err(|failure| explain(&key, failure))?;
+        let key = announcement.key;
+        let address = self.dial(key, addresses(announcement)).await.map_err(|failure| explain(&key, failure))?;
         self.remember(key, address);
         Ok(())
     }
@@ -285,8 +284,7 @@ impl Dialler {
             tokio::select! {
                 Some(answer) = answers.recv() => if answer.sequence > newest {
                     newest = answer.sequence;
-                    let addresses = answer.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok());
-                    dials.push(self.dial(*peer, addresses.collect()));
+                    dials.push(self.dial(*peer, addresses(answer)));
                 },
                 Some(dialled) = dials.next() => match dialled {
                     Ok(address) => return Ok(address),
@@ -488,6 +486,11 @@ impl From<Attempt> for Failure {
     fn from(attempt: Attempt) -> Self {
         Self::Other(Box::new(attempt))
     }
+}
+
+/// Those that libp2p can read.
+fn addresses(announcement: Announcement) -> Vec<Multiaddr> {
+    announcement.addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok()).collect()
 }
 
 fn unresolved(hint: &DialAddress, error: io::Error) -> Failure {
