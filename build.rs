@@ -24,8 +24,9 @@ fn main() {
     let date = seconds.and_then(|seconds| seconds.parse().ok()).map(date);
     let compiler = env::var("RUSTC").ok().and_then(|rustc| said(Command::new(rustc).arg("--version")));
     let compiler = compiler.and_then(|said| said.split(' ').nth(1).map(str::to_owned));
+    // No name begins with `NARTHEX_`: `cargo run` sets these for the program too, which refuses such a variable unknown to it.
     for (name, value) in [("COMMIT", commit), ("DATE", date), ("RUSTC", compiler)] {
-        println!("cargo:rustc-env=NARTHEX_BUILD_{name}={}", value.as_deref().unwrap_or("unknown"));
+        println!("cargo:rustc-env=BUILT_OF_{name}={}", value.as_deref().unwrap_or("unknown"));
     }
 }
 

@@ -9,6 +9,9 @@ use super::precedence::nearest;
 /// What the variables of all flags begin with.
 pub(super) const PREFIX: &str = "NARTHEX_";
 
+/// What `build.rs` reads, which the shell that built this may still have set.
+const OF_THE_BUILD: &str = "NARTHEX_COMMIT";
+
 /// Refuses a variable that is set and is none of any command: several commands may share one environment.
 ///
 /// # Errors
@@ -23,7 +26,7 @@ pub(super) fn check(command: &Command) -> Result<(), String> {
 }
 
 fn check_name(name: &str, known: &BTreeSet<String>) -> Result<(), String> {
-    if !name.starts_with(PREFIX) || known.contains(name) || is_of_kubernetes(name) {
+    if !name.starts_with(PREFIX) || known.contains(name) || name == OF_THE_BUILD || is_of_kubernetes(name) {
         return Ok(());
     }
     Err(match nearest(name, known.iter().map(String::as_str)) {
@@ -75,6 +78,7 @@ mod tests {
             "NARTHEX_SERVICE",
             "NARTHEX_MDNS",
             "NARTHEX_LOG_LEVEL",
+            "NARTHEX_COMMIT",
             "NARTHEX_SERVICE_HOST",
             "NARTHEX_SERVICE_PORT",
             "NARTHEX_SERVICE_PORT_HTTP",

@@ -8,20 +8,20 @@ use prometheus_client::{
 /// The package's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Commit, its day, and the compiler; `unknown` where the build did not know (`build.rs`).
-const COMMIT: &str = env!("NARTHEX_BUILD_COMMIT");
-const DATE: &str = env!("NARTHEX_BUILD_DATE");
-const RUSTC: &str = env!("NARTHEX_BUILD_RUSTC");
+const COMMIT: &str = env!("BUILT_OF_COMMIT");
+const DATE: &str = env!("BUILT_OF_DATE");
+const RUSTC: &str = env!("BUILT_OF_RUSTC");
 
 /// The version, and what it was built of.
 #[cfg(feature = "cli")]
 pub(crate) const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (commit ",
-    env!("NARTHEX_BUILD_COMMIT"),
+    env!("BUILT_OF_COMMIT"),
     ", ",
-    env!("NARTHEX_BUILD_DATE"),
+    env!("BUILT_OF_DATE"),
     ", rustc ",
-    env!("NARTHEX_BUILD_RUSTC"),
+    env!("BUILT_OF_RUSTC"),
     ")"
 );
 

@@ -17,7 +17,7 @@ use tokio::{
 use crate::support::{
     SOON, eventually_true,
     exporter::{Exporter, Reply},
-    fleet::{Fleet, scrape_path, text},
+    fleet::{Fleet, deafened, scrape_path, text},
     honest::Honest,
     http::{self, Exchange},
     noise,
@@ -235,7 +235,7 @@ fn connections_beyond_the_open_files_are_said_at_the_start_and_probes_are_answer
     let fleet = Fleet::new();
     identity::create_key(&fleet.path().join("scraper.key"), &KeyPair::generate()).expect("the key is written");
     let (address, p2p) = (loopback(free_port()), loopback(free_port()));
-    let mut command = Command::new("sh");
+    let mut command = deafened(Command::new("sh"));
     command.args(["-c", "ulimit -n 400 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_narthex"), "scraper"]);
     command.args(["--key", &text(&fleet.path().join("scraper.key"))]);
     command.args(["--secret-file", &text(&fleet.secret_file())]);

@@ -68,8 +68,9 @@ fn built(script: &Path, directory: &Path, env: &[(&str, &str)]) -> (String, Stri
         .envs(env.iter().copied());
     let run = Run::of(&mut command);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(!run.stdout.contains("cargo:rustc-env=NARTHEX_"), "'cargo run' sets it for the program: {}", run.stdout);
     let value = |name: &str| {
-        let begin = format!("cargo:rustc-env=NARTHEX_BUILD_{name}=");
+        let begin = format!("cargo:rustc-env=BUILT_OF_{name}=");
         run.stdout.lines().find_map(|line| line.strip_prefix(&begin)).expect("a line").to_owned()
     };
     (value("COMMIT"), value("DATE"))

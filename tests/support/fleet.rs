@@ -331,7 +331,11 @@ pub(crate) fn narthex(subcommand: &str) -> Command {
 }
 
 fn deaf() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+    deafened(Command::new(env!("CARGO_BIN_EXE_narthex")))
+}
+
+/// A command that hears none of the environment's own settings, as a shell that runs narthex.
+pub(crate) fn deafened(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NARTHEX_")) {
         command.env_remove(name);
     }
