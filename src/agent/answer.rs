@@ -13,15 +13,23 @@ pub(crate) enum Answer {
     Metrics,
     Html,
     Json,
-    /// There is nothing in it.
+    /// There is no sample in it.
     Empty,
     /// Text that is in none of the formats.
     Text,
 }
 
+/// The bytes that an answer begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beginning<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// True if they are all of it: then the last line counts although nothing ends it.
+    pub(crate) is_all: bool,
+}
+
 impl Answer {
-    /// Judges an answer with status 200 by its headers and the bytes that it begins with.
-    pub(crate) fn of(headers: &HeaderMap, beginning: &[u8]) -> Self {
+    /// Judges an answer with status 200 by its headers and its beginning.
+    pub(crate) fn of(headers: &HeaderMap, beginning: Beginning<'_>) -> Self {
         let kind = media_type(headers);
         if is_encoded(headers) {
             // What is compressed is not looked into.
@@ -31,20 +39,23 @@ impl Answer {
                 _ => Self::Metrics,
             };
         }
-        let text = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning).trim_ascii_start();
+        let Beginning { bytes, is_all } = beginning;
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
         match text.first() {
             None => Self::Empty,
             Some(_) if kind == FORMATS[2] => Self::Metrics,
             Some(b'<') => Self::Html,
             Some(b'[') => Self::Json,
             Some(b'{') if is_object(text) => Self::Json,
-            Some(_) if whole_lines(text).take(LINES).all(is_line) => Self::Metrics,
-            Some(_) => Self::Text,
+            Some(_) if !whole_lines(text, is_all).take(LINES).all(is_line) => Self::Text,
+            Some(_) if is_all && whole_lines(text, true).all(|line| line.is_empty() || line[0] == b'#') => Self::Empty,
+            Some(_) => Self::Metrics,
         }
     }
 }
 
 /// True if the `Content-Type` is that of a format which Prometheus reads. Version 3 refuses an answer without one.
+#[cfg(feature = "cli")]
 pub(crate) fn has_known_type(headers: &HeaderMap) -> bool {
     FORMATS.contains(&&*media_type(headers))
 }
@@ -58,9 +69,10 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
 }
 
-/// The lines of a text; the last one only if it ends.
-fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")).map(<[u8]>::trim_ascii)
+/// The lines of a text; the last one only if it ends, or if the text `is_all`.
+fn whole_lines(text: &[u8], is_all: bool) -> impl Iterator<Item = &[u8]> {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    lines.filter_map(move |line| line.strip_suffix(b"\n").or(is_all.then_some(line))).map(<[u8]>::trim_ascii)
 }
 
 /// True for `{}` and `{"key":`. The braces of a metric hold no colon: `{"a.metric"} 1`.
@@ -123,7 +135,7 @@ mod tests {
 
     fn of(kind: &'static str, beginning: &str) -> Answer {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
-        Answer::of(&headers, beginning.as_bytes())
+        Answer::of(&headers, Beginning { bytes: beginning.as_bytes(), is_all: true })
     }
 
     #[test]
@@ -148,6 +160,10 @@ mod tests {
             (text, "[1, 2]", Answer::Json),
             (text, "", Answer::Empty),
             (text, " \n", Answer::Empty),
+            (text, "# HELP a b\n\n# EOF", Answer::Empty),
+            (text, "OK", Answer::Text),
+            (text, "m 1\nerror: can't open the database", Answer::Text),
+            (text, "\u{0}\u{1}\u{2}", Answer::Text),
             (text, "pong\n", Answer::Text),
             (text, "Hello, world! 1\n", Answer::Text),
             (text, "a{b=\"c\" 1\n", Answer::Text),
@@ -158,19 +174,27 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_beginning_is_not_judged() {
+        let of = |text: &str| Answer::of(&HeaderMap::new(), Beginning { bytes: text.as_bytes(), is_all: false });
+        assert_eq!([of("# HELP a"), of("m 1\nnext{a=\"b")], [Answer::Metrics; 2]);
+        assert_eq!(of("OK\nmo"), Answer::Text);
+    }
+
+    #[test]
     fn a_compressed_answer_is_what_its_type_says() {
         let headers = |kind: &'static str| {
             let encoding = (header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind)), encoding])
         };
-        assert_eq!(Answer::of(&headers("text/html"), b"\x1f\x8b"), Answer::Html);
-        assert_eq!(Answer::of(&headers("text/plain"), b"\x1f\x8b"), Answer::Metrics);
+        let packed = Beginning { bytes: b"\x1f\x8b", is_all: true };
+        assert_eq!(Answer::of(&headers("text/html"), packed), Answer::Html);
+        assert_eq!(Answer::of(&headers("text/plain"), packed), Answer::Metrics);
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in any::<Vec<u8>>()) {
-            Answer::of(&HeaderMap::new(), &bytes);
+        fn no_bytes_panic(bytes in any::<Vec<u8>>(), is_all: bool) {
+            Answer::of(&HeaderMap::new(), Beginning { bytes: &bytes, is_all });
             is_line(&bytes);
         }
     }

@@ -1,26 +1,23 @@
 //! One exporter, asked over HTTP/1.1 for every pull.
 //!
-//! The exporter's answer is streamed through byte for byte: no re-encoding, no buffering of whole bodies. The first bytes of one
-//! without the `Content-Type` of metrics are looked at, and passed on as well.
+//! The exporter's answer is streamed through byte for byte: no re-encoding, no buffering of whole bodies. Its first bytes are
+//! looked at, and passed on as well.
 //! Dropping the pull, or its body, closes the exporter's connection if its answer is not complete.
 //!
 //! The agent alone decides on the URL. Of a pull the exporter receives the headers that Prometheus needs, and the query
 //! parameters that [`Params`](super::Params) lets through.
 
-use std::{io::ErrorKind, mem, sync::Arc, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
-use futures::{
-    StreamExt,
-    future::{BoxFuture, FutureExt},
-    stream,
-};
+use futures::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, uri::PathAndQuery};
-use http_body_util::{BodyExt, BodyStream, Empty, Limited, StreamBody};
+use http_body_util::{BodyExt, Empty, Limited};
 use tokio::time::{self, Instant};
 
 use super::{
-    answer::{Answer, has_known_type},
+    answer::Answer,
     auth::Auth,
+    begun::Begun,
     connection::{self, ExporterPool},
     tls::{Tls, TlsError, TlsSettings},
     url::{ExporterUrl, Params, UrlError},
@@ -104,7 +101,7 @@ pub enum ExporterError {
         url: String,
         /// The status of the answer.
         status: StatusCode,
-        /// The header, cut.
+        /// The header, without a query, cut.
         location: String,
     },
     /// Too many redirects follow each other.
@@ -244,6 +241,8 @@ impl Exporter {
         match self.settings.url.redirected(asked, &location) {
             Some(elsewhere) => Ok(Some(elsewhere)),
             None => {
+                // What follows may be a secret.
+                let location = location.split_inclusive('?').next().unwrap_or_default();
                 let location = location.chars().take(MAX_LOCATION).collect();
                 Err(ExporterError::Redirect { url: self.url(), status, location })
             }
@@ -292,7 +291,6 @@ impl Exporter {
         let mut headers = parts.headers;
         remove_hop_by_hop(&mut headers);
         headers.remove(REASON_HEADER);
-        let is_known = has_known_type(&headers);
         if let Some(fallback) = &self.settings.fallback_content_type
             && headers.get(header::CONTENT_TYPE).is_none_or(HeaderValue::is_empty)
         {
@@ -307,25 +305,13 @@ impl Exporter {
             PooledBodyError::BrokeOff(error) => BoxError::from(error),
             PooledBodyError::Ended => SourceError::Deadline.into(),
         });
-        let mut exposition = Exposition { headers, body: body.boxed_unsync() };
-        if !is_known {
-            self.look_into(&mut exposition).await?;
-        }
-        Ok(exposition)
-    }
-
-    /// Tells the scraper if the answer is no metrics. The answer is passed on as it is: Prometheus decides.
-    async fn look_into(&self, Exposition { headers, body }: &mut Exposition) -> Result<(), ExporterError> {
-        let first = body.frame().await.transpose();
-        let first = first.map_err(|source| ExporterError::Http { url: self.url(), source })?;
-        let beginning = first.as_ref().and_then(|frame| frame.data_ref()).map_or(&[][..], |data| data);
-        if !matches!(Answer::of(headers, beginning), Answer::Metrics | Answer::Empty) {
+        let body = Begun::new(body.boxed_unsync()).await;
+        let body = body.map_err(|source| ExporterError::Http { url: self.url(), source })?;
+        // The scraper is told if it is no metrics. It is passed on as it is: Prometheus decides.
+        if !matches!(Answer::of(&headers, body.beginning()), Answer::Metrics | Answer::Empty) {
             headers.insert(REASON_HEADER, PullReason::NotMetrics.header());
         }
-        let rest = mem::replace(body, Empty::new().map_err(|never| match never {}).boxed_unsync());
-        let frames = stream::iter(first.map(Ok)).chain(BodyStream::new(rest));
-        *body = BodyExt::boxed_unsync(StreamBody::new(frames));
-        Ok(())
+        Ok(Exposition { headers, body: body.boxed_unsync() })
     }
 }
 

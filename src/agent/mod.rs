@@ -5,6 +5,7 @@
 
 mod answer;
 mod auth;
+mod begun;
 mod connection;
 #[cfg(feature = "cli")]
 mod directory;
@@ -25,7 +26,7 @@ mod verifier;
 
 pub use crate::secret_file::SecretFileError;
 #[cfg(feature = "cli")]
-pub(crate) use answer::{Answer, has_known_type};
+pub(crate) use answer::{Answer, Beginning, has_known_type};
 pub use auth::Auth;
 pub use exporter::{Exporter, ExporterError, ExporterSettings};
 pub use tls::{ClientCertificate, TlsError, TlsSettings};

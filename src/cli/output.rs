@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     identity::PublicKey,
-    telemetry::log::{self, escaped},
+    telemetry::{escaped, log},
 };
 
 /// Bad usage: flags, variables or a file that make no sense. Exit 2; every other failure has exit 1.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{output, polling::Group, scraper_api::ScraperApi};
 use crate::{
     registry::{KEY_LABEL, KIND_LABEL},
-    telemetry::{log::escaped, short_duration, short_key},
+    telemetry::{escaped, short_duration, short_key},
 };
 
 /// Headings of the table of aliases. The last ones are left out if there is nothing below them.

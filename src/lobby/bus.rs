@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Host, NoList, Others, is_label};
 use crate::{
     nats::{Connection, NatsConfig},
-    telemetry::{Chain, short_duration},
+    telemetry::{Chain, escaped, short_duration},
     wire::LobbyHost,
 };
 use heard::Heard;
@@ -227,7 +227,7 @@ impl Bus {
                 && !was_unsaid
             {
                 tracing::warn!(
-                    bus = %self, hostname = %host.hostname.escape_debug(), error = %error.escape_debug(),
+                    bus = %self, hostname = %escaped(&host.hostname), error = %escaped(error),
                     "a host cannot be said on the bus, and is not in the lists of lobbyd's hosts"
                 );
             }
@@ -259,7 +259,7 @@ impl Bus {
                 Word::Hi if own.labels != labels && own.since.elapsed() > SETTLED && !own.is_contested => {
                     own.is_contested = true;
                     tracing::warn!(
-                        bus = %self, hostname = %hostname.escape_debug(),
+                        bus = %self, hostname = %escaped(&hostname),
                         "another host on the bus has the name of one of ours: lobbyd's hosts list now the one, now the other"
                     );
                 }
@@ -311,7 +311,7 @@ impl Complaints {
             return;
         }
         let further = std::mem::take(&mut self.further);
-        tracing::warn!(%bus, error = %error.escape_debug(), further, "packets of the bus are left out");
+        tracing::warn!(%bus, error = %escaped(error), further, "packets of the bus are left out");
         self.at = Some(Instant::now());
     }
 }

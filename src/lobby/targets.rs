@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, net::Ipv6Addr};
 use serde::Serialize;
 
 use super::Host;
+use crate::wire::is_label_name;
 
 /// A host's group of the http_sd list. The keys begin as Lobby writes them; Prometheus takes both forms.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -64,12 +65,6 @@ impl TargetGroup {
         };
         Some(Self { targets: hosts.into_iter().map(with_port).collect(), labels })
     }
-}
-
-fn is_label_name(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 #[cfg(test)]

@@ -35,6 +35,17 @@ impl<'a> Listing<'a> {
         Self { alias, peer, service, hostname, labels, state, path }
     }
 
+    /// The value of a label that the alias is listed with; as in Prometheus, a label that is not there has an empty one.
+    /// Labels for relabelling are none of these.
+    pub(crate) fn label(lease: &'a Lease, name: &str) -> &'a str {
+        match name {
+            "instance" => lease.alias.as_str(),
+            "service" => &lease.service,
+            "hostname" => &lease.hostname,
+            _ => lease.labels.value(name).unwrap_or_default(),
+        }
+    }
+
     /// The group but for the address to scrape: everything after `{"targets":["<address>"`.
     pub(crate) fn json(&self) -> Vec<u8> {
         let mut json = Vec::new();

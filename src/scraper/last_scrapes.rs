@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcome::ScrapeOutcome;
 use crate::{
+    identity::PublicKey,
     registry::{EventKind, Registry, RegistryEvent},
     telemetry::LabelValue,
     wire::{Alias, PullReason},
@@ -126,9 +127,9 @@ impl LastScrapes {
         self.records().get(alias).copied()
     }
 
-    /// Notes the end of a scrape. That of an alias that has gone meanwhile is not noted.
-    pub(super) fn note(&self, alias: &Alias, began: Began, bytes: u64, fault: Option<Fault>) {
-        if !matches!(self.0.registry.lookup(alias.as_str()), Ok(Some(_))) {
+    /// Notes the end of a scrape of an alias that `peer` was asked for. If it is that peer's no more it is not noted.
+    pub(super) fn note(&self, alias: &Alias, peer: &PublicKey, began: Began, bytes: u64, fault: Option<Fault>) {
+        if !matches!(self.0.registry.lookup(alias.as_str()), Ok(Some(lease)) if lease.peer == *peer) {
             return;
         }
         let began_ms = began.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();

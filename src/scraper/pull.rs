@@ -44,13 +44,14 @@ pub(super) enum PullError {
 }
 
 impl PullError {
-    pub(super) fn into_alias(self) -> Alias {
+    /// The alias, and the peer that was asked for it.
+    pub(super) fn into_asked(self) -> (Alias, PublicKey) {
         match self {
-            Self::NotConnected { alias, .. }
-            | Self::Broken { alias, .. }
-            | Self::Refused { alias, .. }
-            | Self::Busy { alias, .. }
-            | Self::Deadline { alias, .. } => alias,
+            Self::NotConnected { alias, peer }
+            | Self::Broken { alias, peer, .. }
+            | Self::Refused { alias, peer, .. }
+            | Self::Busy { alias, peer }
+            | Self::Deadline { alias, peer, .. } => (alias, peer),
         }
     }
 }

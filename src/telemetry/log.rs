@@ -5,7 +5,6 @@
 //!
 //! Nobody waits for stderr: see `unblocked`.
 
-mod escape;
 mod line;
 mod unblocked;
 
@@ -20,7 +19,6 @@ use std::{
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter::LevelFilter, layer::SubscriberExt};
 
-pub use escape::escaped;
 pub use line::LogFormat;
 
 use super::panics;

@@ -7,6 +7,8 @@ mod chain;
 mod classic;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod dropped_lines;
+#[cfg(any(feature = "agent", feature = "scraper"))]
+mod escape;
 mod few;
 mod format;
 mod label_value;
@@ -28,6 +30,8 @@ mod short;
 pub(crate) use build::LONG_VERSION;
 pub(crate) use build::build_info;
 pub(crate) use chain::Chain;
+#[cfg(any(feature = "agent", feature = "scraper"))]
+pub(crate) use escape::escaped;
 pub(crate) use few::Few;
 pub(crate) use format::ExpositionFormat;
 #[cfg(test)]

@@ -5,6 +5,8 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 use tokio::time::{self, Instant};
 
+use super::escaped;
+
 /// Most bytes of a body that are read for its first line.
 const MAX_READ: usize = 4096;
 /// Most characters of a message in a log line.
@@ -25,7 +27,7 @@ where
     }
     let text = String::from_utf8_lossy(&text);
     let line: String = text.lines().next().unwrap_or_default().chars().take(MAX_CHARS).collect();
-    line.escape_debug().to_string()
+    escaped(&line).into_owned()
 }
 
 #[cfg(test)]
@@ -50,7 +52,8 @@ mod tests {
         assert_eq!(message_of(&["no da", "tabase\nstack"], true).await, "no database");
         assert_eq!(message_of(&[], true).await, "");
         assert_eq!(message_of(&["no", " end"], false).await, "no end");
-        assert_eq!(message_of(&["\u{1b}[31m\r\n"], true).await, "\\u{1b}[31m");
+        assert_eq!(message_of(&["\u{1b}[31m\r\n"], true).await, "\\u001b[31m");
+        assert_eq!(message_of(&["can't open \"db\"\n"], true).await, "can't open \"db\"", "the log quotes it");
         let long: &str = "x".repeat(5000).leak();
         assert_eq!(message_of(&["y", long], true).await, "y", "what is over the limit is left away");
         assert_eq!(message_of(&[&long[..300]], true).await.len(), MAX_CHARS);

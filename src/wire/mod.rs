@@ -54,6 +54,8 @@ pub use pull_reason::PullReason;
 #[cfg(feature = "client")]
 pub(crate) use pull_reason::REASON_HEADER;
 pub use session::{Session, SessionError};
+#[cfg(feature = "scraper")]
+pub(crate) use target::is_label_name;
 pub use target::{Alias, Labels, Target, TargetError};
 #[cfg(feature = "client")]
 pub use timeout::{SCRAPE_TIMEOUT_HEADER, scrape_timeout, set_scrape_timeout};

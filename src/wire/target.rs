@@ -86,8 +86,7 @@ impl Labels {
     /// [`TargetError`] for a name or value that Prometheus or narthex refuses.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<(), TargetError> {
         let (name, value) = (name.into(), value.into());
-        let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !begins || name.len() > Self::MAX_NAME_LEN || !name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
+        if name.len() > Self::MAX_NAME_LEN || !is_label_name(&name) {
             return Err(TargetError::LabelName { name: quoted(&name) });
         }
         if name.starts_with("__") || Self::RESERVED.contains(&name.as_str()) {
@@ -193,6 +192,13 @@ pub enum TargetError {
         /// The text, quoted.
         name: String,
     },
+}
+
+/// True for `[a-zA-Z_][a-zA-Z0-9_]*`: what every version of Prometheus takes for the name of a label (its documentation,
+/// "Metric names and labels").
+pub(crate) fn is_label_name(name: &str) -> bool {
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    begins && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
 }
 
 /// A stranger's text for a log line: quoted, escaped, cut.

@@ -606,11 +606,13 @@ fn a_url_that_has_something_else_than_metrics_is_found() {
         ("/json", whole("application/json", "{\"status\": 1}")),
         ("/empty", whole("text/plain", "")),
         ("/text", whole("text/plain", "pong, all is well\n")),
+        ("/health", whole("text/plain", "OK")),
+        ("/comments", whole("text/plain", "# HELP m x\n# TYPE m counter\n")),
         ("/bare", Reply::Whole { status: "200 OK", headers: vec![], body: b"m 1\n".to_vec() }),
         ("/flask", whole("text/html; charset=utf-8", "# HELP m x\nm 1\n")),
         ("/open", whole("application/openmetrics-text; version=1.0.0", "m 1\n# EOF\n")),
     ]);
-    let paths = ["html", "json", "empty", "text", "bare", "flask", "open"];
+    let paths = ["html", "json", "empty", "text", "health", "comments", "bare", "flask", "open"];
     let targets = paths.map(|path| format!("{path}={}", exporter.url(&format!("/{path}"))));
     let flags: Vec<&str> = targets.iter().flat_map(|target| ["--target", target]).collect();
     let visit = beside_exporter(&fleet, scraper.peer(), &flags);
@@ -618,6 +620,8 @@ fn a_url_that_has_something_else_than_metrics_is_found() {
     visit.fails("exporter json", &["answers JSON"]);
     visit.fails("exporter empty", &["an empty body"]);
     visit.fails("exporter text", &["text that is no metrics", "pong, all is well"]);
+    visit.fails("exporter health", &["text that is no metrics", "\"OK\""]);
+    visit.fails("exporter comments", &["answers no sample"]);
     visit.warns("exporter bare", &["no Content-Type", "fallback_content_type"]);
     visit.warns("exporter flask", &["text/html", "fallback_scrape_protocol"]);
     visit.has("ok", "exporter open", &["10 bytes of metrics"]);

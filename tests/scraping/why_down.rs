@@ -65,6 +65,7 @@ fn a_page_is_passed_on_as_it_is_and_named_at_both_ends() {
         headers,
         body: body.into(),
     };
+    let of_status = |status, headers| Reply::Whole { status, headers, body: Vec::new() };
     let html = ("Content-Type", "text/html; charset=utf-8");
     // An exporter's own header of that name means nothing.
     let forged = ("Narthex-Reason", "refused");
@@ -72,8 +73,10 @@ fn a_page_is_passed_on_as_it_is_and_named_at_both_ends() {
         ("/page", of(vec![html], page)),
         // As Flask answers without a mimetype: Prometheus 2 reads it.
         ("/flask", of(vec![html, forged], "m 1\n")),
+        ("/health", Reply::text("OK")),
+        ("/moved", of_status("302 Found", vec![("Location", "http://elsewhere.invalid/login?token=hunter2")])),
     ]);
-    let targets = [("page", exporter.url("/page")), ("flask", exporter.url("/flask"))];
+    let targets = ["page", "flask", "health", "moved"].map(|alias| (alias, exporter.url(&format!("/{alias}"))));
     let agent = fleet.agent_of(&scraper, "agent", targets, &[]);
     assert_eq!(scraper.wait_scraped("page"), page);
     assert_eq!(scraper.wait_scraped("flask"), "m 1\n");
@@ -83,6 +86,12 @@ fn a_page_is_passed_on_as_it_is_and_named_at_both_ends() {
     let alias = alias_of(&scraper, "page");
     assert_eq!((&alias["last_error"]["reason"], &alias["last_scrape"]["ok"]), (&"not-metrics".into(), &false.into()));
     assert_eq!(alias_of(&scraper, "flask")["last_error"], Value::Null);
+    // Its type says metrics.
+    assert_eq!(scraper.wait_scraped("health"), "OK");
+    assert_eq!(alias_of(&scraper, "health")["last_error"]["reason"], "not-metrics");
+    assert_eq!(scraper.ask("moved", &[]).status, 502);
+    let moved = agent.wait_log(&["moved", "http://elsewhere.invalid/login?"]);
+    assert!(!moved.contains("hunter2"), "{moved}");
     agent.wait_log(&["warn", "page", "is no metrics"]);
 
     exporter.answer("/page", Reply::text("m 1\n"));

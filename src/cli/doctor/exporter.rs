@@ -8,7 +8,7 @@ use tokio::time::{self, Instant};
 
 use super::report::{Check, Checks};
 use crate::{
-    agent::{Answer, Exporter, TargetSpec, has_known_type},
+    agent::{Answer, Beginning, Exporter, TargetSpec, has_known_type},
     client::{BoxError, PullRequest, Source, SourceError},
     telemetry::Chain,
     wire::SCRAPE_TIMEOUT_HEADER,
@@ -68,7 +68,9 @@ impl Pulled {
         let kind = self.headers.get(header::CONTENT_TYPE).map(|kind| String::from_utf8_lossy(kind.as_bytes()));
         let kind = kind.as_deref().filter(|kind| !kind.is_empty());
         let failed = |what: &str, advice: &str| Check::failed(name.clone(), format!("{url} answers {what}"), advice);
-        match Answer::of(&self.headers, &self.beginning) {
+        let is_all = self.len == self.beginning.len() as u64;
+        let beginning = Beginning { bytes: &self.beginning, is_all };
+        match Answer::of(&self.headers, beginning) {
             Answer::Metrics if has_known_type(&self.headers) => {
                 Check::ok(name, format!("{url} answers {} bytes of metrics", self.len))
             }
@@ -95,7 +97,7 @@ impl Pulled {
                 "mend the URL: it needs Prometheus's format, which some have at another path or with a query such as ?format=prometheus",
             ),
             Answer::Empty => failed(
-                "an empty body, no metrics",
+                if self.len == 0 { "an empty body, no metrics" } else { "no sample" },
                 "mend the path of the URL, or see why the exporter has nothing to say",
             ),
             Answer::Text => {

@@ -5,7 +5,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use serde::Serialize;
 
 use super::super::output;
-use crate::telemetry::log::escaped;
+use crate::telemetry::escaped;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -20,7 +20,7 @@ use super::super::{
 use crate::{
     identity::PublicKey,
     registry::{Lease, backup},
-    telemetry::log::escaped,
+    telemetry::escaped,
     wire::{Alias, Target},
 };
 

@@ -1,6 +1,10 @@
 //! Tells followers of the announcements that this node takes, as they come: clients that wait for their scraper.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io,
+    time::Duration,
+};
 
 use tokio::{
     io::AsyncReadExt,
@@ -40,16 +44,15 @@ pub(crate) async fn tell_followers(
             biased;
             () = stop.cancelled() => break,
             Some(ended) = streams.join_next() => if let Ok(peer) = ended {
-                leave(&mut of_peers, &peer);
+                leave(&mut of_peers, peer);
             },
             Some(InboundStream { peer, stream }) = inbox.recv() => {
-                let of_peer = of_peers.entry(peer).or_default();
-                if streams.len() >= MOST || *of_peer >= MOST_OF_PEER {
+                let of_peer = of_peers.get(&peer).copied().unwrap_or_default();
+                if streams.len() >= MOST || of_peer >= MOST_OF_PEER {
                     tracing::debug!(%peer, "a peer follows too many keys, or too many peers follow some");
-                    leave(&mut of_peers, &peer);
                     continue;
                 }
-                *of_peer += 1;
+                of_peers.insert(peer, of_peer + 1);
                 let network = network.clone();
                 streams.spawn(async move {
                     if let Err(error) = serve(&network, stream).await {
@@ -63,11 +66,12 @@ pub(crate) async fn tell_followers(
     streams.shutdown().await;
 }
 
-fn leave(of_peers: &mut HashMap<PublicKey, usize>, peer: &PublicKey) {
-    if let Some(count) = of_peers.get_mut(peer) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            of_peers.remove(peer);
+/// Counts a stream less.
+fn leave(of_peers: &mut HashMap<PublicKey, usize>, peer: PublicKey) {
+    if let Entry::Occupied(mut of_peer) = of_peers.entry(peer) {
+        *of_peer.get_mut() -= 1;
+        if *of_peer.get() == 0 {
+            of_peer.remove();
         }
     }
 }

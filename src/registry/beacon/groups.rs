@@ -15,6 +15,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::is_label_name;
+
 /// Prefix of the labels that only relabelling sees, and that are ours.
 const META: &str = "__meta_narthex_";
 /// The other labels that begin with `__` and that a beacon may have: Prometheus acts on these, as for any target that it reaches
@@ -117,12 +119,9 @@ fn is_target(target: &str) -> bool {
 }
 
 fn is_label(name: &str) -> bool {
-    let mut chars = name.chars();
-    let is_name = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_');
     let is_ours = name.starts_with(META);
     let is_meant = OF_SCRAPES.contains(&name) || OF_SCRAPES_PREFIXES.into_iter().any(|prefix| name.starts_with(prefix));
-    is_name && !is_ours && (!name.starts_with("__") || is_meant)
+    is_label_name(name) && !is_ours && (!name.starts_with("__") || is_meant)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! kept waiting: a scrape that waits uses up its own deadline, and then looks like a slow peer. A peer that has clearly more
 //! scrapes than another gives one up for it: peers that hang do not keep the others from being scraped.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, Worth, expected_len, passed_headers, text},
     identity::PublicKey,
+    registry::Lease,
     scraper::{
         last_scrapes::{Began, Fault, LastScrapes},
         metrics::ScrapeRecord,
@@ -37,6 +38,9 @@ use crate::{
     telemetry::{Chain, Limit},
     wire::{Alias, PullReason, SCRAPE_TIMEOUT_HEADER},
 };
+
+/// How much earlier than ours a peer's deadline may be, and a little for the way.
+const EARLIER_AT_PEER: Duration = Duration::from_millis(300);
 
 /// By path: `/scrape/{alias}/metrics`, the alias percent-decoded once.
 pub(super) async fn by_path(
@@ -56,12 +60,12 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
     }
     let (mut record, began) = (shared.metrics.scrape(), Began::now());
     match pull(shared, alias, request).await {
-        Ok(Pulled { alias, answer, is_metrics, promised, deadline, share }) => {
+        Ok(Pulled { alias, peer, answer, is_metrics, promised, deadline, share }) => {
             let (head, body) = answer.into_parts();
             let worth = Worth { until: deadline + shared.scrape.margin, given_up: CancellationToken::new() };
             let evicted = share.evicted().clone().cancelled_owned().boxed();
             let scrapes = shared.last_scrapes.clone();
-            let observer = ScrapeObserver { alias, scrapes, began, is_metrics, record, _share: share };
+            let observer = ScrapeObserver { alias, peer, scrapes, began, deadline, is_metrics, record, _share: share };
             let body = LimitedBody::new(body, shared.scrape.max_body, promised, observer).cut_by(evicted);
             let mut response = Response::new(Body::new(body));
             *response.headers_mut() = head.headers;
@@ -70,8 +74,8 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
         }
         Err(failure) => {
             record.end(failure.outcome);
-            if let Some((alias, fault)) = &failure.noted {
-                shared.last_scrapes.note(alias, began, 0, Some(*fault));
+            if let Some(Noted { alias, peer, fault }) = &failure.noted {
+                shared.last_scrapes.note(alias, peer, began, 0, Some(*fault));
             }
             tracing::debug!(status = failure.status.as_u16(), why = failure.why, "scrape failed");
             text::line(failure.status, failure.why)
@@ -82,6 +86,7 @@ pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Resp
 /// An exposition that has begun.
 struct Pulled {
     alias: Alias,
+    peer: PublicKey,
     answer: Response<PullBody>,
     /// False if the peer says that its source answered something else.
     is_metrics: bool,
@@ -94,9 +99,15 @@ struct Pulled {
 struct Failure {
     status: StatusCode,
     outcome: ScrapeOutcome,
-    /// What is noted of the alias.
-    noted: Option<(Alias, Fault)>,
+    noted: Option<Noted>,
     why: String,
+}
+
+/// What is noted of an alias, and of the peer that holds it.
+struct Noted {
+    alias: Alias,
+    peer: PublicKey,
+    fault: Fault,
 }
 
 async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Failure> {
@@ -118,7 +129,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     })?;
     let overloaded = || {
         let why = format!("more than {} scrapes at once", shared.scrape.max_concurrent);
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded, why).of(&lease.alias)
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded, why).of(&lease)
     };
     let share = shared.scrapes.ask(lease.peer, lease.alias.clone());
     if share.as_ref().map_or(true, Share::has_displaced) {
@@ -140,7 +151,7 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     if promised.is_some_and(|promised| promised > shared.scrape.max_body) {
         let why =
             format!("the exposition of alias {alias} is larger than the limit of {} bytes", shared.scrape.max_body);
-        return Err(Failure::new(StatusCode::BAD_GATEWAY, ScrapeOutcome::TooLarge, why).of(alias));
+        return Err(Failure::new(StatusCode::BAD_GATEWAY, ScrapeOutcome::TooLarge, why).of(&lease));
     }
     if promised.is_none() && request.version < Version::HTTP_11 {
         // In HTTP/1.0 such a body ends with the connection, and a cut one would pass for a whole one.
@@ -152,15 +163,17 @@ async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Fa
     if page {
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     }
-    Ok(Pulled { alias: alias.clone(), answer, is_metrics, promised, deadline, share })
+    Ok(Pulled { alias: alias.clone(), peer, answer, is_metrics, promised, deadline, share })
 }
 
 /// Counts a scrape until its exposition ends. An exposition that is cut closes Prometheus's connection, which Prometheus
 /// sees as `unexpected EOF`.
 struct ScrapeObserver {
     alias: Alias,
+    peer: PublicKey,
     scrapes: LastScrapes,
     began: Began,
+    deadline: Instant,
     is_metrics: bool,
     record: ScrapeRecord,
     _share: Share<PublicKey, Alias>,
@@ -186,9 +199,13 @@ impl BodyObserver<PullBody> for ScrapeObserver {
         let fault = match outcome {
             ScrapeOutcome::ClientGone => return, // which says nothing about the alias
             ScrapeOutcome::Ok => (!self.is_metrics).then_some(Fault::Source(PullReason::NotMetrics)),
+            // The peer, whose deadline is a little earlier, breaks off as a link does that is lost.
+            ScrapeOutcome::Cut if Instant::now() + EARLIER_AT_PEER >= self.deadline => {
+                Some(Fault::Here(ScrapeOutcome::Deadline))
+            }
             outcome => Some(Fault::Here(outcome)),
         };
-        self.scrapes.note(&self.alias, self.began, passed, fault);
+        self.scrapes.note(&self.alias, &self.peer, self.began, passed, fault);
     }
 }
 
@@ -198,8 +215,9 @@ impl Failure {
     }
 
     /// A failure that is noted of the alias.
-    fn of(self, alias: &Alias) -> Self {
-        Self { noted: Some((alias.clone(), Fault::Here(self.outcome))), ..self }
+    fn of(self, lease: &Lease) -> Self {
+        let noted = Noted { alias: lease.alias.clone(), peer: lease.peer, fault: Fault::Here(self.outcome) };
+        Self { noted: Some(noted), ..self }
     }
 }
 
@@ -216,11 +234,12 @@ impl From<PullError> for Failure {
             PullError::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, ScrapeOutcome::Overloaded),
             PullError::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, ScrapeOutcome::Deadline),
         };
-        let fault = match error {
-            PullError::Refused { reason: Some(reason), .. } => Fault::Source(reason),
+        let fault = match &error {
+            PullError::Refused { reason: Some(reason), .. } => Fault::Source(*reason),
             _ => Fault::Here(outcome),
         };
         let why = Chain(&error).to_string();
-        Self { status, outcome, noted: Some((error.into_alias(), fault)), why }
+        let (alias, peer) = error.into_asked();
+        Self { status, outcome, noted: Some(Noted { alias, peer, fault }), why }
     }
 }

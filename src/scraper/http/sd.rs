@@ -23,7 +23,9 @@ use super::{
 };
 use crate::{
     http::{LocalAddr, text},
+    registry::Listing,
     scraper::outcome::SdOutcome,
+    wire::{Alias, is_label_name},
 };
 
 /// Most filters of a request: each costs a look at every alias.
@@ -128,12 +130,22 @@ fn read_filters(uri: &Uri) -> Result<Vec<Filter>, String> {
     if asks_for(Field::Alias) && asks_for(Field::Kind) {
         return Err("alias and kind together list nothing: only beacons have a kind, and they have no alias".into());
     }
+    let opposed = |filter: &Filter| filters.iter().any(|other| filter.lists_nothing_beside(other));
+    if let Some(filter) = filters.iter().find(|filter| opposed(filter)) {
+        return Err(format!("{:?} is both asked for and negated, which lists nothing", filter.values));
+    }
     Ok(filters)
 }
 
 impl Filter {
     fn passes(&self, listed: &Listed) -> bool {
         self.values.iter().any(|value| self.field.is(value, listed)) != self.negated
+    }
+
+    /// True if the other one negates every value.
+    fn lists_nothing_beside(&self, other: &Self) -> bool {
+        let negates_all = || self.values.iter().all(|value| other.values.contains(value));
+        !self.negated && other.negated && self.field == other.field && negates_all()
     }
 }
 
@@ -145,7 +157,7 @@ impl Field {
             (Self::Service, Listed::Beacon { group, .. }) => group.label("service") == value,
             (Self::Kind, Listed::Beacon { beacon, .. }) => beacon.name.kind() == value,
             // As in Prometheus, a label with an empty value is a label that is not there.
-            (Self::Label(name), Listed::Alias { lease, .. }) => lease.labels.value(name).unwrap_or_default() == value,
+            (Self::Label(name), Listed::Alias { lease, .. }) => Listing::label(lease, name) == value,
             (Self::Label(name), Listed::Beacon { group, .. }) => group.label(name) == value,
             (Self::Alias, Listed::Beacon { .. }) | (Self::Kind, Listed::Alias { .. }) => false,
         }
@@ -155,9 +167,15 @@ impl Field {
     fn read(name: &str, value: String) -> Result<(Self, String), String> {
         match name {
             "service" => Ok((Self::Service, value)),
-            "alias" => Ok((Self::Alias, value)),
+            "alias" => match value.strip_prefix('!').unwrap_or(&value).parse::<Alias>() {
+                Ok(_) => Ok((Self::Alias, value)),
+                Err(error) => Err(error.to_string()),
+            },
             "kind" => Ok((Self::Kind, value)),
             "label" => match value.split_once(':') {
+                Some((name, _)) if !is_label_name(name) => {
+                    Err(format!("{name:?} is no name of a label: label=env:prod filters, label=env:!prod negates"))
+                }
                 Some((name, value)) => Ok((Self::Label(name.to_owned()), value.to_owned())),
                 None => Err(format!("label={value:?} is not of the form name:value")),
             },
@@ -179,6 +197,13 @@ mod tests {
         assert!(refused("service=a&Label=a:b").contains("\"Label\""));
         assert!(refused("label=a").contains("\"a\""));
         assert!(refused("alias=a&kind=nodes").contains("list nothing"));
+        assert!(refused("label=!a:x").contains("label=env:!prod"));
+        assert!(refused("label=:x").contains("no name of a label"));
+        assert!(refused("alias=a%20b").contains("\"a b\""));
+        assert!(refused("alias=!").contains("alias"));
+        assert!(refused("service=a&service=!a").contains("lists nothing"));
+        assert!(refused("label=e:a&service=x&label=e:!a&label=e:!b").contains("lists nothing"));
+        assert!(read_filters(&"/sd?service=a&service=b&service=!a".parse().expect("a URI")).is_ok());
         assert!(refused("service!=a").contains("service=!web"));
         assert!(refused(&["alias=a"; MAX_FILTERS + 1].join("&")).contains("at most 16"));
     }

@@ -17,7 +17,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
-use super::escape::{escaped, steers};
+use crate::telemetry::escape::{escaped, steers};
 use crate::{
     identity::PublicKey,
     telemetry::{Chain, short_key},

@@ -17,7 +17,11 @@ use async_nats::{
 };
 
 use super::members;
-use crate::{nats::NatsUrl, registry::Member, telemetry::Chain};
+use crate::{
+    nats::NatsUrl,
+    registry::Member,
+    telemetry::{Chain, escaped},
+};
 
 /// The bucket of a URL without a path.
 const DEFAULT_NAME: &str = "narthex";
@@ -165,5 +169,5 @@ pub(super) fn created(info: &Info) -> i128 {
 
 /// What an error of NATS says, with its causes.
 pub(super) fn said(error: impl Error + 'static) -> String {
-    Chain(&error).to_string().escape_debug().to_string()
+    escaped(&Chain(&error).to_string()).into_owned()
 }

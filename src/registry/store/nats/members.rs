@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::key;
-use crate::{identity::PublicKey, registry::Member};
+use crate::{identity::PublicKey, registry::Member, telemetry::escaped};
 
 /// How often a scraper notes itself.
 pub(super) const NOTED_EVERY: Duration = Duration::from_secs(60);
@@ -96,8 +96,7 @@ impl Members {
         let mut own = self.own();
         let is_other = own.key == Some(*member) && revision > own.since && ![0, self.run].contains(&noted.run);
         if is_other && !std::mem::replace(&mut own.is_contested, true) {
-            let addresses =
-                noted.addresses.iter().take(MAX_ADDRESSES).map(|address| address.escape_debug().to_string());
+            let addresses = noted.addresses.iter().take(MAX_ADDRESSES).map(|address| escaped(address));
             tracing::error!(
                 key = %member, addresses = addresses.collect::<Vec<_>>().join(" "),
                 "another scraper of this store has our key, so that neither asks the other: give it a key of its own (narthex keygen)"

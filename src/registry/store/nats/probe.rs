@@ -6,7 +6,10 @@ use async_nats::{ConnectOptions, connection::State};
 use tokio::{net::TcpStream, time};
 
 use super::{bucket::Bucket, session::WatchError};
-use crate::nats::{Connection, NatsConfig};
+use crate::{
+    nats::{Connection, NatsConfig},
+    telemetry::escaped,
+};
 
 /// How often it is looked whether the connection is there.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -44,7 +47,7 @@ pub(crate) async fn probe_bucket(config: &NatsConfig, patience: Duration) -> Res
     };
     let _ = time::timeout(patience, ended).await;
     if !is_connected() {
-        let fault = fault.borrow().escape_debug().to_string();
+        let fault = escaped(&fault.borrow()).into_owned();
         return Err(if fault.is_empty() { SILENT.to_owned() } else { fault });
     }
     // Another server may have failed before.
@@ -52,7 +55,7 @@ pub(crate) async fn probe_bucket(config: &NatsConfig, patience: Duration) -> Res
     let bucket = Bucket::of(client.clone(), &config.url)?;
     let looked = bucket.look().await.map_err(|error| match fault.has_changed() {
         // What may not be asked is not answered.
-        Ok(true) => fault.borrow().escape_debug().to_string(),
+        Ok(true) => escaped(&fault.borrow()).into_owned(),
         _ => error,
     });
     match looked? {

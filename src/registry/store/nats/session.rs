@@ -26,7 +26,10 @@ use super::{
     members::Members,
     value::{self, Written},
 };
-use crate::registry::{Foreign, Name, SharedEvent};
+use crate::{
+    registry::{Foreign, Name, SharedEvent},
+    telemetry::escaped,
+};
 
 /// Longest wait for the next entry of a list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -217,8 +220,8 @@ impl Session {
             Err(error) => {
                 // Others remove keys without a word.
                 if !is_removal {
-                    let key = entry.key.escape_debug().to_string();
-                    tracing::warn!(key, %error, "an entry of the registry's bucket cannot be read, and is left out");
+                    let key = escaped(&entry.key);
+                    tracing::warn!(%key, %error, "an entry of the registry's bucket cannot be read, and is left out");
                 }
                 let name = key::alias(&entry.key).and_then(|alias| Some(Name::Alias(alias.parse().ok()?)));
                 let name = name.or_else(|| bases.keys().find(|name| key::of(name) == entry.key).cloned());

@@ -463,3 +463,58 @@ async fn a_body_of_many_megabytes_streams() {
     assert!(rest.ends_with(b"\r\n0\r\n\r\n") && first.len() + rest.len() > PARTS * (256 << 10));
     feeding.await.expect("fed");
 }
+
+#[tokio::test]
+async fn an_exposition_that_the_peer_breaks_off_at_the_end_of_its_time_was_too_slow() {
+    let late = Arc::new(Mutex::new(true));
+    let scraper = Scraper::start(HttpConfig::default(), {
+        let late = Arc::clone(&late);
+        move |_, request: PullRequest| {
+            let sooner = Duration::from_millis(if *late.lock().expect("sound") { 100 } else { 1500 });
+            let broken = async move {
+                time::sleep_until(request.deadline - sooner).await;
+                Err("broken off".into())
+            };
+            let begun = stream::iter([Ok(Frame::data(Bytes::from("m 1\n")))]);
+            async { Ok(Response::new(StreamBody::new(begun.chain(stream::once(broken))).boxed_unsync())) }
+        }
+    })
+    .await;
+    scraper.register("web-1").await;
+    let reason = async || {
+        scraper.ask(&request(SCRAPE, "X-Prometheus-Scrape-Timeout-Seconds: 2\r\n")).await;
+        scraper.get("/api/v1/aliases/web-1").await.json()["last_error"]["reason"].clone()
+    };
+    assert_eq!(reason().await, "deadline");
+    *late.lock().expect("sound") = false;
+    assert_eq!(reason().await, "cut");
+}
+
+#[tokio::test]
+async fn a_scrape_is_noted_of_the_holder_that_was_asked() {
+    let (ask, mut asked) = mpsc::channel(1);
+    let (fail, failing) = mpsc::channel::<()>(1);
+    let failing = Arc::new(tokio::sync::Mutex::new(failing));
+    let scraper = Scraper::start(HttpConfig::default(), move |alias, _| {
+        ask.try_send(()).expect("room");
+        let failing = Arc::clone(&failing);
+        async move {
+            failing.lock().await.recv().await;
+            Err(PullError::NotConnected { alias, peer: peer(1) })
+        }
+    })
+    .await;
+    for (name, goes_on_to, noted) in [("web-1", 1, true), ("web-2", 2, false)] {
+        let alias: Alias = name.parse().expect("an alias");
+        scraper.register_as(1, "", vec![claim(name, "", &[])]).await;
+        let path = format!("/scrape/{name}/metrics");
+        tokio::join!(scraper.get(&path), async {
+            asked.recv().await.expect("asked");
+            scraper.registry.release(&alias).await.expect("released");
+            scraper.register_as(goes_on_to, "", vec![claim(name, "", &[])]).await;
+            fail.send(()).await.expect("the pull waits");
+        });
+        let last_error = scraper.get(&format!("/api/v1/aliases/{name}")).await.json()["last_error"].clone();
+        assert_eq!(last_error.is_null(), !noted, "{last_error}");
+    }
+}

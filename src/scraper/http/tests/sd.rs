@@ -165,8 +165,8 @@ async fn filters_of_one_name_give_a_choice_and_those_of_several_names_all_hold()
         claim("b", "web", &[("env", "test")]),
         claim("c", "db", &[("env", "prod")]),
     ];
-    scraper.register_as(1, "", claims).await;
-    let cases: [(&str, &[&str]); 18] = [
+    scraper.register_as(1, "h", claims).await;
+    let cases: [(&str, &[&str]); 21] = [
         ("", &["a", "b", "c"]),
         ("?service=web", &["a", "b"]),
         ("?alias=b", &["b"]),
@@ -185,6 +185,10 @@ async fn filters_of_one_name_give_a_choice_and_those_of_several_names_all_hold()
         ("?label=url:x%3Ay+z", &["a"]),
         ("?label=url:", &["b", "c"]),
         ("?service=none", &[]),
+        // As they are listed.
+        ("?label=service:web&label=instance:!a", &["b"]),
+        ("?label=instance:b&label=instance:c", &["b", "c"]),
+        ("?label=hostname:!h", &[]),
     ];
     for (query, expected) in cases {
         assert_eq!(aliases(&scraper, query).await, expected, "{query}");
