@@ -260,6 +260,16 @@ impl Events {
 
     pub(super) fn emit_as(&self, id: u64, kind: EventKind) {
         self.0.log.write(id, &kind);
+        self.send(id, kind);
+    }
+
+    /// All outcomes of a registration.
+    pub(super) fn emit_registration(&self, outcomes: Vec<EventKind>) {
+        self.0.log.write_registration(&outcomes);
+        outcomes.into_iter().for_each(|outcome| self.send(self.next_id(), outcome));
+    }
+
+    fn send(&self, id: u64, kind: EventKind) {
         self.0.metrics.observe(&kind);
         let _ = self.0.listeners.send(Event { id, kind });
     }

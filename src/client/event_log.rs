@@ -4,7 +4,9 @@
 
 use std::{
     collections::HashMap,
+    slice,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     identity::PublicKey,
-    telemetry::{Chain, LogPace, short_duration},
+    telemetry::{Chain, Few, LogPace, short_duration},
     wire::Alias,
 };
 
@@ -59,21 +61,8 @@ impl EventLog {
                     }
                 }
             }
-            EventKind::RegisterFailed { scraper, error, retry_in } => {
-                // The next attempt is left out if only the operator can make it succeed.
-                let retry_in = (!error.needs_operator()).then(|| short_duration(*retry_in));
-                let (trouble, error) = (Trouble::of(error), Chain(&**error));
-                match self.failed(*scraper, trouble) {
-                    true => tracing::warn!(%scraper, %error, retry_in, "registration failed"),
-                    false => tracing::debug!(%scraper, %error, retry_in, "registration failed"),
-                }
-            }
-            EventKind::Registered { scraper, alias, updated } => {
-                self.registered(*scraper, alias);
-                match updated {
-                    true => tracing::info!(%scraper, %alias, "registered"),
-                    false => tracing::debug!(%scraper, %alias, "renewed"),
-                }
+            EventKind::RegisterFailed { .. } | EventKind::Registered { .. } => {
+                self.write_registration(slice::from_ref(kind));
             }
             EventKind::KeyContested { scraper } => {
                 tracing::warn!(%scraper, "another process tries to register with the key of this client: was it copied?");
@@ -99,6 +88,44 @@ impl EventLog {
         }
     }
 
+    /// Writes what became of the aliases of a registration: one line for all that went the same way.
+    pub(super) fn write_registration(&self, outcomes: &[EventKind]) {
+        let (mut registered, mut renewed) = (Vec::new(), Vec::new());
+        let (mut ended, mut failed) = (Vec::new(), Vec::<Failed<'_>>::new());
+        for outcome in outcomes {
+            match outcome {
+                EventKind::Registered { scraper, alias, updated } => {
+                    ended.extend(self.ended(*scraper, alias).into_iter().map(|outage| (scraper, alias, outage)));
+                    if *updated { &mut registered } else { &mut renewed }.push((scraper, alias));
+                }
+                EventKind::RegisterFailed { scraper, error, retry_in } => {
+                    let is_due = self.failed(*scraper, Trouble::of(error));
+                    let one = Failed { scraper, error, retry_in: *retry_in, is_due, further: 0 };
+                    match failed.iter_mut().find(|other| other.is_alike(&one)) {
+                        Some(other) => other.further += 1,
+                        None => failed.push(one),
+                    }
+                }
+                _ => {}
+            }
+        }
+        // They may have begun at different times.
+        if let Some((scraper, ..)) = ended.first() {
+            let alias = Few(ended.iter().map(|(_, alias, _)| *alias).collect());
+            let failed = ended.iter().map(|(.., outage)| outage.failed).max();
+            let lasted = ended.iter().map(|(.., outage)| outage.lasted).max().map(short_duration);
+            tracing::info!(%scraper, %alias, failed, lasted, "registered after failures");
+        }
+        let aliases = |of: &[(_, &Alias)]| Few(of.iter().map(|(_, alias)| (*alias).clone()).collect());
+        if let Some((scraper, _)) = registered.first() {
+            tracing::info!(%scraper, alias = %aliases(&registered), "registered");
+        }
+        if let Some((scraper, _)) = renewed.first() {
+            tracing::debug!(%scraper, alias = %aliases(&renewed), "renewed");
+        }
+        failed.iter().for_each(Failed::write);
+    }
+
     /// Counts a failure. True if the log is to have this failure.
     fn failed(&self, scraper: PublicKey, trouble: Trouble) -> bool {
         self.outages(|outages| outages.entry((scraper, trouble)).or_default().failed())
@@ -111,19 +138,49 @@ impl EventLog {
         })
     }
 
-    /// Ends the outages of the scraper and of the alias, and writes what the log is to have of them.
-    fn registered(&self, scraper: PublicKey, alias: &Alias) {
-        self.outages(|outages| outages.get(&(scraper, Trouble::Link)).and_then(Outage::succeeded));
-        for trouble in [Trouble::Scraper, Trouble::Setting, Trouble::Alias(alias.clone())] {
-            let ended = self.outages(|outages| outages.get(&(scraper, trouble)).and_then(Outage::succeeded));
-            if let Some(Ended { failed, lasted }) = ended {
-                tracing::info!(%scraper, %alias, failed, lasted = short_duration(lasted), "registered after failures");
-            }
-        }
+    /// Ends the outages of the scraper and of the alias: those whose begin is in the log.
+    fn ended(&self, scraper: PublicKey, alias: &Alias) -> Vec<Ended> {
+        self.outages(|outages| {
+            let end = |trouble| outages.get(&(scraper, trouble)).and_then(Outage::succeeded);
+            end(Trouble::Link); // the log has the link that came after it
+            [Trouble::Scraper, Trouble::Setting, Trouble::Alias(alias.clone())].into_iter().filter_map(end).collect()
+        })
     }
 
     fn outages<T>(&self, with: impl FnOnce(&mut HashMap<(PublicKey, Trouble), Outage>) -> T) -> T {
         with(&mut self.outages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A failed registration, or the refusals of several aliases for the same reason.
+struct Failed<'a> {
+    scraper: &'a PublicKey,
+    error: &'a RegisterError,
+    retry_in: Duration,
+    /// True if the log is to have it.
+    is_due: bool,
+    further: usize,
+}
+
+impl Failed<'_> {
+    fn is_alike(&self, other: &Self) -> bool {
+        let refusal = |of: &Self| match of.error {
+            RegisterError::Alias { refusal, .. } => Some(*refusal),
+            _ => None,
+        };
+        self.is_due == other.is_due && refusal(self).is_some() && refusal(self) == refusal(other)
+    }
+
+    fn write(&self) {
+        let Self { scraper, error, .. } = self;
+        // The next attempt is left out if only the operator can make it succeed.
+        let retry_in = (!error.needs_operator()).then(|| short_duration(self.retry_in));
+        let further = (self.further > 0).then_some(self.further);
+        let error = Chain(*error);
+        match self.is_due {
+            true => tracing::warn!(%scraper, %error, further, retry_in, "registration failed"),
+            false => tracing::debug!(%scraper, %error, further, retry_in, "registration failed"),
+        }
     }
 }
 
@@ -140,19 +197,29 @@ impl Trouble {
 
 #[cfg(all(test, feature = "cli"))]
 mod tests {
-    use std::{fs, sync::Arc, time::Duration};
+    use std::{fs, sync::Arc};
 
     use super::*;
     use crate::{identity::KeyPair, network::LinkPath, wire::AliasRefusal};
 
-    /// The lines that an operator sees of these events: level and message.
-    fn logged(events: impl IntoIterator<Item = EventKind>) -> Vec<String> {
+    /// The lines that an operator sees of what is written.
+    fn lines(write: impl FnOnce(&EventLog)) -> Vec<String> {
         let (file, log) = (tempfile::NamedTempFile::new().expect("a temporary file"), EventLog::default());
         let writer = Arc::new(file.reopen().expect("opens"));
         let lines = tracing_subscriber::fmt().with_ansi(false).with_target(false).without_time().with_writer(writer);
-        tracing::subscriber::with_default(lines.finish(), || events.into_iter().for_each(|event| log.write(1, &event)));
+        tracing::subscriber::with_default(lines.finish(), || write(&log));
         let text = fs::read_to_string(file.path()).expect("text");
-        text.lines().map(|line| line.split(" scraper=").next().unwrap_or(line).trim().to_owned()).collect()
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    /// Level and message of the lines of these events.
+    fn logged(events: impl IntoIterator<Item = EventKind>) -> Vec<String> {
+        let lines = lines(|log| events.into_iter().for_each(|event| log.write(1, &event)));
+        lines.iter().map(|line| line.split(" scraper=").next().unwrap_or(line).to_owned()).collect()
+    }
+
+    fn of_registrations(registrations: Vec<Vec<EventKind>>) -> Vec<String> {
+        lines(|log| registrations.iter().for_each(|outcomes| log.write_registration(outcomes)))
     }
 
     fn events(scraper: PublicKey) -> (impl Fn(RegisterError) -> EventKind, impl Fn(bool) -> EventKind, Alias) {
@@ -190,5 +257,34 @@ mod tests {
         let ends = ["INFO registered after failures"; 3];
         let begins = [&["WARN link lost"][..], &["WARN registration failed"; 3]].concat();
         assert_eq!(logged(all), [begins, ends.to_vec()].concat());
+    }
+
+    /// Before: a line for each of 5000 targets.
+    #[tokio::test(start_paused = true)]
+    async fn what_became_of_many_aliases_is_a_line_for_each_way_it_went() {
+        let scraper = KeyPair::generate().public();
+        let alias = |n: usize| format!("t-{n}").parse::<Alias>().expect("an alias");
+        let refused = |n, refusal| EventKind::RegisterFailed {
+            scraper,
+            error: Arc::new(RegisterError::Alias { alias: alias(n), refusal }),
+            retry_in: Duration::from_secs(1),
+        };
+        let granted = |n, updated| EventKind::Registered { scraper, alias: alias(n), updated };
+        let all = |updated| (0..4900).map(move |n| granted(n, updated));
+        let full = (4900..5000).map(|n| refused(n, AliasRefusal::Full));
+        let first = all(true).chain(full).chain([refused(5000, AliasRefusal::Taken)]).collect();
+        let later = all(false).chain((4900..5001).map(|n| granted(n, true))).collect();
+        let log = of_registrations(vec![first, later]);
+        let line = |n: usize| log.get(n).map_or("", String::as_str);
+        for (n, words) in [
+            (0, &["INFO registered", "t-0, t-1, t-2 and 4897 more"][..]),
+            (1, &["WARN registration failed", "alias t-4900 was refused: full", "further=99"]),
+            (2, &["WARN registration failed", "alias t-5000 was refused: taken"]),
+            (3, &["INFO registered after failures", "t-4900, t-4901, t-4902 and 98 more", "failed=1"]),
+            (4, &["INFO registered", "t-4900, t-4901, t-4902 and 98 more"]),
+        ] {
+            assert!(words.iter().all(|word| line(n).contains(word)), "{words:?}: {log:?}");
+        }
+        assert_eq!(log.len(), 5, "{log:?}");
     }
 }

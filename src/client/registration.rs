@@ -246,17 +246,18 @@ fn report(
 ) -> Option<Duration> {
     let refused = registered.outcomes.iter().any(|outcome| matches!(outcome, AliasOutcome::Refused(_)));
     let retry_in = refused.then(|| pauses.next().unwrap_or(MAX_RETRY));
-    for (alias, outcome) in set.keys().zip(registered.outcomes) {
+    let outcomes = set.keys().zip(registered.outcomes).map(|(alias, outcome)| {
         let (scraper, alias) = (*scraper, alias.clone());
-        shared.events.emit(match outcome {
+        match outcome {
             AliasOutcome::Granted { updated } => EventKind::Registered { scraper, alias, updated },
             AliasOutcome::Refused(refusal) => EventKind::RegisterFailed {
                 scraper,
                 error: Arc::new(RegisterError::Alias { alias, refusal }),
                 retry_in: retry_in.unwrap_or(MAX_RETRY),
             },
-        });
-    }
+        }
+    });
+    shared.events.emit_registration(outcomes.collect());
     retry_in
 }
 

@@ -485,3 +485,28 @@ async fn a_full_node_says_which_limit_refuses() {
     assert_eq!(node.network.inbound().refused_address, 20);
     assert_eq!(node.network.refusals().counted(crate::telemetry::Limit::ConnectionsPerPrivateIp), 20);
 }
+
+/// Whoever comes with many others at once, as an office does when its line is back.
+#[tokio::test]
+async fn a_host_without_a_place_for_a_handshake_says_so() {
+    let limits = NetworkLimits { half_open_per_private_address: 1, ..NetworkLimits::default() };
+    let listen = vec![HostPort { host: "127.0.0.1".to_owned(), port: 0 }];
+    let config = NetworkConfig { listen, limits, ..NetworkConfig::new(NetworkRole::Scraper) };
+    let scraper = Peer::start_with(KeyPair::generate(), Firewall::Anyone, config).await;
+    let at = scraper.network.listening()[0].to_string();
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        silent.push(tokio::net::TcpStream::connect(&at).await.expect("connects"));
+    }
+    let mut told = 0;
+    for mut stream in silent {
+        let mut said = String::new();
+        // The few that have a place or wait for one are not answered.
+        let read = time::timeout(Duration::from_millis(200), stream.read_to_string(&mut said)).await;
+        if matches!(read, Ok(Ok(1..))) && said.starts_with("narthex: refused: ") {
+            assert_eq!(said, "narthex: refused: max_half_open_per_private_ip\n");
+            told += 1;
+        }
+    }
+    assert!(told >= 8, "{told} of 16");
+}

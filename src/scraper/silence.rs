@@ -80,7 +80,7 @@ impl Silence {
         self.probes.spawn(async move {
             if !matches!(time::timeout(PROBE_TIMEOUT, probe).await, Ok(Ok(()))) {
                 if let Some(left_out) = silence.lines.line(&peer) {
-                    tracing::warn!(%peer, left_out, "a peer answered neither several pulls nor a probe: its connection is closed");
+                    tracing::warn!(%peer, left_out, "a peer has left pulls unanswered, and a probe: its connection is closed");
                 }
                 close.await;
             }

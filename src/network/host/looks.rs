@@ -43,23 +43,25 @@ pub(super) trait Kernel {
     async fn look(&mut self) -> io::Result<Host>;
 }
 
-/// Counts the changes. Never returns, unless the kernel cannot be asked.
-pub(super) async fn follow(kernel: &mut impl Kernel, changes: &watch::Sender<HostChanges>) -> io::Result<Infallible> {
-    let mut known = kernel.look().await?;
+/// Counts the changes since the host was last seen as `known`, and keeps that. Never returns, unless the kernel cannot be asked.
+pub(super) async fn follow(
+    kernel: &mut impl Kernel,
+    known: &mut Option<Host>,
+    changes: &watch::Sender<HostChanges>,
+) -> io::Result<Infallible> {
     loop {
-        kernel.told().await?;
-        time::sleep(SETTLE).await;
         let now = kernel.look().await?;
-        if now != known {
+        if let Some(before) = known.replace(now.clone()).filter(|before| *before != now) {
             tracing::debug!(ways = ?now.ways, addresses = now.addresses.len(), "this host's network has changed");
             if now.leads_anywhere() {
                 changes.send_modify(|changes| {
                     changes.any += 1;
-                    changes.ways += u64::from(now.has_other_ways(&known));
+                    changes.ways += u64::from(now.has_other_ways(&before));
                 });
             }
-            known = now;
         }
+        kernel.told().await?;
+        time::sleep(SETTLE).await;
     }
 }
 
@@ -112,7 +114,8 @@ mod tests {
                 last = began.elapsed();
             }
         };
-        let all = async { tokio::join!(follow(&mut kernel, &changes), notes) };
+        let mut known = None;
+        let all = async { tokio::join!(follow(&mut kernel, &mut known, &changes), notes) };
         let _ = time::timeout(Duration::from_secs(60), all).await;
         (*changes.borrow(), last)
     }
@@ -126,6 +129,16 @@ mod tests {
         let (changes, at) = counted(&[1000, 1001, 1050, 1199], looks).await;
         assert_eq!(changes, HostChanges { any: 1, ways: 1 });
         assert_eq!(at, Duration::from_millis(1200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changed_while_the_kernel_could_not_be_asked_is_a_change() {
+        let (mut known, changes) = (None, watch::Sender::default());
+        for (looks, counted) in [(vec![host(Some(ROUTER), &[HOME])], 0), (vec![host(Some(HOME), &[HOME])], 1)] {
+            let mut kernel = Scripted { began: Instant::now(), tells_at_ms: [1].into(), looks: looks.into() };
+            follow(&mut kernel, &mut known, &changes).await.expect_err("a look fails");
+            assert_eq!(*changes.borrow(), HostChanges { any: counted, ways: counted });
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,6 +109,10 @@ impl Connection {
             ConnectedPoint::Listener { local_addr, .. } if relayed => local_addr,
             _ => remote,
         };
+        let known_end = match endpoint {
+            ConnectedPoint::Listener { local_addr, .. } => address::socket_addr(local_addr),
+            ConnectedPoint::Dialer { .. } => None,
+        };
         Self {
             peer,
             path: if relayed { LinkPath::Relayed } else { LinkPath::Direct },
@@ -116,7 +120,7 @@ impl Connection {
             control,
             inbound,
             from_our_port: reuses && !relayed,
-            local_end: address::socket_addr(remote).filter(|_| !relayed).and_then(LocalEnd::towards),
+            local_end: address::socket_addr(remote).filter(|_| !relayed).and_then(|to| LocalEnd::new(known_end, to)),
             since: Instant::now(),
             #[cfg(feature = "scraper")]
             rtt: None,

@@ -1,10 +1,13 @@
 //! Our end of a connection: notices that its address is no longer ours.
 //!
 //! A host that changes its network gets a new address, and a TCP connection from the old one hangs for a minute, until
-//! its peer is missed. The kernel knows which of our addresses leads to a peer, and answers without sending anything: a
-//! changed answer means a dead connection.
+//! its peer is missed. The kernel knows our addresses, and answers without sending anything. An address that is still ours is no
+//! reason to close what works, although another one is preferred by now: those of IPv6 take turns (RFC 8981).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+};
 
 /// The two ends of a direct connection, as they were when the connection was made.
 #[derive(Clone, Copy, Debug)]
@@ -14,16 +17,22 @@ pub(crate) struct LocalEnd {
 }
 
 impl LocalEnd {
-    /// None if no way leads to the remote end.
-    pub(crate) fn towards(remote: SocketAddr) -> Option<Self> {
-        Some(Self { remote, local: local_towards(remote)? })
+    /// With our address, if it is `known`, or else with the one that leads to the remote end. None if no way leads there.
+    pub(crate) fn new(known: Option<SocketAddr>, remote: SocketAddr) -> Option<Self> {
+        let known = known.map(|known| known.ip()).filter(|ip| !ip.is_unspecified());
+        Some(Self { remote, local: known.or_else(|| local_towards(remote))? })
     }
 
-    /// True if the peer is now reached from another address. Without any way to the peer, as between two networks, the
-    /// old address may still come back.
+    /// True if our address is none of this host's any more, and the peer is reached from another one. Without any way to the
+    /// peer, as between two networks, the old address may still come back.
     pub(crate) fn has_moved(&self) -> bool {
-        local_towards(self.remote).is_some_and(|local| local != self.local)
+        !is_ours(self.local) && local_towards(self.remote).is_some()
     }
+}
+
+/// True unless the kernel says otherwise.
+fn is_ours(ip: IpAddr) -> bool {
+    !matches!(UdpSocket::bind((ip, 0)), Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// The address that packets to there leave from.
@@ -32,4 +41,19 @@ fn local_towards(remote: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(remote).ok()?;
     socket.local_addr().ok().map(|local| local.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_this_host_has_not_moved_whatever_leads_to_the_peer() {
+        let at = |ip: [u8; 4]| SocketAddr::from((ip, 1));
+        let end = |known, remote| LocalEnd::new(known, remote).expect("a way");
+        assert!(!end(None, at([127, 0, 0, 1])).has_moved());
+        assert!(!end(Some(at([0, 0, 0, 0])), at([127, 0, 0, 1])).has_moved());
+        assert!(!end(Some(at([127, 0, 0, 9])), at([127, 0, 0, 1])).has_moved(), "ours, and not preferred");
+        assert!(end(Some(at([192, 0, 2, 7])), at([127, 0, 0, 1])).has_moved(), "not ours");
+    }
 }

@@ -75,6 +75,8 @@ struct Peer {
     punches_failed: u32,
     /// Kept for good: a node.
     always: bool,
+    /// It waits here to be told of another peer.
+    follows: bool,
     /// Kept for what it has proved alone: its connections make room as a stranger's do.
     #[cfg(feature = "scraper")]
     claimant: bool,

@@ -16,7 +16,10 @@ use futures::{AsyncRead, AsyncWrite};
 use libp2p::{Multiaddr, tcp::tokio::TcpStream};
 use socket2::SockRef;
 
-use crate::telemetry::{LabelValue, Limit};
+use crate::{
+    network::address,
+    telemetry::{LabelValue, Limit},
+};
 
 const BEGIN: &[u8] = b"narthex: refused: ";
 /// A line is shorter.
@@ -30,6 +33,11 @@ const BEGINNING: usize = 1024;
 pub(crate) struct NoRoom(pub(crate) Limit);
 
 impl NoRoom {
+    /// For want of a place for the handshake: mostly by the limit of that address.
+    pub(crate) fn half_open(from: &Multiaddr) -> Self {
+        Self(if address::is_private(from) { Limit::HalfOpenPerPrivateIp } else { Limit::HalfOpenPerIp })
+    }
+
     fn line(self) -> Vec<u8> {
         [BEGIN, self.0.as_str().as_bytes(), b"\n"].concat()
     }

@@ -14,7 +14,7 @@ use std::{
 
 use futures::{
     FutureExt, TryFutureExt,
-    future::{self, BoxFuture, Ready},
+    future::{BoxFuture, Ready},
     ready,
 };
 use libp2p::{
@@ -35,9 +35,10 @@ use crate::{
             answered::Answered,
             dial_socket::{self, Listening},
             proxy::{self, Proxies},
-            refusal::{Gate, Refusable},
+            refusal::{Gate, NoRoom, Refusable},
         },
     },
+    telemetry::Limit,
 };
 
 /// A silent connection is probed by the operating system, so that routers that forget it after 30 s do not, and so that
@@ -87,7 +88,7 @@ impl Transport {
 impl libp2p::Transport for Transport {
     type Output = Refusable<TcpStream>;
     type Error = TcpError;
-    type ListenerUpgrade = Ready<Result<Self::Output, TcpError>>;
+    type ListenerUpgrade = Accepted;
     type Dial = BoxFuture<'static, Result<Self::Output, TcpError>>;
 
     fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<TcpError>> {
@@ -126,15 +127,14 @@ impl libp2p::Transport for Transport {
         for _ in 0..REFUSED_AT_ONCE {
             let event = ready!(Pin::new(&mut self.listeners).poll(cx));
             self.listening.note(&event);
-            let refused = match &event {
-                TransportEvent::Incoming { send_back_addr, .. } => self.gate.refuses(send_back_addr),
-                _ => None,
+            let (refused, no_place) = match &event {
+                TransportEvent::Incoming { send_back_addr, .. } => {
+                    (self.gate.refuses(send_back_addr), NoRoom::half_open(send_back_addr))
+                }
+                _ => (None, NoRoom(Limit::HalfOpen)),
             };
             let Some(no_room) = refused else {
-                let accepted = |stream: Ready<io::Result<TcpStream>>| {
-                    let stream = stream.into_inner().map_err(TcpError).and_then(kept_alive);
-                    future::ready(stream.map(Refusable::accepted))
-                };
+                let accepted = |stream: Ready<_>| Accepted { stream: Some(stream.into_inner()), no_place };
                 return Poll::Ready(event.map_upgrade(accepted).map_err(TcpError));
             };
             if let Some((stream, _)) = event.into_incoming() {
@@ -143,6 +143,29 @@ impl libp2p::Transport for Transport {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+/// A connection that another opened. One that is dropped before its handshake begins, for want of a place, is told so.
+pub(crate) struct Accepted {
+    stream: Option<io::Result<TcpStream>>,
+    no_place: NoRoom,
+}
+
+impl Future for Accepted {
+    type Output = Result<Refusable<TcpStream>, TcpError>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(stream) = self.stream.take() else { return Poll::Pending };
+        Poll::Ready(stream.map_err(TcpError).and_then(kept_alive).map(Refusable::accepted))
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        if let Some(Ok(stream)) = &self.stream {
+            self.no_place.close(stream);
+        }
     }
 }
 

@@ -35,20 +35,24 @@ fn jittered(next: &mut Duration, cap: Duration) -> Duration {
 /// Attempts at a link, or at what needs one.
 ///
 /// As [`redial_backoff`], but a pause counts from the beginning of the attempt before, and only a quarter of it is left where
-/// that waited for a silent network. While the link was good lately no pause is longer than 5 s. A change of this host's network ends a
-/// pause, and begins an attempt anew: the one under way may wait for what went the old way.
+/// that waited for a silent network. While the link was good lately no pause is longer than 5 s.
+///
+/// A change of this host's network ends a pause, one within 5 s: on some hosts addresses come and go all the time. Another way out
+/// begins an attempt anew, once: the one under way may wait for what went the old way, but is to end some time.
 pub(crate) struct Redial {
     most: Duration,
     next: Duration,
     good_at: Option<Instant>,
     /// How long the last attempt took.
     took: Duration,
+    /// When a change ended a pause.
+    woken_at: Option<Instant>,
     host: watch::Receiver<HostChanges>,
 }
 
 impl Redial {
     pub(crate) fn new(most: Duration, host: watch::Receiver<HostChanges>) -> Self {
-        Self { most, next: FIRST, good_at: None, took: Duration::ZERO, host }
+        Self { most, next: FIRST, good_at: None, took: Duration::ZERO, woken_at: None, host }
     }
 
     /// It was good until this moment.
@@ -57,17 +61,20 @@ impl Redial {
     }
 
     pub(crate) async fn attempt<T, F: Future<Output = T>>(&mut self, mut attempt: impl FnMut() -> F) -> T {
-        self.host.mark_unchanged();
-        loop {
-            let began = Instant::now();
-            tokio::select! {
-                done = attempt() => {
-                    self.took = began.elapsed();
-                    return done;
-                }
-                () = changed(&mut self.host) => self.next = FIRST,
+        let began = Instant::now();
+        let first = tokio::select! {
+            done = attempt() => Some(done),
+            () = other_ways(&mut self.host) => None,
+        };
+        let done = match first {
+            Some(done) => done,
+            None => {
+                self.next = FIRST;
+                attempt().await
             }
-        }
+        };
+        self.took = began.elapsed();
+        done
     }
 
     /// The pause from now until the next attempt.
@@ -80,17 +87,31 @@ impl Redial {
 
     /// Waits so long, or until this host's network changes.
     pub(crate) async fn pause(&mut self, pause: Duration) {
+        let ends = Instant::now() + pause;
+        let woken_lately = self.woken_at.map_or(Duration::ZERO, |at| MOST_LATELY.saturating_sub(at.elapsed()));
+        let changed = async {
+            time::sleep(woken_lately).await;
+            changed(&mut self.host).await;
+        };
         tokio::select! {
-            () = time::sleep(pause) => {}
-            () = changed(&mut self.host) => self.next = FIRST,
+            () = time::sleep_until(ends) => {}
+            () = changed => (self.woken_at, self.next) = (Some(Instant::now()), FIRST),
         }
     }
 }
 
-/// Returns with the next change of this host's network.
+/// Returns with the next change of this host's network that was not seen.
 async fn changed(host: &mut watch::Receiver<HostChanges>) {
     if host.changed().await.is_err() {
         std::future::pending().await // the network is gone, and so are its attempts soon
+    }
+}
+
+/// Returns once there are other ways out of this host than now.
+async fn other_ways(host: &mut watch::Receiver<HostChanges>) {
+    let ways = host.borrow_and_update().ways;
+    while host.borrow_and_update().ways == ways {
+        changed(host).await;
     }
 }
 
@@ -161,7 +182,7 @@ mod tests {
         let (began, pause) = (Instant::now(), redial.next_pause());
         let change = async {
             time::sleep(Duration::from_millis(500)).await;
-            host.send_modify(|changes| changes.any += 1);
+            change_any(&host);
         };
         tokio::join!(redial.pause(pause), change);
         assert_eq!(began.elapsed(), Duration::from_millis(500));
@@ -169,8 +190,16 @@ mod tests {
         assert!(redial.next_pause() <= FIRST);
     }
 
+    fn change_any(host: &watch::Sender<HostChanges>) {
+        host.send_modify(|changes| changes.any += 1);
+    }
+
+    fn change_ways(host: &watch::Sender<HostChanges>) {
+        host.send_modify(|changes| (changes.any, changes.ways) = (changes.any + 1, changes.ways + 1));
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_change_of_the_hosts_network_begins_an_attempt_anew() {
+    async fn another_way_out_begins_an_attempt_anew() {
         let (mut redial, host) = redial();
         let mut attempts = 0;
         let attempt = redial.attempt(|| {
@@ -179,16 +208,67 @@ mod tests {
         });
         let change = async {
             time::sleep(Duration::from_secs(1)).await;
-            host.send_modify(|changes| changes.any += 1);
+            change_ways(&host);
         };
         time::timeout(Duration::from_secs(2), async { tokio::join!(attempt, change) }).await.expect("the second ends");
         assert_eq!(attempts, 2);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn addresses_and_ways_that_come_and_go_let_an_attempt_end_and_are_no_reason_to_hurry() {
+        for change in [change_any, change_ways] {
+            let (mut redial, host) = redial();
+            longest(&mut redial, LATELY).await;
+            let churn = async {
+                loop {
+                    time::sleep(Duration::from_secs(1)).await;
+                    change(&host);
+                }
+            };
+            let attempts = async {
+                let began = Instant::now();
+                for _ in 0..20 {
+                    redial.attempt(|| time::sleep(Duration::from_secs(4))).await;
+                    let pause = redial.next_pause();
+                    redial.pause(pause).await;
+                }
+                began.elapsed()
+            };
+            let took = tokio::select! {
+                took = attempts => took,
+                () = churn => unreachable!("it never ends"),
+                () = time::sleep(LATELY) => panic!("no attempt ends"),
+            };
+            assert!(took < Duration::from_secs(20 * 10), "{took:?}");
+
+            let (mut redial, host) = self::redial();
+            let mut refused = 0;
+            let churn = async {
+                loop {
+                    time::sleep(Duration::from_millis(300)).await;
+                    change(&host);
+                }
+            };
+            let attempts = async {
+                loop {
+                    redial.attempt(|| async {}).await;
+                    refused += 1;
+                    redial.pause(MOST).await;
+                }
+            };
+            tokio::select! {
+                () = churn => {}
+                () = attempts => {}
+                () = time::sleep(Duration::from_secs(60)) => {}
+            }
+            assert!((10..=13).contains(&refused), "{refused} in a minute");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_change_before_an_attempt_is_not_waited_for_twice() {
         let (mut redial, host) = redial();
-        host.send_modify(|changes| changes.any += 1);
+        change_ways(&host);
         let mut attempts = 0;
         redial
             .attempt(|| {

@@ -43,8 +43,10 @@ pub(crate) async fn tell_followers(
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(ended) = streams.join_next() => if let Ok(peer) = ended {
-                leave(&mut of_peers, peer);
+            Some(ended) = streams.join_next() => if let Ok(peer) = ended
+                && leave(&mut of_peers, peer)
+            {
+                network.links().follows(&peer, false);
             },
             Some(InboundStream { peer, stream }) = inbox.recv() => {
                 let of_peer = of_peers.get(&peer).copied().unwrap_or_default();
@@ -53,6 +55,7 @@ pub(crate) async fn tell_followers(
                     continue;
                 }
                 of_peers.insert(peer, of_peer + 1);
+                network.links().follows(&peer, true);
                 let network = network.clone();
                 streams.spawn(async move {
                     if let Err(error) = serve(&network, stream).await {
@@ -66,14 +69,15 @@ pub(crate) async fn tell_followers(
     streams.shutdown().await;
 }
 
-/// Counts a stream less.
-fn leave(of_peers: &mut HashMap<PublicKey, usize>, peer: PublicKey) {
-    if let Entry::Occupied(mut of_peer) = of_peers.entry(peer) {
-        *of_peer.get_mut() -= 1;
-        if *of_peer.get() == 0 {
-            of_peer.remove();
-        }
+/// Counts a stream less. True if it was the peer's last.
+fn leave(of_peers: &mut HashMap<PublicKey, usize>, peer: PublicKey) -> bool {
+    let Entry::Occupied(mut of_peer) = of_peers.entry(peer) else { return false };
+    *of_peer.get_mut() -= 1;
+    let was_last = *of_peer.get() == 0;
+    if was_last {
+        of_peer.remove();
     }
+    was_last
 }
 
 async fn serve(network: &Network, mut stream: LinkStream) -> io::Result<()> {

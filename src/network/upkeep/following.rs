@@ -7,7 +7,7 @@
 use std::{
     future, io,
     pin::pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -63,10 +63,14 @@ impl Following<'_> {
     async fn at(&self, node: &PeerAddr) {
         let mut redial = Redial::new(MOST_PAUSE, self.network.host_changes());
         redial.was_good();
+        let heard = AtomicBool::new(false);
         loop {
             let Ok(place) = self.places.acquire().await else { return };
-            let Err(error) = redial.attempt(|| self.follow(node)).await else { return };
+            let Err(error) = redial.attempt(|| self.follow(node, &heard)).await else { return };
             drop(place);
+            if heard.swap(false, Ordering::Relaxed) {
+                redial.was_good();
+            }
             if is_unsupported(&error) {
                 return future::pending().await; // a node of an earlier version
             }
@@ -76,7 +80,8 @@ impl Following<'_> {
         }
     }
 
-    async fn follow(&self, node: &PeerAddr) -> io::Result<()> {
+    /// Returns once the peer is linked. Notes that the node has `heard` what is followed.
+    async fn follow(&self, node: &PeerAddr, heard: &AtomicBool) -> io::Result<()> {
         self.network.link_node(node).await.map_err(io::Error::other)?;
         let link = self.network.links().best(&node.key);
         let opened = async {
@@ -94,6 +99,7 @@ impl Following<'_> {
                 return Err(late.into());
             }
         };
+        heard.store(true, Ordering::Relaxed);
         // An announcement that has half arrived is not lost when a dial ends.
         let told = stream::try_unfold(stream, |mut stream| async move {
             let told = follow::next(&mut stream).await?;

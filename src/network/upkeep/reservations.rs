@@ -37,7 +37,7 @@ const MET_TRIES: usize = 3;
 /// A relay that is unreachable for this time is replaced by another.
 const GONE: Duration = Duration::from_secs(120);
 /// Between attempts at a relay.
-const MOST_PAUSE: Duration = Duration::from_secs(30);
+const MOST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Keeps reservations until `stop` fires. With `met`, a relay that is met in the DHT is used where one bootstrap node is
 /// all there is: whose relay that is nobody knows, and it sees who is linked to whom.

@@ -17,7 +17,7 @@ use std::{
 use libp2p::swarm::ConnectionId;
 use tokio::time::Instant;
 
-use super::{Links, Table};
+use super::{Links, Peer, Table};
 #[cfg(feature = "scraper")]
 use crate::network::links::connection::LinkId;
 use crate::{identity::PublicKey, network::links::connection::Connection};
@@ -101,6 +101,14 @@ impl Links {
         }
     }
 
+    /// Whether the peer, a stranger, waits here to be told of another one, for as long as it may take.
+    #[cfg(feature = "node")]
+    pub(crate) fn follows(&self, peer: &PublicKey, follows: bool) {
+        if let Some(entry) = self.table().peers.get_mut(peer) {
+            entry.follows = follows;
+        }
+    }
+
     pub(crate) fn is_kept(&self, peer: &PublicKey) -> bool {
         self.table().is_kept(peer)
     }
@@ -138,14 +146,15 @@ impl Links {
             let peer = &connection.peer;
             let is_only_way =
                 || table.is_kept(peer) && !table.direct(peer).any(|(_, connection)| connection.from_our_port);
-            let known = table.peers.get(peer).is_some_and(|known| !known.always && table.is_kept(peer));
+            let has_reason = |known: &Peer| known.follows || !known.always && table.is_kept(peer);
+            let known = table.peers.get(peer).is_some_and(has_reason);
             let age = connection.since.max(known_since).elapsed();
             connection.inbound && age > after && !known && !registers(connection, age) && !is_only_way()
         })
     }
 }
 
-#[cfg(all(test, feature = "scraper"))]
+#[cfg(all(test, feature = "scraper", feature = "node"))]
 mod tests {
     use tokio::time;
 
@@ -171,5 +180,10 @@ mod tests {
         time::advance(REGISTERING).await;
         links.registering(LinkId(other));
         assert_eq!(links.strangers(after), [other], "again and again is too often");
+
+        links.follows(&stranger, true);
+        assert_eq!(links.strangers(after), [], "it waits for another peer");
+        links.follows(&stranger, false);
+        assert_eq!(links.strangers(after), [other]);
     }
 }
