@@ -22,6 +22,7 @@ mod http_connections;
 mod import;
 mod keys;
 mod link;
+mod listeners;
 mod lobby;
 mod managed_files;
 mod node;
