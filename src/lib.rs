@@ -82,7 +82,6 @@ mod registry;
 pub mod scraper;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod secret_file;
-#[cfg(feature = "client")]
 mod small_file;
 #[cfg(feature = "client")]
 mod telemetry;

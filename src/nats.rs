@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs, io,
+    fmt, io,
     path::PathBuf,
     str::FromStr,
     sync::{Mutex, PoisonError},
@@ -12,7 +12,17 @@ use std::{
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use percent_encoding::percent_decode_str;
 use rand::Rng;
-use tokio::sync::watch;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tokio::{sync::watch, task};
+use zeroize::Zeroizing;
+
+use crate::{
+    secret_file::{self, SecretFileError},
+    small_file,
+};
 
 /// Longest wait for a server to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,6 +33,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// Different errors of a connection that are logged.
 const MAX_SAID: usize = 16;
+/// Most bytes of a file with certificates: the system's have some 200 KiB.
+const MAX_CERTIFICATES: u64 = 4 << 20;
 
 /// One or more servers of one NATS, such as `nats://a:4222,b:4222` or `tls://nats.example.com`, and a path after the last of
 /// them. Shown without the user and password that the text may hold.
@@ -53,6 +65,37 @@ pub enum NatsUrlError {
     /// What follows the slash has another slash, a comma or an @. A user or password with one must be percent-encoded.
     #[error("after the servers and a slash comes one name; a / in a user or password is %2F")]
     Path,
+}
+
+/// Why a file of the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NatsFileError {
+    /// The credentials hold a private key: who else may read them, or why they cannot be read.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    /// The file has no credentials in it.
+    #[error("{} holds no credentials of a NATS user, as nsc writes them", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        source: io::Error,
+    },
+    /// The certificates could not be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The file has no certificate in it, or a damaged one.
+    #[error("{} holds no certificates in PEM, or a damaged one", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// How to connect.
@@ -155,10 +198,48 @@ impl NatsConfig {
         Self { url, credentials_file: None, ca_file: None }
     }
 
+    /// Whether the files can be used as they are now. Blocks.
+    pub(crate) fn check(&self) -> Result<(), NatsFileError> {
+        let credentials = self.read()?;
+        self.with_files(ConnectOptions::new(), credentials).map(drop)
+    }
+
+    /// The text of the credentials, once the other file has been found to hold certificates. Blocks.
+    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, NatsFileError> {
+        if let Some(path) = &self.ca_file {
+            let unread = |source| NatsFileError::Io { path: path.clone(), source };
+            let (pem, _) = small_file::read(path, MAX_CERTIFICATES).map_err(unread)?;
+            let mut store = RootCertStore::empty();
+            let mut good = CertificateDer::pem_slice_iter(&pem)
+                .map(|certificate| certificate.is_ok_and(|certificate| store.add(certificate).is_ok()));
+            if !good.all(|is_good| is_good) || store.is_empty() {
+                return Err(NatsFileError::Certificates { path: path.clone() });
+            }
+        }
+        Ok(self.credentials_file.as_deref().map(secret_file::read).transpose()?)
+    }
+
+    /// The options with what the files hold.
+    fn with_files(
+        &self,
+        mut options: ConnectOptions,
+        credentials: Option<Zeroizing<Vec<u8>>>,
+    ) -> Result<ConnectOptions, NatsFileError> {
+        if let (Some(path), Some(bytes)) = (&self.credentials_file, &credentials) {
+            let text = str::from_utf8(bytes).map_err(io::Error::other);
+            let given = text.and_then(|text| options.credentials(text));
+            options = given.map_err(|source| NatsFileError::Credentials { path: path.clone(), source })?;
+        }
+        if let Some(file) = &self.ca_file {
+            options = options.add_root_certificates(file.clone()).require_tls(true);
+        }
+        Ok(options)
+    }
+
     /// A client with these options that connects in the background, and again whenever the connection is lost.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be used: [`NatsFileError`].
     pub(crate) async fn connect(&self, options: ConnectOptions) -> io::Result<Connection> {
         let (url, said) = (self.url.to_string(), Mutex::new(BTreeSet::new()));
         self.connect_with(options, move |event| log(&url, event, &said)).await
@@ -167,7 +248,7 @@ impl NatsConfig {
     /// As [`connect`](Self::connect); `tell` is called with what becomes of the connection, and nothing is logged.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be used: [`NatsFileError`].
     pub(crate) async fn connect_with(
         &self,
         options: ConnectOptions,
@@ -196,19 +277,14 @@ impl NatsConfig {
                 tell(&event);
                 std::future::ready(())
             });
-        if let Some(file) = &self.credentials_file {
-            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-            options = options.credentials_file(file).await.map_err(named)?;
-        }
+        let config = self.clone();
+        let credentials = task::spawn_blocking(move || config.read()).await.map_err(io::Error::other)?;
+        options = self.with_files(options, credentials.map_err(io::Error::other)?).map_err(io::Error::other)?;
         options = match self.url.user.clone() {
             Some(User::Password(user, password)) => options.user_and_password(user, password),
             Some(User::Token(token)) => options.token(token),
             None => options,
         };
-        if let Some(file) = &self.ca_file {
-            fs::metadata(file).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))?;
-            options = options.add_root_certificates(file.clone()).require_tls(true);
-        }
         let client = options.connect(self.url.servers.clone()).await.map_err(io::Error::other)?;
         Ok(Connection { client, times_lost, fault })
     }
@@ -254,7 +330,57 @@ fn log(url: &str, event: &Event, said: &Mutex<BTreeSet<String>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt,
+    };
+
     use super::*;
+
+    /// Credentials that let nobody in anywhere.
+    const CREDENTIALS: &str = "\
+-----BEGIN NATS USER JWT-----
+eyJ0eXAiOiJqd3QiLCJhbGciOiJlZDI1NTE5
+------END NATS USER JWT------
+
+-----BEGIN USER NKEY SEED-----
+SUAIO3FHUX5PNV2LQIIP7TZ3N4L7TX3W53MQGEIVYFIGA635OZCKEYHFLM
+------END USER NKEY SEED------
+";
+
+    /// Before: anybody on the machine could read the key in them.
+    #[test]
+    fn credentials_are_a_secret_like_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = NatsConfig::new("nats://h".parse().expect("a URL"));
+        let path = dir.path().join("n.creds");
+        config.credentials_file = Some(path.clone());
+        let write = |text: &str, mode| {
+            fs::write(&path, text).expect("writes");
+            fs::set_permissions(&path, Permissions::from_mode(mode)).expect("chmod");
+        };
+        write(CREDENTIALS, 0o600);
+        config.check().expect("private");
+        write(CREDENTIALS, 0o644);
+        assert!(matches!(config.check(), Err(NatsFileError::Secret(SecretFileError::Exposed(_)))));
+        write("junk", 0o600);
+        assert!(matches!(config.check(), Err(NatsFileError::Credentials { .. })));
+    }
+
+    #[test]
+    fn authorities_are_certificates() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = NatsConfig::new("nats://h".parse().expect("a URL"));
+        let path = dir.path().join("ca.pem");
+        config.ca_file = Some(path.clone());
+        assert!(matches!(config.check(), Err(NatsFileError::Io { .. })));
+        let good = rcgen::generate_simple_self_signed(["h".to_owned()]).expect("made").cert.pem();
+        let damaged = format!("{good}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        for (text, is_good) in [(good.as_str(), true), (&damaged, false), ("junk", false), ("", false)] {
+            fs::write(&path, text).expect("writes");
+            assert_eq!(config.check().is_ok(), is_good, "{text}");
+        }
+    }
 
     #[test]
     fn servers_are_read_as_people_write_them_and_shown_without_a_password() {

@@ -4,6 +4,7 @@
 //! a package may install them as `root:narthex`, mode 0640. Whoever is in that group could be this process anyway.
 
 use std::{
+    borrow::Cow,
     env,
     fs::Metadata,
     os::unix::fs::MetadataExt,
@@ -105,7 +106,7 @@ impl Access {
 
     /// After it this process can still read the file.
     fn remedy(&self, us: &Process, path: &Path) -> String {
-        let path = path.display();
+        let path = quoted(path);
         if self.uid == us.uid || us.uid == 0 {
             format!("chmod 600 {path}")
         } else if self.uid == 0 && us.gids.contains(&self.gid) {
@@ -114,6 +115,12 @@ impl Access {
             format!("chown {} {path} && chmod 600 {path}", us.uid)
         }
     }
+}
+
+/// The path as a shell takes it.
+pub(crate) fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    shlex::try_quote(&text).map(Cow::into_owned).unwrap_or_else(|_| text.into_owned())
 }
 
 /// True for files of systemd's `LoadCredential=`: their access list admits the service alone, and shows as mode 0440 of
@@ -170,5 +177,7 @@ mod tests {
         assert_eq!(remedy(0, OURS, us()), "chmod 640 f (Kubernetes: defaultMode: 0440)");
         assert_eq!(remedy(0, 0, us()), "chown 1000 f && chmod 600 f");
         assert_eq!(remedy(9, 9, Process { uid: 0, gids: vec![0] }), "chmod 600 f");
+        let spaced = Access { mode: 0o644, uid: US, gid: 9 }.remedy(&us(), Path::new("a b;touch pwn"));
+        assert_eq!(spaced, "chmod 600 'a b;touch pwn'");
     }
 }

@@ -1,6 +1,6 @@
 //! What a user changes on the command line to mend an error of the library, which knows no flags.
 
-use std::{error::Error, sync::Arc};
+use std::{borrow::Cow, error::Error, io, sync::Arc};
 
 use crate::{
     NodeError,
@@ -8,12 +8,9 @@ use crate::{
     identity::KeyFileError,
     network::NetworkError,
     registry::StoreError,
-    scraper::ScraperError,
+    scraper::{NatsFileError, ScraperError, UnusableProgram},
     wire::HandshakeRefusal,
 };
-
-/// Advice for an HTTP address that is taken.
-const OTHER_HTTP: &str = "--http gives another address";
 
 /// An error of the command line itself, with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +22,7 @@ pub(super) struct Advised {
 
 /// What to do about an error, from the first error of its chain that has one.
 pub(super) fn advice(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(of).map(str::to_owned)
+    error.chain().find_map(of).map(Cow::into_owned)
 }
 
 /// What to do about a registration that every scraper refuses.
@@ -39,35 +36,64 @@ pub(super) fn about_registration(error: &RegisterError) -> &'static str {
     }
 }
 
-fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
+fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
     if let Some(Advised { advice, .. }) = error.downcast_ref() {
-        return Some(advice);
+        return Some(advice.into());
     }
     if let Some(error) = error.downcast_ref() {
-        return about_key_file(error);
+        return about_key_file(error).map(Into::into);
+    }
+    if error.is::<UnusableProgram>() {
+        return Some("see --on-change".into());
     }
     if let Some(error) = error.downcast_ref::<Arc<RegisterError>>() {
-        return Some(about_registration(error));
+        return Some(about_registration(error).into());
     }
     // The error of a role shows the error inside it as its own text, so that the chain has the outer one alone.
     match error.downcast_ref() {
-        Some(ScraperError::Bind(_)) => return Some(OTHER_HTTP),
-        Some(ScraperError::BindLobbyApi(_)) => return Some("--lobby-api gives another address"),
-        Some(ScraperError::BindRegistrationApi(_)) => return Some("--registration-api gives another address"),
-        Some(ScraperError::NoTarget { .. }) => return Some("give --advertise HOST:PORT"),
+        Some(ScraperError::Bind(error)) => return Some(about_bind(&error.source, "--http")),
+        Some(ScraperError::BindLobbyApi(error)) => return Some(about_bind(&error.source, "--lobby-api")),
+        Some(ScraperError::BindRegistrationApi(error)) => return Some(about_bind(&error.source, "--registration-api")),
+        Some(ScraperError::FileSd { .. }) => return Some("see --file-sd".into()),
+        Some(ScraperError::OnChange(_)) => return Some("see --on-change".into()),
+        Some(ScraperError::NatsFile(error)) => return about_nats(error).map(Into::into),
+        Some(ScraperError::NoTarget { .. }) => return Some("give --advertise HOST:PORT".into()),
         Some(ScraperError::Network(error)) => return about_network(error),
-        Some(ScraperError::Store(error)) => return about_store(error),
+        Some(ScraperError::Store(error)) => return about_store(error).map(Into::into),
         _ => {}
     }
     match error.downcast_ref() {
-        Some(NodeError::Bind(_)) => return Some(OTHER_HTTP),
+        Some(NodeError::Bind(error)) => return Some(about_bind(&error.source, "--http")),
         Some(NodeError::Network(error)) => return about_network(error),
         _ => {}
     }
     if let Some(BuildError::Network(error)) = error.downcast_ref() {
         return about_network(error);
     }
-    error.downcast_ref().and_then(about_store)
+    error.downcast_ref().and_then(about_store).map(Into::into)
+}
+
+/// What to do about an address of `flag` that cannot be listened on.
+fn about_bind(error: &io::Error, flag: &str) -> Cow<'static, str> {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("is another process using the port? {flag} gives another address"),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this host has no such address: give {flag} one of its own, or 0.0.0.0 for all of them")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need the capability CAP_NET_BIND_SERVICE; {flag} gives another address")
+        }
+        _ => format!("see {flag}"),
+    };
+    advice.into()
+}
+
+fn about_nats(error: &NatsFileError) -> Option<&'static str> {
+    match error {
+        NatsFileError::Credentials { .. } => Some("see --store-credentials-file"),
+        NatsFileError::Io { .. } | NatsFileError::Certificates { .. } => Some("see --store-ca-file"),
+        _ => None,
+    }
 }
 
 fn about_key_file(error: &KeyFileError) -> Option<&'static str> {
@@ -90,17 +116,18 @@ fn about_store(error: &StoreError) -> Option<&'static str> {
     }
 }
 
-fn about_network(error: &NetworkError) -> Option<&'static str> {
-    Some(match error {
-        NetworkError::Listen { .. } => "is another process using the port? --listen gives another address",
-        NetworkError::ListenWebSocket { .. } => "is something else using the port? --listen-ws gives another address",
+fn about_network(error: &NetworkError) -> Option<Cow<'static, str>> {
+    let advice = match error {
+        NetworkError::Listen { source, .. } => return Some(about_bind(source, "--listen")),
+        NetworkError::ListenWebSocket { source, .. } => return Some(about_bind(source, "--listen-ws")),
         NetworkError::NoListen => "see --listen",
         NetworkError::BootstrapAddress(_) | NetworkError::BootstrapSelf(_) => "see --bootstrap",
         NetworkError::External(_) => "see --external",
         NetworkError::RelayAddress => "give --external HOST:PORT",
         NetworkError::Mdns(_) => "leave --mdns out",
         _ => return None,
-    })
+    };
+    Some(advice.into())
 }
 
 #[cfg(test)]
@@ -147,6 +174,21 @@ mod tests {
             let after = line[at + 2..].chars().next();
             before.is_none_or(|c| c != '-' && !c.is_alphanumeric()) && after.is_some_and(|c| c.is_ascii_lowercase())
         })
+    }
+
+    #[test]
+    fn advice_for_an_address_is_by_what_is_wrong_with_it() {
+        let listen = |source: io::Error| NetworkError::Listen { address: HostPort::new("h", 1), source };
+        for (source, part) in [
+            (io::ErrorKind::AddrInUse.into(), "another process"),
+            (io::ErrorKind::AddrNotAvailable.into(), "this host has no such address"),
+            (io::ErrorKind::PermissionDenied.into(), "below 1024"),
+            (io::Error::other("failed to lookup address information"), "see --listen"),
+        ] {
+            let error = anyhow::Error::from(ScraperError::from(listen(source)));
+            let advice = advice(&error).expect("some");
+            assert!(advice.contains(part) && advice.contains("--listen"), "{advice}");
+        }
     }
 
     #[test]

@@ -1,9 +1,5 @@
 //! `--check-config`: reads all that a role would read, and says what it could not use. No network is asked, nothing is written.
 
-use std::{fs::File, path::Path};
-
-use anyhow::Context;
-
 use super::output;
 
 /// The switch, the same for every role.
@@ -22,13 +18,6 @@ impl Findings {
     /// What was read, or none and a finding.
     pub(super) fn take<T>(&mut self, read: Result<T, impl Into<anyhow::Error>>) -> Option<T> {
         read.map_err(|error| self.0.push(error.into())).ok()
-    }
-
-    /// A file that is read later, by what reads it.
-    pub(super) fn open(&mut self, flag: &str, path: Option<&Path>) {
-        if let Some(path) = path {
-            self.take(File::open(path).with_context(|| format!("cannot read {} of {flag}", path.display())));
-        }
     }
 
     /// Prints `ok`, or each error on a line of its own; the last one is returned.

@@ -3,7 +3,7 @@
 use std::{
     env, fmt,
     fs::{self, DirBuilder, Permissions},
-    io,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -13,6 +13,7 @@ use rustix::fs::{Access, access};
 
 use crate::{
     dir_lock::{DirLock, DirLockError, LOCK},
+    private_file::quoted,
     scraper::{CONTROL_SOCKET, TABLE},
 };
 
@@ -113,8 +114,10 @@ fn cannot_make(path: &Path) -> String {
 
 fn is_open(path: &Path, role: &str) -> String {
     format!(
-        "the data directory {0} is open to other users: chmod 0700 {0}, or give a directory inside it with --data-dir {0}/{role}",
-        path.display()
+        "the data directory {} is open to other users: chmod 0700 {}, or give a directory inside it with --data-dir {}",
+        path.display(),
+        quoted(path),
+        quoted(&path.join(role))
     )
 }
 
@@ -186,7 +189,8 @@ fn state(path: &Path) -> io::Result<DirState> {
     if !path.try_exists()? {
         return Ok(DirState::Missing);
     }
-    tempfile::tempfile_in(path)?; // it has no name
+    // It has no name. One without content fits on a full disk, too.
+    tempfile::tempfile_in(path)?.write_all(&[0; 4096])?;
     let mut lock = DirLock::of(path);
     if !lock.path().exists() {
         return Ok(DirState::Free);

@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::{advice::Advised, output};
-use crate::identity::{self, KeyFileError, KeyPair, PublicKey, SharedSecret};
+use crate::{
+    identity::{self, KeyFileError, KeyPair, PublicKey, SharedSecret},
+    private_file::quoted,
+};
 
 /// Write a new key to a file and print its public key
 ///
@@ -72,15 +75,14 @@ impl Key {
 /// The key pair in a file that the user named. The error of a missing file names the command that makes one.
 pub(super) fn load_key(path: &Path) -> anyhow::Result<KeyPair> {
     refuse_bare_secret(path)?;
-    identity::load_key(path).map_err(|error| with_command(error, &format!("narthex keygen --out {}", path.display())))
+    identity::load_key(path).map_err(|error| with_command(error, &format!("narthex keygen --out {}", quoted(path))))
 }
 
 /// The secret in a file that the user named.
 pub(super) fn load_secret(path: &Path) -> anyhow::Result<SharedSecret> {
     refuse_bare_secret(path)?;
-    identity::load_secret(path).map_err(|error| {
-        with_command(error, &format!("narthex secret --out {} (or copy the scraper's)", path.display()))
-    })
+    identity::load_secret(path)
+        .map_err(|error| with_command(error, &format!("narthex secret --out {} (or copy the scraper's)", quoted(path))))
 }
 
 /// The secrets in files that the user named.

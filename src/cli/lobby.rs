@@ -138,7 +138,8 @@ impl LobbyFlags {
         let callback = variable("CALLBACK").map(|command| value::command(&command));
         let callback = callback.transpose().map_err(|error| anyhow!("CALLBACK: {error}"))?;
         let cooldown = variable("CALLBACK_COOLDOWN").map(|_| number("CALLBACK_COOLDOWN", 0)).transpose()?;
-        let hook = self.on_change.or(callback, cooldown.map(Duration::from_secs)).into();
+        let hook: Option<Hook> = self.on_change.or(callback, cooldown.map(Duration::from_secs)).into();
+        hook.iter().try_for_each(|hook| hook.command.check())?;
         let ttl = match number("TTL", TTL.as_secs())? {
             // As with lobbyd.
             0 => 60,

@@ -22,6 +22,7 @@ mod http_connections;
 mod import;
 mod keys;
 mod link;
+mod listeners;
 mod lobby;
 mod managed_files;
 mod node;
@@ -127,7 +128,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     let cli = command
         .try_get_matches_from(&line.args)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
-        .map_err(|error| output::from_clap(error, &line.words, &origins))?;
+        .map_err(|error| output::from_clap(error, &line.words, &line.args, &origins))?;
     match &cli.command {
         Command::Scraper(args) => args.check(),
         Command::Agent(args) => args.check(),

@@ -13,9 +13,9 @@ use super::{
     service_manager, signals, value,
 };
 use crate::{
-    Node, NodeConfig,
+    Node, NodeConfig, NodeError,
     identity::{HostPort, PublicKey, load_or_create_key},
-    network::{DialBackLimits, NetworkLimits, RelayLimits},
+    network::{self, DialBackLimits, NetworkLimits, RelayLimits},
 };
 
 /// The end of the help: what a user copies first.
@@ -163,7 +163,7 @@ impl Args {
         }
         match self.relay_limits.given() {
             Some(flag) if !self.relay => Err(format!("{flag} is a limit of --relay, which is not given")),
-            _ => Ok(()),
+            _ => self.reachable.check(&[("--http", self.http.as_ref())]),
         }
     }
 
@@ -171,8 +171,10 @@ impl Args {
     fn check_files(&self) -> anyhow::Result<()> {
         let mut found = Findings::default();
         let kept = data_dir::kept(self.data_dir.as_deref(), "node", "node.key");
-        if let Some(key) = self.key.clone().or(kept) {
-            found.take(keys::load_key(&key));
+        if let Some(path) = self.key.clone().or(kept)
+            && let Some(key) = found.take(keys::load_key(&path))
+        {
+            found.take(network::check_bootstrap(key.public(), &self.reachable.bootstrap).map_err(NodeError::from));
         }
         found.take(data_dir::check(self.data_dir.as_deref(), "node"));
         found.conclude()

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    ffi::OsString,
     io::{self, Write},
     process::ExitCode,
 };
@@ -64,12 +65,12 @@ pub(super) fn usage(message: &str, words: &[String]) -> anyhow::Error {
 }
 
 /// Clap's error as [`usage`], with the origin of the value. Help and version stay unchanged.
-pub(super) fn from_clap(error: clap::Error, words: &[String], origins: &Origins) -> anyhow::Error {
+pub(super) fn from_clap(error: clap::Error, words: &[String], args: &[OsString], origins: &Origins) -> anyhow::Error {
     if !error.use_stderr() {
         return error.into();
     }
     let mut message = one_line(&error.render().to_string());
-    match hint(&error, &command(), words) {
+    match hint(&error, &command(), words, args) {
         Some(Hint::Instead(hint)) => return usage(&hint, words),
         Some(Hint::Beside(hint)) => message = format!("{message}; {hint}"),
         None => {}

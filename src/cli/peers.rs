@@ -1,6 +1,6 @@
 //! Flags that a scraper and a node share: how peers reach them, and how many connections peers may open.
 
-use super::{defaults, value};
+use super::{defaults, listeners, value};
 use crate::{
     identity::{DialAddress, HostPort, PeerAddr},
     network::NetworkLimits,
@@ -22,6 +22,15 @@ pub(super) struct Reachable {
     /// An address to announce instead of the listen addresses, as behind a forwarded port; repeatable
     #[arg(long, value_name = "ADDRESS")]
     pub(super) external: Vec<DialAddress>,
+}
+
+impl Reachable {
+    /// Checks that these addresses and the other listeners of the role are not one.
+    pub(super) fn check<'a>(&'a self, others: &[(&'static str, Option<&'a HostPort>)]) -> Result<(), String> {
+        let others = others.iter().filter_map(|(flag, address)| Some((*flag, (*address)?)));
+        let own = self.listen.iter().map(|address| ("--listen", address));
+        listeners::check(others.chain(own).chain(self.listen_ws.iter().map(|address| ("--listen-ws", address))))
+    }
 }
 
 /// How many connections peers may open.

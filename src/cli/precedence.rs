@@ -14,18 +14,23 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs,
+    io,
     path::{Path, PathBuf},
 };
 
 use clap::{Arg, ArgAction, Command, builder::Resettable, value_parser};
+use zeroize::Zeroizing;
 
 use super::output;
 use crate::{
     agent::{self, Inventory, TargetFileError},
+    scraper::HookCommand,
+    small_file,
     telemetry::Chain,
 };
 
+/// Most bytes of a file: thousands of targets have 1 MiB.
+const MAX_LEN: u64 = 16 << 20;
 /// The subcommand that takes the file of another one.
 const DOCTOR: &str = "doctor";
 /// The id of `--config`.
@@ -99,14 +104,16 @@ struct Flag {
     name: String,
     is_list: bool,
     is_path: bool,
+    is_command: bool,
 }
 
 impl Flag {
     fn of(command: &Command) -> Vec<Self> {
         let flags = command.get_arguments().filter(|arg| !NO_KEYS.contains(&arg.get_id().as_str()));
         let flag = |arg: &Arg| {
-            let is_path = arg.get_value_parser().type_id() == TypeId::of::<PathBuf>();
-            Some(Self { name: arg.get_long()?.to_owned(), is_list: is_list(arg), is_path })
+            let value = arg.get_value_parser().type_id();
+            let (is_path, is_command) = (value == TypeId::of::<PathBuf>(), value == TypeId::of::<HookCommand>());
+            Some(Self { name: arg.get_long()?.to_owned(), is_list: is_list(arg), is_path, is_command })
         };
         flags.filter_map(flag).collect()
     }
@@ -130,8 +137,9 @@ impl Flags {
 
 /// The keys of the file, written as flags are, with their values as texts.
 fn read(path: &Path, role: &str, flags: &Flags) -> Result<BTreeMap<String, Vec<String>>, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let mut table: toml::Table = toml::from_str(&text).map_err(|error| {
+    let bytes = bytes(path, role).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = small_file::text(&bytes).map_err(|error| format!("{}, {error}", path.display()))?;
+    let mut table: toml::Table = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
         format!("{}, line {line}: {}", path.display(), error.message())
     })?;
@@ -154,6 +162,14 @@ fn read(path: &Path, role: &str, flags: &Flags) -> Result<BTreeMap<String, Vec<S
         }
     }
     Ok(values)
+}
+
+/// The content of the file. An agent reads its file again, which a pipe gives once only.
+fn bytes(path: &Path, role: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    match role {
+        "agent" => small_file::read(path, MAX_LEN).map(|(bytes, _)| bytes),
+        _ => small_file::open(path)?.read(MAX_LEN),
+    }
 }
 
 /// What to say of a key that was meant for the agent and stands in a table, as every key below `[[target]]` does in TOML.
@@ -216,8 +232,14 @@ fn set_default(
     if values.len() != 1 && !flag.is_list {
         return Err(format!("key {key:?} takes one value, not an array"));
     }
+    if (flag.is_path || flag.is_command) && values.iter().any(|value| value.starts_with('~')) {
+        return Err(format!("key {key:?}: ~ is not expanded here, write the whole path"));
+    }
     if flag.is_path {
         values.iter_mut().for_each(|value| *value = beside(file, value));
+    }
+    if flag.is_command {
+        values.iter_mut().for_each(|value| *value = run_beside(file, value));
     }
     let id = key.replace('-', "_");
     Ok(if flags.shared.iter().any(|flag| flag.name == key) {
@@ -235,6 +257,17 @@ fn beside(file: &Path, path: &str) -> String {
         }
         _ => path.to_owned(),
     }
+}
+
+/// A command in a file, whose program is found from the file's directory if it is a path. A bare word is found by `PATH`; what
+/// cannot be split is refused later.
+fn run_beside(file: &Path, command: &str) -> String {
+    let mut words = shlex::split(command).unwrap_or_default();
+    match words.first_mut() {
+        Some(program) if program.contains('/') => *program = beside(file, program),
+        _ => return command.to_owned(),
+    }
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| command.to_owned())
 }
 
 /// The flag with these defaults, which the help does not show because they may be private.

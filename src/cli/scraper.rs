@@ -18,8 +18,7 @@ use super::{
 };
 use crate::{
     Scraper, ScraperConfig,
-    http::TokenFile,
-    identity::HostPort,
+    identity::{HostPort, KeyPair, SharedSecret},
     registry::{AliasPolicy, RegistryConfig},
     scraper::{
         HttpConfig, LobbyApi, LobbyNats, NatsConfig, NatsUrl, RegistrationApi, RegistrationLimits, ScrapeConfig,
@@ -352,21 +351,24 @@ impl Args {
                 self.http
             ));
         }
-        Ok(())
+        self.reachable.check(&[
+            ("--http", Some(&self.http)),
+            ("--lobby-api", self.lobby_api.lobby_api.as_ref()),
+            ("--registration-api", self.registration_api.registration_api.as_ref()),
+        ])
     }
 
-    /// Reads the files that the flags name, as [`settings`](Self::settings) and the scraper would.
-    fn check_files(&self) -> anyhow::Result<()> {
+    /// Reads the files that the flags name, as [`settings`](Self::settings) and the scraper would. A key or secret that cannot be
+    /// read is no reason to leave the others unread.
+    fn check_files(self) -> anyhow::Result<()> {
         let mut found = Findings::default();
-        found.take(keys::load_key(&self.key));
-        found.take(keys::load_secrets(&self.secret_file));
-        found.take(data_dir::check(self.data_dir.as_deref(), "scraper"));
-        let tokens = [&self.registration_api.registration_token_file, &self.lobby_api.lobby_token_file];
-        for token in tokens.into_iter().flatten() {
-            found.take(TokenFile::new(token.clone()).check());
+        let key = found.take(keys::load_key(&self.key)).unwrap_or_else(KeyPair::generate);
+        let secrets = found.take(keys::load_secrets(&self.secret_file));
+        let data_dir = found.take(data_dir::check(self.data_dir.as_deref(), "scraper")).unwrap_or_default();
+        let config = self.config(key, secrets.unwrap_or_else(|| vec![SharedSecret::generate()]), data_dir);
+        for fault in config.faults() {
+            found.take(Err::<(), _>(fault));
         }
-        found.open("--store-credentials-file", self.store.store_credentials_file.as_deref());
-        found.open("--store-ca-file", self.store.store_ca_file.as_deref());
         found.conclude()
     }
 
@@ -375,7 +377,11 @@ impl Args {
         let key = keys::load_key(&self.key)?;
         let secrets = keys::load_secrets(&self.secret_file)?;
         let data_dir = data_dir::prepare(self.data_dir.as_deref(), "scraper")?;
-        Ok(ScraperConfig {
+        Ok(self.config(key, secrets, data_dir))
+    }
+
+    fn config(self, key: KeyPair, secrets: Vec<SharedSecret>, data_dir: PathBuf) -> ScraperConfig {
+        ScraperConfig {
             http: self.http,
             listen: self.reachable.listen,
             listen_ws: self.reachable.listen_ws,
@@ -431,7 +437,7 @@ impl Args {
             store: self.store.config(),
             lobby_nats: self.lobby_nats.config(),
             ..ScraperConfig::new(key, secrets, data_dir)
-        })
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 use super::{Filter, Filtered};
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
-    network::NetworkError,
+    network::{self, NetworkError},
     wire::{Alias, Labels, Target, TargetError, codec::MAX_MESSAGE_LEN},
 };
 
@@ -371,6 +371,7 @@ impl ClientBuilder {
         if scrapers.iter().any(|scraper| scraper.key == key.public()) {
             return Err(BuildError::OwnKey(key.public()));
         }
+        network::check_bootstrap(key.public(), &self.bootstrap)?;
         let metrics = Arc::new(ClientMetrics::new(scrapers.iter().map(|scraper| scraper.key)));
         let own_target = self.about_itself.take().map(|target| target.metrics(Arc::clone(&metrics) as Arc<dyn Source>));
         let hostname = match self.hostname.take() {

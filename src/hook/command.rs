@@ -1,6 +1,8 @@
 //! A command line without a shell.
 
-use std::{fmt, str::FromStr};
+use std::{env, fmt, fs, io, path::Path, str::FromStr};
+
+use rustix::fs::{Access, access};
 
 /// A program and its arguments, split into words as a shell splits them: by spaces, with `'..'`, `".."` and `\`. The first
 /// word is the program, looked up in `PATH`. No shell runs, so `$HOME`, `*`, `|`, `;` and `>` mean nothing.
@@ -33,6 +35,41 @@ pub enum HookCommandError {
     /// No argument can hold the byte 0.
     #[error("a command cannot contain the character U+0000")]
     Nul,
+}
+
+/// A program that cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run {program}")]
+pub struct UnusableProgram {
+    /// The first word of the command.
+    pub program: String,
+    /// Why not.
+    pub source: io::Error,
+}
+
+impl HookCommand {
+    /// Looks for the program as a run would.
+    pub(crate) fn check(&self) -> Result<(), UnusableProgram> {
+        self.find().map_err(|source| UnusableProgram { program: self.program.clone(), source })
+    }
+
+    fn find(&self) -> io::Result<()> {
+        if self.program.contains('/') {
+            return runs(Path::new(&self.program));
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        let mut found = env::split_paths(&path).map(|directory| runs(&directory.join(&self.program)));
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "no such program in PATH");
+        found.find(Result::is_ok).unwrap_or_else(|| Err(missing()))
+    }
+}
+
+/// Whether this is a file that we may execute.
+fn runs(program: &Path) -> io::Result<()> {
+    match fs::metadata(program)?.is_file() {
+        true => Ok(access(program, Access::EXEC_OK)?),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file")),
+    }
 }
 
 impl FromStr for HookCommand {
@@ -85,6 +122,22 @@ mod tests {
             ("reload \0", HookCommandError::Nul),
         ] {
             assert_eq!(text.parse::<HookCommand>(), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_no_run_would_find_is_known_before() {
+        for program in ["sh", "/bin/sh -c x"] {
+            program.parse::<HookCommand>().expect("fine").check().expect("runs");
+        }
+        for (program, why) in [
+            ("no-such-program", "no such program in PATH"),
+            ("/nowhere/x", "No such file"),
+            ("/etc/passwd", "denied"),
+            ("/etc", "not a file"),
+        ] {
+            let error = program.parse::<HookCommand>().expect("fine").check().expect_err(program);
+            assert!(error.source.to_string().contains(why), "{program}: {}", error.source);
         }
     }
 

@@ -11,7 +11,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use command::{HookCommand, HookCommandError};
+pub use command::{HookCommand, HookCommandError, UnusableProgram};
 pub use every_change::Hook;
 pub(crate) use every_change::Lists;
 #[cfg(feature = "cli")]

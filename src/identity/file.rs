@@ -4,8 +4,8 @@
 //! fleet as its secret would no longer be private.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, Read},
+    fs::{self, Permissions},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -17,6 +17,7 @@ use super::{KeyError, KeyPair, SharedSecret, text};
 use crate::{
     atomic_file,
     private_file::{self, ExposedFile},
+    small_file,
 };
 
 /// Most bytes of a key file, which has some 80.
@@ -152,15 +153,10 @@ fn line_of<'a>(wanted: Kind, path: &Path, text: &'a str) -> Result<&'a str, KeyF
 
 fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let failed = |source| KeyFileError::Io { action: "read", path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let opened = file.metadata().map_err(failed)?;
-    if opened.is_dir() {
-        return Err(failed(io::ErrorKind::IsADirectory.into()));
-    }
-    private_file::check(path, &opened)?;
-    let mut text = Zeroizing::new(String::with_capacity(MAX_LEN as usize));
-    file.take(MAX_LEN).read_to_string(&mut text).map_err(failed)?;
-    Ok(text)
+    let opened = small_file::open(path).map_err(failed)?;
+    private_file::check(path, &opened.metadata)?;
+    let bytes = opened.read(MAX_LEN).map_err(failed)?;
+    Ok(Zeroizing::new(small_file::text(&bytes).map_err(failed)?.to_owned()))
 }
 
 fn create_private(path: &Path, kind: Kind, text: &str) -> Result<(), KeyFileError> {

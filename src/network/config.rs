@@ -6,11 +6,9 @@ use std::{collections::HashSet, ops::Range, path::PathBuf, time::Duration};
 
 use libp2p::PeerId;
 
-#[cfg(feature = "node")]
-use crate::identity::PublicKey;
 use crate::{
-    identity::{DialAddress, HostPort, PeerAddr},
-    network::peer_id::peer_id,
+    identity::{DialAddress, HostPort, PeerAddr, PublicKey},
+    network::{error::NetworkError, peer_id::peer_id},
 };
 
 /// How long a relay's reservation holds; its owner renews it at three quarters of that.
@@ -118,6 +116,17 @@ impl NetworkConfig {
     /// The nodes through which others are found.
     pub(crate) fn nodes(&self) -> HashSet<PeerId> {
         self.bootstrap.iter().map(|node| peer_id(&node.key)).collect()
+    }
+}
+
+/// Checks the nodes that a peer of this key was given, which [`Network::start`](super::Network::start) does first.
+pub(crate) fn check_bootstrap(key: PublicKey, nodes: &[PeerAddr]) -> Result<(), NetworkError> {
+    if let Some(node) = nodes.iter().find(|node| node.hint.is_none()) {
+        return Err(NetworkError::BootstrapAddress(node.key));
+    }
+    match nodes.iter().any(|node| node.key == key) {
+        true => Err(NetworkError::BootstrapSelf(key)),
+        false => Ok(()),
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
     network::{
         address,
         command::Command,
-        config::{NetworkConfig, NetworkRole},
+        config::{NetworkConfig, NetworkRole, check_bootstrap},
         error::{ConnectError, NetworkError},
         failure,
         host::{self, HostChanges},
@@ -123,12 +123,7 @@ impl Network {
         mut config: NetworkConfig,
         acceptors: Vec<Acceptor>,
     ) -> Result<(Self, NetworkTask), NetworkError> {
-        if let Some(node) = config.bootstrap.iter().find(|node| node.hint.is_none()) {
-            return Err(NetworkError::BootstrapAddress(node.key));
-        }
-        if config.bootstrap.iter().any(|node| node.key == key.public()) {
-            return Err(NetworkError::BootstrapSelf(key.public()));
-        }
+        check_bootstrap(key.public(), &config.bootstrap)?;
         let proved = Arc::new(ProvedNetworks::open(config.proved_file.take()));
         let links = Links::new();
         if !config.role.is_scraper() {

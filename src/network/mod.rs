@@ -44,7 +44,7 @@ pub use links::status::{LinkPath, LinkTransport};
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) use config::default_listen;
-pub(crate) use config::{NetworkConfig, NetworkRole};
+pub(crate) use config::{NetworkConfig, NetworkRole, check_bootstrap};
 pub(crate) use handle::Network;
 pub(crate) use links::{
     acceptor::{Acceptor, Admitted, Firewall, FirewallBlock, InboundStream},

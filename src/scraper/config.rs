@@ -1,14 +1,12 @@
 //! Settings of a scraper, and the errors of settings that cannot work.
 
-#[cfg(feature = "nats")]
-use std::io;
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 
-use super::group::Members;
+use super::{group::Members, http::FileSd};
 use crate::{
-    hook::Hook,
+    hook::{Hook, UnusableProgram},
     http::{BindError, HttpLimits, TokenFile},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     lobby::{LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
@@ -17,7 +15,10 @@ use crate::{
     secret_file::SecretFileError,
 };
 #[cfg(feature = "nats")]
-use crate::{lobby::Bus, nats::NatsConfig};
+use crate::{
+    lobby::Bus,
+    nats::{NatsConfig, NatsFileError},
+};
 
 /// The port of the HTTP API.
 pub const DEFAULT_HTTP_PORT: u16 = 19_960;
@@ -151,6 +152,34 @@ impl ScraperConfig {
             lobby_nats: None,
             members: None,
         }
+    }
+
+    /// All that keeps a scraper with these settings from starting, as far as the settings and their files tell. No network is
+    /// asked and nothing is written. Blocks.
+    pub(crate) fn faults(&self) -> Vec<ScraperError> {
+        let mut faults = Vec::new();
+        let mut take = |checked: Result<(), ScraperError>| faults.extend(checked.err());
+        if self.secrets.is_empty() {
+            take(Err(ScraperError::NoSecret));
+        }
+        take(network::check_bootstrap(self.key.public(), &self.bootstrap).map_err(Into::into));
+        let HttpConfig { file_sd, on_change, registration_api, lobby_api, .. } = &self.http_limits;
+        let registration_token = registration_api.as_ref().map(|api| &api.token_file);
+        let lobby_token = lobby_api.as_ref().and_then(|api| api.token_file.as_ref());
+        for token in registration_token.into_iter().chain(lobby_token) {
+            take(TokenFile::new(token.clone()).check().map_err(Into::into));
+        }
+        if let Some(path) = file_sd {
+            take(FileSd::check(path).map_err(|source| ScraperError::FileSd { path: path.clone(), source }));
+        }
+        if let Some(hook) = on_change {
+            take(hook.command.check().map_err(Into::into));
+        }
+        #[cfg(feature = "nats")]
+        for nats in self.store.iter().map(|store| &store.nats).chain(self.lobby_nats.iter().map(|lobby| &lobby.nats)) {
+            take(nats.check().map_err(Into::into));
+        }
+        faults
     }
 }
 
@@ -289,13 +318,8 @@ impl LobbyApi {
     }
 
     pub(super) async fn bind(&self) -> Result<LobbyListener, ScraperError> {
-        let token = match self.token_file.clone().map(TokenFile::new) {
-            Some(file) => {
-                file.check()?;
-                LobbyToken::File(file)
-            }
-            None => LobbyToken::Nothing,
-        };
+        let token = self.token_file.clone().map(TokenFile::new);
+        let token = token.map_or(LobbyToken::Nothing, LobbyToken::File);
         LobbyListener::bind(&self.listen, token, NODE_EXPORTER_PORT).await.map_err(ScraperError::BindLobbyApi)
     }
 }
@@ -371,7 +395,22 @@ pub enum ScraperError {
     /// The token of the registration API, or of the lobby's, cannot be used.
     #[error(transparent)]
     Token(#[from] SecretFileError),
-    /// A file of the settings for the lobby's NATS cannot be read.
+    /// The file of the list cannot be written: its directory is missing, or not ours to write.
+    #[error("cannot write {}", path.display())]
+    FileSd {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The command at changes cannot be run.
+    #[error(transparent)]
+    OnChange(#[from] UnusableProgram),
+    /// A file of the settings for a NATS cannot be used.
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    NatsFile(#[from] NatsFileError),
+    /// The settings for the lobby's NATS cannot be used.
     #[cfg(feature = "nats")]
     #[error("the lobby's NATS cannot be used")]
     LobbyNats(#[source] io::Error),

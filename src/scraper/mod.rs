@@ -36,10 +36,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "nats")]
-pub use crate::nats::{NatsConfig, NatsUrl, NatsUrlError};
+pub use crate::nats::{NatsConfig, NatsFileError, NatsUrl, NatsUrlError};
 pub use crate::secret_file::SecretFileError;
 pub use crate::{
-    hook::{Hook, HookCommand, HookCommandError},
+    hook::{Hook, HookCommand, HookCommandError, UnusableProgram},
     network::DEFAULT_P2P_PORT,
     registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
     wire::Alias,
@@ -139,8 +139,8 @@ impl Scraper {
     /// # Errors
     /// [`ScraperError`] for settings that cannot work here.
     pub async fn start(mut config: ScraperConfig) -> Result<Self, ScraperError> {
-        if config.secrets.is_empty() {
-            return Err(ScraperError::NoSecret);
+        if let Some(fault) = config.faults().into_iter().next() {
+            return Err(fault);
         }
         let OpenStore { store, own } = OpenStore::open(&mut config).await?;
         let (listener, http_addr) = bind(&config.http).await?;

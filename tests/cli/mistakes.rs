@@ -9,10 +9,22 @@ use std::{
 };
 
 use narthex::identity::{self, KeyPair, SharedSecret};
-use rustix::process::geteuid;
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::geteuid,
+};
 
-use crate::{command::Directory, support::process::Run};
+use crate::{
+    command::Directory,
+    support::{
+        SOON, eventually_true,
+        process::{Process, Run},
+        program::skip,
+    },
+};
 
+/// Seconds until a command that hangs is ended.
+const LIMIT: &str = "60";
 /// What stands for the flags that a row does not spoil.
 const SCRAPER: &str = "scraper --key scraper.key --secret-file fleet.secret --check-config";
 const AGENT: &str = "agent --scraper PEER --secret-file fleet.secret --target a=http://h:1 --check-config";
@@ -25,7 +37,7 @@ const SETTINGS: &str = "scraper = \"PEER\"\nsecret-file = \"fleet.secret\"\n";
 const TARGET: &str = "[[target]]\nalias = \"a\"\nurl = \"http://h:1\"\n";
 
 /// Flags that make no sense: exit 2.
-const USAGE: [(&str, &str, &[&str]); 62] = [
+const USAGE: [(&str, &str, &[&str]); 75] = [
     (
         SCRAPER,
         "--http 19960",
@@ -45,6 +57,23 @@ const USAGE: [(&str, &str, &[&str]); 62] = [
     (SCRAPER, "--config.file x.yml", &["a flag of Prometheus", "--config FILE", "TOML"]),
     (SCRAPER, "--log.level=debug", &["a flag of Prometheus", "--log-level LEVEL"]),
     (NODE, "--log.format json", &["a flag of Prometheus", "--log-format FORMAT"]),
+    (SCRAPER, "--web.route-prefix=/x", &["a flag of Prometheus", "reverse proxy"]),
+    (SCRAPER, "--storage.tsdb.retention.time=15d", &["no samples are kept", "--retention is how long a lapsed alias"]),
+    (SCRAPER, "-config.file=x", &["-config.file is a flag of Prometheus", "--config FILE"]),
+    (NODE, "-relay", &["-relay needs two dashes: --relay"]),
+    (AGENT, "--web.listen-address=:9090", &["a flag of Prometheus", "an agent serves no metrics", "leave it out"]),
+    (AGENT, "--web.external-url http://h", &["narthex agent has nothing like it: leave it out"]),
+    (NODE, "--collector.cpu", &["narthex node has nothing like it: leave it out"]),
+    (
+        SCRAPER,
+        "--http 127.0.0.1:1 --listen 127.0.0.1:1",
+        &["--http 127.0.0.1:1 and --listen 127.0.0.1:1 are one TCP port: give one of them another"],
+    ),
+    (SCRAPER, "--lobby-api 127.0.0.1:19960", &["--http 127.0.0.1:19960 and --lobby-api 127.0.0.1:19960 are one"]),
+    (NODE, "--http 127.0.0.1:19961", &["and --listen 0.0.0.0:19961 are one TCP port"]),
+    (NODE, "--listen 127.0.0.1:1 --listen-ws 127.0.0.1:1", &["--listen-ws 127.0.0.1:1 are one TCP port"]),
+    (SCRAPER, "--config pipe", &["cannot read pipe: a pipe that nobody writes to"]),
+    (SCRAPER, "--config binary", &["binary, line 2 is not UTF-8 text"]),
     (SCRAPER, "--log-level inof", &["'inof'", "expected off, error, warn"]),
     (SCRAPER, "--lease 0s", &["--lease", "longer than 0"]),
     (SCRAPER, "--lease 10", &["--lease", "such as 90s, 5m or 3h"]),
@@ -98,11 +127,13 @@ const KEYLESS: &str = "scraper --secret-file fleet.secret --check-config";
 const SECRETLESS: &str = "scraper --key scraper.key --check-config";
 
 /// Files that cannot be used: exit 1.
-const FILES: [(&str, &str, &[&str]); 23] = [
+const FILES: [(&str, &str, &[&str]); 37] = [
     (KEYLESS, "--key none.key", &["make it with: narthex keygen --out none.key"]),
     (KEYLESS, "--key wide.key", &["(mode 0644); mend it with: chmod 600 wide.key"]),
     (KEYLESS, "--key cut.key", &["got 18 characters", "copy the file anew"]),
     (KEYLESS, "--key empty.key", &["got 0 characters", "copy the file anew"]),
+    (KEYLESS, "--key pipe", &["cannot read pipe: a pipe that nobody writes to"]),
+    (KEYLESS, "--key binary", &["cannot read binary: line 2 is not UTF-8 text"]),
     (KEYLESS, "--key directory", &["cannot read directory", "s a directory"]),
     (KEYLESS, "--key fleet.secret", &["holds a shared secret, not a private key", "narthex keygen"]),
     (SECRETLESS, "--secret-file scraper.key", &["holds a private key, not a shared secret", "narthex secret"]),
@@ -113,11 +144,27 @@ const FILES: [(&str, &str, &[&str]); 23] = [
     (SCRAPER, "--data-dir password", &["the data directory password cannot be used; give another with --data-dir"]),
     (SCRAPER, "--registration-api 127.0.0.1:1 --registration-token-file none", &["cannot read none"]),
     (SCRAPER, "--lobby-api 127.0.0.1:1 --lobby-token-file wide.key", &["chmod 600 wide.key"]),
-    (SCRAPER, "--store nats://h --store-ca-file none", &["cannot read none of --store-ca-file"]),
+    (SCRAPER, "--store nats://h --store-ca-file none", &["cannot read none", "--store-ca-file"]),
+    (SCRAPER, "--store nats://h --store-ca-file password", &["password holds no certificates", "--store-ca-file"]),
+    (SCRAPER, "--store nats://h --store-credentials-file none", &["cannot read none"]),
+    (SCRAPER, "--store nats://h --store-credentials-file wide.key", &["(mode 0644); mend it with: chmod 600 wide.key"]),
+    (
+        SCRAPER,
+        "--store nats://h --store-credentials-file password",
+        &["password holds no credentials of a NATS user", "--store-credentials-file"],
+    ),
+    (SCRAPER, "--bootstrap OWN@127.0.0.1:1", &["is this peer's own key: give another node, or none", "--bootstrap"]),
+    (SCRAPER, "--file-sd none/t.json", &["cannot write none/t.json: No such file or directory", "see --file-sd"]),
+    (SCRAPER, "--file-sd directory", &["cannot write directory", "is a directory", "see --file-sd"]),
+    (SCRAPER, "--on-change no-such-program", &["cannot run no-such-program: no such program in PATH", "--on-change"]),
+    (SCRAPER, "--on-change ./password", &["cannot run ./password: Permission denied"]),
+    (AGENT, "--lobby --on-change /nowhere/x", &["cannot run /nowhere/x: No such file", "--on-change"]),
+    (AGENT, "--key scraper.key --bootstrap OWN@127.0.0.1:1", &["is this peer's own key", "--bootstrap"]),
     (AGENT, "--key wide.key", &["chmod 600 wide.key"]),
     (AGENT, "--targets-dir none", &["cannot read the directory none of --targets-dir"]),
     (AGENT, "--targets-dir broken", &["broken/t.toml, line 1"]),
     (AGENT, "--key other.key", &["is this client's own key: give the scraper's"]),
+    (NODE, "--key scraper.key --bootstrap OWN@127.0.0.1:1", &["is this peer's own key", "--bootstrap"]),
     (NODE, "--key none", &["make it with: narthex keygen --out none"]),
     (NODE, "--data-dir password/x", &["give another with --data-dir"]),
     ("keygen --out scraper.key", "", &["exists already", "--out"]),
@@ -125,7 +172,7 @@ const FILES: [(&str, &str, &[&str]); 23] = [
 ];
 
 /// Faults of a configuration file of an agent, by what stands in it: exit 2.
-const CONFIGURATION: [(&[&str], &[&str]); 19] = [
+const CONFIGURATION: [(&[&str], &[&str]); 21] = [
     (&[TARGET, SETTINGS], &["line 4: key \"scraper\" stands below [[target]]", "move it above the first [[target]]"]),
     (&[SETTINGS, TARGET, "data_dir = \"d\""], &["line 6: key \"data_dir\" stands below [[target]]"]),
     (&[SETTINGS, "targt = 1"], &["unknown key \"targt\", did you mean \"target\"?"]),
@@ -143,18 +190,54 @@ const CONFIGURATION: [(&[&str], &[&str]); 19] = [
     (&[SETTINGS, "lease = 5m\n", TARGET], &["line 3: string values must be quoted"]),
     (&[SETTINGS, "[agent]\nx = 1"], &["\"agent\" is a table"]),
     (&["data-dir = \"a\"\ndata_dir = \"b\"\n", SETTINGS, TARGET], &["given twice, with - and with _"]),
+    (&["key = \"~/a.key\"\n", SETTINGS, TARGET], &["key \"key\": ~ is not expanded here, write the whole path"]),
+    (&["on-change = \"~/x\"\n", SETTINGS, TARGET], &["key \"on-change\": ~ is not expanded here"]),
     (&["check-config = true\n", SETTINGS, TARGET], &["unknown key \"check-config\""]),
     (&["scraper = ["], &["line 1: unclosed array"]),
 ];
 
 /// Variables: exit 2.
-const ENVIRONMENT: [(&str, &str, &[&str]); 6] = [
+const ENVIRONMENT: [(&str, &str, &[&str]); 8] = [
     ("NARTHEX_SERVCE", "hunter2", &["unknown environment variable NARTHEX_SERVCE, did you mean NARTHEX_SERVICE?"]),
     ("NARTHEX_SCRAPER_KEY", "hunter2", &["NARTHEX_SCRAPER_KEY, did you mean NARTHEX_SCRAPER?"]),
     ("NARTHEX_QWERTYUIOP", "hunter2", &["NARTHEX_QWERTYUIOP", "name it after a flag, as NARTHEX_DATA_DIR is"]),
+    ("NARTHEX_HTTP_PORT", "28999", &["NARTHEX_HTTP_PORT, did you mean NARTHEX_HTTP?"]),
+    ("NARTHEX_VERSION", "hunter2", &["NARTHEX_VERSION: unset it, or name it after a flag"]),
     ("NARTHEX_LEASE", "soon", &["'soon'", "(from NARTHEX_LEASE)"]),
     ("NARTHEX_HTTP", "19960", &["127.0.0.1:19960 is this host alone", "(from NARTHEX_HTTP)"]),
     ("NARTHEX_MDNS", "yes", &["'yes'", "true, false", "(from NARTHEX_MDNS)"]),
+];
+
+/// The flags of a start that asks no network, and what a row does not spoil.
+const START: &str = "scraper --key scraper.key --secret-file fleet.secret --advertise h:1";
+const QUIET: &str = "--http 0.0.0.0:0 --listen 0.0.0.0:0";
+
+/// What only a start shows: exit 1.
+const STARTS: [(&str, &str, &[&str]); 5] = [
+    (
+        START,
+        "--data-dir d --http 0.0.0.0:0 --listen 203.0.113.1:1",
+        &["this host has no such address: give --listen one"],
+    ),
+    (
+        START,
+        "--data-dir d --http 203.0.113.1:1 --listen 0.0.0.0:0",
+        &["this host has no such address: give --http one"],
+    ),
+    (START, "--data-dir d --http 0.0.0.0:0 --listen no-such.invalid:1", &["no-such.invalid:1", "see --listen"]),
+    ("node --data-dir d", "--listen 203.0.113.1:1", &["this host has no such address"]),
+    ("node --data-dir d", "--listen no-such.invalid:1", &["see --listen"]),
+];
+
+/// Data directories on a file system that takes nothing, by the options of its tmpfs: exit 1.
+const DISKS: [(&str, &str, &[&str]); 7] = [
+    ("mode=700,ro", "scraper --check-config", &["the data directory disk cannot be used", "Read-only file system"]),
+    ("mode=700,ro", "node --check-config", &["the data directory disk cannot be used", "Read-only file system"]),
+    ("mode=700,ro", "node", &["cannot write disk/lock", "--data-dir", "Read-only file system"]),
+    ("mode=700,size=4k", "scraper --check-config", &["the data directory disk cannot be used", "No space left"]),
+    ("mode=700,size=4k", "node --check-config", &["the data directory disk cannot be used", "No space left"]),
+    ("mode=700,size=4k", "node", &["cannot write disk/node.key", "No space left"]),
+    ("mode=700,size=4k", "keygen --out disk/x.key", &["cannot write disk/x.key", "No space left"]),
 ];
 
 /// The files that rows name.
@@ -181,6 +264,9 @@ impl Stage {
         write("cut.key", &whole[..40], 0o600);
         write("empty.key", "", 0o600);
         write("password", "hunter2\n", 0o600);
+        fs::write(dir.path("binary"), b"# narthex\n\xff\n").expect("writes");
+        fs::set_permissions(dir.path("binary"), Permissions::from_mode(0o600)).expect("chmod");
+        mknodat(CWD, dir.path("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("makes");
         for (name, file) in [("open", "of-others"), ("broken", "t.toml"), ("directory", "x")] {
             fs::create_dir(dir.path(name)).expect("makes");
             write(&format!("{name}/{file}"), "x", 0o600);
@@ -190,16 +276,37 @@ impl Stage {
     }
 
     fn fill(&self, text: &str) -> String {
+        let own = KeyPair::from_seed(&[9; 32]).public().to_string();
+        let text = text.replace("OWN", &own);
         text.replace("PEER", &format!("{}@127.0.0.1:1", self.key)).replace("KEY", &self.key)
     }
 
-    /// Runs the command where there is no network at all, if that is possible.
+    /// Runs the command where there is no network at all, if that is possible. One that hangs ends by another exit code.
     fn run(&self, words: &str, env: &[(&str, &str)]) -> Run {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+        let mut command = Command::new("timeout");
+        command.arg(LIMIT);
         if geteuid().is_root() {
-            command = Command::new("unshare");
-            command.arg("--net").arg("--").arg(env!("CARGO_BIN_EXE_narthex"));
+            command.args(["unshare", "--net", "--"]);
         }
+        self.finish(command.arg(env!("CARGO_BIN_EXE_narthex")), words, env)
+    }
+
+    /// Runs the command among this host's addresses.
+    fn run_at_home(&self, words: &str) -> Run {
+        self.finish(Command::new("timeout").args([LIMIT, env!("CARGO_BIN_EXE_narthex")]), words, &[])
+    }
+
+    /// Runs the command where the directory `disk` is a file system of its own, which is full.
+    fn run_on_disk(&self, options: &str, words: &str) -> Run {
+        let mount = format!("mkdir -p disk && mount -t tmpfs -o {options} tmpfs disk || exit 9");
+        let fill = "(cat /dev/zero >disk/aliases) 2>/dev/null; exec \"$@\"";
+        let mount = format!("{mount}; {fill}");
+        let mut command = Command::new("timeout");
+        command.args([LIMIT, "unshare", "--net", "--mount", "--", "sh", "-c", &mount, "sh"]);
+        self.finish(command.arg(env!("CARGO_BIN_EXE_narthex")), words, &[("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")])
+    }
+
+    fn finish(&self, command: &mut Command, words: &str, env: &[(&str, &str)]) -> Run {
         let home = self.dir.path("");
         command.current_dir(&home).env_clear().env("HOME", &home).envs(env.iter().copied());
         Run::of(command.args(self.fill(words).split_whitespace()))
@@ -223,6 +330,52 @@ fn each_mistake_is_one_line_with_the_cause_and_the_change() {
         let run = stage.run(SCRAPER, &[(name, value)]);
         run.exits(2, parts);
         assert!(!run.stderr.contains("hunter2"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn each_mistake_that_only_a_start_shows_is_one_line_at_its_end() {
+    let stage = Stage::new();
+    for (command, spoilt, parts) in STARTS {
+        let words = format!("{command} {spoilt} --log-level off");
+        let run = if spoilt.contains(".invalid") { stage.run(&words, &[]) } else { stage.run_at_home(&words) };
+        run.exits(1, parts);
+    }
+    // A copied directory is another host's: a clone on this one is seen by the lock.
+    let first = format!("{START} {QUIET} --data-dir clone");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+    command.current_dir(stage.dir.path("")).args(first.split_whitespace());
+    let _first = Process::spawn("first", &stage.dir.path(""), &mut command);
+    eventually_true("the first has its table", SOON, || stage.dir.path("clone/aliases").exists());
+    let second = format!("{first} --log-level off");
+    stage.run(&second, &[]).exits(1, &["clone/aliases is in use by another narthex: stop that one", "--data-dir"]);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_is_one_line() {
+    if !geteuid().is_root() {
+        return skip("only root can mount a file system");
+    }
+    let stage = Stage::new();
+    for (options, words, parts) in DISKS {
+        let flags = match words.split(' ').next() {
+            Some("scraper") => "--key scraper.key --secret-file fleet.secret --data-dir disk --log-level off",
+            Some("node") => "--data-dir disk --log-level off --listen 0.0.0.0:0",
+            _ => "",
+        };
+        stage.run_on_disk(options, &format!("{words} {flags}")).exits(1, parts);
+    }
+}
+
+/// Before: keys were read from pipes, and that must go on: a password manager writes to one.
+#[test]
+fn a_key_is_read_from_a_pipe() {
+    let stage = Stage::new();
+    let key = KeyPair::from_seed(&[9; 32]).public();
+    for shell in ["narthex key <(sleep 0.1; cat scraper.key)", "cat scraper.key | narthex key /dev/stdin"] {
+        let line = shell.replace("narthex", &format!("'{}'", env!("CARGO_BIN_EXE_narthex")));
+        let run = Run::of(Command::new("bash").current_dir(stage.dir.path("")).args(["-c", &line]));
+        assert_eq!((run.code, run.stdout), (Some(0), format!("{key}\n")), "{shell}: {}", run.stderr);
     }
 }
 
@@ -271,7 +424,10 @@ fn a_path_in_the_file_starts_at_the_file() {
     fs::rename(stage.dir.path("fleet.secret"), stage.dir.path("etc/fleet.secret")).expect("moves");
     fs::create_dir(stage.dir.path("etc/targets")).expect("makes");
     fs::write(stage.dir.path("etc/targets/t.toml"), TARGET).expect("writes");
+    fs::write(stage.dir.path("etc/hook.sh"), "#!/bin/sh\n").expect("writes");
+    fs::set_permissions(stage.dir.path("etc/hook.sh"), Permissions::from_mode(0o700)).expect("chmod");
     let settings = stage.fill(SETTINGS) + "targets_dir = \"targets\"\ndata-dir = \"../data\"\n";
+    let settings = settings + "lobby = true\non-change = \"./hook.sh 'two words'\"\n";
     fs::write(stage.dir.path("etc/agent.toml"), settings).expect("writes");
     let run = stage.run("agent --config etc/agent.toml --check-config", &[]);
     assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "ok\n", ""));

@@ -209,12 +209,14 @@ fn a_run_may_end_while_the_scraper_ends() {
 
 #[test]
 fn a_missing_program_is_one_clear_line_and_bad_words_are_refused() {
-    let fleet = Fleet::new();
-    let mut scraper = fleet.scraper(&["--on-change", "no-such-program --token hidden"]);
-    scraper.wait_counted(&[RUNS, "not_started"], 0.0);
-    let line = scraper.process.wait_log(&["could not start the command", "no-such-program", "no such file"]);
-    assert!(!scraper.process.log().contains("hidden"), "{line}");
-    assert!(scraper.process.terminate(SOON).success());
+    let (fleet, _scraper) = Fleet::with_scraper();
+    let mut missing = narthex("scraper");
+    missing.args(["--key", &text(&fleet.path().join("scraper.key")), "--secret-file", &text(&fleet.secret_file())]);
+    missing.args(["--data-dir", &text(&fleet.path().join("other")), "--on-change", "no-such-program --token hidden"]);
+    missing.args(["--log-level", "off"]);
+    let refused = Run::of(&mut missing);
+    assert!(refused.code == Some(1) && refused.stderr.contains("cannot run no-such-program"), "{}", refused.stderr);
+    assert!(refused.stderr.lines().count() == 1 && !refused.stderr.contains("hidden"), "{}", refused.stderr);
     for (command, reason) in [("'open", "quote"), (" ", "expected a program")] {
         let mut refused = narthex("scraper");
         refused.args(["--key", "k", "--secret-file", "s", "--on-change", command]);

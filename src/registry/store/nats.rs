@@ -96,7 +96,8 @@ impl NatsStore {
         };
         let connected = config.connect(ConnectOptions::new()).await;
         let refused = |reason: String| StoreError::Unreachable { url: config.url.to_string(), reason };
-        let Connection { client, times_lost: lost, .. } = connected.map_err(|error| refused(error.to_string()))?;
+        let Connection { client, times_lost: lost, .. } =
+            connected.map_err(|error| refused(Chain(&error).to_string()))?;
         let bucket = Bucket::of(client, &config.url).map_err(|error| refused(error.to_owned()))?;
         let known = Arc::new(Known::new(rand::random(), State::default()));
         let (members, (sender, events)) = (Members::new(known.writer), mpsc::channel(EVENTS));

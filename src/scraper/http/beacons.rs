@@ -73,10 +73,9 @@ struct Refusal(StatusCode, BeaconOutcome, String);
 type Answer = Result<(BeaconOutcome, Response), Refusal>;
 
 impl BeaconsApi {
-    /// Listens, with a token that can be read now.
+    /// Listens.
     pub(in crate::scraper) async fn bind(config: &RegistrationApi) -> Result<Self, ScraperError> {
         let token = TokenFile::new(config.token_file.clone());
-        token.check()?;
         let (listener, local) = server::bind(&config.listen).await.map_err(ScraperError::BindRegistrationApi)?;
         Ok(Self { listener, local, token, strict: config.strict })
     }

@@ -3,8 +3,15 @@
 //! Prometheus watches such a file and takes a new list at once, while it polls `/sd`. The file holds what `/sd` answers.
 //! While the table is not known for certain the file stays as it is, also from the last run.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use rustix::fs::{Access, access};
 use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +40,18 @@ impl FileSd {
     pub(in crate::scraper) fn new(config: &HttpConfig, local: SocketAddr) -> Result<Option<Self>, ScraperError> {
         let Some(path) = config.file_sd.clone() else { return Ok(None) };
         Ok(Some(Self { path, target: config.target(local)? }))
+    }
+
+    /// Whether the file can be made or replaced, as far as its directory tells.
+    pub(in crate::scraper) fn check(path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match fs::metadata(directory)?.is_dir() {
+            true => Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        }
     }
 
     /// Writes the file at each change until `stop` fires, and leaves the file there.
