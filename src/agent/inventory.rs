@@ -19,8 +19,14 @@ use super::{
 use crate::{
     client::{MAX_TARGETS, Source, TargetBuilder},
     telemetry::Chain,
-    wire::{Alias, Labels, TargetError},
+    wire::{
+        Alias, Claim, Labels, Target, TargetError,
+        codec::{self, MAX_MESSAGE_LEN},
+    },
 };
+
+/// What a registration may have beside the targets of the inventory.
+const OWN_BYTES: usize = 64 * 1024;
 
 /// Where targets come from, and what was last found there.
 #[derive(Default)]
@@ -145,7 +151,8 @@ impl Inventory {
         let fixed = self.fixed.iter().map(|spec| (self.fixed_origin.as_path(), spec));
         let found = self.directories.iter().flat_map(Directory::targets);
         let mut targets: BTreeMap<&Alias, (&Path, TargetSpec)> = BTreeMap::new();
-        let mut left_out = 0;
+        let (mut left_out, mut too_long) = (0, 0);
+        let mut bytes_left = MAX_MESSAGE_LEN - OWN_BYTES;
         for (origin, spec) in fixed.chain(config).chain(found) {
             let alias = &spec.target.alias;
             if self.reserved.as_ref() == Some(alias) {
@@ -160,13 +167,24 @@ impl Inventory {
                 left_out += 1;
             } else {
                 match self.with_defaults(spec) {
-                    Ok(spec) => drop(targets.insert(alias, (origin, spec))),
+                    Ok(spec) => match claim_bytes(&spec.target) {
+                        Some(bytes) if bytes <= bytes_left => {
+                            bytes_left -= bytes;
+                            targets.insert(alias, (origin, spec));
+                        }
+                        _ => too_long += 1,
+                    },
                     Err(error) => drop(problems.insert(format!("alias {alias} of {}: {error}", origin.display()))),
                 }
             }
         }
         if left_out > 0 {
             problems.insert(format!("{left_out} targets are left out: limit is {MAX_TARGETS} for one agent"));
+        }
+        if too_long > 0 {
+            problems.insert(format!(
+                "{too_long} targets are left out: what an agent registers may have {MAX_MESSAGE_LEN} bytes; give fewer or shorter labels, or further agents"
+            ));
         }
         targets.into_values().map(|(_, spec)| spec).collect()
     }
@@ -218,6 +236,11 @@ impl Inventory {
         }
         builders
     }
+}
+
+/// Bytes of a target in a registration, or one more. None for a target that is too long for any.
+fn claim_bytes(target: &Target) -> Option<usize> {
+    codec::encode(&Claim::from(target)).ok().map(|claim| claim.len())
 }
 
 #[cfg(test)]
@@ -374,6 +397,25 @@ mod tests {
         fixture.inventory.read();
         assert_eq!(fixture.served().len(), MAX_TARGETS);
         assert!(fixture.inventory.problems().next().is_some_and(|problem| problem.starts_with("44 targets")));
+    }
+
+    /// Before: the agent did not start at all.
+    #[test]
+    fn targets_that_a_registration_has_no_room_for_are_left_out_and_reported() {
+        let mut fixture = Fixture::new();
+        let value = "x".repeat(1000);
+        (0..8).for_each(|n| fixture.inventory.labels.insert(format!("l{n}"), &value).expect("a label"));
+        let aliases: Vec<String> = (0..200).map(|n| format!("t{n:03}")).collect();
+        fixture.write("t.toml", &aliases.iter().map(String::as_str).collect::<Vec<_>>());
+        fixture.inventory.read();
+        let fit = (MAX_MESSAGE_LEN - OWN_BYTES) / (8 * 1005);
+        let served = fixture.served().len();
+        assert!((fit - 2..=fit).contains(&served), "{served} of {fit}");
+        let problem = fixture.inventory.problems().next().expect("a problem");
+        assert!(
+            problem.starts_with(&format!("{} targets", 200 - served)) && problem.contains("shorter labels"),
+            "{problem}"
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct RegistryConfig {
     /// Most bytes of an alias in `/sd`: its group as JSON, without the address to scrape. Labels are listed twice. An
     /// ordinary alias takes some 700 bytes. Default 4 KiB.
     pub max_alias_bytes: u64,
-    /// Most bytes of a peer's aliases in `/sd`, and of a beacon. Default 4 MiB: `max_per_peer` aliases of 838 bytes.
+    /// Most bytes of a peer's aliases in `/sd`, and of a beacon. Default 8 MiB: `max_per_peer` aliases of 1677 bytes.
     pub max_peer_bytes: u64,
     /// Most bytes in `/sd` of the aliases registered with one secret. Default `max_table_bytes` divided by the number of
     /// secrets, of which the registration API's token is one.
@@ -73,7 +73,7 @@ impl Default for RegistryConfig {
             max_per_secret: None,
             takeover_grace: Duration::from_secs(60),
             max_alias_bytes: 4 << 10,
-            max_peer_bytes: 4 << 20,
+            max_peer_bytes: 8 << 20,
             max_secret_bytes: None,
             max_table_bytes: 96 << 20,
             start_grace: Duration::from_secs(60),
