@@ -125,7 +125,7 @@ async fn the_body_of_a_failed_exporter_is_reported_if_it_is_text() {
     ]);
     for (path, end) in [
         ("/go", ": Client sent an HTTP request to an HTTPS server."),
-        ("/colour", ": \\u{1b}[31mred"),
+        ("/colour", ": \\u001b[31mred"),
         ("/page", ""),
         ("/gzip", ""),
         ("/nothing", ""),

@@ -61,6 +61,7 @@ impl Redial {
     }
 
     pub(crate) async fn attempt<T, F: Future<Output = T>>(&mut self, mut attempt: impl FnMut() -> F) -> T {
+        self.host.mark_unchanged();
         let began = Instant::now();
         let first = tokio::select! {
             done = attempt() => Some(done),
