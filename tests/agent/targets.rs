@@ -107,7 +107,7 @@ fn files_in_the_directory_are_followed() {
 }
 
 #[test]
-fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
+fn targets_that_a_registration_has_no_room_for_are_left_out() {
     let setup = Setup::beside(&["--max-alias-bytes=128KiB", "--max-peer-bytes=8MiB"]);
     setup.put("a.toml", &setup.table("web-1", ""));
     let agent = setup.watching("50ms");
@@ -115,12 +115,12 @@ fn targets_that_no_registration_can_hold_leave_the_others_as_they_are() {
     let labels: Vec<String> = (0..32).map(|n| format!("l{n} = \"{}\"", "x".repeat(1024))).collect();
     let wide = |n| setup.table(&format!("wide-{n}"), &format!("labels = {{ {} }}", labels.join(", ")));
     setup.put("b.toml", &(0..32).map(wide).collect::<String>());
-    eventually("the refusal is reported", SOON, || {
-        agent.log_line(&["cannot be registered", "a scraper takes 1048576"])
-    });
-    setup.put("b.toml", &(0..30).map(wide).collect::<String>());
-    setup.scraper.wait_scraped("wide-29");
+    agent.wait_log(&["3 targets are left out", "1048576 bytes"]);
+    setup.scraper.wait_scraped("wide-28");
+    assert_eq!(setup.scraper.scrape("wide-29", SOON).status, 404);
     assert_eq!(setup.scraper.scrape("web-1", SOON).status, 200);
+    setup.put("b.toml", &(0..29).map(wide).collect::<String>());
+    agent.wait_log(&["mended", "3 targets are left out"]);
 }
 
 #[test]
