@@ -101,7 +101,7 @@ fn an_http_address_that_is_taken_is_refused() {
     let address = taken.local_addr().expect("an address").to_string();
     let line = refusal(relay(&fleet, &["--http", &address, "--external", "127.0.0.1:1"]), 1);
     assert!(line.contains(&format!("could not listen for HTTP on {address}: ")), "{line}");
-    assert!(line.contains("; --http gives another address"), "{line}");
+    assert!(line.contains("; is another process using the port? --http gives another address"), "{line}");
 }
 
 #[test]
