@@ -47,6 +47,8 @@
 // docs.rs sets this, so that each item there names the feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "scraper")]
+mod access;
 #[cfg(feature = "agent")]
 pub mod agent;
 mod atomic_file;
@@ -99,3 +101,5 @@ pub use network::{NetworkError, NetworkLimits};
 pub use node::{Node, NodeConfig, NodeError};
 #[cfg(feature = "scraper")]
 pub use scraper::{Scraper, ScraperConfig};
+#[cfg(feature = "client")]
+pub use wire::{Ticket, TicketError};

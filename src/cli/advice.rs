@@ -9,7 +9,7 @@ use crate::{
     network::NetworkError,
     registry::StoreError,
     scraper::{NatsFileError, ScraperError, UnusableProgram},
-    wire::HandshakeRefusal,
+    wire::{AliasRefusal, HandshakeRefusal},
 };
 
 /// An error of the command line itself, with what to do about it.
@@ -29,7 +29,11 @@ pub(super) fn advice(error: &anyhow::Error) -> Option<String> {
 pub(super) fn about_registration(error: &RegisterError) -> &'static str {
     match error {
         RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => {
-            "copy the scraper's --secret-file here, or give it this one as a further --secret-file"
+            "copy the scraper's --secret-file here, or give it this one as a further --secret-file; a ticket was revoked: make another"
+        }
+        RegisterError::Handshake(HandshakeRefusal::NotAdmitted)
+        | RegisterError::Alias { refusal: AliasRefusal::OutOfScope, .. } => {
+            "narthex ticket list beside the scraper shows what the ticket is for"
         }
         RegisterError::NotAScraper => "see --scraper",
         _ => "narthex doctor with the same flags has details",
@@ -203,7 +207,6 @@ mod tests {
             (BuildError::Network(own()).into(), Some("--bootstrap")),
             (KeyFileError::Exists { path: "a.key".into() }.into(), Some("--out")),
             (anyhow::Error::new(refused).context("refused"), Some("--secret-file")),
-            (ScraperError::NoSecret.into(), None),
         ] {
             let advice = advice(&error);
             match flag {

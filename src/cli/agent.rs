@@ -24,6 +24,7 @@ use super::{
     keys, link, lobby,
     output::shortened,
     service_manager, signals,
+    ticket_input::TicketFlags,
     value::{self, Label, TargetUrl},
 };
 use crate::{
@@ -39,9 +40,19 @@ use crate::{
 const NOTHING: &str = "there is nothing to register: give --target ALIAS=URL, --targets-dir DIR, or [[target]] tables in \
                        the --config file";
 
+/// The error of an agent without a scraper.
+const NOBODY: &str = "give --ticket-file FILE, or --scraper PEER and --secret-file FILE";
+
+/// The ways to say with whom the agent registers.
+const USAGE: &str = "\
+narthex agent [OPTIONS] --ticket-file <FILE> --target <ALIAS=URL>
+       narthex agent [OPTIONS] --scraper <PEER> --secret-file <FILE> --target <ALIAS=URL>
+       narthex agent [OPTIONS] --config <FILE>";
+
 /// The end of the help: what a user copies first.
 const EXAMPLES: &str = "\
 Examples:
+  narthex agent --ticket-file ticket --target host-1=http://127.0.0.1:9100
   narthex agent --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
       --target host-1=http://127.0.0.1:9100/metrics --service node --label region=eu
   narthex agent --scraper KEY --bootstrap NODEKEY@node.example.org:19961 \\
@@ -77,18 +88,20 @@ ALIAS is 1 to 128 of A-Z a-z 0-9 . _ -, unique at the scraper.";
 /// The agent dials out. With --bootstrap it also listens for hole punching, on TCP and UDP ports of the kernel's choice
 /// on every address, and lets in only its scrapers; without --bootstrap it listens nowhere.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = USAGE)]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigFile,
     #[command(flatten)]
     check_config: CheckConfig,
     /// Public key of a scraper, and the address to try first; repeatable, the agent registers every target with all of them
-    #[arg(long, value_name = "PEER", required = true, value_parser = value::peer)]
+    #[arg(long, value_name = "PEER", value_parser = value::peer)]
     scraper: Vec<PeerAddr>,
     /// The secret shared with the scrapers, as narthex secret writes it
     #[arg(long, value_name = "FILE")]
-    secret_file: PathBuf,
+    secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) ticket: TicketFlags,
     /// An alias and the URL of its exporter; a URL without a path means /metrics; repeatable
     ///
     /// The URL is http://, https:// or unix:/run/x.sock:/metrics. A table [[target]] of the --config file, or a file of
@@ -160,6 +173,9 @@ impl Args {
         if let Some(name) = value::duplicate(self.label.iter().map(|label| &label.name)) {
             return Err(format!("label {name} is given twice"));
         }
+        if !self.ticket.is_given() && (self.scraper.is_empty() || self.secret_file.is_none()) {
+            return Err(NOBODY.into());
+        }
         if let Some(key) = value::duplicate(self.scraper.iter().map(|scraper| scraper.key)) {
             return Err(format!("scraper {} is given twice", shortened(&key)));
         }
@@ -174,8 +190,8 @@ impl Args {
     }
 
     /// Reads the files that the flags name. The data directory is the agent's until it is dropped.
-    pub(super) fn settings(self) -> anyhow::Result<(client::ClientBuilder, DataDir)> {
-        let secret = keys::load_secret(&self.secret_file)?;
+    pub(super) fn settings(mut self) -> anyhow::Result<(client::ClientBuilder, DataDir)> {
+        let secret = self.join()?;
         let data_dir = DataDir::take(self.data_dir.as_deref(), "agent")?;
         let key = match &self.key {
             Some(path) => keys::load_key(path)?,
@@ -183,6 +199,17 @@ impl Args {
         };
         let path = data_dir.path().to_owned();
         Ok((self.builder(secret, key, &path)?, data_dir))
+    }
+
+    /// The secret to prove. A ticket also says where the scrapers are.
+    fn join(&mut self) -> anyhow::Result<SharedSecret> {
+        if let Some(ticket) = self.ticket.read()? {
+            self.ticket = TicketFlags::default(); // standard input is read once
+            self.scraper = ticket.scrapers().to_vec();
+            self.bootstrap.extend(ticket.bootstrap().iter().cloned());
+            return Ok(ticket.secret().clone());
+        }
+        keys::load_secret(self.secret_file.as_deref().context(NOBODY)?)
     }
 
     fn builder(self, secret: SharedSecret, key: KeyPair, data_dir: &Path) -> anyhow::Result<client::ClientBuilder> {
@@ -201,9 +228,9 @@ impl Args {
     }
 
     /// Reads the files that the flags name and those of the targets, and puts the client together without starting it.
-    fn check_files(self) -> anyhow::Result<()> {
+    fn check_files(mut self) -> anyhow::Result<()> {
         let mut found = Findings::default();
-        let secret = found.take(keys::load_secret(&self.secret_file));
+        let secret = found.take(self.join());
         let kept = data_dir::kept(self.data_dir.as_deref(), "agent", "agent.key");
         let key = match self.key.clone().or(kept) {
             Some(path) => found.take(keys::load_key(&path)),
@@ -264,10 +291,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         tracing::warn!(file = %path.display(), "its [[target]] tables are not used: --target beats them");
     }
     let mut inventory = args.inventory()?;
-    let scrapers: BTreeSet<PublicKey> = args.scraper.iter().map(|scraper| scraper.key).collect();
     let refresh = args.targets_refresh;
     let lobby = args.lobby.clone().settings(args.hostname.as_deref())?;
     let (builder, data_dir) = args.settings()?;
+    let scrapers: BTreeSet<PublicKey> = builder.scrapers().collect();
     let targets = inventory.read().unwrap_or_default();
     let count = targets.len();
     let client = targets.into_iter().fold(builder.targets_later(), client::ClientBuilder::target).start().await?;

@@ -4,8 +4,8 @@ use std::{io, path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::{BodyExt, Empty};
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time};
@@ -17,6 +17,11 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The answer of the scraper that runs in the data directory; `None` if none does.
 pub(super) async fn ask(data_dir: &Path, path: &str) -> anyhow::Result<Option<Bytes>> {
+    send(data_dir, Method::GET, path, Bytes::new()).await
+}
+
+/// As [`ask`], by another method and with some JSON.
+pub(super) async fn send(data_dir: &Path, method: Method, path: &str, json: Bytes) -> anyhow::Result<Option<Bytes>> {
     let file = data_dir.join(CONTROL_SOCKET);
     let connected = match SocketPath::of(data_dir) {
         Ok(path) => UnixStream::connect(&path).await,
@@ -28,16 +33,17 @@ pub(super) async fn ask(data_dir: &Path, path: &str) -> anyhow::Result<Option<By
         }
         stream => stream.with_context(|| format!("cannot reach the scraper by {}", file.display()))?,
     };
-    let answer = time::timeout(TIMEOUT, answer(stream, path)).await;
+    let answer = time::timeout(TIMEOUT, answer(stream, method, path, json)).await;
     let answer = answer.with_context(|| format!("the scraper at {} did not answer", file.display()))?;
     answer.with_context(|| format!("the scraper at {}", file.display())).map(Some)
 }
 
-async fn answer(stream: UnixStream, path: &str) -> anyhow::Result<Bytes> {
+async fn answer(stream: UnixStream, method: Method, path: &str, json: Bytes) -> anyhow::Result<Bytes> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // The task ends with the answer, which reports its errors.
     tokio::spawn(connection);
-    let request = Request::get(path).header(header::HOST, "narthex").body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(path).header(header::HOST, "narthex");
+    let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(json))?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await.context("its answer was cut")?.to_bytes();

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{Access, access};
 
 use crate::{
+    access::TICKET_FILE,
     dir_lock::{DirLock, DirLockError, LOCK},
     private_file::quoted,
     scraper::{CONTROL_SOCKET, TABLE},
@@ -157,7 +158,7 @@ fn is_of_narthex(file: &Path) -> bool {
     match &*name {
         // Others have files of this name, too, and write into them.
         LOCK => is_empty_file(),
-        "addresses" | "group" | "proved-networks" | "lost+found" => true,
+        "addresses" | "group" | "proved-networks" | "lost+found" | TICKET_FILE => true,
         _ => name == CONTROL_SOCKET || name.starts_with(TABLE) || name.ends_with(".key") || name.ends_with(".secret"),
     }
 }
@@ -202,7 +203,7 @@ fn state(path: &Path) -> io::Result<DirState> {
     }
 }
 
-fn path(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn path(asked: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
     match asked {
         Some(path) => Ok(path.to_owned()),
         None => default_path(role, |name| env::var_os(name).map(PathBuf::from))

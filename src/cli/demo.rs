@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     signals::ignore_hangup()?;
     files::raise_limit();
     let mut demo = Demo::start(args.http).await?;
-    demo.print()?;
+    demo.print().await?;
     tokio::select! {
         () = stop.cancelled() => demo.shutdown().await,
         failure = demo.scraper.failed() => Err(failure.into()),
@@ -105,7 +105,7 @@ impl Demo {
         Ok(Self { dir, node, scraper, service, agent, stop, tasks })
     }
 
-    fn print(&self) -> anyhow::Result<()> {
+    async fn print(&self) -> anyhow::Result<()> {
         let at = self.scraper.http_addr();
         let file = self.dir.path().join("prometheus.yml");
         let config = prometheus_yml(&at.to_string());
@@ -129,6 +129,10 @@ impl Demo {
         // The data belong to the task, which may outlive this value.
         writeln!(text, "  prometheus --config.file={} --storage.tsdb.path=$(mktemp -d)\n", file.display())?;
         writeln!(text, "{config}")?;
+        let ticket = self.scraper.create_ticket("demo").await?.expose_text();
+        writeln!(text, "A ticket, by which anything else on this machine joins:\n")?;
+        writeln!(text, "  NARTHEX_TICKET={} \\", *ticket)?;
+        writeln!(text, "    narthex agent --target demo-yours=http://127.0.0.1:9100 --data-dir $(mktemp -d)\n")?;
         write!(text, "Ctrl-C ends it; nothing is kept.")?;
         super::output::print(format!("{text}\n").as_bytes())
     }

@@ -31,6 +31,7 @@ use super::{
     ConfigFile, agent,
     defaults::SCRAPER,
     scraper,
+    ticket_input::TicketFlags,
     value::{self, TargetUrl},
 };
 use crate::{
@@ -42,12 +43,13 @@ use crate::{
 use report::Report;
 
 /// Flags of an agent that the help of the doctor lists as well.
-const LISTED_FLAGS: [&str; 2] = ["targets_dir", "self_alias"];
+const LISTED_FLAGS: [&str; 3] = ["ticket_file", "targets_dir", "self_alias"];
 
 /// The end of the help: what a user copies first.
 const EXAMPLES: &str = "\
 Examples:
   an agent does not register:
+    narthex doctor --ticket-file host-1.ticket --target host-1=http://127.0.0.1:9100/metrics
     narthex doctor --scraper KEY@scraper.example.org:19961 --secret-file fleet.secret \\
         --target host-1=http://127.0.0.1:9100/metrics
   the scraper is to be found by its key:
@@ -63,7 +65,7 @@ PEER is <public key> or <public key>@<host>:<port>. Start it as the user that ru
 
 /// Find out what is wrong: go through the chain step by step, beside an exporter or beside Prometheus
 ///
-/// With --scraper it checks the agent's side, or a service's: files, exporters, nodes, NAT, the look-up of the
+/// With --ticket-file or --scraper it checks the agent's side, or a service's: files, exporters, nodes, NAT, the look-up of the
 /// scraper, the link, the secret, the aliases. Without, it checks the scraper's side: files, HTTP side, ports, secret,
 /// nodes, relays, announcement, a pull. Give it the flags, or the --config file, of what does not work: it takes every
 /// flag of narthex agent and narthex scraper, also those that mean nothing to it and are not listed here. It may be run
@@ -146,8 +148,9 @@ impl clap::Args for Args {
 impl FromArgMatches for Args {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Flags::from_arg_matches(matches)?;
+        let ticket = TicketFlags::from_arg_matches(matches)?;
         // Without a secret file there is no agent; `check` reports that with an error of ours.
-        let is_agent = !flags.scraper.is_empty() && !flags.secret_file.is_empty();
+        let is_agent = ticket.is_given() || (!flags.scraper.is_empty() && !flags.secret_file.is_empty());
         let agent = is_agent.then(|| agent::Args::from_arg_matches(matches)).transpose()?;
         let store = scraper::StoreArgs::from_arg_matches(matches)?.nats();
         Ok(Self { flags, agent: agent.map(Box::new), store })
@@ -163,6 +166,9 @@ impl Args {
     /// What depends on more than one value.
     pub(super) fn check(&self) -> Result<(), String> {
         let flags = &self.flags;
+        if let Some(agent) = self.agent.as_ref().filter(|agent| agent.ticket.is_given()) {
+            return agent.check_flags();
+        }
         if flags.secret_file.is_empty() {
             return Err("--secret-file FILE is needed".into());
         }
@@ -181,10 +187,10 @@ impl Args {
 }
 
 /// Makes every check; an error if one fails.
-pub(super) async fn run(Args { flags, agent, store }: Args) -> anyhow::Result<()> {
+pub(super) async fn run(Args { mut flags, agent, store }: Args) -> anyhow::Result<()> {
     let mut report = Report::new(flags.json);
     match agent {
-        Some(agent) => client_side::examine(&flags, &agent, &mut report).await?,
+        Some(agent) => client_side::examine(&mut flags, &agent, &mut report).await?,
         None => scraper_side::examine(&flags, store.as_ref(), &mut report).await?,
     }
     report.end()

@@ -89,11 +89,11 @@ mod tests {
                 commands.push(command.get_name().to_owned());
             }
         });
-        assert_eq!(commands, ["scraper", "agent", "file-sd", "template"]);
+        assert_eq!(commands, ["agent", "file-sd", "template"]);
         each(100, &mut |command, help| {
             if help.contains("NARTHEX_TARGET") && command.get_name() == "agent" {
                 let usage =
-                    "Usage: narthex agent [OPTIONS] --scraper <PEER> --secret-file <FILE>\n       narthex agent";
+                    "Usage: narthex agent [OPTIONS] --ticket-file <FILE> --target <ALIAS=URL>\n       narthex agent";
                 assert!(help.contains(usage), "{help}");
             }
         });

@@ -41,6 +41,8 @@ mod service_manager;
 mod signals;
 mod targets;
 mod template;
+mod ticket;
+mod ticket_input;
 mod value;
 
 use std::{ffi::OsString, future::Future, path::PathBuf, time::Duration};
@@ -112,6 +114,7 @@ pub enum Command {
     Doctor(doctor::Args),
     FileSd(file_sd::Args),
     Template(template::Args),
+    Ticket(Box<ticket::Args>),
 }
 
 /// Reads flags, environment and `--config` file.
@@ -127,8 +130,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     let (command, origins) = precedence::apply(help::readable(command()), &line).map_err(usage)?;
     let cli = command
         .try_get_matches_from(&line.args)
-        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
+        .and_then(|mut matches| {
+            let exposed = matches.subcommand().and_then(|(_, inner)| ticket_input::exposed(inner));
+            Ok((Cli::from_arg_matches_mut(&mut matches)?, exposed))
+        })
         .map_err(|error| output::from_clap(error, &line.words, &line.args, &origins))?;
+    let (cli, exposed) = cli;
+    if let Some(exposed) = exposed {
+        return Err(usage(exposed.to_owned()));
+    }
     match &cli.command {
         Command::Scraper(args) => args.check(),
         Command::Agent(args) => args.check(),
@@ -176,6 +186,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(args) => block_on(doctor::run(args)),
         Command::FileSd(args) => block_on(file_sd::run(args)),
         Command::Template(args) => block_on(template::run(args)),
+        Command::Ticket(args) => block_on(args.run()),
     }
 }
 

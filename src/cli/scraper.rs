@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Scraper, ScraperConfig,
-    identity::{HostPort, KeyPair, SharedSecret},
+    identity::{HostPort, KeyPair, SharedSecret, load_or_create_key},
     registry::{AliasPolicy, RegistryConfig},
     scraper::{
         HttpConfig, LobbyApi, LobbyNats, NatsConfig, NatsUrl, RegistrationApi, RegistrationLimits, ScrapeConfig,
@@ -26,9 +26,13 @@ use crate::{
     },
 };
 
+/// The key's file in the data directory, if no other is given.
+const KEY_FILE: &str = "scraper.key";
+
 /// The end of the help: what a user copies first.
 const EXAMPLES: &str = "\
 Examples:
+  narthex scraper                                   then, for each client: narthex ticket create NAME
   narthex keygen && narthex secret
   narthex scraper --key keys/scraper.key --secret-file keys/fleet.secret
   narthex scraper --config /etc/narthex/scraper.toml
@@ -53,11 +57,11 @@ pub(super) struct Args {
     config: ConfigFile,
     #[command(flatten)]
     check_config: CheckConfig,
-    /// The scraper's key, as narthex keygen writes it
+    /// The scraper's key, as narthex keygen writes it [default: scraper.key in the data directory, made at the first start]
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// A shared secret that clients may prove; several while one replaces another
-    #[arg(long, value_name = "FILE", required = true)]
+    key: Option<PathBuf>,
+    /// A shared secret that clients may prove, beside those of tickets; several while one replaces another
+    #[arg(long, value_name = "FILE")]
     secret_file: Vec<PathBuf>,
     /// Where the scraper keeps the alias table [default: $STATE_DIRECTORY, else
     /// ~/.local/state/narthex/scraper]
@@ -362,7 +366,9 @@ impl Args {
     /// read is no reason to leave the others unread.
     fn check_files(self) -> anyhow::Result<()> {
         let mut found = Findings::default();
-        let key = found.take(keys::load_key(&self.key)).unwrap_or_else(KeyPair::generate);
+        let kept = data_dir::kept(self.data_dir.as_deref(), "scraper", KEY_FILE);
+        let key = self.key.clone().or(kept).and_then(|path| found.take(keys::load_key(&path)));
+        let key = key.unwrap_or_else(KeyPair::generate);
         let secrets = found.take(keys::load_secrets(&self.secret_file));
         let data_dir = found.take(data_dir::check(self.data_dir.as_deref(), "scraper")).unwrap_or_default();
         let config = self.config(key, secrets.unwrap_or_else(|| vec![SharedSecret::generate()]), data_dir);
@@ -374,9 +380,10 @@ impl Args {
 
     /// Reads the files that the flags name, and makes the data directory.
     pub(super) fn settings(self) -> anyhow::Result<ScraperConfig> {
-        let key = keys::load_key(&self.key)?;
+        let given = self.key.as_deref().map(keys::load_key).transpose()?;
         let secrets = keys::load_secrets(&self.secret_file)?;
         let data_dir = data_dir::prepare(self.data_dir.as_deref(), "scraper")?;
+        let key = given.map_or_else(|| load_or_create_key(&data_dir.join(KEY_FILE)), Ok)?;
         Ok(self.config(key, secrets, data_dir))
     }
 
@@ -464,6 +471,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         open_files,
         "scraper runs"
     );
+    if secrets == 0 && scraper.tickets() == 0 {
+        tracing::warn!("nobody can register yet: narthex ticket create NAME makes a ticket for a client");
+    }
     let ready = scraper.ready();
     tokio::select! {
         () = stop.cancelled() => {}

@@ -143,7 +143,7 @@ fn cell(text: &str) -> String {
 
 /// Columns as wide as their widest cell, two spaces between them. From the column `always` on, those with nothing in them are
 /// left out.
-fn table<const N: usize>(heads: &[&str; N], always: usize, rows: Vec<[String; N]>) -> String {
+pub(super) fn table<const N: usize>(heads: &[&str; N], always: usize, rows: Vec<[String; N]>) -> String {
     let shown = |column: &usize| *column < always || rows.iter().any(|row| row[*column] != NOTHING);
     let columns: Vec<usize> = (0..N).filter(shown).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();

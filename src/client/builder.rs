@@ -12,9 +12,9 @@ use super::{
 #[cfg(feature = "filter")]
 use super::{Filter, Filtered};
 use crate::{
-    identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
+    identity::{DialAddress, KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::{self, NetworkError},
-    wire::{Alias, Labels, Target, TargetError, codec::MAX_MESSAGE_LEN},
+    wire::{Alias, Labels, Target, TargetError, Ticket, codec::MAX_MESSAGE_LEN},
 };
 
 /// Why a client could not start.
@@ -172,7 +172,10 @@ impl TargetBuilder {
 
 /// The settings that had to be checked.
 pub(super) struct Checked {
+    /// Each once.
     pub(super) scrapers: Vec<PeerAddr>,
+    /// Their further addresses.
+    pub(super) hints: Vec<(PublicKey, Vec<DialAddress>)>,
     pub(super) key: KeyPair,
     /// True if the key is the same after a restart.
     pub(super) kept: bool,
@@ -216,7 +219,14 @@ impl ClientBuilder {
         }
     }
 
-    /// Registers with this scraper too, at the same time.
+    pub(super) fn from_ticket(ticket: &Ticket) -> Self {
+        let mut scrapers = ticket.scrapers().iter().cloned();
+        let first = scrapers.next().expect("a ticket names a scraper");
+        let builder = Self::new(first, ticket.secret().clone()).bootstrap(ticket.bootstrap().iter().cloned());
+        scrapers.fold(builder, Self::scraper)
+    }
+
+    /// Registers with this scraper too, at the same time. One with several addresses may be given once for each.
     pub fn scraper(mut self, scraper: impl Into<PeerAddr>) -> Self {
         self.scrapers.push(scraper.into());
         self
@@ -349,6 +359,12 @@ impl ClientBuilder {
         Client::start(self).await
     }
 
+    /// The keys of the given scrapers.
+    #[cfg(feature = "cli")]
+    pub(crate) fn scrapers(&self) -> impl Iterator<Item = PublicKey> {
+        self.scrapers.iter().map(|scraper| scraper.key)
+    }
+
     fn own_target(&mut self) -> &mut TargetBuilder {
         self.own.get_or_insert_with(|| TargetBuilder::new(""))
     }
@@ -361,11 +377,20 @@ impl ClientBuilder {
 
     pub(super) fn check(&mut self) -> Result<Checked, BuildError> {
         let mut scrapers: Vec<PeerAddr> = Vec::new();
+        let mut hints: Vec<(PublicKey, Vec<DialAddress>)> = Vec::new();
         for scraper in std::mem::take(&mut self.scrapers) {
-            if scrapers.iter().all(|known| known.key != scraper.key) {
-                scrapers.push(scraper);
+            let known = scrapers.iter_mut().zip(&mut hints).find(|(known, _)| known.key == scraper.key);
+            match (known, scraper.hint) {
+                (None, hint) => {
+                    hints.push((scraper.key, Vec::new()));
+                    scrapers.push(PeerAddr { key: scraper.key, hint });
+                }
+                (Some((known, _)), hint @ Some(_)) if known.hint.is_none() => known.hint = hint,
+                (Some((known, further)), Some(hint)) if known.hint.as_ref() != Some(&hint) => further.1.push(hint),
+                (Some(_), _) => {}
             }
         }
+        hints.retain(|(_, further)| !further.is_empty());
         let kept = self.key.is_some();
         let key = self.key.take().unwrap_or_else(KeyPair::generate);
         if scrapers.iter().any(|scraper| scraper.key == key.public()) {
@@ -386,7 +411,7 @@ impl ClientBuilder {
         if targets.len() == 0 && !self.targets_later {
             return Err(BuildError::NoTarget);
         }
-        Ok(Checked { scrapers, key, kept, targets, metrics })
+        Ok(Checked { scrapers, hints, key, kept, targets, metrics })
     }
 }
 

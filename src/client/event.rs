@@ -180,7 +180,12 @@ impl RegisterError {
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Handshake(refusal) => {
-                matches!(refusal, HandshakeRefusal::UnknownSecret | HandshakeRefusal::IdentityMismatch)
+                matches!(
+                    refusal,
+                    HandshakeRefusal::UnknownSecret
+                        | HandshakeRefusal::IdentityMismatch
+                        | HandshakeRefusal::NotAdmitted
+                )
             }
             Self::Alias { refusal, .. } => matches!(refusal, AliasRefusal::Invalid | AliasRefusal::Duplicate),
             Self::Malformed | Self::NotAScraper => true,

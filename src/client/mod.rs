@@ -62,7 +62,7 @@ pub use crate::{
 use crate::{
     identity::{KeyPair, PeerAddr, PublicKey, SharedSecret},
     network::{Acceptor, Admitted, Firewall, Links, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
-    wire::InstanceId,
+    wire::{InstanceId, Ticket},
 };
 
 use builder::Checked;
@@ -134,6 +134,23 @@ impl Client {
         ClientBuilder::new(scraper.into(), secret)
     }
 
+    /// A client that joins by a ticket, as `narthex ticket create` prints it. A ticket for one client is the key's that uses it
+    /// first: give a [`key`](ClientBuilder::key) that stays.
+    ///
+    /// ```no_run
+    /// # async fn service() -> Result<(), Box<dyn std::error::Error>> {
+    /// use narthex::{Client, Ticket};
+    ///
+    /// let ticket: Ticket = std::env::var("NARTHEX_TICKET")?.parse()?;
+    /// let metrics = || Ok::<_, std::fmt::Error>("up_since 1\n".to_owned());
+    /// let client = Client::from_ticket(&ticket).alias("web-1").metrics(metrics).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_ticket(ticket: &Ticket) -> ClientBuilder {
+        ClientBuilder::from_ticket(ticket)
+    }
+
     /// The key that the client registers with.
     pub fn public_key(&self) -> PublicKey {
         self.public_key
@@ -196,7 +213,7 @@ impl Client {
     }
 
     async fn start(mut builder: ClientBuilder) -> Result<Self, BuildError> {
-        let Checked { scrapers, key, kept, targets, metrics } = builder.check()?;
+        let Checked { scrapers, hints, key, kept, targets, metrics } = builder.check()?;
         let (inbox, pulls) = mpsc::channel(PULL_QUEUE);
         let admitted = Admitted::default();
         let group = Group::new(scrapers.iter().map(|scraper| scraper.key), admitted.clone(), builder.learn_group);
@@ -210,6 +227,9 @@ impl Client {
             ..NetworkConfig::new(NetworkRole::Client)
         };
         let (network, task) = Network::start(&key, config, vec![acceptor]).await?;
+        for (scraper, further) in hints {
+            network.hint(scraper, further);
+        }
         let events = Events::new(metrics);
         let since_start = Mutex::new(Some(events.subscribe()));
         let public_key = key.public();

@@ -1,8 +1,8 @@
 //! Notices that a scraper's pulls are overdue.
 //!
 //! A link may die unnoticed: the scraper moved, or a router forgot the mapping through which its pulls arrive. A scraper
-//! that pulls at an interval is missed soon after a pull was due. The client then sends a registration, which either
-//! renews the mapping or shows that the link is dead, long before a ping would.
+//! that pulls at an interval is missed soon after a pull was due. The client then tests its connections, so that no more than
+//! one scrape is lost. A test costs a ping, and whoever is well answers it: a pull that is merely late does no harm.
 
 use std::{
     collections::HashMap,
@@ -14,12 +14,19 @@ use tokio::time::{self, Instant};
 
 use crate::identity::PublicKey;
 
-/// How late a scrape may be.
-const SLACK: Duration = Duration::from_secs(2);
+/// How late a pull may be: as this part of the pause between pulls, and at least so long. Prometheus scrapes to the millisecond.
+const SLACK_PART: u32 = 16;
+const SLACK: Duration = Duration::from_millis(500);
 /// How often the pauses are looked at again: pulls that begin, or come more often, make the due time earlier.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Longest pause that is counted: beyond, pings notice a dead link.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// For how many times its length a pause counts.
+const STAYS: u32 = 4;
+/// Longest pause that is counted.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Each miss doubles the time until the next test, so often.
+const MAX_MISSES: u32 = 16;
+/// Longest time between two tests while pulls stay away.
+const MAX_WAIT: Duration = Duration::from_secs(120);
 
 /// When each scraper pulled last, and how long its pauses are.
 #[derive(Default)]
@@ -29,8 +36,10 @@ struct Pulls {
     last: Instant,
     /// Start of the current wait: the last pull, or the last time that pulls were found overdue.
     since: Instant,
-    /// The longest recent pause; none before the second pull.
-    pause: Option<Duration>,
+    /// The longest recent pause, and when it ended; none before the second pull.
+    longest: Option<(Duration, Instant)>,
+    /// How often pulls were found overdue since the last one.
+    misses: u32,
 }
 
 impl PullWatchdog {
@@ -38,13 +47,16 @@ impl PullWatchdog {
         let now = Instant::now();
         let mut pulls = self.pulls();
         let Some(pulls) = pulls.get_mut(&scraper) else {
-            pulls.insert(scraper, Pulls { last: now, since: now, pause: None });
+            pulls.insert(scraper, Pulls { last: now, since: now, longest: None, misses: 0 });
             return;
         };
-        // Pulls of several aliases come unevenly, so the longest pause counts, and decays slowly.
-        let decayed = pulls.pause.unwrap_or_default().mul_f64(0.75);
-        pulls.pause = Some((now - pulls.last).max(decayed).min(MAX_PAUSE));
-        (pulls.last, pulls.since) = (now, now);
+        // Pulls of several aliases come in bunches, so the longest pause counts for several times its length.
+        let pause = (now - pulls.last).min(MAX_PAUSE);
+        let stays = pulls.longest.is_some_and(|(longest, ended)| longest > pause && now - ended < longest * STAYS);
+        if !stays {
+            pulls.longest = Some((pause, now));
+        }
+        (pulls.last, pulls.since, pulls.misses) = (now, now, 0);
     }
 
     /// Records a new link: the time without a link is no pause.
@@ -60,19 +72,16 @@ impl PullWatchdog {
         self.pulls().remove(scraper);
     }
 
-    pub(super) fn last_pull(&self, scraper: &PublicKey) -> Option<Instant> {
-        self.pulls().get(scraper).map(|pulls| pulls.last)
-    }
-
     /// Returns once pulls are overdue; later the next time, in case Prometheus stopped scraping.
     pub(super) async fn overdue(&self, scraper: &PublicKey) {
         loop {
             let now = Instant::now();
             let due = match self.pulls().get_mut(scraper) {
-                Some(Pulls { since, pause: Some(pause), .. }) => {
-                    let due = *since + *pause * 2 + SLACK;
+                Some(Pulls { since, longest: Some((longest, _)), misses, .. }) => {
+                    let pause = longest.saturating_mul(1 << *misses).min(MAX_WAIT);
+                    let due = *since + pause + SLACK.max(pause / SLACK_PART);
                     if due <= now {
-                        (*since, *pause) = (now, (*pause * 2).min(MAX_PAUSE));
+                        (*since, *misses) = (now, MAX_MISSES.min(*misses + 1));
                         return;
                     }
                     due
@@ -104,10 +113,12 @@ mod tests {
         let missed_in = |began: Instant| (Instant::now() - began).as_secs();
         let began = Instant::now();
         watchdog.overdue(&scraper).await;
-        assert_eq!(missed_in(began), 17, "15 s, once more, and the slack; 15 s are over");
-        let began = Instant::now();
-        watchdog.overdue(&scraper).await;
-        assert_eq!(missed_in(began), 62);
+        assert_eq!(missed_in(began), 0, "15 s are over, and the slack of 0.9 s begins");
+        for later in [31, 63, 127, 127] {
+            let began = Instant::now();
+            watchdog.overdue(&scraper).await;
+            assert_eq!(missed_in(began), later);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -121,7 +132,7 @@ mod tests {
             Instant::now()
         };
         let ((), ended) = tokio::join!(watchdog.overdue(&scraper), pulls);
-        assert!(ended.elapsed() < Duration::from_secs(7), "{:?}", ended.elapsed());
+        assert!(ended.elapsed() < Duration::from_secs(2), "{:?}", ended.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -136,7 +147,7 @@ mod tests {
     async fn uneven_pulls_are_not_overdue() {
         let (watchdog, scraper) = (PullWatchdog::default(), KeyPair::generate().public());
         for round in 0..20 {
-            for pause in [1, 2, 12] {
+            for pause in [1, 1, 1, 1, 1, 2, 12] {
                 watchdog.pulled(scraper);
                 let next = Instant::now() + Duration::from_secs(pause);
                 let missed = time::timeout_at(next, watchdog.overdue(&scraper)).await;

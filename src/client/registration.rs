@@ -1,6 +1,6 @@
 //! Keeps a client linked to one scraper and registered with it, until its stop token fires.
 
-use std::{iter, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, iter, pin::pin, sync::Arc, time::Duration};
 
 use rand::Rng;
 use tokio::{
@@ -35,8 +35,6 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 const REDIAL_SPREAD_MS: u64 = 250;
 /// Longest wait at shutdown for a registration under way.
 const LAST_EXCHANGE: Duration = Duration::from_secs(5);
-/// Longest wait for an answer that shows whether a connection still carries anything.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shortest pause between two renewals, whatever lease a scraper grants.
 const MIN_RENEWAL: Duration = Duration::from_millis(100);
 
@@ -56,6 +54,7 @@ pub(super) async fn keep(shared: Arc<Shared>, scraper: PeerAddr, stop: Cancellat
                 () = lost(&shared, &scraper.key) => false,
                 () = keep_upgrading(&shared.network, &scraper) => false,
                 () = renew(&shared, &scraper.key, &mut targets, &held) => true,
+                never = miss_pulls(&shared, &scraper.key) => match never {},
                 never = group::keep_asking(&shared, &scraper.key) => match never {},
             };
             shared.group.lost(&scraper.key);
@@ -144,9 +143,17 @@ async fn lost(shared: &Shared, scraper: &PublicKey) {
     }
 }
 
-/// Registers again and again while the link is there: before the lease ends, when the targets change, when another
-/// connection is the best, over which the scraper then pulls, and when pulls are overdue. A connection over which neither
-/// pulls nor an answer arrive is closed. Returns if another process has the key.
+/// Has the connections tested whenever pulls are overdue: those that are silent are closed.
+async fn miss_pulls(shared: &Shared, scraper: &PublicKey) -> Infallible {
+    loop {
+        shared.pull_watchdog.overdue(scraper).await;
+        tracing::debug!(%scraper, "no pull when one was due: its connections are tested");
+        shared.network.test(scraper).await;
+    }
+}
+
+/// Registers again and again while the link is there: before the lease ends, when the targets change, and when another
+/// connection is the best, over which the scraper then pulls. Returns if another process has the key.
 async fn renew(
     shared: &Shared,
     scraper: &PublicKey,
@@ -155,16 +162,11 @@ async fn renew(
 ) {
     let mut pauses = redial_backoff(MAX_RETRY);
     let mut closed = redial_backoff(MAX_CLOSED_RETRY);
-    let mut missed = false;
     loop {
         let set = Arc::clone(&targets.borrow_and_update());
         let link = shared.network.links().best(scraper);
         held.send_modify(|held| held.asked(&set));
-        let answer = if missed {
-            probe(shared, scraper, register(shared, scraper, &set)).await
-        } else {
-            register(shared, scraper, &set).await
-        };
+        let answer = register(shared, scraper, &set).await;
         held.send_modify(|held| match &answer {
             Ok(Answer::Registered(registered)) => held.answered(&set, registered),
             Err(RegisterError::Broken(_) | RegisterError::Timeout(_)) => held.broke_off(),
@@ -182,7 +184,7 @@ async fn renew(
                         renew_in
                     }
                 };
-                missed = pause_or_change(shared, scraper, link, pause, targets).await;
+                pause_or_change(shared, scraper, link, pause, targets).await;
                 continue;
             }
             Ok(Answer::SlowDown(pause)) => (RegisterError::SlowDown, pause),
@@ -195,45 +197,27 @@ async fn renew(
         if asked_to_wait {
             time::sleep(retry_in).await;
         } else {
-            missed |= pause_or_change(shared, scraper, link, retry_in, targets).await;
+            pause_or_change(shared, scraper, link, retry_in, targets).await;
         }
     }
 }
 
 /// Waits for `pause`, or for a change of the targets, which scrapers see at once and which may end a refusal, or until
-/// `link` is no longer the best, or for the pull watchdog. Returns whether the watchdog ended the pause.
+/// `link` is no longer the best.
 async fn pause_or_change(
     shared: &Shared,
     scraper: &PublicKey,
     link: Option<LinkId>,
     pause: Duration,
     targets: &mut watch::Receiver<TargetSet>,
-) -> bool {
+) {
     let links = shared.network.links();
     tokio::select! {
-        () = time::sleep(pause) => false,
+        () = time::sleep(pause) => {}
         // An error means that the client itself is gone, which ends this task as well.
-        _ = targets.changed() => false,
-        () = links.wait_until(|| links.best(scraper) != link) => false,
-        () = shared.pull_watchdog.overdue(scraper) => true,
+        _ = targets.changed() => {}
+        () = links.wait_until(|| links.best(scraper) != link) => {}
     }
-}
-
-/// Runs an exchange, and closes the connection if neither an answer nor a pull arrives.
-async fn probe(
-    shared: &Shared,
-    scraper: &PublicKey,
-    exchange: impl Future<Output = Result<Answer, RegisterError>>,
-) -> Result<Answer, RegisterError> {
-    let (last_pull, link) = (shared.pull_watchdog.last_pull(scraper), shared.network.links().best(scraper));
-    let answer = time::timeout(PROBE_TIMEOUT, exchange).await.unwrap_or(Err(RegisterError::Timeout(PROBE_TIMEOUT)));
-    if let (Err(RegisterError::Timeout(_)), Some(link)) = (&answer, link)
-        && shared.pull_watchdog.last_pull(scraper) == last_pull
-    {
-        tracing::debug!(%scraper, "no pull when one was due, and no answer: the connection is closed");
-        shared.network.disconnect(*scraper, link).await;
-    }
-    answer
 }
 
 /// Reports what became of each alias. Returns the pause until the next attempt if one was refused.

@@ -151,7 +151,8 @@ fn line_of<'a>(wanted: Kind, path: &Path, text: &'a str) -> Result<&'a str, KeyF
     Ok(text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default())
 }
 
-fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+/// Reads a text that only its owner may read.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let failed = |source| KeyFileError::Io { action: "read", path: path.to_owned(), source };
     let opened = small_file::open(path).map_err(failed)?;
     private_file::check(path, &opened.metadata)?;

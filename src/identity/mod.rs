@@ -11,6 +11,8 @@ mod secret;
 mod text;
 
 pub use dial_address::{DialAddress, DialAddressError, WebSocketUrl};
+#[cfg(feature = "cli")]
+pub(crate) use file::read_private;
 pub use file::{KeyFileError, create_key, create_secret, load_key, load_or_create_key, load_secret};
 pub(crate) use key::SIGNATURE_LEN;
 pub use key::{KeyPair, PublicKey};
@@ -19,5 +21,7 @@ pub use secret::SharedSecret;
 #[doc(hidden)]
 pub use secret::{SecretId, SecretIdError};
 pub use text::KeyError;
+#[cfg(feature = "client")]
+pub(crate) use text::{decode_text, encode_text};
 
 pub use crate::private_file::{ExposedFile, Exposure};

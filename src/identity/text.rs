@@ -49,6 +49,18 @@ pub(super) fn to_hex(bytes: &[u8; BYTES]) -> String {
     HEXLOWER.encode(bytes)
 }
 
+/// Any bytes as z-base-32.
+#[cfg(feature = "client")]
+pub(crate) fn encode_text(bytes: &[u8]) -> String {
+    Z_BASE_32.encode(bytes)
+}
+
+/// The bytes of a text in z-base-32; none if it is something else.
+#[cfg(feature = "client")]
+pub(crate) fn decode_text(text: &str) -> Option<Vec<u8>> {
+    Z_BASE_32.decode(text.as_bytes()).ok()
+}
+
 /// Parses either form, by length. The buffer is wiped on drop: the text may be a secret.
 pub(super) fn parse(text: &str) -> Result<Zeroizing<[u8; BYTES]>, KeyError> {
     let (form, encoding) = match text.len() {

@@ -1,7 +1,7 @@
 //! What the network's handle asks of the task that owns the swarm.
 
 use libp2p::Multiaddr;
-#[cfg(feature = "scraper")]
+#[cfg(any(feature = "scraper", feature = "client"))]
 use libp2p::swarm::ConnectionId;
 #[cfg(feature = "node")]
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// Gives up a connection that answers nothing, and if it is direct the other direct ones to the same peer.
     Disconnect { peer: PublicKey, link: LinkId },
     /// Closes connections of this list that answer no ping.
-    #[cfg(feature = "scraper")]
+    #[cfg(any(feature = "scraper", feature = "client"))]
     Test { connections: Vec<(PublicKey, ConnectionId)> },
     /// Closes one connection.
     #[cfg(feature = "scraper")]

@@ -283,6 +283,15 @@ impl Network {
         let _ = self.dialler.command(Command::Disconnect { peer, link }).await;
     }
 
+    /// Tests every connection to a peer: those that answer no ping are closed.
+    #[cfg(feature = "client")]
+    pub(crate) async fn test(&self, peer: &PublicKey) {
+        let connections = self.links().all_to(peer);
+        if !connections.is_empty() {
+            let _ = self.dialler.command(Command::Test { connections }).await;
+        }
+    }
+
     /// Tests the connections that are used before the one that a peer holds for its best: after a change of its network it
     /// may have left them behind, and nothing else shows it.
     #[cfg(feature = "scraper")]
@@ -297,6 +306,14 @@ impl Network {
     #[cfg(feature = "scraper")]
     pub(crate) async fn close(&self, link: LinkId, why: &'static str) {
         let _ = self.dialler.command(Command::Close { link, why }).await;
+    }
+
+    /// Closes every connection to a peer.
+    #[cfg(feature = "scraper")]
+    pub(crate) async fn close_all(&self, peer: &PublicKey, why: &'static str) {
+        for (_, id) in self.links().all_to(peer) {
+            self.close(LinkId(id), why).await;
+        }
     }
 
     /// Opens a stream over one connection to a peer.

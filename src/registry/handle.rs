@@ -23,6 +23,7 @@ use super::{
     writer::Batch,
 };
 use crate::{
+    access::Scope,
     identity::PublicKey,
     telemetry::{Limit, Refusals},
     wire::{Alias, AliasStatus, Register, Registered},
@@ -163,17 +164,18 @@ impl Registry {
     /// wait for its write, and is granted while the store fails. Dropping the future undoes nothing.
     ///
     /// `presence` returns whether a peer has a link. It is called under the table's lock, so it must be
-    /// quick and must not call the registry. An error acknowledges nothing; its answer is [`RegistryError::reply`].
+    /// quick and must not call the registry. What is not within the `scope` is refused. An error acknowledges nothing; its answer is [`RegistryError::reply`].
     pub(crate) async fn register(
         &self,
         by: &Registrant,
         register: &Register,
+        scope: &Scope,
         presence: impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
     ) -> Result<Registered, RegistryError> {
         let config = &self.shared.config;
         self.check_count(register.claims.len(), &by.peer)?;
-        let claims = Claims::check(&by.peer, register)?;
+        let claims = Claims::check(&by.peer, register, scope)?;
         let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         let outcomes = match self.store_failing() {
             true => self.renew(by.peer, claims, now)?,

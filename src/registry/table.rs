@@ -77,6 +77,7 @@ struct Claimant {
     by: Registrant,
     hostname: String,
     budget: Budget,
+    max_aliases: Option<usize>,
 }
 
 impl Table {
@@ -124,18 +125,18 @@ impl Table {
         self.advance(now, &mut effects);
         // Release first: a peer can then swap an alias in a full table.
         self.release_left_out(&by.peer, &claims, now, &mut effects);
-        let Claims { hostname, targets } = claims;
+        let Claims { hostname, targets, max_aliases } = claims;
         // An alias that shrinks leaves room for those before too.
         let kept = targets.iter().flatten().map(|claimed| claimed.bytes.min(self.own_bytes(&by.peer, claimed))).sum();
         let taken = Taken { by_peer: kept, by_secret: self.of_secret(&by.secret).bytes, by_table: self.bytes() };
-        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, taken) };
+        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, taken), max_aliases };
         let mut seen = HashSet::new();
         let outcomes = targets.into_iter().map(|claimed| match claimed {
-            None => AliasOutcome::Refused(AliasRefusal::Invalid),
-            Some(Claimed { target, .. }) if !seen.insert(target.alias.clone()) => {
+            Err(refusal) => AliasOutcome::Refused(refusal),
+            Ok(Claimed { target, .. }) if !seen.insert(target.alias.clone()) => {
                 AliasOutcome::Refused(AliasRefusal::Duplicate)
             }
-            Some(claimed) => self.claim(&mut claimant, claimed, &presence, now, &mut effects),
+            Ok(claimed) => self.claim(&mut claimant, claimed, &presence, now, &mut effects),
         });
         (outcomes.collect(), effects)
     }
@@ -156,8 +157,8 @@ impl Table {
         let mut plain = self.by_peer.get(&peer).map_or(0, BTreeSet::len) == count;
         let mut seen = HashSet::new();
         for claimed in claims.targets {
-            let held = claimed.as_ref().and_then(|claimed| self.entries.get(&claimed.target.alias));
-            let (Some(Claimed { target, .. }), Some(&Entry { ref lease, lapsed, step, bytes, .. })) = (claimed, held)
+            let held = claimed.as_ref().ok().and_then(|claimed| self.entries.get(&claimed.target.alias));
+            let (Ok(Claimed { target, .. }), Some(&Entry { ref lease, lapsed, step, bytes, .. })) = (claimed, held)
             else {
                 plain = false;
                 continue;
@@ -281,7 +282,7 @@ impl Table {
         now: SystemTime,
         effects: &mut Effects,
     ) -> AliasOutcome {
-        let Claimant { ref by, ref hostname, ref mut budget } = *claimant;
+        let Claimant { ref by, ref hostname, ref mut budget, max_aliases } = *claimant;
         let peer = by.peer;
         let held = self.entries.get(&target.alias);
         let own = held.filter(|entry| entry.lease.peer == peer);
@@ -293,7 +294,7 @@ impl Table {
             effects.event(&target.alias, peer, EventKind::TakeoverRefused { holder });
             return AliasOutcome::Refused(AliasRefusal::Taken);
         }
-        if let Some(limit) = self.reached_limit(held, by) {
+        if let Some(limit) = self.reached_limit(held, by, max_aliases) {
             return effects.refuse(target.alias, limit);
         }
         let kind = match (own, other) {

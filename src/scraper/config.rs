@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::{group::Members, http::FileSd};
 use crate::{
+    access::TicketFileError,
     hook::{Hook, UnusableProgram},
     http::{BindError, HttpLimits, TokenFile},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
@@ -159,9 +160,6 @@ impl ScraperConfig {
     pub(crate) fn faults(&self) -> Vec<ScraperError> {
         let mut faults = Vec::new();
         let mut take = |checked: Result<(), ScraperError>| faults.extend(checked.err());
-        if self.secrets.is_empty() {
-            take(Err(ScraperError::NoSecret));
-        }
         take(network::check_bootstrap(self.key.public(), &self.bootstrap).map_err(Into::into));
         let HttpConfig { file_sd, on_change, registration_api, lobby_api, .. } = &self.http_limits;
         let registration_token = registration_api.as_ref().map(|api| &api.token_file);
@@ -372,9 +370,9 @@ impl Default for ScrapeConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScraperError {
-    /// Without a secret no client could register.
-    #[error("a scraper needs at least one shared secret")]
-    NoSecret,
+    /// The tickets in the data directory cannot be read.
+    #[error(transparent)]
+    Tickets(#[from] TicketFileError),
     /// The HTTP address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),

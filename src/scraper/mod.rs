@@ -23,6 +23,7 @@ mod shares;
 mod silence;
 mod store;
 mod stream_place;
+mod ticket_desk;
 mod turn;
 mod warnings;
 
@@ -35,6 +36,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use crate::access::{IssueError, TicketFileError};
 #[cfg(feature = "nats")]
 pub use crate::nats::{NatsConfig, NatsFileError, NatsUrl, NatsUrlError};
 pub use crate::secret_file::SecretFileError;
@@ -55,13 +57,14 @@ pub use config::{LobbyNats, SharedStore};
 pub use group::{Member, Members};
 
 use crate::{
+    access::{Grant, Secrets, TICKET_FILE},
     hook::Ending,
     http::bind,
     identity::PublicKey,
     lobby::LobbyListener,
     network::{self, Acceptor, Admitted, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
     registry::Registry,
-    wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL, group::GROUP_PROTOCOL},
+    wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL, Ticket, group::GROUP_PROTOCOL},
 };
 
 use group::{AnswerLimits, Group, GroupPuller};
@@ -69,12 +72,13 @@ use group::{AnswerLimits, Group, GroupPuller};
 pub(crate) use http::fuzzing as host_fuzzing;
 use http::{BeaconsApi, Control, FileSd, OnChange, Shared};
 #[cfg(feature = "cli")]
-pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
+pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH, Made, SocketPath, TICKETS_PATH, Wanted};
 use lobby::Lobby;
 use metrics::ScraperMetrics;
 use puller::Puller;
 use registrar::Registrar;
 use store::OpenStore;
+use ticket_desk::TicketDesk;
 
 /// The table's files in the data directory begin with this name.
 pub(crate) const TABLE: &str = "aliases";
@@ -118,6 +122,7 @@ pub struct Scraper {
     listening: Vec<SocketAddr>,
     registry: Registry,
     network: Network,
+    desk: TicketDesk,
     stop: Stop,
     http: JoinSet<()>,
     hooks: JoinSet<()>,
@@ -143,6 +148,9 @@ impl Scraper {
             return Err(fault);
         }
         let OpenStore { store, own } = OpenStore::open(&mut config).await?;
+        // Whoever has the token of the registration API has a share of the table, as those who have a secret.
+        let shares = config.secrets.len() + usize::from(config.http_limits.registration_api.is_some());
+        let secrets = Secrets::open(config.secrets, config.data_dir.join(TICKET_FILE))?;
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;
@@ -172,7 +180,7 @@ impl Scraper {
                 listen: config.listen,
                 listen_ws: config.listen_ws,
                 external: config.external,
-                bootstrap: config.bootstrap,
+                bootstrap: config.bootstrap.clone(),
                 mdns: config.mdns,
                 proved_file: Some(config.data_dir.join("proved-networks")),
                 limits: config.limits,
@@ -183,8 +191,6 @@ impl Scraper {
         .await?;
         let control = Control::listen(&config.data_dir);
 
-        // Whoever has the token of the registration API has a share of the table, as those who have a secret.
-        let shares = config.secrets.len() + usize::from(config.http_limits.registration_api.is_some());
         let metrics = Arc::new(ScraperMetrics::new(network.refusals()));
         let public_key = config.key.public();
         let takeover_grace = config.registry.takeover_grace;
@@ -195,7 +201,7 @@ impl Scraper {
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);
         let registrar = Registrar::new(
             config.key.clone(),
-            config.secrets,
+            secrets.clone(),
             registry.clone(),
             group.clone(),
             network.clone(),
@@ -246,7 +252,14 @@ impl Scraper {
         tasks.spawn(shared.last_scrapes().clone().keep(stop.tasks.clone()));
         tasks.spawn(link_log::keep(registry.clone(), network.links().clone(), stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), group, network.links().clone(), stop.tasks.clone()));
-        tasks.spawn(control.serve(registry.clone(), stop.tasks.clone()));
+        let desk = TicketDesk {
+            scraper: public_key,
+            bootstrap: config.bootstrap,
+            secrets,
+            registry: registry.clone(),
+            network: network.clone(),
+        };
+        tasks.spawn(control.serve(registry.clone(), desk.clone(), stop.tasks.clone()));
         if let Some(api) = lobby_api {
             let (limits, refusals) = (shared.connections(), Arc::clone(network.refusals()));
             http_task.spawn(api.serve(lobby, limits, refusals, stop.http.clone()));
@@ -266,6 +279,7 @@ impl Scraper {
             listening,
             registry,
             network,
+            desk,
             stop,
             http: http_task,
             hooks,
@@ -282,6 +296,20 @@ impl Scraper {
     /// Address of the HTTP API.
     pub fn http_addr(&self) -> SocketAddr {
         self.http_addr
+    }
+
+    /// How many tickets clients may use.
+    pub fn tickets(&self) -> usize {
+        self.desk.secrets.tickets()
+    }
+
+    /// Makes a ticket that may do everything, for whoever gets it, until it is revoked: `narthex ticket revoke NAME`. It is on the
+    /// disk when this returns.
+    ///
+    /// # Errors
+    /// [`IssueError`] if the name is taken or is none, nobody could find this scraper, or the disk fails.
+    pub async fn create_ticket(&self, name: &str) -> Result<Ticket, IssueError> {
+        self.desk.issue(Grant::of_everything(name), &[]).await
     }
 
     /// Address of the registration API, if there is one.

@@ -62,6 +62,7 @@ label_values! {
         Invalid = "invalid",
         Duplicate = "duplicate",
         Full = "full",
+        OutOfScope = "out_of_scope",
         SlowDown = "slow_down",
         Unavailable = "unavailable",
         Malformed = "malformed",
@@ -76,6 +77,7 @@ label_values! {
     /// Why a register handshake ended without a session.
     pub(super) enum HandshakeFailure {
         UnknownSecret = "unknown_secret",
+        NotAdmitted = "not_admitted",
         BadProof = "bad_proof",
         /// The handshake's key is not the one that the link authenticated.
         WrongKey = "wrong_key",
@@ -111,6 +113,7 @@ impl From<&AliasOutcome> for RegistrationOutcome {
             AliasOutcome::Refused(AliasRefusal::Invalid) => Self::Invalid,
             AliasOutcome::Refused(AliasRefusal::Duplicate) => Self::Duplicate,
             AliasOutcome::Refused(AliasRefusal::Full) => Self::Full,
+            AliasOutcome::Refused(AliasRefusal::OutOfScope) => Self::OutOfScope,
         }
     }
 }

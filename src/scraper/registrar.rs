@@ -3,7 +3,7 @@
 mod farewell;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -31,7 +31,8 @@ use super::{
 use farewell::Farewells;
 
 use crate::{
-    identity::{KeyPair, PublicKey, SecretId, SharedSecret},
+    access::{Refused, Secrets},
+    identity::{KeyPair, PublicKey, SecretId},
     network::{InboundStream, LinkId, LinkStream, Links, Network},
     registry::{Presence, Registrant, Registry, RegistryError},
     telemetry::{Chain, Limit, Refusals},
@@ -57,7 +58,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Registrar {
     key: KeyPair,
-    secrets: HashMap<SecretId, SharedSecret>,
+    secrets: Secrets,
     registry: Registry,
     group: Group,
     links: Links,
@@ -83,7 +84,7 @@ pub(super) struct Registrar {
 impl Registrar {
     pub(super) fn new(
         key: KeyPair,
-        secrets: Vec<SharedSecret>,
+        secrets: Secrets,
         registry: Registry,
         group: Group,
         network: Network,
@@ -94,7 +95,7 @@ impl Registrar {
         let rate = limits.per_second;
         Self {
             key,
-            secrets: secrets.into_iter().map(|secret| (secret.id(), secret)).collect(),
+            secrets,
             handshake_timeout: limits.handshake_timeout,
             turns: Arc::new(Turns::new(
                 links.clone(),
@@ -244,15 +245,29 @@ impl Registrar {
             self.metrics.handshake_refusal(HandshakeFailure::Busy);
             return Ok(None);
         }
-        let Some(secret) = self.secrets.get(&pending.secret_id()) else {
-            self.metrics.handshake_refusal(HandshakeFailure::UnknownSecret);
-            self.warnings.unknown_secret(peer, pending.secret_id(), || self.links.status(&peer).address);
-            let _ = pending.refuse(HandshakeRefusal::UnknownSecret).await; // counted already, sent if possible
-            return Ok(None);
+        let secret = match self.secrets.find(pending.secret_id(), &peer, SystemTime::now()) {
+            Ok(secret) => secret,
+            Err(refused) => {
+                let refusal = self.refused(peer, pending.secret_id(), refused);
+                let _ = pending.refuse(refusal).await; // counted already, sent if possible
+                return Ok(None);
+            }
         };
-        let mut channel = pending.confirm(secret).await?;
+        let mut channel = pending.confirm(&secret).await?;
         let request = channel.receive_with_room(&self.long_messages).await?;
         Ok(Some((channel, secret.id(), request)))
+    }
+
+    /// Notes that a peer may not use a secret; what the peer is told.
+    fn refused(&self, peer: PublicKey, secret: SecretId, refused: Refused) -> HandshakeRefusal {
+        let (failure, refusal) = match refused {
+            Refused::Unknown => (HandshakeFailure::UnknownSecret, HandshakeRefusal::UnknownSecret),
+            Refused::Expired | Refused::UsedUp => (HandshakeFailure::NotAdmitted, HandshakeRefusal::NotAdmitted),
+            Refused::Unwritten => (HandshakeFailure::Busy, HandshakeRefusal::Unavailable),
+        };
+        self.metrics.handshake_refusal(failure);
+        self.warnings.refused_secret(peer, secret, refused, || self.links.status(&peer).address);
+        refusal
     }
 
     async fn reply(&self, peer: PublicKey, link: LinkId, secret: SecretId, request: RegisterRequest) -> RegisterReply {
@@ -324,8 +339,21 @@ impl Registrar {
         if admission == Admission::InUse {
             return self.in_use(by.peer, instance);
         }
+        let scope = match self.secrets.admit(by.secret, &by.peer, SystemTime::now()).await {
+            Ok(scope) => scope,
+            // The next handshake says why.
+            Err(refused) => {
+                self.refused(by.peer, by.secret, refused);
+                return RegisterReply::Unavailable;
+            }
+        };
         let found = self.find(&by.peer, register.claims.iter().map(|claim| claim.alias.as_str())).await;
-        match self.registry.register(&by, register, self.presence(&found), SystemTime::now()).await {
+        match self.registry.register(&by, register, &scope, self.presence(&found), SystemTime::now()).await {
+            Ok(_) if !self.secrets.is_known(&by.secret) => {
+                // Revoked meanwhile: what was released then has come back.
+                let _ = self.registry.release_peer(by.peer, SystemTime::now()).await;
+                RegisterReply::Unavailable
+            }
             Ok(registered) => {
                 self.network.has_proved(&by.peer);
                 self.network.test_before(&by.peer, link).await;

@@ -4,6 +4,7 @@
 use std::num::NonZeroU32;
 
 use crate::{
+    access::Refused,
     identity::{PublicKey, SecretId},
     registry::RegistryError,
     telemetry::{Chain, LogRate},
@@ -13,7 +14,7 @@ use crate::{
 const LINES_PER_MINUTE: NonZeroU32 = NonZeroU32::new(30).expect("thirty is not zero");
 
 pub(super) struct Warnings {
-    unknown_secrets: LogRate,
+    refused_secrets: LogRate,
     copied_keys: LogRate,
     failures: LogRate,
 }
@@ -21,13 +22,26 @@ pub(super) struct Warnings {
 impl Warnings {
     pub(super) fn new() -> Self {
         let rate = || LogRate::new(LINES_PER_MINUTE);
-        Self { unknown_secrets: rate(), copied_keys: rate(), failures: rate() }
+        Self { refused_secrets: rate(), copied_keys: rate(), failures: rate() }
     }
 
     /// `address` gives the peer's.
-    pub(super) fn unknown_secret(&self, peer: PublicKey, secret: SecretId, address: impl FnOnce() -> Option<String>) {
-        if let Some(left_out) = self.unknown_secrets.line(&peer) {
-            tracing::warn!(%peer, address = address(), %secret, left_out, "a peer's shared secret is none of ours");
+    pub(super) fn refused_secret(
+        &self,
+        peer: PublicKey,
+        secret: SecretId,
+        why: Refused,
+        address: impl FnOnce() -> Option<String>,
+    ) {
+        if let Some(left_out) = self.refused_secrets.line(&peer) {
+            match why {
+                Refused::Unknown => {
+                    tracing::warn!(%peer, address = address(), %secret, left_out, "a peer's shared secret is none of ours");
+                }
+                why => {
+                    tracing::warn!(%peer, address = address(), %secret, %why, left_out, "refused a peer with a ticket")
+                }
+            }
         }
     }
 
@@ -47,7 +61,7 @@ impl Warnings {
 
     /// Drops the rates of peers that have been silent for a while.
     pub(super) fn forget_old(&self) {
-        [&self.unknown_secrets, &self.copied_keys, &self.failures].into_iter().for_each(LogRate::forget_old);
+        [&self.refused_secrets, &self.copied_keys, &self.failures].into_iter().for_each(LogRate::forget_old);
     }
 }
 
@@ -67,7 +81,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let (warnings, secret) = (Warnings::new(), SharedSecret::generate().id());
             for _ in 0..100 {
-                warnings.unknown_secret(KeyPair::generate().public(), secret, || None);
+                warnings.refused_secret(KeyPair::generate().public(), secret, Refused::Unknown, || None);
             }
             warnings.copied_key(KeyPair::generate().public(), || None);
             warnings.failed(KeyPair::generate().public(), &RegistryError::StoreFailing);

@@ -60,11 +60,14 @@ pub enum HandshakeRefusal {
     /// is right for any unknown reason.
     #[error("unavailable: try again later")]
     Unavailable = 5,
+    /// The responder knows the secret, and lets this key not use it: its ticket has expired, or is another key's.
+    #[error("not admitted: the ticket has expired, or another client has used it up; ask for a new one")]
+    NotAdmitted = 6,
 }
 
 impl HandshakeRefusal {
     fn from_code(code: u8) -> Self {
-        let known = [Self::UnknownSecret, Self::IdentityMismatch, Self::Busy, Self::Malformed];
+        let known = [Self::UnknownSecret, Self::IdentityMismatch, Self::Busy, Self::Malformed, Self::NotAdmitted];
         known.into_iter().find(|refusal| *refusal as u8 == code).unwrap_or(Self::Unavailable)
     }
 }
@@ -82,6 +85,7 @@ mod tests {
             (Answer::Refused(Refusal::Busy), &[1, 3]),
             (Answer::Refused(Refusal::Malformed), &[1, 4]),
             (Answer::Refused(Refusal::Unavailable), &[1, 5]),
+            (Answer::Refused(Refusal::NotAdmitted), &[1, 6]),
         ] {
             assert_eq!(answer.encode(), bytes);
             assert_eq!(Answer::parse(bytes).expect("parses"), answer);
@@ -90,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_refusal_of_a_later_version_means_try_again_later() {
-        for code in [0, 6, 255] {
+        for code in [0, 7, 255] {
             assert_eq!(Answer::parse(&[1, code]).expect("parses"), Answer::Refused(Refusal::Unavailable));
         }
     }

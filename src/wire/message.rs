@@ -244,4 +244,7 @@ pub enum AliasRefusal {
     /// The scraper's table, or the peer's share of it, is full.
     #[error("full: the scraper's table, or this client's share of it, has no room")]
     Full,
+    /// The client's secret or ticket is not for this alias. Clients of earlier versions cannot read the reply.
+    #[error("out of scope: this client's ticket is for other aliases")]
+    OutOfScope,
 }

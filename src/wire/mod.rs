@@ -30,6 +30,8 @@ mod pull_reason;
 mod session;
 mod target;
 #[cfg(feature = "client")]
+mod ticket;
+#[cfg(feature = "client")]
 mod timeout;
 
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
@@ -57,5 +59,7 @@ pub use session::{Session, SessionError};
 #[cfg(feature = "scraper")]
 pub(crate) use target::is_label_name;
 pub use target::{Alias, Labels, Target, TargetError};
+#[cfg(feature = "client")]
+pub use ticket::{Ticket, TicketError};
 #[cfg(feature = "client")]
 pub use timeout::{SCRAPE_TIMEOUT_HEADER, scrape_timeout, set_scrape_timeout};

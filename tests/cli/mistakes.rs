@@ -94,7 +94,7 @@ const USAGE: [(&str, &str, &[&str]); 75] = [
     (SCRAPER, "scraper.toml", &["unexpected argument 'scraper.toml'"]),
     (AGENT, "--advertise h:1", &["--advertise is a flag of narthex scraper"]),
     (AGENT, "--relay", &["--relay is a flag of narthex node"]),
-    (LOST, "", &["--scraper <PEER>", "see 'narthex agent --help'"]),
+    (LOST, "", &["--scraper PEER", "see 'narthex agent --help'"]),
     (LOST, "--scraper nonsense", &["'nonsense'", "52 characters of z-base-32 or 64 hex digits, got 8 characters"]),
     (LOST, "--scraper http://h:1", &["--scraper", "expected <public key>"]),
     (LOST, "--scraper KEY", &["cannot be found by its key alone: add @<host>:<port>", "--bootstrap or --mdns"]),

@@ -8,7 +8,7 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "atomic_file",
     "small_file",
     "private_file",
@@ -17,6 +17,7 @@ const ORDER: [&str; 21] = [
     "ip_network",
     "identity",
     "wire",
+    "access",
     "telemetry",
     "hook",
     "http",

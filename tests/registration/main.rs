@@ -7,3 +7,4 @@ mod dynamic_targets;
 mod errors;
 mod in_process;
 mod self_alias;
+mod tickets;

@@ -15,14 +15,20 @@ use super::{
 };
 use crate::{
     identity::{PeerAddr, PublicKey, SharedSecret},
-    wire::Alias,
+    wire::{Alias, Ticket},
 };
 
 /// Makes the checks of an agent with these flags.
-pub(super) async fn examine(flags: &Flags, agent: &agent::Args, report: &mut Report) -> anyhow::Result<()> {
-    let kept = |file| data_dir::kept(flags.data_dir.as_deref(), "agent", file);
-    let (check, secret) = files::secret(flags.secret_file.first().context("no secret file is given")?);
+pub(super) async fn examine(flags: &mut Flags, agent: &agent::Args, report: &mut Report) -> anyhow::Result<()> {
+    let (check, secret) = if agent.ticket.is_given() {
+        let (check, ticket) = files::ticket(&agent.ticket);
+        (check, ticket.map(|ticket| flags.join_by(&ticket)))
+    } else {
+        files::secret(flags.secret_file.first().context("no secret file is given")?)
+    };
     report.add(check)?;
+    let flags = &*flags;
+    let kept = |file| data_dir::kept(flags.data_dir.as_deref(), "agent", file);
     let own = match flags.key.clone().or_else(|| kept("agent.key")) {
         Some(path) => {
             let (check, key) = files::key(&path);
@@ -102,6 +108,17 @@ impl Flags {
         };
         checks.into_iter().try_for_each(|check| report.add(check))?;
         Ok(time)
+    }
+
+    /// Takes the scrapers, each at its first address, and the nodes of a ticket; its secret.
+    fn join_by(&mut self, ticket: &Ticket) -> SharedSecret {
+        for scraper in ticket.scrapers() {
+            if self.scraper.iter().all(|known| known.key != scraper.key) {
+                self.scraper.push(scraper.clone());
+            }
+        }
+        self.bootstrap.extend(ticket.bootstrap().iter().cloned());
+        ticket.secret().clone()
     }
 
     /// The name of a check. With several scrapers the name includes the scraper.

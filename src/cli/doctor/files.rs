@@ -1,16 +1,20 @@
 //! Key and secret files, and the data directory of a scraper.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use super::{
     super::{
         advice::advice,
         data_dir::{self, DirState},
         keys,
+        ticket_input::TicketFlags,
     },
     report::Check,
 };
-use crate::identity::{ExposedFile, KeyFileError, KeyPair, SharedSecret};
+use crate::{
+    identity::{ExposedFile, KeyFileError, KeyPair, SharedSecret},
+    wire::Ticket,
+};
 
 /// Checks a key file, and gives the key pair if the check passes.
 pub(super) fn key(path: &Path) -> (Check, Option<KeyPair>) {
@@ -28,6 +32,20 @@ pub(super) fn secret(path: &Path) -> (Check, Option<SharedSecret>) {
             (Check::ok("secret file", found), Some(secret))
         }
         Err(error) => (unfit("secret file", &error), None),
+    }
+}
+
+/// Checks a ticket, and gives it if the check passes.
+pub(super) fn ticket(given: &TicketFlags) -> (Check, Option<Ticket>) {
+    match given.read() {
+        Ok(Some(ticket)) => {
+            let scrapers: BTreeSet<_> = ticket.scrapers().iter().map(|scraper| scraper.key.to_string()).collect();
+            let scrapers = scrapers.into_iter().collect::<Vec<_>>().join(", ");
+            let found = format!("it is for the scraper {scrapers}, and its secret has the id {}", ticket.secret().id());
+            (Check::ok("ticket", found), Some(ticket))
+        }
+        Ok(None) => (Check::failed("ticket", "there is none", "give --ticket-file FILE"), None),
+        Err(error) => (unfit("ticket", &error), None),
     }
 }
 

@@ -40,6 +40,9 @@ pub(super) async fn handshake(
     };
     let advice = match &error {
         RegisterError::Handshake(HandshakeRefusal::UnknownSecret) => expected.unknown_secret_advice(),
+        RegisterError::Handshake(HandshakeRefusal::NotAdmitted) => {
+            "an agent that has joined goes on; the doctor, as any other, may not join: see narthex ticket list beside the scraper"
+        }
         RegisterError::NotAScraper => "give the key of a scraper with --scraper: its log names it when it starts",
         RegisterError::Handshake(HandshakeRefusal::Busy | HandshakeRefusal::Unavailable)
         | RegisterError::Timeout(_) => "try again in a while; see the scraper's log and load",

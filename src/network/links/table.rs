@@ -426,6 +426,11 @@ impl Links {
         self.table().listed().map(|(id, connection)| (connection.peer, id)).collect()
     }
 
+    /// Every connection to a peer.
+    pub(crate) fn all_to(&self, peer: &PublicKey) -> Vec<(PublicKey, ConnectionId)> {
+        self.table().of(peer).map(|(id, _)| (*peer, id)).collect()
+    }
+
     /// The connections to a peer that are used before this one.
     #[cfg(feature = "scraper")]
     pub(crate) fn before(&self, peer: &PublicKey, link: LinkId) -> Vec<(PublicKey, ConnectionId)> {

@@ -242,7 +242,7 @@ impl Driver {
             #[cfg(feature = "scraper")]
             Command::Reserve { link, accepted, ended } => self.reserve(link.0, accepted, ended),
             Command::Disconnect { peer, link } => self.disconnect(peer, link.0),
-            #[cfg(feature = "scraper")]
+            #[cfg(any(feature = "scraper", feature = "client"))]
             Command::Test { connections } => self.silent.push(tested::silent(&self.links, connections)),
             #[cfg(feature = "scraper")]
             Command::Close { link, why } => self.give_up(link.0, why),

@@ -220,7 +220,8 @@ async fn register_at(
     aliases: &[&str],
     now: SystemTime,
 ) -> Result<Vec<AliasOutcome>, RegistryError> {
-    let registered = registry.register(&registrant(number), &message(aliases), |_| Presence::Linked, now).await?;
+    let registered =
+        registry.register(&registrant(number), &message(aliases), &Scope::default(), |_| Presence::Linked, now).await?;
     assert_eq!(registered.lease_ms, 600_000);
     Ok(registered.outcomes)
 }
@@ -418,7 +419,7 @@ async fn renewals_do_not_move_the_generation_and_new_labels_do() {
     let mut labelled = message(&["a"]);
     labelled.claims[0].labels.push(("region".into(), "eu".into()));
     let registered = registry
-        .register(&registrant(1), &labelled, |_| Presence::Linked, SystemTime::now())
+        .register(&registrant(1), &labelled, &Scope::default(), |_| Presence::Linked, SystemTime::now())
         .await
         .expect("acknowledged");
     assert_eq!(registered.outcomes, [UPDATED]);

@@ -1,16 +1,19 @@
 //! A registration from the wire, checked.
 
 use crate::{
+    access::Scope,
     identity::PublicKey,
     registry::{RegistryError, listing},
-    wire::{Register, Target},
+    wire::{AliasRefusal, Claim, Register, Target},
 };
 
-/// A checked registration. An invalid claim is `None`.
+/// A checked registration, within the scope of the secret that was proved.
 #[derive(Clone, Debug)]
 pub(in crate::registry) struct Claims {
     pub(super) hostname: String,
-    pub(super) targets: Vec<Option<Claimed>>,
+    pub(super) targets: Vec<Result<Claimed, AliasRefusal>>,
+    /// Most aliases of all who have the secret.
+    pub(super) max_aliases: Option<usize>,
 }
 
 /// A target that can be listed, and its bytes in the list.
@@ -21,12 +24,24 @@ pub(super) struct Claimed {
 }
 
 impl Claims {
-    pub(in crate::registry) fn check(peer: &PublicKey, register: &Register) -> Result<Self, RegistryError> {
+    pub(in crate::registry) fn check(
+        peer: &PublicKey,
+        register: &Register,
+        scope: &Scope,
+    ) -> Result<Self, RegistryError> {
         Target::check_name("hostname", &register.hostname).map_err(RegistryError::Hostname)?;
-        let targets = register.claims.iter().map(|claim| {
-            let target = claim.check().ok()?;
-            Some(Claimed { bytes: listing::target_bytes(&target, peer, &register.hostname), target })
-        });
-        Ok(Self { hostname: register.hostname.clone(), targets: targets.collect() })
+        let check = |claim: &Claim| {
+            let target = claim.check().map_err(|_| AliasRefusal::Invalid)?;
+            if !scope.admits(&target.alias) {
+                return Err(AliasRefusal::OutOfScope);
+            }
+            let target = scope.mark(target).map_err(|_| AliasRefusal::Invalid)?;
+            Ok(Claimed { bytes: listing::target_bytes(&target, peer, &register.hostname), target })
+        };
+        Ok(Self {
+            hostname: register.hostname.clone(),
+            targets: register.claims.iter().map(check).collect(),
+            max_aliases: scope.max_aliases,
+        })
     }
 }

@@ -18,12 +18,18 @@ use crate::{identity::PublicKey, telemetry::Limit, wire::Alias};
 
 impl Table {
     /// The limit that a claim to an alias, which may be held, would exceed. A peer keeps what it has.
-    pub(super) fn reached_limit(&self, held: Option<&Entry>, by: &Registrant) -> Option<Limit> {
+    pub(super) fn reached_limit(
+        &self,
+        held: Option<&Entry>,
+        by: &Registrant,
+        max_aliases: Option<usize>,
+    ) -> Option<Limit> {
         let counted = held.is_some_and(|entry| entry.counts_for(by));
         if held.is_none() && self.count() >= self.config.max_targets {
             return Some(Limit::Aliases);
         }
-        let per_secret = self.config.max_per_secret.unwrap_or(self.config.max_targets);
+        let most = max_aliases.unwrap_or(usize::MAX);
+        let per_secret = self.config.max_per_secret.unwrap_or(self.config.max_targets).min(most);
         (!counted && self.of_secret(&by.secret).aliases >= per_secret).then_some(Limit::AliasesPerSecret)
     }
 

@@ -2,6 +2,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::{
+    access::Scope,
     identity::KeyPair,
     registry::{Holders, RegistryError},
     telemetry::Limit,
@@ -106,7 +107,7 @@ impl Wanted {
         presence: impl Fn(&PublicKey) -> Presence,
         now: SystemTime,
     ) -> (Vec<&'static str>, Effects) {
-        let claims = Claims::check(&by.peer, &self.0).expect("fit as a whole");
+        let claims = Claims::check(&by.peer, &self.0, &Scope::default()).expect("fit as a whole");
         let (outcomes, effects) = table.register(by, claims, presence, now);
         table.assert_whole();
         (outcomes.into_iter().map(outcome_name).collect(), effects)
@@ -121,6 +122,7 @@ fn outcome_name(outcome: AliasOutcome) -> &'static str {
         AliasOutcome::Refused(AliasRefusal::Invalid) => "invalid",
         AliasOutcome::Refused(AliasRefusal::Duplicate) => "duplicate",
         AliasOutcome::Refused(AliasRefusal::Full) => "full",
+        AliasOutcome::Refused(AliasRefusal::OutOfScope) => "out of scope",
     }
 }
 
@@ -225,7 +227,7 @@ fn a_duplicate_alias_in_a_message_is_refused_and_the_first_one_counts() {
 #[test]
 fn an_unfit_hostname_refuses_the_whole_message() {
     let unfit = Register { hostname: "h\n".into(), claims: Vec::new() };
-    assert!(matches!(Claims::check(&peer(1), &unfit), Err(RegistryError::Hostname(_))));
+    assert!(matches!(Claims::check(&peer(1), &unfit, &Scope::default()), Err(RegistryError::Hostname(_))));
 }
 
 #[test]
@@ -500,7 +502,7 @@ fn without_a_disk_a_peer_can_go_on_with_what_was_written_and_no_more() {
     Wanted::new(&["c"]).by(peer(2), &mut table, linked, t0());
     let now = t0() + LEASE / 3;
     let mut renew = |seed, wanted: &Wanted, now| {
-        let claims = Claims::check(&peer(1), &wanted.0).expect("fit as a whole");
+        let claims = Claims::check(&peer(1), &wanted.0, &Scope::default()).expect("fit as a whole");
         let (outcomes, effects) = table.renew(peer(seed), claims, written, now);
         table.assert_whole();
         let ends = table.leases().into_iter().map(|lease| lease.expires_at == now + LEASE).collect::<Vec<_>>();
@@ -535,7 +537,7 @@ fn without_a_disk_a_lapsed_lease_can_return() {
     let wanted = Wanted::new(&["a"]);
     let written = wanted.by(peer(1), &mut table, linked, t0()).1.step;
     pass(&mut table, t0() + LEASE);
-    let claims = Claims::check(&peer(1), &wanted.0).expect("fits");
+    let claims = Claims::check(&peer(1), &wanted.0, &Scope::default()).expect("fits");
     let (outcomes, effects) = table.renew(peer(1), claims, written, t0() + LEASE);
     table.assert_whole();
     assert_eq!((outcomes.is_some(), kinds(&effects)), (true, vec![EventKind::Returned]));

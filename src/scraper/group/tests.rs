@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    access::Scope,
     client::{BoxError, Client, EventKind, Exposition, ExpositionBody, Source, from_async},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     network::{Acceptor, Firewall, InboundStream, NetworkConfig, NetworkRole},
@@ -186,7 +187,8 @@ async fn hold(scraper: &Scraper, peer: PublicKey, alias: &str) {
     let claim = Claim { alias: alias.to_owned(), service: String::new(), labels: Vec::new(), unlisted: false };
     let register = Register { hostname: String::new(), claims: vec![claim] };
     let by = Registrant { peer, secret: SharedSecret::generate().id(), kept: None };
-    let registered = scraper.registry.register(&by, &register, |_| Presence::Unseen, SystemTime::now()).await;
+    let registered =
+        scraper.registry.register(&by, &register, &Scope::default(), |_| Presence::Unseen, SystemTime::now()).await;
     registered.expect("acknowledged");
 }
 

@@ -26,10 +26,12 @@ use http::{StatusCode, header};
 use tokio::{net::UnixListener, task, time};
 use tokio_util::sync::CancellationToken;
 
+use super::tickets;
 use crate::{
     dir_lock,
     http::text,
     registry::{Registry, backup},
+    scraper::ticket_desk::TicketDesk,
     telemetry::Chain,
 };
 
@@ -37,7 +39,11 @@ use crate::{
 pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 /// Where the socket answers with an export.
 pub(crate) const EXPORT_PATH: &str = "/v1/export";
-const ENDPOINTS: &str = "GET /v1/export   the table of aliases, as narthex import reads it\n";
+const ENDPOINTS: &str = "\
+GET /v1/export            the table of aliases, as narthex import reads it
+GET, POST /v1/tickets     the tickets, and a new one
+DELETE /v1/tickets/NAME   revokes a ticket
+";
 
 /// How often the scraper looks whether the socket is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -90,9 +96,10 @@ impl Control {
     }
 
     /// Answers until `stop` fires. A socket whose file was deleted is made again.
-    pub(in crate::scraper) async fn serve(mut self, registry: Registry, stop: CancellationToken) {
+    pub(in crate::scraper) async fn serve(mut self, registry: Registry, desk: TicketDesk, stop: CancellationToken) {
         let router = Router::new()
             .route(EXPORT_PATH, get(export))
+            .merge(tickets::router(desk))
             .fallback(async || text::not_found(ENDPOINTS))
             .method_not_allowed_fallback(text::method_not_allowed)
             .with_state(registry);

@@ -27,6 +27,7 @@ mod sd;
 mod sd_chunks;
 mod sd_list;
 mod table_list;
+mod tickets;
 mod views;
 
 #[cfg(test)]
@@ -38,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
+#[cfg(feature = "cli")]
+pub(crate) use self::tickets::{Made, TICKETS_PATH, Wanted};
 pub(super) use self::{beacons::BeaconsApi, control::Control, file_sd::FileSd, on_change::OnChange, router::Shared};
 use crate::http::{self, Listener};
 

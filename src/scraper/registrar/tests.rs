@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    identity::{HostPort, PeerAddr},
+    identity::{HostPort, PeerAddr, SharedSecret},
     network::{Acceptor, Admitted, Firewall, NetworkConfig, NetworkRole},
     registry::{Member, RegistryConfig, SledStore},
     scraper::config::RegistrationLimits,
@@ -43,14 +43,14 @@ impl Lab {
         let (network, task) = Network::start(&key, config, acceptors.into()).await.expect("starts");
         let registry = Registry::new(RegistryConfig::default(), Arc::clone(network.refusals()));
         let metrics = Arc::new(ScraperMetrics::new(network.refusals()));
-        let secrets = vec![secret.clone()];
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let secrets = Secrets::open(vec![secret.clone()], dir.path().join("tickets.json")).expect("opens");
         let grace = RegistryConfig::default().takeover_grace;
         let group = Group::new(key.public(), network.clone(), Admitted::default(), grace, Arc::clone(&metrics));
         let members = watch::Sender::default();
         let registrar = Registrar::new(key.clone(), secrets, registry.clone(), group, network.clone(), limits, metrics);
         let registrar = registrar.naming(Some(members.subscribe()));
 
-        let dir = tempfile::tempdir().expect("temporary directory");
         let store = Box::new(SledStore::open(dir.path().join("aliases")).expect("opens"));
         let (mut tasks, stop, mut loaded) = (JoinSet::new(), CancellationToken::new(), registry.changes());
         tasks.spawn(task.run(stop.clone()));

@@ -37,7 +37,7 @@ fn most_renewals_are_not_written_and_no_lease_ends_before_its_time() {
         let now = began + LEASE / 3 * renewal;
         // The pause since the last renewal is no jump of the clock.
         while table.sweep(now).clock.is_some() {}
-        let claims = Claims::check(&peer(1), &message(&["a"])).expect("fit");
+        let claims = Claims::check(&peer(1), &message(&["a"]), &Scope::default()).expect("fit");
         let (outcomes, effects) = table.register(&registrant(1), claims, |_| Presence::Linked, now);
         assert!(matches!(outcomes[..], [AliasOutcome::Granted { .. }]));
         written += effects.changes.len();

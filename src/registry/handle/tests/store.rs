@@ -231,7 +231,7 @@ async fn what_nobody_renews_after_damage_is_dropped() {
     let running = Running::with(config, store.clone()).await;
     let registry = running.registry.clone();
     registry
-        .register(&registrant(2), &message(&["b"]), |_| Presence::Linked, SystemTime::now())
+        .register(&registrant(2), &message(&["b"]), &Scope::default(), |_| Presence::Linked, SystemTime::now())
         .await
         .expect("renewed");
     assert!(!registry.is_complete(), "two of five are certain");

@@ -23,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::Scope,
     hook::Ending,
     http::{PullRequest, bind},
     identity::{KeyPair, PublicKey, SecretId},
@@ -116,7 +117,8 @@ impl Scraper {
     pub(super) async fn register_as(&self, seed: u8, hostname: &str, claims: Vec<Claim>) {
         let register = Register { hostname: hostname.into(), claims };
         let by = Registrant { peer: peer(seed), secret: SECRET, kept: None };
-        let registered = self.registry.register(&by, &register, |_| Presence::Linked, SystemTime::now()).await;
+        let registered =
+            self.registry.register(&by, &register, &Scope::default(), |_| Presence::Linked, SystemTime::now()).await;
         registered.expect("acknowledged");
     }
 

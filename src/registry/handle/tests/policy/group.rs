@@ -5,6 +5,7 @@ use super::{
     steps::{ALIASES, Step},
     *,
 };
+use crate::access::Scope;
 use crate::registry::{handle::tests::shared::bucket::Bucket, wall_clock::WallClock};
 
 /// How long tables may take until they are the same: on a busy machine, and with a real server between them.
@@ -98,7 +99,8 @@ impl Group {
         match step {
             Step::Register { peer, aliases, kept } => {
                 let by = registrant(*peer, *kept);
-                let registered = registry.register(&by, &message(aliases), model.presence(), self.now()).await;
+                let registered =
+                    registry.register(&by, &message(aliases), &Scope::default(), model.presence(), self.now()).await;
                 Answer::Registered(registered.expect("acknowledged").outcomes)
             }
             Step::Release { peer: by } => {

@@ -4,6 +4,7 @@ use super::{
     steps::{ALIASES, Step},
     *,
 };
+use crate::access::Scope;
 
 #[derive(Debug)]
 pub(super) struct Model {
@@ -37,7 +38,7 @@ impl Model {
     pub(super) fn apply(&mut self, step: &Step) -> Answer {
         match step {
             Step::Register { peer: by, aliases, kept } => {
-                let claims = Claims::check(&peer(*by), &message(aliases)).expect("fit");
+                let claims = Claims::check(&peer(*by), &message(aliases), &Scope::default()).expect("fit");
                 let presence = presence(&self.links, self.now);
                 let (outcomes, _) = self.table.register(&registrant(*by, *kept), claims, presence, self.now);
                 return Answer::Registered(outcomes);

@@ -1,0 +1,106 @@
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use super::*;
+use crate::identity::KeyPair;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn peer(seed: u8) -> PublicKey {
+    KeyPair::from_seed(&[seed; 32]).public()
+}
+
+fn open(dir: &tempfile::TempDir) -> Secrets {
+    Secrets::open(vec![SharedSecret::from_bytes([1; 32])], dir.path().join("tickets.json")).expect("opens")
+}
+
+fn grant(name: &str) -> Grant {
+    Grant { name: name.into(), scope: Scope::default(), expires_at: None, uses: None }
+}
+
+fn scope(aliases: &[&str]) -> Scope {
+    Scope { aliases: aliases.iter().map(|glob| glob.parse().expect("a pattern")).collect(), ..Scope::default() }
+}
+
+#[tokio::test]
+async fn a_ticket_of_one_use_is_its_first_keys_alone_also_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secrets, now) = (open(&dir), SystemTime::now());
+    let once = Grant { uses: Some(1), scope: scope(&["db-*"]), ..grant("db") };
+    let id = secrets.issue(once, now).await.expect("is written").id();
+    let (first, second) = tokio::join!(async { secrets.admit(id, &peer(1), now).await }, async {
+        secrets.admit(id, &peer(2), now).await
+    },);
+    assert_eq!(first.expect("the first").as_ref(), &scope(&["db-*"]));
+    assert_eq!(second, Err(Refused::UsedUp));
+    drop(secrets);
+    let secrets = open(&dir);
+    assert!(secrets.admit(id, &peer(1), now + HOUR).await.is_ok());
+    assert_eq!(secrets.find(id, &peer(2), now), Err(Refused::UsedUp), "before any proof");
+}
+
+#[tokio::test]
+async fn who_has_joined_in_time_stays_and_nobody_joins_after() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secrets, now) = (open(&dir), SystemTime::now());
+    let short = Grant { expires_at: Some(now + HOUR), ..grant("short") };
+    let id = secrets.issue(short, now).await.expect("is written").id();
+    assert!(secrets.admit(id, &peer(1), now).await.is_ok());
+    let later = now + HOUR;
+    assert!(secrets.admit(id, &peer(1), later).await.is_ok());
+    assert_eq!(secrets.find(id, &peer(2), later), Err(Refused::Expired));
+    assert_eq!(secrets.admit(id, &peer(2), later).await, Err(Refused::Expired));
+}
+
+#[tokio::test]
+async fn a_revoked_ticket_is_unknown_and_its_name_is_free() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secrets, now) = (open(&dir), SystemTime::now());
+    let id = secrets.issue(grant("web"), now).await.expect("is written").id();
+    assert!(matches!(secrets.issue(grant("web"), now).await, Err(IssueError::Exists)));
+    assert!(matches!(secrets.issue(grant("a b"), now).await, Err(IssueError::Name)));
+    assert_eq!(secrets.revoke("web").await.expect("is written"), Some(id));
+    assert_eq!(secrets.find(id, &peer(1), now), Err(Refused::Unknown));
+    assert!(!secrets.is_known(&id) && !open(&dir).is_known(&id));
+    assert_eq!(secrets.revoke("web").await.expect("nothing to write"), None);
+    assert!(secrets.issue(grant("web"), now).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_secret_from_a_file_has_no_bounds() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secrets, id) = (open(&dir), SharedSecret::from_bytes([1; 32]).id());
+    assert!(secrets.find(id, &peer(1), SystemTime::now()).is_ok());
+    assert_eq!(secrets.admit(id, &peer(1), SystemTime::now()).await, Ok(Arc::default()));
+    assert!(!dir.path().join("tickets.json").exists());
+}
+
+#[tokio::test]
+async fn a_use_that_cannot_be_written_down_does_not_count() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secrets, now) = (open(&dir), SystemTime::now());
+    let once = Grant { uses: Some(1), ..grant("once") };
+    let id = secrets.issue(once, now).await.expect("is written").id();
+    dir.close().expect("is removed");
+    assert_eq!(secrets.admit(id, &peer(1), now).await, Err(Refused::Unwritten));
+    assert!(matches!(secrets.issue(grant("other"), now).await, Err(IssueError::Io(_))));
+    assert_eq!(secrets.issued().len(), 1, "what is not on the disk is not known");
+    assert_eq!(secrets.issued()[0].keys, []);
+}
+
+#[tokio::test]
+async fn a_file_that_others_may_read_or_that_is_damaged_is_refused_and_never_printed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("tickets.json");
+    let secret = open(&dir).issue(grant("web"), SystemTime::now()).await.expect("is written");
+    assert_eq!(fs::metadata(&file).expect("is there").permissions().mode() & 0o777, 0o600);
+    let refused = || Secrets::open(Vec::new(), file.clone()).err().expect("is refused").to_string();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("ours");
+    assert!(refused().contains("chmod"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");
+    let text = fs::read_to_string(&file).expect("text");
+    for damaged in [text.replace("\"version\": 1", "\"version\": 2"), text[..text.len() / 2].to_owned()] {
+        fs::write(&file, damaged).expect("ours");
+        let refused = refused();
+        assert!(refused.contains("put it aside") && !refused.contains(&*secret.expose_text()), "{refused}");
+    }
+}
