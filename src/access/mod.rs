@@ -1,16 +1,31 @@
-//! Who may register what at a scraper: the secrets that it knows, and what each of them may do.
+//! Who may register what at a scraper: the secrets that it knows, the keys that may use them, and what each of them may do.
 //!
-//! A secret from a file may do everything. One that came with a ticket has a [`Scope`]. [`Secrets`] has both, and keeps the
-//! tickets in a file; the registrar asks it for the secret that a client names, and then whether this client may use it.
+//! A secret from a file, or one that came with a ticket, has a [`Scope`]. [`Secrets`] has both kinds, and keeps the tickets in
+//! files. [`PeerRules`] say which keys may register. [`Policy`] puts them together: the registrar asks it for the secret that a
+//! client names, then whether this client may use it, and the enforcement what of the table is still allowed.
 
 mod alias_glob;
+mod alias_policy;
+mod name;
+mod named_secret;
+mod peer_file;
+mod peer_rules;
+mod policy;
 mod scope;
 mod secrets;
-mod ticket_file;
+mod ticket_files;
 
 pub(crate) use alias_glob::AliasGlob;
-pub(crate) use scope::Scope;
+pub use alias_policy::{AliasPolicy, AliasPolicyError};
+pub use name::{SecretName, SecretNameError};
+pub use named_secret::NamedSecret;
+pub use peer_file::PeerFileError;
+pub(crate) use peer_file::{PEER_FILE, PeerFile};
+pub use peer_rules::PeerRulesError;
+pub(crate) use peer_rules::{PeerRules, Rule};
+pub(crate) use policy::{Ended, Policy, Removed};
+pub(crate) use scope::{Quota, Scope};
 pub use secrets::IssueError;
-pub(crate) use secrets::{Grant, Refused, Secrets};
-pub use ticket_file::TicketFileError;
-pub(crate) use ticket_file::{IssuedTicket, TICKET_FILE};
+pub(crate) use secrets::{Grant, MAX_KEYS, Refused, Secrets, detached};
+pub use ticket_files::TicketFileError;
+pub(crate) use ticket_files::{IssuedTicket, TICKET_DIR};

@@ -1,4 +1,5 @@
-//! The secrets of a scraper, by their ids: those from files, which stay as they are, and those of tickets, which come and go.
+//! The secrets of a scraper, by their ids: those from files, which are replaced as a whole, and those of tickets, which come and
+//! go one by one.
 //!
 //! A ticket may end, and may be for some keys only: both bound who may *join*. A key that has used
 //! the ticket in time may go on using it until the ticket is revoked, so each first use is written down before it counts.
@@ -7,32 +8,40 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::SystemTime,
 };
 
 use tokio::{sync::Mutex, task};
 
-use super::{IssuedTicket, Scope, TicketFileError, ticket_file};
+use super::{
+    IssuedTicket, NamedSecret, Scope, SecretName, SecretNameError, TicketFileError, ticket_files::TicketFiles,
+};
 use crate::identity::{PublicKey, SecretId, SharedSecret};
 
 /// Most tickets at once.
 const MAX_TICKETS: usize = 10_000;
-/// Most keys that one ticket is used with, where they are counted.
-const MAX_KEYS: usize = 10_000;
-/// Most characters of a ticket's name.
-const MAX_NAME: usize = 64;
+/// Most keys that one ticket is used with, where they are noted.
+pub(crate) const MAX_KEYS: usize = 100_000;
 
 /// Every secret that a client may prove. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Secrets(Arc<Shared>);
 
 struct Shared {
-    fixed: HashMap<SecretId, SharedSecret>,
-    file: PathBuf,
+    fixed: RwLock<Fixed>,
+    files: TicketFiles,
     tickets: RwLock<Tickets>,
-    /// Held while the file is written.
+    /// Held while the files are written.
     writing: Mutex<()>,
+}
+
+/// The secrets from files.
+type Fixed = HashMap<SecretId, Arc<FixedSecret>>;
+
+struct FixedSecret {
+    given: NamedSecret,
+    scope: Arc<Scope>,
 }
 
 /// The tickets by the ids of their secrets.
@@ -41,7 +50,7 @@ type Tickets = BTreeMap<SecretId, Issued>;
 /// A ticket as its scraper knows it.
 #[derive(Clone)]
 pub(super) struct Issued {
-    pub(super) name: String,
+    pub(super) name: SecretName,
     pub(super) secret: SharedSecret,
     pub(super) scope: Arc<Scope>,
     pub(super) created_at: SystemTime,
@@ -56,7 +65,7 @@ pub(super) struct Issued {
 /// What a new ticket grants.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
-    pub(crate) name: String,
+    pub(crate) name: SecretName,
     pub(crate) scope: Scope,
     pub(crate) expires_at: Option<SystemTime>,
     pub(crate) uses: Option<u32>,
@@ -64,8 +73,8 @@ pub(crate) struct Grant {
 
 impl Grant {
     /// Everything, for everybody, for ever.
-    pub(crate) fn of_everything(name: &str) -> Self {
-        Self { name: name.to_owned(), scope: Scope::default(), expires_at: None, uses: None }
+    pub(crate) fn of_everything(name: SecretName) -> Self {
+        Self { name, scope: Scope::default(), expires_at: None, uses: None }
     }
 }
 
@@ -75,15 +84,21 @@ pub(crate) enum Refused {
     /// The secret is none of ours, or not any more.
     #[error("its shared secret is none of ours")]
     Unknown,
-    /// The ticket's time to join is over.
-    #[error("its ticket has expired")]
+    /// The secret's time has not come.
+    #[error("its shared secret may not be used yet")]
+    NotYet,
+    /// The secret's time is over, or the ticket's time to join.
+    #[error("its ticket or shared secret has expired")]
     Expired,
     /// As many other keys as may have used the ticket.
-    #[error("its ticket was used by another key already")]
+    #[error("its ticket was used by as many other keys as may use it")]
     UsedUp,
     /// The first use could not be written down.
     #[error("its first use of a ticket cannot be written to the disk")]
     Unwritten,
+    /// The peer file says so.
+    #[error("its key may not register")]
+    BlockedKey,
 }
 
 /// Why there is no new ticket.
@@ -91,10 +106,10 @@ pub(crate) enum Refused {
 #[non_exhaustive]
 pub enum IssueError {
     /// A name that could not be shown or typed.
-    #[error("a ticket's name is 1 to 64 of A-Z a-z 0-9 . _ -")]
-    Name,
-    /// The name is another ticket's.
-    #[error("there is a ticket of that name: revoke it first, or give another name")]
+    #[error(transparent)]
+    Name(#[from] SecretNameError),
+    /// The name is another ticket's, or another secret's.
+    #[error("there is a ticket or a secret of that name: revoke it first, or give another name")]
     Exists,
     /// As many as a scraper keeps.
     #[error("there are {MAX_TICKETS} tickets already: revoke some first")]
@@ -108,16 +123,17 @@ pub enum IssueError {
 }
 
 impl Secrets {
-    /// The secrets from files, and the tickets in `file`. Blocks.
+    /// The secrets from files, and the tickets in `directory`. Blocks.
     ///
     /// # Errors
-    /// [`TicketFileError`] for a file that is there and cannot be read as a whole.
-    pub(crate) fn open(fixed: Vec<SharedSecret>, file: PathBuf) -> Result<Self, TicketFileError> {
-        let tickets = ticket_file::read(&file)?;
+    /// [`TicketFileError`] for a ticket that is there and cannot be read as a whole.
+    pub(crate) fn open(given: Vec<NamedSecret>, directory: PathBuf) -> Result<Self, TicketFileError> {
+        let files = TicketFiles(directory);
+        let tickets = files.read()?;
         let tickets = tickets.into_iter().map(|issued| (issued.secret.id(), issued)).collect();
         Ok(Self(Arc::new(Shared {
-            fixed: fixed.into_iter().map(|secret| (secret.id(), secret)).collect(),
-            file,
+            fixed: RwLock::new(fixed(given)),
+            files,
             tickets: RwLock::new(tickets),
             writing: Mutex::default(),
         })))
@@ -125,55 +141,100 @@ impl Secrets {
 
     /// The secret that a client names, if this client might use it.
     pub(crate) fn find(&self, id: SecretId, peer: &PublicKey, now: SystemTime) -> Result<SharedSecret, Refused> {
-        if let Some(secret) = self.0.fixed.get(&id) {
-            return Ok(secret.clone());
+        if let Some(fixed) = self.fixed(&id) {
+            return fixed.given.is_open(now).map(|()| fixed.given.secret.clone());
         }
         let tickets = self.read();
         let issued = tickets.get(&id).ok_or(Refused::Unknown)?;
         issued.is_open_to(peer, now).map(|_| issued.secret.clone())
     }
 
-    /// What the client, who has proved the secret, may do with it. Its first use of a ticket is on the disk then.
+    /// What the client, who has proved the secret, may do with it. Its first use of a ticket is on the disk then, also if the
+    /// caller does not wait for it.
     pub(crate) async fn admit(&self, id: SecretId, peer: &PublicKey, now: SystemTime) -> Result<Arc<Scope>, Refused> {
-        if self.0.fixed.contains_key(&id) {
-            return Ok(Arc::default());
+        if let Some(fixed) = self.fixed(&id) {
+            return fixed.given.is_open(now).map(|()| Arc::clone(&fixed.scope));
         }
-        let known = || {
-            let tickets = self.read();
-            let issued = tickets.get(&id).ok_or(Refused::Unknown)?;
-            Ok((Arc::clone(&issued.scope), issued.is_open_to(peer, now)?))
-        };
-        if let (scope, Use::Known) = known()? {
+        if let (scope, Use::Known) = self.used(id, peer, now)? {
             return Ok(scope);
         }
-        let writing = self.0.writing.lock().await;
-        let (scope, first) = known()?; // others may have come meanwhile
-        if first == Use::First {
-            let add = |tickets: &mut Tickets| tickets.get_mut(&id).is_some_and(|issued| issued.keys.insert(*peer));
-            self.change(add).await.map_err(|error| {
-                tracing::error!(%error, file = %self.0.file.display(), "cannot write the tickets");
-                Refused::Unwritten
-            })?;
+        let (this, peer) = (self.clone(), *peer);
+        detached(async move { this.use_first(id, peer, now).await }).await.unwrap_or(Err(Refused::Unwritten))
+    }
+
+    async fn use_first(&self, id: SecretId, peer: PublicKey, now: SystemTime) -> Result<Arc<Scope>, Refused> {
+        let _writing = self.0.writing.lock().await;
+        let (scope, Use::First) = self.used(id, &peer, now)? else {
+            return self.used(id, &peer, now).map(|used| used.0);
+        };
+        let name = self.name_of(&id).ok_or(Refused::Unknown)?;
+        self.on_disk(move |files| files.add_key(&name, &peer)).await.map_err(|error| {
+            tracing::error!(%error, directory = %self.0.files.0.display(), "cannot write the first use of a ticket");
+            Refused::Unwritten
+        })?;
+        if let Some(issued) = self.write().get_mut(&id) {
+            issued.keys.insert(peer);
         }
-        drop(writing);
         Ok(scope)
     }
 
-    /// True if clients may still prove this secret.
-    pub(crate) fn is_known(&self, id: &SecretId) -> bool {
-        self.0.fixed.contains_key(id) || self.read().contains_key(id)
+    fn used(&self, id: SecretId, peer: &PublicKey, now: SystemTime) -> Result<(Arc<Scope>, Use), Refused> {
+        let tickets = self.read();
+        let issued = tickets.get(&id).ok_or(Refused::Unknown)?;
+        Ok((Arc::clone(&issued.scope), issued.is_open_to(peer, now)?))
+    }
+
+    /// What may be registered with this secret, by those who use it already. None if it may not be used any more, or is none
+    /// of ours.
+    pub(super) fn scope(&self, id: &SecretId, now: SystemTime) -> Option<Arc<Scope>> {
+        match self.fixed(id) {
+            Some(fixed) => fixed.given.is_open(now).ok().map(|()| Arc::clone(&fixed.scope)),
+            None => self.read().get(id).map(|issued| Arc::clone(&issued.scope)),
+        }
+    }
+
+    /// True if it is one of ours, whether or not its time has come.
+    pub(super) fn is_known(&self, id: &SecretId) -> bool {
+        self.fixed(id).is_some() || self.read().contains_key(id)
+    }
+
+    /// What the secret is called.
+    pub(crate) fn name_of(&self, id: &SecretId) -> Option<SecretName> {
+        let fixed = self.fixed(id).map(|fixed| fixed.given.name.clone());
+        fixed.or_else(|| self.read().get(id).map(|issued| issued.name.clone()))
+    }
+
+    /// Puts these in the place of all secrets from files; the ids of those that are gone.
+    pub(super) fn replace(&self, given: Vec<NamedSecret>) -> BTreeSet<SecretId> {
+        let new = fixed(given);
+        let mut fixed = self.0.fixed.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = fixed.keys().filter(|id| !new.contains_key(id)).copied().collect();
+        *fixed = new;
+        gone
+    }
+
+    /// The next instant at which a secret from a file begins or ends.
+    pub(super) fn next_change(&self, now: SystemTime) -> Option<SystemTime> {
+        let fixed = self.0.fixed.read().unwrap_or_else(PoisonError::into_inner);
+        let times = fixed.values().flat_map(|fixed| [fixed.given.not_before, fixed.given.not_after]);
+        times.flatten().filter(|at| *at > now).min()
+    }
+
+    fn fixed(&self, id: &SecretId) -> Option<Arc<FixedSecret>> {
+        self.0.fixed.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// Makes a ticket's secret. It is on the disk when this returns.
     pub(crate) async fn issue(&self, grant: Grant, now: SystemTime) -> Result<SharedSecret, IssueError> {
-        let is_fit = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-        if !(1..=MAX_NAME).contains(&grant.name.len()) || !grant.name.bytes().all(is_fit) {
-            return Err(IssueError::Name);
-        }
+        let this = self.clone();
+        detached(async move { this.issue_next(grant, now).await }).await?
+    }
+
+    async fn issue_next(&self, grant: Grant, now: SystemTime) -> Result<SharedSecret, IssueError> {
         let _writing = self.0.writing.lock().await;
         {
             let tickets = self.read();
-            if tickets.values().any(|issued| issued.name == grant.name) {
+            if tickets.values().any(|issued| issued.name == grant.name) || self.is_fixed(&grant.name) {
                 return Err(IssueError::Exists);
             }
             if tickets.len() >= MAX_TICKETS {
@@ -184,19 +245,25 @@ impl Secrets {
         let secret = SharedSecret::generate();
         let (id, scope, keys) = (secret.id(), Arc::new(scope), BTreeSet::new());
         let issued = Issued { name, secret: secret.clone(), scope, created_at: now, expires_at, uses, keys };
-        self.change(|tickets| tickets.insert(id, issued.clone())).await?;
+        let on_disk = issued.clone();
+        self.on_disk(move |files| files.create(&on_disk)).await.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => IssueError::Exists,
+            _ => error.into(),
+        })?;
+        self.write().insert(id, issued);
         Ok(secret)
     }
 
-    /// Ends a ticket; the id of its secret, which is unknown from now on. None if there is no ticket of that name.
-    pub(crate) async fn revoke(&self, name: &str) -> io::Result<Option<SecretId>> {
+    /// Ends a ticket: nobody may use it from the first moment on. Then its file is removed, which may fail.
+    pub(super) async fn revoke(&self, name: &SecretName) -> Revoked {
         let _writing = self.0.writing.lock().await;
-        let named = |(id, issued): (&SecretId, &Issued)| (issued.name == name).then_some(*id);
-        let found = self.read().iter().find_map(named);
-        if let Some(id) = found {
-            self.change(|tickets| tickets.remove(&id)).await?;
-        }
-        Ok(found)
+        let id = {
+            let mut tickets = self.write();
+            let id = tickets.iter().find_map(|(id, issued)| (issued.name == *name).then_some(*id));
+            id.inspect(|id| drop(tickets.remove(id)))
+        };
+        let name = name.clone();
+        Revoked { id, removed: self.on_disk(move |files| files.remove(&name)).await }
     }
 
     /// How many tickets there are.
@@ -211,22 +278,45 @@ impl Secrets {
         issued
     }
 
-    /// Changes the file and then what is known; nothing if the file cannot be written. The caller holds `writing`.
-    async fn change<T>(&self, change: impl FnOnce(&mut Tickets) -> T) -> io::Result<()> {
-        let mut changed = self.read().clone();
-        change(&mut changed);
-        let (file, to_write) = (self.0.file.clone(), changed.clone());
-        task::spawn_blocking(move || ticket_file::write(&file, to_write.values()))
-            .await
-            .map_err(io::Error::other)??;
-        *self.0.tickets.write().unwrap_or_else(PoisonError::into_inner) = changed;
-        Ok(())
+    /// Changes the files. The caller holds `writing`.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&TicketFiles) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let files = self.0.files.clone();
+        task::spawn_blocking(move || change(&files)).await.map_err(io::Error::other)?
     }
 
-    // A change is one assignment, so what is behind a poisoned lock is whole.
+    fn is_fixed(&self, name: &SecretName) -> bool {
+        self.0.fixed.read().unwrap_or_else(PoisonError::into_inner).values().any(|fixed| fixed.given.name == *name)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tickets> {
+        self.0.tickets.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // A change is one step, so what is behind a poisoned lock is whole.
     fn read(&self) -> RwLockReadGuard<'_, Tickets> {
         self.0.tickets.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What became of a ticket that was to end.
+pub(super) struct Revoked {
+    /// The id of its secret, if there was such a ticket.
+    pub(super) id: Option<SecretId>,
+    /// Whether there was a file of it.
+    pub(super) removed: io::Result<bool>,
+}
+
+/// Goes on to its end, also if the caller goes away: what is half done on the disk and in memory would not agree.
+pub(crate) async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
+    tokio::spawn(work).await.map_err(io::Error::other)
+}
+
+fn fixed(given: Vec<NamedSecret>) -> Fixed {
+    let fixed = |given: NamedSecret| FixedSecret { scope: Arc::new(given.scope.clone()), given };
+    given.into_iter().map(|given| (given.secret.id(), Arc::new(fixed(given)))).collect()
 }
 
 /// Whether a use of a ticket is to be written down.

@@ -1,6 +1,10 @@
 //! What a command asks the scraper whose data directory it was given, over the control socket.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -8,12 +12,35 @@ use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, time};
+use zeroize::Zeroizing;
 
+use super::data_dir;
 use crate::scraper::{CONTROL_SOCKET, SocketPath};
 
 /// Longest wait for the whole answer: 100 000 aliases take a second.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The scraper of this host and user, that a command asks.
+#[derive(Debug, clap::Args)]
+pub(super) struct OwnScraper {
+    /// The data directory of the running scraper [default: $STATE_DIRECTORY, else ~/.local/state/narthex/scraper]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl OwnScraper {
+    /// What the scraper answers, from JSON.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, json: Bytes) -> anyhow::Result<T> {
+        let dir = data_dir::path(self.data_dir.as_deref(), "scraper")?;
+        let Some(answer) = send(&dir, method, path, json).await? else {
+            bail!("no scraper runs with the data directory {}: start it, or give its --data-dir", dir.display());
+        };
+        let answer = Zeroizing::new(answer.to_vec()); // may hold a ticket
+        serde_json::from_slice(&answer).context("the scraper's answer is none; is it of another version?")
+    }
+}
 
 /// The answer of the scraper that runs in the data directory; `None` if none does.
 pub(super) async fn ask(data_dir: &Path, path: &str) -> anyhow::Result<Option<Bytes>> {

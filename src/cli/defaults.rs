@@ -44,6 +44,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         Client, NodeConfig, PeerAddr, SharedSecret,
+        access::NamedSecret,
         cli::{Cli, Command},
         identity,
         network::RelayLimits,
@@ -107,7 +108,12 @@ pub(super) mod tests {
         fn library_gives(&self, role: &str, relay: bool) -> String {
             let (key, secret) = (self.key.clone(), self.secret.clone());
             match role {
-                "scraper" => format!("{:#?}", ScraperConfig::new(key, vec![secret], self.path("data"))),
+                "scraper" => {
+                    // Flags call a secret as its file is called.
+                    let named = NamedSecret::new("secret".parse().expect("a name"), secret.clone());
+                    let config = ScraperConfig::new(key, vec![secret], self.path("data"));
+                    format!("{:#?}", ScraperConfig { secrets: vec![named], ..config })
+                }
                 "agent" => {
                     format!("{:#?}", Client::builder(self.scraper.clone(), secret).key(key).data_dir(self.path("data")))
                 }

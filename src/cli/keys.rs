@@ -1,6 +1,7 @@
 //! `narthex keygen`, `secret` and `key`, and how the roles read key and secret files.
 
 use std::{
+    ffi::OsStr,
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -9,6 +10,7 @@ use anyhow::{Context, bail};
 
 use super::{advice::Advised, output};
 use crate::{
+    access::NamedSecret,
     identity::{self, KeyFileError, KeyPair, PublicKey, SharedSecret},
     private_file::quoted,
 };
@@ -85,15 +87,19 @@ pub(super) fn load_secret(path: &Path) -> anyhow::Result<SharedSecret> {
         .map_err(|error| with_command(error, &format!("narthex secret --out {} (or copy the scraper's)", quoted(path))))
 }
 
-/// The secrets in files that the user named.
-pub(super) fn load_secrets(paths: &[PathBuf]) -> anyhow::Result<Vec<SharedSecret>> {
-    let mut secrets = Vec::with_capacity(paths.len());
+/// The secrets in files that the user named. Each is called as its file is, without what follows the last dot.
+pub(super) fn load_secrets(paths: &[PathBuf]) -> anyhow::Result<Vec<NamedSecret>> {
+    let mut secrets: Vec<NamedSecret> = Vec::with_capacity(paths.len());
     for path in paths {
         let secret = load_secret(path)?;
-        if secrets.contains(&secret) {
+        if secrets.iter().any(|other| other.secret == secret) {
             bail!("{} holds a secret that another --secret-file has given already", path.display());
         }
-        secrets.push(secret);
+        let name = path.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.parse().ok());
+        secrets.push(match name {
+            Some(name) => NamedSecret::new(name, secret),
+            None => secret.into(),
+        });
     }
     Ok(secrets)
 }
@@ -110,7 +116,7 @@ fn with_command(error: KeyFileError, command: &str) -> anyhow::Error {
 }
 
 /// Refuses a key or secret where a file name belongs, before the text gets into an error and from there into a journal.
-fn refuse_bare_secret(path: &Path) -> anyhow::Result<()> {
+pub(super) fn refuse_bare_secret(path: &Path) -> anyhow::Result<()> {
     if path.to_str().is_some_and(output::may_be_secret) && !path.exists() {
         let what = "expected a file, got what looks like a key or secret itself".to_owned();
         return Err(Advised { what, advice: "write it to a file of mode 0600".to_owned() }.into());

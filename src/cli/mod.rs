@@ -28,6 +28,7 @@ mod managed_files;
 mod node;
 mod on_change;
 mod output;
+mod peer;
 mod peers;
 mod polling;
 mod precedence;
@@ -37,6 +38,7 @@ mod render;
 mod scrape;
 mod scraper;
 mod scraper_api;
+mod secret_tables;
 mod service_manager;
 mod signals;
 mod targets;
@@ -115,6 +117,7 @@ pub enum Command {
     FileSd(file_sd::Args),
     Template(template::Args),
     Ticket(Box<ticket::Args>),
+    Peer(peer::Args),
 }
 
 /// Reads flags, environment and `--config` file.
@@ -127,7 +130,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     if !line.words.is_empty() {
         environment::check(&command()).map_err(usage)?;
     }
-    let (command, origins) = precedence::apply(help::readable(command()), &line).map_err(usage)?;
+    let (command, origins, secrets) = precedence::apply(help::readable(command()), &line).map_err(usage)?;
     let cli = command
         .try_get_matches_from(&line.args)
         .and_then(|mut matches| {
@@ -135,12 +138,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
             Ok((Cli::from_arg_matches_mut(&mut matches)?, exposed))
         })
         .map_err(|error| output::from_clap(error, &line.words, &line.args, &origins))?;
-    let (cli, exposed) = cli;
+    let (mut cli, exposed) = cli;
     if let Some(exposed) = exposed {
         return Err(usage(exposed.to_owned()));
     }
-    match &cli.command {
-        Command::Scraper(args) => args.check(),
+    match &mut cli.command {
+        Command::Scraper(args) => {
+            args.secret_tables = secrets;
+            args.check()
+        }
         Command::Agent(args) => args.check(),
         Command::Node(args) => args.check(),
         Command::Doctor(args) => args.check(),
@@ -150,19 +156,24 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     Ok(cli)
 }
 
+/// The commands that ask the scraper beside them, often in the environment of that scraper, whose variables are not meant for
+/// them. The data directory is.
+const ASKING: [&str; 2] = ["ticket", "peer"];
+
 /// The command, in which each flag that takes a value is also a variable: `--data-dir` is `NARTHEX_DATA_DIR`.
 fn command() -> clap::Command {
-    fn with_variables(command: clap::Command) -> clap::Command {
+    fn with_variables(command: clap::Command, is_asking: bool) -> clap::Command {
+        let is_asking = is_asking || ASKING.contains(&command.get_name());
         let with_variable = |arg: clap::Arg| match arg.get_long().filter(|_| arg.get_action().takes_values()) {
-            Some(flag) => {
+            Some(flag) if !is_asking || flag == "data-dir" => {
                 let name = format!("{}{}", environment::PREFIX, flag.to_uppercase().replace('-', "_"));
                 arg.env(name)
             }
-            None => arg,
+            _ => arg,
         };
-        command.mut_args(with_variable).mut_subcommands(with_variables)
+        command.mut_args(with_variable).mut_subcommands(|inner| with_variables(inner, is_asking))
     }
-    with_variables(Cli::command())
+    with_variables(Cli::command(), false)
 }
 
 /// Runs a subcommand to its end.
@@ -187,6 +198,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::FileSd(args) => block_on(file_sd::run(args)),
         Command::Template(args) => block_on(template::run(args)),
         Command::Ticket(args) => block_on(args.run()),
+        Command::Peer(args) => block_on(args.run()),
     }
 }
 
@@ -223,18 +235,20 @@ mod tests {
 
     #[test]
     fn every_flag_has_a_variable_and_a_line_of_help() {
-        fn visit(command: &clap::Command) {
+        fn visit(command: &clap::Command, is_asking: bool) {
+            let is_asking = is_asking || ASKING.contains(&command.get_name());
             for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
                 let id = format!("{} --{}", command.get_name(), arg.get_id());
                 assert!(arg.get_help().is_some(), "{id} has no help");
                 assert!(
                     arg.get_env().is_some_and(|name| name.to_string_lossy().starts_with("NARTHEX_"))
-                        || matches!(arg.get_action(), ArgAction::SetTrue),
+                        || matches!(arg.get_action(), ArgAction::SetTrue)
+                        || is_asking,
                     "{id} has no variable"
                 );
             }
-            command.get_subcommands().for_each(visit);
+            command.get_subcommands().for_each(|inner| visit(inner, is_asking));
         }
-        visit(&command());
+        visit(&command(), false);
     }
 }

@@ -21,7 +21,7 @@ use std::{
 use clap::{Arg, ArgAction, Command, builder::Resettable, value_parser};
 use zeroize::Zeroizing;
 
-use super::output;
+use super::{output, secret_tables::SecretTables};
 use crate::{
     agent::{self, Inventory, TargetFileError},
     scraper::HookCommand,
@@ -74,16 +74,18 @@ impl CommandLine {
 /// The origin of each flag's value (`--lease`) that the command line does not give.
 pub(super) type Origins = BTreeMap<String, String>;
 
-/// Makes the values of file and environment the defaults of the flags.
+/// Makes the values of file and environment the defaults of the flags. Also gives the tables of secrets, which no flag can express.
 ///
 /// # Errors
 /// The fault of the file, with its name.
-pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<(Command, Origins), String> {
-    let mut origins = Origins::new();
+pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<(Command, Origins, SecretTables), String> {
+    let (mut origins, mut secrets) = (Origins::new(), SecretTables::default());
     if let (Some(path), Some(role)) = (&line.config, line.words.first()) {
         let own = command.find_subcommand(role).map(Flag::of).unwrap_or_default();
         let flags = Flags { own, shared: Flag::of(&command) };
-        for (key, values) in read(path, role, &flags)? {
+        let (values, tables) = read(path, role, &flags)?;
+        secrets = tables;
+        for (key, values) in values {
             command = set_default(command, role, &flags, &key, values, path)
                 .map_err(|why| format!("{}: {why}", path.display()))?;
             origins.insert(format!("--{key}"), path.display().to_string());
@@ -91,7 +93,7 @@ pub(super) fn apply(mut command: Command, line: &CommandLine) -> Result<(Command
     }
     let command = environment(command, &mut origins);
     origins.retain(|flag, _| !line.gives(flag));
-    Ok((command, origins))
+    Ok((command, origins, secrets))
 }
 
 /// The same command without required arguments, and with any value allowed.
@@ -135,8 +137,8 @@ impl Flags {
     }
 }
 
-/// The keys of the file, written as flags are, with their values as texts.
-fn read(path: &Path, role: &str, flags: &Flags) -> Result<BTreeMap<String, Vec<String>>, String> {
+/// The keys of the file, written as flags are, with their values as texts; and the tables of a scraper's secrets.
+fn read(path: &Path, role: &str, flags: &Flags) -> Result<(BTreeMap<String, Vec<String>>, SecretTables), String> {
     let bytes = bytes(path, role).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let text = small_file::text(&bytes).map_err(|error| format!("{}, {error}", path.display()))?;
     let mut table: toml::Table = toml::from_str(text).map_err(|error| {
@@ -153,6 +155,10 @@ fn read(path: &Path, role: &str, flags: &Flags) -> Result<BTreeMap<String, Vec<S
         }
         table.remove("target"); // no flag can express them: the agent reads them itself
     }
+    let secrets = match role {
+        "scraper" | DOCTOR => SecretTables::take(&mut table, path)?,
+        _ => SecretTables::default(),
+    };
     let mut values = BTreeMap::new();
     for (key, value) in &table {
         let wrong = |why: String| format!("{}: key {key:?} {why}", path.display());
@@ -161,7 +167,7 @@ fn read(path: &Path, role: &str, flags: &Flags) -> Result<BTreeMap<String, Vec<S
             return Err(wrong("is given twice, with - and with _".into()));
         }
     }
-    Ok(values)
+    Ok((values, secrets))
 }
 
 /// The content of the file. An agent reads its file again, which a pipe gives once only.

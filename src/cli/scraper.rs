@@ -1,8 +1,13 @@
 //! `narthex scraper`: keeps the alias table beside Prometheus, pulls metrics over the peers' links, answers over HTTP.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{env, num::NonZeroU32, path::PathBuf, pin::pin, time::Duration};
 
+use anyhow::{Context, bail};
 use http::HeaderName;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task,
+};
 
 use super::{
     ConfigFile,
@@ -14,15 +19,17 @@ use super::{
     keys,
     on_change::OnChange,
     peers::{Connections, Reachable},
+    secret_tables::SecretTables,
     service_manager, signals, value,
 };
 use crate::{
     Scraper, ScraperConfig,
-    identity::{HostPort, KeyPair, SharedSecret, load_or_create_key},
-    registry::{AliasPolicy, RegistryConfig},
+    access::NamedSecret,
+    identity::{HostPort, KeyPair, load_or_create_key},
+    registry::RegistryConfig,
     scraper::{
-        HttpConfig, LobbyApi, LobbyNats, NatsConfig, NatsUrl, RegistrationApi, RegistrationLimits, ScrapeConfig,
-        SharedStore,
+        AliasPolicy, HttpConfig, LobbyApi, LobbyNats, NatsConfig, NatsUrl, RegistrationApi, RegistrationLimits,
+        Reloaded, ScrapeConfig, SharedStore,
     },
 };
 
@@ -63,6 +70,13 @@ pub(super) struct Args {
     /// A shared secret that clients may prove, beside those of tickets; several while one replaces another
     #[arg(long, value_name = "FILE")]
     secret_file: Vec<PathBuf>,
+    /// The `[[secret]]` tables of the configuration file.
+    #[arg(skip)]
+    pub(super) secret_tables: SecretTables,
+    /// Rules for keys, a line each: allow KEY [ALIAS..], allow * [ALIAS..], block KEY; read again at SIGHUP. Without this flag,
+    /// peers in the data directory, if it is there
+    #[arg(long, value_name = "FILE")]
+    peers: Option<PathBuf>,
     /// Where the scraper keeps the alias table [default: $STATE_DIRECTORY, else
     /// ~/.local/state/narthex/scraper]
     #[arg(long, value_name = "DIR")]
@@ -84,6 +98,9 @@ pub(super) struct Args {
     /// A file with the same list as /sd, for file_sd_configs of a Prometheus on this host
     #[arg(long, value_name = "FILE")]
     file_sd: Option<PathBuf>,
+    /// Let POST /-/reload do what SIGHUP does: read secrets and rules for keys again
+    #[arg(long = "web.enable-lifecycle", id = "web_enable_lifecycle", env = "NARTHEX_WEB_ENABLE_LIFECYCLE")]
+    lifecycle: bool,
     #[command(flatten)]
     registration_api: RegistrationApiArgs,
     #[command(flatten)]
@@ -369,9 +386,9 @@ impl Args {
         let kept = data_dir::kept(self.data_dir.as_deref(), "scraper", KEY_FILE);
         let key = self.key.clone().or(kept).and_then(|path| found.take(keys::load_key(&path)));
         let key = key.unwrap_or_else(KeyPair::generate);
-        let secrets = found.take(keys::load_secrets(&self.secret_file));
+        let secrets = found.take(self.secrets());
         let data_dir = found.take(data_dir::check(self.data_dir.as_deref(), "scraper")).unwrap_or_default();
-        let config = self.config(key, secrets.unwrap_or_else(|| vec![SharedSecret::generate()]), data_dir);
+        let config = self.config(key, secrets.unwrap_or_default(), data_dir);
         for fault in config.faults() {
             found.take(Err::<(), _>(fault));
         }
@@ -381,14 +398,28 @@ impl Args {
     /// Reads the files that the flags name, and makes the data directory.
     pub(super) fn settings(self) -> anyhow::Result<ScraperConfig> {
         let given = self.key.as_deref().map(keys::load_key).transpose()?;
-        let secrets = keys::load_secrets(&self.secret_file)?;
+        let secrets = self.secrets()?;
         let data_dir = data_dir::prepare(self.data_dir.as_deref(), "scraper")?;
         let key = given.map_or_else(|| load_or_create_key(&data_dir.join(KEY_FILE)), Ok)?;
         Ok(self.config(key, secrets, data_dir))
     }
 
-    fn config(self, key: KeyPair, secrets: Vec<SharedSecret>, data_dir: PathBuf) -> ScraperConfig {
+    /// The secrets of the flags and of the configuration, read from their files.
+    fn secrets(&self) -> anyhow::Result<Vec<NamedSecret>> {
+        let mut secrets = keys::load_secrets(&self.secret_file)?;
+        for table in self.secret_tables.read()? {
+            if let Some(other) = secrets.iter().find(|other| other.secret == table.secret) {
+                bail!("secret {} is the same as secret {}: make another with narthex secret", table.name, other.name);
+            }
+            secrets.push(table);
+        }
+        Ok(secrets)
+    }
+
+    fn config(self, key: KeyPair, secrets: Vec<NamedSecret>, data_dir: PathBuf) -> ScraperConfig {
         ScraperConfig {
+            secrets,
+            peers_file: self.peers,
             http: self.http,
             listen: self.reachable.listen,
             listen_ws: self.reachable.listen_ws,
@@ -420,6 +451,7 @@ impl Args {
                 allowed_hosts: self.http_allowed_host,
                 registration_api: self.registration_api.config(),
                 lobby_api: self.lobby_api.config(),
+                lifecycle: self.lifecycle,
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,
@@ -443,9 +475,32 @@ impl Args {
             },
             store: self.store.config(),
             lobby_nats: self.lobby_nats.config(),
-            ..ScraperConfig::new(key, secrets, data_dir)
+            ..ScraperConfig::new(key, Vec::new(), data_dir)
         }
     }
+}
+
+/// Reads the command line's files again. Logged; the error is one line.
+async fn reload(scraper: &Scraper) -> Result<(), String> {
+    match reread(scraper).await {
+        Ok(Reloaded { secrets, released, peers, .. }) => {
+            tracing::info!(secrets, released, peers, "settings read again");
+            Ok(())
+        }
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::error!(error, "the settings stay as they were");
+            Err(error)
+        }
+    }
+}
+
+async fn reread(scraper: &Scraper) -> anyhow::Result<Reloaded> {
+    let secrets = task::spawn_blocking(|| match super::parse(env::args_os())?.command {
+        super::Command::Scraper(args) => args.secrets(),
+        _ => bail!("this is no scraper"),
+    });
+    Ok(scraper.reload(secrets.await??).await?)
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
@@ -453,7 +508,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         return args.check_files();
     }
     let stop = signals::stop()?;
-    signals::ignore_hangup()?;
+    let mut hangups = signal(SignalKind::hangup())?;
     let mut config = args.settings()?;
     let data_dir = config.data_dir.display().to_string();
     let open_files = files::raise_limit();
@@ -474,11 +529,18 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     if secrets == 0 && scraper.tickets() == 0 {
         tracing::warn!("nobody can register yet: narthex ticket create NAME makes a ticket for a client");
     }
-    let ready = scraper.ready();
-    tokio::select! {
-        () = stop.cancelled() => {}
-        failure = scraper.failed() => return Err(failure.into()),
-        never = service_manager::keep_told(ready) => match never {},
+    let mut reloads = scraper.reload_requests().context("the requests are taken once")?;
+    let mut told = pin!(service_manager::keep_told(scraper.ready()));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            failure = scraper.failed() => return Err(failure.into()),
+            Some(()) = hangups.recv() => {
+                let _ = reload(&scraper).await; // it is logged
+            }
+            asked = reloads.next() => asked.answer(reload(&scraper).await),
+            never = &mut told => match never {},
+        }
     }
     service_manager::stopping();
     scraper.shutdown().await?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -10,11 +10,12 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{
-    control, data_dir, keys, output,
+    control::OwnScraper,
+    keys, output,
     targets::table,
     value::{self, Label},
 };
@@ -24,7 +25,7 @@ use crate::{
     identity::{DialAddress, PeerAddr},
     scraper::{Made, TICKETS_PATH, Wanted},
     telemetry::{short_duration, short_key},
-    wire::Ticket,
+    wire::{MAX_ADDRESSES, Ticket},
 };
 
 const EXAMPLES: &str = "\
@@ -61,7 +62,7 @@ enum Action {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        scraper: DataDirFlag,
+        scraper: OwnScraper,
     },
     /// End a ticket: its aliases are released and its clients are cut off at once
     Revoke {
@@ -69,15 +70,8 @@ enum Action {
         #[arg(value_name = "NAME")]
         name: String,
         #[command(flatten)]
-        scraper: DataDirFlag,
+        scraper: OwnScraper,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct DataDirFlag {
-    /// The data directory of the running scraper [default: $STATE_DIRECTORY, else ~/.local/state/narthex/scraper]
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -122,7 +116,7 @@ struct Create {
     #[arg(long, value_name = "PEER", value_parser = value::bootstrap, requires = "offline")]
     bootstrap: Vec<PeerAddr>,
     #[command(flatten)]
-    scraper: DataDirFlag,
+    scraper: OwnScraper,
 }
 
 impl Args {
@@ -131,7 +125,7 @@ impl Args {
             Action::Create(create) => create.run().await,
             Action::List { json, scraper } => list(json, &scraper).await,
             Action::Revoke { name, scraper } => {
-                let Revoked { released } = scraper.revoke(&name).await?;
+                let Revoked { released } = revoke(&scraper, &name).await?;
                 output::print(format!("revoked {name}: released {released} aliases\n").as_bytes())
             }
         }
@@ -144,14 +138,21 @@ impl Create {
             true => self.offline()?.expose_text(),
             false => self.online().await?,
         };
-        let Some(file) = &self.out else { return output::print(Zeroizing::new(format!("{}\n", *line)).as_bytes()) };
-        let content = Zeroizing::new(format!("# narthex ticket\n{}\n", *line));
-        let written = atomic_file::create(file, content.as_bytes(), atomic_file::PRIVATE);
+        let written = match &self.out {
+            None => output::print(Zeroizing::new(format!("{}\n", *line)).as_bytes()),
+            Some(file) => {
+                let content = Zeroizing::new(format!("# narthex ticket\n{}\n", *line));
+                atomic_file::create(file, content.as_bytes(), atomic_file::PRIVATE)
+                    .with_context(|| format!("cannot write {}; give another --out", file.display()))
+            }
+        };
         // Nobody has seen the line.
-        if let (Err(_), Some(name)) = (&written, self.name.as_deref().filter(|_| !self.offline)) {
-            self.scraper.revoke(name).await?;
+        if let (Err(_), Some(name)) = (&written, self.name.as_deref().filter(|_| !self.offline))
+            && let Err(error) = revoke(&self.scraper, name).await
+        {
+            tracing::warn!(name, error = format!("{error:#}"), "the ticket stays, and nobody has it: revoke it");
         }
-        written.with_context(|| format!("cannot write {}; give another --out", file.display()))
+        written
     }
 
     fn offline(&self) -> anyhow::Result<Ticket> {
@@ -159,6 +160,9 @@ impl Create {
         let secret = keys::load_secret(self.secret_file.as_deref().context("give --secret-file FILE")?)?;
         if self.address.is_empty() && self.bootstrap.is_empty() {
             bail!("nobody could find the scraper: give --address HOST:PORT or --bootstrap PEER");
+        }
+        if self.address.len() > MAX_ADDRESSES || self.bootstrap.len() > MAX_ADDRESSES {
+            bail!("a ticket has {MAX_ADDRESSES} addresses and {MAX_ADDRESSES} nodes at most");
         }
         let scrapers = match self.address.is_empty() {
             true => vec![key.into()],
@@ -168,6 +172,9 @@ impl Create {
     }
 
     async fn online(&self) -> anyhow::Result<Zeroizing<String>> {
+        if self.address.len() > MAX_ADDRESSES {
+            bail!("a ticket has {MAX_ADDRESSES} addresses at most");
+        }
         if let Some(label) = value::duplicate(self.label.iter().map(|label| &label.name)) {
             bail!("label {label} is given twice");
         }
@@ -199,7 +206,7 @@ fn is_at_loopback(scraper: &str) -> bool {
     hint.is_some_and(|hint| hint.host_port().ip().is_some_and(|ip| ip.is_loopback()))
 }
 
-async fn list(json: bool, scraper: &DataDirFlag) -> anyhow::Result<()> {
+async fn list(json: bool, scraper: &OwnScraper) -> anyhow::Result<()> {
     let tickets: Vec<IssuedTicket> = scraper.ask(Method::GET, TICKETS_PATH, Bytes::new()).await?;
     if json {
         return output::print(format!("{}\n", serde_json::to_string(&tickets)?).as_bytes());
@@ -216,29 +223,9 @@ struct Revoked {
     released: usize,
 }
 
-impl DataDirFlag {
-    async fn revoke(&self, name: &str) -> anyhow::Result<Revoked> {
-        let name = utf8_percent_encode(name, NON_ALPHANUMERIC);
-        self.ask(Method::DELETE, &format!("{TICKETS_PATH}/{name}"), Bytes::new()).await
-    }
-
-    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, json: Bytes) -> anyhow::Result<T> {
-        let dir = data_dir::path(self.data_dir.as_deref(), "scraper")?;
-        match control::send(&dir, method, path, json).await? {
-            Some(answer) => {
-                let answer = Zeroizing::new(answer.to_vec());
-                serde_json::from_slice(&answer).context("the scraper's answer is none; is it of another version?")
-            }
-            None => Err(no_scraper(&dir)),
-        }
-    }
-}
-
-fn no_scraper(dir: &Path) -> anyhow::Error {
-    anyhow::anyhow!(
-        "no scraper runs with the data directory {}: give its --data-dir, start it, or use narthex ticket create --offline",
-        dir.display()
-    )
+async fn revoke(scraper: &OwnScraper, name: &str) -> anyhow::Result<Revoked> {
+    let name = utf8_percent_encode(name, NON_ALPHANUMERIC);
+    scraper.ask(Method::DELETE, &format!("{TICKETS_PATH}/{name}"), Bytes::new()).await
 }
 
 fn cells(ticket: &IssuedTicket, now: SystemTime) -> [String; HEADINGS.len()] {

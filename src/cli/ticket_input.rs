@@ -11,12 +11,13 @@ use std::{
 use anyhow::Context;
 use zeroize::Zeroizing;
 
+use super::keys;
 use crate::{
     identity,
     wire::{Ticket, TicketError},
 };
 
-/// Most bytes of a ticket.
+/// Most bytes of a ticket's file: the longest ticket, and comments.
 const MAX_LEN: u64 = 64 * 1024;
 
 /// A ticket instead of a scraper and a secret.
@@ -58,7 +59,10 @@ impl TicketFlags {
     pub(super) fn read(&self) -> anyhow::Result<Option<Ticket>> {
         let (from, text) = match (&self.ticket_file, &self.ticket) {
             (Some(file), _) if file.as_os_str() == "-" => ("standard input".to_owned(), standard_input()?),
-            (Some(file), _) => (file.display().to_string(), identity::read_private(file)?),
+            (Some(file), _) => {
+                keys::refuse_bare_secret(file)?;
+                (file.display().to_string(), identity::read_private(file, MAX_LEN)?)
+            }
             (None, Some(TicketText(text))) => ("NARTHEX_TICKET".to_owned(), text.clone()),
             (None, None) => return Ok(None),
         };

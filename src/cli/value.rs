@@ -9,7 +9,7 @@ use crate::{
     agent::ExporterUrl,
     http::nameable_header,
     identity::{HostPort, PeerAddr},
-    registry::AliasPolicy,
+    scraper::AliasPolicy,
     scraper::HookCommand,
     telemetry::Chain,
     wire::{Alias, Labels, Target},

@@ -28,8 +28,8 @@ pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// How often a group that was told to end is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Where systemd hears from us, which is not the command's to tell.
-const OURS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+/// What is not the command's: where systemd hears from us, and a secret.
+const OURS: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "NARTHEX_TICKET"];
 
 label_values! {
     /// How a run of a command ended.

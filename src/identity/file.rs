@@ -71,7 +71,7 @@ pub enum KeyFileError {
 /// # Errors
 /// [`KeyFileError`] if it is missing, readable by others, or holds something else.
 pub fn load_key(path: &Path) -> Result<KeyPair, KeyFileError> {
-    let text = read_private(path)?;
+    let text = read_private(path, MAX_LEN)?;
     let line = line_of(Kind::Key, path, &text)?;
     let seed = text::parse(line).map_err(|source| KeyFileError::Content { path: path.to_owned(), source })?;
     Ok(KeyPair::from_seed(&seed))
@@ -108,7 +108,7 @@ pub fn load_or_create_key(path: &Path) -> Result<KeyPair, KeyFileError> {
 /// # Errors
 /// As [`load_key`].
 pub fn load_secret(path: &Path) -> Result<SharedSecret, KeyFileError> {
-    let text = read_private(path)?;
+    let text = read_private(path, MAX_LEN)?;
     SharedSecret::from_str(line_of(Kind::Secret, path, &text)?)
         .map_err(|source| KeyFileError::Content { path: path.to_owned(), source })
 }
@@ -151,12 +151,12 @@ fn line_of<'a>(wanted: Kind, path: &Path, text: &'a str) -> Result<&'a str, KeyF
     Ok(text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default())
 }
 
-/// Reads a text that only its owner may read.
-pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+/// Reads a text of so many bytes at most that only its owner may read.
+pub(crate) fn read_private(path: &Path, most: u64) -> Result<Zeroizing<String>, KeyFileError> {
     let failed = |source| KeyFileError::Io { action: "read", path: path.to_owned(), source };
     let opened = small_file::open(path).map_err(failed)?;
     private_file::check(path, &opened.metadata)?;
-    let bytes = opened.read(MAX_LEN).map_err(failed)?;
+    let bytes = opened.read(most).map_err(failed)?;
     Ok(Zeroizing::new(small_file::text(&bytes).map_err(failed)?.to_owned()))
 }
 

@@ -55,7 +55,7 @@ pub(crate) use links::{
 #[cfg(feature = "scraper")]
 pub(crate) use links::{
     source::Source,
-    status::{LinkCounts, LinkStatus},
+    status::{LinkChange, LinkCounts, LinkStatus},
     table::LinkEvent,
 };
 #[cfg(feature = "cli")]

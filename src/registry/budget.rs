@@ -5,6 +5,7 @@
 
 use super::RegistryConfig;
 use crate::{
+    access::Quota,
     telemetry::Limit,
     wire::{AliasOutcome, AliasRefusal},
 };
@@ -14,7 +15,10 @@ use crate::{
 pub(super) struct Budget {
     per_alias: u64,
     peer: u64,
-    secret: u64,
+    /// Of the secret's share of the table.
+    share: u64,
+    /// Of the secret's own quota.
+    quota: u64,
     table: u64,
 }
 
@@ -23,16 +27,20 @@ pub(super) struct Budget {
 pub(super) struct Taken {
     pub(super) by_peer: u64,
     pub(super) by_secret: u64,
+    /// As the one before, without what is the peer's by another secret.
+    pub(super) by_quota: u64,
     pub(super) by_table: u64,
 }
 
 impl Budget {
-    pub(super) fn new(config: &RegistryConfig, taken: Taken) -> Self {
-        let per_secret = config.max_secret_bytes.unwrap_or(config.max_table_bytes);
+    pub(super) fn new(config: &RegistryConfig, quota: Quota, taken: Taken) -> Self {
+        let share = config.max_secret_bytes.unwrap_or(config.max_table_bytes);
+        let quota = quota.max_bytes.unwrap_or(u64::MAX);
         Self {
             per_alias: config.max_alias_bytes,
             peer: config.max_peer_bytes.saturating_sub(taken.by_peer),
-            secret: per_secret.saturating_sub(taken.by_secret),
+            share: share.saturating_sub(taken.by_secret),
+            quota: quota.saturating_sub(taken.by_secret),
             table: config.max_table_bytes.saturating_sub(taken.by_table),
         }
     }
@@ -40,18 +48,23 @@ impl Budget {
     /// Takes `bytes` for an alias that has `taken` some already. The error is the limit that would be passed; nothing is
     /// taken then.
     pub(super) fn take(&mut self, bytes: u64, taken: Taken) -> Result<(), Limit> {
-        let [by_peer, by_secret, by_table] =
-            [taken.by_peer, taken.by_secret, taken.by_table].map(|taken| bytes.saturating_sub(taken));
+        let [by_peer, by_secret, by_quota, by_table] =
+            [taken.by_peer, taken.by_secret, taken.by_quota, taken.by_table].map(|taken| bytes.saturating_sub(taken));
         match by_peer {
-            0 => return Ok(()),
+            _ if by_quota > self.quota => return Err(Limit::SecretBytes),
+            0 => {
+                self.quota -= by_quota;
+                return Ok(());
+            }
             _ if bytes > self.per_alias => return Err(Limit::AliasBytes),
             _ if by_peer > self.peer => return Err(Limit::PeerBytes),
             _ if by_table > self.table => return Err(Limit::TableBytes),
-            _ if by_secret > self.secret => return Err(Limit::SecretBytes),
+            _ if by_secret > self.share => return Err(Limit::SecretBytes),
             _ => {}
         }
         self.peer -= by_peer;
-        self.secret -= by_secret;
+        self.share -= by_secret;
+        self.quota -= by_quota;
         self.table -= by_table;
         Ok(())
     }

@@ -4,8 +4,10 @@ use std::{collections::HashMap, fmt, mem, num::NonZeroU32, sync::OnceLock};
 
 use super::{EventKind, RegistryEvent};
 use crate::{
+    access::SecretName,
     identity::PublicKey,
     telemetry::{Few, LogRate},
+    wire::Alias,
 };
 
 /// First lines of peers, and further lines of all.
@@ -30,11 +32,12 @@ impl EventLog {
     }
 
     /// Writes a line for each kind of event of each peer, within the rate. Never called under a lock, as a log may block.
-    pub(super) fn write(&self, events: &[RegistryEvent]) {
+    pub(super) fn write(&self, events: &[RegistryEvent], secret_of: impl Fn(&Alias) -> Option<SecretName>) {
         for alike in group(events) {
             let peer = &alike[0].peer;
             if let Some(left_out) = self.rate.line(peer) {
-                write(&alike, self.address_of.get().and_then(|address_of| address_of(peer)), left_out);
+                let address = self.address_of.get().and_then(|address_of| address_of(peer));
+                write(&alike, address, secret_of(&alike[0].alias), left_out);
             }
         }
     }
@@ -65,19 +68,21 @@ fn group(events: &[RegistryEvent]) -> Vec<Vec<&RegistryEvent>> {
     groups
 }
 
-fn write(alike: &[&RegistryEvent], address: Option<String>, left_out: Option<u64>) {
+fn write(alike: &[&RegistryEvent], address: Option<String>, secret: Option<SecretName>, left_out: Option<u64>) {
     let (first, alias) = (alike[0], Few(alike.iter().map(|event| &event.alias).collect()));
-    let peer = first.peer;
+    let (peer, secret) = (first.peer, secret.map(tracing::field::display));
     match first.kind {
-        EventKind::Registered => tracing::info!(%alias, %peer, address, left_out, "alias registered"),
-        EventKind::Updated => tracing::info!(%alias, %peer, address, left_out, "alias updated"),
-        EventKind::Returned => tracing::info!(%alias, %peer, address, left_out, "alias renewed after it had lapsed"),
+        EventKind::Registered => tracing::info!(%alias, %peer, address, secret, left_out, "alias registered"),
+        EventKind::Updated => tracing::info!(%alias, %peer, address, secret, left_out, "alias updated"),
+        EventKind::Returned => {
+            tracing::info!(%alias, %peer, address, secret, left_out, "alias renewed after it had lapsed")
+        }
         EventKind::Released => tracing::info!(%alias, %peer, left_out, "alias released"),
         EventKind::Lapsed => tracing::info!(%alias, %peer, left_out, "alias lapsed: it was not renewed in time"),
         EventKind::Gone => tracing::info!(%alias, %peer, left_out, "alias gone: it was lapsed for the whole retention"),
         EventKind::TakenOver { .. } => {
             let holder = holders(alike);
-            tracing::info!(%alias, %peer, address, %holder, left_out, "alias taken over");
+            tracing::info!(%alias, %peer, address, secret, %holder, left_out, "alias taken over");
         }
         EventKind::TakeoverRefused { .. } => {
             let holder = holders(alike);

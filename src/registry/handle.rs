@@ -6,14 +6,15 @@ mod step;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering},
+    fmt, mem,
+    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering},
     time::{Instant, SystemTime},
 };
 
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use super::{
-    Beacon, BeaconName, Contents, Counts, Holders, Kept, Lease, Name, NotLoaded, Presence, Registrant, RegistryConfig,
+    Beacon, BeaconName, Contents, Counts, Kept, Lease, Name, NotLoaded, Presence, Registrant, RegistryConfig,
     RegistryError, RegistryEvent, Totals,
     event_log::EventLog,
     health::Health,
@@ -23,8 +24,8 @@ use super::{
     writer::Batch,
 };
 use crate::{
-    access::Scope,
-    identity::PublicKey,
+    access::{Scope, SecretName},
+    identity::{PublicKey, SecretId},
     telemetry::{Limit, Refusals},
     wire::{Alias, AliasStatus, Register, Registered},
 };
@@ -43,7 +44,9 @@ pub(crate) struct Registry {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+/// The name of a secret, if it is known.
+type NameOf = dyn Fn(&SecretId) -> Option<SecretName> + Send + Sync;
+
 struct Shared {
     config: RegistryConfig,
     clock: WallClock,
@@ -54,7 +57,14 @@ struct Shared {
     health: Arc<Health>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<RegistryEvent>,
+    name_of: OnceLock<Box<NameOf>>,
     log: EventLog,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).field("health", &self.health).finish_non_exhaustive()
+    }
 }
 
 /// The table and the writer's queue are under one lock, so that both see changes in one order. The lock is never held
@@ -121,6 +131,7 @@ impl Registry {
                 health: Arc::default(),
                 changes: watch::Sender::new(0),
                 events: broadcast::Sender::new(EVENTS),
+                name_of: OnceLock::new(),
                 log: EventLog::new(),
             }),
         }
@@ -129,6 +140,27 @@ impl Registry {
     /// Has the log name the addresses of peers, which `address_of` knows.
     pub(crate) fn locate_by(&self, address_of: impl Fn(&PublicKey) -> Option<String> + Send + Sync + 'static) {
         self.shared.log.locate_by(Box::new(address_of));
+    }
+
+    /// Has the list and the log name secrets, as `name_of` does.
+    pub(crate) fn name_secrets_by(&self, name_of: impl Fn(&SecretId) -> Option<SecretName> + Send + Sync + 'static) {
+        let _ = self.shared.name_of.set(Box::new(name_of));
+    }
+
+    /// What the secret is called that a lease was registered with, if that is known here.
+    pub(crate) fn secret_name(&self, lease: &Lease) -> Option<SecretName> {
+        self.shared.name_of.get().and_then(|name_of| name_of(lease.secret.as_ref()?))
+    }
+
+    /// Has the list made anew, as names of secrets have changed.
+    pub(crate) fn names_have_changed(&self) {
+        let mut state = self.write();
+        if state.table.is_some() {
+            state.generation += 1;
+            let generation = state.generation;
+            drop(state);
+            self.shared.changes.send_if_modified(|known| mem::replace(known, generation.max(*known)) < generation);
+        }
     }
 
     pub(crate) fn is_loaded(&self) -> bool {
@@ -208,10 +240,11 @@ impl Registry {
         .await
     }
 
-    /// Releases every alias of these holders, and returns how many there were. Otherwise as [`release`](Self::release).
-    pub(crate) async fn release_all(&self, holders: &Holders) -> Result<usize, RegistryError> {
+    /// Releases every alias whose lease is `meant`, and returns how many there were. Otherwise as [`release`](Self::release).
+    /// `meant` is called under the table's lock.
+    pub(crate) async fn release_all(&self, meant: impl Fn(&Lease) -> bool) -> Result<usize, RegistryError> {
         self.change(|table| {
-            let effects = table.release_all(holders);
+            let effects = table.release_all(&meant);
             (effects.events.len(), effects)
         })
         .await
@@ -235,6 +268,11 @@ impl Registry {
     /// True if the peer holds an alias, active or lapsed; false before the load.
     pub(crate) fn is_holder(&self, peer: &PublicKey) -> bool {
         self.read().table.as_ref().is_some_and(|table| table.is_holder(peer))
+    }
+
+    /// Since when the peer holds any alias.
+    pub(crate) fn holder_since(&self, peer: &PublicKey) -> Option<SystemTime> {
+        self.read().table.as_ref()?.holder_since(peer)
     }
 
     /// Every lease, lapsed ones included. Copies a pointer per lease: take one per change, not per request.

@@ -37,7 +37,7 @@ pub(crate) enum Holders {
 }
 
 impl Holders {
-    pub(super) fn hold(&self, lease: &Lease) -> bool {
+    pub(crate) fn hold(&self, lease: &Lease) -> bool {
         match self {
             Self::Peer(peer) => lease.peer == *peer,
             Self::Secret(secret) => lease.secret == Some(*secret),

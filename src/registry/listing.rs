@@ -9,6 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{Lease, LeaseState};
 use crate::{
+    access::SecretName,
     identity::PublicKey,
     network::LinkPath,
     wire::{Alias, Labels, Target},
@@ -16,6 +17,9 @@ use crate::{
 
 /// Prefix of the labels that only relabelling sees.
 const META: &str = "__meta_narthex_";
+/// As long as a name of a secret may be. Names change without a registration, so all count as this one does.
+const LONGEST_NAME: &str = "----------------------------------------------------------------";
+const _: () = assert!(LONGEST_NAME.len() == SecretName::MAX_LEN);
 
 /// The labels of a group. Prometheus refuses a whole list for one bad label name: all of these are either ours or
 /// [`Labels`], which are checked and cannot be one of ours.
@@ -27,12 +31,19 @@ pub(crate) struct Listing<'a> {
     labels: &'a Labels,
     state: LeaseState,
     path: Option<LinkPath>,
+    secret: Option<&'a str>,
 }
 
 impl<'a> Listing<'a> {
-    pub(crate) fn new(lease: &'a Lease, state: LeaseState, path: Option<LinkPath>) -> Self {
+    /// `secret` is the name of the secret that the lease was registered with.
+    pub(crate) fn new(
+        lease: &'a Lease,
+        state: LeaseState,
+        path: Option<LinkPath>,
+        secret: Option<&'a SecretName>,
+    ) -> Self {
         let Lease { alias, peer, service, hostname, labels, .. } = lease;
-        Self { alias, peer, service, hostname, labels, state, path }
+        Self { alias, peer, service, hostname, labels, state, path, secret: secret.map(SecretName::as_str) }
     }
 
     /// The value of a label that the alias is listed with; as in Prometheus, a label that is not there has an empty one.
@@ -61,23 +72,24 @@ impl<'a> Listing<'a> {
         written.expect("strings are written to memory");
     }
 
-    /// Bytes of the group with its longest path and state.
+    /// Bytes of the group with its longest path, state and name of a secret.
     fn most_bytes(self) -> u64 {
         let mut len = Len(0);
-        Self { state: LeaseState::Active, path: Some(LinkPath::Relayed), ..self }.write(&mut len);
+        let (path, secret) = (Some(LinkPath::Relayed), Some(LONGEST_NAME));
+        Self { state: LeaseState::Active, path, secret, ..self }.write(&mut len);
         len.0
     }
 }
 
 /// Bytes of the group that the lease is listed as.
 pub(super) fn lease_bytes(lease: &Lease) -> u64 {
-    Listing::new(lease, LeaseState::Active, None).most_bytes()
+    Listing::new(lease, LeaseState::Active, None, None).most_bytes()
 }
 
 /// Bytes of the group that the target would be listed as.
 pub(super) fn target_bytes(target: &Target, peer: &PublicKey, hostname: &str) -> u64 {
     let Target { alias, service, labels, .. } = target;
-    Listing { alias, peer, service, hostname, labels, state: LeaseState::Active, path: None }.most_bytes()
+    Listing { alias, peer, service, hostname, labels, state: LeaseState::Active, path: None, secret: None }.most_bytes()
 }
 
 /// `direct`, `relayed` or `none`.
@@ -87,7 +99,7 @@ pub(crate) fn path_label(path: Option<LinkPath>) -> &'static str {
 
 impl Serialize for Listing<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let &Self { alias, peer, service, hostname, labels, state, path } = self;
+        let &Self { alias, peer, service, hostname, labels, state, path, secret } = self;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("__metrics_path__", &format_args!("/scrape/{alias}/metrics"))?;
         map.serialize_entry("instance", alias)?;
@@ -105,6 +117,9 @@ impl Serialize for Listing<'_> {
         map.serialize_entry(&format_args!("{META}public_key"), peer)?;
         map.serialize_entry(&format_args!("{META}path"), path_label(path))?;
         map.serialize_entry(&format_args!("{META}state"), state.as_str())?;
+        if let Some(secret) = secret {
+            map.serialize_entry(&format_args!("{META}secret"), secret)?;
+        }
         map.end()
     }
 }
@@ -141,11 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn no_path_or_state_makes_a_group_longer_than_is_counted() {
+    fn no_path_state_or_name_makes_a_group_longer_than_is_counted() {
         let lease = lease(&[("quoted", "\"\\\"\\"), ("empty", "")]);
+        let name = LONGEST_NAME.parse().expect("a name");
         let lengths = [LeaseState::Active, LeaseState::Lapsed].into_iter().flat_map(|state| {
             let paths = [None, Some(LinkPath::Direct), Some(LinkPath::Relayed)];
-            paths.map(|path| Listing::new(&lease, state, path).json().len() as u64)
+            paths.map(|path| Listing::new(&lease, state, path, Some(&name)).json().len() as u64)
         });
         assert_eq!(lengths.max(), Some(lease_bytes(&lease)));
         let Lease { alias, service, labels, .. } = lease.clone();

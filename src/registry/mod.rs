@@ -38,7 +38,7 @@ mod table;
 mod wall_clock;
 mod writer;
 
-pub use config::{AliasPolicy, AliasPolicyError, RegistryConfig};
+pub use config::RegistryConfig;
 pub use error::RegistryError;
 pub use event::{EventKind, RegistryEvent};
 pub use shared::Member;

@@ -23,11 +23,12 @@ use std::{
 };
 
 use super::{
-    AliasPolicy, Change, Contents, EventKind, Lease, LeaseState, Name, Presence, Registrant, RegistryConfig,
+    Change, Contents, EventKind, Lease, LeaseState, Name, Presence, Registrant, RegistryConfig,
     budget::{Budget, Taken},
     lease::later,
 };
 use crate::{
+    access::{AliasPolicy, Quota},
     identity::{PublicKey, SecretId},
     wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStatus},
 };
@@ -77,7 +78,7 @@ struct Claimant {
     by: Registrant,
     hostname: String,
     budget: Budget,
-    max_aliases: Option<usize>,
+    quota: Quota,
 }
 
 impl Table {
@@ -125,11 +126,12 @@ impl Table {
         self.advance(now, &mut effects);
         // Release first: a peer can then swap an alias in a full table.
         self.release_left_out(&by.peer, &claims, now, &mut effects);
-        let Claims { hostname, targets, max_aliases } = claims;
+        let Claims { hostname, targets, quota } = claims;
         // An alias that shrinks leaves room for those before too.
         let kept = targets.iter().flatten().map(|claimed| claimed.bytes.min(self.own_bytes(&by.peer, claimed))).sum();
-        let taken = Taken { by_peer: kept, by_secret: self.of_secret(&by.secret).bytes, by_table: self.bytes() };
-        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, taken), max_aliases };
+        let of_secret = self.of_secret(&by.secret).bytes;
+        let taken = Taken { by_peer: kept, by_secret: of_secret, by_quota: of_secret, by_table: self.bytes() };
+        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, quota, taken), quota };
         let mut seen = HashSet::new();
         let outcomes = targets.into_iter().map(|claimed| match claimed {
             Err(refusal) => AliasOutcome::Refused(refusal),
@@ -191,6 +193,12 @@ impl Table {
         self.by_peer.contains_key(peer) || self.ended.is_holder(peer)
     }
 
+    /// Since when the peer holds any alias; none if it holds none, or its leases ended before the start.
+    pub(super) fn holder_since(&self, peer: &PublicKey) -> Option<SystemTime> {
+        let aliases = self.by_peer.get(peer)?;
+        aliases.iter().filter_map(|alias| self.entries.get(alias)).map(|entry| entry.lease.registered_at).min()
+    }
+
     /// The status of the alias for a peer that would claim it.
     pub(super) fn status(
         &self,
@@ -206,7 +214,7 @@ impl Table {
                 let holder = entry.lease.peer;
                 let present = presence(&holder);
                 let guard = match self.config.policy {
-                    _ if self.may_be_taken(entry, present, now) => AliasGuard::None,
+                    _ if self.may_be_taken(entry, self.config.policy, present, now) => AliasGuard::None,
                     AliasPolicy::Pinned => AliasGuard::Pinned,
                     AliasPolicy::Live | AliasPolicy::Overwrite => AliasGuard::Live,
                 };
@@ -282,19 +290,21 @@ impl Table {
         now: SystemTime,
         effects: &mut Effects,
     ) -> AliasOutcome {
-        let Claimant { ref by, ref hostname, ref mut budget, max_aliases } = *claimant;
+        let Claimant { ref by, ref hostname, ref mut budget, quota } = *claimant;
         let peer = by.peer;
         let held = self.entries.get(&target.alias);
         let own = held.filter(|entry| entry.lease.peer == peer);
         let other = held.filter(|entry| entry.lease.peer != peer);
+        let same_secret = other.is_some_and(|entry| entry.lease.secret == Some(by.secret));
+        let policy = quota.policy.filter(|_| same_secret).unwrap_or(self.config.policy);
         if let Some(holder) = other.map(|entry| entry.lease.peer)
             && !other.is_some_and(|entry| self.is_former(entry, &peer, now))
-            && !other.is_some_and(|entry| self.may_be_taken(entry, presence(&holder), now))
+            && !other.is_some_and(|entry| self.may_be_taken(entry, policy, presence(&holder), now))
         {
             effects.event(&target.alias, peer, EventKind::TakeoverRefused { holder });
             return AliasOutcome::Refused(AliasRefusal::Taken);
         }
-        if let Some(limit) = self.reached_limit(held, by, max_aliases) {
+        if let Some(limit) = self.reached_limit(held, by, quota) {
             return effects.refuse(target.alias, limit);
         }
         let kind = match (own, other) {
@@ -303,9 +313,11 @@ impl Table {
             (None, Some(entry)) => Some(EventKind::TakenOver { from: entry.lease.peer }),
             (None, None) => Some(EventKind::Registered),
         };
-        let [by_peer, by_secret, by_table] =
-            [own, held.filter(|entry| entry.counts_for(by)), held].map(|entry| entry.map_or(0, |entry| entry.bytes));
-        if let Err(limit) = budget.take(bytes, Taken { by_peer, by_secret, by_table }) {
+        let of_secret = held.filter(|entry| entry.counts_for(by));
+        let of_quota = held.filter(|entry| entry.is_of(by.secret));
+        let [by_peer, by_secret, by_quota, by_table] =
+            [own, of_secret, of_quota, held].map(|entry| entry.map_or(0, |entry| entry.bytes));
+        if let Err(limit) = budget.take(bytes, Taken { by_peer, by_secret, by_quota, by_table }) {
             // A peer holds what it was granted, and no older state of it.
             if own.is_some() {
                 self.give_up(&target.alias, now, effects);
@@ -331,7 +343,7 @@ impl Table {
             listed: target.listed,
             kept,
             secret,
-            former: held.and_then(|entry| self.former(entry, &peer, now)),
+            former: held.and_then(|entry| self.former(entry, policy, &peer, now)),
             registered_at: own.map_or(now, |entry| entry.lease.registered_at),
             renewed_at: now,
             expires_at,

@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::{group::Members, http::FileSd};
 use crate::{
-    access::TicketFileError,
+    access::{NamedSecret, PeerFile, PeerFileError, TicketFileError},
     hook::{Hook, UnusableProgram},
     http::{BindError, HttpLimits, TokenFile},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
@@ -43,7 +43,10 @@ pub struct ScraperConfig {
     /// The scraper's key, by which clients find it.
     pub key: KeyPair,
     /// The secrets that clients may prove. Several, so that one can replace another by and by.
-    pub secrets: Vec<SharedSecret>,
+    pub secrets: Vec<NamedSecret>,
+    /// The file of rules for keys: lines `allow KEY [ALIAS..]`, `allow * [ALIAS..]`, `block KEY`. With one `allow`, other keys are
+    /// refused. Default: `peers` in the data directory, if it is there.
+    pub peers_file: Option<PathBuf>,
     /// The directory of the table of aliases.
     pub data_dir: PathBuf,
     /// Address of the HTTP API. Default `127.0.0.1:19960`.
@@ -134,7 +137,8 @@ impl ScraperConfig {
     pub fn new(key: KeyPair, secrets: Vec<SharedSecret>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
             key,
-            secrets,
+            secrets: secrets.into_iter().map(NamedSecret::from).collect(),
+            peers_file: None,
             data_dir: data_dir.into(),
             http: HostPort { host: "127.0.0.1".to_owned(), port: DEFAULT_HTTP_PORT },
             listen: network::default_listen(),
@@ -155,11 +159,16 @@ impl ScraperConfig {
         }
     }
 
+    pub(super) fn peer_file(&self) -> PeerFile {
+        PeerFile::new(self.peers_file.clone(), &self.data_dir)
+    }
+
     /// All that keeps a scraper with these settings from starting, as far as the settings and their files tell. No network is
     /// asked and nothing is written. Blocks.
     pub(crate) fn faults(&self) -> Vec<ScraperError> {
         let mut faults = Vec::new();
         let mut take = |checked: Result<(), ScraperError>| faults.extend(checked.err());
+        take(self.peer_file().read().map(drop).map_err(Into::into));
         take(network::check_bootstrap(self.key.public(), &self.bootstrap).map_err(Into::into));
         let HttpConfig { file_sd, on_change, registration_api, lobby_api, .. } = &self.http_limits;
         let registration_token = registration_api.as_ref().map(|api| &api.token_file);
@@ -249,6 +258,8 @@ pub struct HttpConfig {
     pub registration_api: Option<RegistrationApi>,
     /// Lobby's API for the group that agents form, if there is to be one. Default none.
     pub lobby_api: Option<LobbyApi>,
+    /// Whether `POST /-/reload` asks for the settings to be read again. Default not.
+    pub lifecycle: bool,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
 }
@@ -275,6 +286,7 @@ impl Default for HttpConfig {
             allowed_hosts: Vec::new(),
             registration_api: None,
             lobby_api: None,
+            lifecycle: false,
             scrape: ScrapeConfig::default(),
         }
     }
@@ -373,6 +385,9 @@ pub enum ScraperError {
     /// The tickets in the data directory cannot be read.
     #[error(transparent)]
     Tickets(#[from] TicketFileError),
+    /// The rules of peers cannot be read.
+    #[error(transparent)]
+    Peers(#[from] PeerFileError),
     /// The HTTP address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),

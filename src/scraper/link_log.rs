@@ -3,7 +3,11 @@
 //! A few have a line each, with the peer's address. A crowd has one line with a count: a whole fleet loses its links with an
 //! uplink, and comes back within seconds.
 
-use std::{mem, num::NonZeroU32, time::Duration};
+use std::{
+    mem,
+    num::NonZeroU32,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::broadcast::error::RecvError,
@@ -13,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     identity::PublicKey,
-    network::{LinkEvent, Links},
+    network::{LinkChange, LinkEvent, Links},
     registry::Registry,
     telemetry::{Few, LogRate},
 };
@@ -46,7 +50,7 @@ pub(super) async fn keep(registry: Registry, links: Links, stop: CancellationTok
             }
             event = events.recv() => match event {
                 Ok(LinkEvent::Down(peer)) if registry.is_holder(&peer) => lost.add(&links, peer),
-                Ok(LinkEvent::Up(peer)) if registry.is_holder(&peer) => back.add(&links, peer),
+                Ok(LinkEvent::Up(peer)) if is_return(registry.holder_since(&peer), links.status(&peer).change) => back.add(&links, peer),
                 Ok(_) => continue,
                 // Whatever they were, they were a crowd, and the log has some of it.
                 Err(RecvError::Lagged(_)) => continue,
@@ -55,6 +59,11 @@ pub(super) async fn keep(registry: Registry, links: Links, stop: CancellationTok
         }
         due.get_or_insert_with(|| Instant::now() + pause);
     }
+}
+
+/// True if the peer held an alias before its link came: its first registration may be done before the link is looked at.
+fn is_return(holder_since: Option<SystemTime>, linked: Option<LinkChange>) -> bool {
+    holder_since.is_some_and(|since| linked.is_none_or(|linked| since < linked.at))
 }
 
 /// What has happened in one way.
@@ -111,6 +120,15 @@ mod tests {
         let crowd = tracing::subscriber::with_default(lines, || gathered.write(&rate, "lost"));
         let log = fs::read_to_string(file.path()).expect("text");
         (crowd, log.lines().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn a_first_registration_is_no_return() {
+        let now = SystemTime::now();
+        let linked = |at| Some(LinkChange { at, reason: "connected".to_owned() });
+        assert!(!is_return(None, linked(now)));
+        assert!(!is_return(Some(now + Duration::from_millis(5)), linked(now)), "registered over this link");
+        assert!(is_return(Some(now - Duration::from_secs(5)), linked(now)));
     }
 
     #[test]

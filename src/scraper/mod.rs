@@ -6,6 +6,7 @@
 
 mod alias_metrics;
 mod config;
+mod enforcement;
 mod group;
 mod http;
 mod last_scrapes;
@@ -13,12 +14,14 @@ mod link_log;
 mod lobby;
 mod metrics;
 mod outcome;
+mod peer_desk;
 mod places;
 mod processes;
 mod pull;
 mod puller;
 mod reconnect_grace;
 mod registrar;
+mod reload;
 mod shares;
 mod silence;
 mod store;
@@ -36,14 +39,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use crate::access::{IssueError, TicketFileError};
+pub use crate::access::{
+    AliasPolicy, AliasPolicyError, IssueError, NamedSecret, PeerFileError, PeerRulesError, SecretName, SecretNameError,
+    TicketFileError,
+};
 #[cfg(feature = "nats")]
 pub use crate::nats::{NatsConfig, NatsFileError, NatsUrl, NatsUrlError};
 pub use crate::secret_file::SecretFileError;
 pub use crate::{
     hook::{Hook, HookCommand, HookCommandError, UnusableProgram},
     network::DEFAULT_P2P_PORT,
-    registry::{AliasPolicy, AliasPolicyError, EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
+    registry::{EventKind, RegistryConfig, RegistryError, RegistryEvent, StoreError},
     wire::Alias,
 };
 pub use config::{
@@ -55,9 +61,10 @@ pub use config::{LobbyNats, SharedStore};
 
 #[doc(hidden)]
 pub use group::{Member, Members};
+pub use reload::{ReloadError, ReloadRequest, ReloadRequests, Reloaded};
 
 use crate::{
-    access::{Grant, Secrets, TICKET_FILE},
+    access::{Grant, Policy, Secrets, TICKET_DIR},
     hook::Ending,
     http::bind,
     identity::PublicKey,
@@ -67,16 +74,21 @@ use crate::{
     wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL, Ticket, group::GROUP_PROTOCOL},
 };
 
+use enforcement::Enforcement;
 use group::{AnswerLimits, Group, GroupPuller};
 #[cfg(all(any(fuzzing, test), feature = "cli"))]
 pub(crate) use http::fuzzing as host_fuzzing;
 use http::{BeaconsApi, Control, FileSd, OnChange, Shared};
 #[cfg(feature = "cli")]
-pub(crate) use http::{CONTROL_SOCKET, EXPORT_PATH, Made, SocketPath, TICKETS_PATH, Wanted};
+pub(crate) use http::{
+    CONTROL_SOCKET, Changed, EXPORT_PATH, Made, PEERS_PATH, RuleText, Rules, SocketPath, TICKETS_PATH, Wanted,
+};
 use lobby::Lobby;
 use metrics::ScraperMetrics;
+use peer_desk::PeerDesk;
 use puller::Puller;
 use registrar::Registrar;
+use reload::Reloader;
 use store::OpenStore;
 use ticket_desk::TicketDesk;
 
@@ -123,6 +135,8 @@ pub struct Scraper {
     registry: Registry,
     network: Network,
     desk: TicketDesk,
+    peers: PeerDesk,
+    reload_requests: Option<ReloadRequests>,
     stop: Stop,
     http: JoinSet<()>,
     hooks: JoinSet<()>,
@@ -150,7 +164,13 @@ impl Scraper {
         let OpenStore { store, own } = OpenStore::open(&mut config).await?;
         // Whoever has the token of the registration API has a share of the table, as those who have a secret.
         let shares = config.secrets.len() + usize::from(config.http_limits.registration_api.is_some());
-        let secrets = Secrets::open(config.secrets, config.data_dir.join(TICKET_FILE))?;
+        let peer_file = config.peer_file();
+        let secrets = Secrets::open(config.secrets, config.data_dir.join(TICKET_DIR))?;
+        #[cfg(feature = "nats")]
+        let is_shared = config.store.is_some() || config.members.is_some();
+        #[cfg(not(feature = "nats"))]
+        let is_shared = config.members.is_some();
+        let policy = Policy::new(secrets, peer_file.read()?, is_shared);
         let (listener, http_addr) = bind(&config.http).await?;
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;
@@ -197,11 +217,15 @@ impl Scraper {
         let group = Group::new(public_key, network.clone(), admitted, takeover_grace, Arc::clone(&metrics));
         let registry = Registry::new(config.registry.shared_by(shares), Arc::clone(network.refusals()));
         let links = network.links().clone();
+        registry.name_secrets_by({
+            let policy = policy.clone();
+            move |secret| policy.secrets().name_of(secret)
+        });
         registry.locate_by(move |peer| links.status(peer).address);
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);
         let registrar = Registrar::new(
             config.key.clone(),
-            secrets.clone(),
+            policy.clone(),
             registry.clone(),
             group.clone(),
             network.clone(),
@@ -212,7 +236,11 @@ impl Scraper {
         let lobby = Lobby::new(registry.clone(), network.clone());
         let pull = Arc::new(GroupPuller::new(puller.clone(), group.clone()));
         let (answer_limits, counts) = (AnswerLimits::new(&config.http_limits.scrape), Arc::clone(&metrics));
-        let shared = Arc::new(Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts));
+        let (reloader, reload_requests) = Reloader::new();
+        let reloader = config.http_limits.lifecycle.then_some(reloader);
+        let shared =
+            Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts).reloading(reloader);
+        let shared = Arc::new(shared);
 
         let stop = Stop::default();
         let (mut http_task, mut hooks, mut tasks) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
@@ -252,14 +280,17 @@ impl Scraper {
         tasks.spawn(shared.last_scrapes().clone().keep(stop.tasks.clone()));
         tasks.spawn(link_log::keep(registry.clone(), network.links().clone(), stop.tasks.clone()));
         tasks.spawn(keep_holders(registry.clone(), group, network.links().clone(), stop.tasks.clone()));
+        let enforcement = Enforcement { policy: policy.clone(), registry: registry.clone(), network: network.clone() };
         let desk = TicketDesk {
             scraper: public_key,
             bootstrap: config.bootstrap,
-            secrets,
-            registry: registry.clone(),
+            policy,
+            enforcement: enforcement.clone(),
             network: network.clone(),
         };
-        tasks.spawn(control.serve(registry.clone(), desk.clone(), stop.tasks.clone()));
+        let peers = PeerDesk::new(peer_file, enforcement.clone());
+        tasks.spawn(enforcement.keep(stop.tasks.clone()));
+        tasks.spawn(control.serve(registry.clone(), desk.clone(), peers.clone(), stop.tasks.clone()));
         if let Some(api) = lobby_api {
             let (limits, refusals) = (shared.connections(), Arc::clone(network.refusals()));
             http_task.spawn(api.serve(lobby, limits, refusals, stop.http.clone()));
@@ -280,6 +311,8 @@ impl Scraper {
             registry,
             network,
             desk,
+            peers,
+            reload_requests: Some(reload_requests),
             stop,
             http: http_task,
             hooks,
@@ -300,7 +333,7 @@ impl Scraper {
 
     /// How many tickets clients may use.
     pub fn tickets(&self) -> usize {
-        self.desk.secrets.tickets()
+        self.desk.policy.secrets().tickets()
     }
 
     /// Makes a ticket that may do everything, for whoever gets it, until it is revoked: `narthex ticket revoke NAME`. It is on the
@@ -309,7 +342,22 @@ impl Scraper {
     /// # Errors
     /// [`IssueError`] if the name is taken or is none, nobody could find this scraper, or the disk fails.
     pub async fn create_ticket(&self, name: &str) -> Result<Ticket, IssueError> {
-        self.desk.issue(Grant::of_everything(name), &[]).await
+        self.desk.issue(Grant::of_everything(name.parse()?), &[]).await
+    }
+
+    /// Puts these secrets in the place of those that the scraper was started with, and reads the rules of peers again. What was
+    /// registered with a secret that is gone, or by a key that may not register any more, is released, and its links are closed,
+    /// when this returns. Tickets stay.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if the rules cannot be read, when nothing has changed, or the table cannot be written.
+    pub async fn reload(&self, secrets: Vec<NamedSecret>) -> Result<Reloaded, ReloadError> {
+        reload::reload(&self.desk.enforcement, &self.peers, secrets).await
+    }
+
+    /// The requests by `POST /-/reload`, once: whoever runs the scraper answers each, after a call of [`Scraper::reload`].
+    pub fn reload_requests(&mut self) -> Option<ReloadRequests> {
+        self.reload_requests.take()
     }
 
     /// Address of the registration API, if there is one.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     config::RegistrationLimits,
+    enforcement::Enforcement,
     group::{Group, Members, Presences},
     metrics::ScraperMetrics,
     outcome::{HandshakeFailure, RegistrationOutcome},
@@ -31,7 +32,7 @@ use super::{
 use farewell::Farewells;
 
 use crate::{
-    access::{Refused, Secrets},
+    access::{Policy, Refused, Removed},
     identity::{KeyPair, PublicKey, SecretId},
     network::{InboundStream, LinkId, LinkStream, Links, Network},
     registry::{Presence, Registrant, Registry, RegistryError},
@@ -58,7 +59,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Registrar {
     key: KeyPair,
-    secrets: Secrets,
+    policy: Policy,
+    enforcement: Enforcement,
     registry: Registry,
     group: Group,
     links: Links,
@@ -84,7 +86,7 @@ pub(super) struct Registrar {
 impl Registrar {
     pub(super) fn new(
         key: KeyPair,
-        secrets: Secrets,
+        policy: Policy,
         registry: Registry,
         group: Group,
         network: Network,
@@ -95,7 +97,8 @@ impl Registrar {
         let rate = limits.per_second;
         Self {
             key,
-            secrets,
+            enforcement: Enforcement { policy: policy.clone(), registry: registry.clone(), network: network.clone() },
+            policy,
             handshake_timeout: limits.handshake_timeout,
             turns: Arc::new(Turns::new(
                 links.clone(),
@@ -245,7 +248,7 @@ impl Registrar {
             self.metrics.handshake_refusal(HandshakeFailure::Busy);
             return Ok(None);
         }
-        let secret = match self.secrets.find(pending.secret_id(), &peer, SystemTime::now()) {
+        let secret = match self.policy.find(pending.secret_id(), &peer, SystemTime::now()) {
             Ok(secret) => secret,
             Err(refused) => {
                 let refusal = self.refused(peer, pending.secret_id(), refused);
@@ -262,7 +265,9 @@ impl Registrar {
     fn refused(&self, peer: PublicKey, secret: SecretId, refused: Refused) -> HandshakeRefusal {
         let (failure, refusal) = match refused {
             Refused::Unknown => (HandshakeFailure::UnknownSecret, HandshakeRefusal::UnknownSecret),
-            Refused::Expired | Refused::UsedUp => (HandshakeFailure::NotAdmitted, HandshakeRefusal::NotAdmitted),
+            Refused::NotYet | Refused::Expired | Refused::UsedUp | Refused::BlockedKey => {
+                (HandshakeFailure::NotAdmitted, HandshakeRefusal::NotAdmitted)
+            }
             Refused::Unwritten => (HandshakeFailure::Busy, HandshakeRefusal::Unavailable),
         };
         self.metrics.handshake_refusal(failure);
@@ -339,7 +344,8 @@ impl Registrar {
         if admission == Admission::InUse {
             return self.in_use(by.peer, instance);
         }
-        let scope = match self.secrets.admit(by.secret, &by.peer, SystemTime::now()).await {
+        let version = self.policy.version();
+        let scope = match self.policy.admit(by.secret, &by.peer, SystemTime::now()).await {
             Ok(scope) => scope,
             // The next handshake says why.
             Err(refused) => {
@@ -349,9 +355,9 @@ impl Registrar {
         };
         let found = self.find(&by.peer, register.claims.iter().map(|claim| claim.alias.as_str())).await;
         match self.registry.register(&by, register, &scope, self.presence(&found), SystemTime::now()).await {
-            Ok(_) if !self.secrets.is_known(&by.secret) => {
-                // Revoked meanwhile: what was released then has come back.
-                let _ = self.registry.release_peer(by.peer, SystemTime::now()).await;
+            // Rights went meanwhile: what was released then may have come back.
+            Ok(_) if self.policy.version() != version => {
+                let _ = self.enforcement.enforce(&Removed::default()).await; // the next one tries again
                 RegisterReply::Unavailable
             }
             Ok(registered) => {

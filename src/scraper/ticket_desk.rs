@@ -1,12 +1,13 @@
 //! Where tickets are made and revoked: what a ticket says, and what ends with it.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::time::SystemTime;
 
+use super::enforcement::{Enforced, Enforcement};
 use crate::{
-    access::{Grant, IssueError, IssuedTicket, Secrets},
-    identity::{DialAddress, PeerAddr, PublicKey, SecretId},
+    access::{self, Ended, Grant, IssueError, IssuedTicket, Policy, SecretName},
+    identity::{DialAddress, PeerAddr, PublicKey},
     network::Network,
-    registry::{Holders, Registry, RegistryError},
+    registry::RegistryError,
     wire::{MAX_ADDRESSES, Ticket},
 };
 
@@ -15,15 +16,17 @@ use crate::{
 pub(super) struct TicketDesk {
     pub(super) scraper: PublicKey,
     pub(super) bootstrap: Vec<PeerAddr>,
-    pub(super) secrets: Secrets,
-    pub(super) registry: Registry,
+    pub(super) policy: Policy,
+    pub(super) enforcement: Enforcement,
     pub(super) network: Network,
 }
 
 /// Why a ticket was not ended, or not all that came with it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RevokeError {
-    #[error("cannot write the tickets to the disk")]
+    #[error(
+        "the ticket is revoked until the next start only: its file cannot be removed; mend the disk and revoke it again"
+    )]
     Io(#[from] std::io::Error),
     #[error("the ticket is revoked, and its aliases cannot be released")]
     Release(#[from] RegistryError),
@@ -37,27 +40,31 @@ impl TicketDesk {
             return Err(IssueError::Nowhere);
         }
         let name = grant.name.clone();
-        let secret = self.secrets.issue(grant, SystemTime::now()).await?;
+        let secret = self.policy.secrets().issue(grant, SystemTime::now()).await?;
         tracing::info!(%name, secret = %secret.id(), "ticket made");
         Ok(Ticket::new(scrapers, self.bootstrap.clone(), secret))
     }
 
     /// Ends a ticket and what was registered with it, and closes the connections of those who have nothing else. Returns how
     /// many aliases there were; none if there is no such ticket.
-    pub(super) async fn revoke(&self, name: &str) -> Result<Option<usize>, RevokeError> {
-        let Some(secret) = self.secrets.revoke(name).await? else { return Ok(None) };
-        let peers = self.registered_with(secret);
-        let released = self.registry.release_all(&Holders::Secret(secret)).await?;
-        for peer in peers.iter().filter(|peer| !self.registry.is_holder(peer)) {
-            self.network.links().let_go(peer);
-            self.network.close_all(peer, "its ticket was revoked").await;
+    /// Goes on to its end, also if the caller does not wait.
+    pub(super) async fn revoke(&self, name: SecretName) -> Result<Option<usize>, RevokeError> {
+        let this = self.clone();
+        access::detached(async move { this.revoke_now(&name).await }).await?
+    }
+
+    async fn revoke_now(&self, name: &SecretName) -> Result<Option<usize>, RevokeError> {
+        let Ended { was_there, removed, disk } = self.policy.revoke(name).await;
+        let Enforced { released, peers } = self.enforcement.enforce(&removed).await?;
+        disk?;
+        if was_there {
+            tracing::info!(%name, released, peers, "ticket revoked");
         }
-        tracing::info!(%name, %secret, released, peers = peers.len(), "ticket revoked");
-        Ok(Some(released))
+        Ok(was_there.then_some(released))
     }
 
     pub(super) fn issued(&self) -> Vec<IssuedTicket> {
-        self.secrets.issued()
+        self.policy.secrets().issued()
     }
 
     fn places(&self, given: &[DialAddress]) -> Vec<PeerAddr> {
@@ -71,11 +78,5 @@ impl TicketDesk {
             true => vec![key.into()],
             false => known.into_iter().take(MAX_ADDRESSES).map(|hint| PeerAddr { key, hint: Some(hint) }).collect(),
         }
-    }
-
-    /// None before the table is loaded, when nobody is registered.
-    fn registered_with(&self, secret: SecretId) -> BTreeSet<PublicKey> {
-        let leases = self.registry.snapshot().map(|snapshot| snapshot.contents.leases).unwrap_or_default();
-        leases.iter().filter(|lease| lease.secret == Some(secret)).map(|lease| lease.peer).collect()
     }
 }

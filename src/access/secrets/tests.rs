@@ -10,11 +10,11 @@ fn peer(seed: u8) -> PublicKey {
 }
 
 fn open(dir: &tempfile::TempDir) -> Secrets {
-    Secrets::open(vec![SharedSecret::from_bytes([1; 32])], dir.path().join("tickets.json")).expect("opens")
+    Secrets::open(vec![SharedSecret::from_bytes([1; 32]).into()], dir.path().join("tickets")).expect("opens")
 }
 
 fn grant(name: &str) -> Grant {
-    Grant { name: name.into(), scope: Scope::default(), expires_at: None, uses: None }
+    Grant { name: name.parse().expect("a name"), scope: Scope::default(), expires_at: None, uses: None }
 }
 
 fn scope(aliases: &[&str]) -> Scope {
@@ -57,12 +57,60 @@ async fn a_revoked_ticket_is_unknown_and_its_name_is_free() {
     let (secrets, now) = (open(&dir), SystemTime::now());
     let id = secrets.issue(grant("web"), now).await.expect("is written").id();
     assert!(matches!(secrets.issue(grant("web"), now).await, Err(IssueError::Exists)));
-    assert!(matches!(secrets.issue(grant("a b"), now).await, Err(IssueError::Name)));
-    assert_eq!(secrets.revoke("web").await.expect("is written"), Some(id));
+    let name = "web".parse().expect("a name");
+    let Revoked { id: revoked, removed } = secrets.revoke(&name).await;
+    assert_eq!((revoked, removed.expect("is removed")), (Some(id), true));
     assert_eq!(secrets.find(id, &peer(1), now), Err(Refused::Unknown));
     assert!(!secrets.is_known(&id) && !open(&dir).is_known(&id));
-    assert_eq!(secrets.revoke("web").await.expect("nothing to write"), None);
+    let Revoked { id: revoked, removed } = secrets.revoke(&name).await;
+    assert_eq!((revoked, removed.expect("nothing to remove")), (None, false));
     assert!(secrets.issue(grant("web"), now).await.is_ok());
+}
+
+/// Before: who stopped waiting left the disk and the memory with different tickets.
+#[tokio::test]
+async fn a_first_use_that_nobody_waits_for_is_done_all_the_same() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secrets, now) = (open(&dir), SystemTime::now());
+    let id = secrets.issue(Grant { uses: Some(1), ..grant("once") }, now).await.expect("is written").id();
+    let first = peer(1);
+    let mut asked = Box::pin(secrets.admit(id, &first, now));
+    assert!(futures::poll!(&mut asked).is_pending());
+    drop(asked);
+    drop(secrets.0.writing.lock().await); // behind the first use, which has begun
+    while secrets.find(id, &peer(2), now).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(secrets.find(id, &peer(2), now), Err(Refused::UsedUp));
+    assert_eq!(open(&dir).issued()[0].keys, [first]);
+}
+
+/// Before: each first use wrote all keys of all tickets.
+#[tokio::test]
+async fn a_use_is_one_line_and_a_torn_one_is_cut_off() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secrets, now) = (open(&dir), SystemTime::now());
+    let id = secrets.issue(Grant { uses: Some(3), ..grant("three") }, now).await.expect("is written").id();
+    secrets.admit(id, &peer(1), now).await.expect("joins");
+    let file = dir.path().join("tickets").join("three.ticket");
+    let before = fs::read_to_string(&file).expect("text");
+    fs::write(&file, format!("{before}{}", &peer(2).to_string()[..20])).expect("ours");
+    let secrets = open(&dir);
+    assert_eq!(secrets.issued()[0].keys, [peer(1)], "nobody was told of the second");
+    secrets.admit(id, &peer(3), now).await.expect("joins");
+    assert_eq!(fs::read_to_string(&file).expect("text"), format!("{before}{}\n", peer(3)));
+    assert_eq!(open(&dir).issued()[0].keys.len(), 2);
+}
+
+#[tokio::test]
+async fn a_ticket_ends_at_once_also_if_its_file_cannot_be_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (secrets, now) = (open(&dir), SystemTime::now());
+    let id = secrets.issue(grant("web"), now).await.expect("is written").id();
+    let file = dir.path().join("tickets").join("web.ticket");
+    fs::remove_file(&file).and_then(|()| fs::create_dir(&file)).expect("ours");
+    let Revoked { id: revoked, removed } = secrets.revoke(&"web".parse().expect("a name")).await;
+    assert!(revoked == Some(id) && removed.is_err() && !secrets.is_known(&id));
 }
 
 #[tokio::test]
@@ -71,7 +119,7 @@ async fn a_secret_from_a_file_has_no_bounds() {
     let (secrets, id) = (open(&dir), SharedSecret::from_bytes([1; 32]).id());
     assert!(secrets.find(id, &peer(1), SystemTime::now()).is_ok());
     assert_eq!(secrets.admit(id, &peer(1), SystemTime::now()).await, Ok(Arc::default()));
-    assert!(!dir.path().join("tickets.json").exists());
+    assert!(!dir.path().join("tickets").exists());
 }
 
 #[tokio::test]
@@ -90,17 +138,28 @@ async fn a_use_that_cannot_be_written_down_does_not_count() {
 #[tokio::test]
 async fn a_file_that_others_may_read_or_that_is_damaged_is_refused_and_never_printed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("tickets.json");
+    let directory = dir.path().join("tickets");
+    let file = directory.join("web.ticket");
     let secret = open(&dir).issue(grant("web"), SystemTime::now()).await.expect("is written");
     assert_eq!(fs::metadata(&file).expect("is there").permissions().mode() & 0o777, 0o600);
-    let refused = || Secrets::open(Vec::new(), file.clone()).err().expect("is refused").to_string();
+    assert_eq!(fs::metadata(&directory).expect("is there").permissions().mode() & 0o777, 0o700);
+    let refused = || Secrets::open(Vec::new(), directory.clone()).err().expect("is refused").to_string();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("ours");
     assert!(refused().contains("chmod"));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");
     let text = fs::read_to_string(&file).expect("text");
-    for damaged in [text.replace("\"version\": 1", "\"version\": 2"), text[..text.len() / 2].to_owned()] {
+    let later = text.replace("\"version\":1", "\"version\":2,\"more\":3");
+    let twice = directory.join("other.ticket");
+    let cases = [
+        (later, "version 2"),
+        (text[..text.len() / 2].to_owned(), "put this file aside"),
+        (format!("{text}no key\n"), "line 2"),
+    ];
+    for (damaged, why) in cases {
         fs::write(&file, damaged).expect("ours");
         let refused = refused();
-        assert!(refused.contains("put it aside") && !refused.contains(&*secret.expose_text()), "{refused}");
+        assert!(refused.contains(why) && !refused.contains(&*secret.expose_text()), "{refused}");
     }
+    fs::write(&file, &text).and_then(|()| fs::copy(&file, &twice)).expect("ours");
+    assert!(refused().contains("another ticket"));
 }

@@ -130,7 +130,8 @@ impl Registry {
             tracing::info!("the aliases from before the damage are there again: /sd lists them");
         }
         notification.clock.into_iter().for_each(ClockStep::log);
-        self.shared.log.write(&notification.events);
+        let secret_of = |alias: &Alias| self.secret_name(&*self.lookup(alias.as_str()).ok()??);
+        self.shared.log.write(&notification.events, secret_of);
         notification.beacon_events.iter().for_each(log_beacon);
         for (limit, alias) in notification.refused {
             self.shared.refusals.count(limit, format_args!("alias {alias}"));

@@ -1,7 +1,7 @@
 //! A registration from the wire, checked.
 
 use crate::{
-    access::Scope,
+    access::{Quota, Scope},
     identity::PublicKey,
     registry::{RegistryError, listing},
     wire::{AliasRefusal, Claim, Register, Target},
@@ -12,8 +12,7 @@ use crate::{
 pub(in crate::registry) struct Claims {
     pub(super) hostname: String,
     pub(super) targets: Vec<Result<Claimed, AliasRefusal>>,
-    /// Most aliases of all who have the secret.
-    pub(super) max_aliases: Option<usize>,
+    pub(super) quota: Quota,
 }
 
 /// A target that can be listed, and its bytes in the list.
@@ -41,7 +40,7 @@ impl Claims {
         Ok(Self {
             hostname: register.hostname.clone(),
             targets: register.claims.iter().map(check).collect(),
-            max_aliases: scope.max_aliases,
+            quota: scope.quota,
         })
     }
 }

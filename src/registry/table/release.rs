@@ -5,7 +5,7 @@ use std::{collections::HashSet, mem, sync::Arc, time::SystemTime};
 use super::{Claims, Effects, Table};
 use crate::{
     identity::PublicKey,
-    registry::{Change, EventKind, Holders, Lease},
+    registry::{Change, EventKind, Lease},
     wire::Alias,
 };
 
@@ -21,17 +21,17 @@ impl Table {
         effects
     }
 
-    /// Releases the aliases of these holders, who may also take none back.
-    pub(in crate::registry) fn release_all(&mut self, holders: &Holders) -> Effects {
+    /// Ends every lease that is `meant`, also where it could return.
+    pub(in crate::registry) fn release_all(&mut self, meant: impl Fn(&Lease) -> bool) -> Effects {
         let mut effects = Effects::default();
-        let (held, left): (Vec<_>, Vec<_>) = self.leases().into_iter().partition(|lease| holders.hold(lease));
+        let (held, left): (Vec<_>, Vec<_>) = self.leases().into_iter().partition(|lease| meant(lease));
         for lease in held {
             self.end(&lease.alias, EventKind::Released, &mut effects);
         }
-        let ended = self.ended.take_where(|lease| holders.hold(lease));
+        let ended = self.ended.take_where(&meant);
         Self::drop_ended(ended, EventKind::Released, &mut effects);
         for lease in left {
-            if lease.former.as_ref().is_some_and(|former| holders.hold(former))
+            if lease.former.as_ref().is_some_and(|former| meant(former))
                 && let Some(entry) = self.entries.get_mut(&lease.alias)
             {
                 entry.lease = Arc::new(Lease { former: None, ..Lease::clone(&lease) });

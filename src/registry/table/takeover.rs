@@ -10,32 +10,32 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
-    AliasPolicy, Change, Effects, Entry, EventKind, Lease, LeaseState, Presence, Registrant, RegistryConfig, Table,
-    later,
+use super::{Change, Effects, Entry, EventKind, Lease, LeaseState, Presence, Registrant, RegistryConfig, Table, later};
+use crate::{
+    access::{AliasPolicy, Quota},
+    identity::PublicKey,
+    telemetry::Limit,
+    wire::Alias,
 };
-use crate::{identity::PublicKey, telemetry::Limit, wire::Alias};
 
 impl Table {
     /// The limit that a claim to an alias, which may be held, would exceed. A peer keeps what it has.
-    pub(super) fn reached_limit(
-        &self,
-        held: Option<&Entry>,
-        by: &Registrant,
-        max_aliases: Option<usize>,
-    ) -> Option<Limit> {
+    pub(super) fn reached_limit(&self, held: Option<&Entry>, by: &Registrant, quota: Quota) -> Option<Limit> {
         let counted = held.is_some_and(|entry| entry.counts_for(by));
         if held.is_none() && self.count() >= self.config.max_targets {
             return Some(Limit::Aliases);
         }
-        let most = max_aliases.unwrap_or(usize::MAX);
-        let per_secret = self.config.max_per_secret.unwrap_or(self.config.max_targets).min(most);
-        (!counted && self.of_secret(&by.secret).aliases >= per_secret).then_some(Limit::AliasesPerSecret)
+        // A share of the table lets in what a peer brings from a secret that is replaced; a quota counts for itself.
+        let share = self.config.max_per_secret.unwrap_or(self.config.max_targets);
+        let has = self.of_secret(&by.secret).aliases;
+        let is_new = !held.is_some_and(|entry| entry.is_of(by.secret));
+        let over = (!counted && has >= share) || (is_new && quota.max_aliases.is_some_and(|most| has >= most));
+        over.then_some(Limit::AliasesPerSecret)
     }
 
     /// True if any other peer may take the alias of this holder.
-    pub(super) fn may_be_taken(&self, entry: &Entry, holder: Presence, now: SystemTime) -> bool {
-        let RegistryConfig { policy, start_grace, takeover_grace, .. } = self.config;
+    pub(super) fn may_be_taken(&self, entry: &Entry, policy: AliasPolicy, holder: Presence, now: SystemTime) -> bool {
+        let RegistryConfig { start_grace, takeover_grace, .. } = self.config;
         // A clock that was set back is past the grace, not in it for however long it was set back.
         let loaded_for = now.duration_since(self.loaded_at).unwrap_or(Duration::MAX);
         match policy {
@@ -61,8 +61,14 @@ impl Table {
     }
 
     /// The lease that may return when the alias is now `peer`'s: of those that it was taken from, the first that still may.
-    pub(super) fn former(&self, entry: &Entry, peer: &PublicKey, now: SystemTime) -> Option<Arc<Lease>> {
-        let taken = entry.lease.kept && entry.lease.peer != *peer && self.config.policy == AliasPolicy::Live;
+    pub(super) fn former(
+        &self,
+        entry: &Entry,
+        policy: AliasPolicy,
+        peer: &PublicKey,
+        now: SystemTime,
+    ) -> Option<Arc<Lease>> {
+        let taken = entry.lease.kept && entry.lease.peer != *peer && policy == AliasPolicy::Live;
         let holder = || taken.then(|| Arc::new(Lease { former: None, ..Lease::clone(&entry.lease) }));
         self.standing(entry, now).cloned().or_else(holder).filter(|former| former.peer != *peer)
     }

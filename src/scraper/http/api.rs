@@ -24,7 +24,7 @@ use crate::{
     http::{LocalAddr, text},
     identity::PublicKey,
     network::{LinkStatus, LinkTransport, Links},
-    registry::{Holders, Lease, path_label},
+    registry::{Holders, Lease, Registry, path_label},
     scraper::last_scrapes::{Fault, LastScrape, LastScrapes},
     telemetry::Chain,
     wire::Alias,
@@ -55,6 +55,8 @@ pub(super) struct AliasView<'a> {
     key_kept: bool,
     /// The id of the secret that the holder has proved; null if an earlier version registered it.
     secret: Option<String>,
+    /// What that secret is called; null if it is none of ours any more.
+    secret_name: Option<String>,
     state: &'static str,
     path: &'static str,
     link: LinkView,
@@ -129,7 +131,13 @@ impl From<LinkStatus> for LinkView {
 }
 
 impl<'a> AliasView<'a> {
-    pub(super) fn new(lease: &'a Lease, links: &Links, scrapes: &LastScrapes, now: SystemTime) -> Self {
+    pub(super) fn new(
+        lease: &'a Lease,
+        registry: &Registry,
+        links: &Links,
+        scrapes: &LastScrapes,
+        now: SystemTime,
+    ) -> Self {
         let last = scrapes.of(&lease.alias);
         let link = links.status(&lease.peer);
         Self {
@@ -141,6 +149,7 @@ impl<'a> AliasView<'a> {
             listed: lease.listed,
             key_kept: lease.kept,
             secret: lease.secret.map(|secret| secret.to_string()),
+            secret_name: registry.secret_name(lease).map(|name| name.to_string()),
             state: lease.state(now).as_str(),
             path: path_label(link.path),
             link: link.into(),
@@ -158,7 +167,8 @@ impl<'a> AliasView<'a> {
 pub(super) async fn alias(State(shared): State<Arc<Shared>>, Path(alias): Path<String>) -> Response {
     match shared.registry.lookup(&alias) {
         Ok(Some(lease)) => {
-            let view = AliasView::new(&lease, shared.network.links(), &shared.last_scrapes, SystemTime::now());
+            let Shared { registry, network, last_scrapes, .. } = &*shared;
+            let view = AliasView::new(&lease, registry, network.links(), last_scrapes, SystemTime::now());
             Json(view).into_response()
         }
         Ok(None) => text::line(StatusCode::NOT_FOUND, "no peer holds this alias"),
@@ -209,7 +219,7 @@ pub(super) async fn release_all(
     let Some(holders) = holders else {
         return text::line(StatusCode::BAD_REQUEST, "expected ?peer=<public key> or ?secret=<id of a secret>");
     };
-    match shared.registry.release_all(&holders).await {
+    match shared.registry.release_all(|lease| holders.hold(lease)).await {
         Ok(released) => {
             tracing::info!(?holders, released, "aliases released over HTTP");
             Json(Released { released }).into_response()

@@ -26,12 +26,12 @@ use http::{StatusCode, header};
 use tokio::{net::UnixListener, task, time};
 use tokio_util::sync::CancellationToken;
 
-use super::tickets;
+use super::{peers, tickets};
 use crate::{
     dir_lock,
     http::text,
     registry::{Registry, backup},
-    scraper::ticket_desk::TicketDesk,
+    scraper::{peer_desk::PeerDesk, ticket_desk::TicketDesk},
     telemetry::Chain,
 };
 
@@ -43,6 +43,8 @@ const ENDPOINTS: &str = "\
 GET /v1/export            the table of aliases, as narthex import reads it
 GET, POST /v1/tickets     the tickets, and a new one
 DELETE /v1/tickets/NAME   revokes a ticket
+GET /v1/peers             the rules for keys
+PUT /v1/peers/KEY         a rule for a key
 ";
 
 /// How often the scraper looks whether the socket is still there.
@@ -96,10 +98,17 @@ impl Control {
     }
 
     /// Answers until `stop` fires. A socket whose file was deleted is made again.
-    pub(in crate::scraper) async fn serve(mut self, registry: Registry, desk: TicketDesk, stop: CancellationToken) {
+    pub(in crate::scraper) async fn serve(
+        mut self,
+        registry: Registry,
+        tickets: TicketDesk,
+        peers: PeerDesk,
+        stop: CancellationToken,
+    ) {
         let router = Router::new()
             .route(EXPORT_PATH, get(export))
-            .merge(tickets::router(desk))
+            .merge(tickets::router(tickets))
+            .merge(peers::router(peers))
             .fallback(async || text::not_found(ENDPOINTS))
             .method_not_allowed_fallback(text::method_not_allowed)
             .with_state(registry);

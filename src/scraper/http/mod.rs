@@ -19,6 +19,7 @@ mod headers;
 mod host;
 mod list_body;
 mod on_change;
+mod peers;
 mod proxy;
 mod readers;
 mod router;
@@ -39,9 +40,12 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
-#[cfg(feature = "cli")]
-pub(crate) use self::tickets::{Made, TICKETS_PATH, Wanted};
 pub(super) use self::{beacons::BeaconsApi, control::Control, file_sd::FileSd, on_change::OnChange, router::Shared};
+#[cfg(feature = "cli")]
+pub(crate) use self::{
+    peers::{Changed, PEERS_PATH, RuleText, Rules},
+    tickets::{Made, TICKETS_PATH, Wanted},
+};
 use crate::http::{self, Listener};
 
 /// Answers requests and keeps the file_sd file until `stop` fires; scrapes in flight end by their deadlines.

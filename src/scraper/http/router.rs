@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, middleware, response::Response, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    middleware,
+    response::Response,
+    routing::{get, post},
+};
 use http::{HeaderMap, StatusCode};
 
 use super::{
@@ -26,6 +32,7 @@ use crate::{
         last_scrapes::LastScrapes,
         metrics::{ScraperMetrics, ScraperState},
         pull::Pull,
+        reload::Reloader,
         shares::Shares,
     },
     wire::Alias,
@@ -42,6 +49,7 @@ GET    /metrics                  metrics of this scraper
 GET    /metrics/aliases          how each alias is linked, as metrics
 GET    /-/healthy                is this process alive
 GET    /-/ready                  is the table of aliases loaded, and can it be stored
+POST   /-/reload                 read the settings again, where that is allowed
 GET    /api/v1/aliases           the table of aliases
 GET    /api/v1/aliases/{alias}   one alias
 DELETE /api/v1/aliases/{alias}   release an alias
@@ -63,6 +71,8 @@ pub(in crate::scraper) struct Shared {
     pub(super) sd: SdList,
     pub(super) views: Views,
     pub(super) readers: Arc<Readers>,
+    /// None if nobody may ask for a reload.
+    reloader: Option<Reloader>,
 }
 
 impl Shared {
@@ -96,7 +106,13 @@ impl Shared {
             allowed_hosts: config.allowed_hosts,
             scrapes: Shares::new(config.scrape.max_concurrent, usize::MAX),
             scrape: config.scrape,
+            reloader: None,
         }
+    }
+
+    /// With `POST /-/reload`, which asks this one.
+    pub(in crate::scraper) fn reloading(self, reloader: Option<Reloader>) -> Self {
+        Self { reloader, ..self }
     }
 }
 
@@ -110,6 +126,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics/aliases", get(views::metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
+        .route("/-/reload", post(reload))
         .route("/api/v1/aliases", get(views::aliases).delete(api::release_all))
         .route("/api/v1/aliases/{alias}", get(api::alias).delete(api::release))
         .method_not_allowed_fallback(text::method_not_allowed)
@@ -149,6 +166,17 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         _ => return text::line(StatusCode::OK, "narthex scraper is ready"),
     };
     text::line(StatusCode::SERVICE_UNAVAILABLE, refusal.to_string())
+}
+
+/// As Prometheus's: 403 unless it was switched on.
+async fn reload(State(shared): State<Arc<Shared>>) -> Response {
+    let Some(reloader) = &shared.reloader else {
+        return text::line(StatusCode::FORBIDDEN, "reloads over HTTP are not switched on: send SIGHUP");
+    };
+    match reloader.reload().await {
+        Ok(()) => text::line(StatusCode::OK, "the settings were read again"),
+        Err(error) => text::line(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 async fn endpoints() -> Response {

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use super::table_list::{Rendered, TableList, TableUnknown};
 use crate::{
+    access::SecretName,
     network::{LinkPath, Links},
     registry::{Beacon, Contents, Lease, LeaseState, ListedGroup, Listing, NotLoaded, Registry},
 };
@@ -29,12 +30,25 @@ pub(super) struct Fragment {
 /// What a fragment is made of.
 #[derive(Clone)]
 pub(super) enum Listed {
-    Alias { lease: Arc<Lease>, state: LeaseState, path: Option<LinkPath> },
-    Beacon { beacon: Arc<Beacon>, group: ListedGroup },
+    /// With the name of the secret that the lease was registered with.
+    Alias {
+        lease: Arc<Lease>,
+        state: LeaseState,
+        path: Option<LinkPath>,
+        secret: Option<SecretName>,
+    },
+    Beacon {
+        beacon: Arc<Beacon>,
+        group: ListedGroup,
+    },
 }
 
 impl SdList {
     pub(super) fn new(registry: Registry, links: Links) -> Self {
+        let names = registry.clone();
+        let render = move |table: Contents, links: &Links, older: Option<&Vec<Fragment>>| {
+            render(table, links, |lease| names.secret_name(lease), older)
+        };
         let list = TableList::new(registry.clone(), links, None, render);
         Self { registry, list }
     }
@@ -59,7 +73,12 @@ impl SdList {
     }
 }
 
-fn render(table: Contents, links: &Links, older: Option<&Vec<Fragment>>) -> Vec<Fragment> {
+fn render(
+    table: Contents,
+    links: &Links,
+    name_of: impl Fn(&Lease) -> Option<SecretName>,
+    older: Option<&Vec<Fragment>>,
+) -> Vec<Fragment> {
     let now = SystemTime::now();
     let mut older = older.map_or(&[][..], Vec::as_slice).iter().filter_map(Before::of).peekable();
     let listed = table.leases.into_iter().filter(|lease| lease.listed);
@@ -67,7 +86,8 @@ fn render(table: Contents, links: &Links, older: Option<&Vec<Fragment>>) -> Vec<
         // Both are in the order of the aliases.
         while older.next_if(|older| older.lease.alias < lease.alias).is_some() {}
         let before = older.next_if(|older| older.lease.alias == lease.alias);
-        Fragment::render(lease, links, now, before)
+        let secret = name_of(&lease);
+        Fragment::render(lease, links, secret, now, before)
     });
     let mut fragments: Vec<_> = aliases.collect();
     for beacon in &table.beacons {
@@ -84,14 +104,15 @@ struct Before<'a> {
     lease: &'a Arc<Lease>,
     state: LeaseState,
     path: Option<LinkPath>,
+    secret: Option<&'a SecretName>,
     json: &'a Arc<[u8]>,
 }
 
 impl<'a> Before<'a> {
     fn of(fragment: &'a Fragment) -> Option<Self> {
         match &fragment.of {
-            Listed::Alias { lease, state, path } => {
-                Some(Self { lease, state: *state, path: *path, json: &fragment.json })
+            Listed::Alias { lease, state, path, secret } => {
+                Some(Self { lease, state: *state, path: *path, secret: secret.as_ref(), json: &fragment.json })
             }
             Listed::Beacon { .. } => None,
         }
@@ -110,15 +131,24 @@ impl Fragment {
         matches!(&self.of, Listed::Beacon { group, .. } if group.is_secret())
     }
 
-    fn render(lease: Arc<Lease>, links: &Links, now: SystemTime, before: Option<Before<'_>>) -> Self {
+    fn render(
+        lease: Arc<Lease>,
+        links: &Links,
+        secret: Option<SecretName>,
+        now: SystemTime,
+        before: Option<Before<'_>>,
+    ) -> Self {
         let (state, path) = (lease.state(now), links.path(&lease.peer));
         let json = match before {
-            Some(before) if before.state == state && before.path == path && looks_the_same(before.lease, &lease) => {
+            Some(before)
+                if (before.state, before.path, before.secret) == (state, path, secret.as_ref())
+                    && looks_the_same(before.lease, &lease) =>
+            {
                 Arc::clone(before.json)
             }
-            _ => Listing::new(&lease, state, path).json().into(),
+            _ => Listing::new(&lease, state, path, secret.as_ref()).json().into(),
         };
-        Self { of: Listed::Alias { lease, state, path }, json }
+        Self { of: Listed::Alias { lease, state, path, secret }, json }
     }
 }
 

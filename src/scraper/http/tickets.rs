@@ -15,7 +15,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::{AliasGlob, Grant, IssueError, IssuedTicket, Scope},
+    access::{AliasGlob, Grant, IssueError, IssuedTicket, MAX_KEYS, Quota, Scope, SecretNameError},
     http::text,
     identity::DialAddress,
     scraper::ticket_desk::TicketDesk,
@@ -23,6 +23,8 @@ use crate::{
     wire::Labels,
 };
 
+/// Ten years: times beyond 9999 have no text.
+const MOST_SECONDS: u64 = 10 * 366 * 24 * 60 * 60;
 /// Where tickets are made and listed.
 pub(crate) const TICKETS_PATH: &str = "/v1/tickets";
 
@@ -79,7 +81,7 @@ async fn make(State(desk): State<TicketDesk>, wanted: Result<Json<Wanted>, JsonR
         }
         Err(error) => {
             let status = match error {
-                IssueError::Name => StatusCode::BAD_REQUEST,
+                IssueError::Name(_) => StatusCode::BAD_REQUEST,
                 IssueError::Exists | IssueError::TooMany | IssueError::Nowhere => StatusCode::CONFLICT,
                 IssueError::Io(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
@@ -89,9 +91,11 @@ async fn make(State(desk): State<TicketDesk>, wanted: Result<Json<Wanted>, JsonR
 }
 
 async fn revoke(State(desk): State<TicketDesk>, Path(name): Path<String>) -> Response {
-    match desk.revoke(&name).await {
+    let unknown = || text::line(StatusCode::NOT_FOUND, "there is no ticket of that name: see narthex ticket list");
+    let Ok(name) = name.parse() else { return unknown() };
+    match desk.revoke(name).await {
         Ok(Some(released)) => Json(Revoked { released }).into_response(),
-        Ok(None) => text::line(StatusCode::NOT_FOUND, "there is no ticket of that name: see narthex ticket list"),
+        Ok(None) => unknown(),
         Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, Chain(&error).to_string()),
     }
 }
@@ -117,16 +121,20 @@ impl TryFrom<Wanted> for Asked {
             .iter()
             .map(|address| address.parse::<DialAddress>().map_err(|error| format!("{address:?}: {error}")));
         let expires_at = match wanted.expires_in {
-            Some(seconds) => {
-                Some(SystemTime::now().checked_add(Duration::from_secs(seconds)).ok_or("it expires too late")?)
-            }
+            Some(seconds) if seconds > MOST_SECONDS => return Err("a ticket is open for ten years at most".to_owned()),
+            Some(seconds) => SystemTime::now().checked_add(Duration::from_secs(seconds)),
             None => None,
         };
+        if wanted.uses.is_some_and(|uses| uses as usize > MAX_KEYS) {
+            return Err(format!("a ticket has {MAX_KEYS} uses at most"));
+        }
         if wanted.uses == Some(0) || wanted.max_aliases == Some(0) {
             return Err("a ticket that nobody could use".to_owned());
         }
-        let scope = Scope { aliases: globs.collect::<Result<_, _>>()?, labels, max_aliases: wanted.max_aliases };
+        let quota = Quota { max_aliases: wanted.max_aliases, ..Quota::default() };
+        let scope = Scope { aliases: globs.collect::<Result<_, _>>()?, labels, quota, ..Scope::default() };
+        let name = wanted.name.parse().map_err(|error: SecretNameError| error.to_string())?;
         let addresses = addresses.collect::<Result<_, _>>()?;
-        Ok(Self { grant: Grant { name: wanted.name, scope, expires_at, uses: wanted.uses }, addresses })
+        Ok(Self { grant: Grant { name, scope, expires_at, uses: wanted.uses }, addresses })
     }
 }

@@ -48,9 +48,9 @@ impl Views {
             let render = move |table: Contents, links: &Links, _: Option<&View>| render(table.leases, links);
             TableList::new(registry.clone(), links.clone(), Some(MAX_AGE), render)
         };
-        let scrapes = scrapes.clone();
+        let (names, scrapes) = (registry.clone(), scrapes.clone());
         Self {
-            aliases: view(Box::new(move |leases, links| aliases_json(leases, links, &scrapes))),
+            aliases: view(Box::new(move |leases, links| aliases_json(leases, &names, links, &scrapes))),
             open_metrics: view(Box::new(|leases, links| metrics_text(leases, links, ExpositionFormat::OpenMetrics))),
             text_metrics: view(Box::new(|leases, links| metrics_text(leases, links, ExpositionFormat::Text))),
         }
@@ -86,7 +86,7 @@ fn chunks(view: Arc<Rendered<View>>) -> impl Iterator<Item = Bytes> {
     (0..view.list.len()).map(move |n| view.list[n].clone())
 }
 
-fn aliases_json(leases: Vec<Arc<Lease>>, links: &Links, scrapes: &LastScrapes) -> View {
+fn aliases_json(leases: Vec<Arc<Lease>>, registry: &Registry, links: &Links, scrapes: &LastScrapes) -> View {
     let now = SystemTime::now();
     let mut chunks = Vec::new();
     let mut chunk = vec![b'['];
@@ -94,7 +94,7 @@ fn aliases_json(leases: Vec<Arc<Lease>>, links: &Links, scrapes: &LastScrapes) -
         if n > 0 {
             chunk.push(b',');
         }
-        serde_json::to_writer(&mut chunk, &AliasView::new(lease, links, scrapes, now))
+        serde_json::to_writer(&mut chunk, &AliasView::new(lease, registry, links, scrapes, now))
             .expect("a view is JSON, a Vec takes all bytes");
         if chunk.len() >= CHUNK {
             chunks.push(mem::take(&mut chunk).into());

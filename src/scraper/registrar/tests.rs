@@ -4,6 +4,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
+    access::{PeerRules, Secrets},
     identity::{HostPort, PeerAddr, SharedSecret},
     network::{Acceptor, Admitted, Firewall, NetworkConfig, NetworkRole},
     registry::{Member, RegistryConfig, SledStore},
@@ -44,11 +45,12 @@ impl Lab {
         let registry = Registry::new(RegistryConfig::default(), Arc::clone(network.refusals()));
         let metrics = Arc::new(ScraperMetrics::new(network.refusals()));
         let dir = tempfile::tempdir().expect("temporary directory");
-        let secrets = Secrets::open(vec![secret.clone()], dir.path().join("tickets.json")).expect("opens");
+        let secrets = Secrets::open(vec![secret.clone().into()], dir.path().join("tickets")).expect("opens");
+        let policy = Policy::new(secrets, PeerRules::default(), false);
         let grace = RegistryConfig::default().takeover_grace;
         let group = Group::new(key.public(), network.clone(), Admitted::default(), grace, Arc::clone(&metrics));
         let members = watch::Sender::default();
-        let registrar = Registrar::new(key.clone(), secrets, registry.clone(), group, network.clone(), limits, metrics);
+        let registrar = Registrar::new(key.clone(), policy, registry.clone(), group, network.clone(), limits, metrics);
         let registrar = registrar.naming(Some(members.subscribe()));
 
         let store = Box::new(SledStore::open(dir.path().join("aliases")).expect("opens"));

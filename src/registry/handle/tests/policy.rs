@@ -13,7 +13,7 @@
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
-use crate::registry::AliasPolicy;
+use crate::access::AliasPolicy;
 
 mod group;
 mod model;

@@ -120,7 +120,7 @@ fn of_several_takers_the_first_holder_takes_the_alias_back() {
 #[test]
 fn what_an_operator_releases_is_taken_back_by_nobody() {
     let (mut table, at) = taken_from_a_kept_key();
-    assert_eq!(kinds(&table.release_all(&Holders::Peer(peer(1)))), [], "peer 1 holds nothing now");
+    assert_eq!(kinds(&table.release_all(|lease| Holders::Peer(peer(1)).hold(lease))), [], "peer 1 holds nothing now");
     assert_eq!(Wanted::new(&["a"]).from(&kept(1), &mut table, linked, at).0, ["taken"]);
 
     let (mut table, _) = taken_from_a_kept_key();
@@ -134,8 +134,8 @@ fn an_operator_releases_every_alias_of_a_peer_or_of_a_secret() {
     let other = Registrant { peer: peer(2), secret: SecretId([2; 8]), kept: None };
     Wanted::new(&["c", "d"]).from(&other, &mut table, linked, t0());
     Wanted::new(&["e"]).by(peer(3), &mut table, linked, t0());
-    assert_eq!(table.release_all(&Holders::Peer(peer(3))).events.len(), 1);
-    let effects = table.release_all(&Holders::Secret(SecretId([2; 8])));
+    assert_eq!(table.release_all(|lease| Holders::Peer(peer(3)).hold(lease)).events.len(), 1);
+    let effects = table.release_all(|lease| Holders::Secret(SecretId([2; 8])).hold(lease));
     table.assert_whole();
     assert_eq!((kinds(&effects), effects.changes.len()), (vec![EventKind::Released; 2], 2));
     assert_eq!(table.counts(), Counts { active: 2, lapsed: 0, peers: 1, beacons: 0 });

@@ -50,8 +50,9 @@ async fn an_alias_is_listed_with_its_lease() {
             "hostname": "host",
             "labels": {"env": "prod"},
             "listed": true,
-        "key_kept": false,
+            "key_kept": false,
             "secret": "abababababababab",
+            "secret_name": null,
             "state": "active",
             "path": "direct",
             "link": {
