@@ -30,6 +30,7 @@ use super::{
 use crate::{
     access::{AliasPolicy, Quota},
     identity::{PublicKey, SecretId},
+    telemetry::Limit,
     wire::{Alias, AliasGuard, AliasOutcome, AliasRefusal, AliasStatus},
 };
 
@@ -282,6 +283,21 @@ impl Table {
         self.entries.len() + self.beacons.len()
     }
 
+    /// Refuses a claim for a limit. A peer holds what it was granted, and no older state of it.
+    fn refuse(
+        &mut self,
+        alias: Alias,
+        is_own: bool,
+        limit: Limit,
+        now: SystemTime,
+        effects: &mut Effects,
+    ) -> AliasOutcome {
+        if is_own {
+            self.give_up(&alias, now, effects);
+        }
+        effects.refuse(alias, limit)
+    }
+
     fn claim(
         &mut self,
         claimant: &mut Claimant,
@@ -305,7 +321,7 @@ impl Table {
             return AliasOutcome::Refused(AliasRefusal::Taken);
         }
         if let Some(limit) = self.reached_limit(held, by, quota) {
-            return effects.refuse(target.alias, limit);
+            return self.refuse(target.alias, own.is_some(), limit, now, effects);
         }
         let kind = match (own, other) {
             (Some(Entry { lease, .. }), _) if !lease.matches(&target, hostname) => Some(EventKind::Updated),
@@ -318,11 +334,7 @@ impl Table {
         let [by_peer, by_secret, by_quota, by_table] =
             [own, of_secret, of_quota, held].map(|entry| entry.map_or(0, |entry| entry.bytes));
         if let Err(limit) = budget.take(bytes, Taken { by_peer, by_secret, by_quota, by_table }) {
-            // A peer holds what it was granted, and no older state of it.
-            if own.is_some() {
-                self.give_up(&target.alias, now, effects);
-            }
-            return effects.refuse(target.alias, limit);
+            return self.refuse(target.alias, own.is_some(), limit, now, effects);
         }
         let step = own.filter(|_| kind.is_none()).map_or(self.steps, |entry| entry.step);
         match kind {

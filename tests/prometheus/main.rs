@@ -8,4 +8,5 @@ mod file_sd;
 mod probes;
 mod prometheus;
 mod proxy_url;
+mod tenants;
 mod vmagent;

@@ -6,5 +6,6 @@ mod support;
 mod dynamic_targets;
 mod errors;
 mod in_process;
+mod scopes;
 mod self_alias;
 mod tickets;

@@ -133,6 +133,15 @@ impl Monitor {
         series.iter().map(|one| (texts(&one["metric"]), value(one))).collect()
     }
 
+    /// The samples of a range such as `up[1m]`, of all its series: seconds since the Unix epoch, and the value. Prometheus only.
+    pub(crate) fn samples(&self, range: &str) -> Vec<(f64, f64)> {
+        let answer = self.api(&format!("/api/v1/query?query={}", encoded(range)));
+        let series = answer["data"]["result"].as_array().unwrap_or_else(|| panic!("no range: {answer}"));
+        let samples = series.iter().filter_map(|one| one["values"].as_array()).flatten();
+        let read = |sample: &Value| Some((sample[0].as_f64()?, sample[1].as_str()?.parse().ok()?));
+        samples.map(|sample| read(sample).expect("a sample")).collect()
+    }
+
     /// The exemplars of the series that the query selects: labels and value of each. Prometheus only, with
     /// `--enable-feature=exemplar-storage`.
     pub(crate) fn exemplars(&self, expression: &str) -> Vec<(BTreeMap<String, String>, String)> {
