@@ -159,6 +159,11 @@ impl Secrets {
         Ok(scope)
     }
 
+    /// The name of a secret, if it has one.
+    pub(crate) fn name_of(&self, id: &SecretId) -> Option<Arc<str>> {
+        self.read().get(id).map(|issued| Arc::from(issued.name.as_str()))
+    }
+
     /// True if clients may still prove this secret.
     pub(crate) fn is_known(&self, id: &SecretId) -> bool {
         self.0.fixed.contains_key(id) || self.read().contains_key(id)

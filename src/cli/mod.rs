@@ -44,6 +44,7 @@ mod template;
 mod ticket;
 mod ticket_input;
 mod value;
+mod web;
 
 use std::{ffi::OsString, future::Future, path::PathBuf, time::Duration};
 
@@ -155,7 +156,7 @@ fn command() -> clap::Command {
     fn with_variables(command: clap::Command) -> clap::Command {
         let with_variable = |arg: clap::Arg| match arg.get_long().filter(|_| arg.get_action().takes_values()) {
             Some(flag) => {
-                let name = format!("{}{}", environment::PREFIX, flag.to_uppercase().replace('-', "_"));
+                let name = format!("{}{}", environment::PREFIX, flag.to_uppercase().replace(['-', '.'], "_"));
                 arg.env(name)
             }
             None => arg,

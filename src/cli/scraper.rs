@@ -15,6 +15,7 @@ use super::{
     on_change::OnChange,
     peers::{Connections, Reachable},
     service_manager, signals, value,
+    web::Web,
 };
 use crate::{
     Scraper, ScraperConfig,
@@ -67,9 +68,12 @@ pub(super) struct Args {
     /// ~/.local/state/narthex/scraper]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where Prometheus asks. There is no authentication: keep it on loopback, or behind a proxy that has some
+    /// Where Prometheus asks. An address that others reach needs --web.config.file or --web.users-file with users, or
+    /// --web.insecure
     #[arg(long, value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
     http: HostPort,
+    #[command(flatten)]
+    web: Web,
     /// The address of the HTTP side that /sd lists [default: the address that Prometheus asked]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
@@ -420,6 +424,7 @@ impl Args {
                 allowed_hosts: self.http_allowed_host,
                 registration_api: self.registration_api.config(),
                 lobby_api: self.lobby_api.config(),
+                security: self.web.into(),
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,

@@ -53,13 +53,14 @@ pub use config::{
 #[cfg(feature = "nats")]
 pub use config::{LobbyNats, SharedStore};
 
+pub use crate::http::{WebSecurity, WebSecurityError};
 #[doc(hidden)]
 pub use group::{Member, Members};
 
 use crate::{
     access::{Grant, Secrets, TICKET_FILE},
     hook::Ending,
-    http::bind,
+    http::{Gate, bind},
     identity::PublicKey,
     lobby::LobbyListener,
     network::{self, Acceptor, Admitted, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
@@ -151,7 +152,12 @@ impl Scraper {
         // Whoever has the token of the registration API has a share of the table, as those who have a secret.
         let shares = config.secrets.len() + usize::from(config.http_limits.registration_api.is_some());
         let secrets = Secrets::open(config.secrets, config.data_dir.join(TICKET_FILE))?;
+        let gate = Gate::open(config.http_limits.security.clone())?;
         let (listener, http_addr) = bind(&config.http).await?;
+        // A name may have any address.
+        if !http_addr.ip().to_canonical().is_loopback() && !config.http_limits.security.insecure && gate.is_open() {
+            return Err(ScraperError::Insecure(config.http));
+        }
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;
         let beacons = match &config.http_limits.registration_api {
@@ -212,7 +218,14 @@ impl Scraper {
         let lobby = Lobby::new(registry.clone(), network.clone());
         let pull = Arc::new(GroupPuller::new(puller.clone(), group.clone()));
         let (answer_limits, counts) = (AnswerLimits::new(&config.http_limits.scrape), Arc::clone(&metrics));
-        let shared = Arc::new(Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts));
+        let shared = Arc::new(Shared::new(
+            config.http_limits,
+            (gate, secrets.clone()),
+            registry.clone(),
+            pull,
+            network.clone(),
+            counts,
+        ));
 
         let stop = Stop::default();
         let (mut http_task, mut hooks, mut tasks) = (JoinSet::new(), JoinSet::new(), JoinSet::new());

@@ -2,20 +2,28 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, middleware, response::Response, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    middleware,
+    response::Response,
+    routing::{delete, get},
+};
 use http::{HeaderMap, StatusCode};
 
 use super::{
     api, host, proxy,
     readers::Readers,
+    rights::{self, Needs, Route},
     scrape, sd,
     sd_list::SdList,
     table_list::TableUnknown,
     views::{self, Views},
 };
 use crate::{
+    access::{Right, Secrets},
     http::{
-        HttpLimits,
+        Gate, HttpLimits,
         text::{self, exposition},
     },
     identity::{HostPort, PublicKey},
@@ -28,6 +36,7 @@ use crate::{
         pull::Pull,
         shares::Shares,
     },
+    telemetry::LogPace,
     wire::Alias,
 };
 
@@ -63,6 +72,10 @@ pub(in crate::scraper) struct Shared {
     pub(super) sd: SdList,
     pub(super) views: Views,
     pub(super) readers: Arc<Readers>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) secrets: Secrets,
+    /// Of lines about requests that are denied.
+    pub(super) denials: LogPace,
 }
 
 impl Shared {
@@ -76,6 +89,7 @@ impl Shared {
 
     pub(in crate::scraper) fn new(
         config: HttpConfig,
+        (gate, secrets): (Arc<Gate>, Secrets),
         registry: Registry,
         pull: Arc<dyn Pull>,
         network: Network,
@@ -96,26 +110,45 @@ impl Shared {
             allowed_hosts: config.allowed_hosts,
             scrapes: Shares::new(config.scrape.max_concurrent, usize::MAX),
             scrape: config.scrape,
+            gate,
+            secrets,
+            denials: LogPace::default(),
         }
     }
 }
 
-/// All routes. Requests must carry a [`LocalAddr`](crate::http::LocalAddr).
+/// Every route, with what a request to it needs. Scrapes in absolute form are beside these: see `proxy`.
+fn routes() -> [Route; 11] {
+    use Needs::{Nothing, The};
+    use Right::{Admin, Api, Scrape, Sd};
+    [
+        ("/-/healthy", Nothing, get(healthy)),
+        ("/-/ready", Nothing, get(ready)),
+        ("/sd", The(Sd), get(sd::list)),
+        ("/scrape/{alias}/metrics", The(Scrape), get(scrape::by_path)),
+        ("/", The(Api), get(endpoints)),
+        ("/metrics", The(Api), get(metrics)),
+        ("/metrics/aliases", The(Api), get(views::metrics)),
+        ("/api/v1/aliases", The(Api), get(views::aliases)),
+        ("/api/v1/aliases/{alias}", The(Api), get(api::alias)),
+        ("/api/v1/aliases", The(Admin), delete(api::release_all)),
+        ("/api/v1/aliases/{alias}", The(Admin), delete(api::release)),
+    ]
+}
+
+/// All routes. Requests must carry a [`LocalAddr`](crate::http::LocalAddr) and a [`ClientAddr`](crate::http::ClientAddr).
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/", get(endpoints))
-        .route("/sd", get(sd::list))
-        .route("/scrape/{alias}/metrics", get(scrape::by_path))
-        .route("/metrics", get(metrics))
-        .route("/metrics/aliases", get(views::metrics))
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(ready))
-        .route("/api/v1/aliases", get(views::aliases).delete(api::release_all))
-        .route("/api/v1/aliases/{alias}", get(api::alias).delete(api::release))
+    let guarded = |router: Router<_>, (path, needs, handlers): Route| {
+        router.route(path, rights::guarded(&shared, needs, handlers))
+    };
+    routes()
+        .into_iter()
+        .fold(Router::new(), guarded)
         .method_not_allowed_fallback(text::method_not_allowed)
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), proxy::route))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), host::refuse_rebound))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), rights::paced))
         .with_state(shared)
 }
 

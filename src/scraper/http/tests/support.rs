@@ -23,9 +23,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::Scope,
+    access::{Scope, Secrets},
     hook::Ending,
-    http::{PullRequest, bind},
+    http::{Gate, PullRequest, bind},
     identity::{KeyPair, PublicKey, SecretId},
     network::{LinkPath, Links, Network, NetworkConfig, NetworkRole},
     registry::{Change, Damage, Foreign, Loaded, Presence, Registrant, Registry, RegistryConfig, Store, StoreError},
@@ -90,7 +90,10 @@ impl Scraper {
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
         let on_change = OnChange::new(&config, addr).expect("an address to scrape");
-        let shared = Arc::new(Shared::new(config, registry.clone(), pull, network.clone(), metrics));
+        let gate = Gate::open(config.security.clone()).expect("the files are fine");
+        let secrets = Secrets::open(Vec::new(), "/nowhere/tickets".into()).expect("no tickets");
+        let shared =
+            Arc::new(Shared::new(config, (gate, secrets.clone()), registry.clone(), pull, network.clone(), metrics));
         if let Some(on_change) = on_change {
             let end = Ending { stop: stop.clone(), grace: Duration::ZERO };
             tokio::spawn(on_change.keep(Arc::clone(&shared), end));
