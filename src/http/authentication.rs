@@ -73,7 +73,7 @@ impl Users {
         }
         let mut shown = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(shown), None) = (shown.next(), shown.next()) else { return Err(Denied::Missing) };
-        let Some((scheme, credentials)) = split(shown.as_bytes()) else { return Err(Denied::Missing) };
+        let (scheme, credentials) = split(shown.as_bytes());
         if scheme.eq_ignore_ascii_case(b"bearer") {
             return self.of_token(credentials).ok_or(Denied::Wrong);
         }
@@ -101,10 +101,12 @@ impl Users {
     }
 }
 
-/// The scheme and what follows it.
-fn split(value: &[u8]) -> Option<(&[u8], &[u8])> {
-    let space = value.iter().position(|byte| *byte == b' ')?;
-    Some((&value[..space], value[space..].trim_ascii()))
+/// The scheme and what follows it. The http_sd of Prometheus 2.42 leaves `Bearer` out unless its configuration says it.
+fn split(value: &[u8]) -> (&[u8], &[u8]) {
+    match value.iter().position(|byte| *byte == b' ') {
+        Some(space) => (&value[..space], value[space..].trim_ascii()),
+        None => (b"Bearer", value),
+    }
 }
 
 #[cfg(test)]
@@ -150,13 +152,13 @@ mod tests {
         assert_eq!(asked(&[basic("bob:").replace("Basic", "bASIC")]).await, is("bob", 1));
         assert_eq!(asked(&["Bearer t1".into()]).await, is("one", 1));
         assert_eq!(asked(&["bearer  t2".into()]).await, is("two", 1));
+        assert_eq!(asked(&["t2".into()]).await, is("two", 1));
         for wrong in
             ["Bearer t", "Bearer ", "Basic !", "Basic YQ=="].map(String::from).into_iter().chain([basic("alice:a")])
         {
             assert_eq!(asked(&[wrong.clone()]).await, Err(Denied::Wrong), "{wrong}");
         }
-        for none in [vec![], vec!["t1".into()], vec!["Digest t1".into()], vec!["Bearer t1".into(), "Bearer t1".into()]]
-        {
+        for none in [vec![], vec!["Digest t1".into()], vec!["Bearer t1".into(), "Bearer t1".into()]] {
             assert_eq!(asked(&none).await, Err(Denied::Missing), "{none:?}");
         }
     }

@@ -9,3 +9,4 @@ mod probes;
 mod prometheus;
 mod proxy_url;
 mod vmagent;
+mod web_config;

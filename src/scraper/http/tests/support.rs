@@ -15,6 +15,7 @@ use futures::{FutureExt, future::BoxFuture, stream};
 use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -54,6 +55,8 @@ pub(super) struct Scraper {
     pub(super) serving: JoinHandle<()>,
     pub(super) store_fails: Arc<AtomicBool>,
     load: mpsc::Sender<Option<Damage>>,
+    pub(super) secrets: Secrets,
+    _tickets: TempDir,
 }
 
 impl Scraper {
@@ -91,7 +94,8 @@ impl Scraper {
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
         let on_change = OnChange::new(&config, addr).expect("an address to scrape");
         let gate = Gate::open(config.security.clone()).expect("the files are fine");
-        let secrets = Secrets::open(Vec::new(), "/nowhere/tickets".into()).expect("no tickets");
+        let tickets = tempfile::tempdir().expect("a directory");
+        let secrets = Secrets::open(Vec::new(), tickets.path().join("tickets")).expect("no tickets");
         let shared =
             Arc::new(Shared::new(config, (gate, secrets.clone()), registry.clone(), pull, network.clone(), metrics));
         if let Some(on_change) = on_change {
@@ -99,7 +103,7 @@ impl Scraper {
             tokio::spawn(on_change.keep(Arc::clone(&shared), end));
         }
         let serving = tokio::spawn(serve(listener, shared, None, file_sd, stop.clone()));
-        Self { addr, registry, network, stop, serving, store_fails, load }
+        Self { addr, registry, network, stop, serving, store_fails, load, secrets, _tickets: tickets }
     }
 
     pub(super) async fn load(&self) {
@@ -118,8 +122,13 @@ impl Scraper {
     }
 
     pub(super) async fn register_as(&self, seed: u8, hostname: &str, claims: Vec<Claim>) {
+        self.register_by(seed, SECRET, hostname, claims).await;
+    }
+
+    /// As [`register_as`](Self::register_as), of a peer that has proved this secret.
+    pub(super) async fn register_by(&self, seed: u8, secret: SecretId, hostname: &str, claims: Vec<Claim>) {
         let register = Register { hostname: hostname.into(), claims };
-        let by = Registrant { peer: peer(seed), secret: SECRET, kept: None };
+        let by = Registrant { peer: peer(seed), secret, kept: None };
         let registered =
             self.registry.register(&by, &register, &Scope::default(), |_| Presence::Linked, SystemTime::now()).await;
         registered.expect("acknowledged");
