@@ -21,10 +21,6 @@ pub(super) struct Web {
 
 impl From<Web> for WebSecurity {
     fn from(flags: Web) -> Self {
-        let mut security = Self::default();
-        security.config_file = flags.config_file;
-        security.users_file = flags.users_file;
-        security.insecure = flags.insecure;
-        security
+        Self { config_file: flags.config_file, users_file: flags.users_file, insecure: flags.insecure }
     }
 }

@@ -156,7 +156,7 @@ mod tests {
         for wrong in
             ["Bearer t", "Bearer ", "Basic !", "Basic YQ=="].map(String::from).into_iter().chain([basic("alice:a")])
         {
-            assert_eq!(asked(&[wrong.clone()]).await, Err(Denied::Wrong), "{wrong}");
+            assert_eq!(asked(std::slice::from_ref(&wrong)).await, Err(Denied::Wrong), "{wrong}");
         }
         for none in [vec![], vec!["Digest t1".into()], vec!["Bearer t1".into(), "Bearer t1".into()]] {
             assert_eq!(asked(&none).await, Err(Denied::Missing), "{none:?}");

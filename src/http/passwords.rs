@@ -75,7 +75,8 @@ impl PasswordCheck {
         ip: IpAddr,
     ) -> Checked {
         let Some((hash, is_known)) = self.hash_of(hashes, name) else { return Checked::Wrong };
-        let digest = self.digest(&[name.as_bytes(), hash.as_bytes(), password]);
+        // A name that is gone may be compared with the very hash that it had.
+        let digest = self.digest(&[&[is_known.into()], name.as_bytes(), hash.as_bytes(), password]);
         let source = ip_network::of_line(ip);
         {
             let mut known = self.known();
@@ -191,6 +192,8 @@ mod tests {
         hashes.insert("alice".into(), bcrypt::hash("three", 4).expect("hashed"));
         assert_eq!(check.check(&hashes, "alice", b"one", HERE).await, Checked::Wrong);
         assert_eq!(check.check(&hashes, "alice", b"three", HERE).await, Checked::Right);
+        let renamed = [("carol".to_owned(), hashes["alice"].clone())].into();
+        assert_eq!(check.check(&renamed, "alice", b"three", HERE).await, Checked::Wrong);
         assert_eq!(check.check(&BTreeMap::new(), "alice", b"one", HERE).await, Checked::Wrong);
     }
 

@@ -113,9 +113,16 @@ fn prometheus_scrapes_over_tls_with_a_password_and_a_tenant_with_a_token_its_own
     samples.put("users.toml");
     samples.put("web-config.yml");
     wait_for_tls(&scraper);
-    let jobs = jobs(&sample("prometheus-tls.yml"), &samples, &scraper);
+    let by_proxy = format!(
+        "  - job_name: proxy\n    proxy_url: https://{}\n    basic_auth: {{ username: prometheus, password: change-me }}\n    \
+         tls_config: {{ ca_file: ca.pem }}\n    static_configs: [{{ targets: [web-b] }}]\n",
+        scraper.http
+    );
+    let jobs = jobs(&(sample("prometheus-tls.yml") + &by_proxy), &samples, &scraper);
     let Some(prometheus) = Monitor::prometheus_on(fleet.path(), &jobs, &[]) else { return };
-    for (job, alias) in [("narthex", "web-a"), ("narthex", "web-b"), ("narthex-tenant-a", "web-a")] {
+    for (job, alias) in
+        [("narthex", "web-a"), ("narthex", "web-b"), ("narthex-tenant-a", "web-a"), ("proxy", "web-b:80")]
+    {
         prometheus.wait_value(&format!("m{{job=\"{job}\",instance=\"{alias}\"}}"), 1.0);
     }
     assert!(prometheus.query("up{job=\"narthex-tenant-a\",instance=\"web-b\"}").is_empty());
@@ -125,7 +132,7 @@ fn prometheus_scrapes_over_tls_with_a_password_and_a_tenant_with_a_token_its_own
     samples.write("web-config.yml", &changed);
     prometheus.wait_value("up{job=\"narthex\",instance=\"web-a\"}", 0.0);
     prometheus.wait_value("up{job=\"narthex-tenant-a\",instance=\"web-a\"}", 1.0);
-    assert!(prometheus.targets().values().any(|target| target.last_error.contains("401")));
+    prometheus.wait_error("web-b", "401");
 }
 
 #[test]

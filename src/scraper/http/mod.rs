@@ -3,11 +3,11 @@
 //! Requests become calls of the [`Registry`](crate::registry::Registry) and of [`Pull`](super::pull::Pull); `router` lists the endpoints. `GET http://{alias}/metrics`
 //! is a scrape too, for Prometheus's `proxy_url`.
 //!
-//! Who may ask what is said by the files of [`WebSecurity`](crate::http::WebSecurity): each route needs a right (see `rights.rs`), and a user may see some of the
-//! targets (see `viewer.rs`). Without these files every client that can reach the API may read everything and release aliases, and
-//! the API listens on loopback, as Prometheus does. In any case nothing that a stranger sends grows memory without bound (header
-//! sizes, connections, scrapes, and the time of a reader are limited), and no web page of another site in a browser can read (see
-//! `host.rs`) or change anything (see `api.rs`).
+//! The files of [`WebSecurity`](crate::http::WebSecurity) say who may ask: each route needs a right (see `rights.rs`), and a
+//! user may see some of the targets (see `viewer.rs`). Without these files every client that can reach the API may read
+//! everything and release aliases, and the API listens on loopback, as Prometheus does. In any case nothing that a stranger
+//! sends grows memory without bound (header sizes, connections, scrapes, and the time of a reader are limited), and no web
+//! page of another site in a browser can read (see `host.rs`) or change anything (see `api.rs`).
 
 mod api;
 mod beacons;
