@@ -3,6 +3,8 @@
 //! A secret from a file, or one that came with a ticket, has a [`Scope`]. [`Secrets`] has both kinds, and keeps the tickets in
 //! files. [`PeerRules`] say which keys may register. [`Policy`] puts them together: the registrar asks it for the secret that a
 //! client names, then whether this client may use it, and the enforcement what of the table is still allowed.
+//!
+//! And who may read what over HTTP: a [`User`] has [`Right`]s, and may see some targets only.
 
 mod alias_glob;
 mod alias_policy;
@@ -14,6 +16,7 @@ mod policy;
 mod scope;
 mod secrets;
 mod ticket_files;
+mod users;
 
 pub(crate) use alias_glob::AliasGlob;
 pub use alias_policy::{AliasPolicy, AliasPolicyError};
@@ -29,3 +32,4 @@ pub use secrets::IssueError;
 pub(crate) use secrets::{Grant, MAX_KEYS, Refused, Secrets, detached};
 pub use ticket_files::TicketFileError;
 pub(crate) use ticket_files::{IssuedTicket, TICKET_DIR};
+pub(crate) use users::{Right, TargetScope, User, UserFile};

@@ -61,6 +61,10 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         Some(ScraperError::FileSd { .. }) => return Some("see --file-sd".into()),
         Some(ScraperError::OnChange(_)) => return Some("see --on-change".into()),
         Some(ScraperError::NatsFile(error)) => return about_nats(error).map(Into::into),
+        Some(ScraperError::Insecure(_)) => {
+            return Some("see --web.config.file, --web.users-file, --http, --web.insecure".into());
+        }
+        Some(ScraperError::Security(_)) => return Some("see --web.config.file and --web.users-file".into()),
         Some(ScraperError::NoTarget { .. }) => return Some("give --advertise HOST:PORT".into()),
         Some(ScraperError::Network(error)) => return about_network(error),
         Some(ScraperError::Store(error)) => return about_store(error).map(Into::into),

@@ -46,6 +46,7 @@ mod template;
 mod ticket;
 mod ticket_input;
 mod value;
+mod web;
 
 use std::{ffi::OsString, future::Future, path::PathBuf, time::Duration};
 
@@ -166,7 +167,7 @@ fn command() -> clap::Command {
         let is_asking = is_asking || ASKING.contains(&command.get_name());
         let with_variable = |arg: clap::Arg| match arg.get_long().filter(|_| arg.get_action().takes_values()) {
             Some(flag) if !is_asking || flag == "data-dir" => {
-                let name = format!("{}{}", environment::PREFIX, flag.to_uppercase().replace('-', "_"));
+                let name = format!("{}{}", environment::PREFIX, flag.to_uppercase().replace(['-', '.'], "_"));
                 arg.env(name)
             }
             _ => arg,

@@ -159,6 +159,7 @@ fn read(path: &Path, role: &str, flags: &Flags) -> Result<(BTreeMap<String, Vec<
         "scraper" | DOCTOR => SecretTables::take(&mut table, path)?,
         _ => SecretTables::default(),
     };
+    undot(&mut table, flags);
     let mut values = BTreeMap::new();
     for (key, value) in &table {
         let wrong = |why: String| format!("{}: key {key:?} {why}", path.display());
@@ -187,6 +188,18 @@ fn is_misplaced(error: &TargetFileError, flags: &Flags) -> Option<String> {
         "{}, line {line}: key {key:?} stands below [[target]], and so belongs to that target; move it above the first [[target]]",
         path.display()
     ))
+}
+
+/// Makes the key of a flag of what TOML reads as tables: `web.config.file`.
+fn undot(table: &mut toml::Table, flags: &Flags) {
+    let is_begin =
+        |key: &str| flags.all().any(|flag| flag.name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
+    while let Some(key) =
+        table.iter().find(|(key, value)| value.is_table() && is_begin(key)).map(|(key, _)| key.clone())
+    {
+        let inner = table.remove(&key).and_then(|value| value.try_into::<toml::Table>().ok()).unwrap_or_default();
+        table.extend(inner.into_iter().map(|(rest, value)| (format!("{key}.{rest}"), value)));
+    }
 }
 
 /// A value of the file as the texts of a command line; an array gives several. A table has no such form.

@@ -21,6 +21,7 @@ use super::{
     peers::{Connections, Reachable},
     secret_tables::SecretTables,
     service_manager, signals, value,
+    web::Web,
 };
 use crate::{
     Scraper, ScraperConfig,
@@ -81,9 +82,12 @@ pub(super) struct Args {
     /// ~/.local/state/narthex/scraper]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where Prometheus asks. There is no authentication: keep it on loopback, or behind a proxy that has some
+    /// Where Prometheus asks. An address that others reach needs --web.config.file or --web.users-file with users, or
+    /// --web.insecure
     #[arg(long, value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
     http: HostPort,
+    #[command(flatten)]
+    web: Web,
     /// The address of the HTTP side that /sd lists [default: the address that Prometheus asked]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
@@ -98,9 +102,6 @@ pub(super) struct Args {
     /// A file with the same list as /sd, for file_sd_configs of a Prometheus on this host
     #[arg(long, value_name = "FILE")]
     file_sd: Option<PathBuf>,
-    /// Let POST /-/reload do what SIGHUP does: read secrets and rules for keys again
-    #[arg(long = "web.enable-lifecycle", id = "web_enable_lifecycle", env = "NARTHEX_WEB_ENABLE_LIFECYCLE")]
-    lifecycle: bool,
     #[command(flatten)]
     registration_api: RegistrationApiArgs,
     #[command(flatten)]
@@ -451,7 +452,8 @@ impl Args {
                 allowed_hosts: self.http_allowed_host,
                 registration_api: self.registration_api.config(),
                 lobby_api: self.lobby_api.config(),
-                lifecycle: self.lifecycle,
+                lifecycle: self.web.enable_lifecycle,
+                security: self.web.into(),
                 scrape: ScrapeConfig {
                     timeout_default: self.limits.pull_timeout,
                     max_body: self.limits.max_body,

@@ -3,13 +3,21 @@
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 mod admission;
+#[cfg(feature = "scraper")]
+mod authentication;
 mod body;
 #[cfg(feature = "scraper")]
 pub(crate) mod browser;
+#[cfg(feature = "scraper")]
+mod client_certificates;
+#[cfg(feature = "scraper")]
+mod gate;
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 mod hop_by_hop;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod passed_headers;
+#[cfg(feature = "scraper")]
+mod passwords;
 #[cfg(any(feature = "scraper", feature = "node"))]
 mod places;
 #[cfg(any(feature = "agent", feature = "scraper"))]
@@ -29,13 +37,23 @@ mod streams;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub(crate) mod text;
 #[cfg(feature = "scraper")]
+mod tls;
+#[cfg(feature = "scraper")]
 mod token;
+#[cfg(feature = "scraper")]
+mod web_config;
 
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use admission::HttpLimits;
 #[cfg(feature = "scraper")]
+pub(crate) use authentication::{CHALLENGES, Denied};
+#[cfg(feature = "scraper")]
 pub(crate) use body::BodyCut;
 pub(crate) use body::{BodyEnd, BodyObserver, LimitedBody, expected_len};
+#[cfg(feature = "scraper")]
+pub(crate) use gate::Gate;
+#[cfg(feature = "scraper")]
+pub use gate::{WebSecurity, WebSecurityError};
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 pub(crate) use hop_by_hop::remove_hop_by_hop;
 #[cfg(feature = "cli")]
@@ -54,7 +72,7 @@ pub(crate) use requests::Worth;
 #[cfg(any(feature = "scraper", feature = "node"))]
 pub use server::BindError;
 #[cfg(feature = "scraper")]
-pub(crate) use server::LocalAddr;
+pub(crate) use server::{ClientAddr, LocalAddr};
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use server::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT};
 #[cfg(any(feature = "scraper", feature = "node"))]

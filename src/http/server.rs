@@ -4,7 +4,14 @@
 //! for a request's head (`slow_head`), and the time for a client to read its answer (`slow_reader`). A newcomer waits for no
 //! longer than those before it have to ask something, so a flood of connections that ask nothing keeps nobody out.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, response::Response};
 use http::{HeaderValue, StatusCode, header};
@@ -19,13 +26,18 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+#[cfg(feature = "scraper")]
+use tokio::net::TcpStream;
 use tokio::{
-    net::{self, TcpListener, TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{self, TcpListener, TcpSocket},
     task::JoinSet,
     time,
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "scraper")]
+use super::gate::Gate;
 use super::{
     admission::{Admission, HttpLimits, PROBE_PLACES, Place, WAITING},
     requests::{Requests, Worth},
@@ -73,6 +85,11 @@ pub struct BindError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalAddr(pub(crate) SocketAddr);
 
+/// The address that a request comes from; every request has it as an extension.
+#[cfg(feature = "scraper")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddr(pub(crate) IpAddr);
+
 #[cfg(feature = "scraper")]
 impl From<SocketAddr> for LocalAddr {
     fn from(addr: SocketAddr) -> Self {
@@ -85,6 +102,17 @@ impl From<SocketAddr> for LocalAddr {
 pub(crate) struct Listener {
     socket: TcpListener,
     spare: SpareFiles,
+    /// Whose TLS is spoken, if any.
+    #[cfg(feature = "scraper")]
+    gate: Option<Arc<Gate>>,
+}
+
+#[cfg(feature = "scraper")]
+impl Listener {
+    /// Speaks the gate's TLS.
+    pub(crate) fn behind(self, gate: Arc<Gate>) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
 }
 
 /// Opens the listening socket, and returns its address: port 0 takes any free one.
@@ -92,7 +120,14 @@ pub(crate) async fn bind(addr: &HostPort) -> Result<(Listener, SocketAddr), Bind
     let bound = async {
         let socket = listen((addr.host.as_str(), addr.port)).await?.into_std()?;
         let (spare, local) = (SpareFiles::of(&socket)?, socket.local_addr()?);
-        Ok((Listener { socket: TcpListener::from_std(socket)?, spare }, local))
+        let socket = TcpListener::from_std(socket)?;
+        let listener = Listener {
+            socket,
+            spare,
+            #[cfg(feature = "scraper")]
+            gate: None,
+        };
+        Ok((listener, local))
     };
     bound.await.map_err(|source| BindError { addr: addr.clone(), source })
 }
@@ -125,7 +160,9 @@ pub(crate) async fn accept(
     router: Router,
     stop: CancellationToken,
 ) {
-    let Listener { socket, mut spare } = listener;
+    #[cfg(feature = "scraper")]
+    let gate = listener.gate;
+    let (socket, mut spare) = (listener.socket, listener.spare);
     let room = limits.connections.saturating_add(PROBE_PLACES + WAITING + LEAVING);
     let admission = Admission::new(limits, refusals);
     let mut connections = JoinSet::new();
@@ -142,11 +179,26 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, from)) => {
                 let (admission, router, stop) = (Arc::clone(&admission), router.clone(), stop.clone());
+                #[cfg(feature = "scraper")]
+                let gate = gate.clone();
                 connections.spawn(async move {
                     let admitted = stop.run_until_cancelled(admission.admit(from.ip())).await;
-                    if let Some(place) = admitted.flatten() {
-                        connection(stream, place, router, stop).await;
+                    let Some(place) = admitted.flatten() else { return };
+                    // Without this option the last part of an answer waits for the client's delayed acknowledgement. The
+                    // call fails on a dead socket, which the next read reports.
+                    let _ = stream.set_nodelay(true);
+                    let Ok(local) = stream.local_addr() else { return };
+                    let ends = Ends { local, from: from.ip() };
+                    #[cfg(feature = "scraper")]
+                    if let Some(gate) = gate
+                        && let Some(tls) = gate.tls().await
+                    {
+                        if let Some(stream) = handshake(stream, tls, &place, &stop).await {
+                            connection(tokio::io::split(stream), ends, place, router, stop).await;
+                        }
+                        return;
                     }
+                    connection(stream.into_split(), ends, place, router, stop).await;
                 });
             }
             // The client went away before the accept.
@@ -174,10 +226,36 @@ async fn one_ends(connections: &mut JoinSet<()>, stop: &CancellationToken) {
     let _ = time::timeout(ACCEPT_PAUSE, stop.run_until_cancelled(connections.join_next())).await;
 }
 
+/// The two ends of a connection.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "scraper"), expect(dead_code, reason = "a node asks for neither"))]
+struct Ends {
+    local: SocketAddr,
+    from: IpAddr,
+}
+
 #[cfg(feature = "scraper")]
-fn with_local_addr(mut request: Request<Incoming>, local: SocketAddr) -> Request<Incoming> {
-    request.extensions_mut().insert(LocalAddr::from(local));
+fn with_ends(mut request: Request<Incoming>, ends: Ends) -> Request<Incoming> {
+    request.extensions_mut().insert(LocalAddr::from(ends.local));
+    request.extensions_mut().insert(ClientAddr(ends.from));
     request
+}
+
+/// Begins TLS within the time for a request's head. None if the client does not, or the place is somebody else's.
+#[cfg(feature = "scraper")]
+async fn handshake(
+    stream: TcpStream,
+    tls: Arc<rustls::ServerConfig>,
+    place: &Place,
+    stop: &CancellationToken,
+) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+    let begun = time::timeout(HEAD_LIMIT, tokio_rustls::TlsAcceptor::from(tls).accept(stream));
+    let begun = tokio::select! {
+        begun = begun => begun.ok()?,
+        () = place.evicted().cancelled() => return None,
+        () = stop.cancelled() => return None,
+    };
+    begun.inspect_err(|error| tracing::debug!(%error, "no TLS with an HTTP client")).ok()
 }
 
 /// Answers one request. Every answer is one for now and here: caches keep none, and a browser takes none for anything but
@@ -206,21 +284,23 @@ async fn answer(
     }))
 }
 
-async fn connection(stream: TcpStream, place: Arc<Place>, router: Router, stop: CancellationToken) {
-    #[cfg(feature = "scraper")]
-    let Ok(local) = stream.local_addr() else { return };
-    // Without this option the last part of an answer waits for the client's delayed acknowledgement. The call fails on
-    // a dead socket, which the next read reports.
-    let _ = stream.set_nodelay(true);
+async fn connection(
+    (reader, writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    ends: Ends,
+    place: Arc<Place>,
+    router: Router,
+    stop: CancellationToken,
+) {
+    #[cfg(not(feature = "scraper"))]
+    let _ = ends;
     let router = TowerToHyperService::new(router);
     let only_probes = place.only_probes();
     let requests = Requests::new(Arc::clone(&place));
     let service = service_fn(|request: Request<Incoming>| {
         #[cfg(feature = "scraper")]
-        let request = with_local_addr(request, local);
+        let request = with_ends(request, ends);
         answer(request, router.clone(), Arc::clone(&requests), only_probes)
     });
-    let (reader, writer) = stream.into_split();
     let reader = SlowHead::new(reader, HEAD_LIMIT, Arc::clone(&requests));
     let writer = SlowReader::new(writer, READER_LIMIT, Arc::clone(&requests));
     let io = TokioIo::new(tokio::io::join(reader, writer));

@@ -62,7 +62,7 @@ pub(crate) fn is_token(token: &[u8], shown: &[u8]) -> bool {
 }
 
 /// The digest of the token: all of them have one length.
-fn read(path: PathBuf) -> Result<[u8; 32], SecretFileError> {
+pub(super) fn read(path: PathBuf) -> Result<[u8; 32], SecretFileError> {
     let token = secret_file::read(&path)?;
     match token.trim_ascii() {
         b"" => Err(SecretFileError::Content { path }),
@@ -71,7 +71,8 @@ fn read(path: PathBuf) -> Result<[u8; 32], SecretFileError> {
     }
 }
 
-fn digest(token: &[u8]) -> [u8; 32] {
+/// Of the bytes of a token.
+pub(super) fn digest(token: &[u8]) -> [u8; 32] {
     Blake2s256::digest(token).into()
 }
 

@@ -8,7 +8,7 @@ use super::{group::Members, http::FileSd};
 use crate::{
     access::{NamedSecret, PeerFile, PeerFileError, TicketFileError},
     hook::{Hook, UnusableProgram},
-    http::{BindError, HttpLimits, TokenFile},
+    http::{BindError, Gate, HttpLimits, TokenFile, WebSecurity, WebSecurityError},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     lobby::{LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
     network::{self, MAX_PULL_STREAMS, NetworkError, NetworkLimits},
@@ -176,6 +176,7 @@ impl ScraperConfig {
         for token in registration_token.into_iter().chain(lobby_token) {
             take(TokenFile::new(token.clone()).check().map_err(Into::into));
         }
+        take(self.check_security());
         if let Some(path) = file_sd {
             take(FileSd::check(path).map_err(|source| ScraperError::FileSd { path: path.clone(), source }));
         }
@@ -187,6 +188,15 @@ impl ScraperConfig {
             take(nats.check().map_err(Into::into));
         }
         faults
+    }
+
+    /// A name's address shows when it is listened on.
+    fn check_security(&self) -> Result<(), ScraperError> {
+        let security = &self.http_limits.security;
+        let gate = Gate::open(security.clone())?;
+        let is_local = self.http.ip().is_none_or(|ip| ip.to_canonical().is_loopback());
+        let is_meant = is_local || security.insecure || !gate.is_open();
+        if is_meant { Ok(()) } else { Err(ScraperError::Insecure(self.http.clone())) }
     }
 }
 
@@ -262,6 +272,8 @@ pub struct HttpConfig {
     pub lifecycle: bool,
     /// Settings of scrapes.
     pub scrape: ScrapeConfig,
+    /// TLS, users and rights. Default: none of these, and so no address but of this host alone.
+    pub security: WebSecurity,
 }
 
 impl HttpConfig {
@@ -288,6 +300,7 @@ impl Default for HttpConfig {
             lobby_api: None,
             lifecycle: false,
             scrape: ScrapeConfig::default(),
+            security: WebSecurity::default(),
         }
     }
 }
@@ -391,6 +404,15 @@ pub enum ScraperError {
     /// The HTTP address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Others could ask over HTTP, and nobody would have to show who they are.
+    #[error(
+        "HTTP on {0} is for everybody who reaches it: set passwords, tokens or client certificates, listen on 127.0.0.1, or say \
+         that it is meant"
+    )]
+    Insecure(HostPort),
+    /// The files of TLS, users and rights cannot be used.
+    #[error(transparent)]
+    Security(#[from] WebSecurityError),
     /// A list for a file or a command is wanted of a scraper that listens on every address and advertises none.
     #[error(
         "a list for a file or a command needs an advertised address: {local} is every address, which nobody can scrape"

@@ -17,6 +17,7 @@ use super::outcome::{
 };
 use crate::{
     hook::RunOutcome,
+    http::Denied,
     network::{InboundCounts, LinkCounts, inbound_metrics},
     registry::{Counts, Totals},
     telemetry::{
@@ -46,6 +47,7 @@ pub(super) struct ScraperMetrics {
     members_unlinked: Gauge,
     forwards: Counters<ForwardOutcome>,
     beacon_requests: Counters<BeaconOutcome>,
+    http_denials: Counters<Denied>,
     #[cfg(feature = "nats")]
     lobby_nats_failing: Gauge,
     #[cfg(feature = "nats")]
@@ -143,6 +145,12 @@ impl ScraperMetrics {
                 "Requests to the registration API",
                 "outcome",
             ),
+            http_denials: Counters::new(
+                narthex,
+                "http_denials",
+                "HTTP requests that were not answered because of who sent them",
+                "reason",
+            ),
             #[cfg(feature = "nats")]
             lobby_nats_failing: gauge(
                 narthex,
@@ -184,6 +192,11 @@ impl ScraperMetrics {
     /// Counts a scrape that the members of the group were asked for.
     pub(super) fn forward(&self, outcome: ForwardOutcome) {
         self.forwards.add(outcome);
+    }
+
+    /// Counts a request that was not answered because of who sent it.
+    pub(super) fn denied(&self, why: Denied) {
+        self.http_denials.add(why);
     }
 
     pub(super) fn sd_request(&self, outcome: SdOutcome) {

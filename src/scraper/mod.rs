@@ -59,6 +59,7 @@ pub use config::{
 #[cfg(feature = "nats")]
 pub use config::{LobbyNats, SharedStore};
 
+pub use crate::http::{WebSecurity, WebSecurityError};
 #[doc(hidden)]
 pub use group::{Member, Members};
 pub use reload::{ReloadError, ReloadRequest, ReloadRequests, Reloaded};
@@ -66,7 +67,7 @@ pub use reload::{ReloadError, ReloadRequest, ReloadRequests, Reloaded};
 use crate::{
     access::{Grant, Policy, Secrets, TICKET_DIR},
     hook::Ending,
-    http::bind,
+    http::{Gate, bind},
     identity::PublicKey,
     lobby::LobbyListener,
     network::{self, Acceptor, Admitted, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
@@ -171,7 +172,12 @@ impl Scraper {
         #[cfg(not(feature = "nats"))]
         let is_shared = config.members.is_some();
         let policy = Policy::new(secrets, peer_file.read()?, is_shared);
+        let gate = Gate::open(config.http_limits.security.clone())?;
         let (listener, http_addr) = bind(&config.http).await?;
+        // A name may have any address.
+        if !http_addr.ip().to_canonical().is_loopback() && !config.http_limits.security.insecure && gate.is_open() {
+            return Err(ScraperError::Insecure(config.http));
+        }
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;
         let beacons = match &config.http_limits.registration_api {
@@ -238,9 +244,8 @@ impl Scraper {
         let (answer_limits, counts) = (AnswerLimits::new(&config.http_limits.scrape), Arc::clone(&metrics));
         let (reloader, reload_requests) = Reloader::new();
         let reloader = config.http_limits.lifecycle.then_some(reloader);
-        let shared =
-            Shared::new(config.http_limits, registry.clone(), pull, network.clone(), counts).reloading(reloader);
-        let shared = Arc::new(shared);
+        let shared = Shared::new(config.http_limits, gate, registry.clone(), pull, network.clone(), counts);
+        let shared = Arc::new(shared.reloading(reloader));
 
         let stop = Stop::default();
         let (mut http_task, mut hooks, mut tasks) = (JoinSet::new(), JoinSet::new(), JoinSet::new());

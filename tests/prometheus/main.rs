@@ -10,3 +10,4 @@ mod prometheus;
 mod proxy_url;
 mod tenants;
 mod vmagent;
+mod web_config;

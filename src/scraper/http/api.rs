@@ -19,7 +19,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::Scheme};
 use serde::Serialize;
 
-use super::router::Shared;
+use super::{router::Shared, viewer::Viewer};
 use crate::{
     http::{LocalAddr, text},
     identity::PublicKey,
@@ -164,14 +164,18 @@ impl<'a> AliasView<'a> {
 }
 
 /// `GET /api/v1/aliases/{alias}`.
-pub(super) async fn alias(State(shared): State<Arc<Shared>>, Path(alias): Path<String>) -> Response {
+pub(super) async fn alias(
+    State(shared): State<Arc<Shared>>,
+    Extension(viewer): Extension<Viewer>,
+    Path(alias): Path<String>,
+) -> Response {
     match shared.registry.lookup(&alias) {
-        Ok(Some(lease)) => {
+        Ok(Some(lease)) if viewer.sees(&lease) => {
             let Shared { registry, network, last_scrapes, .. } = &*shared;
             let view = AliasView::new(&lease, registry, network.links(), last_scrapes, SystemTime::now());
             Json(view).into_response()
         }
-        Ok(None) => text::line(StatusCode::NOT_FOUND, "no peer holds this alias"),
+        Ok(_) => text::line(StatusCode::NOT_FOUND, "no peer holds this alias"),
         Err(error) => text::line(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     }
 }
@@ -181,6 +185,7 @@ pub(super) async fn alias(State(shared): State<Arc<Shared>>, Path(alias): Path<S
 pub(super) async fn release(
     State(shared): State<Arc<Shared>>,
     Extension(local): Extension<LocalAddr>,
+    Extension(viewer): Extension<Viewer>,
     Path(alias): Path<String>,
     headers: HeaderMap,
 ) -> Response {
@@ -190,6 +195,12 @@ pub(super) async fn release(
     let Ok(alias) = alias.parse::<Alias>() else {
         return text::line(StatusCode::NOT_FOUND, "no peer holds this alias");
     };
+    match shared.registry.lookup(alias.as_str()) {
+        Ok(Some(lease)) if !viewer.sees(&lease) => {
+            return text::line(StatusCode::NOT_FOUND, format!("no peer holds alias {alias}"));
+        }
+        _ => {} // what is to be said of it is said below
+    }
     match shared.registry.release(&alias).await {
         Ok(true) => {
             tracing::info!(%alias, "alias released over HTTP");
@@ -205,11 +216,15 @@ pub(super) async fn release(
 pub(super) async fn release_all(
     State(shared): State<Arc<Shared>>,
     Extension(local): Extension<LocalAddr>,
+    Extension(viewer): Extension<Viewer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     if !is_from_here(&shared, &local, &headers) {
         return text::line(StatusCode::FORBIDDEN, FOREIGN_ORIGIN);
+    }
+    if viewer.is_scoped() {
+        return text::line(StatusCode::FORBIDDEN, "a user who sees some of the targets releases them one by one");
     }
     let holders = match uri.query().and_then(|query| query.split_once('=')) {
         Some(("peer", key)) => key.parse().ok().map(Holders::Peer),
@@ -233,7 +248,8 @@ fn is_from_here(shared: &Shared, local: &LocalAddr, headers: &HeaderMap) -> bool
     let ours = |origin: &HeaderValue| {
         let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
         origin.is_some_and(|origin| {
-            let http = origin.scheme() == Some(&Scheme::HTTP);
+            // By TLS or not: nobody else speaks the other one on this port.
+            let http = origin.scheme() == Some(&Scheme::HTTP) || origin.scheme() == Some(&Scheme::HTTPS);
             http && origin.authority().is_some_and(|host| local.is_ours(host, shared.advertise.as_ref()))
         })
     };

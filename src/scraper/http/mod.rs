@@ -3,10 +3,11 @@
 //! Requests become calls of the [`Registry`](crate::registry::Registry) and of [`Pull`](super::pull::Pull); `router` lists the endpoints. `GET http://{alias}/metrics`
 //! is a scrape too, for Prometheus's `proxy_url`.
 //!
-//! There is no authentication: by default the API listens on loopback, as Prometheus does, and every client that can
-//! reach it may read everything and release aliases. Even when the API is exposed, nothing that a stranger sends grows
-//! memory without bound (header sizes, connections, scrapes, and the time of a reader are limited), and no web page of
-//! another site in a browser can read (see `host.rs`) or change anything (see `api.rs`).
+//! The files of [`WebSecurity`](crate::http::WebSecurity) say who may ask: each route needs a right (see `rights.rs`), and a
+//! user may see some of the targets (see `viewer.rs`). Without these files every client that can reach the API may read
+//! everything and release aliases, and the API listens on loopback, as Prometheus does. In any case nothing that a stranger
+//! sends grows memory without bound (header sizes, connections, scrapes, and the time of a reader are limited), and no web
+//! page of another site in a browser can read (see `host.rs`) or change anything (see `api.rs`).
 
 mod api;
 mod beacons;
@@ -22,6 +23,7 @@ mod on_change;
 mod peers;
 mod proxy;
 mod readers;
+mod rights;
 mod router;
 mod scrape;
 mod sd;
@@ -29,6 +31,7 @@ mod sd_chunks;
 mod sd_list;
 mod table_list;
 mod tickets;
+mod viewer;
 mod views;
 
 #[cfg(test)]
@@ -67,6 +70,7 @@ pub(super) async fn serve(
         }
     };
     let (limits, refusals) = (shared.connections, Arc::clone(shared.network.refusals()));
+    let listener = listener.behind(Arc::clone(&shared.gate));
     let answer = http::accept(listener, limits, refusals, router::router(Arc::clone(&shared)), stop.clone());
     tokio::join!(answer, keep_beacons, keep_file);
 }

@@ -14,8 +14,11 @@ use axum::{
 };
 use http::{Method, StatusCode, uri::Scheme};
 
-use super::{router::Shared, scrape::scrape};
-use crate::http::{LocalAddr, text};
+use super::{rights, router::Shared, scrape::scrape};
+use crate::{
+    access::Right,
+    http::{LocalAddr, text},
+};
 
 /// The reason for refusing other schemes. `scheme: https` makes Prometheus ask for a tunnel.
 const PLAIN: &str = "aliases are scraped with scheme http, as the link to the peer is encrypted anyway";
@@ -35,5 +38,8 @@ pub(super) async fn route(State(shared): State<Arc<Shared>>, request: Request, n
     if request.uri().scheme() != Some(&Scheme::HTTP) {
         return text::line(StatusCode::BAD_REQUEST, format!("no such scheme here: {PLAIN}"));
     }
-    scrape(&shared, authority.host(), request.into_parts().0).await
+    match rights::viewer(&shared, Right::Scrape, request.headers(), request.extensions()).await {
+        Ok(viewer) => scrape(&shared, &viewer, authority.host(), request.into_parts().0).await,
+        Err(refusal) => refusal,
+    }
 }

@@ -7,21 +7,23 @@ use axum::{
     extract::State,
     middleware,
     response::Response,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use http::{HeaderMap, StatusCode};
 
 use super::{
     api, host, proxy,
     readers::Readers,
+    rights::{self, Needs, Route},
     scrape, sd,
     sd_list::SdList,
     table_list::TableUnknown,
     views::{self, Views},
 };
 use crate::{
+    access::Right,
     http::{
-        HttpLimits,
+        Gate, HttpLimits,
         text::{self, exposition},
     },
     identity::{HostPort, PublicKey},
@@ -35,6 +37,7 @@ use crate::{
         reload::Reloader,
         shares::Shares,
     },
+    telemetry::LogPace,
     wire::Alias,
 };
 
@@ -73,6 +76,9 @@ pub(in crate::scraper) struct Shared {
     pub(super) readers: Arc<Readers>,
     /// None if nobody may ask for a reload.
     reloader: Option<Reloader>,
+    pub(super) gate: Arc<Gate>,
+    /// Of lines about requests that are denied.
+    pub(super) denials: LogPace,
 }
 
 impl Shared {
@@ -86,6 +92,7 @@ impl Shared {
 
     pub(in crate::scraper) fn new(
         config: HttpConfig,
+        gate: Arc<Gate>,
         registry: Registry,
         pull: Arc<dyn Pull>,
         network: Network,
@@ -107,6 +114,8 @@ impl Shared {
             scrapes: Shares::new(config.scrape.max_concurrent, usize::MAX),
             scrape: config.scrape,
             reloader: None,
+            gate,
+            denials: LogPace::default(),
         }
     }
 
@@ -116,23 +125,39 @@ impl Shared {
     }
 }
 
-/// All routes. Requests must carry a [`LocalAddr`](crate::http::LocalAddr).
+/// Every route, with what a request to it needs. Scrapes in absolute form are beside these: see `proxy`.
+fn routes() -> [Route; 12] {
+    use Needs::{Nothing, The};
+    use Right::{Admin, Api, Scrape, Sd};
+    [
+        ("/-/healthy", Nothing, get(healthy)),
+        ("/-/ready", Nothing, get(ready)),
+        ("/-/reload", The(Admin), post(reload)),
+        ("/sd", The(Sd), get(sd::list)),
+        ("/scrape/{alias}/metrics", The(Scrape), get(scrape::by_path)),
+        ("/", The(Api), get(endpoints)),
+        ("/metrics", The(Api), get(metrics)),
+        ("/metrics/aliases", The(Api), get(views::metrics)),
+        ("/api/v1/aliases", The(Api), get(views::aliases)),
+        ("/api/v1/aliases/{alias}", The(Api), get(api::alias)),
+        ("/api/v1/aliases", The(Admin), delete(api::release_all)),
+        ("/api/v1/aliases/{alias}", The(Admin), delete(api::release)),
+    ]
+}
+
+/// All routes. Requests must carry a [`LocalAddr`](crate::http::LocalAddr) and a [`ClientAddr`](crate::http::ClientAddr).
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/", get(endpoints))
-        .route("/sd", get(sd::list))
-        .route("/scrape/{alias}/metrics", get(scrape::by_path))
-        .route("/metrics", get(metrics))
-        .route("/metrics/aliases", get(views::metrics))
-        .route("/-/healthy", get(healthy))
-        .route("/-/ready", get(ready))
-        .route("/-/reload", post(reload))
-        .route("/api/v1/aliases", get(views::aliases).delete(api::release_all))
-        .route("/api/v1/aliases/{alias}", get(api::alias).delete(api::release))
+    let guarded = |router: Router<_>, (path, needs, handlers): Route| {
+        router.route(path, rights::guarded(&shared, needs, handlers))
+    };
+    routes()
+        .into_iter()
+        .fold(Router::new(), guarded)
         .method_not_allowed_fallback(text::method_not_allowed)
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), proxy::route))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), host::refuse_rebound))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), rights::paced))
         .with_state(shared)
 }
 

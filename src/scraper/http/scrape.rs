@@ -11,6 +11,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::Body,
     extract::{Path, Request, State, rejection::PathRejection},
     response::Response,
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     headers::{asks_for_a_page, for_prometheus, time_to_pull},
     router::Shared,
+    viewer::Viewer,
 };
 use crate::{
     http::{BodyEnd, BodyObserver, LimitedBody, PullRequest, Worth, expected_len, passed_headers, text},
@@ -45,21 +47,22 @@ const EARLIER_AT_PEER: Duration = Duration::from_millis(300);
 /// By path: `/scrape/{alias}/metrics`, the alias percent-decoded once.
 pub(super) async fn by_path(
     State(shared): State<Arc<Shared>>,
+    Extension(viewer): Extension<Viewer>,
     alias: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
     // Neither a text that is not UTF-8 once decoded nor "" is an alias.
     let alias = alias.map(|Path(alias)| alias).unwrap_or_default();
-    scrape(&shared, &alias, request.into_parts().0).await
+    scrape(&shared, &viewer, &alias, request.into_parts().0).await
 }
 
 /// Scrapes `alias` as `request` asks. Only GET: a HEAD would cost the peer a whole pull.
-pub(super) async fn scrape(shared: &Shared, alias: &str, request: Parts) -> Response {
+pub(super) async fn scrape(shared: &Shared, viewer: &Viewer, alias: &str, request: Parts) -> Response {
     if request.method != Method::GET {
         return text::only("GET");
     }
     let (mut record, began) = (shared.metrics.scrape(), Began::now());
-    match pull(shared, alias, request).await {
+    match pull(shared, viewer, alias, request).await {
         Ok(Pulled { alias, peer, answer, is_metrics, promised, deadline, share }) => {
             let (head, body) = answer.into_parts();
             let worth = Worth { until: deadline + shared.scrape.margin, given_up: CancellationToken::new() };
@@ -110,11 +113,11 @@ struct Noted {
     fault: Fault,
 }
 
-async fn pull(shared: &Shared, alias: &str, request: Parts) -> Result<Pulled, Failure> {
+async fn pull(shared: &Shared, viewer: &Viewer, alias: &str, request: Parts) -> Result<Pulled, Failure> {
     let began = Instant::now();
     let lease = match shared.registry.lookup(alias) {
-        Ok(Some(lease)) => lease,
-        Ok(None) => {
+        Ok(Some(lease)) if viewer.sees(&lease) => lease,
+        Ok(_) => {
             let why = match alias.parse::<Alias>() {
                 Ok(alias) => format!("no peer holds alias {alias}"),
                 Err(error) => error.to_string(),

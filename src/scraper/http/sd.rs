@@ -20,6 +20,7 @@ use super::{
     sd_chunks::SdChunks,
     sd_list::{Fragment, Listed},
     table_list::{Rendered, TableUnknown},
+    viewer::Viewer,
 };
 use crate::{
     http::{LocalAddr, text},
@@ -34,15 +35,22 @@ const MAX_FILTERS: usize = 16;
 pub(super) async fn list(
     State(shared): State<Arc<Shared>>,
     Extension(local): Extension<LocalAddr>,
+    Extension(viewer): Extension<Viewer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let (outcome, response) = answer(&shared, local, &uri, &headers).await;
+    let (outcome, response) = answer(&shared, viewer, local, &uri, &headers).await;
     shared.metrics.sd_request(outcome);
     response
 }
 
-async fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMap) -> (SdOutcome, Response) {
+async fn answer(
+    shared: &Shared,
+    viewer: Viewer,
+    local: LocalAddr,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> (SdOutcome, Response) {
     let filters = match read_filters(uri) {
         Ok(filters) => filters,
         Err(why) => return (SdOutcome::BadRequest, text::line(StatusCode::BAD_REQUEST, why)),
@@ -55,7 +63,7 @@ async fn answer(shared: &Shared, local: LocalAddr, uri: &Uri, headers: &HeaderMa
         Ok(admitted) => admitted,
         Err(no_list) => return refused(no_list),
     };
-    match chunks(list, host, filters, reading).await {
+    match chunks(list, host, viewer, filters, reading).await {
         Ok((chunks, reading)) => {
             let len = chunks.left();
             let mut response = list_body::answer(chunks, len, "application/json", reading);
@@ -78,14 +86,18 @@ fn refused(no_list: NoList) -> (SdOutcome, Response) {
 async fn chunks(
     list: Arc<Rendered<Vec<Fragment>>>,
     host: String,
+    viewer: Viewer,
     filters: Vec<Filter>,
     reading: Reading,
 ) -> Result<(SdChunks, Reading), TableUnknown> {
-    if filters.is_empty() {
+    if filters.is_empty() && !viewer.is_scoped() {
         return Ok((SdChunks::whole(list, &host), reading));
     }
-    let wanted = move |listed: &Listed| filters.iter().all(|filter| filter.passes(listed));
-    let matching = move || (SdChunks::matching(list, &host, wanted), reading);
+    let matching = move || {
+        let mut sight = viewer.sight();
+        let wanted = |listed: &Listed| filters.iter().all(|filter| filter.passes(listed)) && sight.listed(listed);
+        (SdChunks::matching(list, &host, wanted), reading)
+    };
     task::spawn_blocking(matching).await.map_err(|_| TableUnknown::Stopped)
 }
 

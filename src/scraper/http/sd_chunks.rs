@@ -30,7 +30,11 @@ impl SdChunks {
     }
 
     /// The groups that `wanted` picks. Looks at every one.
-    pub(super) fn matching(list: Arc<Rendered<Vec<Fragment>>>, host: &str, wanted: impl Fn(&Listed) -> bool) -> Self {
+    pub(super) fn matching(
+        list: Arc<Rendered<Vec<Fragment>>>,
+        host: &str,
+        mut wanted: impl FnMut(&Listed) -> bool,
+    ) -> Self {
         let fragments = list.list.iter().enumerate();
         let picked = fragments.filter(|(_, fragment)| wanted(&fragment.of)).map(|(n, _)| n).collect();
         Self::new(list, Some(picked), host)

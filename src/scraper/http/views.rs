@@ -7,17 +7,20 @@ use std::{
 };
 
 use axum::{
+    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use http::HeaderMap;
+use tokio::{sync::Mutex, task};
 
 use super::{
     api::AliasView,
     list_body::{self, CHUNK},
     router::Shared,
-    table_list::{Rendered, TableList},
+    table_list::{Rendered, TableList, TableUnknown},
+    viewer::Viewer,
 };
 use crate::{
     network::Links,
@@ -40,6 +43,8 @@ pub(super) struct Views {
     aliases: TableList<View>,
     open_metrics: TableList<View>,
     text_metrics: TableList<View>,
+    /// Held while a view for one viewer is made.
+    own: Arc<Mutex<()>>,
 }
 
 impl Views {
@@ -53,26 +58,51 @@ impl Views {
             aliases: view(Box::new(move |leases, links| aliases_json(leases, &names, links, &scrapes))),
             open_metrics: view(Box::new(|leases, links| metrics_text(leases, links, ExpositionFormat::OpenMetrics))),
             text_metrics: view(Box::new(|leases, links| metrics_text(leases, links, ExpositionFormat::Text))),
+            own: Arc::default(),
         }
     }
 }
 
 /// `GET /api/v1/aliases`: an array in the order of the aliases.
-pub(super) async fn aliases(State(shared): State<Arc<Shared>>) -> Response {
-    answer(&shared, &shared.views.aliases, "application/json").await
+pub(super) async fn aliases(State(shared): State<Arc<Shared>>, Extension(viewer): Extension<Viewer>) -> Response {
+    let (names, scrapes) = (shared.registry.clone(), shared.last_scrapes.clone());
+    let own = move |leases, links: &Links| aliases_json(leases, &names, links, &scrapes);
+    answer(&shared, &shared.views.aliases, viewer, own, "application/json").await
 }
 
 /// `GET /metrics/aliases`: how the holder of each alias is linked. 503 until the table is loaded, as `/sd`.
-pub(super) async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+pub(super) async fn metrics(
+    State(shared): State<Arc<Shared>>,
+    Extension(viewer): Extension<Viewer>,
+    headers: HeaderMap,
+) -> Response {
     let format = ExpositionFormat::asked_for(&headers);
     let view = match format {
         ExpositionFormat::OpenMetrics => &shared.views.open_metrics,
         ExpositionFormat::Text => &shared.views.text_metrics,
     };
-    answer(&shared, view, format.content_type()).await
+    let own = move |leases, links: &Links| metrics_text(leases, links, format);
+    answer(&shared, view, viewer, own, format.content_type()).await
 }
 
-async fn answer(shared: &Shared, view: &TableList<View>, content_type: &'static str) -> Response {
+/// The view of everything, or `own`, made of what the viewer sees.
+async fn answer(
+    shared: &Shared,
+    view: &TableList<View>,
+    viewer: Viewer,
+    own: impl Fn(Vec<Arc<Lease>>, &Links) -> View + Clone + Send + Sync + 'static,
+    content_type: &'static str,
+) -> Response {
+    if viewer.is_scoped() {
+        return match shared.readers.admit(|| seen(shared, viewer.clone(), own.clone())).await {
+            Ok((view, reading)) => {
+                let len = view.iter().map(|chunk| chunk.len() as u64).sum();
+                let chunks = (0..view.len()).map(move |n| view[n].clone());
+                list_body::answer(chunks, len, content_type, reading)
+            }
+            Err(no_list) => no_list.into_response(),
+        };
+    }
     match shared.readers.admit(|| view.current()).await {
         Ok((rendered, reading)) => {
             let len = rendered.list.iter().map(|chunk| chunk.len() as u64).sum();
@@ -80,6 +110,24 @@ async fn answer(shared: &Shared, view: &TableList<View>, content_type: &'static 
         }
         Err(no_list) => no_list.into_response(),
     }
+}
+
+/// Made for this viewer alone.
+async fn seen(
+    shared: &Shared,
+    viewer: Viewer,
+    own: impl Fn(Vec<Arc<Lease>>, &Links) -> View + Send + 'static,
+) -> Result<Arc<View>, TableUnknown> {
+    let making = Arc::clone(&shared.views.own).lock_owned().await;
+    let mut leases = shared.registry.snapshot()?.contents.leases;
+    let links = shared.network.links().clone();
+    let made = task::spawn_blocking(move || {
+        let _making = making;
+        let mut sight = viewer.sight();
+        leases.retain(|lease| sight.lease(lease));
+        Arc::new(own(leases, &links))
+    });
+    made.await.map_err(|_| TableUnknown::Stopped)
 }
 
 fn chunks(view: Arc<Rendered<View>>) -> impl Iterator<Item = Bytes> {

@@ -4,6 +4,7 @@ mod api;
 mod file_sd;
 mod on_change;
 mod proxy;
+mod rights;
 mod scrape;
 mod sd;
 mod server;

@@ -15,6 +15,7 @@ use futures::{FutureExt, future::BoxFuture, stream};
 use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -23,9 +24,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::Scope,
+    access::{Scope, Secrets},
     hook::Ending,
-    http::{PullRequest, bind},
+    http::{Gate, PullRequest, bind},
     identity::{KeyPair, PublicKey, SecretId},
     network::{LinkPath, Links, Network, NetworkConfig, NetworkRole},
     registry::{Change, Damage, Foreign, Loaded, Presence, Registrant, Registry, RegistryConfig, Store, StoreError},
@@ -54,6 +55,8 @@ pub(super) struct Scraper {
     pub(super) serving: JoinHandle<()>,
     pub(super) store_fails: Arc<AtomicBool>,
     load: mpsc::Sender<Option<Damage>>,
+    pub(super) secrets: Secrets,
+    _tickets: TempDir,
 }
 
 impl Scraper {
@@ -90,13 +93,18 @@ impl Scraper {
         let stop = CancellationToken::new();
         let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
         let on_change = OnChange::new(&config, addr).expect("an address to scrape");
-        let shared = Arc::new(Shared::new(config, registry.clone(), pull, network.clone(), metrics));
+        let gate = Gate::open(config.security.clone()).expect("the files are fine");
+        let tickets = tempfile::tempdir().expect("a directory");
+        let secrets = Secrets::open(Vec::new(), tickets.path().join("tickets")).expect("no tickets");
+        let names = secrets.clone();
+        registry.name_secrets_by(move |secret| names.name_of(secret));
+        let shared = Arc::new(Shared::new(config, gate, registry.clone(), pull, network.clone(), metrics));
         if let Some(on_change) = on_change {
             let end = Ending { stop: stop.clone(), grace: Duration::ZERO };
             tokio::spawn(on_change.keep(Arc::clone(&shared), end));
         }
         let serving = tokio::spawn(serve(listener, shared, None, file_sd, stop.clone()));
-        Self { addr, registry, network, stop, serving, store_fails, load }
+        Self { addr, registry, network, stop, serving, store_fails, load, secrets, _tickets: tickets }
     }
 
     pub(super) async fn load(&self) {
@@ -115,8 +123,13 @@ impl Scraper {
     }
 
     pub(super) async fn register_as(&self, seed: u8, hostname: &str, claims: Vec<Claim>) {
+        self.register_by(seed, SECRET, hostname, claims).await;
+    }
+
+    /// As [`register_as`](Self::register_as), of a peer that has proved this secret.
+    pub(super) async fn register_by(&self, seed: u8, secret: SecretId, hostname: &str, claims: Vec<Claim>) {
         let register = Register { hostname: hostname.into(), claims };
-        let by = Registrant { peer: peer(seed), secret: SECRET, kept: None };
+        let by = Registrant { peer: peer(seed), secret, kept: None };
         let registered =
             self.registry.register(&by, &register, &Scope::default(), |_| Presence::Linked, SystemTime::now()).await;
         registered.expect("acknowledged");
