@@ -1,7 +1,6 @@
 //! Secrets and keys together: who may register, and what may stay registered.
 
 use std::{
-    collections::BTreeSet,
     io,
     sync::{
         Arc, PoisonError, RwLock,
@@ -23,29 +22,22 @@ pub(crate) struct Policy(Arc<Shared>);
 struct Shared {
     secrets: Secrets,
     peers: RwLock<Arc<PeerRules>>,
-    /// Whether other scrapers, with tickets of their own, register in the same table.
-    shared_table: bool,
     /// Counts what took a right away.
     version: AtomicU64,
 }
-
-/// The secrets that a change took away.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Removed(pub(crate) BTreeSet<SecretId>);
 
 /// The end of a ticket.
 pub(crate) struct Ended {
     /// False if there was no such ticket.
     pub(crate) was_there: bool,
-    pub(crate) removed: Removed,
     /// Whether its end is on the disk.
     pub(crate) disk: io::Result<()>,
 }
 
 impl Policy {
-    pub(crate) fn new(secrets: Secrets, peers: PeerRules, shared_table: bool) -> Self {
+    pub(crate) fn new(secrets: Secrets, peers: PeerRules) -> Self {
         let peers = RwLock::new(Arc::new(peers));
-        Self(Arc::new(Shared { secrets, peers, shared_table, version: AtomicU64::new(0) }))
+        Self(Arc::new(Shared { secrets, peers, version: AtomicU64::new(0) }))
     }
 
     pub(crate) fn secrets(&self) -> &Secrets {
@@ -72,19 +64,14 @@ impl Policy {
         })
     }
 
-    /// Whether what a peer has registered with a secret may stay. A table that other scrapers share has what was registered with
-    /// their secrets, unless we knew them and they are `removed`. Leases of early versions name no secret.
-    pub(crate) fn permits(
-        &self,
-        (peer, secret, alias): (&PublicKey, Option<SecretId>, &Alias),
-        removed: &Removed,
-        now: SystemTime,
-    ) -> bool {
+    /// Whether what a peer has registered with a secret may stay. A secret that was never ours is another scraper's, of whose
+    /// table this is a part or a copy. Leases of early versions name no secret.
+    pub(crate) fn permits(&self, peer: &PublicKey, secret: Option<SecretId>, alias: &Alias, now: SystemTime) -> bool {
         let Ok(of_key) = self.peers().of(peer) else { return false };
         let held = of_key.is_none_or(|globs| globs.iter().any(|glob| glob.fits(alias.as_str())));
         held && secret.is_none_or(|id| match self.0.secrets.scope(&id, now) {
             Some(scope) => scope.admits(alias),
-            None => self.0.shared_table && !self.0.secrets.is_known(&id) && !removed.0.contains(&id),
+            None => !self.0.secrets.was_known(&id),
         })
     }
 
@@ -93,14 +80,13 @@ impl Policy {
         let Revoked { id, removed } = self.0.secrets.revoke(name).await;
         self.has_changed();
         let was_there = id.is_some() || matches!(removed, Ok(true));
-        Ended { was_there, removed: Removed(id.into_iter().collect()), disk: removed.map(drop) }
+        Ended { was_there, disk: removed.map(drop) }
     }
 
     /// Puts these secrets in the place of those from files, and these rules in the place of the others.
-    pub(crate) fn replace(&self, secrets: Vec<NamedSecret>, peers: PeerRules) -> Removed {
-        let removed = self.0.secrets.replace(secrets);
+    pub(crate) async fn replace(&self, secrets: Vec<NamedSecret>, peers: PeerRules) {
+        self.0.secrets.replace(secrets).await;
         self.replace_peers(peers);
-        Removed(removed)
     }
 
     /// Puts these rules in the place of the others.

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
-    path::PathBuf,
+    path::Path,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::SystemTime,
 };
@@ -15,7 +15,9 @@ use std::{
 use tokio::{sync::Mutex, task};
 
 use super::{
-    IssuedTicket, NamedSecret, Scope, SecretName, SecretNameError, TicketFileError, ticket_files::TicketFiles,
+    IssuedTicket, NamedSecret, Scope, SecretName, SecretNameError, TicketFileError,
+    secret_ids::SecretIds,
+    ticket_files::{TICKET_DIR, TicketFiles},
 };
 use crate::identity::{PublicKey, SecretId, SharedSecret};
 
@@ -32,6 +34,9 @@ struct Shared {
     fixed: RwLock<Fixed>,
     files: TicketFiles,
     tickets: RwLock<Tickets>,
+    ids: SecretIds,
+    /// Those that were ours before.
+    former: RwLock<BTreeSet<SecretId>>,
     /// Held while the files are written.
     writing: Mutex<()>,
 }
@@ -123,18 +128,28 @@ pub enum IssueError {
 }
 
 impl Secrets {
-    /// The secrets from files, and the tickets in `directory`. Blocks.
+    /// The secrets from files, and the tickets in the data directory. Blocks.
     ///
     /// # Errors
     /// [`TicketFileError`] for a ticket that is there and cannot be read as a whole.
-    pub(crate) fn open(given: Vec<NamedSecret>, directory: PathBuf) -> Result<Self, TicketFileError> {
-        let files = TicketFiles(directory);
+    pub(crate) fn open(given: Vec<NamedSecret>, data_dir: &Path) -> Result<Self, TicketFileError> {
+        let (files, ids) = (TicketFiles(data_dir.join(TICKET_DIR)), SecretIds::below(data_dir));
         let tickets = files.read()?;
-        let tickets = tickets.into_iter().map(|issued| (issued.secret.id(), issued)).collect();
+        let tickets: Tickets = tickets.into_iter().map(|issued| (issued.secret.id(), issued)).collect();
+        let fixed = fixed(given);
+        let failed = |source| TicketFileError::Ids { path: ids.path().to_owned(), source };
+        let before = ids.read().map_err(failed)?;
+        let now: BTreeSet<_> = fixed.keys().chain(tickets.keys()).copied().collect();
+        let former = before.difference(&now).copied().collect();
+        if !now.is_subset(&before) {
+            ids.write(&now.union(&before).copied().collect()).map_err(failed)?;
+        }
         Ok(Self(Arc::new(Shared {
-            fixed: RwLock::new(fixed(given)),
+            fixed: RwLock::new(fixed),
             files,
             tickets: RwLock::new(tickets),
+            ids,
+            former: RwLock::new(former),
             writing: Mutex::default(),
         })))
     }
@@ -193,9 +208,18 @@ impl Secrets {
         }
     }
 
-    /// True if it is one of ours, whether or not its time has come.
-    pub(super) fn is_known(&self, id: &SecretId) -> bool {
-        self.fixed(id).is_some() || self.read().contains_key(id)
+    /// True if it is one of ours, or was one, whether or not its time has come.
+    pub(super) fn was_known(&self, id: &SecretId) -> bool {
+        self.fixed(id).is_some() || self.read().contains_key(id) || self.former().contains(id)
+    }
+
+    /// Forgets on the disk what was ours before: nothing is left of it.
+    pub(crate) async fn forget_former(&self) -> io::Result<()> {
+        let _writing = self.0.writing.lock().await;
+        let fixed: BTreeSet<_> = self.read_fixed().keys().copied().collect();
+        let now: BTreeSet<_> = fixed.into_iter().chain(self.read().keys().copied()).collect();
+        let ids = self.0.ids.clone();
+        blocking(move || if ids.read()? == now { Ok(()) } else { ids.write(&now) }).await
     }
 
     /// What the secret is called.
@@ -204,24 +228,35 @@ impl Secrets {
         fixed.or_else(|| self.read().get(id).map(|issued| issued.name.clone()))
     }
 
-    /// Puts these in the place of all secrets from files; the ids of those that are gone.
-    pub(super) fn replace(&self, given: Vec<NamedSecret>) -> BTreeSet<SecretId> {
+    /// Puts these in the place of all secrets from files.
+    pub(super) async fn replace(&self, given: Vec<NamedSecret>) {
+        let _writing = self.0.writing.lock().await;
         let new = fixed(given);
-        let mut fixed = self.0.fixed.write().unwrap_or_else(PoisonError::into_inner);
-        let gone = fixed.keys().filter(|id| !new.contains_key(id)).copied().collect();
-        *fixed = new;
-        gone
+        let before: BTreeSet<_> = self.read_fixed().keys().copied().collect();
+        let now: BTreeSet<_> = new.keys().copied().collect();
+        let (ids, added) = (self.0.ids.clone(), now.difference(&before).copied().collect::<BTreeSet<_>>());
+        if !added.is_empty()
+            && let Err(error) = blocking(move || ids.add(&added)).await
+        {
+            // A full disk must not keep a secret in force. What is registered with the new ones would outlive their end if that
+            // comes while the scraper is down.
+            tracing::error!(%error, file = %self.0.ids.path().display(), "cannot note new secrets");
+        }
+        *self.0.fixed.write().unwrap_or_else(PoisonError::into_inner) = new;
+        let mut former = self.0.former.write().unwrap_or_else(PoisonError::into_inner);
+        former.extend(before);
+        former.retain(|id| !now.contains(id));
     }
 
     /// The next instant at which a secret from a file begins or ends.
     pub(super) fn next_change(&self, now: SystemTime) -> Option<SystemTime> {
-        let fixed = self.0.fixed.read().unwrap_or_else(PoisonError::into_inner);
+        let fixed = self.read_fixed();
         let times = fixed.values().flat_map(|fixed| [fixed.given.not_before, fixed.given.not_after]);
         times.flatten().filter(|at| *at > now).min()
     }
 
     fn fixed(&self, id: &SecretId) -> Option<Arc<FixedSecret>> {
-        self.0.fixed.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.read_fixed().get(id).cloned()
     }
 
     /// Makes a ticket's secret. It is on the disk when this returns.
@@ -245,11 +280,13 @@ impl Secrets {
         let secret = SharedSecret::generate();
         let (id, scope, keys) = (secret.id(), Arc::new(scope), BTreeSet::new());
         let issued = Issued { name, secret: secret.clone(), scope, created_at: now, expires_at, uses, keys };
-        let on_disk = issued.clone();
-        self.on_disk(move |files| files.create(&on_disk)).await.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => IssueError::Exists,
-            _ => error.into(),
-        })?;
+        let (on_disk, ids) = (issued.clone(), self.0.ids.clone());
+        self.on_disk(move |files| ids.add(&[id].into()).and_then(|()| files.create(&on_disk))).await.map_err(
+            |error| match error.kind() {
+                io::ErrorKind::AlreadyExists => IssueError::Exists,
+                _ => error.into(),
+            },
+        )?;
         self.write().insert(id, issued);
         Ok(secret)
     }
@@ -262,6 +299,7 @@ impl Secrets {
             let id = tickets.iter().find_map(|(id, issued)| (issued.name == *name).then_some(*id));
             id.inspect(|id| drop(tickets.remove(id)))
         };
+        self.0.former.write().unwrap_or_else(PoisonError::into_inner).extend(id);
         let name = name.clone();
         Revoked { id, removed: self.on_disk(move |files| files.remove(&name)).await }
     }
@@ -284,11 +322,19 @@ impl Secrets {
         change: impl FnOnce(&TicketFiles) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let files = self.0.files.clone();
-        task::spawn_blocking(move || change(&files)).await.map_err(io::Error::other)?
+        blocking(move || change(&files)).await
     }
 
     fn is_fixed(&self, name: &SecretName) -> bool {
-        self.0.fixed.read().unwrap_or_else(PoisonError::into_inner).values().any(|fixed| fixed.given.name == *name)
+        self.read_fixed().values().any(|fixed| fixed.given.name == *name)
+    }
+
+    fn former(&self) -> RwLockReadGuard<'_, BTreeSet<SecretId>> {
+        self.0.former.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_fixed(&self) -> RwLockReadGuard<'_, Fixed> {
+        self.0.fixed.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Tickets> {
@@ -312,6 +358,10 @@ pub(super) struct Revoked {
 /// Goes on to its end, also if the caller goes away: what is half done on the disk and in memory would not agree.
 pub(crate) async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
     tokio::spawn(work).await.map_err(io::Error::other)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 fn fixed(given: Vec<NamedSecret>) -> Fixed {

@@ -49,6 +49,14 @@ pub enum TicketFileError {
         /// What the operating system reports.
         source: io::Error,
     },
+    /// The file of the ids of all secrets.
+    #[error("cannot read and write {}", path.display())]
+    Ids {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system reports.
+        source: io::Error,
+    },
     /// Others could read the secrets.
     #[error(transparent)]
     Exposed(#[from] ExposedFile),

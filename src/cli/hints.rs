@@ -21,7 +21,7 @@ const ELSEWHERE: [(&str, Option<&str>, &str); 15] = [
     ("--web.route-prefix", Some("http"), "let a reverse proxy before --http take the prefix away"),
     ("--web.max-connections", Some("max-http-connections"), "use --max-http-connections N"),
     ("--web.config.file", Some("http"), "for TLS and passwords put a reverse proxy before --http"),
-    ("--web.enable-lifecycle", None, "leave it out: an agent reads its targets again at SIGHUP"),
+    ("--web.enable-lifecycle", None, "leave it out: it is a flag of narthex scraper"),
     ("--config.file", Some("config"), "use --config FILE, which is TOML"),
     ("--storage.tsdb.path", Some("data-dir"), "use --data-dir DIR"),
     ("--storage.path", Some("data-dir"), "use --data-dir DIR"),

@@ -10,7 +10,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{Policy, Removed},
+    access::Policy,
     identity::PublicKey,
     network::Network,
     registry::{Lease, Registry, RegistryError},
@@ -39,9 +39,9 @@ pub(super) struct Enforced {
 
 impl Enforcement {
     /// Releases what the policy does not permit any more. Returns once that is on disk and the links are closed.
-    pub(super) async fn enforce(&self, removed: &Removed) -> Result<Enforced, RegistryError> {
+    pub(super) async fn enforce(&self) -> Result<Enforced, RegistryError> {
         let now = SystemTime::now();
-        let is_over = |lease: &Lease| !self.policy.permits((&lease.peer, lease.secret, &lease.alias), removed, now);
+        let is_over = |lease: &Lease| !self.policy.permits(&lease.peer, lease.secret, &lease.alias, now);
         // Before the table is loaded nobody is registered, and its load is followed by another look.
         let Ok(table) = self.registry.snapshot() else { return Ok(Enforced::default()) };
         let leases = table.contents.leases.iter();
@@ -61,8 +61,12 @@ impl Enforcement {
         if stop.run_until_cancelled(is_loaded).await != Some(true) {
             return stop.cancelled().await;
         }
+        if self.enforce_and_log("secrets or rules that were taken out before the start").await
+            && let Err(error) = self.policy.secrets().forget_former().await
+        {
+            tracing::warn!(%error, "cannot forget secrets that are gone"); // the next start tries again
+        }
         loop {
-            self.enforce_and_log("after a start or at the end of a secret's time").await;
             let next = self.policy.next_change(SystemTime::now());
             let is_due = async {
                 while next.is_none_or(|next| SystemTime::now() < next) {
@@ -75,16 +79,22 @@ impl Enforcement {
             if stop.run_until_cancelled(is_due).await.is_none() {
                 return;
             }
+            self.enforce_and_log("the time of a secret").await;
         }
     }
 
-    async fn enforce_and_log(&self, when: &str) {
-        match self.enforce(&Removed::default()).await {
-            Ok(Enforced { released: 0, .. }) => {}
+    /// False if it could not be done.
+    async fn enforce_and_log(&self, why: &str) -> bool {
+        match self.enforce().await {
+            Ok(Enforced { released: 0, .. }) => true,
             Ok(Enforced { released, peers }) => {
-                tracing::warn!(released, peers, when, "released what may not be registered any more");
+                tracing::warn!(released, peers, why, "released what may not be registered any more");
+                true
             }
-            Err(error) => tracing::error!(error = %Chain(&error), when, "cannot release what may not be registered"),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), why, "cannot release what may not be registered");
+                false
+            }
         }
     }
 }

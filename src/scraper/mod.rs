@@ -65,7 +65,7 @@ pub use group::{Member, Members};
 pub use reload::{ReloadError, ReloadRequest, ReloadRequests, Reloaded};
 
 use crate::{
-    access::{Grant, Policy, Secrets, TICKET_DIR},
+    access::{Grant, Policy, Secrets},
     hook::Ending,
     http::{Gate, bind},
     identity::PublicKey,
@@ -166,12 +166,8 @@ impl Scraper {
         // Whoever has the token of the registration API has a share of the table, as those who have a secret.
         let shares = config.secrets.len() + usize::from(config.http_limits.registration_api.is_some());
         let peer_file = config.peer_file();
-        let secrets = Secrets::open(config.secrets, config.data_dir.join(TICKET_DIR))?;
-        #[cfg(feature = "nats")]
-        let is_shared = config.store.is_some() || config.members.is_some();
-        #[cfg(not(feature = "nats"))]
-        let is_shared = config.members.is_some();
-        let policy = Policy::new(secrets, peer_file.read()?, is_shared);
+        let secrets = Secrets::open(config.secrets, &config.data_dir)?;
+        let policy = Policy::new(secrets, peer_file.read()?);
         let gate = Gate::open(config.http_limits.security.clone())?;
         let (listener, http_addr) = bind(&config.http).await?;
         // A name may have any address.

@@ -6,7 +6,7 @@ use tokio::{sync::Mutex, task};
 
 use super::enforcement::{Enforced, Enforcement};
 use crate::{
-    access::{PeerFile, PeerFileError, PeerRules, Removed, Rule},
+    access::{PeerFile, PeerFileError, PeerRules, Rule},
     identity::PublicKey,
     registry::RegistryError,
 };
@@ -49,7 +49,7 @@ impl PeerDesk {
         let change = task::spawn_blocking(move || file.change(&key, &rule));
         let rules = change.await.map_err(io::Error::other)??;
         self.enforcement.policy.replace_peers(rules);
-        let enforced = self.enforcement.enforce(&Removed::default()).await?;
+        let enforced = self.enforcement.enforce().await?;
         tracing::info!(peer = %key, blocked = logged, released = enforced.released, "rule for a key written");
         Ok(enforced)
     }

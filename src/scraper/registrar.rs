@@ -32,7 +32,7 @@ use super::{
 use farewell::Farewells;
 
 use crate::{
-    access::{Policy, Refused, Removed},
+    access::{Policy, Refused},
     identity::{KeyPair, PublicKey, SecretId},
     network::{InboundStream, LinkId, LinkStream, Links, Network},
     registry::{Presence, Registrant, Registry, RegistryError},
@@ -357,7 +357,7 @@ impl Registrar {
         match self.registry.register(&by, register, &scope, self.presence(&found), SystemTime::now()).await {
             // Rights went meanwhile: what was released then may have come back.
             Ok(_) if self.policy.version() != version => {
-                let _ = self.enforcement.enforce(&Removed::default()).await; // the next one tries again
+                let _ = self.enforcement.enforce().await; // the next one tries again
                 RegisterReply::Unavailable
             }
             Ok(registered) => {

@@ -99,8 +99,8 @@ pub(super) async fn reload(
         .await
         .map_err(|error: PeerDeskError| ReloadError::Peers(crate::telemetry::Chain(&error).to_string()))?;
     let count = secrets.len();
-    let removed = enforcement.policy.replace(secrets, rules);
+    enforcement.policy.replace(secrets, rules).await;
     enforcement.registry.names_have_changed();
-    let Enforced { released, peers } = enforcement.enforce(&removed).await?;
+    let Enforced { released, peers } = enforcement.enforce().await?;
     Ok(Reloaded { secrets: count, released, peers })
 }

@@ -54,8 +54,8 @@ impl TicketDesk {
     }
 
     async fn revoke_now(&self, name: &SecretName) -> Result<Option<usize>, RevokeError> {
-        let Ended { was_there, removed, disk } = self.policy.revoke(name).await;
-        let Enforced { released, peers } = self.enforcement.enforce(&removed).await?;
+        let Ended { was_there, disk } = self.policy.revoke(name).await;
+        let Enforced { released, peers } = self.enforcement.enforce().await?;
         disk?;
         if was_there {
             tracing::info!(%name, released, peers, "ticket revoked");

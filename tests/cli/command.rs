@@ -268,7 +268,7 @@ fn a_switch_can_be_set_in_the_file_and_in_the_environment() {
     for (command, switch) in switches() {
         for value in ["true", "false"] {
             let config = dir.config(&format!("{switch} = {value}\n"));
-            let variable = format!("NARTHEX_{}", switch.to_uppercase().replace('-', "_"));
+            let variable = format!("NARTHEX_{}", switch.to_uppercase().replace(['-', '.'], "_"));
             // What is missing, or not there, keeps it from running; a warning about the switch would come before.
             let missing =
                 if ["node", "scraper"].contains(&command.as_str()) { &["--key", "none.key"][..] } else { &[] };

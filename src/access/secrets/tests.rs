@@ -10,7 +10,7 @@ fn peer(seed: u8) -> PublicKey {
 }
 
 fn open(dir: &tempfile::TempDir) -> Secrets {
-    Secrets::open(vec![SharedSecret::from_bytes([1; 32]).into()], dir.path().join("tickets")).expect("opens")
+    Secrets::open(vec![SharedSecret::from_bytes([1; 32]).into()], dir.path()).expect("opens")
 }
 
 fn grant(name: &str) -> Grant {
@@ -61,7 +61,7 @@ async fn a_revoked_ticket_is_unknown_and_its_name_is_free() {
     let Revoked { id: revoked, removed } = secrets.revoke(&name).await;
     assert_eq!((revoked, removed.expect("is removed")), (Some(id), true));
     assert_eq!(secrets.find(id, &peer(1), now), Err(Refused::Unknown));
-    assert!(!secrets.is_known(&id) && !open(&dir).is_known(&id));
+    assert!(secrets.scope(&id, SystemTime::now()).is_none() && open(&dir).scope(&id, SystemTime::now()).is_none());
     let Revoked { id: revoked, removed } = secrets.revoke(&name).await;
     assert_eq!((revoked, removed.expect("nothing to remove")), (None, false));
     assert!(secrets.issue(grant("web"), now).await.is_ok());
@@ -110,7 +110,7 @@ async fn a_ticket_ends_at_once_also_if_its_file_cannot_be_removed() {
     let file = dir.path().join("tickets").join("web.ticket");
     fs::remove_file(&file).and_then(|()| fs::create_dir(&file)).expect("ours");
     let Revoked { id: revoked, removed } = secrets.revoke(&"web".parse().expect("a name")).await;
-    assert!(revoked == Some(id) && removed.is_err() && !secrets.is_known(&id));
+    assert!(revoked == Some(id) && removed.is_err() && secrets.scope(&id, SystemTime::now()).is_none());
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_file_that_others_may_read_or_that_is_damaged_is_refused_and_never_pri
     let secret = open(&dir).issue(grant("web"), SystemTime::now()).await.expect("is written");
     assert_eq!(fs::metadata(&file).expect("is there").permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(&directory).expect("is there").permissions().mode() & 0o777, 0o700);
-    let refused = || Secrets::open(Vec::new(), directory.clone()).err().expect("is refused").to_string();
+    let refused = || Secrets::open(Vec::new(), dir.path()).err().expect("is refused").to_string();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("ours");
     assert!(refused().contains("chmod"));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("ours");

@@ -45,8 +45,8 @@ impl Lab {
         let registry = Registry::new(RegistryConfig::default(), Arc::clone(network.refusals()));
         let metrics = Arc::new(ScraperMetrics::new(network.refusals()));
         let dir = tempfile::tempdir().expect("temporary directory");
-        let secrets = Secrets::open(vec![secret.clone().into()], dir.path().join("tickets")).expect("opens");
-        let policy = Policy::new(secrets, PeerRules::default(), false);
+        let secrets = Secrets::open(vec![secret.clone().into()], dir.path()).expect("opens");
+        let policy = Policy::new(secrets, PeerRules::default());
         let grace = RegistryConfig::default().takeover_grace;
         let group = Group::new(key.public(), network.clone(), Admitted::default(), grace, Arc::clone(&metrics));
         let members = watch::Sender::default();

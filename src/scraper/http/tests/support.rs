@@ -95,7 +95,7 @@ impl Scraper {
         let on_change = OnChange::new(&config, addr).expect("an address to scrape");
         let gate = Gate::open(config.security.clone()).expect("the files are fine");
         let tickets = tempfile::tempdir().expect("a directory");
-        let secrets = Secrets::open(Vec::new(), tickets.path().join("tickets")).expect("no tickets");
+        let secrets = Secrets::open(Vec::new(), tickets.path()).expect("no tickets");
         let names = secrets.clone();
         registry.name_secrets_by(move |secret| names.name_of(secret));
         let shared = Arc::new(Shared::new(config, gate, registry.clone(), pull, network.clone(), metrics));
