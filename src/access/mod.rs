@@ -23,15 +23,18 @@ pub(crate) use alias_glob::AliasGlob;
 pub use alias_policy::{AliasPolicy, AliasPolicyError};
 pub use name::{SecretName, SecretNameError};
 pub use named_secret::NamedSecret;
+pub(crate) use peer_file::PeerFile;
 pub use peer_file::PeerFileError;
-pub(crate) use peer_file::{PEER_FILE, PeerFile};
 pub use peer_rules::PeerRulesError;
 pub(crate) use peer_rules::{PeerRules, Rule};
 pub(crate) use policy::{Ended, Policy};
 pub(crate) use scope::{Quota, Scope};
-pub(crate) use secret_ids::SECRET_IDS;
 pub use secrets::IssueError;
 pub(crate) use secrets::{Grant, MAX_KEYS, Refused, Secrets, detached};
+pub(crate) use ticket_files::IssuedTicket;
 pub use ticket_files::TicketFileError;
-pub(crate) use ticket_files::{IssuedTicket, TICKET_DIR};
 pub(crate) use users::{Right, TargetScope, User, UserFile};
+
+/// What is kept of these in a data directory.
+#[cfg(feature = "cli")]
+pub(crate) const FILES: [&str; 3] = [peer_file::PEER_FILE, secret_ids::SECRET_IDS, ticket_files::TICKET_DIR];

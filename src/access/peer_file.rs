@@ -9,7 +9,7 @@ use super::{PeerRules, PeerRulesError, Rule, peer_rules::with_rule};
 use crate::{atomic_file, identity::PublicKey, small_file};
 
 /// The file's name in the data directory, if no other is given.
-pub(crate) const PEER_FILE: &str = "peers";
+pub(super) const PEER_FILE: &str = "peers";
 /// Most bytes of a file: a hundred thousand lines and more.
 const MAX_LEN: u64 = 16 << 20;
 
@@ -28,7 +28,7 @@ pub enum PeerFileError {
         source: io::Error,
     },
     /// Something else than rules.
-    #[error("{}, {source}", path.display())]
+    #[error("{} has no rule for keys", path.display())]
     Content {
         /// The file.
         path: PathBuf,

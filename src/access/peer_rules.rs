@@ -114,6 +114,9 @@ fn parse_line(line: &str) -> Result<Option<(Option<PublicKey>, Rule)>, &'static 
     let line = line.split_once('#').map_or(line, |(line, _)| line);
     let mut words = line.split_whitespace();
     let Some(verb) = words.next() else { return Ok(None) };
+    if !["allow", "block"].contains(&verb) {
+        return Err("a line begins with allow or block");
+    }
     let key = match words.next().ok_or("a key is missing")? {
         "*" => None,
         key => Some(key.parse().map_err(|_| "the second word is no public key")?),
@@ -122,9 +125,8 @@ fn parse_line(line: &str) -> Result<Option<(Option<PublicKey>, Rule)>, &'static 
     let globs: Arc<[AliasGlob]> = globs.collect::<Result<_, _>>()?;
     match verb {
         "allow" => Ok(Some((key, Rule::Allow(globs)))),
-        "block" if globs.is_empty() => Ok(Some((key, Rule::Block))),
-        "block" => Err("block takes no pattern"),
-        _ => Err("a line begins with allow or block"),
+        _ if globs.is_empty() => Ok(Some((key, Rule::Block))),
+        _ => Err("block takes no pattern"),
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use crate::{atomic_file, identity::SecretId, small_file};
 
 /// The file's name in the data directory: an id a line.
-pub(crate) const SECRET_IDS: &str = "secret-ids";
+pub(super) const SECRET_IDS: &str = "secret-ids";
 /// Most bytes of the file: many times what a scraper may have of tickets.
 const MAX_LEN: u64 = 64 << 20;
 

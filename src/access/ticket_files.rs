@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The directory's name in the data directory.
-pub(crate) const TICKET_DIR: &str = "tickets";
+pub(super) const TICKET_DIR: &str = "tickets";
 /// How the name of a ticket's file ends.
 const SUFFIX: &str = ".ticket";
 /// Most bytes of a file: a hundred thousand keys and more.

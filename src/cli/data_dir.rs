@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{Access, access};
 
 use crate::{
-    access::{PEER_FILE, SECRET_IDS, TICKET_DIR},
+    access,
     dir_lock::{DirLock, DirLockError, LOCK},
     private_file::quoted,
     scraper::{CONTROL_SOCKET, TABLE},
@@ -158,7 +158,8 @@ fn is_of_narthex(file: &Path) -> bool {
     match &*name {
         // Others have files of this name, too, and write into them.
         LOCK => is_empty_file(),
-        "addresses" | "group" | "proved-networks" | "lost+found" | TICKET_DIR | PEER_FILE | SECRET_IDS => true,
+        "addresses" | "group" | "proved-networks" | "lost+found" => true,
+        _ if access::FILES.contains(&&*name) => true,
         _ => name == CONTROL_SOCKET || name.starts_with(TABLE) || name.ends_with(".key") || name.ends_with(".secret"),
     }
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Scraper, ScraperConfig,
-    access::NamedSecret,
+    access::{NamedSecret, SecretName},
     identity::{HostPort, KeyPair, load_or_create_key},
     registry::RegistryConfig,
     scraper::{
@@ -408,9 +408,13 @@ impl Args {
     /// The secrets of the flags and of the configuration, read from their files.
     fn secrets(&self) -> anyhow::Result<Vec<NamedSecret>> {
         let mut secrets = keys::load_secrets(&self.secret_file)?;
+        let from_flags: Vec<SecretName> = secrets.iter().map(|secret| secret.name.clone()).collect();
         for table in self.secret_tables.read()? {
             if let Some(other) = secrets.iter().find(|other| other.secret == table.secret) {
                 bail!("secret {} is the same as secret {}: make another with narthex secret", table.name, other.name);
+            }
+            if let Some(other) = from_flags.iter().find(|name| **name == table.name) {
+                bail!("[[secret]] {other:?} has the name of a --secret-file, which is its file's: give another name");
             }
             secrets.push(table);
         }

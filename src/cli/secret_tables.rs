@@ -101,7 +101,13 @@ impl SecretTables {
     /// The secrets, read from their files.
     pub(super) fn read(&self) -> anyhow::Result<Vec<NamedSecret>> {
         let mut secrets = Vec::new();
-        for table in &self.0 {
+        for (number, table) in self.0.iter().enumerate() {
+            if self.0[..number].iter().any(|before| before.name == table.name) {
+                bail!(
+                    "[[secret]] {:?} is there twice: give one of them another name, or one table both files",
+                    table.name
+                );
+            }
             let read = table.read().with_context(|| format!("[[secret]] {:?}", table.name))?;
             secrets.extend(read);
         }

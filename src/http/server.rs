@@ -4,17 +4,10 @@
 //! for a request's head (`slow_head`), and the time for a client to read its answer (`slow_reader`). A newcomer waits for no
 //! longer than those before it have to ask something, so a flood of connections that ask nothing keeps nobody out.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::{
     Request,
@@ -88,7 +81,7 @@ pub(crate) struct LocalAddr(pub(crate) SocketAddr);
 /// The address that a request comes from; every request has it as an extension.
 #[cfg(feature = "scraper")]
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientAddr(pub(crate) IpAddr);
+pub(crate) struct ClientAddr(pub(crate) std::net::IpAddr);
 
 #[cfg(feature = "scraper")]
 impl From<SocketAddr> for LocalAddr {
@@ -188,7 +181,7 @@ pub(crate) async fn accept(
                     // call fails on a dead socket, which the next read reports.
                     let _ = stream.set_nodelay(true);
                     let Ok(local) = stream.local_addr() else { return };
-                    let ends = Ends { local, from: from.ip() };
+                    let ends = ends(local, from);
                     #[cfg(feature = "scraper")]
                     if let Some(gate) = gate
                         && let Some(tls) = gate.tls().await
@@ -226,19 +219,19 @@ async fn one_ends(connections: &mut JoinSet<()>, stop: &CancellationToken) {
     let _ = time::timeout(ACCEPT_PAUSE, stop.run_until_cancelled(connections.join_next())).await;
 }
 
-/// The two ends of a connection.
-#[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "scraper"), expect(dead_code, reason = "a node asks for neither"))]
-struct Ends {
-    local: SocketAddr,
-    from: IpAddr,
+/// The two ends of a connection, as its requests have them.
+#[cfg(feature = "scraper")]
+fn ends(local: SocketAddr, from: SocketAddr) -> Extensions {
+    let mut ends = Extensions::new();
+    ends.insert(LocalAddr::from(local));
+    ends.insert(ClientAddr(from.ip()));
+    ends
 }
 
-#[cfg(feature = "scraper")]
-fn with_ends(mut request: Request<Incoming>, ends: Ends) -> Request<Incoming> {
-    request.extensions_mut().insert(LocalAddr::from(ends.local));
-    request.extensions_mut().insert(ClientAddr(ends.from));
-    request
+/// A node asks for neither.
+#[cfg(not(feature = "scraper"))]
+fn ends(_: SocketAddr, _: SocketAddr) -> Extensions {
+    Extensions::new()
 }
 
 /// Begins TLS within the time for a request's head. None if the client does not, or the place is somebody else's.
@@ -286,19 +279,16 @@ async fn answer(
 
 async fn connection(
     (reader, writer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    ends: Ends,
+    ends: Extensions,
     place: Arc<Place>,
     router: Router,
     stop: CancellationToken,
 ) {
-    #[cfg(not(feature = "scraper"))]
-    let _ = ends;
     let router = TowerToHyperService::new(router);
     let only_probes = place.only_probes();
     let requests = Requests::new(Arc::clone(&place));
-    let service = service_fn(|request: Request<Incoming>| {
-        #[cfg(feature = "scraper")]
-        let request = with_ends(request, ends);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().extend(ends.clone());
         answer(request, router.clone(), Arc::clone(&requests), only_probes)
     });
     let reader = SlowHead::new(reader, HEAD_LIMIT, Arc::clone(&requests));

@@ -37,7 +37,7 @@ const SETTINGS: &str = "scraper = \"PEER\"\nsecret-file = \"fleet.secret\"\n";
 const TARGET: &str = "[[target]]\nalias = \"a\"\nurl = \"http://h:1\"\n";
 
 /// Flags that make no sense: exit 2.
-const USAGE: [(&str, &str, &[&str]); 75] = [
+const USAGE: [(&str, &str, &[&str]); 74] = [
     (
         SCRAPER,
         "--http 19960",
@@ -51,8 +51,7 @@ const USAGE: [(&str, &str, &[&str]); 75] = [
     (SCRAPER, "--external 19961", &["--external", "expected <host>:<port>"]),
     (SCRAPER, "--web.listen-address=:9090", &["a flag of Prometheus", "--http HOST:PORT"]),
     (SCRAPER, "--web.external-url http://h", &["a flag of Prometheus", "--advertise HOST:PORT"]),
-    (SCRAPER, "--web.config.file web.yml", &["a flag of Prometheus", "reverse proxy"]),
-    (SCRAPER, "--web.enable-lifecycle", &["a flag of Prometheus", "SIGHUP"]),
+    (AGENT, "--web.enable-lifecycle", &["a flag of Prometheus", "a flag of narthex scraper"]),
     (SCRAPER, "--storage.tsdb.path /data", &["a flag of Prometheus", "--data-dir DIR"]),
     (SCRAPER, "--config.file x.yml", &["a flag of Prometheus", "--config FILE", "TOML"]),
     (SCRAPER, "--log.level=debug", &["a flag of Prometheus", "--log-level LEVEL"]),
@@ -127,7 +126,7 @@ const KEYLESS: &str = "scraper --secret-file fleet.secret --check-config";
 const SECRETLESS: &str = "scraper --key scraper.key --check-config";
 
 /// Files that cannot be used: exit 1.
-const FILES: [(&str, &str, &[&str]); 37] = [
+const FILES: [(&str, &str, &[&str]); 42] = [
     (KEYLESS, "--key none.key", &["make it with: narthex keygen --out none.key"]),
     (KEYLESS, "--key wide.key", &["(mode 0644); mend it with: chmod 600 wide.key"]),
     (KEYLESS, "--key cut.key", &["got 18 characters", "copy the file anew"]),
@@ -140,6 +139,15 @@ const FILES: [(&str, &str, &[&str]); 37] = [
     (SECRETLESS, "--secret-file password", &["got 7 characters", "copy the file anew"]),
     (SECRETLESS, "--secret-file none", &["make it with: narthex secret --out none"]),
     (SCRAPER, "--secret-file copy.secret", &["copy.secret holds a secret that another --secret-file has given"]),
+    (SCRAPER, "--web.config.file none.yml", &["cannot read none.yml", "see --web.config.file"]),
+    (
+        SCRAPER,
+        "--web.users-file broken/t.toml",
+        &["broken/t.toml: line 1: ", "see --web.config.file and --web.users-file"],
+    ),
+    (SCRAPER, "--http 0.0.0.0:1", &["is for everybody who reaches it: set passwords", "--web.insecure"]),
+    (SCRAPER, "--peers none", &["cannot read none: No such file"]),
+    (SCRAPER, "--peers password", &["password has no rule for keys: line 1: a line begins with allow or block"]),
     (SCRAPER, "--data-dir open", &["chmod 0700 open", "--data-dir open/scraper"]),
     (SCRAPER, "--data-dir password", &["the data directory password cannot be used; give another with --data-dir"]),
     (SCRAPER, "--registration-api 127.0.0.1:1 --registration-token-file none", &["cannot read none"]),
@@ -170,6 +178,37 @@ const FILES: [(&str, &str, &[&str]); 37] = [
     ("keygen --out scraper.key", "", &["exists already", "--out"]),
     ("export --data-dir none", "", &["there is no directory none; see --data-dir"]),
 ];
+
+/// The last lines of a scraper's file, behind its key.
+const SECRETS: [(&str, i32, &[&str]); 14] = [
+    (
+        "file = \"none.secret\"",
+        1,
+        &["[[secret]] \"a\": there is no file none.secret", "narthex secret --out none.secret"],
+    ),
+    ("file = \"scraper.key\"", 1, &["[[secret]] \"a\"", "holds a private key, not a shared secret"]),
+    ("file = []", 1, &["[[secret]] \"a\": file names no file"]),
+    ("alises = [\"x\"]", 2, &["[[secret]] \"a\": unknown field `alises`", "above the first [[secret]]"]),
+    (FLEET_AND_ALIAS, 2, &["[[secret]] \"a\": expected an alias, in which *"]),
+    ("file = \"fleet.secret\"\nlabels = { job = \"x\" }", 1, &["label job is reserved"]),
+    ("file = \"fleet.secret\"\nalias-policy = \"mine\"", 1, &["expected one of live, pinned, overwrite"]),
+    ("file = \"fleet.secret\"\nmax-bytes = \"many\"", 1, &["max_bytes: expected a number of bytes"]),
+    ("file = \"fleet.secret\"\nmax-aliases = 0", 1, &["max_aliases is 0: nobody could register"]),
+    ("file = \"fleet.secret\"\nnot-after = \"tomorrow\"", 1, &["\"tomorrow\" is no time such as"]),
+    ("labels = {}", 2, &["[[secret]] \"a\": missing field `file`"]),
+    (
+        "file = \"fleet.secret\"\n[[secret]]\nname = \"b\"\nfile = \"copy.secret\"",
+        1,
+        &["secret b is the same as secret a"],
+    ),
+    ("file = \"fleet.secret\"\n[[secret]]\nname = \"a\"\nfile = \"x\"", 1, &["[[secret]] \"a\" is there twice"]),
+    (
+        "file = \"fleet.secret\"\n[[secret]]\nname = \"b b\"\nfile = \"x\"",
+        1,
+        &["\"b b\": a name of a secret is 1 to 64"],
+    ),
+];
+const FLEET_AND_ALIAS: &str = "file = \"fleet.secret\"\naliases = [\"x y\"]";
 
 /// Faults of a configuration file of an agent, by what stands in it: exit 2.
 const CONFIGURATION: [(&[&str], &[&str]); 21] = [
@@ -325,6 +364,10 @@ fn each_mistake_is_one_line_with_the_cause_and_the_change() {
     for (lines, parts) in CONFIGURATION {
         stage.dir.config(&stage.fill(&lines.concat()));
         stage.run(FILE, &[]).exits(2, &[parts, &["narthex.toml"]].concat());
+    }
+    for (lines, code, parts) in SECRETS {
+        stage.dir.config(&format!("key = \"scraper.key\"\n[[secret]]\nname = \"a\"\n{lines}\n"));
+        stage.run("scraper --config narthex.toml --check-config", &[]).exits(code, parts);
     }
     for (name, value, parts) in ENVIRONMENT {
         let run = stage.run(SCRAPER, &[(name, value)]);
