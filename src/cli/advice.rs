@@ -33,7 +33,7 @@ pub(super) fn about_registration(error: &RegisterError) -> &'static str {
         }
         RegisterError::Handshake(HandshakeRefusal::NotAdmitted)
         | RegisterError::Alias { refusal: AliasRefusal::OutOfScope, .. } => {
-            "narthex ticket list beside the scraper shows what the ticket is for"
+            "narthex ticket list and narthex peer list beside the scraper show who may register what; see its log"
         }
         RegisterError::NotAScraper => "see --scraper",
         _ => "narthex doctor with the same flags has details",

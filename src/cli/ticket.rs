@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -158,9 +158,6 @@ impl Create {
     fn offline(&self) -> anyhow::Result<Ticket> {
         let key = keys::load_key(self.key.as_deref().context("give --key FILE")?)?.public();
         let secret = keys::load_secret(self.secret_file.as_deref().context("give --secret-file FILE")?)?;
-        if self.address.is_empty() && self.bootstrap.is_empty() {
-            bail!("nobody could find the scraper: give --address HOST:PORT or --bootstrap PEER");
-        }
         if self.address.len() > MAX_ADDRESSES || self.bootstrap.len() > MAX_ADDRESSES {
             bail!("a ticket has {MAX_ADDRESSES} addresses and {MAX_ADDRESSES} nodes at most");
         }
@@ -168,7 +165,8 @@ impl Create {
             true => vec![key.into()],
             false => self.address.iter().map(|at| format!("{key}@{at}").parse()).collect::<Result<_, _>>()?,
         };
-        Ok(Ticket::new(scrapers, self.bootstrap.clone(), secret))
+        Ticket::new(scrapers, self.bootstrap.clone(), secret)
+            .map_err(|_| anyhow!("nobody could find the scraper: give --address HOST:PORT or --bootstrap PEER"))
     }
 
     async fn online(&self) -> anyhow::Result<Zeroizing<String>> {

@@ -42,7 +42,7 @@ impl TicketDesk {
         let name = grant.name.clone();
         let secret = self.policy.secrets().issue(grant, SystemTime::now()).await?;
         tracing::info!(%name, secret = %secret.id(), "ticket made");
-        Ok(Ticket::new(scrapers, self.bootstrap.clone(), secret))
+        Ticket::new(scrapers, self.bootstrap.clone(), secret).map_err(|_| IssueError::Nowhere)
     }
 
     /// Ends a ticket and what was registered with it, and closes the connections of those who have nothing else. Returns how

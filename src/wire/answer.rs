@@ -60,8 +60,8 @@ pub enum HandshakeRefusal {
     /// is right for any unknown reason.
     #[error("unavailable: try again later")]
     Unavailable = 5,
-    /// The responder knows the secret, and lets this key not use it: its ticket has expired, or is another key's.
-    #[error("not admitted: the ticket has expired, or another client has used it up; ask for a new one")]
+    /// The responder knows the secret, and lets this key not use it: not now, not any more, or never.
+    #[error("not admitted: this key may not use the secret or ticket; it has expired, is used up, or the key is blocked")]
     NotAdmitted = 6,
 }
 

@@ -31,7 +31,7 @@ const MAX_LEN: usize = 16 * 1024;
 /// use narthex::{KeyPair, PeerAddr, SharedSecret, Ticket};
 ///
 /// let scraper = PeerAddr::at(KeyPair::generate().public(), "scraper.example.org", 19961);
-/// let ticket = Ticket::new(vec![scraper], Vec::new(), SharedSecret::generate());
+/// let ticket = Ticket::new(vec![scraper], Vec::new(), SharedSecret::generate())?;
 /// let line = ticket.expose_text();
 /// assert!(line.starts_with("nx1"));
 /// assert_eq!(line.parse::<Ticket>()?, ticket);
@@ -62,8 +62,19 @@ struct Place {
 impl Ticket {
     /// A ticket for these scrapers; one with several addresses is given once for each. Nodes find scrapers without an address by
     /// their keys.
-    pub fn new(scrapers: Vec<PeerAddr>, bootstrap: Vec<PeerAddr>, secret: SharedSecret) -> Self {
-        Self { scrapers, bootstrap, secret }
+    ///
+    /// # Errors
+    /// [`TicketError::Empty`] if no scraper has an address, and there is no node.
+    pub fn new(
+        scrapers: Vec<PeerAddr>,
+        bootstrap: Vec<PeerAddr>,
+        secret: SharedSecret,
+    ) -> Result<Self, TicketError> {
+        let is_lost = |scraper: &PeerAddr| scraper.hint.is_none() && bootstrap.is_empty();
+        if scrapers.iter().all(is_lost) {
+            return Err(TicketError::Empty);
+        }
+        Ok(Self { scrapers, bootstrap, secret })
     }
 
     /// The scrapers to register with, each once for each of its addresses.
@@ -135,12 +146,7 @@ impl FromStr for Ticket {
         let mut content: Content = codec::decode(message).map_err(|_| TicketError::Version)?;
         let secret = SharedSecret::from_bytes(content.secret);
         content.secret.zeroize();
-        let (scrapers, bootstrap) = (peers(content.scrapers)?, peers(content.nodes)?);
-        let is_lost = |scraper: &PeerAddr| scraper.hint.is_none() && bootstrap.is_empty();
-        if scrapers.iter().all(is_lost) {
-            return Err(TicketError::Empty);
-        }
-        Ok(Self { scrapers, bootstrap, secret })
+        Self::new(peers(content.scrapers)?, peers(content.nodes)?, secret)
     }
 }
 
@@ -203,6 +209,7 @@ mod tests {
             vec![PeerAddr::at(node, "2001:db8::1", 4001)],
             SharedSecret::from_bytes([3; 32]),
         )
+        .expect("it can be found")
     }
 
     #[test]
@@ -224,8 +231,12 @@ mod tests {
 
     #[test]
     fn what_is_no_ticket_says_so_and_never_what_it_was() {
-        let lost =
-            Ticket::new(vec![KeyPair::from_seed(&[1; 32]).public().into()], Vec::new(), SharedSecret::generate());
+        let nowhere = PeerAddr::from(KeyPair::from_seed(&[1; 32]).public());
+        let secret = SharedSecret::generate();
+        for scrapers in [vec![nowhere.clone()], Vec::new()] {
+            assert_eq!(Ticket::new(scrapers, Vec::new(), secret.clone()), Err(TicketError::Empty));
+        }
+        let lost = Ticket { scrapers: vec![nowhere], bootstrap: Vec::new(), secret };
         for (text, error) in [
             (String::new(), TicketError::Prefix),
             ("secret".to_owned(), TicketError::Prefix),
