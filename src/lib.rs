@@ -79,6 +79,8 @@ mod network;
 pub mod node;
 mod private_file;
 #[cfg(feature = "scraper")]
+mod registration_log;
+#[cfg(feature = "scraper")]
 mod registry;
 #[cfg(feature = "scraper")]
 pub mod scraper;

@@ -15,6 +15,7 @@ use crate::{
     access,
     dir_lock::{DirLock, DirLockError, LOCK},
     private_file::quoted,
+    registration_log::LOG_DIR,
     scraper::{CONTROL_SOCKET, TABLE},
 };
 
@@ -158,7 +159,7 @@ fn is_of_narthex(file: &Path) -> bool {
     match &*name {
         // Others have files of this name, too, and write into them.
         LOCK => is_empty_file(),
-        "addresses" | "group" | "proved-networks" | "lost+found" => true,
+        LOG_DIR | "addresses" | "group" | "proved-networks" | "lost+found" => true,
         _ if access::FILES.contains(&&*name) => true,
         _ => name == CONTROL_SOCKET || name.starts_with(TABLE) || name.ends_with(".key") || name.ends_with(".secret"),
     }

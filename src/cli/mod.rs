@@ -34,6 +34,7 @@ mod polling;
 mod precedence;
 #[cfg(test)]
 mod reference;
+mod registration_log;
 mod render;
 mod scrape;
 mod scraper;
@@ -119,6 +120,7 @@ pub enum Command {
     Template(template::Args),
     Ticket(Box<ticket::Args>),
     Peer(peer::Args),
+    Log(registration_log::Args),
 }
 
 /// Reads flags, environment and `--config` file.
@@ -159,7 +161,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
 
 /// The commands that ask the scraper beside them, often in the environment of that scraper, whose variables are not meant for
 /// them. The data directory is.
-const ASKING: [&str; 2] = ["ticket", "peer"];
+const ASKING: [&str; 3] = ["ticket", "peer", "log"];
 
 /// The command, in which each flag that takes a value is also a variable: `--data-dir` is `NARTHEX_DATA_DIR`.
 fn command() -> clap::Command {
@@ -200,6 +202,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Template(args) => block_on(template::run(args)),
         Command::Ticket(args) => block_on(args.run()),
         Command::Peer(args) => block_on(args.run()),
+        Command::Log(args) => args.run(),
     }
 }
 

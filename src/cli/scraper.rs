@@ -78,6 +78,12 @@ pub(super) struct Args {
     /// peers in the data directory, if it is there
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
+    /// Keep a log of who took which alias when, by which secret, and why it ended, in the data directory; see narthex log
+    #[arg(long, env = "NARTHEX_REGISTRATION_LOG")]
+    registration_log: bool,
+    /// Most bytes of that log: the oldest of its files are dropped
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::bytes)]
+    registration_log_size: u64,
     /// Where the scraper keeps the alias table [default: $STATE_DIRECTORY, else
     /// ~/.local/state/narthex/scraper]
     #[arg(long, value_name = "DIR")]
@@ -425,6 +431,7 @@ impl Args {
         ScraperConfig {
             secrets,
             peers_file: self.peers,
+            registration_log: self.registration_log.then_some(self.registration_log_size),
             http: self.http,
             listen: self.reachable.listen,
             listen_ws: self.reachable.listen_ws,

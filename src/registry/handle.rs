@@ -7,15 +7,18 @@ mod step;
 use std::{
     collections::BTreeSet,
     fmt, mem,
-    sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use super::{
-    Beacon, BeaconName, Contents, Counts, Kept, Lease, Name, NotLoaded, Presence, Registrant, RegistryConfig,
-    RegistryError, RegistryEvent, Totals,
+    Beacon, BeaconName, Cause, Contents, Counts, Journal, Kept, Lease, Name, NotLoaded, Presence, Registrant,
+    RegistryConfig, RegistryError, RegistryEvent, Totals,
     event_log::EventLog,
     health::Health,
     shared::Position,
@@ -59,6 +62,9 @@ struct Shared {
     events: broadcast::Sender<RegistryEvent>,
     name_of: OnceLock<Box<NameOf>>,
     log: EventLog,
+    /// Until the writer has it.
+    journal: Mutex<Option<Box<dyn Journal>>>,
+    is_journaled: AtomicBool,
 }
 
 impl fmt::Debug for Shared {
@@ -133,6 +139,8 @@ impl Registry {
                 events: broadcast::Sender::new(EVENTS),
                 name_of: OnceLock::new(),
                 log: EventLog::new(),
+                journal: Mutex::default(),
+                is_journaled: AtomicBool::new(false),
             }),
         }
     }
@@ -140,6 +148,12 @@ impl Registry {
     /// Has the log name the addresses of peers, which `address_of` knows.
     pub(crate) fn locate_by(&self, address_of: impl Fn(&PublicKey) -> Option<String> + Send + Sync + 'static) {
         self.shared.log.locate_by(Box::new(address_of));
+    }
+
+    /// Has the journal written from the load on: before [`run`](Self::run).
+    pub(crate) fn journal_in(&self, journal: Box<dyn Journal>) {
+        *self.shared.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(journal);
+        self.shared.is_journaled.store(true, Ordering::Release);
     }
 
     /// Has the list and the log name secrets, as `name_of` does.
@@ -211,7 +225,7 @@ impl Registry {
         let lease_ms = u64::try_from(config.lease.as_millis()).unwrap_or(u64::MAX);
         let outcomes = match self.store_failing() {
             true => self.renew(by.peer, claims, now)?,
-            false => self.change(|table| table.register(by, claims.clone(), &presence, now)).await?,
+            false => self.change(Cause::Peer, |table| table.register(by, claims.clone(), &presence, now)).await?,
         };
         Ok(Registered { lease_ms, outcomes })
     }
@@ -233,7 +247,7 @@ impl Registry {
 
     /// Releases every alias of the peer, and returns how many there were. Returns once the change is on disk.
     pub(crate) async fn release_peer(&self, peer: PublicKey, now: SystemTime) -> Result<usize, RegistryError> {
-        self.change(|table| {
+        self.change(Cause::Peer, |table| {
             let effects = table.release_peer(&peer, now);
             (effects.events.len(), effects)
         })
@@ -242,8 +256,12 @@ impl Registry {
 
     /// Releases every alias whose lease is `meant`, and returns how many there were. Otherwise as [`release`](Self::release).
     /// `meant` is called under the table's lock.
-    pub(crate) async fn release_all(&self, meant: impl Fn(&Lease) -> bool) -> Result<usize, RegistryError> {
-        self.change(|table| {
+    pub(crate) async fn release_all(
+        &self,
+        cause: Cause,
+        meant: impl Fn(&Lease) -> bool,
+    ) -> Result<usize, RegistryError> {
+        self.change(cause, |table| {
             let effects = table.release_all(&meant);
             (effects.events.len(), effects)
         })
@@ -253,7 +271,7 @@ impl Registry {
     /// Releases an alias, whoever holds it; false if nobody does. Returns once the change is on disk. A holder that
     /// still runs registers the alias again at its next renewal.
     pub(crate) async fn release(&self, alias: &Alias) -> Result<bool, RegistryError> {
-        self.change(|table| {
+        self.change(Cause::Operator, |table| {
             let effects = table.release(alias);
             (!effects.events.is_empty(), effects)
         })
@@ -286,7 +304,7 @@ impl Registry {
     /// Keeps a beacon, in place of the one of its name, unless it would exceed a limit. Returns once the change is on disk.
     pub(crate) async fn register_beacon(&self, beacon: Beacon) -> Result<Result<Kept, Limit>, RegistryError> {
         let name = beacon.name.clone();
-        let kept = self.change(|table| table.register_beacon(beacon.clone())).await?;
+        let kept = self.change(Cause::Peer, |table| table.register_beacon(beacon.clone())).await?;
         if let Err(limit) = kept {
             self.shared.refusals.count(limit, format_args!("beacon {name}"));
         }
@@ -295,7 +313,7 @@ impl Registry {
 
     /// Forgets a beacon; false if there is none. Returns once the change is on disk.
     pub(crate) async fn unregister_beacon(&self, name: &BeaconName) -> Result<bool, RegistryError> {
-        self.change(|table| table.unregister_beacon(name)).await
+        self.change(Cause::Peer, |table| table.unregister_beacon(name)).await
     }
 
     pub(crate) fn beacon(&self, name: &BeaconName) -> Result<Option<Arc<Beacon>>, NotLoaded> {

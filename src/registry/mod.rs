@@ -4,6 +4,7 @@
 //! - [`Beacon`]: what a caller of the registration API keeps beside the aliases, in the same table and store.
 //! - `listing`: an alias as Prometheus sees it, and its bytes; `budget`: how many of those a peer may have.
 //! - [`Registry`]: the handle that the rest of a scraper holds: the table behind a lock, its events and its counters.
+//! - [`Journal`]: what a log of holders gets, beside the store, before anything is acknowledged.
 //! - `writer`: the one thread that owns the [`Store`]; it writes and flushes all waiting changes as one group.
 //! - [`Store`]: keeps leases across restarts; [`SledStore`] is an embedded database.
 //!
@@ -29,6 +30,7 @@ mod event_log;
 mod handle;
 mod health;
 mod holder;
+mod journal;
 mod lease;
 mod listing;
 mod name;
@@ -52,6 +54,7 @@ pub(crate) use error::NotLoaded;
 pub(crate) use event::{BeaconEvent, BeaconEventKind, Totals};
 pub(crate) use handle::Registry;
 pub(crate) use holder::{Holders, Presence, Registrant};
+pub(crate) use journal::{Cause, Journal, JournalEntry};
 pub(crate) use lease::{Lease, LeaseState};
 pub(crate) use listing::{Listing, path_label};
 pub(crate) use name::Name;

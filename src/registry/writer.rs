@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Change, Damage, Foreign, Loaded, Name, Note, RegistryConfig, SharedEvent, Store, StoreError,
+    Change, Damage, Foreign, Journal, JournalEntry, Loaded, Name, Note, RegistryConfig, SharedEvent, Store, StoreError,
     health::Health,
     table::{Effects, Table},
     wall_clock::WallClock,
@@ -33,6 +33,7 @@ pub(super) struct Batch {
     /// What the changes, and those of later batches, are based on.
     pub(super) notes: Vec<Note>,
     pub(super) changes: Vec<Change>,
+    pub(super) entries: Vec<JournalEntry>,
     /// Write at once. Other batches are written with the next durable one, or by the next flush.
     pub(super) durable: bool,
     /// The registration that made the changes.
@@ -81,7 +82,7 @@ pub(super) struct Handle {
 /// Starts the thread, which reads the store and then writes the batches of `queue` until the queue is closed. What other
 /// scrapers have written in place of a change is handed to `adopt`, before the change is answered.
 pub(super) fn spawn(
-    mut store: Box<dyn Store>,
+    (mut store, journal): (Box<dyn Store>, Option<Box<dyn Journal>>),
     queue: mpsc::UnboundedReceiver<Batch>,
     config: RegistryConfig,
     clock: WallClock,
@@ -109,6 +110,8 @@ pub(super) fn spawn(
                 let checkpoint_at = Instant::now();
                 let mut writer = Writer {
                     store,
+                    journal,
+                    entries: Vec::new(),
                     queue,
                     health,
                     adopt: Box::new(adopt),
@@ -138,6 +141,9 @@ pub(super) fn spawn(
 
 struct Writer {
     store: Box<dyn Store>,
+    journal: Option<Box<dyn Journal>>,
+    /// Those of the group.
+    entries: Vec<JournalEntry>,
     queue: mpsc::UnboundedReceiver<Batch>,
     health: Arc<Health>,
     adopt: Box<dyn Fn(Vec<Foreign>) + Send>,
@@ -181,6 +187,7 @@ impl Writer {
                     Err(_) => break,
                 }
             }
+            self.keep_journal();
             // A failed store is tried for each waiter, which includes each flush, and not for every renewal.
             let is_due = match self.failed {
                 true => !group.waiters.is_empty(),
@@ -197,10 +204,21 @@ impl Writer {
             }
         }
         let end = self.commit(&mut Group::default());
+        if let Some(journal) = &mut self.journal {
+            let _ = self.health.guarded(|| Ok(journal.close())); // it says itself what went wrong
+        }
         if end.is_ok() && self.is_complete() {
             self.checkpoint();
         }
         end
+    }
+
+    /// Before the store: what is on disk was in the journal first.
+    fn keep_journal(&mut self) {
+        let entries = mem::take(&mut self.entries);
+        if let Some(journal) = &mut self.journal {
+            let _ = self.health.guarded(|| Ok(journal.write(entries))); // it says itself what went wrong
+        }
     }
 
     fn is_complete(&self) -> bool {
@@ -231,6 +249,7 @@ impl Writer {
         }
         group.waiters.extend(batch.waiter.map(|waiter| (waiter, batch.changes.iter().map(Change::name).collect())));
         self.unwritten.extend(batch.changes.into_iter().map(|change| (change.name(), change)));
+        self.entries.extend(batch.entries);
         self.step = self.step.max(batch.step);
         group.durable |= batch.durable;
     }

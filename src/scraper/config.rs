@@ -72,6 +72,8 @@ pub struct ScraperConfig {
     pub limits: NetworkLimits,
     /// Limits of registrations.
     pub registrations: RegistrationLimits,
+    /// Most bytes of a log of who took which alias when, in the data directory; see `narthex log`. Default: none is kept.
+    pub registration_log: Option<u64>,
     /// The scrapers that share the table with this one, where no store names them. Default none.
     #[doc(hidden)]
     pub members: Option<Members>,
@@ -139,6 +141,7 @@ impl ScraperConfig {
             key,
             secrets: secrets.into_iter().map(NamedSecret::from).collect(),
             peers_file: None,
+            registration_log: None,
             data_dir: data_dir.into(),
             http: HostPort { host: "127.0.0.1".to_owned(), port: DEFAULT_HTTP_PORT },
             listen: network::default_listen(),
@@ -398,6 +401,9 @@ pub enum ScraperError {
     /// The tickets in the data directory cannot be read.
     #[error(transparent)]
     Tickets(#[from] TicketFileError),
+    /// The registration log cannot be written.
+    #[error("the registration log cannot be written")]
+    RegistrationLog(#[source] io::Error),
     /// The rules of peers cannot be read.
     #[error(transparent)]
     Peers(#[from] PeerFileError),

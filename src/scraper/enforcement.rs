@@ -13,7 +13,7 @@ use crate::{
     access::Policy,
     identity::PublicKey,
     network::Network,
-    registry::{Lease, Registry, RegistryError},
+    registry::{Cause, Lease, Registry, RegistryError},
     telemetry::Chain,
 };
 
@@ -46,7 +46,7 @@ impl Enforcement {
         let Ok(table) = self.registry.snapshot() else { return Ok(Enforced::default()) };
         let leases = table.contents.leases.iter();
         let peers: BTreeSet<PublicKey> = leases.filter(|lease| is_over(lease)).map(|lease| lease.peer).collect();
-        let released = self.registry.release_all(is_over).await?;
+        let released = self.registry.release_all(Cause::Right, is_over).await?;
         for peer in peers.iter().filter(|peer| !self.registry.is_holder(peer)) {
             self.network.links().let_go(peer);
             self.network.close_all(peer, "it may not register any more").await;

@@ -70,6 +70,9 @@ pub(super) struct ScraperState {
     pub(super) holders: usize,
     /// Nodes that we were told of.
     pub(super) bootstrap: usize,
+    /// Entries of the registration log since the start, and those that could not be written.
+    pub(super) logged: u64,
+    pub(super) unlogged: u64,
 }
 
 impl ScraperMetrics {
@@ -315,6 +318,9 @@ fn state_metrics(r: &mut Registry) -> Readings<ScraperState> {
     state.gauge(r, "store_failing", failing, |s| s.store_failing.into());
     let failures = "Failed writes of the table to its store";
     state.counter(r, "store_flush_failures", failures, |s| s.totals.store_failures);
+    state.counter(r, "registration_log_entries", "Entries written to the registration log", |s| s.logged);
+    let lost = "Entries that could not be written to the registration log, as it says itself";
+    state.counter(r, "registration_log_lost_entries", lost, |s| s.unlogged);
     let unreadable = "Stored records skipped as unreadable";
     state.counter(r, "store_unreadable_records", unreadable, |s| s.totals.unreadable_records);
     state.counter(r, "store_damaged", "Loads of the store that found aliases lost", |s| s.totals.store_damaged);
@@ -398,6 +404,8 @@ mod tests {
             },
             holders: 12,
             bootstrap: 13,
+            logged: 14,
+            unlogged: 15,
         };
         let text = metrics().encode(state, ExpositionFormat::Text);
         for line in [

@@ -70,7 +70,11 @@ use crate::{
     http::{Gate, bind},
     identity::PublicKey,
     lobby::LobbyListener,
-    network::{self, Acceptor, Admitted, Firewall, FirewallBlock, Network, NetworkConfig, NetworkRole, PULL_PROTOCOL},
+    network::{
+        self, Acceptor, Admitted, Firewall, FirewallBlock, LinkPath, Links, Network, NetworkConfig, NetworkRole,
+        PULL_PROTOCOL,
+    },
+    registration_log::{AddressKind, Keeper, LogCounts, Resolve},
     registry::Registry,
     wire::{FAREWELL_PROTOCOL, LOBBY_PROTOCOL, REGISTER_PROTOCOL, Ticket, group::GROUP_PROTOCOL},
 };
@@ -223,6 +227,13 @@ impl Scraper {
             let policy = policy.clone();
             move |secret| policy.secrets().name_of(secret)
         });
+        let log_counts = Arc::new(LogCounts::default());
+        if let Some(max_bytes) = config.registration_log {
+            let resolve = resolve(&policy, &links);
+            let (key, counts) = (config.key.clone(), Arc::clone(&log_counts));
+            let log = Keeper::open(&config.data_dir, max_bytes, key, resolve, counts);
+            registry.journal_in(Box::new(log.map_err(ScraperError::RegistrationLog)?));
+        }
         registry.locate_by(move |peer| links.status(peer).address);
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);
         let registrar = Registrar::new(
@@ -241,7 +252,7 @@ impl Scraper {
         let (reloader, reload_requests) = Reloader::new();
         let reloader = config.http_limits.lifecycle.then_some(reloader);
         let shared = Shared::new(config.http_limits, gate, registry.clone(), pull, network.clone(), counts);
-        let shared = Arc::new(shared.reloading(reloader));
+        let shared = Arc::new(shared.reloading(reloader).logging(log_counts));
 
         let stop = Stop::default();
         let (mut http_task, mut hooks, mut tasks) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
@@ -491,4 +502,18 @@ fn needless(registry: &Registry, group: &Group, links: &network::Links) -> HashS
 
 fn holders(registry: &Registry) -> HashSet<PublicKey> {
     registry.snapshot().map(|all| all.contents.leases.iter().map(|lease| lease.peer).collect()).unwrap_or_default()
+}
+/// What the registration log has of others: the names of secrets, and from where peers are linked.
+fn resolve(policy: &Policy, links: &Links) -> Resolve {
+    let (policy, links) = (policy.clone(), links.clone());
+    Resolve {
+        name_of: Box::new(move |secret| policy.secrets().name_of(secret).map(|name| name.to_string())),
+        address_of: Box::new(move |peer| {
+            let status = links.status(peer);
+            match status.path? {
+                LinkPath::Relayed => Some(AddressKind::Relayed),
+                LinkPath::Direct => Some(AddressKind::of(status.address?.parse::<SocketAddr>().ok()?.ip())),
+            }
+        }),
+    }
 }

@@ -61,7 +61,9 @@ pub enum HandshakeRefusal {
     #[error("unavailable: try again later")]
     Unavailable = 5,
     /// The responder knows the secret, and lets this key not use it: not now, not any more, or never.
-    #[error("not admitted: this key may not use the secret or ticket; it has expired, is used up, or the key is blocked")]
+    #[error(
+        "not admitted: this key may not use the secret or ticket; it has expired, is used up, or the key is blocked"
+    )]
     NotAdmitted = 6,
 }
 

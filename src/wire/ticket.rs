@@ -65,11 +65,7 @@ impl Ticket {
     ///
     /// # Errors
     /// [`TicketError::Empty`] if no scraper has an address, and there is no node.
-    pub fn new(
-        scrapers: Vec<PeerAddr>,
-        bootstrap: Vec<PeerAddr>,
-        secret: SharedSecret,
-    ) -> Result<Self, TicketError> {
+    pub fn new(scrapers: Vec<PeerAddr>, bootstrap: Vec<PeerAddr>, secret: SharedSecret) -> Result<Self, TicketError> {
         let is_lost = |scraper: &PeerAddr| scraper.hint.is_none() && bootstrap.is_empty();
         if scrapers.iter().all(is_lost) {
             return Err(TicketError::Empty);

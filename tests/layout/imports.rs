@@ -8,7 +8,7 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 22] = [
+const ORDER: [&str; 23] = [
     "atomic_file",
     "small_file",
     "private_file",
@@ -25,6 +25,7 @@ const ORDER: [&str; 22] = [
     "lobby",
     "network",
     "registry",
+    "registration_log",
     "client",
     "agent",
     "node",

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{Registry, State};
-use crate::registry::{Foreign, Note, SharedEvent, shared::Position, table::Effects};
+use crate::registry::{Cause, Foreign, Note, SharedEvent, shared::Position, table::Effects};
 
 impl Registry {
     /// Takes an event of a shared store over.
@@ -27,7 +27,7 @@ impl Registry {
             state.position.reach(at);
         }
         effects.notes.push(Note::Reached(at));
-        let notification = self.publish(&mut state, effects, None);
+        let notification = self.publish(&mut state, effects, Cause::Elsewhere, None);
         drop(state);
         self.notify(notification);
     }
@@ -43,7 +43,7 @@ impl Registry {
                 }
             }
         }
-        let notification = self.publish(&mut state, effects, None);
+        let notification = self.publish(&mut state, effects, Cause::Elsewhere, None);
         drop(state);
         self.notify(notification);
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Phase, Recovery, Registry, State, step::Notification};
 use crate::registry::{
-    Counts, Damage, Name, RegistryError, Store,
+    Cause, Counts, Damage, Name, RegistryError, Store,
     shared::Position,
     writer::{self, Batch, Start, Waiter},
 };
@@ -40,12 +40,13 @@ impl Registry {
     pub(crate) async fn run(&self, store: Box<dyn Store>, stop: CancellationToken) -> Result<(), RegistryError> {
         let running = Running::begin(self)?;
         let (queue, inbox) = mpsc::unbounded_channel();
+        let journal = self.shared.journal.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Loading blocks, so the thread does that too.
         let (config, clock) = (self.shared.config.clone(), self.shared.clock.clone());
         let (health, registry) = (Arc::clone(&self.shared.health), self.clone());
         let adopt = move |overtaken| registry.adopt(overtaken);
-        let mut writer =
-            writer::spawn(store, inbox, config, clock.clone(), health, adopt).map_err(RegistryError::Thread)?;
+        let mut writer = writer::spawn((store, journal), inbox, config, clock.clone(), health, adopt)
+            .map_err(RegistryError::Thread)?;
         let mut events = None;
         tokio::select! {
             () = stop.cancelled() => drop(queue),
@@ -92,7 +93,7 @@ impl Registry {
         let mut state = self.write();
         let Some(table) = &mut state.table else { return };
         let effects = table.sweep(now());
-        let swept = self.publish(&mut state, effects, None);
+        let swept = self.publish(&mut state, effects, Cause::Time, None);
         let recovered = self.end_recovery(&mut state);
         drop(state);
         self.notify(swept);
@@ -114,7 +115,7 @@ impl Registry {
         let dropped: BTreeSet<Name> = effects.events.iter().map(|event| Name::Alias(event.alias.clone())).collect();
         let kept: BTreeSet<Name> = kept.into_iter().map(Name::Beacon).collect();
         let missing = &(&recovery.awaited.unwrap_or_default() - &dropped) - &kept;
-        let notification = self.publish(state, effects, None);
+        let notification = self.publish(state, effects, Cause::Damage, None);
         Some((Recovered { missing, dropped, kept }, notification))
     }
 
@@ -148,7 +149,7 @@ impl Registry {
         state.phase = Phase::Serving(queue);
         state.generation += 1;
         state.totals.unreadable_records = unreadable;
-        let notification = self.publish(&mut state, effects, None);
+        let notification = self.publish(&mut state, effects, Cause::Time, None);
         drop(state);
         self.notify(notification);
     }

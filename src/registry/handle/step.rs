@@ -11,7 +11,7 @@ use super::{Phase, Recovery, Registry, State};
 use crate::{
     identity::PublicKey,
     registry::{
-        BeaconEvent, BeaconEventKind, Change, Name, RegistryError, RegistryEvent,
+        BeaconEvent, BeaconEventKind, Cause, Change, JournalEntry, Name, RegistryError, RegistryEvent,
         table::{Claims, ClockStep, Effects, Table},
         writer::{Batch, Outcome, Waiter},
     },
@@ -25,16 +25,24 @@ const ATTEMPTS: usize = 16;
 impl Registry {
     /// Applies a step to the table, queues its changes, and waits until they are on disk. If another scraper was first with one
     /// of them, the step is applied again to the table that has adopted that one's.
-    pub(super) async fn change<T>(&self, step: impl Fn(&mut Table) -> (T, Effects)) -> Result<T, RegistryError> {
+    pub(super) async fn change<T>(
+        &self,
+        cause: Cause,
+        step: impl Fn(&mut Table) -> (T, Effects),
+    ) -> Result<T, RegistryError> {
         for _ in 0..ATTEMPTS {
-            if let Some(value) = self.attempt(&step).await? {
+            if let Some(value) = self.attempt(cause, &step).await? {
                 return Ok(value);
             }
         }
         Err(RegistryError::Contended)
     }
 
-    async fn attempt<T>(&self, step: &impl Fn(&mut Table) -> (T, Effects)) -> Result<Option<T>, RegistryError> {
+    async fn attempt<T>(
+        &self,
+        cause: Cause,
+        step: &impl Fn(&mut Table) -> (T, Effects),
+    ) -> Result<Option<T>, RegistryError> {
         self.check_serving(&self.read().phase)?;
         let slot = Arc::clone(&self.shared.slots).acquire_owned().await.map_err(|_| RegistryError::Stopped)?;
         // No await between here and the answer: a caller that gives up does so before the step or after.
@@ -43,7 +51,7 @@ impl Registry {
             let mut state = self.write();
             self.check_serving(&state.phase)?;
             let (value, effects) = step(state.table.as_mut().ok_or(RegistryError::NotReady)?);
-            (value, self.publish(&mut state, effects, Some(Waiter { ack, _slot: slot })))
+            (value, self.publish(&mut state, effects, cause, Some(Waiter { ack, _slot: slot })))
         };
         self.notify(notification);
         let outcome = answer.await.map_err(|_| RegistryError::Stopped)?.map_err(RegistryError::Store)?;
@@ -69,7 +77,7 @@ impl Registry {
             // They would pile up in the queue. The next renewal is written.
             effects.changes.clear();
         }
-        let notification = self.publish(&mut state, effects, None);
+        let notification = self.publish(&mut state, effects, Cause::Peer, None);
         drop(state);
         self.notify(notification);
         outcomes.ok_or(RegistryError::StoreFailing)
@@ -86,7 +94,13 @@ impl Registry {
     }
 
     /// Counts the effects of a step and queues its changes. The notification is for after the unlock.
-    pub(super) fn publish(&self, state: &mut State, effects: Effects, waiter: Option<Waiter>) -> Notification {
+    pub(super) fn publish(
+        &self,
+        state: &mut State,
+        effects: Effects,
+        cause: Cause,
+        waiter: Option<Waiter>,
+    ) -> Notification {
         state.generation += u64::from(effects.are_visible());
         state.totals.renewed += effects.renewed;
         for event in &effects.events {
@@ -95,6 +109,7 @@ impl Registry {
             let _ = self.shared.events.send(event.clone());
         }
         effects.beacon_events.iter().for_each(|event| state.totals.count_beacon(event.kind));
+        let entries = self.journal_of(state, &effects.events, cause);
         let mut is_complete = false;
         if let (Some(Recovery { awaited: Some(awaited), .. }), Some(table)) = (&mut state.recovery, &state.table)
             && !awaited.is_empty()
@@ -107,15 +122,29 @@ impl Registry {
             is_complete = awaited.is_empty();
         }
         if let Phase::Serving(queue) = &state.phase
-            && (waiter.is_some() || !effects.changes.is_empty() || !effects.notes.is_empty())
+            && (waiter.is_some() || !effects.changes.is_empty() || !effects.notes.is_empty() || !entries.is_empty())
         {
             let (durable, step) = (effects.are_durable(), effects.step);
-            let batch = Batch { notes: effects.notes, changes: effects.changes, durable, step, waiter };
+            let batch = Batch { notes: effects.notes, changes: effects.changes, entries, durable, step, waiter };
             // If the writer has died, the waiter is dropped with the batch and its caller gets an error.
             let _ = queue.send(batch);
         }
         let Effects { events, beacon_events, clock, refused, .. } = effects;
         Notification { generation: state.generation, events, beacon_events, clock, refused, is_complete }
+    }
+
+    /// What the journal gets, if there is one.
+    fn journal_of(&self, state: &State, events: &[RegistryEvent], cause: Cause) -> Vec<JournalEntry> {
+        if !self.shared.is_journaled.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let at = self.shared.clock.now();
+        let entry = |RegistryEvent { alias, peer, kind }: &RegistryEvent| {
+            let lease = state.table.as_ref().and_then(|table| table.lookup(alias.as_str()));
+            let secret = lease.filter(|lease| lease.peer == *peer).and_then(|lease| lease.secret);
+            JournalEntry { alias: alias.clone(), peer: *peer, kind: *kind, cause, secret, at }
+        };
+        events.iter().filter(|event| JournalEntry::is_about(event.kind)).map(entry).collect()
     }
 
     /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.

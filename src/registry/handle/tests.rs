@@ -481,7 +481,7 @@ async fn a_change_that_need_not_be_durable_is_acknowledged_before_it_is_written(
     let store = Fake::default();
     let (queue, inbox) = mpsc::unbounded_channel();
     let (config, clock) = (RegistryConfig::default(), WallClock::default());
-    let writer = writer::spawn(Box::new(store.clone()), inbox, config, clock, Arc::default(), drop);
+    let writer = writer::spawn((Box::new(store.clone()), None), inbox, config, clock, Arc::default(), drop);
     let (ack, answer) = oneshot::channel();
     let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("free");
     let changes = vec![Change::Remove("a".parse().expect("an alias"))];

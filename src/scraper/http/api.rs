@@ -24,7 +24,7 @@ use crate::{
     http::{LocalAddr, text},
     identity::PublicKey,
     network::{LinkStatus, LinkTransport, Links},
-    registry::{Holders, Lease, Registry, path_label},
+    registry::{Cause, Holders, Lease, Registry, path_label},
     scraper::last_scrapes::{Fault, LastScrape, LastScrapes},
     telemetry::Chain,
     wire::Alias,
@@ -234,7 +234,7 @@ pub(super) async fn release_all(
     let Some(holders) = holders else {
         return text::line(StatusCode::BAD_REQUEST, "expected ?peer=<public key> or ?secret=<id of a secret>");
     };
-    match shared.registry.release_all(|lease| holders.hold(lease)).await {
+    match shared.registry.release_all(Cause::Operator, |lease| holders.hold(lease)).await {
         Ok(released) => {
             tracing::info!(?holders, released, "aliases released over HTTP");
             Json(Released { released }).into_response()

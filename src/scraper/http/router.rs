@@ -1,6 +1,6 @@
 //! The routes of the HTTP API.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use axum::{
     Router,
@@ -28,6 +28,7 @@ use crate::{
     },
     identity::{HostPort, PublicKey},
     network::Network,
+    registration_log::LogCounts,
     registry::{NotLoaded, Registry},
     scraper::{
         config::{HttpConfig, ScrapeConfig},
@@ -79,6 +80,7 @@ pub(in crate::scraper) struct Shared {
     pub(super) gate: Arc<Gate>,
     /// Of lines about requests that are denied.
     pub(super) denials: LogPace,
+    log_counts: Arc<LogCounts>,
 }
 
 impl Shared {
@@ -116,7 +118,13 @@ impl Shared {
             reloader: None,
             gate,
             denials: LogPace::default(),
+            log_counts: Arc::default(),
         }
+    }
+
+    /// With the counts of a registration log.
+    pub(in crate::scraper) fn logging(self, log_counts: Arc<LogCounts>) -> Self {
+        Self { log_counts, ..self }
     }
 
     /// With `POST /-/reload`, which asks this one.
@@ -174,6 +182,8 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         inbound: network.inbound(),
         holders: network.holders(),
         bootstrap: network.bootstrap().len(),
+        logged: shared.log_counts.written.load(Relaxed),
+        unlogged: shared.log_counts.lost.load(Relaxed),
     };
     exposition(&headers, |format| metrics.encode(state, format))
 }
