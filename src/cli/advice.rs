@@ -7,6 +7,7 @@ use crate::{
     client::{BuildError, RegisterError},
     identity::KeyFileError,
     network::NetworkError,
+    registration_log::VerifyError,
     registry::StoreError,
     scraper::{NatsFileError, ScraperError, UnusableProgram},
     wire::{AliasRefusal, HandshakeRefusal},
@@ -69,6 +70,9 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
         Some(ScraperError::Network(error)) => return about_network(error),
         Some(ScraperError::Store(error)) => return about_store(error).map(Into::into),
         _ => {}
+    }
+    if let Some(VerifyError::Empty { .. }) = error.downcast_ref() {
+        return Some("a scraper keeps one with --registration-log".into());
     }
     match error.downcast_ref() {
         Some(NodeError::Bind(error)) => return Some(about_bind(&error.source, "--http")),

@@ -6,8 +6,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::anyhow;
-
 use super::{data_dir, output, value};
 use crate::{
     access::AliasGlob,
@@ -126,7 +124,7 @@ fn show(files: &LogFiles, alias: Option<&AliasGlob>, since: Option<Duration>, js
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
         done => done?,
     }
-    verified.map(drop).map_err(|error| anyhow!(error))
+    verified.map(drop).map_err(anyhow::Error::from)
 }
 
 fn about(what: &What) -> Option<&str> {

@@ -21,7 +21,7 @@ pub(crate) use entry::{Entry, Hash};
 pub(crate) use files::LogFiles;
 pub(crate) use keeper::{AddressKind, Keeper, LogCounts, Resolve};
 #[cfg(feature = "cli")]
-pub(crate) use verify::{Verified, verify};
+pub(crate) use verify::{Verified, VerifyError, verify};
 
 /// The directory's name in the data directory.
 pub(crate) const LOG_DIR: &str = "registrations";

@@ -39,7 +39,7 @@ pub(crate) struct Verified {
 pub(crate) enum VerifyError {
     #[error("cannot read {}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} has no registration log: does the scraper run with --registration-log?", path.display())]
+    #[error("{} has no registration log", path.display())]
     Empty { path: PathBuf },
     #[error("the log is broken: {} line {line}: {why}", path.display())]
     Broken { path: PathBuf, line: u64, why: String },

@@ -1,10 +1,11 @@
-//! What was acknowledged outlives the scraper; what has expired stays dead.
+//! What was acknowledged outlives the scraper, and is in its log; what has expired stays dead.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     report, rounds,
     support::{
         eventually_true,
-        fleet::{Fleet, Scraper},
+        fleet::{Fleet, Scraper, narthex, text},
     },
 };
 
@@ -32,8 +33,8 @@ fn kills_lose_no_acknowledged_alias_and_revive_no_expired_one() {
     let _alone = MACHINE.blocking_lock();
     let fleet = Fleet::new();
     let times = [format!("{}s", LEASE.as_secs()), format!("{}s", RETENTION.as_secs())];
-    let mut scraper = fleet.scraper(&["--lease", &times[0], "--retention", &times[1]]);
-    let mut history = History::default();
+    let mut scraper = fleet.scraper(&["--lease", &times[0], "--retention", &times[1], "--registration-log"]);
+    let (mut history, mut log) = (History::default(), Log::default());
     let rounds = rounds(ROUNDS);
     for round in 0..rounds {
         let aliases = |what: &str| -> Vec<String> { (0..ALIASES).map(|n| format!("{what}-{round}.{n}")).collect() };
@@ -45,12 +46,14 @@ fn kills_lose_no_acknowledged_alias_and_revive_no_expired_one() {
         let other = runtime.block_on(start(&fleet, &scraper, &racing));
         let client = runtime.block_on(registered(&fleet, &scraper, &awaited));
         scraper.process.kill();
+        log.acknowledged.extend(awaited.iter().cloned());
         history.note(awaited, began, true);
         history.note(racing, began, false);
         runtime.shutdown_background();
         drop((client, other));
         scraper.restart();
         history.check(&scraper, round);
+        log.verify(&fleet, &scraper, round);
     }
     assert!(history.seen_listed > rounds, "only {} aliases were seen again after a kill", history.seen_listed);
 
@@ -61,7 +64,46 @@ fn kills_lose_no_acknowledged_alias_and_revive_no_expired_one() {
     scraper.process.kill();
     scraper.restart();
     assert!(scraper.listed().is_some_and(|listed| listed.is_empty()), "a restart revived an alias");
-    report(&format!("kills: {rounds} rounds, {} aliases seen again, 0 lost, 0 revived", history.seen_listed));
+    let entries = log.read(&fleet);
+    let seen = history.seen_listed;
+    report(&format!(
+        "kills: {rounds} rounds, {seen} aliases seen again, 0 lost, 0 revived, {entries} entries of the log in one chain"
+    ));
+}
+
+/// The registration log, which every kill hits, too.
+#[derive(Default)]
+struct Log {
+    acknowledged: BTreeSet<String>,
+    /// The last head, as an auditor would keep it.
+    head: Option<String>,
+}
+
+impl Log {
+    /// The chain is whole, and goes on from where it was.
+    fn verify(&mut self, fleet: &Fleet, scraper: &Scraper, round: usize) {
+        let mut command = narthex("log");
+        command.args(["verify", "--data-dir", &text(&fleet.path().join("scraper-data"))]);
+        command.args(["--scraper-key", &scraper.peer().key.to_string()]);
+        command.args(self.head.iter().flat_map(|head| ["--head", head]));
+        let output = command.output().expect("runs");
+        assert!(output.status.success(), "round {round}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8(output.stdout).expect("text");
+        self.head = said.lines().find_map(|line| line.strip_prefix("head ").map(str::to_owned));
+    }
+
+    /// Everything that was acknowledged is in it. Returns how many entries there are.
+    fn read(&self, fleet: &Fleet) -> usize {
+        let mut command = narthex("log");
+        command.args(["show", "--json", "--data-dir", &text(&fleet.path().join("scraper-data"))]);
+        let shown = String::from_utf8(command.output().expect("runs").stdout).expect("text");
+        let entries: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let taken = entries.iter().filter(|entry| entry["event"] == "registered");
+        let taken: BTreeSet<&str> = taken.filter_map(|entry| entry["alias"].as_str()).collect();
+        let missing: Vec<_> = self.acknowledged.iter().filter(|alias| !taken.contains(alias.as_str())).collect();
+        assert!(missing.is_empty(), "acknowledged, and not in the log: {missing:?}");
+        entries.len()
+    }
 }
 
 /// What was registered, and when.
