@@ -69,10 +69,15 @@ fn is_shared(ip: std::net::Ipv4Addr) -> bool {
     a == 100 && (64..128).contains(&b)
 }
 
+/// A question to others.
+type Ask<Q, A> = Box<dyn Fn(&Q) -> Option<A> + Send>;
+
 /// What the table does not know.
 pub(crate) struct Resolve {
-    pub(crate) name_of: Box<dyn Fn(&SecretId) -> Option<String> + Send>,
-    pub(crate) address_of: Box<dyn Fn(&PublicKey) -> Option<AddressKind> + Send>,
+    /// What a secret is called.
+    pub(crate) name_of: Ask<SecretId, String>,
+    /// From where a peer is linked.
+    pub(crate) address_of: Ask<PublicKey, AddressKind>,
 }
 
 /// Counts since the start.

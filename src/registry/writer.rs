@@ -205,7 +205,11 @@ impl Writer {
         }
         let end = self.commit(&mut Group::default());
         if let Some(journal) = &mut self.journal {
-            let _ = self.health.guarded(|| Ok(journal.close())); // it says itself what went wrong
+            // It says itself what went wrong.
+            let _ = self.health.guarded(|| {
+                journal.close();
+                Ok(())
+            });
         }
         if end.is_ok() && self.is_complete() {
             self.checkpoint();
@@ -217,7 +221,11 @@ impl Writer {
     fn keep_journal(&mut self) {
         let entries = mem::take(&mut self.entries);
         if let Some(journal) = &mut self.journal {
-            let _ = self.health.guarded(|| Ok(journal.write(entries))); // it says itself what went wrong
+            // It says itself what went wrong.
+            let _ = self.health.guarded(|| {
+                journal.write(entries);
+                Ok(())
+            });
         }
     }
 
