@@ -10,7 +10,9 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::identity::{KeyPair, PublicKey};
+use crate::identity::KeyPair;
+#[cfg(any(test, feature = "cli"))]
+use crate::identity::PublicKey;
 
 /// What a signature of a head begins with, so that it is one of nothing else.
 const CONTEXT: &[u8] = b"narthex registration log head v1\n";
@@ -149,6 +151,7 @@ impl Entry {
 }
 
 /// True if the line is a head that the key has signed.
+#[cfg(any(test, feature = "cli"))]
 pub(super) fn is_signed_by(line: &str, key: &PublicKey) -> bool {
     let Some((signed, rest)) = line.rsplit_once(SIGNATURE) else { return false };
     let signature = rest.strip_suffix(END).and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok());

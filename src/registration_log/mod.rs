@@ -12,11 +12,11 @@
 mod entry;
 mod files;
 mod keeper;
+#[cfg(any(test, feature = "cli"))]
 mod verify;
 
-pub(crate) use entry::What;
 #[cfg(feature = "cli")]
-pub(crate) use entry::{Entry, Hash};
+pub(crate) use entry::{Entry, Hash, What};
 #[cfg(feature = "cli")]
 pub(crate) use files::LogFiles;
 pub(crate) use keeper::{AddressKind, Keeper, LogCounts, Resolve};
