@@ -10,4 +10,5 @@ mod doctor;
 mod lifecycle;
 mod mistakes;
 mod private_files;
+mod units;
 mod version;
