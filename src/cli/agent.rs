@@ -205,7 +205,7 @@ impl Args {
     fn join(&mut self) -> anyhow::Result<SharedSecret> {
         if let Some(ticket) = self.ticket.read()? {
             self.ticket = TicketFlags::default(); // standard input is read once
-            self.scraper = ticket.scrapers().to_vec();
+            self.scraper.splice(..0, ticket.scrapers().iter().cloned());
             self.bootstrap.extend(ticket.bootstrap().iter().cloned());
             return Ok(ticket.secret().clone());
         }

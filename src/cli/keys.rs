@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use super::key_rotation::Rotate;
 use super::{advice::Advised, output};
 use crate::{
     access::NamedSecret,
@@ -56,19 +57,33 @@ impl Secret {
 
 /// Print the public key of a key file
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  narthex key keys/scraper.key")]
+#[command(
+    after_help = "Examples:\n  narthex key keys/scraper.key\n  narthex key rotate --key keys/scraper.key",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub(super) struct Key {
     /// A file that narthex keygen wrote
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[arg(value_name = "FILE", required = true)]
+    file: Option<PathBuf>,
     /// Print 64 hex digits rather than 52 characters of z-base-32
     #[arg(long)]
     hex: bool,
+    #[command(subcommand)]
+    action: Option<KeyAction>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum KeyAction {
+    Rotate(Rotate),
 }
 
 impl Key {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let key: PublicKey = load_key(&self.file)?.public();
+        if let Some(KeyAction::Rotate(rotate)) = self.action {
+            return rotate.run();
+        }
+        let key: PublicKey = load_key(&self.file.context("give a file")?)?.public();
         let text = if self.hex { key.to_hex() } else { key.to_string() };
         output::print(format!("{text}\n").as_bytes())
     }

@@ -20,6 +20,7 @@ mod help;
 mod hints;
 mod http_connections;
 mod import;
+mod key_rotation;
 mod keys;
 mod link;
 mod listeners;
@@ -161,7 +162,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
 
 /// The commands that ask the scraper beside them, often in the environment of that scraper, whose variables are not meant for
 /// them. The data directory is.
-const ASKING: [&str; 3] = ["ticket", "peer", "log"];
+const ASKING: [&str; 4] = ["ticket", "peer", "log", "key"];
 
 /// The command, in which each flag that takes a value is also a variable: `--data-dir` is `NARTHEX_DATA_DIR`.
 fn command() -> clap::Command {

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The key's file in the data directory, if no other is given.
-const KEY_FILE: &str = "scraper.key";
+pub(super) const KEY_FILE: &str = "scraper.key";
 
 /// The end of the help: what a user copies first.
 const EXAMPLES: &str = "\

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    iter,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     access::{AliasGlob, IssuedTicket},
     atomic_file,
-    identity::{DialAddress, PeerAddr},
+    identity::{DialAddress, PeerAddr, PublicKey},
     scraper::{Made, TICKETS_PATH, Wanted},
     telemetry::{short_duration, short_key},
     wire::{MAX_ADDRESSES, Ticket},
@@ -97,6 +98,10 @@ struct Create {
     /// Where clients dial the scraper; repeatable [default: its --external, else what it listens on]
     #[arg(long, value_name = "ADDRESS")]
     address: Vec<DialAddress>,
+    /// A further key by which clients know the scraper, at the same addresses: its next one, as narthex key rotate makes it;
+    /// repeatable
+    #[arg(long, value_name = "KEY")]
+    also: Vec<PublicKey>,
     /// Write the ticket to a new file of mode 0600 instead of printing it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -161,10 +166,8 @@ impl Create {
         if self.address.len() > MAX_ADDRESSES || self.bootstrap.len() > MAX_ADDRESSES {
             bail!("a ticket has {MAX_ADDRESSES} addresses and {MAX_ADDRESSES} nodes at most");
         }
-        let scrapers = match self.address.is_empty() {
-            true => vec![key.into()],
-            false => self.address.iter().map(|at| format!("{key}@{at}").parse()).collect::<Result<_, _>>()?,
-        };
+        let keys = iter::once(key).chain(self.also.iter().copied());
+        let scrapers = keys.flat_map(|key| PeerAddr::at_each(key, &self.address)).collect();
         Ticket::new(scrapers, self.bootstrap.clone(), secret)
             .map_err(|_| anyhow!("nobody could find the scraper: give --address HOST:PORT or --bootstrap PEER"))
     }
@@ -188,6 +191,7 @@ impl Create {
             expires_in: self.expires.map(|expires| expires.as_secs().max(1)),
             uses: self.uses,
             addresses: self.address.iter().map(ToString::to_string).collect(),
+            also: self.also.clone(),
         };
         let json = serde_json::to_vec(&wanted)?.into();
         let Made { ticket, scrapers, .. } = self.scraper.ask(Method::POST, TICKETS_PATH, json).await?;

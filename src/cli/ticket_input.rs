@@ -24,11 +24,11 @@ const MAX_LEN: u64 = 64 * 1024;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct TicketFlags {
     /// Join by the ticket in this file, as narthex ticket create prints it, instead of by --scraper and --secret-file; - for
-    /// standard input. NARTHEX_TICKET may hold the ticket itself
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["scraper", "secret_file", "ticket"])]
+    /// standard input. NARTHEX_TICKET may hold the ticket itself. With --scraper, which adds a scraper to those of the ticket
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_file", "ticket"])]
     pub(super) ticket_file: Option<PathBuf>,
     /// The ticket itself, in the environment alone
-    #[arg(long, value_name = "TICKET", hide = true, conflicts_with_all = ["scraper", "secret_file"])]
+    #[arg(long, value_name = "TICKET", hide = true, conflicts_with = "secret_file")]
     ticket: Option<TicketText>,
 }
 

@@ -30,6 +30,15 @@ impl PeerAddr {
     pub fn at(key: PublicKey, host: impl Into<String>, port: u16) -> Self {
         Self { key, hint: Some(HostPort::new(host, port).into()) }
     }
+
+    /// The peer once for each of its addresses; once without one if there is none.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn at_each(key: PublicKey, addresses: &[DialAddress]) -> Vec<Self> {
+        match addresses {
+            [] => vec![key.into()],
+            addresses => addresses.iter().map(|hint| Self { key, hint: Some(hint.clone()) }).collect(),
+        }
+    }
 }
 
 impl From<PublicKey> for PeerAddr {

@@ -354,7 +354,7 @@ impl Scraper {
     /// # Errors
     /// [`IssueError`] if the name is taken or is none, nobody could find this scraper, or the disk fails.
     pub async fn create_ticket(&self, name: &str) -> Result<Ticket, IssueError> {
-        self.desk.issue(Grant::of_everything(name.parse()?), &[]).await
+        self.desk.issue(Grant::of_everything(name.parse()?), &[], &[]).await
     }
 
     /// Puts these secrets in the place of those that the scraper was started with, and reads the rules of peers again. What was

@@ -1,6 +1,6 @@
 //! Where tickets are made and revoked: what a ticket says, and what ends with it.
 
-use std::time::SystemTime;
+use std::{iter, time::SystemTime};
 
 use super::enforcement::{Enforced, Enforcement};
 use crate::{
@@ -33,9 +33,15 @@ pub(super) enum RevokeError {
 }
 
 impl TicketDesk {
-    /// Makes a ticket that leads to this scraper at the given addresses, or else at those that it knows of itself.
-    pub(super) async fn issue(&self, grant: Grant, given: &[DialAddress]) -> Result<Ticket, IssueError> {
-        let scrapers = self.places(given);
+    /// Makes a ticket that leads to this scraper at the given addresses, or else at those that it knows of itself, by its key and
+    /// further ones.
+    pub(super) async fn issue(
+        &self,
+        grant: Grant,
+        given: &[DialAddress],
+        also: &[PublicKey],
+    ) -> Result<Ticket, IssueError> {
+        let scrapers = self.places(given, also);
         if scrapers.iter().all(|scraper| scraper.hint.is_none()) && self.bootstrap.is_empty() {
             return Err(IssueError::Nowhere);
         }
@@ -67,16 +73,14 @@ impl TicketDesk {
         self.policy.secrets().issued()
     }
 
-    fn places(&self, given: &[DialAddress]) -> Vec<PeerAddr> {
+    fn places(&self, given: &[DialAddress], also: &[PublicKey]) -> Vec<PeerAddr> {
         let known = match (given, self.network.external()) {
             ([], []) => self.network.reach().borrow().dial_addresses(),
             ([], external) => external.to_vec(),
             (given, _) => given.to_vec(),
         };
-        let key = self.scraper;
-        match known.is_empty() {
-            true => vec![key.into()],
-            false => known.into_iter().take(MAX_ADDRESSES).map(|hint| PeerAddr { key, hint: Some(hint) }).collect(),
-        }
+        let known = &known[..known.len().min(MAX_ADDRESSES)];
+        let keys = iter::once(self.scraper).chain(also.iter().copied().take(MAX_ADDRESSES));
+        keys.flat_map(|key| PeerAddr::at_each(key, known)).collect()
     }
 }

@@ -6,6 +6,7 @@ mod support;
 mod dynamic_targets;
 mod errors;
 mod in_process;
+mod key_rotation;
 mod matrix;
 mod registration_log;
 mod scopes;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::{AliasGlob, Grant, IssueError, IssuedTicket, MAX_KEYS, Quota, Scope, SecretNameError},
     http::text,
-    identity::DialAddress,
+    identity::{DialAddress, PublicKey},
     scraper::ticket_desk::TicketDesk,
     telemetry::Chain,
     wire::Labels,
@@ -42,6 +42,8 @@ pub(crate) struct Wanted {
     pub(crate) uses: Option<u32>,
     /// Where the scraper is dialled; what it knows itself if there is none.
     pub(crate) addresses: Vec<String>,
+    /// Further keys of the scraper.
+    pub(crate) also: Vec<PublicKey>,
 }
 
 /// A ticket that was made.
@@ -74,7 +76,7 @@ async fn make(State(desk): State<TicketDesk>, wanted: Result<Json<Wanted>, JsonR
         Ok(asked) => asked,
         Err(why) => return text::line(StatusCode::BAD_REQUEST, why),
     };
-    match desk.issue(asked.grant, &asked.addresses).await {
+    match desk.issue(asked.grant, &asked.addresses, &asked.also).await {
         Ok(ticket) => {
             let scrapers = ticket.scrapers().iter().map(ToString::to_string).collect();
             (StatusCode::CREATED, Json(Made { ticket: ticket.expose_text().to_string(), scrapers })).into_response()
@@ -104,6 +106,7 @@ async fn revoke(State(desk): State<TicketDesk>, Path(name): Path<String>) -> Res
 struct Asked {
     grant: Grant,
     addresses: Vec<DialAddress>,
+    also: Vec<PublicKey>,
 }
 
 impl TryFrom<Wanted> for Asked {
@@ -135,6 +138,6 @@ impl TryFrom<Wanted> for Asked {
         let scope = Scope { aliases: globs.collect::<Result<_, _>>()?, labels, quota, ..Scope::default() };
         let name = wanted.name.parse().map_err(|error: SecretNameError| error.to_string())?;
         let addresses = addresses.collect::<Result<_, _>>()?;
-        Ok(Self { grant: Grant { name, scope, expires_at, uses: wanted.uses }, addresses })
+        Ok(Self { grant: Grant { name, scope, expires_at, uses: wanted.uses }, addresses, also: wanted.also })
     }
 }
