@@ -58,17 +58,26 @@ impl Auth {
         if secret.is_empty() {
             return Err(unfit());
         }
-        let text = Zeroizing::new(match self {
-            Self::Basic { username, .. } => {
-                let pair = Zeroizing::new([username.as_bytes(), b":", secret].concat());
-                [b"Basic ", Zeroizing::new(BASE64.encode(&pair)).as_bytes()].concat()
-            }
-            Self::Bearer { .. } => [b"Bearer ", secret].concat(),
-        });
-        let mut value = HeaderValue::from_bytes(&text).map_err(|_| unfit())?;
-        value.set_sensitive(true);
-        Ok(value)
+        let value = match self {
+            Self::Basic { username, .. } => basic(username, secret),
+            Self::Bearer { .. } => credentials("Bearer", secret),
+        };
+        value.ok_or_else(unfit)
     }
+}
+
+/// The value of `Authorization` for a password (RFC 7617). None if it cannot be sent.
+pub(crate) fn basic(username: &str, password: &[u8]) -> Option<HeaderValue> {
+    let pair = Zeroizing::new([username.as_bytes(), b":", password].concat());
+    credentials("Basic", Zeroizing::new(BASE64.encode(&pair)).as_bytes())
+}
+
+/// The same for what a scheme such as `Bearer` shows as it is (RFC 6750).
+pub(crate) fn credentials(scheme: &str, credentials: &[u8]) -> Option<HeaderValue> {
+    let text = Zeroizing::new([scheme.as_bytes(), b" ", credentials].concat());
+    let mut value = HeaderValue::from_bytes(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 #[cfg(test)]

@@ -33,7 +33,9 @@ pub use tls::{ClientCertificate, TlsError, TlsSettings};
 pub use url::{ExporterUrl, Params, UrlError};
 #[cfg(feature = "cli")]
 pub(crate) use {
+    auth::{basic, credentials},
     inventory::Inventory,
     spec::TargetSpec,
     target_file::{TargetFileError, has_tables},
+    tls::Tls,
 };

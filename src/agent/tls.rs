@@ -130,7 +130,7 @@ pub enum TlsError {
     Aborted(#[source] task::JoinError),
 }
 
-pub(super) struct Tls {
+pub(crate) struct Tls {
     settings: TlsSettings,
     built: Built,
 }
@@ -139,12 +139,12 @@ pub(super) struct Tls {
 type Built = Arc<Mutex<Option<(Material, Arc<ClientConfig>)>>>;
 
 impl Tls {
-    pub(super) fn new(settings: TlsSettings) -> Self {
+    pub(crate) fn new(settings: TlsSettings) -> Self {
         Self { settings, built: Arc::default() }
     }
 
     /// Makes a TLS connection to `host` over the stream.
-    pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
+    pub(crate) async fn connect(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
         let name = self.settings.server_name.as_deref().unwrap_or(host);
         let server_name =
             ServerName::try_from(name.to_owned()).map_err(|source| TlsError::Name { name: name.to_owned(), source })?;

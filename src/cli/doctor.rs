@@ -30,6 +30,7 @@ use http::Uri;
 use super::{
     ConfigFile, agent,
     defaults::SCRAPER,
+    http_config::Credentials,
     scraper,
     ticket_input::TicketFlags,
     value::{self, TargetUrl},
@@ -111,6 +112,8 @@ struct Flags {
     /// Longest wait for each answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = value::duration)]
     timeout: Duration,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Print one JSON document at the end: an array of {check, status, detail, advice}
     #[arg(long)]
     json: bool,

@@ -18,6 +18,7 @@ mod file_sd;
 mod files;
 mod help;
 mod hints;
+mod http_config;
 mod http_connections;
 mod import;
 mod key_rotation;

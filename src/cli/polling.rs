@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{scraper_api::ScraperApi, value};
+use super::{http_config::Credentials, scraper_api::ScraperApi, value};
 
 /// Whom to ask, and when.
 #[derive(Debug, clap::Args)]
@@ -22,6 +22,8 @@ pub(super) struct Polling {
     /// Longest wait for the whole answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
     timeout: Duration,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Ask once, then exit: 0 if everything is up to date
     #[arg(long)]
     pub(super) once: bool,
@@ -40,7 +42,7 @@ impl Polling {
         mut update: impl AsyncFnMut(Vec<Group>) -> anyhow::Result<T>,
         tell: impl Fn(T, bool),
     ) -> anyhow::Result<()> {
-        let source = Source::new(&self.from, self.timeout)?;
+        let source = Source::new(&self.from, self.timeout, self.credentials.clone())?;
         let mut ticks = time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut logged = None;
@@ -83,14 +85,18 @@ struct Source {
 
 impl Source {
     /// A URL without a path means `/sd`.
-    fn new(from: &Uri, timeout: Duration) -> anyhow::Result<Self> {
+    fn new(from: &Uri, timeout: Duration, credentials: Credentials) -> anyhow::Result<Self> {
         let path = match from.path_and_query().map(|path| path.as_str()) {
             None | Some("" | "/") => "/sd",
             Some(path) => path,
         };
         let authority = from.authority().context("the URL has no host")?.clone();
-        let url = Uri::builder().scheme("http").authority(authority).path_and_query("/").build()?;
-        Ok(Self { scraper: ScraperApi::at(url, timeout, "--from"), path: path.to_owned() })
+        let url = Uri::builder()
+            .scheme(from.scheme_str().unwrap_or("http"))
+            .authority(authority)
+            .path_and_query("/")
+            .build()?;
+        Ok(Self { scraper: ScraperApi::at(url, timeout, credentials, "--from"), path: path.to_owned() })
     }
 
     async fn list(&self) -> anyhow::Result<Vec<Group>> {
@@ -111,7 +117,8 @@ mod tests {
             ("http://h:1/sd?service=a", "/sd?service=a"),
             ("http://h:1/behind/sd", "/behind/sd"),
         ] {
-            let source = Source::new(&from.parse().expect("a URL"), Duration::from_secs(1)).expect("fine");
+            let source = Source::new(&from.parse().expect("a URL"), Duration::from_secs(1), Credentials::default())
+                .expect("fine");
             assert_eq!(source.path, path, "{from}");
         }
     }

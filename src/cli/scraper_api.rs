@@ -4,14 +4,22 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task, time,
+};
 
-use super::{defaults, value};
-use crate::wire::SCRAPE_TIMEOUT_HEADER;
+use super::{
+    defaults,
+    http_config::{Credentials, HttpClient},
+    value,
+};
+use crate::{agent::TlsError, wire::SCRAPE_TIMEOUT_HEADER};
 
 /// Longest answer: a table of 100 000 aliases with all labels is not much bigger.
 const MAX_ANSWER: usize = 256 << 20;
@@ -27,6 +35,8 @@ pub(super) struct ScraperApi {
     /// Longest wait for the whole answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
     timeout: Duration,
+    #[command(flatten)]
+    credentials: Credentials,
     /// The flag with the address, for errors.
     #[arg(skip = "--url")]
     flag: &'static str,
@@ -34,8 +44,8 @@ pub(super) struct ScraperApi {
 
 impl ScraperApi {
     /// The scraper at the URL that `flag` gave.
-    pub(super) fn at(url: Uri, timeout: Duration, flag: &'static str) -> Self {
-        Self { url, timeout, flag }
+    pub(super) fn at(url: Uri, timeout: Duration, credentials: Credentials, flag: &'static str) -> Self {
+        Self { url, timeout, credentials, flag }
     }
 
     /// Runs requests to their end, within the timeout.
@@ -55,6 +65,11 @@ impl ScraperApi {
         Err(refusal(status, answer.into_body()).await)
     }
 
+    fn no_tls(&self, error: TlsError) -> anyhow::Error {
+        anyhow::Error::from(error)
+            .context(format!("no TLS with the scraper at {}; see tls_config in --http-config.file", self.url))
+    }
+
     /// Sends a request, and gives the whole body of a successful answer.
     pub(super) async fn read(&self, method: Method, path: &str) -> anyhow::Result<Bytes> {
         let body = Limited::new(self.ask(method, path).await?.into_body(), MAX_ANSWER).collect().await;
@@ -63,23 +78,39 @@ impl ScraperApi {
 
     async fn send(&self, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
         let authority = self.url.authority().context("the URL has no host")?;
-        let port = authority.port_u16().unwrap_or(80);
+        let is_tls = self.url.scheme() == Some(&Scheme::HTTPS);
+        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let unreachable = || format!("cannot reach the scraper at {}; is it running? see {}", self.url, self.flag);
         let stream = TcpStream::connect((host, port)).await.with_context(unreachable)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(unreachable)?;
-        // The task ends with the last answer. Request and body report its errors.
-        tokio::spawn(connection);
-        let request = Request::builder()
+        let credentials = self.credentials.clone();
+        let HttpClient { headers, tls } = task::spawn_blocking(move || credentials.read()).await??;
+        let mut sender = if is_tls {
+            let stream = tls.connect(host, stream).await.map_err(|error| self.no_tls(error))?;
+            sender(stream).await.with_context(unreachable)?
+        } else {
+            sender(stream).await.with_context(unreachable)?
+        };
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url.path().trim_end_matches('/')))
             .header(header::HOST, authority.as_str())
             .header(header::USER_AGENT, concat!("narthex/", env!("CARGO_PKG_VERSION")))
             .header(SCRAPE_TIMEOUT_HEADER, HeaderValue::try_from(self.timeout.as_secs_f64().to_string())?)
             .body(Empty::<Bytes>::new())?;
+        request.headers_mut().extend(headers);
         let answer = sender.send_request(request).await;
         answer.with_context(|| format!("the scraper at {} broke off before answering", self.url))
     }
+}
+
+/// Over a connection, whose task ends with the last answer. Request and body report its errors.
+async fn sender(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> hyper::Result<http1::SendRequest<Empty<Bytes>>> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// The first line of the body, else the status.
@@ -89,6 +120,9 @@ async fn refusal(status: StatusCode, body: Incoming) -> anyhow::Error {
         Err(_) => String::new(),
     };
     match text.lines().next().map(str::trim) {
+        Some(line) if status == StatusCode::UNAUTHORIZED && !line.is_empty() => {
+            anyhow!("{line}: give it in --http-config.file ({})", status.as_u16())
+        }
         Some(line) if !line.is_empty() => anyhow!("{line} ({})", status.as_u16()),
         _ => anyhow!("the scraper answered {status}"),
     }

@@ -87,18 +87,17 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     Ok(host.host)
 }
 
-/// A URL for a request without TLS.
+/// The URL of a scraper's HTTP side.
 pub(super) fn http_url(text: &str) -> Result<Uri, String> {
-    const EXPECTED: &str = "expected a URL such as http://127.0.0.1:9100/metrics";
+    const EXPECTED: &str = "expected a URL such as http://127.0.0.1:19960 or https://scraper.example:19960";
     match text.split_once("://") {
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => {}
-        Some(_) => return Err("only http:// URLs can be asked so far".into()),
-        None => return Err(EXPECTED.into()),
+        Some((scheme, _)) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {}
+        _ => return Err(EXPECTED.into()),
     }
     let url: Uri = text.parse().map_err(|error| format!("{EXPECTED}: {error}"))?;
     let authority = url.authority().ok_or(EXPECTED)?;
     if authority.as_str().contains('@') {
-        return Err("a user name or password in a URL is not supported".into());
+        return Err("a user name or password in a URL is not taken: give it in --http-config.file".into());
     }
     if authority.host().is_empty() || authority.as_str().ends_with(':') {
         return Err(EXPECTED.into());
@@ -234,10 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn a_url_to_ask_without_tls_is_http() {
+    fn a_url_of_a_scraper_is_http_or_https_without_credentials() {
         http_url("HTTP://h/x").expect("fine");
+        http_url("https://h/x").expect("fine");
         for (text, reason) in [
-            ("https://h/", "only http://"),
+            ("ftp://h/", "expected a URL"),
             ("h:9100", "expected a URL"),
             ("http://", "expected a URL"),
             ("http://:80/", "expected a URL"),
@@ -259,7 +259,7 @@ mod tests {
         ] {
             assert_eq!(http_side(text).expect("fine").to_string(), url);
         }
-        assert!(http_side("nonsense").is_err() && http_side("https://h/").is_err());
+        assert!(http_side("nonsense").is_err() && http_side("https://h/").is_ok());
     }
 
     #[test]

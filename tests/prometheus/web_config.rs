@@ -13,7 +13,7 @@ use crate::support::{
     fleet::{Fleet, Scraper, narthex, text},
     http,
     peers::Monitor,
-    process::Process,
+    process::{Process, Run},
     program::program,
     tls::{Authority, Certified},
 };
@@ -177,4 +177,72 @@ fn prometheus_scrapes_with_a_client_certificate_and_without_one_it_does_not() {
     let Some(prometheus) = Monitor::prometheus_on(fleet.path(), &jobs, &[]) else { return };
     prometheus.wait_value("m{instance=\"web-a\"}", 1.0);
     prometheus.wait_value("up{job=\"stranger\"}", 0.0);
+}
+
+/// A command of narthex that asks this scraper over TLS.
+fn command(words: &[&str], url: &str, config: Option<&Path>) -> Run {
+    let mut command = narthex(words[0]);
+    command.args(&words[1..]).args(["--url", url]);
+    Run::of(command.args(config.iter().flat_map(|path| ["--http-config.file".to_owned(), text(path)])))
+}
+
+#[test]
+fn commands_show_who_they_are_by_the_file_that_promtool_takes() {
+    let (fleet, exporter) = (Fleet::new(), Exporter::start([("/metrics", Reply::text("m 1\n"))]));
+    let samples = Samples::new(fleet.path());
+    let (scraper, _agents) = samples.scraper(&fleet, &exporter);
+    ["users.toml", "web-config.yml", "http-config.yml"].iter().for_each(|name| samples.put(name));
+    samples.write("operator.password", "change-me-too\n");
+    samples
+        .write("tenant.yml", "authorization: { credentials_file: tenant-a.token }\ntls_config: { ca_file: ca.pem }\n");
+    samples.write("untrusted.yml", "basic_auth: { username: operator, password_file: operator.password }\n");
+    wait_for_tls(&scraper);
+    let (url, operator) = (format!("https://{}", scraper.http), samples.path("http-config.yml"));
+
+    let listed = command(&["targets"], &url, Some(&operator));
+    assert!(
+        listed.code == Some(0) && listed.stdout.contains("web-a") && listed.stdout.contains("web-b"),
+        "{}",
+        listed.stderr
+    );
+    let tenant = samples.path("tenant.yml");
+    assert_eq!(command(&["scrape", "web-a"], &url, Some(&tenant)).stdout, "m 1\n");
+    let out = samples.path("out");
+    fs::create_dir(&out).expect("made");
+    let mut file_sd = narthex("file-sd");
+    file_sd.args(["--from", &url, "--once", "--out", &text(&out), "--http-config.file", &text(&tenant)]);
+    let written = Run::of(&mut file_sd);
+    assert_eq!(written.code, Some(0), "{}", written.stderr);
+    let released = command(&["alias", "release", "web-b"], &url, Some(&operator));
+    assert_eq!(released.code, Some(0), "{}", released.stderr);
+
+    let refused = |words: &[&str], config: Option<&Path>, said: &[&str]| {
+        let run = command(words, &url, config);
+        assert!(run.code == Some(1) && run.stderr.lines().count() == 1, "{words:?}: {}", run.stderr);
+        for said in said {
+            assert!(run.stderr.contains(said), "{words:?}: no {said:?} in {}", run.stderr);
+        }
+    };
+    refused(
+        &["targets"],
+        Some(&samples.path("untrusted.yml")),
+        &["no TLS with the scraper", "ca_file", "--http-config.file"],
+    );
+    samples.write("nobody.yml", "tls_config: { ca_file: ca.pem }\n");
+    refused(
+        &["targets"],
+        Some(&samples.path("nobody.yml")),
+        &["password, or a token, is needed", "--http-config.file (401)"],
+    );
+    refused(&["scrape", "web-b"], Some(&tenant), &["404"]);
+    refused(&["alias", "release", "web-a"], Some(&tenant), &["user \"tenant-a\" has no right admin (403)"]);
+
+    // The promtool of Debian has no flag for such a file; the fields are those of a job.
+    let Some(promtool) = program("promtool", "prometheus") else { return };
+    let fields: String = sample("http-config.yml").lines().map(|line| format!("    {line}\n")).collect();
+    let job = format!("scrape_configs:\n  - job_name: x\n    static_configs: [{{ targets: [h] }}]\n{fields}");
+    samples.write("job.yml", &job);
+    let mut check = Command::new(&promtool);
+    let run = Run::of(check.args(["check", "config", "job.yml"]).current_dir(&samples.directory));
+    assert_eq!(run.code, Some(0), "{} {}", run.stdout, run.stderr);
 }

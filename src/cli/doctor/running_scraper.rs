@@ -7,7 +7,7 @@ use http::{Method, Uri, header};
 use serde::Deserialize;
 
 use super::{
-    super::scraper_api::ScraperApi,
+    super::{http_config::Credentials, scraper_api::ScraperApi},
     report::{Check, Checks},
 };
 use crate::wire::Alias;
@@ -30,8 +30,8 @@ struct ListedAlias {
 }
 
 impl RunningScraper {
-    pub(super) fn at(url: Uri, wait: Duration) -> Self {
-        Self { http: ScraperApi::at(url.clone(), wait, "--http"), url }
+    pub(super) fn at(url: Uri, wait: Duration, credentials: Credentials) -> Self {
+        Self { http: ScraperApi::at(url.clone(), wait, credentials, "--http"), url }
     }
 
     /// Whether a scraper answers at the address.

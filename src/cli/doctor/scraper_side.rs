@@ -46,7 +46,7 @@ pub(super) async fn examine(
         report.add(check)?;
         secrets.push(secret);
     }
-    let running = RunningScraper::at(flags.http.clone(), flags.timeout);
+    let running = RunningScraper::at(flags.http.clone(), flags.timeout, flags.credentials.clone());
     let healthy = running.healthy().await;
     let runs = healthy.is_ok();
     report.add(files::data_dir(flags.data_dir.as_deref(), runs))?;
