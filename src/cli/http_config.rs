@@ -178,12 +178,12 @@ impl TlsConfig {
             (None, None) => None,
             _ => bail!("tls_config: cert_file and key_file belong together"),
         };
-        let mut settings = TlsSettings::default();
-        settings.ca_file = self.ca_file.map(|path| dir.join(path));
-        settings.client = client;
-        settings.server_name = self.server_name;
-        settings.insecure_skip_verify = self.insecure_skip_verify;
-        Ok(settings)
+        Ok(TlsSettings {
+            ca_file: self.ca_file.map(|path| dir.join(path)),
+            client,
+            server_name: self.server_name,
+            insecure_skip_verify: self.insecure_skip_verify,
+        })
     }
 }
 

@@ -523,6 +523,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let stop = signals::stop()?;
     let mut hangups = signal(SignalKind::hangup())?;
     let mut config = args.settings()?;
+    config.http_socket = service_manager::passed_socket()?;
     let data_dir = config.data_dir.display().to_string();
     let open_files = files::raise_limit();
     files::fit(open_files, &config.limits, &mut config.http_limits.connections);

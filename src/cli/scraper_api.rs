@@ -82,9 +82,9 @@ impl ScraperApi {
         let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let unreachable = || format!("cannot reach the scraper at {}; is it running? see {}", self.url, self.flag);
-        let stream = TcpStream::connect((host, port)).await.with_context(unreachable)?;
         let credentials = self.credentials.clone();
         let HttpClient { headers, tls } = task::spawn_blocking(move || credentials.read()).await??;
+        let stream = TcpStream::connect((host, port)).await.with_context(unreachable)?;
         let mut sender = if is_tls {
             let stream = tls.connect(host, stream).await.map_err(|error| self.no_tls(error))?;
             sender(stream).await.with_context(unreachable)?

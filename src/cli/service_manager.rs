@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     env, future,
     io::{self, ErrorKind},
+    net::TcpListener,
     os::unix::{
         ffi::OsStrExt,
         net::{SocketAddr, UnixDatagram},
@@ -14,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
+use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::{task, time};
 
@@ -37,6 +40,23 @@ pub(super) async fn keep_told(serves: impl Future<Output = ()>) -> Infallible {
             tell(&NotifyState::Watchdog);
         }
     }
+}
+
+/// The socket that listens for HTTP, if systemd has opened it (`sd_listen_fds(3)`): the first one that it passes.
+///
+/// # Errors
+/// It is no TCP socket.
+pub(super) fn passed_socket() -> anyhow::Result<Option<TcpListener>> {
+    let mut passed = ListenFd::from_env();
+    if passed.len() == 0 {
+        return Ok(None);
+    }
+    let socket =
+        passed.take_tcp_listener(0).context("systemd passes a socket that is none of TCP; see ListenStream=")?;
+    if let Some(at) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
+        tracing::info!(%at, "HTTP on the socket that systemd passes, and not where --http says");
+    }
+    Ok(socket)
 }
 
 /// Says that the role ends.

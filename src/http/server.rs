@@ -108,19 +108,32 @@ impl Listener {
     }
 }
 
-/// Opens the listening socket, and returns its address: port 0 takes any free one.
-pub(crate) async fn bind(addr: &HostPort) -> Result<(Listener, SocketAddr), BindError> {
-    let bound = async {
-        let socket = listen((addr.host.as_str(), addr.port)).await?.into_std()?;
+impl Listener {
+    /// One that listens on this socket, and its address.
+    #[cfg(feature = "scraper")]
+    pub(crate) fn passed(socket: std::net::TcpListener) -> Result<(Self, SocketAddr), BindError> {
+        let addr = HostPort::new("a passed socket", 0);
+        Self::of(socket).map_err(|source| BindError { addr, source })
+    }
+
+    fn of(socket: std::net::TcpListener) -> io::Result<(Self, SocketAddr)> {
         let (spare, local) = (SpareFiles::of(&socket)?, socket.local_addr()?);
-        let socket = TcpListener::from_std(socket)?;
-        let listener = Listener {
-            socket,
+        socket.set_nonblocking(true)?;
+        let listener = Self {
+            socket: TcpListener::from_std(socket)?,
             spare,
             #[cfg(feature = "scraper")]
             gate: None,
         };
         Ok((listener, local))
+    }
+}
+
+/// Opens the listening socket, and returns its address: port 0 takes any free one.
+pub(crate) async fn bind(addr: &HostPort) -> Result<(Listener, SocketAddr), BindError> {
+    let bound = async {
+        let socket = listen((addr.host.as_str(), addr.port)).await?.into_std()?;
+        Listener::of(socket)
     };
     bound.await.map_err(|source| BindError { addr: addr.clone(), source })
 }

@@ -51,6 +51,8 @@ pub struct ScraperConfig {
     pub data_dir: PathBuf,
     /// Address of the HTTP API. Default `127.0.0.1:19960`.
     pub http: HostPort,
+    /// A socket that listens already, instead of `http`: what a service manager passes. Default: none.
+    pub http_socket: Option<std::net::TcpListener>,
     /// Addresses that peers dial; each means that TCP port and the same UDP port. Default port 19961 on every address.
     pub listen: Vec<HostPort>,
     /// Addresses that peers dial by WebSocket, without TLS, which a reverse proxy adds. Default none.
@@ -144,6 +146,7 @@ impl ScraperConfig {
             registration_log: None,
             data_dir: data_dir.into(),
             http: HostPort { host: "127.0.0.1".to_owned(), port: DEFAULT_HTTP_PORT },
+            http_socket: None,
             listen: network::default_listen(),
             listen_ws: Vec::new(),
             external: Vec::new(),

@@ -67,8 +67,8 @@ pub use reload::{ReloadError, ReloadRequest, ReloadRequests, Reloaded};
 use crate::{
     access::{Grant, Policy, Secrets},
     hook::Ending,
-    http::{Gate, bind},
-    identity::PublicKey,
+    http::{Gate, Listener, bind},
+    identity::{HostPort, PublicKey},
     lobby::LobbyListener,
     network::{
         self, Acceptor, Admitted, Firewall, FirewallBlock, LinkPath, Links, Network, NetworkConfig, NetworkRole,
@@ -173,10 +173,13 @@ impl Scraper {
         let secrets = Secrets::open(config.secrets, &config.data_dir)?;
         let policy = Policy::new(secrets, peer_file.read()?);
         let gate = Gate::open(config.http_limits.security.clone())?;
-        let (listener, http_addr) = bind(&config.http).await?;
+        let (listener, http_addr) = match config.http_socket.take() {
+            Some(socket) => Listener::passed(socket)?,
+            None => bind(&config.http).await?,
+        };
         // A name may have any address.
         if !http_addr.ip().to_canonical().is_loopback() && !config.http_limits.security.insecure && gate.is_open() {
-            return Err(ScraperError::Insecure(config.http));
+            return Err(ScraperError::Insecure(HostPort::new(http_addr.ip().to_string(), http_addr.port())));
         }
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;

@@ -328,7 +328,7 @@ fn a_scraper_that_cannot_be_reached_is_named() {
     for command in [&["targets"][..], &["scrape", "a"], &["alias", "release", "a"]] {
         dir.narthex_with(&[("NARTHEX_URL", &url)], command).exits(1, &[&url, "is it running?", "--url"]);
     }
-    dir.narthex(&["targets", "--url", "https://h"]).exits(2, &["only http://"]);
+    dir.narthex(&["targets", "--url", "ftp://h"]).exits(2, &["expected a URL such as http://"]);
     dir.narthex(&["scrape", "a/b"]).exits(2, &["is not 1 to 128"]);
 }
 

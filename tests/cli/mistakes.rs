@@ -37,7 +37,7 @@ const SETTINGS: &str = "scraper = \"PEER\"\nsecret-file = \"fleet.secret\"\n";
 const TARGET: &str = "[[target]]\nalias = \"a\"\nurl = \"http://h:1\"\n";
 
 /// Flags that make no sense: exit 2.
-const USAGE: [(&str, &str, &[&str]); 74] = [
+const USAGE: [(&str, &str, &[&str]); 75] = [
     (
         SCRAPER,
         "--http 19960",
@@ -118,7 +118,8 @@ const USAGE: [(&str, &str, &[&str]); 74] = [
     (NODE, "--relay --relay-circuit-bytes 10", &["must be at least 64KiB"]),
     (NODE, "--config none.toml", &["cannot read none.toml"]),
     ("scrapr", "", &["unrecognized subcommand 'scrapr'", "'scraper'"]),
-    ("targets --url https://h", "", &["only http:// URLs can be asked"]),
+    ("targets --url ftp://h", "", &["expected a URL such as http://", "https://"]),
+    ("targets --url http://u:hunter2@h", "", &["a user name or password in a URL is not taken", "--http-config.file"]),
     ("scrape a/b", "", &["alias \"a/b\" is not 1 to 128"]),
 ];
 
@@ -126,7 +127,7 @@ const KEYLESS: &str = "scraper --secret-file fleet.secret --check-config";
 const SECRETLESS: &str = "scraper --key scraper.key --check-config";
 
 /// Files that cannot be used: exit 1.
-const FILES: [(&str, &str, &[&str]); 42] = [
+const FILES: [(&str, &str, &[&str]); 44] = [
     (KEYLESS, "--key none.key", &["make it with: narthex keygen --out none.key"]),
     (KEYLESS, "--key wide.key", &["(mode 0644); mend it with: chmod 600 wide.key"]),
     (KEYLESS, "--key cut.key", &["got 18 characters", "copy the file anew"]),
@@ -146,6 +147,12 @@ const FILES: [(&str, &str, &[&str]); 42] = [
         &["broken/t.toml: line 1: ", "see --web.config.file and --web.users-file"],
     ),
     (SCRAPER, "--http 0.0.0.0:1", &["is for everybody who reaches it: set passwords", "--web.insecure"]),
+    ("targets", "--http-config.file none.yml", &["none.yml cannot be used: No such file"]),
+    (
+        "targets",
+        "--http-config.file broken/t.toml",
+        &["broken/t.toml cannot be used: line 1: not as http_config of Prometheus"],
+    ),
     (SCRAPER, "--peers none", &["cannot read none: No such file"]),
     (SCRAPER, "--peers password", &["password has no rule for keys: line 1: a line begins with allow or block"]),
     (SCRAPER, "--data-dir open", &["chmod 0700 open", "--data-dir open/scraper"]),

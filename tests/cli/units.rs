@@ -1,12 +1,20 @@
 //! The units of examples/systemd: what they allow, and that systemd and narthex take what is in them.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::Command,
+};
 
 use narthex::{KeyPair, SharedSecret, identity};
 
 use crate::support::{
+    SOON, eventually_true,
     fleet::{narthex, text},
-    process::Run,
+    http,
+    ports::free_port,
+    process::{Process, Run},
     program::program,
 };
 
@@ -59,4 +67,40 @@ fn the_commands_of_the_units_are_taken_with_their_credentials() {
         let run = Run::of(&mut command);
         assert_eq!(run.code, Some(0), "{role}: {}", run.stderr);
     }
+}
+
+/// A scraper that starts when somebody connects to the socket, as a unit with `ListenStream=` does.
+fn activated(dir: &tempfile::TempDir, socket: &str) -> Option<Process> {
+    let mut command = Command::new(program("systemd-socket-activate", "systemd")?);
+    command.args(["--listen", socket, env!("CARGO_BIN_EXE_narthex"), "scraper", "--listen", "127.0.0.1:0"]);
+    command.args(["--http", "127.0.0.1:1", "--data-dir", &text(&dir.path().join("data"))]);
+    Some(Process::spawn("scraper", dir.path(), &mut command))
+}
+
+#[test]
+fn a_scraper_answers_on_the_socket_that_systemd_passes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let Some(scraper) = activated(&dir, &addr.to_string()) else { return };
+    eventually_true("it is ready", SOON, || http::get(addr, "/-/ready", &[]).is_ok_and(|answer| answer.status == 200));
+    scraper.wait_log(&["HTTP on the socket that systemd passes", &format!("at={addr}")]);
+}
+
+#[test]
+fn a_passed_socket_that_others_reach_needs_users_and_one_of_unix_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let port = free_port();
+    let Some(mut open) = activated(&dir, &format!("0.0.0.0:{port}")) else { return };
+    eventually_true("it is started", SOON, || {
+        let _ = TcpStream::connect(("127.0.0.1", port));
+        open.exited().is_some()
+    });
+    assert!(open.log().contains("is for everybody who reaches it"), "{}", open.log());
+    let path = dir.path().join("http.sock");
+    let Some(mut unix) = activated(&dir, &text(&path)) else { return };
+    eventually_true("it is started", SOON, || {
+        let _ = std::os::unix::net::UnixStream::connect(&path);
+        unix.exited().is_some()
+    });
+    assert!(unix.log().contains("a socket that is none of TCP"), "{}", unix.log());
 }
