@@ -141,8 +141,11 @@ impl Secrets {
         let before = ids.read().map_err(failed)?;
         let now: BTreeSet<_> = fixed.keys().chain(tickets.keys()).copied().collect();
         let former = before.difference(&now).copied().collect();
-        if !now.is_subset(&before) {
-            ids.write(&now.union(&before).copied().collect()).map_err(failed)?;
+        if !now.is_subset(&before)
+            && let Err(error) = ids.write(&now.union(&before).copied().collect())
+        {
+            // A full disk keeps no scraper from its start.
+            tracing::error!(%error, file = %ids.path().display(), "cannot note new secrets");
         }
         Ok(Self(Arc::new(Shared {
             fixed: RwLock::new(fixed),

@@ -50,7 +50,7 @@ pub enum TicketFileError {
         source: io::Error,
     },
     /// The file of the ids of all secrets.
-    #[error("cannot read and write {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Ids {
         /// The file.
         path: PathBuf,

@@ -5,7 +5,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     net::IpAddr,
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,7 +16,7 @@ use std::{
 use super::{
     LOG_DIR,
     entry::{Entry, Hash, Holder, What, Why},
-    files::LogFiles,
+    files::{LogFile, LogFiles},
 };
 use crate::{
     atomic_file,
@@ -94,13 +94,16 @@ pub(crate) struct Keeper {
     key: KeyPair,
     resolve: Resolve,
     counts: Arc<LogCounts>,
-    end: End,
+    /// None until the log of before was read.
+    end: Option<End>,
     file: Option<Open>,
     /// Lines since the last head.
     unsigned: u64,
     signed_at: Instant,
-    /// Entries that the log does not have yet know of.
+    /// Entries that could not be written, which the log is to say.
     lost: u64,
+    /// Whether the last attempt failed, which is logged once.
+    is_failing: bool,
 }
 
 /// The end of the chain.
@@ -111,10 +114,19 @@ struct End {
     hash: Hash,
 }
 
+impl End {
+    /// Behind this line.
+    fn then(self, line: &str) -> Self {
+        Self { seq: self.seq + 1, hash: Hash::of(line.as_bytes()) }
+    }
+}
+
 struct Open {
     file: File,
     path: PathBuf,
     len: u64,
+    /// True if there may be a part of a line behind `len`.
+    is_torn: bool,
 }
 
 /// How a log was found.
@@ -127,20 +139,42 @@ struct Found {
 }
 
 impl Keeper {
-    /// Goes on with the log in the data directory, or begins one. At most `max_bytes` are kept. Blocks.
+    /// Goes on with the log in the data directory, or begins one. At most `max_bytes` are kept. A disk that cannot be written is
+    /// said in the log of the process, and tried again. Blocks.
     pub(crate) fn open(
-        data_dir: &std::path::Path,
+        data_dir: &Path,
         max_bytes: u64,
         key: KeyPair,
         resolve: Resolve,
         counts: Arc<LogCounts>,
-    ) -> io::Result<Self> {
-        let files = LogFiles(data_dir.join(LOG_DIR));
-        match DirBuilder::new().mode(0o700).create(&files.0) {
+    ) -> Self {
+        let mut keeper = Self {
+            files: LogFiles(data_dir.join(LOG_DIR)),
+            max_bytes,
+            key,
+            resolve,
+            counts,
+            end: None,
+            file: None,
+            unsigned: 0,
+            signed_at: Instant::now(),
+            lost: 0,
+            is_failing: false,
+        };
+        keeper.write(Vec::new());
+        keeper
+    }
+
+    /// The end of the chain, after a look at what there was.
+    fn end(&mut self) -> io::Result<End> {
+        if let Some(end) = self.end {
+            return Ok(end);
+        }
+        match DirBuilder::new().mode(0o700).create(&self.files.0) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let Found { end, file, torn, broken } = found(&files)?;
+        let Found { end, file, torn, broken } = found(&self.files)?;
         if torn {
             tracing::info!(
                 entry = end.seq + 1,
@@ -149,30 +183,30 @@ impl Keeper {
         }
         if broken {
             tracing::error!(
-                directory = %files.0.display(),
+                directory = %self.files.0.display(),
                 "the registration log does not end as it was written: somebody has changed it; narthex log verify says where"
             );
         }
-        let (unsigned, signed_at, lost) = (0, Instant::now(), 0);
-        let mut keeper = Self { files, max_bytes, key, resolve, counts, end, file, unsigned, signed_at, lost };
+        (self.end, self.file) = (Some(end), file);
         let started = What::Started { narthex: env!("CARGO_PKG_VERSION").to_owned(), torn, broken };
-        keeper.append(vec![(SystemTime::now(), started)])?;
-        keeper.sign()?;
-        Ok(keeper)
+        let appended = self.append(vec![(SystemTime::now(), started)]).and_then(|()| self.sign());
+        if appended.is_err() {
+            self.end = None;
+        }
+        appended.and_then(|()| self.end())
     }
 
     /// Writes entries behind each other: all of them, or none.
     fn append(&mut self, entries: Vec<(SystemTime, What)>) -> io::Result<()> {
-        let (mut end, mut lines, count) = (self.end, String::new(), entries.len() as u64);
+        let count = entries.len() as u64;
+        let (mut end, mut lines) = (self.end()?, String::new());
         for (at, what) in entries {
-            let at = time_text(at);
-            let line = Entry { seq: end.seq + 1, at, prev: end.hash, what }.line();
-            end = End { seq: end.seq + 1, hash: Hash::of(line.as_bytes()) };
+            let line = Entry { seq: end.seq + 1, at: time_text(at), prev: end.hash, what }.line();
+            end = end.then(&line);
             lines += &line;
             lines.push('\n');
         }
-        self.write_lines(&lines)?;
-        self.end = end;
+        self.write_lines(&lines, end)?;
         self.unsigned += count;
         self.counts.written.fetch_add(count, Relaxed);
         Ok(())
@@ -180,9 +214,9 @@ impl Keeper {
 
     /// Signs what was written, and has it synced.
     fn sign(&mut self) -> io::Result<()> {
-        let line = Entry::signed(self.end.seq + 1, time_text(SystemTime::now()), self.end.hash, &self.key);
-        self.write_lines(&format!("{line}\n"))?;
-        self.end = End { seq: self.end.seq + 1, hash: Hash::of(line.as_bytes()) };
+        let end = self.end()?;
+        let line = Entry::signed(end.seq + 1, time_text(SystemTime::now()), end.hash, &self.key);
+        self.write_lines(&format!("{line}\n"), end.then(&line))?;
         self.counts.written.fetch_add(1, Relaxed);
         if let Some(open) = &self.file {
             open.file.sync_data()?;
@@ -195,27 +229,29 @@ impl Keeper {
         Ok(())
     }
 
-    fn write_lines(&mut self, lines: &str) -> io::Result<()> {
-        let mut open = match self.file.take() {
-            Some(open) => open,
-            None => self.begin()?,
-        };
-        // An error is one of these lines alone: the file is as before, or is left to the next start's look.
-        open.file.write_all_at(lines.as_bytes(), open.len).inspect_err(|_| {
-            let _ = open.file.set_len(open.len);
-        })?;
+    /// Writes lines, whose last one is the `end`. After an error the file is as before, or is made so by the next attempt.
+    fn write_lines(&mut self, lines: &str, end: End) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(self.begin()?);
+        }
+        let Some(open) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        if open.is_torn {
+            open.file.set_len(open.len)?;
+        }
+        open.is_torn = true;
+        open.file.write_all_at(lines.as_bytes(), open.len)?;
+        open.is_torn = false;
         open.len += lines.len() as u64;
-        self.file = Some(open);
+        self.end = Some(end);
         Ok(())
     }
 
-    /// Begins the next file.
+    /// Begins the next file, which must not be there.
     fn begin(&self) -> io::Result<Open> {
-        let path = self.files.path(self.end.seq + 1);
-        // Lines of a write that failed are none of the chain.
-        let file = File::options().write(true).create(true).truncate(true).mode(atomic_file::PRIVATE).open(&path)?;
+        let path = self.files.path(self.end.unwrap_or_default().seq + 1);
+        let file = File::options().write(true).create_new(true).mode(atomic_file::PRIVATE).open(&path)?;
         File::open(&self.files.0)?.sync_all()?;
-        Ok(Open { file, path, len: 0 })
+        Ok(Open { file, path, len: 0, is_torn: false })
     }
 
     /// Closes a file that is long enough, after a head, and removes the oldest ones that are too much.
@@ -264,6 +300,7 @@ impl Keeper {
     }
 
     fn try_write(&mut self, entries: &[JournalEntry]) -> io::Result<()> {
+        self.end()?;
         let mut lines = Vec::new();
         if self.lost > 0 {
             lines.push((SystemTime::now(), What::Lost { entries: self.lost }));
@@ -271,11 +308,8 @@ impl Keeper {
         lines.extend(entries.iter().map(|entry| (entry.at, self.what(entry))));
         if !lines.is_empty() {
             self.append(lines)?;
-            if self.lost > 0 {
-                tracing::info!(lost = self.lost, "the registration log is written again");
-            }
-            self.lost = 0;
         }
+        self.lost = 0;
         Ok(())
     }
 
@@ -286,29 +320,35 @@ impl Keeper {
         }
         self.rotate()
     }
+
+    /// Logs the first of several failures, and their end.
+    fn say(&mut self, outcome: io::Result<()>) {
+        let directory = self.files.0.display();
+        match outcome {
+            Err(ref error) if !self.is_failing => {
+                tracing::error!(%error, %directory, "cannot write the registration log")
+            }
+            Ok(()) if self.is_failing => tracing::info!(%directory, "the registration log is written again"),
+            _ => {}
+        }
+        self.is_failing = outcome.is_err();
+    }
 }
 
 impl Journal for Keeper {
     fn write(&mut self, entries: Vec<JournalEntry>) {
-        let was_failing = self.lost > 0;
         let written = self.try_write(&entries);
         if written.is_err() {
             self.lost += entries.len() as u64;
             self.counts.lost.fetch_add(entries.len() as u64, Relaxed);
         }
-        if let Err(error) = written.and_then(|()| self.keep_up())
-            && !was_failing
-        {
-            tracing::error!(%error, directory = %self.files.0.display(), "cannot write the registration log");
-        }
+        let outcome = written.and_then(|()| self.keep_up());
+        self.say(outcome);
     }
 
     fn close(&mut self) {
-        if self.unsigned > 0
-            && let Err(error) = self.sign()
-        {
-            tracing::error!(%error, directory = %self.files.0.display(), "cannot write the end of the registration log");
-        }
+        let outcome = if self.unsigned > 0 { self.sign() } else { Ok(()) };
+        self.say(outcome);
     }
 }
 
@@ -322,53 +362,60 @@ impl Open {
 
 /// The end of the log of before. A last line without an end is cut off: it was never acknowledged.
 fn found(files: &LogFiles) -> io::Result<Found> {
-    // A file that was begun and not written has nothing to say.
-    for last in files.list()?.iter().rev() {
-        let mut file = File::options().read(true).write(true).open(&last.path)?;
-        let len = file.metadata()?.len();
-        let from = len.saturating_sub(2 * MAX_LINE);
-        file.seek(SeekFrom::Start(from))?;
-        let mut tail = Vec::new();
-        Read::by_ref(&mut file).take(2 * MAX_LINE).read_to_end(&mut tail)?;
-        let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let is_torn = whole < tail.len();
-        if whole == 0 {
-            if from == 0 {
-                if is_torn {
-                    file.set_len(0)?;
-                }
-                if last.first > 1 {
-                    continue;
-                }
-                return Ok(Found {
-                    file: Some(Open { file, path: last.path.clone(), len: 0 }),
-                    torn: is_torn,
-                    ..Found::default()
-                });
-            }
-            return Ok(Found {
-                end: End { seq: last.first, hash: Hash::of(&tail) },
-                file: None,
-                torn: false,
-                broken: true,
-            });
-        }
-        let line = &tail[..whole - 1];
-        let line = line.rsplit(|byte| *byte == b'\n').next().unwrap_or(line);
-        let hash = Hash::of(line);
-        let entry: Option<Entry> = serde_json::from_slice(line).ok();
-        let Some(entry) = entry else {
-            // Nothing can be said behind it but that it is so: the next file's name leaves room for what it may have been.
-            return Ok(Found { end: End { seq: last.first + len, hash }, file: None, torn: is_torn, broken: true });
-        };
-        let len = from + whole as u64;
+    let mut begun: Option<(u64, Open)> = None;
+    let mut torn = false;
+    for LogFile { first, path } in files.list()?.into_iter().rev() {
+        let (file, last) = last_line(&path)?;
+        let Last { line, whole, is_torn, is_long } = last;
+        torn |= is_torn;
         if is_torn {
-            file.set_len(len)?;
+            file.set_len(whole)?;
         }
-        let open = Open { file, path: last.path.clone(), len };
-        return Ok(Found { end: End { seq: entry.seq, hash }, file: Some(open), torn: is_torn, broken: false });
+        let open = Open { file, path, len: whole, is_torn: false };
+        let Some(line) = line else {
+            // A file that was begun and not written says nothing.
+            begun = Some((first, open));
+            continue;
+        };
+        let (hash, entry) = (Hash::of(&line), serde_json::from_slice::<Entry>(&line).ok());
+        let Some(entry) = entry.filter(|_| !is_long) else {
+            // What comes after it has a file whose name leaves room for whatever that may have been.
+            return Ok(Found { end: End { seq: first + whole, hash }, file: None, torn, broken: true });
+        };
+        let next = begun.filter(|(first, _)| *first == entry.seq + 1).map(|(_, open)| open);
+        return Ok(Found { end: End { seq: entry.seq, hash }, file: next.or(Some(open)), torn, broken: false });
     }
-    Ok(Found::default())
+    let file = begun.filter(|(first, _)| *first == 1).map(|(_, open)| open);
+    Ok(Found { file, torn, ..Found::default() })
+}
+
+/// The end of a file.
+struct Last {
+    /// Its last whole line, if there is one.
+    line: Option<Vec<u8>>,
+    /// The bytes up to its end.
+    whole: u64,
+    /// True if a part of a line is behind it.
+    is_torn: bool,
+    /// True if there is no line end where every line has one.
+    is_long: bool,
+}
+
+fn last_line(path: &Path) -> io::Result<(File, Last)> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let from = file.metadata()?.len().saturating_sub(2 * MAX_LINE);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    Read::by_ref(&mut file).take(2 * MAX_LINE).read_to_end(&mut tail)?;
+    let Some(end) = tail.iter().rposition(|byte| *byte == b'\n') else {
+        let (is_long, read) = (from > 0, tail.len() as u64);
+        let whole = if is_long { from + read } else { 0 };
+        let line = is_long.then_some(tail);
+        return Ok((file, Last { line, whole, is_torn: !is_long && read > 0, is_long }));
+    };
+    let is_torn = end + 1 < tail.len();
+    let line = tail[..end].rsplit(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+    Ok((file, Last { line: Some(line), whole: from + end as u64 + 1, is_torn, is_long: false }))
 }
 
 fn why(cause: Cause) -> Why {

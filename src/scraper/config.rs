@@ -404,9 +404,6 @@ pub enum ScraperError {
     /// The tickets in the data directory cannot be read.
     #[error(transparent)]
     Tickets(#[from] TicketFileError),
-    /// The registration log cannot be written.
-    #[error("the registration log cannot be written")]
-    RegistrationLog(#[source] io::Error),
     /// The rules of peers cannot be read.
     #[error(transparent)]
     Peers(#[from] PeerFileError),

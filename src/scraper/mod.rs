@@ -235,7 +235,7 @@ impl Scraper {
             let resolve = resolve(&policy, &links);
             let (key, counts) = (config.key.clone(), Arc::clone(&log_counts));
             let log = Keeper::open(&config.data_dir, max_bytes, key, resolve, counts);
-            registry.journal_in(Box::new(log.map_err(ScraperError::RegistrationLog)?));
+            registry.journal_in(Box::new(log));
         }
         registry.locate_by(move |peer| links.status(peer).address);
         let puller = Puller::new(network.clone(), &config.http_limits.scrape);

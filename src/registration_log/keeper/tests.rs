@@ -10,7 +10,7 @@ fn key() -> KeyPair {
 fn open(dir: &tempfile::TempDir, max_bytes: u64) -> Keeper {
     let name_of = |id: &SecretId| (*id == SecretId([1; 8])).then(|| "tenant-a".to_owned());
     let resolve = Resolve { name_of: Box::new(name_of), address_of: Box::new(|_| Some(AddressKind::Private)) };
-    Keeper::open(dir.path(), max_bytes, key(), resolve, Arc::default()).expect("opens")
+    Keeper::open(dir.path(), max_bytes, key(), resolve, Arc::default())
 }
 
 fn entry(number: u64, kind: EventKind) -> JournalEntry {
@@ -118,6 +118,31 @@ fn what_cannot_be_written_is_counted_and_said_by_the_log_itself() {
     log.close();
     let verified = checked(&dir).expect("whole");
     assert_eq!((verified.lost, verified.last), (5, 5));
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_at_the_start_is_tried_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join(LOG_DIR), "in the way").expect("ours");
+    let mut log = open(&dir, 1 << 20);
+    log.write(taken(0..3));
+    fs::remove_file(dir.path().join(LOG_DIR)).expect("ours");
+    log.write(taken(3..4));
+    log.close();
+    let verified = checked(&dir).expect("whole");
+    assert_eq!((verified.first, verified.lost), (1, 3));
+}
+
+#[test]
+fn a_file_that_was_begun_and_not_written_is_used() {
+    let dir = written();
+    let next = files(&dir).path(16);
+    fs::write(&next, "").expect("ours");
+    let mut log = open(&dir, 1 << 20);
+    log.write(taken(20..21));
+    log.close();
+    assert_eq!(checked(&dir).expect("whole").last, 19);
+    assert!(fs::metadata(next).expect("there").len() > 0);
 }
 
 #[test]
