@@ -1,7 +1,7 @@
 //! `--http-config.file`: how a command shows who it is, and whom it trusts, as Prometheus's own programs have it.
 //!
 //! The fields are those of `http_config` in the [configuration of Prometheus](https://prometheus.io/docs/prometheus/latest/configuration/configuration/#http_config),
-//! as promtool reads them, without those that mean nothing here. Paths start at the directory of the file.
+//! without those that mean nothing here. Paths start at the directory of the file.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +18,17 @@ use crate::{
     private_file, secret_file, small_file,
 };
 
+/// Headers that a request has for itself.
+const RESERVED: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::HOST,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::USER_AGENT,
+];
 /// Most bytes of the file.
 const MAX_LEN: u64 = 1 << 20;
 
@@ -122,7 +133,7 @@ impl HttpConfig {
         let mut headers = HeaderMap::new();
         for (name, Header { values, secrets, files }) in &self.http_headers {
             let name: HeaderName = name.parse().map_err(|_| anyhow!("http_headers: {name:?} is no header"))?;
-            ensure!(name != header::HOST && name != header::AUTHORIZATION, "http_headers: {name} cannot be set");
+            ensure!(!RESERVED.contains(&name), "http_headers: {name} cannot be set");
             let unfit = || anyhow!("http_headers: a value of {name} is none");
             for value in values {
                 headers.append(&name, HeaderValue::from_str(value).map_err(|_| unfit())?);
@@ -196,10 +207,11 @@ fn one(
     dir: &Path,
 ) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     match (inline, file) {
-        (Some(text), None) => Ok(Zeroizing::new(text.as_bytes().to_vec())),
+        (Some(text), None) if !text.is_empty() => Ok(Zeroizing::new(text.as_bytes().to_vec())),
         (None, Some(path)) => {
-            let bytes = secret_file::read(&dir.join(path))?;
-            Ok(Zeroizing::new(bytes.trim_ascii_end().to_vec()))
+            let bytes = Zeroizing::new(secret_file::read(&dir.join(path))?.trim_ascii_end().to_vec());
+            ensure!(!bytes.is_empty(), "{} is empty", dir.join(path).display());
+            Ok(bytes)
         }
         _ => bail!("{of} needs {} or {}", names[0], names[1]),
     }
@@ -276,6 +288,8 @@ mod tests {
             ("authorization: {credentials_file: none}", "cannot read"),
             ("basic_auth: {password: hunter2}", "needs username or username_file"),
             ("basic_auth: {username: a}", "needs password or password_file"),
+            ("basic_auth: {username: a, password: ''}", "needs password or password_file"),
+            ("http_headers: {Content-Length: {values: [hunter2]}}", "cannot be set"),
             ("basic_auth: {username: a, password: hunter2}\nauthorization: {credentials: hunter2}", "both given"),
             ("authorization: {type: Basic, credentials: hunter2}", "is basic_auth"),
             ("tls_config: {cert_file: a}", "belong together"),

@@ -1,8 +1,14 @@
 //! `narthex key rotate`: a scraper's next key, and what to do in which order so that no client loses its scraper.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File, Metadata},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
+use rustix::{fs::OFlags, process::geteuid};
 
 use super::{data_dir, keys, output, scraper::KEY_FILE};
 use crate::{
@@ -62,6 +68,20 @@ impl Rotate {
     }
 }
 
+/// Gives a new file to the owner of another one. Root may do this in a directory of somebody else's, who must not get another file
+/// by putting that, or a link to it, in the place of this one.
+fn give(file: &Path, owner: &Metadata) -> io::Result<()> {
+    let opened = File::options().read(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(file)?;
+    let ours = opened.metadata()?;
+    if (ours.uid(), ours.gid()) == (owner.uid(), owner.gid()) {
+        return Ok(());
+    }
+    if !ours.is_file() || ours.nlink() != 1 || ours.uid() != geteuid().as_raw() {
+        return Err(io::Error::other("somebody has put another file in its place"));
+    }
+    fchown(&opened, Some(owner.uid()), Some(owner.gid()))
+}
+
 impl Files {
     fn beside(now: PathBuf) -> anyhow::Result<Self> {
         let name = now.file_stem().context("the key's file has no name")?.to_string_lossy().into_owned();
@@ -77,6 +97,8 @@ impl Files {
         }
         if !self.next.exists() {
             identity::create_key(&self.next, &KeyPair::generate())?;
+            let owner = fs::metadata(&self.now)?;
+            give(&self.next, &owner).with_context(|| format!("{} is not the scraper's", self.next.display()))?;
         }
         Ok(Step::Told { now, next: public(&self.next)? })
     }
@@ -96,7 +118,7 @@ next key      {next}   {next_file}
    them the next key, too.
 2. When all have it, let the scraper take it. Its table, tickets and secrets stay; each target is away for a few seconds:
      stop the scraper
-     mv {now_file} {old_file} && mv {next_file} {now_file}
+     mv -n {now_file} {old_file} && mv -n {next_file} {now_file}
      start the scraper
 3. Take the old key out of the clients at their next change, and then:
      rm {old_file}

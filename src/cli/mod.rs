@@ -190,7 +190,10 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Keygen(args) => args.run(),
         Command::Secret(args) => args.run(),
         Command::Key(args) => args.run(),
-        Command::Scraper(args) => block_on(scraper::run(*args)),
+        Command::Scraper(args) => {
+            let http_socket = service_manager::passed_socket()?;
+            block_on(scraper::run(*args, http_socket))
+        }
         Command::Agent(args) => block_on(agent::run(*args)),
         Command::Node(args) => block_on(node::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),

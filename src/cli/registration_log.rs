@@ -6,11 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use anyhow::Context;
+
 use super::{data_dir, output, value};
 use crate::{
     access::AliasGlob,
     identity::PublicKey,
-    registration_log::{Entry, Hash, LOG_DIR, LogFiles, Verified, What, verify},
+    registration_log::{Entry, Hash, LOG_DIR, LogFiles, Verified, VerifyError, What, each_line, verify},
     telemetry::escaped,
 };
 
@@ -84,7 +86,7 @@ impl Args {
         match self.action {
             Action::Show { log, alias, since, json } => show(&log.files()?, alias.as_ref(), since, json),
             Action::Verify { log, scraper_key, head } => {
-                let verified = verify(&log.files()?, &scraper_key, head, |_, _| ())?;
+                let verified = verify(&log.files()?, &scraper_key, head)?;
                 output::print(said(&verified).as_bytes())
             }
         }
@@ -101,30 +103,37 @@ impl Log {
     }
 }
 
-/// Prints what is whole, also of a log that is broken further on.
+/// Prints the entries, also of a log that is broken; what is no entry is named.
 fn show(files: &LogFiles, alias: Option<&AliasGlob>, since: Option<Duration>, json: bool) -> anyhow::Result<()> {
     let since = since.and_then(|since| SystemTime::now().checked_sub(since));
     let since = since.map(|since| humantime::format_rfc3339_millis(since).to_string());
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut failed = None;
-    let verified = verify(files, &[], None, |entry, line| {
+    let (mut failed, mut count) = (None, 0_u64);
+    each_line(files, |file, number, line, entry| {
+        count += 1;
+        let Some(entry) = entry else {
+            tracing::error!(file = %file.path.display(), line = number, "this line is no entry; see narthex log verify");
+            return;
+        };
         let is_meant = alias.is_none_or(|glob| about(&entry.what).is_some_and(|alias| glob.fits(alias)))
             && since.as_ref().is_none_or(|since| entry.at >= *since);
         if is_meant && failed.is_none() {
             let written = match json {
                 true => writeln!(out, "{line}"),
-                false => writeln!(out, "{}", shown(entry)),
+                false => writeln!(out, "{}", shown(&entry)),
             };
             failed = written.err();
         }
-    });
-    let flushed = out.flush();
-    match failed.map_or(flushed, Err) {
-        // Who reads has enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-        done => done?,
+    })
+    .with_context(|| format!("cannot read {}", files.0.display()))?;
+    if count == 0 {
+        return Err(VerifyError::Empty { path: files.0.clone() }.into());
     }
-    verified.map(drop).map_err(anyhow::Error::from)
+    match failed.map_or_else(|| out.flush(), Err) {
+        // Who reads has enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 fn about(what: &What) -> Option<&str> {

@@ -1,6 +1,6 @@
 //! `narthex scraper`: keeps the alias table beside Prometheus, pulls metrics over the peers' links, answers over HTTP.
 
-use std::{env, num::NonZeroU32, path::PathBuf, pin::pin, time::Duration};
+use std::{env, net::TcpListener, num::NonZeroU32, path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::{Context, bail};
 use http::HeaderName;
@@ -82,7 +82,7 @@ pub(super) struct Args {
     #[arg(long, env = "NARTHEX_REGISTRATION_LOG")]
     registration_log: bool,
     /// Most bytes of that log: the oldest of its files are dropped
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = value::log_bytes)]
     registration_log_size: u64,
     /// Where the scraper keeps the alias table [default: $STATE_DIRECTORY, else
     /// ~/.local/state/narthex/scraper]
@@ -516,14 +516,17 @@ async fn reread(scraper: &Scraper) -> anyhow::Result<Reloaded> {
     Ok(scraper.reload(secrets.await??).await?)
 }
 
-pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args, http_socket: Option<TcpListener>) -> anyhow::Result<()> {
     if args.check_config.asked {
         return args.check_files();
     }
     let stop = signals::stop()?;
     let mut hangups = signal(SignalKind::hangup())?;
     let mut config = args.settings()?;
-    config.http_socket = service_manager::passed_socket()?;
+    config.http_socket = http_socket;
+    if let Some(at) = config.http_socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
+        tracing::info!(%at, "HTTP on the socket that systemd passes, and not where --http says");
+    }
     let data_dir = config.data_dir.display().to_string();
     let open_files = files::raise_limit();
     files::fit(open_files, &config.limits, &mut config.http_limits.connections);

@@ -100,7 +100,8 @@ impl ScraperApi {
             .body(Empty::<Bytes>::new())?;
         request.headers_mut().extend(headers);
         let answer = sender.send_request(request).await;
-        answer.with_context(|| format!("the scraper at {} broke off before answering", self.url))
+        let hint = if is_tls { "" } else { "; does it speak TLS, https://?" };
+        answer.with_context(|| format!("the scraper at {} broke off before answering{hint}", self.url))
     }
 }
 
@@ -121,7 +122,10 @@ async fn refusal(status: StatusCode, body: Incoming) -> anyhow::Error {
     };
     match text.lines().next().map(str::trim) {
         Some(line) if status == StatusCode::UNAUTHORIZED && !line.is_empty() => {
-            anyhow!("{line}: give it in --http-config.file ({})", status.as_u16())
+            anyhow!("{line}: give the right one in --http-config.file ({})", status.as_u16())
+        }
+        Some(line) if status == StatusCode::FORBIDDEN && line.starts_with("user ") => {
+            anyhow!("{line}: it is given in the scraper's --web.users-file ({})", status.as_u16())
         }
         Some(line) if !line.is_empty() => anyhow!("{line} ({})", status.as_u16()),
         _ => anyhow!("the scraper answered {status}"),

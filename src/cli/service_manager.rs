@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::{task, time};
@@ -42,21 +42,18 @@ pub(super) async fn keep_told(serves: impl Future<Output = ()>) -> Infallible {
     }
 }
 
-/// The socket that listens for HTTP, if systemd has opened it (`sd_listen_fds(3)`): the first one that it passes.
+/// The socket that listens for HTTP, if systemd has opened it (`sd_listen_fds(3)`). Called before there are other threads, as it
+/// takes the variables out of the environment.
 ///
 /// # Errors
-/// It is no TCP socket.
+/// It is no TCP socket, or there are several.
 pub(super) fn passed_socket() -> anyhow::Result<Option<TcpListener>> {
     let mut passed = ListenFd::from_env();
+    ensure!(passed.len() <= 1, "systemd passes {} sockets, and HTTP needs one; see ListenStream=", passed.len());
     if passed.len() == 0 {
         return Ok(None);
     }
-    let socket =
-        passed.take_tcp_listener(0).context("systemd passes a socket that is none of TCP; see ListenStream=")?;
-    if let Some(at) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
-        tracing::info!(%at, "HTTP on the socket that systemd passes, and not where --http says");
-    }
-    Ok(socket)
+    passed.take_tcp_listener(0).context("systemd passes a socket that is none of TCP; see ListenStream=")
 }
 
 /// Says that the role ends.

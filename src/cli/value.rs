@@ -156,6 +156,12 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// As [`bytes`], and enough for a log of several files.
+pub(super) fn log_bytes(text: &str) -> Result<u64, String> {
+    let size = bytes(text)?;
+    if size < 1 << 20 { Err("expected 1MiB at least".to_owned()) } else { Ok(size) }
+}
+
 /// As [`bytes`], and enough for a scrape and the handshakes at both ends of a circuit.
 pub(super) fn circuit_bytes(text: &str) -> Result<u64, String> {
     match bytes(text)? {

@@ -2,7 +2,8 @@
 //!
 //! The client has patience up to its release timeout: a whole fleet may end at once, and the scraper may be restarted or
 //! paused meanwhile. A link that is lost, or carries nothing more, is dialled again. A scraper that was gone before is not
-//! waited for: its leases lapse. Nor is one for long whose table another scraper keeps, too, and has released the aliases.
+//! waited for: its leases lapse. Nor is one for long whose table another scraper keeps, too, and has released the aliases; nor one in
+//! whose place another of ours answers.
 
 use std::{io, time::Duration};
 
@@ -64,6 +65,8 @@ enum End {
     Released,
     /// By a scraper that keeps the same table.
     ReleasedBeside,
+    /// Another of our scrapers answers in its place: its key has changed.
+    Replaced,
 }
 
 impl NotReleased {
@@ -94,6 +97,9 @@ pub(super) async fn release(shared: &Shared, scraper: &PeerAddr, held: &Held) {
             scraper = %scraper.key,
             "not waited for: another scraper of its group has released our aliases"
         ),
+        Ok(End::Replaced) => {
+            tracing::info!(scraper = %scraper.key, "not waited for: another of our scrapers answers in its place");
+        }
         Err(error) => tracing::warn!(
             scraper = %scraper.key,
             aliases = %Few(aliases.into_iter().collect()),
@@ -115,6 +121,9 @@ async fn patiently(shared: &Shared, scraper: &PeerAddr) -> Result<End, NotReleas
         let mut pauses = redial_backoff(MAX_PAUSE);
         loop {
             match released(shared, scraper).await {
+                Err(NotReleased::Unreachable(error)) if shared.group.in_place_of_another(&error).is_some() => {
+                    return Ok(End::Replaced);
+                }
                 Err(error) if !error.is_final() => {
                     if last.is_none() {
                         let error = Chain(&error);

@@ -19,7 +19,7 @@ use tokio::{sync::watch, time};
 use super::{Shared, exchange};
 use crate::{
     identity::{DialAddress, PublicKey},
-    network::Admitted,
+    network::{Admitted, ConnectError},
     wire::{GroupMember, RegisterReply, RegisterRequest, channel::ChannelError},
 };
 
@@ -115,6 +115,12 @@ impl Group {
 
     pub(super) fn scrapers(&self) -> Vec<PublicKey> {
         self.state.borrow().scrapers.iter().copied().collect()
+    }
+
+    /// The scraper of ours that answers where another one was looked for: a scraper whose key is changed has two.
+    pub(super) fn in_place_of_another(&self, error: &ConnectError) -> Option<PublicKey> {
+        let ConnectError::WrongKey { found, .. } = error else { return None };
+        found.parse().ok().filter(|found| self.state.borrow().scrapers.contains(found))
     }
 
     /// From now on the scraper may pull.

@@ -24,6 +24,9 @@ use crate::{
 
 /// Longest pause before a scraper is dialled again that was never reached, or was lost long ago.
 const MAX_REDIAL: Duration = Duration::from_secs(15);
+/// Longest pause while another of our scrapers, which is linked, answers in its place: a whole fleet has both keys of one scraper
+/// for as long as its key is changed, and each attempt costs that scraper a handshake.
+const REPLACED_RETRY: Duration = Duration::from_secs(5 * 60);
 /// Longest pause after a refusal. A service with a new key waits for its alias until the grace of the old key has passed,
 /// and no longer than this.
 const MAX_RETRY: Duration = Duration::from_secs(15);
@@ -120,9 +123,19 @@ async fn connect(shared: &Shared, scraper: &PeerAddr, redial: &mut Redial) {
 
 async fn dial(shared: &Shared, scraper: &PeerAddr, redial: &mut Redial) {
     while let Err(error) = redial.attempt(|| shared.network.connect(scraper)).await {
-        let retry_in = redial.next_pause();
+        let links = shared.network.links();
+        let in_its_place = shared.group.in_place_of_another(&error).filter(|other| links.path(other).is_some());
+        let retry_in = in_its_place.map_or_else(|| redial.next_pause(), |_| REPLACED_RETRY);
         shared.events.emit(EventKind::LinkFailed { scraper: scraper.key, error: Arc::new(error), retry_in });
-        redial.pause(retry_in).await;
+        match in_its_place {
+            None => redial.pause(retry_in).await,
+            Some(other) => {
+                let gone = links.wait_until(|| links.path(&other).is_none());
+                let _ = time::timeout(retry_in, gone).await;
+                // Most likely this is the moment at which one key takes the place of the other.
+                redial.was_good();
+            }
+        }
     }
 }
 

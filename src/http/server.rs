@@ -113,7 +113,8 @@ impl Listener {
     #[cfg(feature = "scraper")]
     pub(crate) fn passed(socket: std::net::TcpListener) -> Result<(Self, SocketAddr), BindError> {
         let addr = HostPort::new("a passed socket", 0);
-        Self::of(socket).map_err(|source| BindError { addr, source })
+        let sized = socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER as usize);
+        sized.and_then(|()| Self::of(socket)).map_err(|source| BindError { addr, source })
     }
 
     fn of(socket: std::net::TcpListener) -> io::Result<(Self, SocketAddr)> {

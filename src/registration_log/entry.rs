@@ -84,16 +84,16 @@ pub(crate) struct Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Why {
-    /// Its holder gave it up.
+    /// Its holder gave it up, or may not hold as much as it asked for.
     Holder,
     /// Somebody with the right to.
     Operator,
-    /// The right to hold it is gone.
+    /// Its key may not hold it any more.
+    Blocked,
+    /// Its secret or ticket is gone, or is not for it any more.
     Revoked,
     /// Another scraper of the same table.
     Elsewhere,
-    /// It was in doubt after damage of the table, and nobody has renewed it.
-    Damage,
 }
 
 /// SHA-256 of a line.

@@ -10,6 +10,9 @@ const SUFFIX: &str = ".jsonl";
 /// Digits of the number of an entry in a name.
 const DIGITS: usize = 20;
 
+/// No log comes to as many entries: a number beyond it was made up.
+pub(super) const MAX_SEQ: u64 = 1 << 62;
+
 /// A file of the log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LogFile {
@@ -48,5 +51,6 @@ impl LogFiles {
 
 fn number(path: &Path) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
-    (digits.len() == DIGITS).then(|| digits.parse().ok()).flatten()
+    let number = (digits.len() == DIGITS).then(|| digits.parse().ok()).flatten();
+    number.filter(|number| *number < MAX_SEQ)
 }

@@ -16,7 +16,7 @@ use std::{
 use super::{
     LOG_DIR,
     entry::{Entry, Hash, Holder, What, Why},
-    files::{LogFile, LogFiles},
+    files::{LogFile, LogFiles, MAX_SEQ},
 };
 use crate::{
     atomic_file,
@@ -170,10 +170,7 @@ impl Keeper {
         if let Some(end) = self.end {
             return Ok(end);
         }
-        match DirBuilder::new().mode(0o700).create(&self.files.0) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        self.make_directory()?;
         let Found { end, file, torn, broken } = found(&self.files)?;
         if torn {
             tracing::info!(
@@ -249,9 +246,18 @@ impl Keeper {
     /// Begins the next file, which must not be there.
     fn begin(&self) -> io::Result<Open> {
         let path = self.files.path(self.end.unwrap_or_default().seq + 1);
+        self.make_directory()?;
         let file = File::options().write(true).create_new(true).mode(atomic_file::PRIVATE).open(&path)?;
-        File::open(&self.files.0)?.sync_all()?;
+        // Not every file system syncs a directory; without it a power cut may take the file.
+        let _ = File::open(&self.files.0).and_then(|directory| directory.sync_all());
         Ok(Open { file, path, len: 0, is_torn: false })
+    }
+
+    fn make_directory(&self) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(&self.files.0) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        }
     }
 
     /// Closes a file that is long enough, after a head, and removes the oldest ones that are too much.
@@ -264,12 +270,13 @@ impl Keeper {
             self.sign()?;
         }
         self.file = None;
-        let files = self.files.list()?;
         let mut sizes = Vec::new();
-        for file in files {
+        for file in self.files.list()? {
             sizes.push((fs::metadata(&file.path)?.len(), file.path));
         }
         let mut whole: u64 = sizes.iter().map(|(len, _)| len).sum();
+        // The newest one is what the next start goes on from.
+        sizes.pop();
         for (len, path) in sizes {
             if whole + longest <= self.max_bytes {
                 break;
@@ -378,7 +385,7 @@ fn found(files: &LogFiles) -> io::Result<Found> {
             continue;
         };
         let (hash, entry) = (Hash::of(&line), serde_json::from_slice::<Entry>(&line).ok());
-        let Some(entry) = entry.filter(|_| !is_long) else {
+        let Some(entry) = entry.filter(|entry| !is_long && entry.seq < MAX_SEQ) else {
             // What comes after it has a file whose name leaves room for whatever that may have been.
             return Ok(Found { end: End { seq: first + whole, hash }, file: None, torn, broken: true });
         };
@@ -422,9 +429,9 @@ fn why(cause: Cause) -> Why {
     match cause {
         Cause::Peer | Cause::Time => Why::Holder,
         Cause::Operator => Why::Operator,
-        Cause::Right => Why::Revoked,
+        Cause::Key => Why::Blocked,
+        Cause::Secret => Why::Revoked,
         Cause::Elsewhere => Why::Elsewhere,
-        Cause::Damage => Why::Damage,
     }
 }
 

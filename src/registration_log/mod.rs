@@ -21,7 +21,7 @@ pub(crate) use entry::{Entry, Hash, What};
 pub(crate) use files::LogFiles;
 pub(crate) use keeper::{AddressKind, Keeper, LogCounts, Resolve};
 #[cfg(feature = "cli")]
-pub(crate) use verify::{Verified, VerifyError, verify};
+pub(crate) use verify::{Verified, VerifyError, each_line, verify};
 
 /// The directory's name in the data directory.
 pub(crate) const LOG_DIR: &str = "registrations";

@@ -43,17 +43,18 @@ pub(crate) enum VerifyError {
     Empty { path: PathBuf },
     #[error("the log is broken: {} line {line}: {why}", path.display())]
     Broken { path: PathBuf, line: u64, why: String },
+    #[error("the log is broken: nothing in it is signed")]
+    Unsigned,
     #[error("the log has no entry {seq} with that hash: {why}")]
     Pinned { seq: u64, why: &'static str },
 }
 
-/// Reads the log in `directory`, and hands each entry with its line on. Each head must be signed by one of `keys`, or by the key
+/// Reads the log in `directory`. Each head must be signed by one of `keys`, or by the key
 /// that it names if there is none; `pinned` is an entry with its hash that must be there. Blocks.
 pub(crate) fn verify(
     directory: &LogFiles,
     keys: &[PublicKey],
     pinned: Option<(u64, Hash)>,
-    mut each: impl FnMut(&Entry, &str),
 ) -> Result<Verified, VerifyError> {
     let failed = |path: &PathBuf| {
         let path = path.clone();
@@ -65,7 +66,11 @@ pub(crate) fn verify(
     let mut is_pinned = false;
     let count = files.len();
     for (number, LogFile { first, path }) in files.into_iter().enumerate() {
-        let mut reader = BufReader::new(File::open(&path).map_err(failed(&path))?);
+        let mut reader = match File::open(&path) {
+            // The scraper has dropped its oldest file meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && found.first == 0 => continue,
+            opened => BufReader::new(opened.map_err(failed(&path))?),
+        };
         let mut bytes = Vec::new();
         for line in 1.. {
             let broken = |why: String| VerifyError::Broken { path: path.clone(), line, why };
@@ -110,11 +115,13 @@ pub(crate) fn verify(
             }
             found.last = entry.seq;
             is_pinned |= pinned == Some((entry.seq, state.hash));
-            each(&entry, text);
         }
     }
     if found.first == 0 {
         return Err(VerifyError::Empty { path: directory.0.clone() });
+    }
+    if found.heads == 0 {
+        return Err(VerifyError::Unsigned);
     }
     if let Some((seq, _)) = pinned
         && !is_pinned
@@ -129,6 +136,29 @@ pub(crate) fn verify(
     Ok(found)
 }
 
+/// Hands each line on with its entry, if it is one, and whatever the others say. Blocks.
+pub(crate) fn each_line(
+    directory: &LogFiles,
+    mut each: impl FnMut(&LogFile, u64, &str, Option<Entry>),
+) -> io::Result<()> {
+    for file in directory.list()? {
+        let mut reader = BufReader::new(File::open(&file.path)?);
+        let mut bytes = Vec::new();
+        for line in 1.. {
+            bytes.clear();
+            if reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes)? == 0 {
+                break;
+            }
+            // What has no end is being written.
+            if bytes.pop() == Some(b'\n') {
+                let text = String::from_utf8_lossy(&bytes);
+                each(&file, line, &text, serde_json::from_str(&text).ok());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The line before.
 #[derive(Default)]
 struct State {
@@ -139,7 +169,7 @@ struct State {
 
 impl State {
     fn follow(&mut self, entry: &Entry, line: &str) -> Result<(), String> {
-        if self.is_begun && entry.seq != self.seq + 1 {
+        if self.is_begun && self.seq.checked_add(1) != Some(entry.seq) {
             return Err(format!("entry {} follows entry {}", entry.seq, self.seq));
         }
         if !self.is_begun && entry.seq == 1 && entry.prev != Hash::default() {

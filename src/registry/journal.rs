@@ -37,14 +37,14 @@ pub(crate) enum Cause {
     Peer,
     /// Somebody who may release aliases of others.
     Operator,
-    /// A right that is gone: of a secret, a ticket or a key.
-    Right,
+    /// The right of a key, which is gone.
+    Key,
+    /// The right of a secret or ticket, which is gone.
+    Secret,
     /// The clock.
     Time,
     /// Another scraper of the same table.
     Elsewhere,
-    /// A store that was damaged.
-    Damage,
 }
 
 impl JournalEntry {

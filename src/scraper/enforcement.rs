@@ -46,7 +46,12 @@ impl Enforcement {
         let Ok(table) = self.registry.snapshot() else { return Ok(Enforced::default()) };
         let leases = table.contents.leases.iter();
         let peers: BTreeSet<PublicKey> = leases.filter(|lease| is_over(lease)).map(|lease| lease.peer).collect();
-        let released = self.registry.release_all(Cause::Right, is_over).await?;
+        let mut released = 0;
+        if !peers.is_empty() {
+            let is_blocked = |lease: &Lease| !self.policy.permits(&lease.peer, None, &lease.alias, now);
+            released += self.registry.release_all(Cause::Key, is_blocked).await?;
+            released += self.registry.release_all(Cause::Secret, is_over).await?;
+        }
         for peer in peers.iter().filter(|peer| !self.registry.is_holder(peer)) {
             self.network.links().let_go(peer);
             self.network.close_all(peer, "it may not register any more").await;

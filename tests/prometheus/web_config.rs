@@ -232,10 +232,14 @@ fn commands_show_who_they_are_by_the_file_that_promtool_takes() {
     refused(
         &["targets"],
         Some(&samples.path("nobody.yml")),
-        &["password, or a token, is needed", "--http-config.file (401)"],
+        &["password, or a token, is needed", "give the right one in --http-config.file (401)"],
     );
     refused(&["scrape", "web-b"], Some(&tenant), &["404"]);
-    refused(&["alias", "release", "web-a"], Some(&tenant), &["user \"tenant-a\" has no right admin (403)"]);
+    refused(
+        &["alias", "release", "web-a"],
+        Some(&tenant),
+        &["user \"tenant-a\" has no right admin", "--web.users-file (403)"],
+    );
 
     // The promtool of Debian has no flag for such a file; the fields are those of a job.
     let Some(promtool) = program("promtool", "prometheus") else { return };

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -11,6 +12,7 @@ use crate::support::{
     exporter::{Exporter, Reply},
     fleet::{Fleet, narthex, text},
     process::Process,
+    program::skip,
 };
 
 fn rotate(key: &Path) -> String {
@@ -57,7 +59,7 @@ fn each_client_that_was_told_the_next_key_is_scraped_after_the_change() {
         ("by-a-new-ticket", Some(&both), vec![]),
         ("not-told", None, vec!["--secret-file", &secret, "--scraper", &present]),
     ];
-    let _agents = agents.map(|(name, ticket, flags)| {
+    let mut agents = agents.map(|(name, ticket, flags)| {
         let mut command = narthex("agent");
         command.args(["--data-dir", &text(&file(&fleet, &format!("{name}-data")))]).args(flags);
         command.args(["--target", &format!("{name}={}", exporter.url("/metrics"))]);
@@ -77,6 +79,8 @@ fn each_client_that_was_told_the_next_key_is_scraped_after_the_change() {
         scraper.wait_scraped(alias);
     }
     assert_ne!(scraper.get("/scrape/not-told/metrics").status, 200);
+    // Before, an agent that had both keys waited for the old one for a minute when it ended.
+    assert!(agents[0].terminate(SOON).success());
     let left = rotate(&file(&fleet, "scraper.key"));
     assert_eq!(key_of(&left, "present key"), next);
     let removed = left.lines().map(str::trim).find(|line| line.starts_with("rm ")).expect("a command");
@@ -85,4 +89,19 @@ fn each_client_that_was_told_the_next_key_is_scraped_after_the_change() {
         key_of(&rotate(&file(&fleet, "scraper.key")), "next key") != next
     });
     assert!(fs::exists(file(&fleet, "scraper.next.key")).expect("is asked"));
+}
+
+/// The scraper of a hardened unit runs as another user than whoever changes its key.
+#[test]
+fn the_next_key_is_the_owners_of_the_present_one() {
+    const NOBODY: u32 = 65_534;
+    let fleet = Fleet::new();
+    let key = file(&fleet, "own.key");
+    said(narthex("keygen").args(["--out", &text(&key)]).output().expect("runs"));
+    if chown(&key, Some(NOBODY), Some(NOBODY)).is_err() {
+        return skip("a key of somebody else's takes root");
+    }
+    rotate(&key);
+    let next = fs::metadata(file(&fleet, "own.next.key")).expect("there");
+    assert_eq!((next.uid(), next.gid(), next.mode() & 0o7777), (NOBODY, NOBODY, 0o600));
 }

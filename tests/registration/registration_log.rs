@@ -65,7 +65,7 @@ fn the_log_says_who_came_and_why_they_went_and_is_whole_after_a_kill() {
     assert_eq!(events.len(), 2, "{shown}");
     assert!(events[0].contains("registered") && events[0].contains("secret=fleet"), "{shown}");
     assert!(events[0].contains("address=loopback") && events[0].contains(&format!("peer={key}")), "{shown}");
-    assert!(events[1].contains("released") && events[1].ends_with("why=revoked"), "{shown}");
+    assert!(events[1].contains("released") && events[1].ends_with("why=blocked"), "{shown}");
 
     let own = scraper.peer().key.to_string();
     let verified = said(log(&fleet, &["verify", "--scraper-key", &own]));

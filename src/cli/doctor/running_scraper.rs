@@ -29,6 +29,12 @@ struct ListedAlias {
     path: String,
 }
 
+/// True if the scraper answers, and not to us.
+fn is_denied(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    ["(401)", "(403)"].iter().any(|status| text.contains(status))
+}
+
 impl RunningScraper {
     pub(super) fn at(url: Uri, wait: Duration, credentials: Credentials) -> Self {
         Self { http: ScraperApi::at(url.clone(), wait, credentials, "--http"), url }
@@ -43,6 +49,9 @@ impl RunningScraper {
         }
         // Nodes are healthy too.
         match self.metric("narthex_table_loaded").await {
+            Err(error) if is_denied(&error) => {
+                Check::failed(name, format!("{error:#}"), "give the file of a user with the rights api and sd")
+            }
             Ok(_) => Check::ok(name, format!("a scraper answers at {}", self.url)),
             Err(error) => Check::failed(
                 name,

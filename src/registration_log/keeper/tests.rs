@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::registration_log::verify::{Verified, VerifyError, verify};
+use crate::registration_log::verify::{Verified, VerifyError, each_line, verify};
 
 fn key() -> KeyPair {
     KeyPair::from_seed(&[7; 32])
@@ -19,7 +19,7 @@ fn entry(number: u64, kind: EventKind) -> JournalEntry {
         alias: format!("web-{number}").parse().expect("an alias"),
         peer: KeyPair::from_seed(&[3; 32]).public(),
         kind,
-        cause: Cause::Right,
+        cause: Cause::Secret,
         secret,
         at: SystemTime::now(),
     }
@@ -34,7 +34,7 @@ fn files(dir: &tempfile::TempDir) -> LogFiles {
 }
 
 fn checked(dir: &tempfile::TempDir) -> Result<Verified, VerifyError> {
-    verify(&files(dir), &[key().public()], None, |_, _| ())
+    verify(&files(dir), &[key().public()], None)
 }
 
 fn paths(dir: &tempfile::TempDir) -> Vec<PathBuf> {
@@ -55,7 +55,8 @@ fn written() -> tempfile::TempDir {
 fn entries_say_who_took_what_by_which_secret_from_where_and_why_it_ended() {
     let dir = written();
     let mut lines = Vec::new();
-    let verified = verify(&files(&dir), &[key().public()], None, |_, line| lines.push(line.to_owned())).expect("whole");
+    let verified = checked(&dir).expect("whole");
+    each_line(&files(&dir), |_, _, line, _| lines.push(line.to_owned())).expect("is read");
     assert_eq!((verified.first, verified.last, verified.heads, verified.lost), (1, 15, 2, 0));
     assert!(lines[2].contains(r#""event":"registered","alias":"web-0""#), "{}", lines[2]);
     assert!(lines[2].ends_with(r#","secret":"tenant-a","address":"private"}"#), "{}", lines[2]);
@@ -68,7 +69,7 @@ fn entries_say_who_took_what_by_which_secret_from_where_and_why_it_ended() {
 fn a_head_that_is_remembered_shows_what_was_cut_off_or_written_anew() {
     let dir = written();
     let head = checked(&dir).expect("whole").head.map(|(seq, hash, _)| (seq, hash)).expect("a head");
-    let pinned = |dir| verify(&files(dir), &[], Some(head), |_, _| ()).map(drop);
+    let pinned = |dir| verify(&files(dir), &[], Some(head)).map(drop);
     pinned(&dir).expect("is there");
     let path = &paths(&dir)[0];
     let text = fs::read_to_string(path).expect("text");
@@ -80,10 +81,38 @@ fn a_head_that_is_remembered_shows_what_was_cut_off_or_written_anew() {
 }
 
 #[test]
+fn a_log_without_a_signature_and_one_with_made_up_numbers_are_broken() {
+    let dir = written();
+    let path = &paths(&dir)[0];
+    let text = fs::read_to_string(path).expect("text");
+    let first: Vec<&str> = text.split_inclusive('\n').take(1).collect();
+    fs::write(path, first.concat()).expect("ours");
+    assert!(checked(&dir).expect_err("no head").to_string().contains("nothing in it is signed"));
+    fs::write(path, first.concat().replace("\"seq\":1,", "\"seq\":18446744073709551615,")).expect("ours");
+    let mut log = open(&dir, 1 << 20);
+    log.write(taken(0..1));
+    log.close();
+    assert!(checked(&dir).is_err());
+}
+
+/// Before, the file that was just closed could go, and with it the end of the chain.
+#[test]
+fn the_newest_file_stays_however_small_the_log_is_to_be() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut log = open(&dir, 1 << 10);
+    for round in 0..20 {
+        log.write(taken(10 * round..10 * round + 10));
+        assert!(!paths(&dir).is_empty());
+    }
+    log.close();
+    assert!(checked(&dir).is_ok());
+}
+
+#[test]
 fn another_key_signs_nothing_for_this_scraper() {
     let dir = written();
     let other = KeyPair::from_seed(&[8; 32]).public();
-    let error = verify(&files(&dir), &[other], None, |_, _| ()).expect_err("not its key").to_string();
+    let error = verify(&files(&dir), &[other], None).expect_err("not its key").to_string();
     assert!(error.contains("line 2: it is signed by") && error.contains("not the scraper's key"), "{error}");
 }
 
@@ -111,8 +140,10 @@ fn what_cannot_be_written_is_counted_and_said_by_the_log_itself() {
     log.file = None;
     let aside = dir.path().join("aside");
     fs::rename(files(&dir).0, &aside).expect("ours");
+    fs::write(files(&dir).0, "in the way").expect("ours");
     log.write(taken(0..5));
     assert_eq!((log.lost, log.counts.lost.load(Relaxed)), (5, 5));
+    fs::remove_file(files(&dir).0).expect("ours");
     fs::rename(&aside, files(&dir).0).expect("ours");
     log.write(taken(5..6));
     log.close();

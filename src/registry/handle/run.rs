@@ -115,7 +115,7 @@ impl Registry {
         let dropped: BTreeSet<Name> = effects.events.iter().map(|event| Name::Alias(event.alias.clone())).collect();
         let kept: BTreeSet<Name> = kept.into_iter().map(Name::Beacon).collect();
         let missing = &(&recovery.awaited.unwrap_or_default() - &dropped) - &kept;
-        let notification = self.publish(state, effects, Cause::Damage, None);
+        let notification = self.publish(state, effects, Cause::Time, None);
         Some((Recovered { missing, dropped, kept }, notification))
     }
 

@@ -11,7 +11,7 @@ use super::{Phase, Recovery, Registry, State};
 use crate::{
     identity::PublicKey,
     registry::{
-        BeaconEvent, BeaconEventKind, Cause, Change, JournalEntry, Name, RegistryError, RegistryEvent,
+        BeaconEvent, BeaconEventKind, Cause, Change, EventKind, JournalEntry, Name, RegistryError, RegistryEvent,
         table::{Claims, ClockStep, Effects, Table},
         writer::{Batch, Outcome, Waiter},
     },
@@ -139,12 +139,22 @@ impl Registry {
             return Vec::new();
         }
         let at = self.shared.clock.now();
-        let entry = |RegistryEvent { alias, peer, kind }: &RegistryEvent| {
+        let mut entries = Vec::new();
+        for RegistryEvent { alias, peer, kind } in events.iter().filter(|event| JournalEntry::is_about(event.kind)) {
             let lease = state.table.as_ref().and_then(|table| table.lookup(alias.as_str()));
-            let secret = lease.filter(|lease| lease.peer == *peer).and_then(|lease| lease.secret);
-            JournalEntry { alias: alias.clone(), peer: *peer, kind: *kind, cause, secret, at }
-        };
-        events.iter().filter(|event| JournalEntry::is_about(event.kind)).map(entry).collect()
+            let (own, other): (Option<_>, Option<_>) = match lease {
+                Some(lease) if lease.peer == *peer => (Some(lease), None),
+                lease => (None, lease),
+            };
+            let secret = own.and_then(|lease| lease.secret);
+            entries.push(JournalEntry { alias: alias.clone(), peer: *peer, kind: *kind, cause, secret, at });
+            // What a taker gives up falls back to the holder of before.
+            if let (EventKind::Released | EventKind::Gone, Some(lease)) = (kind, other) {
+                let (peer, secret, kind) = (lease.peer, lease.secret, EventKind::Returned);
+                entries.push(JournalEntry { alias: alias.clone(), peer, kind, cause, secret, at });
+            }
+        }
+        entries
     }
 
     /// Publishes the generation and logs. Not under the lock: logs and subscribers may block.
