@@ -180,7 +180,8 @@ fn a_quota_holds_for_aliases_that_come_from_another_secret() {
         let mut moved = tenants.agent(&scraper, &name, "b", &[&alias]);
         if number == 0 {
             // Its link answers scrapes before its registration.
-            moved.wait_log(&["registered"]);
+            let is_moved = || scraper.wait_listed(&alias).label("__meta_narthex_secret") == "b";
+            eventually_true("it holds the alias by the other secret", SOON, is_moved);
         } else {
             moved.wait_log(&["registration failed", "full"]);
         }
