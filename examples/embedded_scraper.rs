@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let secret = SharedSecret::generate();
     let local = |port| HostPort::new("127.0.0.1", port);
     let mut config = ScraperConfig::new(KeyPair::generate(), vec![secret.clone()], &data);
-    config.http = local(0);
+    config.http = local(0).into();
     config.listen = vec![local(0)];
     let scraper = Scraper::start(config).await?;
 
@@ -30,8 +30,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut events = client.events();
     while !matches!(events.recv().await?.kind, EventKind::Registered { .. }) {}
 
-    println!("curl http://{}/sd", scraper.http_addr());
-    println!("curl http://{}/scrape/here/metrics", scraper.http_addr());
+    let at = scraper.http_addr().ok_or("HTTP has no address")?;
+    println!("curl http://{at}/sd");
+    println!("curl http://{at}/scrape/here/metrics");
     println!("Ctrl-C ends it");
     tokio::signal::ctrl_c().await?;
     client.shutdown().await;

@@ -87,6 +87,8 @@ pub mod scraper;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod secret_file;
 mod small_file;
+#[cfg(feature = "scraper")]
+mod socket_file;
 #[cfg(feature = "client")]
 mod telemetry;
 #[doc(hidden)]

@@ -23,11 +23,12 @@ pub(crate) async fn scraper() -> Result<(), BoxError> {
     let secret = SharedSecret::generate();
     let local = || HostPort::new("127.0.0.1", 0);
     let mut config = ScraperConfig::new(KeyPair::generate(), vec![secret.clone()], data.path());
-    config.http = local();
+    config.http = local().into();
     config.listen = vec![local()];
     let scraper = Scraper::start(config).await?;
     let at = scraper.listening().first().ok_or("the scraper listens nowhere")?;
-    println!("{}@{at} {} {}", scraper.public_key(), *secret.expose_text(), scraper.http_addr());
+    let http = scraper.http_addr().expect("of TCP");
+    println!("{}@{at} {} {http}", scraper.public_key(), *secret.expose_text());
     std::future::pending().await
 }
 

@@ -56,6 +56,9 @@ fn of<'a>(error: &'a (dyn Error + 'static)) -> Option<Cow<'a, str>> {
     }
     // The error of a role shows the error inside it as its own text, so that the chain has the outer one alone.
     match error.downcast_ref() {
+        Some(ScraperError::Bind(error)) if error.addr.starts_with("unix:") => {
+            return Some(about_socket(&error.source).into());
+        }
         Some(ScraperError::Bind(error)) => return Some(about_bind(&error.source, "--http")),
         Some(ScraperError::BindLobbyApi(error)) => return Some(about_bind(&error.source, "--lobby-api")),
         Some(ScraperError::BindRegistrationApi(error)) => return Some(about_bind(&error.source, "--registration-api")),
@@ -98,6 +101,15 @@ fn about_bind(error: &io::Error, flag: &str) -> Cow<'static, str> {
         _ => format!("see {flag}"),
     };
     advice.into()
+}
+
+/// What to do about a socket that `--http` names.
+fn about_socket(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there; --http gives another socket",
+        io::ErrorKind::AlreadyExists => "the file there is no socket: give --http another path",
+        _ => "its directory must be there, and this user's to write; see --http",
+    }
 }
 
 fn about_nats(error: &NatsFileError) -> Option<&'static str> {
@@ -154,7 +166,7 @@ mod tests {
 
     fn bind() -> BindError {
         let addr = HostPort { host: "127.0.0.1".to_owned(), port: 80 };
-        BindError { addr, source: io::ErrorKind::AddrInUse.into() }
+        BindError { addr: addr.to_string(), source: io::ErrorKind::AddrInUse.into() }
     }
 
     /// A service that links the library has no command line.

@@ -17,7 +17,7 @@ use tokio::{net::UnixStream, time};
 use zeroize::Zeroizing;
 
 use super::data_dir;
-use crate::scraper::{CONTROL_SOCKET, SocketPath};
+use crate::{scraper::CONTROL_SOCKET, socket_file::SocketPath};
 
 /// Longest wait for the whole answer: 100 000 aliases take a second.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ pub(super) async fn ask(data_dir: &Path, path: &str) -> anyhow::Result<Option<By
 /// As [`ask`], by another method and with some JSON.
 pub(super) async fn send(data_dir: &Path, method: Method, path: &str, json: Bytes) -> anyhow::Result<Option<Bytes>> {
     let file = data_dir.join(CONTROL_SOCKET);
-    let connected = match SocketPath::of(data_dir) {
+    let connected = match SocketPath::of(&file) {
         Ok(path) => UnixStream::connect(&path).await,
         Err(error) => Err(error),
     };

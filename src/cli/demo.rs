@@ -49,7 +49,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 #[command(after_help = "Example:\n  narthex demo --http 127.0.0.1:9000")]
 pub(super) struct Args {
     /// Where the scraper's HTTP side listens; port 0 takes a free one
-    #[arg(long, value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
+    #[arg(long, value_name = "HOST:PORT", default_value = SCRAPER.http.to_string())]
     http: HostPort,
 }
 
@@ -88,7 +88,7 @@ impl Demo {
         let bootstrap = PeerAddr::at(node.public_key(), at.ip().to_string(), at.port());
 
         let mut config = ScraperConfig::new(KeyPair::generate(), vec![secret.clone()], dir.path());
-        config.http = http;
+        config.http = http.into();
         config.listen = vec![any_port()];
         config.bootstrap = vec![bootstrap.clone()];
         let scraper = Scraper::start(config).await?;
@@ -106,7 +106,7 @@ impl Demo {
     }
 
     async fn print(&self) -> anyhow::Result<()> {
-        let at = self.scraper.http_addr();
+        let at = self.scraper.http_addr().context("HTTP has no address")?;
         let file = self.dir.path().join("prometheus.yml");
         let config = prometheus_yml(&at.to_string());
         fs::write(&file, &config)?;

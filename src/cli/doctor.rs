@@ -25,13 +25,13 @@ mod targets;
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgMatches, Command, FromArgMatches};
-use http::Uri;
 
 use super::{
-    ConfigFile, agent,
+    ConfigFile, agent, data_dir,
     defaults::SCRAPER,
     http_config::Credentials,
     scraper,
+    scraper_url::ScraperUrl,
     ticket_input::TicketFlags,
     value::{self, TargetUrl},
 };
@@ -58,6 +58,7 @@ Examples:
   with what the agent itself was given:
     narthex doctor --config /etc/narthex/agent.toml
   Prometheus gets nothing, or agents do not find the scraper:
+    narthex doctor --bootstrap NODEKEY@node.example.org:19961
     narthex doctor --key keys/scraper.key --secret-file keys/fleet.secret --bootstrap NODEKEY@node.example.org:19961
   for a program:
     narthex doctor --config /etc/narthex/agent.toml --json | jq -r '.[] | select(.status == \"failed\") | .advice'
@@ -85,7 +86,7 @@ struct Flags {
     /// The shared secret; at a scraper repeatable
     #[arg(long, value_name = "FILE")]
     secret_file: Vec<PathBuf>,
-    /// The key: the scraper's, or the agent's [default: the agent's in its data directory]
+    /// The key: the scraper's, or the agent's [default: the one in the data directory]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Where the agent or the scraper keeps its data [default: as they do]
@@ -104,8 +105,8 @@ struct Flags {
     #[arg(long, value_name = "ALIAS=URL")]
     target: Vec<TargetUrl>,
     /// HTTP side of the running scraper, as HOST:PORT or URL
-    #[arg(long, value_name = "HOST:PORT", default_value = SCRAPER.http.to_string(), value_parser = value::http_side)]
-    http: Uri,
+    #[arg(long, value_name = "HOST:PORT", default_value = SCRAPER.http.to_string(), value_parser = ScraperUrl::of_http_side)]
+    http: ScraperUrl,
     /// Where the scraper listens for peers; repeatable
     #[arg(long, value_name = "HOST:PORT", default_values_t = SCRAPER.listen.clone())]
     listen: Vec<HostPort>,
@@ -165,6 +166,13 @@ impl FromArgMatches for Args {
     }
 }
 
+impl Flags {
+    /// The key's file beside a scraper: the given one, or that of the data directory.
+    fn scraper_key(&self) -> Option<PathBuf> {
+        self.key.clone().or_else(|| data_dir::kept(self.data_dir.as_deref(), "scraper", scraper::KEY_FILE))
+    }
+}
+
 impl Args {
     /// What depends on more than one value.
     pub(super) fn check(&self) -> Result<(), String> {
@@ -172,14 +180,14 @@ impl Args {
         if let Some(agent) = self.agent.as_ref().filter(|agent| agent.ticket.is_given()) {
             return agent.check_flags();
         }
-        if flags.secret_file.is_empty() {
-            return Err("--secret-file FILE is needed".into());
-        }
         match &self.agent {
             Some(_) if flags.secret_file.len() > 1 => Err("a client has one --secret-file".into()),
             Some(agent) => agent.check_flags(),
-            None if flags.key.is_none() => {
-                Err("give --scraper PEER beside an exporter, or --key FILE beside the scraper".into())
+            None if !flags.scraper.is_empty() => Err("--secret-file FILE is needed".into()),
+            None if flags.scraper_key().is_none() => {
+                Err("give --ticket-file FILE, or --scraper PEER and --secret-file FILE, \
+                 beside an exporter; beside the scraper its --data-dir, or --key FILE"
+                    .into())
             }
             None if !flags.target.is_empty() => {
                 Err("--target is an agent's: name with --scraper the scraper that it registers with".into())

@@ -41,6 +41,7 @@ mod render;
 mod scrape;
 mod scraper;
 mod scraper_api;
+mod scraper_url;
 mod secret_tables;
 mod service_manager;
 mod signals;

@@ -3,19 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
-use http::{Method, Uri};
+use http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{http_config::Credentials, scraper_api::ScraperApi, value};
+use super::{http_config::Credentials, scraper_api::ScraperApi, scraper_url::ScraperUrl, value};
 
 /// Whom to ask, and when.
 #[derive(Debug, clap::Args)]
 pub(super) struct Polling {
     /// The scraper, or a part of its list: http://HOST:PORT/sd?label=env:prod
-    #[arg(long, value_name = "URL", value_parser = value::http_url)]
-    pub(super) from: Uri,
+    #[arg(long, value_name = "URL")]
+    pub(super) from: ScraperUrl,
     /// How often narthex asks the scraper
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = value::duration)]
     pub(super) interval: Duration,
@@ -42,7 +42,7 @@ impl Polling {
         mut update: impl AsyncFnMut(Vec<Group>) -> anyhow::Result<T>,
         tell: impl Fn(T, bool),
     ) -> anyhow::Result<()> {
-        let source = Source::new(&self.from, self.timeout, self.credentials.clone())?;
+        let source = Source::new(self.from.clone(), self.timeout, self.credentials.clone());
         let mut ticks = time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut logged = None;
@@ -85,18 +85,10 @@ struct Source {
 
 impl Source {
     /// A URL without a path means `/sd`.
-    fn new(from: &Uri, timeout: Duration, credentials: Credentials) -> anyhow::Result<Self> {
-        let path = match from.path_and_query().map(|path| path.as_str()) {
-            None | Some("" | "/") => "/sd",
-            Some(path) => path,
-        };
-        let authority = from.authority().context("the URL has no host")?.clone();
-        let url = Uri::builder()
-            .scheme(from.scheme_str().unwrap_or("http"))
-            .authority(authority)
-            .path_and_query("/")
-            .build()?;
-        Ok(Self { scraper: ScraperApi::at(url, timeout, credentials, "--from"), path: path.to_owned() })
+    fn new(from: ScraperUrl, timeout: Duration, credentials: Credentials) -> Self {
+        let (url, path) = from.split();
+        let path = if path == "/" { "/sd" } else { path.as_str() }.to_owned();
+        Self { scraper: ScraperApi::at(url, timeout, credentials, "--from"), path }
     }
 
     async fn list(&self) -> anyhow::Result<Vec<Group>> {
@@ -117,8 +109,7 @@ mod tests {
             ("http://h:1/sd?service=a", "/sd?service=a"),
             ("http://h:1/behind/sd", "/behind/sd"),
         ] {
-            let source = Source::new(&from.parse().expect("a URL"), Duration::from_secs(1), Credentials::default())
-                .expect("fine");
+            let source = Source::new(from.parse().expect("a URL"), Duration::from_secs(1), Credentials::default());
             assert_eq!(source.path, path, "{from}");
         }
     }

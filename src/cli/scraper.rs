@@ -1,6 +1,6 @@
 //! `narthex scraper`: keeps the alias table beside Prometheus, pulls metrics over the peers' links, answers over HTTP.
 
-use std::{env, net::TcpListener, num::NonZeroU32, path::PathBuf, pin::pin, time::Duration};
+use std::{env, num::NonZeroU32, path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::{Context, bail};
 use http::HeaderName;
@@ -29,8 +29,8 @@ use crate::{
     identity::{HostPort, KeyPair, load_or_create_key},
     registry::RegistryConfig,
     scraper::{
-        AliasPolicy, HttpConfig, LobbyApi, LobbyNats, NatsConfig, NatsUrl, RegistrationApi, RegistrationLimits,
-        Reloaded, ScrapeConfig, SharedStore,
+        AliasPolicy, HttpAddr, HttpConfig, HttpSocket, LobbyApi, LobbyNats, NatsConfig, NatsUrl, RegistrationApi,
+        RegistrationLimits, Reloaded, ScrapeConfig, SharedStore,
     },
 };
 
@@ -88,10 +88,10 @@ pub(super) struct Args {
     /// ~/.local/state/narthex/scraper]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where Prometheus asks. An address that others reach needs --web.config.file or --web.users-file with users, or
-    /// --web.insecure
+    /// Where Prometheus asks, or a reverse proxy: unix:PATH is a socket for this user and group. An address that others
+    /// reach needs --web.config.file or --web.users-file with users, or --web.insecure
     #[arg(long, value_name = "HOST:PORT", default_value_t = SCRAPER.http.clone())]
-    http: HostPort,
+    http: HttpAddr,
     #[command(flatten)]
     web: Web,
     /// The address of the HTTP side that /sd lists [default: the address that Prometheus asked]
@@ -370,17 +370,21 @@ impl Args {
         if let Some(file) = value::duplicate(&self.secret_file) {
             return Err(format!("--secret-file {} is given twice", file.display()));
         }
-        let every_address = self.http.ip().is_some_and(|ip| ip.is_unspecified());
+        let unreachable = match &self.http {
+            HttpAddr::Tcp(addr) if addr.ip().is_some_and(|ip| ip.is_unspecified()) => Some("every address"),
+            HttpAddr::Tcp(_) => None,
+            HttpAddr::Unix(_) => Some("a socket"),
+        };
         let pushed = [("--file-sd", self.file_sd.is_some()), ("--on-change", self.on_change.is_given())];
         let pushed = pushed.iter().find(|(_, given)| *given);
-        if let (Some((flag, _)), None, true) = (pushed, &self.advertise, every_address) {
+        if let (Some((flag, _)), None, Some(what)) = (pushed, &self.advertise, unreachable) {
             return Err(format!(
-                "{flag} needs --advertise HOST:PORT here: --http {} is every address, which nobody can scrape",
+                "{flag} needs --advertise HOST:PORT here: --http {} is {what}, which nobody can scrape",
                 self.http
             ));
         }
         self.reachable.check(&[
-            ("--http", Some(&self.http)),
+            ("--http", self.http.tcp()),
             ("--lobby-api", self.lobby_api.lobby_api.as_ref()),
             ("--registration-api", self.registration_api.registration_api.as_ref()),
         ])
@@ -516,7 +520,7 @@ async fn reread(scraper: &Scraper) -> anyhow::Result<Reloaded> {
     Ok(scraper.reload(secrets.await??).await?)
 }
 
-pub(super) async fn run(args: Args, http_socket: Option<TcpListener>) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args, http_socket: Option<HttpSocket>) -> anyhow::Result<()> {
     if args.check_config.asked {
         return args.check_files();
     }
@@ -524,8 +528,10 @@ pub(super) async fn run(args: Args, http_socket: Option<TcpListener>) -> anyhow:
     let mut hangups = signal(SignalKind::hangup())?;
     let mut config = args.settings()?;
     config.http_socket = http_socket;
-    if let Some(at) = config.http_socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
-        tracing::info!(%at, "HTTP on the socket that systemd passes, and not where --http says");
+    let mut http = config.http.to_string();
+    if let Some(socket) = &config.http_socket {
+        http = socket.to_string();
+        tracing::info!(at = http, "HTTP on the socket that systemd passes, and not where --http says");
     }
     let data_dir = config.data_dir.display().to_string();
     let open_files = files::raise_limit();
@@ -535,7 +541,7 @@ pub(super) async fn run(args: Args, http_socket: Option<TcpListener>) -> anyhow:
     tracing::info!(
         key = %scraper.public_key(),
         secrets,
-        http = %scraper.http_addr(),
+        http = scraper.http_addr().map_or(http, |addr| addr.to_string()),
         lobby_api = scraper.lobby_api_addr().map(tracing::field::display),
         registration_api = scraper.registration_api_addr().map(tracing::field::display),
         listen = ?scraper.listening(),

@@ -4,22 +4,23 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Scheme};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     task, time,
 };
 
 use super::{
     defaults,
     http_config::{Credentials, HttpClient},
+    scraper_url::{ScraperUrl, Server},
     value,
 };
-use crate::{agent::TlsError, wire::SCRAPE_TIMEOUT_HEADER};
+use crate::{agent::TlsError, socket_file::SocketPath, wire::SCRAPE_TIMEOUT_HEADER};
 
 /// Longest answer: a table of 100 000 aliases with all labels is not much bigger.
 const MAX_ANSWER: usize = 256 << 20;
@@ -29,9 +30,9 @@ const MAX_REFUSAL: usize = 4096;
 /// The address of a running scraper, and the longest wait for an answer.
 #[derive(Debug, clap::Args)]
 pub(super) struct ScraperApi {
-    /// HTTP address of the scraper
-    #[arg(long, value_name = "URL", default_value = defaults::scraper_url(), value_parser = value::http_url)]
-    url: Uri,
+    /// HTTP address of the scraper, or unix:PATH of its socket
+    #[arg(long, value_name = "URL", default_value = defaults::scraper_url())]
+    url: ScraperUrl,
     /// Longest wait for the whole answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
     timeout: Duration,
@@ -44,7 +45,7 @@ pub(super) struct ScraperApi {
 
 impl ScraperApi {
     /// The scraper at the URL that `flag` gave.
-    pub(super) fn at(url: Uri, timeout: Duration, credentials: Credentials, flag: &'static str) -> Self {
+    pub(super) fn at(url: ScraperUrl, timeout: Duration, credentials: Credentials, flag: &'static str) -> Self {
         Self { url, timeout, credentials, flag }
     }
 
@@ -77,30 +78,37 @@ impl ScraperApi {
     }
 
     async fn send(&self, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
-        let authority = self.url.authority().context("the URL has no host")?;
-        let is_tls = self.url.scheme() == Some(&Scheme::HTTPS);
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let unreachable = || format!("cannot reach the scraper at {}; is it running? see {}", self.url, self.flag);
         let credentials = self.credentials.clone();
         let HttpClient { headers, tls } = task::spawn_blocking(move || credentials.read()).await??;
-        let stream = TcpStream::connect((host, port)).await.with_context(unreachable)?;
-        let mut sender = if is_tls {
-            let stream = tls.connect(host, stream).await.map_err(|error| self.no_tls(error))?;
-            sender(stream).await.with_context(unreachable)?
-        } else {
-            sender(stream).await.with_context(unreachable)?
+        let (mut sender, hint) = match &self.url.server {
+            Server::Tcp { tls: is_tls, authority } => {
+                let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+                let port = authority.port_u16().unwrap_or(if *is_tls { 443 } else { 80 });
+                let stream = TcpStream::connect((host, port)).await.with_context(unreachable)?;
+                if *is_tls {
+                    let stream = tls.connect(host, stream).await.map_err(|error| self.no_tls(error))?;
+                    (sender(stream).await.with_context(unreachable)?, "")
+                } else {
+                    (sender(stream).await.with_context(unreachable)?, "; does it speak TLS, https://?")
+                }
+            }
+            Server::Unix(path) => {
+                let path = SocketPath::of(path).with_context(unreachable)?;
+                let stream = UnixStream::connect(&path).await.with_context(unreachable)?;
+                let hint = "; does it speak TLS? commands have none on a socket";
+                (sender(stream).await.with_context(unreachable)?, hint)
+            }
         };
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.url.path().trim_end_matches('/')))
-            .header(header::HOST, authority.as_str())
+            .uri(self.url.target(path))
+            .header(header::HOST, self.url.host())
             .header(header::USER_AGENT, concat!("narthex/", env!("CARGO_PKG_VERSION")))
             .header(SCRAPE_TIMEOUT_HEADER, HeaderValue::try_from(self.timeout.as_secs_f64().to_string())?)
             .body(Empty::<Bytes>::new())?;
         request.headers_mut().extend(headers);
         let answer = sender.send_request(request).await;
-        let hint = if is_tls { "" } else { "; does it speak TLS, https://?" };
         answer.with_context(|| format!("the scraper at {} broke off before answering{hint}", self.url))
     }
 }

@@ -7,7 +7,6 @@ use std::{
     convert::Infallible,
     env, future,
     io::{self, ErrorKind},
-    net::TcpListener,
     os::unix::{
         ffi::OsStrExt,
         net::{SocketAddr, UnixDatagram},
@@ -19,6 +18,8 @@ use anyhow::{Context, ensure};
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::{task, time};
+
+use crate::scraper::HttpSocket;
 
 /// Pause before systemd is told again what it had no room for.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -46,14 +47,18 @@ pub(super) async fn keep_told(serves: impl Future<Output = ()>) -> Infallible {
 /// takes the variables out of the environment.
 ///
 /// # Errors
-/// It is no TCP socket, or there are several.
-pub(super) fn passed_socket() -> anyhow::Result<Option<TcpListener>> {
+/// It is no listening socket of TCP or of a file, or there are several.
+pub(super) fn passed_socket() -> anyhow::Result<Option<HttpSocket>> {
     let mut passed = ListenFd::from_env();
     ensure!(passed.len() <= 1, "systemd passes {} sockets, and HTTP needs one; see ListenStream=", passed.len());
     if passed.len() == 0 {
         return Ok(None);
     }
-    passed.take_tcp_listener(0).context("systemd passes a socket that is none of TCP; see ListenStream=")
+    // A socket of the other kind stays there.
+    let of_tcp = passed.take_tcp_listener(0).ok().flatten().map(HttpSocket::Tcp);
+    let of_file = || passed.take_unix_listener(0).ok().flatten().map(HttpSocket::Unix);
+    let socket = of_tcp.or_else(of_file).context("systemd passes a socket that is no ListenStream=")?;
+    Ok(Some(socket))
 }
 
 /// Says that the role ends.

@@ -3,7 +3,7 @@
 use std::{error::Error, num::NonZeroU32, str::FromStr, time::Duration};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use http::{HeaderName, Uri};
+use http::HeaderName;
 
 use crate::{
     agent::ExporterUrl,
@@ -85,37 +85,6 @@ pub(super) fn request_header(text: &str) -> Result<HeaderName, &'static str> {
 pub(super) fn host(text: &str) -> Result<String, String> {
     let host = format!("{text}:80").parse::<HostPort>().map_err(chain)?;
     Ok(host.host)
-}
-
-/// The URL of a scraper's HTTP side.
-pub(super) fn http_url(text: &str) -> Result<Uri, String> {
-    const EXPECTED: &str = "expected a URL such as http://127.0.0.1:19960 or https://scraper.example:19960";
-    match text.split_once("://") {
-        Some((scheme, _)) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {}
-        _ => return Err(EXPECTED.into()),
-    }
-    let url: Uri = text.parse().map_err(|error| format!("{EXPECTED}: {error}"))?;
-    let authority = url.authority().ok_or(EXPECTED)?;
-    if authority.as_str().contains('@') {
-        return Err("a user name or password in a URL is not taken: give it in --http-config.file".into());
-    }
-    if authority.host().is_empty() || authority.as_str().ends_with(':') {
-        return Err(EXPECTED.into());
-    }
-    Ok(url)
-}
-
-/// The HTTP side of a scraper, as its own `--http` has it, or as a URL.
-pub(super) fn http_side(text: &str) -> Result<Uri, String> {
-    if text.contains("://") {
-        return http_url(text);
-    }
-    let mut address: HostPort = text.parse().map_err(chain)?;
-    match address.ip() {
-        Some(ip) if ip.is_unspecified() => address.host = if ip.is_ipv4() { "127.0.0.1" } else { "::1" }.to_owned(),
-        _ => {}
-    }
-    http_url(&format!("http://{address}"))
 }
 
 /// A command that runs without a shell.
@@ -236,36 +205,6 @@ mod tests {
             let error = text.parse::<TargetUrl>().expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_url_of_a_scraper_is_http_or_https_without_credentials() {
-        http_url("HTTP://h/x").expect("fine");
-        http_url("https://h/x").expect("fine");
-        for (text, reason) in [
-            ("ftp://h/", "expected a URL"),
-            ("h:9100", "expected a URL"),
-            ("http://", "expected a URL"),
-            ("http://:80/", "expected a URL"),
-            ("http://h:/", "expected a URL"),
-            ("http://u:p@h/", "user name or password"),
-        ] {
-            let error = http_url(text).expect_err(text);
-            assert!(error.contains(reason), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn the_http_side_is_read_as_the_scraper_reads_it() {
-        for (text, url) in [
-            ("127.0.0.1:19960", "http://127.0.0.1:19960/"),
-            ("0.0.0.0:1", "http://127.0.0.1:1/"),
-            ("[::]:1", "http://[::1]:1/"),
-            ("http://h:1/narthex", "http://h:1/narthex"),
-        ] {
-            assert_eq!(http_side(text).expect("fine").to_string(), url);
-        }
-        assert!(http_side("nonsense").is_err() && http_side("https://h/").is_ok());
     }
 
     #[test]

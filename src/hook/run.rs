@@ -29,7 +29,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// How often a group that was told to end is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What is not the command's: where systemd hears from us, and a secret.
-const OURS: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "NARTHEX_TICKET"];
+const OURS: [&str; 5] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDNAMES", "NARTHEX_TICKET"];
 
 label_values! {
     /// How a run of a command ended.

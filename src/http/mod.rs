@@ -14,6 +14,8 @@ mod client_certificates;
 mod gate;
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 mod hop_by_hop;
+#[cfg(any(feature = "scraper", feature = "node"))]
+mod listener;
 #[cfg(any(feature = "agent", feature = "scraper"))]
 mod passed_headers;
 #[cfg(feature = "scraper")]
@@ -56,6 +58,16 @@ pub(crate) use gate::Gate;
 pub use gate::{WebSecurity, WebSecurityError};
 #[cfg(any(feature = "agent", feature = "scraper", feature = "tower"))]
 pub(crate) use hop_by_hop::remove_hop_by_hop;
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub use listener::BindError;
+#[cfg(feature = "cli")]
+pub(crate) use listener::unix_path;
+#[cfg(feature = "scraper")]
+pub(crate) use listener::{ClientAddr, LocalAddr};
+#[cfg(feature = "scraper")]
+pub use listener::{HttpAddr, HttpAddrError, HttpSocket};
+#[cfg(any(feature = "scraper", feature = "node"))]
+pub(crate) use listener::{Listener, bind};
 #[cfg(feature = "cli")]
 pub(crate) use passed_headers::nameable_header;
 #[cfg(any(feature = "agent", feature = "scraper"))]
@@ -70,13 +82,9 @@ pub use pull_request::PullRequest;
 #[cfg(feature = "scraper")]
 pub(crate) use requests::Worth;
 #[cfg(any(feature = "scraper", feature = "node"))]
-pub use server::BindError;
-#[cfg(feature = "scraper")]
-pub(crate) use server::{ClientAddr, LocalAddr};
+pub(crate) use server::accept;
 #[cfg(all(test, feature = "cli"))]
 pub(crate) use server::{HEAD_LIMIT, IDLE_LIMIT, MAX_HEAD, READER_LIMIT};
-#[cfg(any(feature = "scraper", feature = "node"))]
-pub(crate) use server::{Listener, accept, bind};
 pub(crate) use streams::serve_streams;
 #[cfg(feature = "scraper")]
 pub(crate) use token::TokenFile;

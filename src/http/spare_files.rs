@@ -3,7 +3,10 @@
 //! Other parts of the process may take every descriptor that is free. A few are kept here, as copies of the listening
 //! socket, and given up one by one for connections that would otherwise wait until somebody else lets go.
 
-use std::{io, net::TcpListener};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 /// Descriptors kept. One is enough for one probe at a time.
 const SPARE: usize = 8;
@@ -11,14 +14,14 @@ const SPARE: usize = 8;
 /// Copies of a listening socket.
 #[derive(Debug)]
 pub(super) struct SpareFiles {
-    listener: TcpListener,
-    copies: Vec<TcpListener>,
+    listener: OwnedFd,
+    copies: Vec<OwnedFd>,
 }
 
 impl SpareFiles {
     /// Takes the first copy, which is needed to make others of.
-    pub(super) fn of(listener: &TcpListener) -> io::Result<Self> {
-        let mut files = Self { listener: listener.try_clone()?, copies: Vec::new() };
+    pub(super) fn of(listener: impl AsFd) -> io::Result<Self> {
+        let mut files = Self { listener: listener.as_fd().try_clone_to_owned()?, copies: Vec::new() };
         files.refill();
         Ok(files)
     }

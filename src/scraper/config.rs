@@ -8,7 +8,7 @@ use super::{group::Members, http::FileSd};
 use crate::{
     access::{NamedSecret, PeerFile, PeerFileError, TicketFileError},
     hook::{Hook, UnusableProgram},
-    http::{BindError, Gate, HttpLimits, TokenFile, WebSecurity, WebSecurityError},
+    http::{BindError, Gate, HttpAddr, HttpLimits, HttpSocket, TokenFile, WebSecurity, WebSecurityError},
     identity::{DialAddress, HostPort, KeyPair, PeerAddr, SharedSecret},
     lobby::{LobbyListener, LobbyToken, NODE_EXPORTER_PORT},
     network::{self, MAX_PULL_STREAMS, NetworkError, NetworkLimits},
@@ -32,7 +32,7 @@ pub const DEFAULT_HTTP_PORT: u16 = 19_960;
 /// use narthex::{KeyPair, ScraperConfig, SharedSecret, identity::HostPort, scraper::AliasPolicy};
 ///
 /// let mut config = ScraperConfig::new(KeyPair::generate(), vec![SharedSecret::generate()], "data");
-/// config.http = HostPort::new("127.0.0.1", 9960);
+/// config.http = HostPort::new("127.0.0.1", 9960).into();
 /// config.registry.policy = AliasPolicy::Pinned;
 /// config.http_limits.scrape.timeout_max = Duration::from_secs(60);
 /// config.limits.connections_per_peer = 4;
@@ -50,9 +50,9 @@ pub struct ScraperConfig {
     /// The directory of the table of aliases.
     pub data_dir: PathBuf,
     /// Address of the HTTP API. Default `127.0.0.1:19960`.
-    pub http: HostPort,
+    pub http: HttpAddr,
     /// A socket that listens already, instead of `http`: what a service manager passes. Default: none.
-    pub http_socket: Option<std::net::TcpListener>,
+    pub http_socket: Option<HttpSocket>,
     /// Addresses that peers dial; each means that TCP port and the same UDP port. Default port 19961 on every address.
     pub listen: Vec<HostPort>,
     /// Addresses that peers dial by WebSocket, without TLS, which a reverse proxy adds. Default none.
@@ -145,7 +145,7 @@ impl ScraperConfig {
             peers_file: None,
             registration_log: None,
             data_dir: data_dir.into(),
-            http: HostPort { host: "127.0.0.1".to_owned(), port: DEFAULT_HTTP_PORT },
+            http: HostPort::new("127.0.0.1", DEFAULT_HTTP_PORT).into(),
             http_socket: None,
             listen: network::default_listen(),
             listen_ws: Vec::new(),
@@ -200,9 +200,12 @@ impl ScraperConfig {
     fn check_security(&self) -> Result<(), ScraperError> {
         let security = &self.http_limits.security;
         let gate = Gate::open(security.clone())?;
-        let is_local = self.http.ip().is_none_or(|ip| ip.to_canonical().is_loopback());
-        let is_meant = is_local || security.insecure || !gate.is_open();
-        if is_meant { Ok(()) } else { Err(ScraperError::Insecure(self.http.clone())) }
+        let is_meant = security.insecure || !gate.is_open();
+        let is_local = |addr: &HostPort| addr.ip().is_none_or(|ip| ip.to_canonical().is_loopback());
+        match self.http.tcp() {
+            Some(addr) if !is_meant && !is_local(addr) => Err(ScraperError::Insecure(addr.clone())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -283,12 +286,13 @@ pub struct HttpConfig {
 }
 
 impl HttpConfig {
-    /// The address to scrape in a list that nobody asks for by an address: `advertise`, or `local`, which is listened on.
-    pub(super) fn target(&self, local: SocketAddr) -> Result<String, ScraperError> {
-        match &self.advertise {
-            Some(advertise) => Ok(advertise.to_string()),
-            None if local.ip().is_unspecified() => Err(ScraperError::NoTarget { local }),
-            None => Ok(local.to_string()),
+    /// The address to scrape in a list that nobody asks for by an address: `advertise`, or `local`, the one of TCP that is
+    /// listened on.
+    pub(super) fn target(&self, local: Option<SocketAddr>) -> Result<String, ScraperError> {
+        match (&self.advertise, local) {
+            (Some(advertise), _) => Ok(advertise.to_string()),
+            (None, Some(local)) if !local.ip().is_unspecified() => Ok(local.to_string()),
+            (None, local) => Err(ScraperError::NoTarget { local }),
         }
     }
 }
@@ -421,11 +425,11 @@ pub enum ScraperError {
     Security(#[from] WebSecurityError),
     /// A list for a file or a command is wanted of a scraper that listens on every address and advertises none.
     #[error(
-        "a list for a file or a command needs an advertised address: {local} is every address, which nobody can scrape"
+        "a list for a file or a command needs an advertised address: nobody can scrape {}", shown(*.local)
     )]
     NoTarget {
-        /// The address listened on.
-        local: SocketAddr,
+        /// The address of TCP listened on, which is every address of this host; none for a Unix socket.
+        local: Option<SocketAddr>,
     },
     /// The address of the registration API cannot be listened on.
     #[error("the registration API cannot be served")]
@@ -467,4 +471,8 @@ pub enum ScraperError {
     /// A task ended that should have run for ever.
     #[error("the {0} ended unexpectedly")]
     TaskEnded(&'static str),
+}
+
+fn shown(local: Option<SocketAddr>) -> String {
+    local.map_or_else(|| "a Unix socket".to_owned(), |local| format!("{local}, which is every address"))
 }

@@ -59,7 +59,7 @@ pub use config::{
 #[cfg(feature = "nats")]
 pub use config::{LobbyNats, SharedStore};
 
-pub use crate::http::{WebSecurity, WebSecurityError};
+pub use crate::http::{HttpAddr, HttpAddrError, HttpSocket, WebSecurity, WebSecurityError};
 #[doc(hidden)]
 pub use group::{Member, Members};
 pub use reload::{ReloadError, ReloadRequest, ReloadRequests, Reloaded};
@@ -67,7 +67,7 @@ pub use reload::{ReloadError, ReloadRequest, ReloadRequests, Reloaded};
 use crate::{
     access::{Grant, Policy, Secrets},
     hook::Ending,
-    http::{Gate, Listener, bind},
+    http::{Gate, Listener},
     identity::{HostPort, PublicKey},
     lobby::LobbyListener,
     network::{
@@ -85,9 +85,7 @@ use group::{AnswerLimits, Group, GroupPuller};
 pub(crate) use http::fuzzing as host_fuzzing;
 use http::{BeaconsApi, Control, FileSd, OnChange, Shared};
 #[cfg(feature = "cli")]
-pub(crate) use http::{
-    CONTROL_SOCKET, Changed, EXPORT_PATH, Made, PEERS_PATH, RuleText, Rules, SocketPath, TICKETS_PATH, Wanted,
-};
+pub(crate) use http::{CONTROL_SOCKET, Changed, EXPORT_PATH, Made, PEERS_PATH, RuleText, Rules, TICKETS_PATH, Wanted};
 use lobby::Lobby;
 use metrics::ScraperMetrics;
 use peer_desk::PeerDesk;
@@ -122,7 +120,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 ///
 /// let config = ScraperConfig::new(KeyPair::generate(), vec![SharedSecret::generate()], "data");
 /// let mut scraper = Scraper::start(config).await?;
-/// println!("{} lists its targets at http://{}/sd", scraper.public_key(), scraper.http_addr());
+/// println!("{} lists its targets at http://127.0.0.1:19960/sd", scraper.public_key());
 /// tokio::select! {
 ///     error = scraper.failed() => eprintln!("{error}"),
 ///     _ = tokio::signal::ctrl_c() => {}
@@ -133,7 +131,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// ```
 pub struct Scraper {
     public_key: PublicKey,
-    http_addr: SocketAddr,
+    http_addr: Option<SocketAddr>,
     registration_api_addr: Option<SocketAddr>,
     lobby_api_addr: Option<SocketAddr>,
     listening: Vec<SocketAddr>,
@@ -173,13 +171,18 @@ impl Scraper {
         let secrets = Secrets::open(config.secrets, &config.data_dir)?;
         let policy = Policy::new(secrets, peer_file.read()?);
         let gate = Gate::open(config.http_limits.security.clone())?;
-        let (listener, http_addr) = match config.http_socket.take() {
+        let listener = match config.http_socket.take() {
             Some(socket) => Listener::passed(socket)?,
-            None => bind(&config.http).await?,
+            None => Listener::bind(&config.http).await?,
         };
+        let http_addr = listener.tcp_addr();
         // A name may have any address.
-        if !http_addr.ip().to_canonical().is_loopback() && !config.http_limits.security.insecure && gate.is_open() {
-            return Err(ScraperError::Insecure(HostPort::new(http_addr.ip().to_string(), http_addr.port())));
+        if let Some(addr) = http_addr
+            && !addr.ip().to_canonical().is_loopback()
+            && !config.http_limits.security.insecure
+            && gate.is_open()
+        {
+            return Err(ScraperError::Insecure(HostPort::new(addr.ip().to_string(), addr.port())));
         }
         let file_sd = FileSd::new(&config.http_limits, http_addr)?;
         let on_change = OnChange::new(&config.http_limits, http_addr)?;
@@ -341,8 +344,8 @@ impl Scraper {
         self.public_key
     }
 
-    /// Address of the HTTP API.
-    pub fn http_addr(&self) -> SocketAddr {
+    /// TCP address of the HTTP API; none if it is on a Unix socket.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_addr
     }
 

@@ -245,6 +245,6 @@ pub enum AliasRefusal {
     #[error("full: the scraper's table, or this client's share of it, has no room")]
     Full,
     /// The client's secret or ticket is not for this alias. Clients of earlier versions cannot read the reply.
-    #[error("out of scope: this client's ticket is for other aliases")]
+    #[error("out of scope: this client's ticket, secret or key is for other aliases")]
     OutOfScope,
 }

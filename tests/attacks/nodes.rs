@@ -53,7 +53,8 @@ async fn nodes_with_ground_keys_do_not_hide_a_scraper_that_starts_after_them() {
 
     let data = tempfile::tempdir().expect("a temporary directory");
     let mut config = ScraperConfig::new(key, vec![secret.clone()], data.path());
-    (config.http, config.listen, config.bootstrap) = (local(0), vec![local(free_port())], vec![peers[0].clone()]);
+    (config.http, config.listen, config.bootstrap) =
+        (local(0).into(), vec![local(free_port())], vec![peers[0].clone()]);
     let scraper = Scraper::start(config).await.expect("the scraper starts");
     timeout(SOON, scraper.announced()).await.expect("it is announced");
 

@@ -24,7 +24,7 @@ use crate::support::{
     lab::{Kind, Lab},
     nats::Nats,
     ports::{free_port, loopback},
-    process::Run,
+    process::{Process, Run},
 };
 
 /// The timeout of a check: milliseconds become seconds on a busy machine.
@@ -300,15 +300,33 @@ fn every_flag_of_an_agent_and_of_a_scraper_is_taken() {
 
 #[test]
 fn bad_usage_names_the_side_that_is_meant() {
+    let scraper = &nobody(1).to_string();
     for (flags, part) in [
-        (&[][..], "--secret-file FILE is needed"),
-        (&["--secret-file", "s"], "--scraper PEER beside an exporter, or --key FILE beside the scraper"),
+        (&["--scraper", scraper][..], "--secret-file FILE is needed"),
+        (&["--data-dir", "/none"], "beside the scraper its --data-dir, or --key FILE"),
+        (&["--data-dir", "/none", "--secret-file", "s"], "give --ticket-file FILE, or --scraper PEER"),
         (&["--secret-file", "s", "--key", "k", "--target", "a=http://h"], "--scraper"),
     ] {
         let visit = doctor(flags);
         assert_eq!((visit.code, visit.stdout.as_str()), (Some(2), ""), "{flags:?}");
         assert!(visit.stderr.contains(part), "{}", visit.stderr);
     }
+}
+
+/// Before: the doctor wanted a key and a secret file, which such a scraper has none of.
+#[test]
+fn a_scraper_whose_clients_have_tickets_is_checked_by_its_data_directory() {
+    let fleet = Fleet::new();
+    let (data, http, port) = (text(&fleet.path().join("data")), loopback(free_port()).to_string(), free_port());
+    let own = ["--data-dir", &data, "--http", &http, "--listen", &loopback(port).to_string()];
+    let scraper = Process::spawn("scraper", fleet.path(), narthex("scraper").args(own));
+    scraper.wait_log(&["scraper runs"]);
+    let visit = doctor(&own);
+    visit.has("ok", "key file", &["scraper.key"]);
+    visit.has("ok", "healthy", &[&http]);
+    visit.has("ok", &format!("port 127.0.0.1:{port} TCP"), &["the right key"]);
+    visit.has("skipped", "secret", &["narthex ticket list"]);
+    assert_eq!(visit.code, Some(0), "{}", visit.stdout);
 }
 
 #[test]

@@ -37,7 +37,7 @@ const SETTINGS: &str = "scraper = \"PEER\"\nsecret-file = \"fleet.secret\"\n";
 const TARGET: &str = "[[target]]\nalias = \"a\"\nurl = \"http://h:1\"\n";
 
 /// Flags that make no sense: exit 2.
-const USAGE: [(&str, &str, &[&str]); 75] = [
+const USAGE: [(&str, &str, &[&str]); 78] = [
     (
         SCRAPER,
         "--http 19960",
@@ -46,6 +46,9 @@ const USAGE: [(&str, &str, &[&str]); 75] = [
     (SCRAPER, "--http :19960", &["':19960'", "127.0.0.1:19960 is this host alone"]),
     (SCRAPER, "--http 127.0.0.1", &["--http", "expected <host>:<port>"]),
     (SCRAPER, "--http 127.0.0.1:99999", &["--http", "expected <host>:<port>"]),
+    (SCRAPER, "--http unix:http.sock", &["expected unix: and an absolute path, as in unix:/run/narthex/http.sock"]),
+    (SCRAPER, "--http unix:/x.sock --file-sd t.json", &["--file-sd needs --advertise HOST:PORT", "is a socket"]),
+    ("targets --url unix:http.sock", "", &["expected unix: and an absolute path"]),
     (SCRAPER, "--listen 19961", &["--listen", "0.0.0.0:19961 every address"]),
     (SCRAPER, "--advertise scraper", &["--advertise", "expected <host>:<port>"]),
     (SCRAPER, "--external 19961", &["--external", "expected <host>:<port>"]),
@@ -259,7 +262,7 @@ const START: &str = "scraper --key scraper.key --secret-file fleet.secret --adve
 const QUIET: &str = "--http 0.0.0.0:0 --listen 0.0.0.0:0";
 
 /// What only a start shows: exit 1.
-const STARTS: [(&str, &str, &[&str]); 5] = [
+const STARTS: [(&str, &str, &[&str]); 7] = [
     (
         START,
         "--data-dir d --http 0.0.0.0:0 --listen 203.0.113.1:1",
@@ -271,6 +274,8 @@ const STARTS: [(&str, &str, &[&str]); 5] = [
         &["this host has no such address: give --http one"],
     ),
     (START, "--data-dir d --http 0.0.0.0:0 --listen no-such.invalid:1", &["no-such.invalid:1", "see --listen"]),
+    (START, "--data-dir d --http unix:/none/x --listen 0.0.0.0:0", &["unix:/none/x", "its directory must be there"]),
+    (START, "--data-dir d --http unix:/dev/null --listen 0.0.0.0:0", &["the file there is no socket: give --http"]),
     ("node --data-dir d", "--listen 203.0.113.1:1", &["this host has no such address"]),
     ("node --data-dir d", "--listen no-such.invalid:1", &["see --listen"]),
 ];

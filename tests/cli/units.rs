@@ -87,7 +87,7 @@ fn a_scraper_answers_on_the_socket_that_systemd_passes() {
 }
 
 #[test]
-fn a_passed_socket_that_others_reach_needs_users_and_one_of_unix_is_refused() {
+fn a_passed_socket_that_others_reach_needs_users_and_one_of_a_file_does_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let port = free_port();
     let Some(mut open) = activated(&dir, &format!("0.0.0.0:{port}")) else { return };
@@ -98,9 +98,8 @@ fn a_passed_socket_that_others_reach_needs_users_and_one_of_unix_is_refused() {
     assert!(open.log().contains("is for everybody who reaches it"), "{}", open.log());
     let path = dir.path().join("http.sock");
     let Some(mut unix) = activated(&dir, &text(&path)) else { return };
-    eventually_true("it is started", SOON, || {
-        let _ = std::os::unix::net::UnixStream::connect(&path);
-        unix.exited().is_some()
-    });
-    assert!(unix.log().contains("a socket that is none of TCP"), "{}", unix.log());
+    let url = format!("unix:{}", text(&path));
+    eventually_true("it answers", SOON, || Run::of(narthex("targets").args(["--url", &url])).code == Some(0));
+    unix.wait_log(&["HTTP on the socket that systemd passes", &url]);
+    assert!(unix.terminate(SOON).success() && path.exists(), "the file is systemd's");
 }

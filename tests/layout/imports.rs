@@ -8,12 +8,13 @@ use std::{
 use crate::files::{Crate, Segments};
 
 /// Each top-level module uses only those before it.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "atomic_file",
     "small_file",
     "private_file",
     "secret_file",
     "dir_lock",
+    "socket_file",
     "ip_network",
     "identity",
     "wire",

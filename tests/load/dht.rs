@@ -219,7 +219,7 @@ async fn a_scraper_whose_clock_is_a_day_behind_is_found() {
 
 /// The scraper's own gauge.
 fn announced_nodes(scraper: &Scraper) -> f64 {
-    let metrics = http::get(scraper.http_addr(), "/metrics", &[]).expect("the scraper answers").text();
+    let metrics = http::get(scraper.http_addr().expect("of TCP"), "/metrics", &[]).expect("the scraper answers").text();
     let line = metrics.lines().find_map(|line| line.strip_prefix("narthex_announced_nodes ")).expect("a gauge");
     line.parse().expect("a number")
 }
@@ -327,7 +327,7 @@ impl Fleet {
     async fn at(&self, port: u16, bootstrap: Vec<PeerAddr>) -> Scraper {
         let data: &Path = self.data.path();
         let mut config = ScraperConfig::new(self.key.clone(), vec![self.secret.clone()], data);
-        config.http = local(0);
+        config.http = local(0).into();
         config.listen = vec![local(port)];
         config.bootstrap = bootstrap;
         Scraper::start(config).await.expect("the scraper starts")

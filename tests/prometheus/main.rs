@@ -8,6 +8,7 @@ mod file_sd;
 mod probes;
 mod prometheus;
 mod proxy_url;
+mod socket;
 mod tenants;
 mod vmagent;
 mod web_config;

@@ -12,7 +12,7 @@ fn local() -> HostPort {
 
 async fn scraper(dir: &tempfile::TempDir, secret: &SharedSecret) -> (Scraper, PeerAddr) {
     let mut config = ScraperConfig::new(KeyPair::generate(), vec![secret.clone()], dir.path());
-    config.http = local();
+    config.http = local().into();
     config.listen = vec![local()];
     let scraper = Scraper::start(config).await.expect("starts");
     let at = scraper.listening()[0];
@@ -45,7 +45,7 @@ async fn a_client_that_ends_at_any_moment_leaves_no_alias_behind() {
             ended.expect("no panic");
         }
     }
-    assert_eq!(get(scraper.http_addr(), "/sd").await, (200, "[]".to_owned()), "left behind");
+    assert_eq!(get(scraper.http_addr().expect("of TCP"), "/sd").await, (200, "[]".to_owned()), "left behind");
     scraper.shutdown().await.expect("ends");
 }
 
@@ -73,7 +73,7 @@ async fn more_scrapes_of_one_peer_than_it_has_streams_all_succeed() {
     while !matches!(events.recv().await.expect("an event").kind, EventKind::Registered { .. }) {}
     let mut scrapes = tokio::task::JoinSet::new();
     for _ in 0..400 {
-        let address = scraper.http_addr();
+        let address = scraper.http_addr().expect("of TCP");
         scrapes.spawn(async move { get(address, "/scrape/busy/metrics").await });
     }
     while let Some(answer) = scrapes.join_next().await {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use http::{Method, Uri, header};
+use http::{Method, header};
 use serde::Deserialize;
 
 use super::{
-    super::{http_config::Credentials, scraper_api::ScraperApi},
+    super::{http_config::Credentials, scraper_api::ScraperApi, scraper_url::ScraperUrl},
     report::{Check, Checks},
 };
 use crate::wire::Alias;
@@ -19,7 +19,7 @@ const NOT_LOADED: &str =
 /// The HTTP side of a scraper.
 pub(super) struct RunningScraper {
     http: ScraperApi,
-    url: Uri,
+    url: ScraperUrl,
 }
 
 /// The checked part of an alias in the JSON of the API.
@@ -36,7 +36,7 @@ fn is_denied(error: &anyhow::Error) -> bool {
 }
 
 impl RunningScraper {
-    pub(super) fn at(url: Uri, wait: Duration, credentials: Credentials) -> Self {
+    pub(super) fn at(url: ScraperUrl, wait: Duration, credentials: Credentials) -> Self {
         Self { http: ScraperApi::at(url.clone(), wait, credentials, "--http"), url }
     }
 

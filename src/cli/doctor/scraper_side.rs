@@ -37,7 +37,7 @@ pub(super) async fn examine(
     shared_store: Option<&NatsConfig>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let (check, key) = files::key(flags.key.as_deref().context("no key is given")?);
+    let (check, key) = files::key(&flags.scraper_key().context("no key is given")?);
     report.add(check)?;
     let key = key.map(|key| key.public());
     let mut secrets = Vec::new();
@@ -101,6 +101,9 @@ impl Flags {
         running: Option<PublicKey>,
         secrets: &[Option<SharedSecret>],
     ) -> anyhow::Result<Option<PeerTime>> {
+        if self.secret_file.is_empty() {
+            report.add(Check::skipped("secret", "no file is given: narthex ticket list shows who may join"))?;
+        }
         let linked = running.filter(|key| presence.network.links().path(key).is_some());
         let mut peer_time = None;
         for (file, secret) in self.secret_file.iter().zip(secrets) {

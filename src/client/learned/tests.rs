@@ -52,7 +52,7 @@ impl Scrapers {
             let dir = tempfile::tempdir().expect("temporary directory");
             let mut config = ScraperConfig::new(KeyPair::generate(), vec![scrapers.secret.clone()], dir.path());
             let local = || HostPort::new("127.0.0.1", 0);
-            (config.http, config.listen) = (local(), vec![local()]);
+            (config.http, config.listen) = (local().into(), vec![local()]);
             config.members = Some(scrapers.members.subscribe());
             let scraper = Scraper::start(config).await.expect("starts");
             let at = scraper.listening()[0];
@@ -127,7 +127,7 @@ fn let_go(kind: EventKind) -> Option<PublicKey> {
 
 /// Pulls once over the scraper's HTTP side.
 async fn scrape(scraper: &Scraper) -> String {
-    let mut http = TcpStream::connect(scraper.http_addr()).await.expect("connects");
+    let mut http = TcpStream::connect(scraper.http_addr().expect("of TCP")).await.expect("connects");
     http.write_all(b"GET /scrape/web-1/metrics HTTP/1.0\r\n\r\n").await.expect("asks");
     let mut answer = String::new();
     timeout(SOON, http.read_to_string(&mut answer)).await.expect("in time").expect("an answer");

@@ -67,7 +67,7 @@ impl Lab {
             let (sender, told) = watch::channel(Arc::default());
             let dir = tempfile::tempdir().expect("a temporary directory");
             let mut config = ScraperConfig::new(KeyPair::generate(), vec![secret.clone()], dir.path());
-            config.http = HostPort::new("127.0.0.1", 0);
+            config.http = HostPort::new("127.0.0.1", 0).into();
             config.listen = vec![HostPort::new("127.0.0.1", 0)];
             config.registry = registry.clone();
             config.members = Some(told);
@@ -133,7 +133,7 @@ impl Lab {
     }
 
     async fn begin_as(&self, alias: &str, through: usize, timeout: &str) -> Response<Incoming> {
-        let stream = TcpStream::connect(self.scrapers[through].http_addr()).await.expect("connects");
+        let stream = TcpStream::connect(self.scrapers[through].http_addr().expect("of TCP")).await.expect("connects");
         let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await.expect("speaks HTTP");
         tokio::spawn(connection);
         let request = Request::get(format!("/scrape/{alias}/metrics"))

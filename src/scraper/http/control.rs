@@ -3,15 +3,7 @@
 //! HTTP on a Unix socket in the data directory, which nobody else may enter.
 
 use std::{
-    fs::{self, File, Permissions},
-    io, mem,
-    os::{
-        fd::AsRawFd,
-        unix::{
-            fs::PermissionsExt,
-            net::{SocketAddr, UnixStream as StdUnixStream},
-        },
-    },
+    mem,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -28,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{peers, tickets};
 use crate::{
-    dir_lock,
     http::text,
     registry::{Registry, backup},
     scraper::{peer_desk::PeerDesk, ticket_desk::TicketDesk},
+    socket_file::{SocketFile, is_listened_on},
     telemetry::Chain,
 };
 
@@ -47,44 +39,16 @@ GET /v1/peers             the rules for keys
 PUT /v1/peers/KEY         a rule for a key
 ";
 
+/// The mode of its file: for the owner alone.
+const MODE: u32 = 0o600;
 /// How often the scraper looks whether the socket is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-
-/// The path to bind or connect to, as long as this value lives.
-pub(crate) struct SocketPath {
-    path: PathBuf,
-    /// Leads to the socket if its own path is longer than a socket's may be.
-    _directory: Option<File>,
-}
-
-impl SocketPath {
-    /// The socket of this data directory.
-    ///
-    /// # Errors
-    /// If the directory cannot be opened, where that is needed.
-    pub(crate) fn of(data_dir: &Path) -> io::Result<Self> {
-        let path = data_dir.join(CONTROL_SOCKET);
-        if SocketAddr::from_pathname(&path).is_ok() {
-            return Ok(Self { path, _directory: None });
-        }
-        let directory = File::open(data_dir)?;
-        let path = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", directory.as_raw_fd()).into();
-        Ok(Self { path, _directory: Some(directory) })
-    }
-}
-
-impl AsRef<Path> for SocketPath {
-    fn as_ref(&self) -> &Path {
-        &self.path
-    }
-}
 
 /// The socket of a data directory; its file goes with it.
 pub(in crate::scraper) struct Control {
     data_dir: PathBuf,
+    bound: Option<SocketFile>,
     listener: Option<UnixListener>,
-    /// The device and the inode of its file.
-    bound: Option<(u64, u64)>,
     /// True once the log has said that there is no socket.
     is_warned: bool,
 }
@@ -92,7 +56,7 @@ pub(in crate::scraper) struct Control {
 impl Control {
     /// Listens in the data directory, which is this scraper's. Without a socket, which is logged, all else works.
     pub(in crate::scraper) fn listen(data_dir: &Path) -> Self {
-        let mut control = Self { data_dir: data_dir.to_owned(), listener: None, bound: None, is_warned: false };
+        let mut control = Self { data_dir: data_dir.to_owned(), bound: None, listener: None, is_warned: false };
         control.bind();
         control
     }
@@ -123,46 +87,29 @@ impl Control {
                 self.bind();
             }
         }
-        if self.bound.is_some() && self.there() == self.bound {
-            let _ = fs::remove_file(self.data_dir.join(CONTROL_SOCKET)); // the next start would remove it
-        }
     }
 
     fn bind(&mut self) {
         let file = self.data_dir.join(CONTROL_SOCKET);
-        let bound = SocketPath::of(&self.data_dir).and_then(|path| {
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {} // of a process that was killed
-            }
-            let listener = UnixListener::bind(&path)?;
-            fs::set_permissions(&file, Permissions::from_mode(0o600))?;
-            Ok(listener)
-        });
-        match bound {
-            Ok(listener) => {
-                (self.listener, self.bound, self.is_warned) = (Some(listener), self.there(), false);
+        self.bound = None; // it is no more, and the next one's inode may have its number
+        match SocketFile::bind(&file, MODE).and_then(|(socket, file)| Ok((UnixListener::from_std(socket)?, file))) {
+            Ok((listener, file)) => {
+                (self.listener, self.bound, self.is_warned) = (Some(listener), Some(file), false);
             }
             Err(error) => {
                 if !mem::replace(&mut self.is_warned, true) {
                     tracing::warn!(file = %file.display(), error = %Chain(&error), "there is no control socket");
                 }
-                self.bound = None;
             }
         }
     }
 
     /// True if the socket is not there, and nobody else's is.
     fn is_to_be_made(&self) -> bool {
-        let is_in_place = self.bound.is_some() && self.there() == self.bound;
         // A directory that was deleted is the store's to make.
-        !is_in_place
+        !self.bound.as_ref().is_some_and(SocketFile::is_there)
             && self.data_dir.is_dir()
-            && SocketPath::of(&self.data_dir).is_ok_and(|path| StdUnixStream::connect(path).is_err())
-    }
-
-    fn there(&self) -> Option<(u64, u64)> {
-        fs::symlink_metadata(self.data_dir.join(CONTROL_SOCKET)).ok().as_ref().map(dir_lock::id)
+            && !is_listened_on(&self.data_dir.join(CONTROL_SOCKET))
     }
 }
 
@@ -193,22 +140,18 @@ async fn export(State(registry): State<Registry>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
-    /// Before: a directory with a long path had no socket.
     #[tokio::test]
-    async fn a_path_of_any_length_has_a_socket() {
-        let parent = tempfile::tempdir().expect("a directory");
-        for name in ["short".to_owned(), "long-".repeat(30)] {
-            let data_dir = parent.path().join(name);
-            fs::create_dir(&data_dir).expect("made");
-            let control = Control::listen(&data_dir);
-            assert!(control.listener.is_some() && !control.is_to_be_made());
-            assert!(StdUnixStream::connect(SocketPath::of(&data_dir).expect("opens")).is_ok());
-            fs::remove_file(data_dir.join(CONTROL_SOCKET)).expect("there");
-            assert!(control.is_to_be_made());
-            let _other = Control::listen(&data_dir);
-            assert!(!control.is_to_be_made(), "another process listens there");
-        }
+    async fn a_socket_is_made_again_where_nobody_listens() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let control = Control::listen(dir.path());
+        assert!(control.listener.is_some() && !control.is_to_be_made());
+        fs::remove_file(dir.path().join(CONTROL_SOCKET)).expect("there");
+        assert!(control.is_to_be_made());
+        let _other = Control::listen(dir.path());
+        assert!(!control.is_to_be_made(), "another process listens there");
     }
 }

@@ -37,7 +37,10 @@ pub(in crate::scraper) struct FileSd {
 impl FileSd {
     /// The file of `config`, for a scraper that listens on `local`.
     /// An error if the file can name no address: a request for `/sd` names one, a file does not.
-    pub(in crate::scraper) fn new(config: &HttpConfig, local: SocketAddr) -> Result<Option<Self>, ScraperError> {
+    pub(in crate::scraper) fn new(
+        config: &HttpConfig,
+        local: Option<SocketAddr>,
+    ) -> Result<Option<Self>, ScraperError> {
         let Some(path) = config.file_sd.clone() else { return Ok(None) };
         Ok(Some(Self { path, target: config.target(local)? }))
     }

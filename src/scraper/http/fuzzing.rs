@@ -13,7 +13,7 @@ pub fn host(bytes: &[u8]) {
     let uri = lines.next().and_then(|uri| Uri::try_from(uri).ok()).unwrap_or_default();
     let hosts: HeaderMap =
         lines.filter_map(|host| Some((header::HOST, HeaderValue::from_bytes(host).ok()?))).take(3).collect();
-    let asked_as = local.asked_as(&uri, &hosts);
+    let asked_as = local.asked_as(&uri, &hosts).expect("our end of TCP is one");
     let at: HostPort = asked_as.parse().expect("a host and a port");
     assert_eq!(at.to_string(), asked_as);
     assert!(at.port != 0);

@@ -41,16 +41,20 @@ pub(super) async fn refuse_rebound(State(shared): State<Arc<Shared>>, request: R
 
 impl LocalAddr {
     /// The address to scrape for a Prometheus that asked for `/sd` like this: the host that it used, which is known to
-    /// lead here, or else our end of the connection. The text is short and safe to display and cache: a host name or an
-    /// address, with or without a port.
-    pub(super) fn asked_as(self, uri: &Uri, headers: &HeaderMap) -> String {
+    /// lead here, or else our end of the connection, which is an address unless it is a Unix socket's. The text is short and
+    /// safe to display and cache: a host name or an address, with or without a port.
+    pub(super) fn asked_as(self, uri: &Uri, headers: &HeaderMap) -> Option<String> {
         let mut named = headers.get_all(header::HOST).iter();
         let host = match (uri.authority(), named.next(), named.next()) {
             (Some(authority), _, _) => Some(authority.as_str()),
             (None, Some(host), None) => host.to_str().ok(),
             _ => None,
         };
-        host.and_then(target).map_or_else(|| self.0.to_string(), |host| host.to_string())
+        match (host.and_then(target), self) {
+            (Some(host), _) => Some(host.to_string()),
+            (None, Self::Tcp(local)) => Some(local.to_string()),
+            (None, Self::Unix) => None,
+        }
     }
 
     /// True if `authority` (of a URL with the scheme `http`) is certainly this scraper: our end of the connection,
@@ -63,8 +67,9 @@ impl LocalAddr {
         if advertise.is_some_and(|ours| ours.host.eq_ignore_ascii_case(host) && ours.port == port) {
             return true;
         }
-        let by_address = host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == self.0.ip());
-        port == self.0.port() && (by_address || host.eq_ignore_ascii_case("localhost"))
+        let Self::Tcp(local) = self else { return false };
+        let by_address = host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical() == local.ip());
+        port == local.port() && (by_address || host.eq_ignore_ascii_case("localhost"))
     }
 }
 
@@ -98,25 +103,26 @@ mod tests {
         ];
         for (host, target) in cases {
             let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
-            assert_eq!(local().asked_as(&Uri::from_static("/sd"), &headers), target);
+            assert_eq!(local().asked_as(&Uri::from_static("/sd"), &headers).as_deref(), Some(target));
         }
         let absolute = Uri::from_static("http://other:1/sd");
-        assert_eq!(local().asked_as(&absolute, &HeaderMap::new()), "other:1");
+        assert_eq!(local().asked_as(&absolute, &HeaderMap::new()).as_deref(), Some("other:1"));
     }
 
     #[test]
     fn a_missing_doubled_or_odd_host_gives_way_to_our_end_of_the_connection() {
         let uri = Uri::from_static("/sd");
-        assert_eq!(local().asked_as(&uri, &HeaderMap::new()), LOCAL);
+        assert_eq!(local().asked_as(&uri, &HeaderMap::new()).as_deref(), Some(LOCAL));
         let long = "a".repeat(300);
         for odd in ["", "a\"b", "a b", "a/b", "host:99999", "host:0", "host:", "user@host", "žluť", &long] {
             let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_str(odd).expect("a header"))]);
-            assert_eq!(local().asked_as(&uri, &headers), LOCAL, "{odd}");
+            assert_eq!(local().asked_as(&uri, &headers).as_deref(), Some(LOCAL), "{odd}");
         }
         let mut two = HeaderMap::new();
         two.append(header::HOST, HeaderValue::from_static("one"));
         two.append(header::HOST, HeaderValue::from_static("two"));
-        assert_eq!(local().asked_as(&uri, &two), LOCAL);
+        assert_eq!(local().asked_as(&uri, &two).as_deref(), Some(LOCAL));
+        assert_eq!(LocalAddr::Unix.asked_as(&uri, &two), None, "a Unix socket has no address");
     }
 
     #[test]

@@ -42,7 +42,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "cli")]
-pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH, SocketPath};
+pub(crate) use self::control::{CONTROL_SOCKET, EXPORT_PATH};
 pub(super) use self::{beacons::BeaconsApi, control::Control, file_sd::FileSd, on_change::OnChange, router::Shared};
 #[cfg(feature = "cli")]
 pub(crate) use self::{

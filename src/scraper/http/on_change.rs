@@ -19,7 +19,10 @@ pub(in crate::scraper) struct OnChange {
 
 impl OnChange {
     /// The command of `config`, for a scraper that listens on `local`. An error if its list can name no address.
-    pub(in crate::scraper) fn new(config: &HttpConfig, local: SocketAddr) -> Result<Option<Self>, ScraperError> {
+    pub(in crate::scraper) fn new(
+        config: &HttpConfig,
+        local: Option<SocketAddr>,
+    ) -> Result<Option<Self>, ScraperError> {
         let Some(hook) = config.on_change.clone() else { return Ok(None) };
         Ok(Some(Self { hook, target: config.target(local)? }))
     }

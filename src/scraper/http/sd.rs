@@ -29,6 +29,8 @@ use crate::{
     wire::{Alias, is_label_name},
 };
 
+/// The answer on a Unix socket to who names no host.
+const NO_ADDRESS: &str = "the address to scrape is unknown: ask with a Host, or have the scraper advertise one";
 /// Most filters of a request: each costs a look at every alias.
 const MAX_FILTERS: usize = 16;
 
@@ -55,9 +57,9 @@ async fn answer(
         Ok(filters) => filters,
         Err(why) => return (SdOutcome::BadRequest, text::line(StatusCode::BAD_REQUEST, why)),
     };
-    let host = match &shared.advertise {
-        Some(advertise) => advertise.to_string(),
-        None => local.asked_as(uri, headers),
+    let host = shared.advertise.as_ref().map(ToString::to_string).or_else(|| local.asked_as(uri, headers));
+    let Some(host) = host else {
+        return (SdOutcome::BadRequest, text::line(StatusCode::BAD_REQUEST, NO_ADDRESS));
     };
     let (list, reading) = match shared.readers.admit(|| shared.sd.current()).await {
         Ok(admitted) => admitted,

@@ -124,7 +124,7 @@ async fn the_advertised_address_stands_in_the_file() {
 #[test]
 fn every_address_is_no_target() {
     let (_dir, path) = temporary();
-    let check = |config: &HttpConfig, local: &str| FileSd::new(config, local.parse().expect("an address"));
+    let check = |config: &HttpConfig, local: &str| FileSd::new(config, local.parse().ok());
     for every in ["0.0.0.0:19960", "[::]:19960"] {
         let error = check(&keeping(&path), every).expect_err("refused");
         assert!(matches!(error, ScraperError::NoTarget { .. }) && error.to_string().contains(every));
@@ -133,4 +133,6 @@ fn every_address_is_no_target() {
         check(&HttpConfig::default(), every).expect("fine");
     }
     check(&keeping(&path), "127.0.0.1:1").expect("fine");
+    let error = check(&keeping(&path), "a socket").expect_err("refused");
+    assert!(error.to_string().contains("nobody can scrape a Unix socket"), "{error}");
 }

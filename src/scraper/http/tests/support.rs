@@ -91,8 +91,8 @@ impl Scraper {
         let (pull, metrics) = (Arc::new(FakePull(puller)), Arc::new(ScraperMetrics::new(network.refusals())));
         let (listener, addr) = bind(&"127.0.0.1:0".parse().expect("an address")).await.expect("binds");
         let stop = CancellationToken::new();
-        let file_sd = FileSd::new(&config, addr).expect("an address to scrape");
-        let on_change = OnChange::new(&config, addr).expect("an address to scrape");
+        let file_sd = FileSd::new(&config, Some(addr)).expect("an address to scrape");
+        let on_change = OnChange::new(&config, Some(addr)).expect("an address to scrape");
         let gate = Gate::open(config.security.clone()).expect("the files are fine");
         let tickets = tempfile::tempdir().expect("a directory");
         let secrets = Secrets::open(Vec::new(), tickets.path()).expect("no tickets");
