@@ -52,6 +52,9 @@ pub(super) struct HttpClient {
 struct HttpConfig {
     basic_auth: Option<BasicAuth>,
     authorization: Option<Authorization>,
+    /// The older form of `authorization`.
+    bearer_token: Option<Zeroizing<String>>,
+    bearer_token_file: Option<PathBuf>,
     tls_config: TlsConfig,
     http_headers: BTreeMap<String, Header>,
     /// Answers are neither redirects nor HTTP/2.
@@ -125,6 +128,7 @@ fn read(file: &Path) -> anyhow::Result<HttpClient> {
 impl HttpConfig {
     fn has_secrets(&self) -> bool {
         self.basic_auth.as_ref().is_some_and(|basic| basic.password.is_some())
+            || self.bearer_token.is_some()
             || self.authorization.as_ref().is_some_and(|authorization| authorization.credentials.is_some())
             || self.http_headers.values().any(|header| !header.secrets.is_empty())
     }
@@ -145,11 +149,16 @@ impl HttpConfig {
                 headers.append(&name, sensitive(&secret_file::read(&dir.join(path))?).ok_or_else(unfit)?);
             }
         }
-        let shown = match (&self.basic_auth, &self.authorization) {
-            (Some(_), Some(_)) => bail!("basic_auth and authorization are both given"),
-            (Some(basic), None) => Some(basic.header(dir)?),
-            (None, Some(authorization)) => Some(authorization.header(dir)?),
-            (None, None) => None,
+        let bearer = (self.bearer_token.is_some() || self.bearer_token_file.is_some()).then(|| Authorization {
+            r#type: None,
+            credentials: self.bearer_token.clone(),
+            credentials_file: self.bearer_token_file.clone(),
+        });
+        let shown = match (&self.basic_auth, &self.authorization, &bearer) {
+            (None, None, None) => None,
+            (Some(basic), None, None) => Some(basic.header(dir)?),
+            (None, Some(authorization), None) | (None, None, Some(authorization)) => Some(authorization.header(dir)?),
+            _ => bail!("more than one of basic_auth, authorization and bearer_token is given"),
         };
         headers.extend(shown.map(|value| (header::AUTHORIZATION, value)));
         Ok(headers)
@@ -270,6 +279,8 @@ mod tests {
             ("basic_auth: {username: Aladdin, password: open sesame}", basic),
             ("basic_auth: {username_file: name, password_file: secret}", basic),
             ("authorization: {credentials: t-1}", "Bearer t-1"),
+            ("bearer_token: t-1", "Bearer t-1"),
+            ("bearer_token_file: secret", "Bearer open sesame"),
             ("authorization: {type: Token, credentials_file: secret}", "Token open sesame"),
             ("follow_redirects: true\nenable_http2: true\ntls_config: {server_name: x}", ""),
         ] {
@@ -290,7 +301,8 @@ mod tests {
             ("basic_auth: {username: a}", "needs password or password_file"),
             ("basic_auth: {username: a, password: ''}", "needs password or password_file"),
             ("http_headers: {Content-Length: {values: [hunter2]}}", "cannot be set"),
-            ("basic_auth: {username: a, password: hunter2}\nauthorization: {credentials: hunter2}", "both given"),
+            ("basic_auth: {username: a, password: hunter2}\nauthorization: {credentials: hunter2}", "more than one"),
+            ("bearer_token: hunter2\nauthorization: {credentials: hunter2}", "more than one"),
             ("authorization: {type: Basic, credentials: hunter2}", "is basic_auth"),
             ("tls_config: {cert_file: a}", "belong together"),
             ("oauth2: {client_id: hunter2}", "unknown field `oauth2`"),

@@ -138,7 +138,9 @@ fn show(files: &LogFiles, alias: Option<&AliasGlob>, since: Option<Duration>, js
 
 fn about(what: &What) -> Option<&str> {
     match what {
-        What::Registered(by) | What::Returned(by) | What::TakenOver { by, .. } => Some(&by.alias),
+        What::Registered(by) | What::SecretChanged(by) | What::Returned(by) | What::TakenOver { by, .. } => {
+            Some(&by.alias)
+        }
         What::Lapsed { alias, .. } | What::Gone { alias, .. } | What::Released { alias, .. } => Some(alias),
         What::Started { .. } | What::Lost { .. } | What::Head { .. } => None,
     }

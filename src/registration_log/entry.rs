@@ -48,6 +48,8 @@ pub(crate) enum What {
     },
     /// A free alias.
     Registered(Holder),
+    /// The same holder, with another secret from now on.
+    SecretChanged(Holder),
     /// By the same holder, after the lease had lapsed.
     Returned(Holder),
     /// From another holder.

@@ -296,6 +296,7 @@ impl Keeper {
         };
         match entry.kind {
             EventKind::Registered | EventKind::Updated => What::Registered(holder(alias, peer)),
+            EventKind::SecretChanged => What::SecretChanged(holder(alias, peer)),
             EventKind::Returned => What::Returned(holder(alias, peer)),
             EventKind::TakenOver { from } => What::TakenOver { by: holder(alias, peer), from: from.to_string() },
             EventKind::Lapsed => What::Lapsed { alias, peer },

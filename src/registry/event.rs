@@ -23,7 +23,9 @@ pub enum EventKind {
     Registered,
     /// The holder renewed the alias with another host name, service or labels.
     Updated,
-    /// The holder renewed the alias after it had lapsed.
+    /// The holder renewed the alias with another secret or ticket, and maybe with other labels.
+    SecretChanged,
+    /// The holder renewed the alias after it had lapsed, and maybe changed it.
     Returned,
     /// The holder, or the operator, gave the alias up.
     Released,
@@ -53,7 +55,12 @@ impl EventKind {
     /// from the stored times.
     pub(super) fn is_durable(self) -> bool {
         match self {
-            Self::Registered | Self::Updated | Self::Returned | Self::Released | Self::TakenOver { .. } => true,
+            Self::Registered
+            | Self::Updated
+            | Self::SecretChanged
+            | Self::Returned
+            | Self::Released
+            | Self::TakenOver { .. } => true,
             Self::Lapsed | Self::Gone | Self::TakeoverRefused { .. } => false,
         }
     }
@@ -99,7 +106,7 @@ impl Totals {
     pub(super) fn count(&mut self, kind: EventKind) {
         let total = match kind {
             EventKind::Registered => &mut self.registered,
-            EventKind::Updated => &mut self.updated,
+            EventKind::Updated | EventKind::SecretChanged => &mut self.updated,
             EventKind::Returned => &mut self.renewed,
             EventKind::Released => &mut self.released,
             EventKind::Lapsed => &mut self.lapsed,

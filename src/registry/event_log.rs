@@ -74,6 +74,9 @@ fn write(alike: &[&RegistryEvent], address: Option<String>, secret: Option<Secre
     match first.kind {
         EventKind::Registered => tracing::info!(%alias, %peer, address, secret, left_out, "alias registered"),
         EventKind::Updated => tracing::info!(%alias, %peer, address, secret, left_out, "alias updated"),
+        EventKind::SecretChanged => {
+            tracing::info!(%alias, %peer, address, secret, left_out, "alias renewed with another secret")
+        }
         EventKind::Returned => {
             tracing::info!(%alias, %peer, address, secret, left_out, "alias renewed after it had lapsed")
         }

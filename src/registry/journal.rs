@@ -52,6 +52,7 @@ impl JournalEntry {
     pub(super) fn is_about(kind: EventKind) -> bool {
         match kind {
             EventKind::Registered
+            | EventKind::SecretChanged
             | EventKind::Returned
             | EventKind::Released
             | EventKind::Lapsed

@@ -323,9 +323,13 @@ impl Table {
         if let Some(limit) = self.reached_limit(held, by, quota) {
             return self.refuse(target.alias, own.is_some(), limit, now, effects);
         }
+        let secret = Some(by.secret);
+        let is_changed =
+            own.is_none_or(|Entry { lease, .. }| !lease.matches(&target, hostname) || lease.secret != secret);
         let kind = match (own, other) {
-            (Some(Entry { lease, .. }), _) if !lease.matches(&target, hostname) => Some(EventKind::Updated),
-            (Some(entry), _) => entry.lapsed.then_some(EventKind::Returned),
+            (Some(entry), _) if entry.lapsed => Some(EventKind::Returned),
+            (Some(entry), _) if entry.lease.secret != secret => Some(EventKind::SecretChanged),
+            (Some(_), _) => is_changed.then_some(EventKind::Updated),
             (None, Some(entry)) => Some(EventKind::TakenOver { from: entry.lease.peer }),
             (None, None) => Some(EventKind::Registered),
         };
@@ -342,8 +346,7 @@ impl Table {
             None => effects.renewed += 1,
         }
         let kept = by.kept.unwrap_or_else(|| own.is_some_and(|entry| entry.lease.kept));
-        let secret = Some(by.secret);
-        let same = own.filter(|Entry { lease, .. }| kind.is_none() && lease.kept == kept && lease.secret == secret);
+        let same = own.filter(|Entry { lease, .. }| kind.is_none() && lease.kept == kept);
         let expires_at = self.end_of_lease(same.map(|entry| entry.lease.expires_at), now);
         let moved = same.is_none_or(|entry| entry.lease.expires_at != expires_at);
         let lease = Arc::new(Lease {
@@ -363,7 +366,7 @@ impl Table {
         effects.changes.extend(moved.then(|| Change::Put(Arc::clone(&lease))));
         effects.relisted |= self.unconfirmed.remove(&lease.alias);
         self.insert(Entry { lease, lapsed: false, step, bytes, given: Duration::ZERO });
-        AliasOutcome::Granted { updated: !matches!(kind, None | Some(EventKind::Returned)) }
+        AliasOutcome::Granted { updated: is_changed }
     }
 
     fn own_bytes(&self, peer: &PublicKey, claimed: &Claimed) -> u64 {

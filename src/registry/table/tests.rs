@@ -435,6 +435,20 @@ fn a_lapsed_lease_that_is_renewed_is_active_again() {
 }
 
 #[test]
+fn a_renewal_with_another_secret_is_seen_and_kept_and_a_lapse_ends_whatever_else_it_changes() {
+    let mut table = holding(&["a"], RegistryConfig::default());
+    let by = Registrant { peer: peer(1), secret: SecretId([2; 8]), kept: None };
+    let (outcomes, effects) = Wanted::new(&["a"]).from(&by, &mut table, linked, t0() + SECOND);
+    assert_eq!((outcomes, kinds(&effects)), (vec!["updated"], vec![EventKind::SecretChanged]));
+    assert!(effects.are_visible() && effects.are_durable());
+    let late = t0() + LEASE + 2 * SECOND;
+    pass(&mut table, late);
+    let (outcomes, effects) = Wanted::new(&["a"]).by(peer(1), &mut table, linked, late);
+    assert_eq!((outcomes, kinds(&effects)), (vec!["updated"], vec![EventKind::Returned]));
+    assert_eq!(table.lookup("a").expect("listed").secret, Some(SecretId([1; 8])));
+}
+
+#[test]
 fn loading_keeps_ends_as_they_were_and_lists_nothing_that_is_over() {
     let leases = vec![
         stored("active", peer(1), t0() - SECOND),

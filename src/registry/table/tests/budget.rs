@@ -81,7 +81,7 @@ fn a_secret_past_its_share_is_refused_and_another_is_not() {
     // Taken from the other secret, the alias counts for the taker's; a secret that replaces another keeps its aliases.
     let (outcomes, effects) = Wanted::of(vec![fat("c", 200)]).by(peer(3), &mut table, linked, t0());
     assert_eq!((outcomes, limits(&effects)), (vec!["full"], vec![Limit::SecretBytes]));
-    assert_eq!(first.from(&other(1), &mut table, linked, t0()).0, ["renewed", "renewed"]);
+    assert_eq!(first.from(&other(1), &mut table, linked, t0()).0, ["updated", "updated"]);
     assert_eq!(Wanted::of(vec![fat("d", 200)]).from(&other(4), &mut table, linked, t0()).0, ["full"]);
     assert_eq!(Wanted::of(vec![fat("d", 200)]).by(peer(4), &mut table, linked, t0()).0, ["updated"]);
 }

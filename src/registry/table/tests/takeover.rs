@@ -174,7 +174,7 @@ fn a_secret_has_no_more_aliases_than_its_limit_and_keeps_those_that_it_has() {
     // Another secret has a limit of its own; who replaces a secret keeps its aliases.
     let other = |seed| Registrant { peer: peer(seed), secret: SecretId([2; 8]), kept: None };
     assert_eq!(Wanted::new(&["c", "d"]).from(&other(2), &mut table, linked, t0()).0, ["updated", "updated"]);
-    assert_eq!(Wanted::new(&["a", "x"]).from(&other(1), &mut table, linked, t0()).0, ["renewed", "renewed"]);
+    assert_eq!(Wanted::new(&["a", "x"]).from(&other(1), &mut table, linked, t0()).0, ["updated", "updated"]);
 }
 
 /// Before: the alias was free then, and a third key had it for good.
