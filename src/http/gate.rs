@@ -1,7 +1,8 @@
 //! What stands before the routes: TLS, who may come in, headers and a rate, as two files say.
 //!
 //! The files, and all that they name, are read again when one of them has changed: looked at once a second at most, when somebody
-//! connects or asks. What has become unusable is logged once, and what was read before stays in force.
+//! connects or asks. What has become unusable, or would switch TLS or the users off, is logged once, and what was read before stays
+//! in force: an editor empties a file before it writes it.
 
 use std::{
     fmt, fs, io,
@@ -78,6 +79,9 @@ pub enum WebSecurityError {
         /// What, in one line.
         why: String,
     },
+    /// The files, read again, would take away what the scraper began with.
+    #[error("without {0} from now on: restart the scraper if that is meant")]
+    Weaker(&'static str),
 }
 
 /// The files as they were read last.
@@ -170,7 +174,7 @@ impl Gate {
             return;
         }
         let mut seen = Seen::default();
-        match Loaded::read(&self.settings, &mut seen) {
+        match Loaded::read(&self.settings, &mut seen).and_then(|loaded| self.loaded.load().may_become(loaded)) {
             Ok(loaded) => {
                 self.loaded.store(Arc::new(loaded));
                 tracing::info!("the files of the HTTP side's security were read again");
@@ -210,6 +214,17 @@ impl Loaded {
             have_certificates: false,
         };
         Self { tls: None, headers: HeaderMap::new(), rate: None, users }
+    }
+
+    /// These, unless they take TLS or authentication away.
+    fn may_become(&self, next: Self) -> Result<Self, WebSecurityError> {
+        if next.users.is_open() && !self.users.is_open() {
+            return Err(WebSecurityError::Weaker("authentication"));
+        }
+        if next.tls.is_none() && self.tls.is_some() {
+            return Err(WebSecurityError::Weaker("TLS"));
+        }
+        Ok(next)
     }
 
     /// What the web configuration file says, and the names of those who have passwords.
@@ -373,6 +388,29 @@ mod tests {
         config("carol-anne");
         look(&gate);
         assert_eq!(names(&gate), ["carol-anne"]);
+    }
+
+    #[test]
+    fn files_that_are_emptied_let_nobody_in_and_do_not_switch_tls_off() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| directory.path().join(name);
+        let settings = WebSecurity { config_file: Some(file("web.yml")), ..WebSecurity::default() };
+        let rewritten = |before: &str| {
+            fs::write(file("web.yml"), before).expect("written");
+            let gate = Gate::open(settings.clone()).expect("opens");
+            fs::write(file("web.yml"), "").expect("written");
+            look(&gate);
+            gate
+        };
+        let hash = bcrypt::hash("x", 4).expect("hashed");
+        assert!(!rewritten(&format!("basic_auth_users: {{alice: {hash}}}")).is_open());
+
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+        fs::write(file("cert"), pair.cert.pem()).expect("written");
+        fs::write(file("key"), pair.key_pair.serialize_pem()).expect("written");
+        fs::set_permissions(file("key"), fs::Permissions::from_mode(0o600)).expect("set");
+        let gate = rewritten("tls_server_config: {cert_file: cert, key_file: key}");
+        assert!(gate.loaded.load().tls.is_some());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{router::Shared, viewer::Viewer};
 use crate::{
     access::Right,
     http::{CHALLENGES, ClientAddr, Denied, text},
+    telemetry::LabelValue,
 };
 
 /// Seconds after which a client that was turned away may ask again.
@@ -66,7 +67,7 @@ pub(super) async fn viewer(
     let refused = |denied| {
         shared.metrics.denied(denied);
         if let Some(count) = shared.denials.due() {
-            tracing::warn!(count, last = %from, why = ?denied, "HTTP requests were denied; the next such line in a minute");
+            tracing::warn!(count, last = %from, why = LabelValue::as_str(denied), "HTTP requests were denied; the next such line in a minute");
         }
     };
     match shared.gate.authenticate(headers, *from).await {
