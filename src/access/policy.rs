@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{NamedSecret, PeerRules, Refused, Scope, SecretName, Secrets, secrets::Revoked};
+use super::{NamedSecret, PeerRules, Refused, Scope, SecretName, Secrets, UnfitSecrets, secrets::Revoked};
 use crate::{
     identity::{PublicKey, SecretId, SharedSecret},
     wire::Alias,
@@ -84,9 +84,10 @@ impl Policy {
     }
 
     /// Puts these secrets in the place of those from files, and these rules in the place of the others.
-    pub(crate) async fn replace(&self, secrets: Vec<NamedSecret>, peers: PeerRules) {
-        self.0.secrets.replace(secrets).await;
+    pub(crate) async fn replace(&self, secrets: Vec<NamedSecret>, peers: PeerRules) -> Result<(), UnfitSecrets> {
+        self.0.secrets.replace(secrets).await?;
         self.replace_peers(peers);
+        Ok(())
     }
 
     /// Puts these rules in the place of the others.

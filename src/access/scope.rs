@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{AliasGlob, AliasPolicy};
-use crate::wire::{Alias, Labels, Target, TargetError};
+use crate::{
+    identity::SecretId,
+    wire::{Alias, Labels, Target, TargetError},
+};
 
 /// The bounds of a secret. The default has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +20,9 @@ pub(crate) struct Scope {
     /// The kind of service of each target, whatever the client says.
     pub(crate) service: Option<String>,
     pub(crate) quota: Quota,
+    /// The secrets that the quota is of, together: those of one name, while one replaces another. None is the one that was
+    /// proved alone.
+    pub(crate) kin: Arc<[SecretId]>,
 }
 
 /// What holds among all who have one secret, beside the scraper's own limits.

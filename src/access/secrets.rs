@@ -122,9 +122,21 @@ pub enum IssueError {
     /// The scraper has no address, and no node by which it is found.
     #[error("nobody could find this scraper: give an address, or the scraper a bootstrap node")]
     Nowhere,
+    /// With so many places, or such long ones, nobody would take it.
+    #[error("the ticket would be longer than 16 KiB: name fewer addresses and keys")]
+    TooLong,
     /// It could not be written down.
     #[error("cannot write the tickets to the disk")]
     Io(#[from] io::Error),
+}
+
+/// Why secrets from files are not taken in the place of those before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnfitSecrets {
+    /// Users of the HTTP side see targets by the names of secrets.
+    #[error("a ticket and a secret from a file have the name {0}: give the secret another one, or revoke the ticket")]
+    Name(SecretName),
 }
 
 impl Secrets {
@@ -137,6 +149,9 @@ impl Secrets {
         let tickets = files.read()?;
         let tickets: Tickets = tickets.into_iter().map(|issued| (issued.secret.id(), issued)).collect();
         let fixed = fixed(given);
+        if let Some(name) = shared_name(&fixed, &tickets) {
+            return Err(UnfitSecrets::Name(name).into());
+        }
         let failed = |source| TicketFileError::Ids { path: ids.path().to_owned(), source };
         let before = ids.read().map_err(failed)?;
         let now: BTreeSet<_> = fixed.keys().chain(tickets.keys()).copied().collect();
@@ -232,9 +247,12 @@ impl Secrets {
     }
 
     /// Puts these in the place of all secrets from files.
-    pub(super) async fn replace(&self, given: Vec<NamedSecret>) {
+    pub(super) async fn replace(&self, given: Vec<NamedSecret>) -> Result<(), UnfitSecrets> {
         let _writing = self.0.writing.lock().await;
         let new = fixed(given);
+        if let Some(name) = shared_name(&new, &self.read()) {
+            return Err(UnfitSecrets::Name(name));
+        }
         let before: BTreeSet<_> = self.read_fixed().keys().copied().collect();
         let now: BTreeSet<_> = new.keys().copied().collect();
         let (ids, added) = (self.0.ids.clone(), now.difference(&before).copied().collect::<BTreeSet<_>>());
@@ -249,6 +267,7 @@ impl Secrets {
         let mut former = self.0.former.write().unwrap_or_else(PoisonError::into_inner);
         former.extend(before);
         former.retain(|id| !now.contains(id));
+        Ok(())
     }
 
     /// The next instant at which a secret from a file begins or ends.
@@ -368,8 +387,22 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 fn fixed(given: Vec<NamedSecret>) -> Fixed {
-    let fixed = |given: NamedSecret| FixedSecret { scope: Arc::new(given.scope.clone()), given };
+    let mut named: HashMap<SecretName, Vec<SecretId>> = HashMap::new();
+    for secret in &given {
+        named.entry(secret.name.clone()).or_default().push(secret.secret.id());
+    }
+    let fixed = |given: NamedSecret| {
+        let several = named.get(&given.name).filter(|ids| ids.len() > 1);
+        let kin = several.map_or_else(Arc::default, |ids| Arc::from(&**ids));
+        FixedSecret { scope: Arc::new(Scope { kin, ..given.scope.clone() }), given }
+    };
     given.into_iter().map(|given| (given.secret.id(), Arc::new(fixed(given)))).collect()
+}
+
+/// A name of both a secret and a ticket.
+fn shared_name(fixed: &Fixed, tickets: &Tickets) -> Option<SecretName> {
+    let is_fixed = |name: &SecretName| fixed.values().any(|fixed| fixed.given.name == *name);
+    tickets.values().map(|issued| &issued.name).find(|name| is_fixed(name)).cloned()
 }
 
 /// Whether a use of a ticket is to be written down.

@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{AliasGlob, Quota, Scope, SecretName, secrets::Issued};
+use super::{AliasGlob, Quota, Scope, SecretName, UnfitSecrets, secrets::Issued};
 use crate::{
     atomic_file,
     identity::{PublicKey, SharedSecret},
@@ -57,6 +57,9 @@ pub enum TicketFileError {
         /// What the operating system reports.
         source: io::Error,
     },
+    /// A ticket that cannot be beside a secret from a file.
+    #[error(transparent)]
+    Unfit(#[from] UnfitSecrets),
     /// Others could read the secrets.
     #[error(transparent)]
     Exposed(#[from] ExposedFile),

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::{fs::OFlags, process::geteuid};
 
 use super::{data_dir, keys, output, scraper::KEY_FILE};
@@ -21,7 +21,7 @@ Examples:
   narthex key rotate --key /etc/narthex/scraper.key
   narthex key rotate                                 the key that the scraper has made in its data directory
 
-Run it again at any time: it makes no second key, and says what is left to do.";
+Run it again until step 3 is done: it makes no second key, and says what is left to do. After that it begins anew.";
 
 /// Change a scraper's own key: make the next one, and say what to do in which order
 ///
@@ -91,6 +91,10 @@ impl Files {
 
     fn step(&self) -> anyhow::Result<Step> {
         let public = |file: &Path| keys::load_key(file).map(|key| key.public());
+        if !self.now.exists() && self.next.exists() && self.old.exists() {
+            let [next, now] = [&self.next, &self.now].map(|file| quoted(file));
+            bail!("the old key is put aside and the next one not in its place yet: mv -n {next} {now}");
+        }
         let now = public(&self.now)?;
         if self.old.exists() && !self.next.exists() {
             return Ok(Step::Taken { now, old: public(&self.old)? });
@@ -136,8 +140,26 @@ old key       {old}   {old_file}
 The scraper has its new key once it is restarted. What is left:
 3. Take the old key out of the clients at their next change, and then:
      rm {old_file}
-   A client that knows the old key alone is not linked: narthex targets shows who is away.
+   A client that knows the old key alone is not linked: narthex targets shows who is away. The registration log has heads
+   of both keys: narthex log verify --scraper-key {old} --scraper-key {now}
 "
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before: there was no file of that name, and the advice was to make one, which no client knows.
+    #[test]
+    fn a_rotation_that_was_cut_short_is_gone_on_with() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = Files::beside(dir.path().join("scraper.key")).expect("a name");
+        for file in [&files.old, &files.next] {
+            identity::create_key(file, &KeyPair::generate()).expect("written");
+        }
+        let error = files.step().err().expect("it is in the midst").to_string();
+        assert!(error.contains("mv -n") && error.contains("scraper.next.key"), "{error}");
     }
 }

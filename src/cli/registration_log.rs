@@ -6,12 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
-use super::{data_dir, output, value};
+use super::{data_dir, output, scraper::KEY_FILE, value};
 use crate::{
     access::AliasGlob,
-    identity::PublicKey,
+    identity::{PublicKey, load_key},
     registration_log::{Entry, Hash, LOG_DIR, LogFiles, Verified, VerifyError, What, each_line, verify},
     telemetry::escaped,
 };
@@ -56,8 +56,8 @@ enum Action {
     Verify {
         #[command(flatten)]
         log: Log,
-        /// The scraper's public key, which must have signed each head; repeatable, where it was changed. Without it any key that
-        /// the log itself names
+        /// The scraper's public key, which must have signed each head; repeatable, where it was changed. Without it the
+        /// key in the data directory must have signed some; with DIR any key that the log itself names
         #[arg(long, value_name = "KEY")]
         scraper_key: Vec<PublicKey>,
         /// An entry and its hash, as verify has printed them before, which must be there
@@ -86,16 +86,40 @@ impl Args {
         match self.action {
             Action::Show { log, alias, since, json } => show(&log.files()?, alias.as_ref(), since, json),
             Action::Verify { log, scraper_key, head } => {
+                let own = log.own_keys()?;
                 let verified = verify(&log.files()?, &scraper_key, head)?;
-                output::print(said(&verified).as_bytes())
+                let is_given = !scraper_key.is_empty();
+                if !is_given && !own.is_empty() && !verified.keys.iter().any(|key| own.contains(key)) {
+                    bail!(
+                        "no head is signed by the scraper's key in this data directory: it is another scraper's log; \
+                           give its --scraper-key if that is meant"
+                    );
+                }
+                output::print(said(&verified).as_bytes())?;
+                if !is_given && own.is_empty() {
+                    return output::print(b"not checked against the scraper's key: give it by --scraper-key\n");
+                }
+                Ok(())
             }
         }
     }
 }
 
 impl Log {
+    /// The keys of the scraper whose data directory this is, as far as they are in it and may be read.
+    fn own_keys(&self) -> anyhow::Result<Vec<PublicKey>> {
+        if self.dir.is_some() {
+            return Ok(Vec::new());
+        }
+        let key = data_dir::path(self.data_dir.as_deref(), "scraper")?.join(KEY_FILE);
+        let files = [key.clone(), key.with_extension("old.key")];
+        Ok(files.iter().filter_map(|file| load_key(file).ok()).map(|key| key.public()).collect())
+    }
+
     fn files(self) -> anyhow::Result<LogFiles> {
         let dir = match self.dir {
+            // Whoever pastes a ticket here must not read it in a log afterwards.
+            Some(dir) if dir.as_os_str().as_encoded_bytes().starts_with(b"nx1") => bail!("a ticket is no directory"),
             Some(dir) => dir,
             None => data_dir::path(self.data_dir.as_deref(), "scraper")?.join(LOG_DIR),
         };

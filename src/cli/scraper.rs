@@ -1,6 +1,12 @@
 //! `narthex scraper`: keeps the alias table beside Prometheus, pulls metrics over the peers' links, answers over HTTP.
 
-use std::{env, num::NonZeroU32, path::PathBuf, pin::pin, time::Duration};
+use std::{
+    env,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use http::HeaderName;
@@ -411,7 +417,7 @@ impl Args {
         let given = self.key.as_deref().map(keys::load_key).transpose()?;
         let secrets = self.secrets()?;
         let data_dir = data_dir::prepare(self.data_dir.as_deref(), "scraper")?;
-        let key = given.map_or_else(|| load_or_create_key(&data_dir.join(KEY_FILE)), Ok)?;
+        let key = given.map_or_else(|| own_key(&data_dir.join(KEY_FILE)), Ok)?;
         Ok(self.config(key, secrets, data_dir))
     }
 
@@ -569,4 +575,13 @@ pub(super) async fn run(args: Args, http_socket: Option<HttpSocket>) -> anyhow::
     scraper.shutdown().await?;
     tracing::info!("scraper ended");
     Ok(())
+}
+
+/// The key in the data directory, made at the first start; not in the midst of a rotation, whose clients know another one.
+fn own_key(file: &Path) -> anyhow::Result<KeyPair> {
+    let beside = |what| file.with_extension(format!("{what}.key"));
+    if !file.exists() && (beside("next").exists() || beside("old").exists()) {
+        bail!("{} is missing, and a key of a rotation is beside it; see narthex key rotate", file.display());
+    }
+    Ok(load_or_create_key(file)?)
 }

@@ -32,7 +32,7 @@ struct Table {
     file: OneOrMore,
     /// Aliases that may be registered with it: `*` stands for any characters, `?` for one. All if there is none.
     #[serde(default, alias = "alias")]
-    aliases: Vec<AliasGlob>,
+    aliases: Option<Vec<AliasGlob>>,
     /// Labels of every target that is registered with it.
     #[serde(default)]
     labels: BTreeMap<String, String>,
@@ -159,15 +159,18 @@ impl Table {
         if self.max_aliases == Some(0) {
             bail!("max_aliases is 0: nobody could register with it");
         }
+        if self.aliases.as_ref().is_some_and(Vec::is_empty) {
+            bail!("aliases is empty: nobody could register with it; leave it out to permit any");
+        }
         let policy = self.alias_policy.as_deref().map(str::parse::<AliasPolicy>).transpose()?;
         let max_bytes = self.max_bytes.as_deref().map(value::bytes).transpose();
         let max_bytes = max_bytes.map_err(|why| anyhow::anyhow!("max_bytes: {why}"))?;
         Ok(Scope {
-            aliases: self.aliases.clone(),
+            aliases: self.aliases.clone().unwrap_or_default(),
             labels,
             service: self.service.clone(),
             quota: Quota { max_aliases: self.max_aliases, max_bytes, policy },
-            of_key: None,
+            ..Scope::default()
         })
     }
 }

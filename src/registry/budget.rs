@@ -27,7 +27,7 @@ pub(super) struct Budget {
 pub(super) struct Taken {
     pub(super) by_peer: u64,
     pub(super) by_secret: u64,
-    /// As the one before, without what is the peer's by another secret.
+    /// Of the secrets of one name, without what is the peer's by another one.
     pub(super) by_quota: u64,
     pub(super) by_table: u64,
 }
@@ -40,7 +40,7 @@ impl Budget {
             per_alias: config.max_alias_bytes,
             peer: config.max_peer_bytes.saturating_sub(taken.by_peer),
             share: share.saturating_sub(taken.by_secret),
-            quota: quota.saturating_sub(taken.by_secret),
+            quota: quota.saturating_sub(taken.by_quota),
             table: config.max_table_bytes.saturating_sub(taken.by_table),
         }
     }

@@ -79,7 +79,20 @@ struct Claimant {
     by: Registrant,
     hostname: String,
     budget: Budget,
+    tenant: Tenant,
+}
+
+/// Those who share a quota, and a policy among themselves.
+struct Tenant {
     quota: Quota,
+    secret: SecretId,
+    kin: Arc<[SecretId]>,
+}
+
+impl Tenant {
+    fn has(&self, entry: &Entry) -> bool {
+        entry.lease.secret.is_some_and(|id| id == self.secret || self.kin.contains(&id))
+    }
 }
 
 impl Table {
@@ -127,12 +140,14 @@ impl Table {
         self.advance(now, &mut effects);
         // Release first: a peer can then swap an alias in a full table.
         self.release_left_out(&by.peer, &claims, now, &mut effects);
-        let Claims { hostname, targets, quota } = claims;
+        let Claims { hostname, targets, quota, kin } = claims;
+        let tenant = Tenant { quota, secret: by.secret, kin };
         // An alias that shrinks leaves room for those before too.
         let kept = targets.iter().flatten().map(|claimed| claimed.bytes.min(self.own_bytes(&by.peer, claimed))).sum();
         let of_secret = self.of_secret(&by.secret).bytes;
-        let taken = Taken { by_peer: kept, by_secret: of_secret, by_quota: of_secret, by_table: self.bytes() };
-        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, quota, taken), quota };
+        let by_quota = self.of_tenant(&tenant).bytes;
+        let taken = Taken { by_peer: kept, by_secret: of_secret, by_quota, by_table: self.bytes() };
+        let mut claimant = Claimant { by: *by, hostname, budget: Budget::new(&self.config, quota, taken), tenant };
         let mut seen = HashSet::new();
         let outcomes = targets.into_iter().map(|claimed| match claimed {
             Err(refusal) => AliasOutcome::Refused(refusal),
@@ -306,13 +321,13 @@ impl Table {
         now: SystemTime,
         effects: &mut Effects,
     ) -> AliasOutcome {
-        let Claimant { ref by, ref hostname, ref mut budget, quota } = *claimant;
+        let Claimant { ref by, ref hostname, ref mut budget, ref tenant } = *claimant;
         let peer = by.peer;
         let held = self.entries.get(&target.alias);
         let own = held.filter(|entry| entry.lease.peer == peer);
         let other = held.filter(|entry| entry.lease.peer != peer);
-        let same_secret = other.is_some_and(|entry| entry.lease.secret == Some(by.secret));
-        let policy = quota.policy.filter(|_| same_secret).unwrap_or(self.config.policy);
+        let same_tenant = other.is_some_and(|entry| tenant.has(entry));
+        let policy = tenant.quota.policy.filter(|_| same_tenant).unwrap_or(self.config.policy);
         if let Some(holder) = other.map(|entry| entry.lease.peer)
             && !other.is_some_and(|entry| self.is_former(entry, &peer, now))
             && !other.is_some_and(|entry| self.may_be_taken(entry, policy, presence(&holder), now))
@@ -320,7 +335,7 @@ impl Table {
             effects.event(&target.alias, peer, EventKind::TakeoverRefused { holder });
             return AliasOutcome::Refused(AliasRefusal::Taken);
         }
-        if let Some(limit) = self.reached_limit(held, by, quota) {
+        if let Some(limit) = self.reached_limit(held, by, tenant) {
             return self.refuse(target.alias, own.is_some(), limit, now, effects);
         }
         let secret = Some(by.secret);
@@ -334,7 +349,7 @@ impl Table {
             (None, None) => Some(EventKind::Registered),
         };
         let of_secret = held.filter(|entry| entry.counts_for(by));
-        let of_quota = held.filter(|entry| entry.is_of(by.secret));
+        let of_quota = held.filter(|entry| tenant.has(entry));
         let [by_peer, by_secret, by_quota, by_table] =
             [own, of_secret, of_quota, held].map(|entry| entry.map_or(0, |entry| entry.bytes));
         if let Err(limit) = budget.take(bytes, Taken { by_peer, by_secret, by_quota, by_table }) {

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::access::{
     AliasPolicy, AliasPolicyError, IssueError, NamedSecret, PeerFileError, PeerRulesError, SecretName, SecretNameError,
-    TicketFileError,
+    TicketFileError, UnfitSecrets,
 };
 #[cfg(feature = "nats")]
 pub use crate::nats::{NatsConfig, NatsFileError, NatsUrl, NatsUrlError};

@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc};
 
-use tokio::{sync::Mutex, task};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    task,
+};
 
 use super::enforcement::{Enforced, Enforcement};
 use crate::{
@@ -36,10 +39,12 @@ impl PeerDesk {
         Self { file, enforcement, changing: Arc::default() }
     }
 
-    /// Reads the file without changing what is in force.
-    pub(super) async fn read(&self) -> Result<PeerRules, PeerDeskError> {
+    /// Reads the file without changing what is in force. No rule is written while the guard lives: one that came between
+    /// would be in force for a moment alone.
+    pub(super) async fn read(&self) -> Result<(PeerRules, OwnedMutexGuard<()>), PeerDeskError> {
+        let changing = Arc::clone(&self.changing).lock_owned().await;
         let file = self.file.clone();
-        Ok(task::spawn_blocking(move || file.read()).await.map_err(io::Error::other)??)
+        Ok((task::spawn_blocking(move || file.read()).await.map_err(io::Error::other)??, changing))
     }
 
     /// Writes a rule for a key. It is on the disk and in force when this returns.

@@ -6,7 +6,10 @@ use super::{
     enforcement::{Enforced, Enforcement},
     peer_desk::{PeerDesk, PeerDeskError},
 };
-use crate::{access::NamedSecret, registry::RegistryError};
+use crate::{
+    access::{NamedSecret, UnfitSecrets},
+    registry::RegistryError,
+};
 
 /// Requests to reload that may wait: one that is under way sees what a second one would.
 const WAITING: usize = 8;
@@ -30,6 +33,9 @@ pub enum ReloadError {
     /// The rules of peers cannot be read. Nothing has changed.
     #[error("the rules of peers cannot be read: {0}")]
     Peers(String),
+    /// The secrets cannot be in force together. Nothing has changed.
+    #[error(transparent)]
+    Secrets(#[from] UnfitSecrets),
     /// The secrets and rules are in force, and what they forbid could not be released.
     #[error("the settings are in force, and what they forbid cannot be released")]
     Release(#[from] RegistryError),
@@ -94,12 +100,13 @@ pub(super) async fn reload(
     peers: &PeerDesk,
     secrets: Vec<NamedSecret>,
 ) -> Result<Reloaded, ReloadError> {
-    let rules = peers
+    let (rules, changing) = peers
         .read()
         .await
         .map_err(|error: PeerDeskError| ReloadError::Peers(crate::telemetry::Chain(&error).to_string()))?;
     let count = secrets.len();
-    enforcement.policy.replace(secrets, rules).await;
+    enforcement.policy.replace(secrets, rules).await?;
+    drop(changing);
     enforcement.registry.names_have_changed();
     let Enforced { released, peers } = enforcement.enforce().await?;
     Ok(Reloaded { secrets: count, released, peers })

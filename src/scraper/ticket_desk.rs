@@ -5,10 +5,10 @@ use std::{iter, time::SystemTime};
 use super::enforcement::{Enforced, Enforcement};
 use crate::{
     access::{self, Ended, Grant, IssueError, IssuedTicket, Policy, SecretName},
-    identity::{DialAddress, PeerAddr, PublicKey},
+    identity::{DialAddress, PeerAddr, PublicKey, SharedSecret},
     network::Network,
     registry::RegistryError,
-    wire::{MAX_ADDRESSES, Ticket},
+    wire::{MAX_ADDRESSES, Ticket, TicketError},
 };
 
 /// What it takes to make tickets and to end them.
@@ -45,10 +45,12 @@ impl TicketDesk {
         if scrapers.iter().all(|scraper| scraper.hint.is_none()) && self.bootstrap.is_empty() {
             return Err(IssueError::Nowhere);
         }
+        // Before there is a secret that nobody gets.
+        Ticket::new(scrapers.clone(), self.bootstrap.clone(), SharedSecret::generate()).map_err(unfit)?;
         let name = grant.name.clone();
         let secret = self.policy.secrets().issue(grant, SystemTime::now()).await?;
         tracing::info!(%name, secret = %secret.id(), "ticket made");
-        Ticket::new(scrapers, self.bootstrap.clone(), secret).map_err(|_| IssueError::Nowhere)
+        Ticket::new(scrapers, self.bootstrap.clone(), secret).map_err(unfit)
     }
 
     /// Ends a ticket and what was registered with it, and closes the connections of those who have nothing else. Returns how
@@ -83,4 +85,8 @@ impl TicketDesk {
         let keys = iter::once(self.scraper).chain(also.iter().copied().take(MAX_ADDRESSES));
         keys.flat_map(|key| PeerAddr::at_each(key, known)).collect()
     }
+}
+
+fn unfit(error: TicketError) -> IssueError {
+    if error == TicketError::TooLong { IssueError::TooLong } else { IssueError::Nowhere }
 }

@@ -64,13 +64,17 @@ impl Ticket {
     /// their keys.
     ///
     /// # Errors
-    /// [`TicketError::Empty`] if no scraper has an address, and there is no node.
+    /// [`TicketError::Empty`] if no scraper has an address, and there is no node; [`TicketError::TooLong`] if nobody would take it.
     pub fn new(scrapers: Vec<PeerAddr>, bootstrap: Vec<PeerAddr>, secret: SharedSecret) -> Result<Self, TicketError> {
         let is_lost = |scraper: &PeerAddr| scraper.hint.is_none() && bootstrap.is_empty();
         if scrapers.iter().all(is_lost) {
             return Err(TicketError::Empty);
         }
-        Ok(Self { scrapers, bootstrap, secret })
+        let ticket = Self { scrapers, bootstrap, secret };
+        if ticket.expose_text().len() > MAX_LEN {
+            return Err(TicketError::TooLong);
+        }
+        Ok(ticket)
     }
 
     /// The scrapers to register with, each once for each of its addresses.
@@ -119,6 +123,9 @@ pub enum TicketError {
     /// A whole ticket that leads nowhere.
     #[error("the ticket names no scraper that could be found: make another one")]
     Empty,
+    /// Longer than any that is read.
+    #[error("the ticket would be longer than 16 KiB: name fewer addresses, keys or nodes")]
+    TooLong,
 }
 
 impl FromStr for Ticket {
@@ -261,5 +268,15 @@ mod tests {
         fn no_text_panics(text in "nx1[ybndrfg8ejkmcpqxot1uwisza345h769]{0,200}") {
             let _ = text.parse::<Ticket>();
         }
+    }
+
+    /// Before: it was printed, and called damaged by whoever read it.
+    #[test]
+    fn a_ticket_that_nobody_would_take_is_not_made() {
+        let hint: crate::identity::DialAddress = format!("{}.example:1", "a".repeat(60)).parse().expect("an address");
+        let key = crate::identity::KeyPair::from_seed(&[1; 32]).public();
+        let scrapers = PeerAddr::at_each(key, &vec![hint; 200]);
+        let made = Ticket::new(scrapers, Vec::new(), SharedSecret::from_bytes([1; 32]));
+        assert_eq!(made.map(drop), Err(TicketError::TooLong));
     }
 }

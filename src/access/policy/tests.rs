@@ -166,7 +166,7 @@ proptest! {
         let mut ours = BTreeSet::new();
         for (given, lines) in [before, after] {
             let secrets = given.iter().map(named).collect();
-            wait(policy.replace(secrets, PeerRules::parse(&text(&lines)).expect("rules")));
+            wait(policy.replace(secrets, PeerRules::parse(&text(&lines)).expect("rules"))).expect("names of their own");
             ours.extend(given.iter().map(|given| given.number));
             for (who, number) in (0..KEYS).flat_map(|who| (0..SECRETS).map(move |number| (who, number))) {
                 for alias in ALIASES {
@@ -192,7 +192,7 @@ async fn only_what_was_ours_is_ended_also_after_a_start_without_it() {
     };
     let policy = start(vec![ours.clone().into()]);
     assert_eq!(stays(&policy), [true, true]);
-    policy.replace(Vec::new(), PeerRules::default()).await;
+    policy.replace(Vec::new(), PeerRules::default()).await.expect("nothing is named");
     assert_eq!(stays(&policy), [false, true]);
     let policy = start(Vec::new());
     assert_eq!(stays(&policy), [false, true], "what ended is known after a crash");

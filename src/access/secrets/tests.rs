@@ -163,3 +163,16 @@ async fn a_file_that_others_may_read_or_that_is_damaged_is_refused_and_never_pri
     fs::write(&file, &text).and_then(|()| fs::copy(&file, &twice)).expect("ours");
     assert!(refused().contains("another ticket"));
 }
+
+/// Before: users of the HTTP side who were to see one of both saw the targets of both.
+#[tokio::test]
+async fn no_secret_takes_the_name_of_a_ticket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let secrets = open(&dir);
+    secrets.issue(grant("acme"), SystemTime::now()).await.expect("is written");
+    let named = || vec![NamedSecret::new("acme".parse().expect("a name"), SharedSecret::from_bytes([2; 32]))];
+    assert_eq!(secrets.replace(named()).await, Err(UnfitSecrets::Name("acme".parse().expect("a name"))));
+    assert!(secrets.find(SharedSecret::from_bytes([1; 32]).id(), &peer(1), SystemTime::now()).is_ok(), "as before");
+    drop(secrets);
+    assert!(matches!(Secrets::open(named(), dir.path()), Err(TicketFileError::Unfit(_))));
+}

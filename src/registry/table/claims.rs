@@ -1,8 +1,10 @@
 //! A registration from the wire, checked.
 
+use std::sync::Arc;
+
 use crate::{
     access::{Quota, Scope},
-    identity::PublicKey,
+    identity::{PublicKey, SecretId},
     registry::{RegistryError, listing},
     wire::{AliasRefusal, Claim, Register, Target},
 };
@@ -13,6 +15,8 @@ pub(in crate::registry) struct Claims {
     pub(super) hostname: String,
     pub(super) targets: Vec<Result<Claimed, AliasRefusal>>,
     pub(super) quota: Quota,
+    /// The secrets that the quota is of, beside the one that was proved.
+    pub(super) kin: Arc<[SecretId]>,
 }
 
 /// A target that can be listed, and its bytes in the list.
@@ -41,6 +45,7 @@ impl Claims {
             hostname: register.hostname.clone(),
             targets: register.claims.iter().map(check).collect(),
             quota: scope.quota,
+            kin: Arc::clone(&scope.kin),
         })
     }
 }

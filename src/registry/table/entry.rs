@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    identity::SecretId,
-    registry::{Lease, Registrant, listing},
-};
+use crate::registry::{Lease, Registrant, listing};
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -30,11 +27,6 @@ pub(super) struct OfSecret {
 impl Entry {
     pub(super) fn new(lease: Arc<Lease>, lapsed: bool, step: u64) -> Self {
         Self { bytes: listing::lease_bytes(&lease), lease, lapsed, step, given: Duration::ZERO }
-    }
-
-    /// True if the alias is among those of the secret.
-    pub(super) fn is_of(&self, secret: SecretId) -> bool {
-        self.lease.secret == Some(secret)
     }
 
     /// True if the alias takes nothing more of the share of the secret: its own, or the peer's that replaces its secret.

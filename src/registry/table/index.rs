@@ -2,12 +2,22 @@
 
 use std::time::SystemTime;
 
-use super::{Entry, OfSecret, Table};
+use super::{Entry, OfSecret, Table, Tenant};
 use crate::{identity::SecretId, registry::lease::later};
 
 impl Table {
     pub(super) fn of_secret(&self, secret: &SecretId) -> OfSecret {
         self.by_secret.get(secret).copied().unwrap_or_default()
+    }
+
+    /// What all secrets of the tenant have.
+    pub(super) fn of_tenant(&self, tenant: &Tenant) -> OfSecret {
+        let others = tenant.kin.iter().filter(|id| **id != tenant.secret);
+        let all = others.chain([&tenant.secret]).map(|id| self.of_secret(id));
+        all.fold(OfSecret::default(), |sum, has| OfSecret {
+            aliases: sum.aliases + has.aliases,
+            bytes: sum.bytes + has.bytes,
+        })
     }
 
     /// Inserts the entry, replacing the alias's previous one.

@@ -10,17 +10,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Change, Effects, Entry, EventKind, Lease, LeaseState, Presence, Registrant, RegistryConfig, Table, later};
-use crate::{
-    access::{AliasPolicy, Quota},
-    identity::PublicKey,
-    telemetry::Limit,
-    wire::Alias,
+use super::{
+    Change, Effects, Entry, EventKind, Lease, LeaseState, Presence, Registrant, RegistryConfig, Table, Tenant, later,
 };
+use crate::{access::AliasPolicy, identity::PublicKey, telemetry::Limit, wire::Alias};
 
 impl Table {
     /// The limit that a claim to an alias, which may be held, would exceed. A peer keeps what it has.
-    pub(super) fn reached_limit(&self, held: Option<&Entry>, by: &Registrant, quota: Quota) -> Option<Limit> {
+    pub(super) fn reached_limit(&self, held: Option<&Entry>, by: &Registrant, tenant: &Tenant) -> Option<Limit> {
         let counted = held.is_some_and(|entry| entry.counts_for(by));
         if held.is_none() && self.count() >= self.config.max_targets {
             return Some(Limit::Aliases);
@@ -28,8 +25,9 @@ impl Table {
         // A share of the table lets in what a peer brings from a secret that is replaced; a quota counts for itself.
         let share = self.config.max_per_secret.unwrap_or(self.config.max_targets);
         let has = self.of_secret(&by.secret).aliases;
-        let is_new = !held.is_some_and(|entry| entry.is_of(by.secret));
-        let over = (!counted && has >= share) || (is_new && quota.max_aliases.is_some_and(|most| has >= most));
+        let is_new = !held.is_some_and(|entry| tenant.has(entry));
+        let most = tenant.quota.max_aliases.filter(|_| is_new);
+        let over = (!counted && has >= share) || most.is_some_and(|most| self.of_tenant(tenant).aliases >= most);
         over.then_some(Limit::AliasesPerSecret)
     }
 

@@ -244,7 +244,7 @@ pub(super) async fn release_all(
 }
 
 /// False for a request of a web page from elsewhere.
-fn is_from_here(shared: &Shared, local: &LocalAddr, headers: &HeaderMap) -> bool {
+pub(super) fn is_from_here(shared: &Shared, local: &LocalAddr, headers: &HeaderMap) -> bool {
     let ours = |origin: &HeaderValue| {
         let origin: Option<Uri> = origin.to_str().ok().and_then(|origin| origin.parse().ok());
         origin.is_some_and(|origin| {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::State,
     middleware,
     response::Response,
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     access::Right,
     http::{
-        Gate, HttpLimits,
+        Gate, HttpLimits, LocalAddr,
         text::{self, exposition},
     },
     identity::{HostPort, PublicKey},
@@ -204,7 +204,14 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// As Prometheus's: 403 unless it was switched on.
-async fn reload(State(shared): State<Arc<Shared>>) -> Response {
+async fn reload(
+    State(shared): State<Arc<Shared>>,
+    Extension(local): Extension<LocalAddr>,
+    headers: HeaderMap,
+) -> Response {
+    if !api::is_from_here(&shared, &local, &headers) {
+        return text::line(StatusCode::FORBIDDEN, "nothing is reloaded for a web page of another origin");
+    }
     let Some(reloader) = &shared.reloader else {
         return text::line(StatusCode::FORBIDDEN, "reloads over HTTP are not switched on: send SIGHUP");
     };

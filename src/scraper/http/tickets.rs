@@ -20,7 +20,7 @@ use crate::{
     identity::{DialAddress, PublicKey},
     scraper::ticket_desk::TicketDesk,
     telemetry::Chain,
-    wire::Labels,
+    wire::{Labels, MAX_ADDRESSES},
 };
 
 /// Ten years: times beyond 9999 have no text.
@@ -83,7 +83,7 @@ async fn make(State(desk): State<TicketDesk>, wanted: Result<Json<Wanted>, JsonR
         }
         Err(error) => {
             let status = match error {
-                IssueError::Name(_) => StatusCode::BAD_REQUEST,
+                IssueError::Name(_) | IssueError::TooLong => StatusCode::BAD_REQUEST,
                 IssueError::Exists | IssueError::TooMany | IssueError::Nowhere => StatusCode::CONFLICT,
                 IssueError::Io(_) => StatusCode::SERVICE_UNAVAILABLE,
             };
@@ -128,6 +128,9 @@ impl TryFrom<Wanted> for Asked {
             Some(seconds) => SystemTime::now().checked_add(Duration::from_secs(seconds)),
             None => None,
         };
+        if wanted.also.len() > MAX_ADDRESSES || wanted.addresses.len() > MAX_ADDRESSES {
+            return Err(format!("a ticket has {MAX_ADDRESSES} addresses and {MAX_ADDRESSES} further keys at most"));
+        }
         if wanted.uses.is_some_and(|uses| uses as usize > MAX_KEYS) {
             return Err(format!("a ticket has {MAX_KEYS} uses at most"));
         }

@@ -1,6 +1,7 @@
 //! The policy `live`: who may take an alias, when, and who takes it back.
 
 use super::*;
+use crate::access::{Quota, Scope};
 
 /// Peer 1, which keeps its key.
 fn kept(seed: u8) -> Registrant {
@@ -187,4 +188,22 @@ fn a_taker_that_asks_for_more_than_it_may_gives_the_alias_back() {
     assert_eq!(holder(&table), Some(peer(1)));
     assert_eq!(Wanted::new(&["a"]).from(&kept(3), &mut table, lost(LEASE), at + SECOND).0, ["updated"]);
     assert_eq!(Wanted::new(&["a"]).from(&kept(1), &mut table, linked, at + SECOND).0, ["updated"], "takes it back");
+}
+
+/// Before: each file of one table had the quota for itself, and took aliases from the holders of the other.
+#[test]
+fn secrets_of_one_name_share_quota_and_policy() {
+    let secrets = [SecretId([1; 8]), SecretId([2; 8])];
+    let quota = Quota { max_aliases: Some(2), policy: Some(AliasPolicy::Pinned), ..Quota::default() };
+    let scope = Scope { quota, kin: secrets.into(), ..Scope::default() };
+    let mut table = table(RegistryConfig { policy: AliasPolicy::Overwrite, ..RegistryConfig::default() });
+    let mut register = |seed, secret, aliases: &[&str]| {
+        let by = Registrant { peer: peer(seed), secret, kept: None };
+        let claims = Claims::check(&by.peer, &Wanted::new(aliases).0, &scope).expect("fit as a whole");
+        let outcomes = table.register(&by, claims, linked, t0()).0;
+        outcomes.into_iter().map(outcome_name).collect::<Vec<_>>()
+    };
+    assert_eq!(register(1, secrets[0], &["a"]), ["updated"]);
+    assert_eq!(register(2, secrets[1], &["a", "b", "c"]), ["taken", "updated", "full"]);
+    assert_eq!(register(1, secrets[1], &["a"]), ["updated"], "who changes its secret keeps what it has");
 }
