@@ -275,7 +275,7 @@ mod tests {
     fn a_ticket_that_nobody_would_take_is_not_made() {
         let hint: crate::identity::DialAddress = format!("{}.example:1", "a".repeat(60)).parse().expect("an address");
         let key = crate::identity::KeyPair::from_seed(&[1; 32]).public();
-        let scrapers = PeerAddr::at_each(key, &vec![hint; 200]);
+        let scrapers = vec![PeerAddr { key, hint: Some(hint) }; 200];
         let made = Ticket::new(scrapers, Vec::new(), SharedSecret::from_bytes([1; 32]));
         assert_eq!(made.map(drop), Err(TicketError::TooLong));
     }
